@@ -1,0 +1,80 @@
+"""Every error that simplicit raises on purpose.
+
+All of them are :class:`SimplicitError`, so that one ``except`` catches what the library says and nothing else; the
+command line turns each into one line and exit code 2. A message names the argument, file or row, what was found there,
+and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConvergenceError",
+    "DataError",
+    "InputError",
+    "MissingExtraError",
+    "NotWellPosedError",
+    "SimplicitError",
+    "UnsupportedOperationError",
+]
+
+
+class SimplicitError(Exception):
+    """Base of all errors raised by simplicit."""
+
+
+class InputError(SimplicitError, ValueError):
+    """An argument is wrong: its shape, its type, its range or its values."""
+
+
+class DataError(SimplicitError, OSError):
+    """A file or folder is missing, damaged, truncated or not what it should be."""
+
+
+class MissingExtraError(SimplicitError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+class UnsupportedOperationError(SimplicitError, TypeError):
+    """A network contains an operation that has no exact implicit form here.
+
+    Attributes
+    ----------
+    operation : str
+        The operation as torch names it.
+    where : str
+        Its place in the network.
+    """
+
+    def __init__(self, message: str, *, operation: str, where: str) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.where = where
+
+
+class NotWellPosedError(SimplicitError, ValueError):
+    """λ_pf(|A|) < 1 fails or could not be shown, so that the equilibrium may not exist or not be unique.
+
+    Attributes
+    ----------
+    lower, upper : float
+        Collatz-Wielandt bounds on λ_pf(diag(L)|A|), L the slope bounds of the activations.
+    """
+
+    def __init__(self, message: str, *, lower: float, upper: float) -> None:
+        super().__init__(message)
+        self.lower = lower
+        self.upper = upper
+
+
+class ConvergenceError(SimplicitError, ArithmeticError):
+    """Some rows did not reach the tolerance.
+
+    Attributes
+    ----------
+    solution : object
+        What was computed all the same, each row marked with its status and its duality gap.
+    """
+
+    def __init__(self, message: str, *, solution: object = None) -> None:
+        super().__init__(message)
+        self.solution = solution
