@@ -1,0 +1,237 @@
+r"""Elementwise activations φ: their values, derivatives, slopes and homogeneity.
+
+Well-posedness (Theorem 2.3) asks one number of an activation, its slope bound L with |φ(a) - φ(b)| <= L |a - b|;
+rescaling (Theorem 2.4) asks one property, φ(c x) = c φ(x) for c > 0. Both stand here beside the function itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from simplicit.errors import InputError
+
+__all__ = ["Activation"]
+
+_INVERSE_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
+_SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
+_GELU_CUBIC = 0.044715
+
+# Maxima of |φ'|, rounded up in the last digit. GELU: φ'' = 0 at x = √2; the other two at the root of φ'' found in
+# 30 digits, x = 2.3993572805 (SiLU) and x = 1.4185040088 (GELU in its tanh form).
+_GELU_SLOPE = 1.128904145185163
+_GELU_TANH_SLOPE = 1.128993068658772
+_SILU_SLOPE = 1.099839320128868
+
+# torch's softplus switches to the identity at beta z = threshold and jumps there by log(1 + exp(-threshold)) / beta.
+# Below this threshold the jump is too large for the function to pass as one with slope 1.
+_SMALLEST_SOFTPLUS_THRESHOLD = 10.0
+
+
+def _always(value: Any) -> Callable[..., Any]:
+    return lambda **_: value
+
+
+_ZERO, _ONE, _NO, _YES, _SOUND = (_always(value) for value in (0.0, 1.0, False, True, None))
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What one name stands for; every function takes the parameters as keywords."""
+
+    function: Callable[..., Tensor]
+    derivative: Callable[..., Tensor]
+    slope: Callable[..., float] = _ONE
+    homogeneous: Callable[..., bool] = _NO
+    jump: Callable[..., float] = _ZERO
+    defaults: Mapping[str, float] = field(default_factory=dict)
+    defect: Callable[..., str | None] = _SOUND
+
+
+def _step(z: Tensor, below: float, above: float = 1.0) -> Tensor:
+    """``above`` where z > 0, ``below`` elsewhere."""
+    return torch.where(z > 0, z.new_tensor(above), z.new_tensor(below))
+
+
+def _sigmoid_derivative(z: Tensor) -> Tensor:
+    value = torch.sigmoid(z)
+    return value * (1.0 - value)
+
+
+def _hardtanh_derivative(z: Tensor, min_val: float, max_val: float) -> Tensor:
+    return ((z > min_val) & (z < max_val)).to(z.dtype)
+
+
+def _softplus_derivative(z: Tensor, beta: float, threshold: float) -> Tensor:
+    return torch.where(beta * z > threshold, torch.ones_like(z), torch.sigmoid(beta * z))
+
+
+def _elu_derivative(z: Tensor, alpha: float) -> Tensor:
+    return torch.where(z > 0, torch.ones_like(z), alpha * torch.exp(torch.clamp(z, max=0.0)))
+
+
+def _gelu_derivative(z: Tensor) -> Tensor:
+    normal = 0.5 * torch.erfc(-z * math.sqrt(0.5))
+    return normal + z * torch.exp(-0.5 * z * z) * _INVERSE_SQRT_2PI
+
+
+def _gelu_tanh_derivative(z: Tensor) -> Tensor:
+    bend = torch.tanh(_SQRT_2_OVER_PI * (z + _GELU_CUBIC * z**3))
+    inner = _SQRT_2_OVER_PI * (1.0 + 3.0 * _GELU_CUBIC * z * z)
+    # The product of a vanishing and an overflowing factor would be NaN; the limit is zero.
+    tail = torch.nan_to_num(0.5 * z * (1.0 - bend * bend) * inner, nan=0.0)
+    return 0.5 * (1.0 + bend) + tail
+
+
+def _silu_derivative(z: Tensor) -> Tensor:
+    value = torch.sigmoid(z)
+    return value * (1.0 + z * (1.0 - value))
+
+
+def _hardtanh_defect(min_val: float, max_val: float) -> str | None:
+    return None if min_val < max_val else f"min_val = {min_val} must be below max_val = {max_val}"
+
+
+def _softplus_defect(beta: float, threshold: float) -> str | None:
+    if beta <= 0:
+        return f"beta = {beta} must be positive"
+    if threshold < _SMALLEST_SOFTPLUS_THRESHOLD:
+        return (
+            f"threshold = {threshold} makes torch's softplus jump by {math.log1p(math.exp(-threshold)) / beta:.2g}, "
+            f"so that it has no slope bound; take a threshold of at least {_SMALLEST_SOFTPLUS_THRESHOLD:g}"
+        )
+    return None
+
+
+_KINDS: dict[str, _Kind] = {
+    "relu": _Kind(functional.relu, lambda z: _step(z, 0.0), homogeneous=_YES),
+    "leaky_relu": _Kind(
+        functional.leaky_relu,
+        lambda z, negative_slope: _step(z, negative_slope),
+        slope=lambda negative_slope: max(1.0, abs(negative_slope)),
+        homogeneous=_YES,
+        defaults={"negative_slope": 0.01},
+    ),
+    "abs": _Kind(torch.abs, torch.sign, homogeneous=_YES),
+    "identity": _Kind(torch.clone, torch.ones_like, homogeneous=_YES),
+    "tanh": _Kind(torch.tanh, lambda z: 1.0 - torch.tanh(z) ** 2),
+    "sigmoid": _Kind(torch.sigmoid, _sigmoid_derivative, slope=_always(0.25)),
+    "hardtanh": _Kind(
+        functional.hardtanh,
+        _hardtanh_derivative,
+        defaults={"min_val": -1.0, "max_val": 1.0},
+        defect=_hardtanh_defect,
+    ),
+    "softplus": _Kind(
+        functional.softplus,
+        _softplus_derivative,
+        jump=lambda beta, threshold: math.log1p(math.exp(-threshold)) / beta,
+        defaults={"beta": 1.0, "threshold": 20.0},
+        defect=_softplus_defect,
+    ),
+    "elu": _Kind(
+        functional.elu,
+        _elu_derivative,
+        slope=lambda alpha: max(1.0, abs(alpha)),
+        homogeneous=lambda alpha: alpha == 0.0,
+        defaults={"alpha": 1.0},
+    ),
+    "gelu": _Kind(functional.gelu, _gelu_derivative, slope=_always(_GELU_SLOPE)),
+    "gelu_tanh": _Kind(
+        lambda z: functional.gelu(z, approximate="tanh"), _gelu_tanh_derivative, slope=_always(_GELU_TANH_SLOPE)
+    ),
+    "silu": _Kind(functional.silu, _silu_derivative, slope=_always(_SILU_SLOPE)),
+}
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise function φ, a hashable value: two activations with the same name and parameters are equal.
+
+    Known names, with their parameters and defaults as in torch: ``relu``, ``leaky_relu(negative_slope=0.01)``, ``abs``,
+    ``identity``, ``tanh``, ``sigmoid``, ``hardtanh(min_val=-1, max_val=1)``, ``softplus(beta=1, threshold=20)``,
+    ``elu(alpha=1)``, ``gelu`` (with the error function), ``gelu_tanh`` (torch's ``approximate="tanh"``), ``silu``.
+
+    Parameters
+    ----------
+    name : str
+        One of the names above.
+    parameters : tuple of (str, float)
+        Those that differ from the defaults; missing ones are filled in. :meth:`of` takes them as keywords.
+
+    Raises
+    ------
+    InputError
+        The name or a parameter is unknown, or a value is not finite or outside its range.
+    """
+
+    name: str
+    parameters: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        kind = _KINDS.get(self.name)
+        if kind is None:
+            raise InputError(f"activation {self.name!r} is unknown; known are: {', '.join(_KINDS)}")
+        values = dict(kind.defaults)
+        for key, value in self.parameters:
+            if key not in values:
+                known = ", ".join(values) or "none"
+                raise InputError(f"activation {self.name!r} has no parameter {key!r}; its parameters are: {known}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InputError(f"activation {self.name!r}: {key} = {value!r} must be a finite number")
+            values[key] = float(value)
+        defect = kind.defect(**values)
+        if defect is not None:
+            raise InputError(f"activation {self.name!r}: {defect}")
+        object.__setattr__(self, "parameters", tuple(values.items()))
+
+    @classmethod
+    def of(cls, name: str, **parameters: float) -> Activation:
+        """The activation ``name`` with ``parameters``, for instance ``Activation.of("elu", alpha=0.5)``."""
+        return cls(name, tuple(parameters.items()))
+
+    @property
+    def _kind(self) -> _Kind:
+        return _KINDS[self.name]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """φ(z), elementwise, for a float32 or float64 tensor of any shape; always a new tensor."""
+        return self._kind.function(z, **dict(self.parameters))
+
+    def derivative(self, z: Tensor) -> Tensor:
+        """φ'(z), elementwise; at a kink the value that torch's autograd takes (0 for ReLU and abs at 0)."""
+        return self._kind.derivative(z, **dict(self.parameters))
+
+    @property
+    def slope(self) -> float:
+        """The smallest L with |φ(a) - φ(b)| <= L |a - b| for all a, b (apart from :attr:`jump`)."""
+        return self._kind.slope(**dict(self.parameters))
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether φ(c x) = c φ(x) for every c > 0, as rescaling needs."""
+        return self._kind.homogeneous(**dict(self.parameters))
+
+    @property
+    def jump(self) -> float:
+        """How far torch's φ departs from the continuous function it stands for; only softplus, 2e-9 by default."""
+        return self._kind.jump(**dict(self.parameters))
+
+    def to_config(self) -> dict[str, Any]:
+        """``{"name": …, "parameters": {…}}``, ready for JSON."""
+        return {"name": self.name, "parameters": dict(self.parameters)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Activation:
+        """The inverse of :meth:`to_config`; InputError where ``config`` is not of that form."""
+        name = config.get("name") if isinstance(config, Mapping) else None
+        parameters = config.get("parameters", {}) if isinstance(config, Mapping) else None
+        if not isinstance(name, str) or not isinstance(parameters, Mapping):
+            raise InputError(f'an activation is {{"name": …, "parameters": {{…}}}}, got {config!r}')
+        return cls(name, tuple(parameters.items()))

@@ -1,0 +1,88 @@
+"""Batches of inputs: checked, flattened and cast on the way in; of the caller's kind on the way out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from simplicit.errors import InputError
+
+__all__ = ["Batch", "as_batch", "chunks", "like"]
+
+Batch: TypeAlias = NDArray[Any] | Tensor
+
+# Samples are worked through in chunks of about this many numbers: small enough to stay near the processor's caches,
+# large enough for GEMM.
+_CHUNK_NUMBERS = 2**21
+
+
+def as_batch(U: Batch, width: int, shape: tuple[int, ...] | None, dtype: np.dtype[Any], name: str = "U") -> Tensor:
+    """``U`` as a tensor (m, width) of ``dtype`` on the CPU, outside autograd; shares memory where nothing changes.
+
+    Parameters
+    ----------
+    U : NumPy array or torch tensor, shape (m, width) or (m, *shape)
+    width : int
+        How many numbers one sample has.
+    shape : tuple of int or None
+        The form in which samples may come besides the flat one.
+    dtype : float32 or float64
+
+    Raises
+    ------
+    InputError
+        Not real numbers, another shape, no samples, NaN or infinite values.
+    """
+    tensor = _real_tensor(U, name)
+    forms = (
+        f"(m, {width})" if shape is None or shape == (width,) else f"(m, {width}) or (m, {', '.join(map(str, shape))})"
+    )
+    if tensor.ndim < 2 or tuple(tensor.shape[1:]) not in {(width,), shape}:
+        raise InputError(f"{name} must have shape {forms}, samples first, got {tuple(tensor.shape)}")
+    if tensor.shape[0] < 1:
+        raise InputError(f"{name} must hold at least one sample, got shape {tuple(tensor.shape)}")
+    batch = tensor.reshape(tensor.shape[0], width).to(_TORCH[np.dtype(dtype)])
+    # A sum is several times faster than a test of every entry, and finite only if all entries are.
+    if not math.isfinite(batch.sum().item()):
+        finite = torch.isfinite(batch).all(dim=1)
+        if not finite.all():
+            row = int(finite.to(torch.uint8).argmin())
+            raise InputError(f"{name} must be finite in {dtype}, got NaN or infinite values in sample {row}")
+    return batch
+
+
+_TORCH = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
+
+
+def _real_tensor(values: Batch, name: str) -> Tensor:
+    if isinstance(values, Tensor):
+        tensor = values.detach().to("cpu")
+        if tensor.is_complex():
+            raise InputError(f"{name} must hold real numbers, got dtype {tensor.dtype}")
+        return tensor
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if array.dtype.itemsize > 8 or (array.dtype.kind == "u" and array.dtype.itemsize > 1):
+        array = array.astype(np.float64)
+    # torch warns of arrays that are read-only and refuses negative strides and foreign byte orders.
+    native = array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.require(array, dtype=native, requirements=["C", "W"]))
+
+
+def like(result: Tensor, given: Batch) -> Any:
+    """``result`` as a NumPy array if ``given`` is not a tensor, else as a tensor on the device of ``given``."""
+    return result.to(given.device) if isinstance(given, Tensor) else result.numpy()
+
+
+def chunks(samples: int, width: int) -> Iterator[slice]:
+    """Slices that cover ``samples`` rows of ``width`` numbers in pieces of bounded size."""
+    step = max(1, _CHUNK_NUMBERS // max(1, width))
+    for start in range(0, samples, step):
+        yield slice(start, min(start + step, samples))

@@ -1,0 +1,57 @@
+r"""Storage of sparse matrices, counted in bits as in appendix B of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from simplicit.implicit.maps import Csr
+
+__all__ = ["StorageBits", "storage_bits"]
+
+
+@dataclass(frozen=True)
+class StorageBits:
+    """Bits of a model: ``index`` for where its non-zeros stand, ``values`` for what they are, ``bias``; and ``dense``.
+
+    ``dense`` is what the full matrices and the biases take.
+    """
+
+    index: int
+    values: int
+    bias: int
+    dense: int
+
+    @property
+    def total(self) -> int:
+        """index + values + bias."""
+        return self.index + self.values + self.bias
+
+    @property
+    def ratio(self) -> float:
+        """dense / total: how many times smaller than dense."""
+        return self.dense / self.total if self.total else float("inf")
+
+
+def storage_bits(matrices: Sequence[Csr], n_biases: int, dtype: np.dtype[Any]) -> StorageBits:
+    """The storage of ``matrices`` in CSR, each with n_r⌈log₂ nnz⌉ + nnz⌈log₂ n_c⌉ bits of index."""
+    width = 8 * dtype.itemsize
+    return StorageBits(
+        index=sum(_index_bits(matrix) for matrix in matrices),
+        values=width * sum(int(matrix.nnz) for matrix in matrices),
+        bias=width * n_biases,
+        dense=width * (sum(matrix.shape[0] * matrix.shape[1] for matrix in matrices) + n_biases),
+    )
+
+
+def _index_bits(matrix: Csr) -> int:
+    rows, columns = matrix.shape
+    nnz = int(matrix.nnz)
+    return int(rows * _ceil_log2(nnz) + nnz * _ceil_log2(columns))
+
+
+def _ceil_log2(count: int) -> int:
+    return (count - 1).bit_length() if count > 1 else 0

@@ -1,0 +1,143 @@
+r"""The equilibrium x = φ(A x + B u + b), and gradients through it.
+
+Where A is strictly triangular after a permutation, found among the groups of states or else among the single states,
+one substitution gives x. Otherwise Picard's iteration from 0 does, with bounds before and after (Theorem 2.3).
+
+By the implicit function theorem, for y = C x + D u + d and a gradient ȳ by the outputs,
+
+    z̄ = φ'(z) ∘ (Aᵀ z̄ + Cᵀ ȳ),   ū = Bᵀ z̄ + Dᵀ ȳ,
+
+solved by substitution in reverse, or by the adjoint fixed point, which contracts as the forward one does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from simplicit.errors import InputError
+from simplicit.implicit.batch import Batch, as_batch, chunks, like
+from simplicit.implicit.model import PREDICTION_TOL, ImplicitModel
+
+__all__ = ["Equilibrium", "Linearisation", "adjoint", "equilibrium", "linearise"]
+
+
+@dataclass(frozen=True)
+class Equilibrium:
+    """Equilibrium states and how far they are from exact.
+
+    Attributes
+    ----------
+    states : array (m, n), of the kind of the inputs
+        X, in the order of the model's states.
+    error_bound : array (m,), float64
+        For every sample a bound on maxᵢ |x*ᵢ - xᵢ|, x* the exact equilibrium of the model as stored, for the inputs as
+        cast to its dtype. It covers both what the iteration left over and all rounding, under the standard model of
+        floating-point arithmetic (torch's default matrix products, no underflow).
+    iterations : int
+        Picard steps taken, the largest over all samples; 0 for a substitution.
+    method : "substitution" or "picard"
+    iteration_bound : int or None
+        The number of steps that suffices in exact arithmetic for the tolerance asked for (or, if that is below the
+        resolution of the dtype, for the latter), known after the first step; None for a substitution.
+    """
+
+    states: Any
+    error_bound: Any
+    iterations: int
+    method: Literal["substitution", "picard"]
+    iteration_bound: int | None
+
+
+def equilibrium(model: ImplicitModel, U: Batch, tol: float = 1e-9) -> Equilibrium:
+    """The equilibrium states for inputs U.
+
+    Parameters
+    ----------
+    model : ImplicitModel
+    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape)
+    tol : float
+        Picard's iteration stops when it has come within ``tol`` of x* in every state, apart from rounding. If the dtype
+        cannot resolve that, it stops where rounding takes over; ``error_bound`` says where that is.
+
+    Raises
+    ------
+    InputError
+        Wrong shape, no samples, NaN or infinite values, ``tol`` not positive.
+    NotWellPosedError
+        A has cycles and λ_pf(diag(L)|A|) < 1 fails.
+    """
+    if not tol > 0:
+        raise InputError(f"tol must be positive, got {tol!r}")
+    batch = as_batch(U, model.n_inputs, model.input_shape, model.dtype)
+    system = model.system
+    states = batch.new_empty(batch.shape[0], model.n_states)
+    bounds = torch.zeros(batch.shape[0], dtype=torch.float64)
+    iterations, iteration_bound = 0, None if system.plan.triangular else 0
+    for rows in chunks(batch.shape[0], model.n_inputs + model.n_states):
+        solution = system.solve(batch[rows], tol)
+        states[rows] = system.plan.to_model(solution.X)
+        bounds[rows] = system.error_bound(solution, batch[rows])
+        iterations = max(iterations, solution.iterations)
+        if iteration_bound is not None and solution.iteration_bound is not None:
+            iteration_bound = max(iteration_bound, solution.iteration_bound)
+    method: Literal["substitution", "picard"] = "substitution" if system.plan.triangular else "picard"
+    return Equilibrium(like(states, U), like(bounds, U), iterations, method, iteration_bound)
+
+
+@dataclass(frozen=True)
+class Linearisation:
+    """Outputs for a batch of inputs, and the derivative of the outputs there, as a map that runs backwards.
+
+    ``outputs`` is Y, a tensor (m, q). Made by :func:`linearise`.
+    """
+
+    outputs: Tensor
+    _model: ImplicitModel
+    _slopes: Tensor
+
+    def vjp(self, Y_bar: Tensor) -> Tensor:
+        """Ū = J(U)ᵀ Ȳ, row by row: (m, q) to (m, p). Where φ has a kink, with torch's choice of its derivative."""
+        X_bar, direct = self._model.pull_back_outputs(Y_bar)
+        U_bar = self._model.system.pull_back(self._slopes, X_bar)
+        return U_bar if direct is None else U_bar.add_(direct)
+
+
+def linearise(model: ImplicitModel, U: Batch) -> Linearisation:
+    """Solve for the equilibrium at U once, and keep what gradients through it need.
+
+    The whole batch is kept; cut large ones into pieces. Errors as in :func:`equilibrium`.
+    """
+    batch = as_batch(U, model.n_inputs, model.input_shape, model.dtype)
+    plan = model.system.plan
+    solution = model.system.solve(batch, PREDICTION_TOL)
+    return Linearisation(model.outputs(plan.to_model(solution.X), batch), model, plan.derivative(solution.Z))
+
+
+def adjoint(model: ImplicitModel, U: Batch, Y_bar: Batch) -> Any:
+    """Ū = J(U)ᵀ Ȳ, the gradient of Σ Ȳ ∘ Y by the inputs, (m, p), of the kind of U.
+
+    Parameters
+    ----------
+    model : ImplicitModel
+    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape)
+    Y_bar : NumPy array or torch tensor, shape (m, q)
+
+    Raises
+    ------
+    InputError
+        Wrong shapes, another number of samples in ``Y_bar``, NaN or infinite values.
+    NotWellPosedError
+        As in :func:`equilibrium`.
+    """
+    batch = as_batch(U, model.n_inputs, model.input_shape, model.dtype)
+    gradient = as_batch(Y_bar, model.n_outputs, None, model.dtype, "Y_bar")
+    if gradient.shape[0] != batch.shape[0]:
+        raise InputError(f"Y_bar must hold as many samples as U, {batch.shape[0]}, got {gradient.shape[0]}")
+    U_bar = torch.empty_like(batch)
+    for rows in chunks(batch.shape[0], model.n_inputs + model.n_states):
+        U_bar[rows] = linearise(model, batch[rows]).vjp(gradient[rows])
+    return like(U_bar, U)

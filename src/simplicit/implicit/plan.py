@@ -1,0 +1,164 @@
+r"""The plan of an evaluation: the states cut into stages, each computed with one activation and a few products.
+
+Where an order of substitution exists, among the groups or among the single states, the stages stand in that order and
+one pass through them is exact. Otherwise they stand in the order of the groups and a pass is one step of Picard's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simplicit.implicit.activation import Activation
+from simplicit.implicit.graph import dependency_order, state_levels
+from simplicit.implicit.maps import Csr, CsrMap, LinearMap
+
+__all__ = ["Plan", "Stage", "plan_by_groups", "plan_by_states"]
+
+Columns: TypeAlias = slice | Tensor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """States ``target`` take φ of their drive plus the sum of map.apply(X[:, source]) over the terms."""
+
+    target: slice
+    activation: Activation
+    terms: tuple[tuple[Columns, LinearMap], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages over columns in working order.
+
+    Matrices are (m, n), samples first. ``order[k]`` is the state at working position k; None if that is state k.
+    """
+
+    stages: tuple[Stage, ...]
+    triangular: bool
+    order: Tensor | None = None
+
+    def to_working(self, X: Tensor) -> Tensor:
+        """Columns from the model's order of states to the working order."""
+        return X if self.order is None else X[:, self.order]
+
+    def to_model(self, X: Tensor) -> Tensor:
+        """Columns from the working order back to the model's order of states."""
+        return X if self.order is None else X[:, torch.argsort(self.order)]
+
+    def substitute(self, Z: Tensor) -> Tensor:
+        """X = φ(A X + drive) by one pass over a triangular plan; Z holds the drive, and A X + drive afterwards."""
+        X = torch.empty_like(Z)
+        for stage in self.stages:
+            z = Z[:, stage.target]
+            for source, block in stage.terms:
+                z += block.apply(X[:, source])
+            X[:, stage.target] = stage.activation(z)
+        return X
+
+    def substitute_back(self, slopes: Tensor, X_bar: Tensor) -> Tensor:
+        """Z̄ = slopes ∘ (Z̄ A + X̄) by one pass in reverse over a triangular plan; overwrites ``X_bar`` with Z̄."""
+        for stage in reversed(self.stages):
+            z_bar = X_bar[:, stage.target]
+            z_bar *= slopes[:, stage.target]
+            for source, block in stage.terms:
+                X_bar[:, source] += block.apply_transpose(z_bar)
+        return X_bar
+
+    def product(self, X: Tensor) -> Tensor:
+        """X Aᵀ."""
+        Z = torch.zeros_like(X)
+        for stage in self.stages:
+            for source, block in stage.terms:
+                Z[:, stage.target] += block.apply(X[:, source])
+        return Z
+
+    def transposed_product(self, Z_bar: Tensor) -> Tensor:
+        """Z̄ A."""
+        X_bar = torch.zeros_like(Z_bar)
+        for stage in self.stages:
+            for source, block in stage.terms:
+                X_bar[:, source] += block.apply_transpose(Z_bar[:, stage.target])
+        return X_bar
+
+    def activate(self, Z: Tensor) -> Tensor:
+        """φ(Z)."""
+        X = torch.empty_like(Z)
+        for stage in self.stages:
+            X[:, stage.target] = stage.activation(Z[:, stage.target])
+        return X
+
+    def derivative(self, Z: Tensor) -> Tensor:
+        """φ'(Z)."""
+        slopes = torch.empty_like(Z)
+        for stage in self.stages:
+            slopes[:, stage.target] = stage.activation.derivative(Z[:, stage.target])
+        return slopes
+
+    def absolute(self) -> Plan:
+        """The same plan with |A| in place of A."""
+        stages = tuple(
+            Stage(stage.target, stage.activation, tuple((source, block.absolute()) for source, block in stage.terms))
+            for stage in self.stages
+        )
+        return Plan(stages, self.triangular, self.order)
+
+
+def plan_by_groups(
+    targets: Mapping[str, slice],
+    activations: Mapping[str, Activation],
+    blocks: Mapping[tuple[str, str], LinearMap],
+) -> Plan:
+    """One stage for each group, in an order of substitution if the groups have one; uses the blocks as they are.
+
+    Parameters
+    ----------
+    targets : each group's columns.
+    activations : each group's φ.
+    blocks : the blocks of A that are not zero, keyed (row group, column group).
+    """
+    sources: dict[str, list[str]] = {name: [column for row, column in blocks if row == name] for name in targets}
+    order = dependency_order(sources)
+    stages = tuple(
+        Stage(targets[name], activations[name], tuple((targets[h], blocks[name, h]) for h in sources[name]))
+        for name in order or targets
+    )
+    return Plan(stages, triangular=order is not None)
+
+
+def plan_by_states(A: Csr, activations: Sequence[Activation]) -> Plan | None:
+    """One stage for each level of states and activation in it; None if the states have no order of substitution.
+
+    Parameters
+    ----------
+    A : csr_array, shape (n, n), canonical
+    activations : the φ of every state.
+    """
+    levels = state_levels(A)
+    if levels is None:
+        return None
+    kinds = {activation: number for number, activation in enumerate(dict.fromkeys(activations))}
+    kind = np.array([kinds[activation] for activation in activations], dtype=np.int64)
+    order = np.lexsort((kind, levels))
+    position = np.argsort(order)
+    key = levels[order] * (len(kinds) + 1) + kind[order]
+    cuts = [0, *(np.flatnonzero(np.diff(key)) + 1).tolist(), len(order)]
+    stages = []
+    for start, stop in pairwise(cuts):
+        rows = order[start:stop]
+        stages.append(Stage(slice(start, stop), activations[rows[0]], _gathered(A[rows], position)))
+    return Plan(tuple(stages), triangular=True, order=torch.from_numpy(order))
+
+
+def _gathered(rows: Csr, position: np.ndarray) -> tuple[tuple[Columns, LinearMap], ...]:
+    """The map of a stage, narrowed to the states that it uses."""
+    used = np.unique(rows.indices)
+    if not used.size:
+        return ()
+    return ((torch.from_numpy(position[used]), CsrMap(rows[:, used])),)

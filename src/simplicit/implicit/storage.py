@@ -1,0 +1,259 @@
+r"""Models on disk: a folder with ``config.json`` and ``model.safetensors``; never pickle.
+
+``config.json`` holds the groups with their activations, the shapes, the list of blocks, and the SHA-256 of the other
+file. ``model.safetensors`` holds both biases and, for block k of that list, ``block.k.values``, ``block.k.indices`` and
+``block.k.indptr``: compressed sparse rows, with indices in the narrowest unsigned integers that hold them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from simplicit.errors import DataError, InputError
+from simplicit.implicit.activation import Activation
+from simplicit.implicit.maps import CsrMap, LinearMap
+from simplicit.implicit.model import INPUT, OUTPUT, ImplicitModel, StateGroup
+
+__all__ = ["load", "save"]
+
+CONFIG, ARRAYS = "config.json", "model.safetensors"
+FORMAT, VERSION = "simplicit implicit model", 1
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def save(model: ImplicitModel, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write ``model`` to ``folder``, all of it or nothing.
+
+    The files are written to a temporary folder beside it, which is then renamed.
+
+    Raises
+    ------
+    DataError
+        ``folder`` exists and ``overwrite`` is False, or it holds anything that is not a model's; writing fails.
+    """
+    target = Path(folder)
+    _check_target(target, overwrite)
+    arrays = _arrays(model)
+    payload = safetensors.numpy.save(arrays)
+    config = json.dumps(_config(model, hashlib.sha256(payload).hexdigest()), indent=2, ensure_ascii=False)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.mkdir(parents=True)
+        (temporary / ARRAYS).write_bytes(payload)
+        (temporary / CONFIG).write_text(config + "\n", encoding="utf-8")
+        _move(temporary, target)
+    except OSError as error:
+        raise DataError(f"cannot write the model to {target}: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    if not overwrite:
+        raise DataError(f"{target} exists; choose another folder or pass overwrite=True")
+    if not target.is_dir():
+        raise DataError(f"{target} is not a folder; choose another name")
+    others = sorted(path.name for path in target.iterdir() if path.name not in (CONFIG, ARRAYS))
+    if others:
+        raise DataError(f"{target} holds more than a model ({', '.join(others[:3])}) and is not overwritten")
+
+
+def _move(temporary: Path, target: Path) -> None:
+    """Rename ``temporary`` to ``target``; an old target is put back if that fails."""
+    if not target.exists():
+        temporary.rename(target)
+        return
+    old = temporary.with_name(temporary.name + ".old")
+    target.rename(old)
+    try:
+        temporary.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)
+
+
+def _config(model: ImplicitModel, sha256: str) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "dtype": str(model.dtype),
+        "n_inputs": model.n_inputs,
+        "n_outputs": model.n_outputs,
+        "input_shape": list(model.input_shape),
+        "output_shape": list(model.output_shape),
+        "groups": [
+            {"name": group.name, "size": group.size, "activation": group.activation.to_config()}
+            for group in model.groups
+        ],
+        "blocks": [list(key) for key in model.blocks],
+        "sha256": sha256,
+    }
+
+
+def _arrays(model: ImplicitModel) -> Arrays:
+    arrays: Arrays = {"state_bias": model.state_bias, "output_bias": model.output_bias}
+    for number, block in enumerate(model.blocks.values()):
+        csr = block.to_csr()
+        arrays[f"block.{number}.values"] = csr.data
+        arrays[f"block.{number}.indices"] = csr.indices.astype(np.min_scalar_type(csr.shape[1] - 1))
+        arrays[f"block.{number}.indptr"] = csr.indptr.astype(np.min_scalar_type(csr.nnz))
+    # safetensors writes the memory as it lies there, so that a view or a transpose would come back scrambled.
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def load(folder: str | os.PathLike[str]) -> ImplicitModel:
+    """Read the model that :func:`save` wrote to ``folder``; bit for bit the same.
+
+    Raises
+    ------
+    DataError
+        A file is missing, damaged, truncated, of a newer format, or inconsistent; the message names file and defect.
+    """
+    config_file, array_file = Path(folder) / CONFIG, Path(folder) / ARRAYS
+    config = _read_config(config_file)
+    arrays = _read_arrays(array_file, config.get("sha256"))
+    try:
+        return _model(config, _Checked(arrays, array_file))
+    except (KeyError, TypeError, ValueError) as error:
+        defect = f"lacks the entry {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{config_file} does not describe a model: {defect}") from error
+
+
+def _read_bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot read {file}: {error.strerror}; a model is a folder with {CONFIG} and {ARRAYS}"
+        ) from error
+
+
+def _read_config(file: Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads(_read_bytes(file))
+    except ValueError as error:
+        raise DataError(f"{file} is not JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise DataError(f'{file} does not describe a model: "format" is not {FORMAT!r}')
+    if config.get("version") != VERSION:
+        raise DataError(
+            f"{file} has format version {config.get('version')!r}, this simplicit reads version {VERSION}; "
+            "use the version of simplicit that wrote it"
+        )
+    return config
+
+
+def _read_arrays(file: Path, sha256: object) -> Arrays:
+    payload = _read_bytes(file)
+    try:
+        arrays: Arrays = safetensors.numpy.load(payload)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DataError(f"{file} is damaged or truncated: {error}") from error
+    if hashlib.sha256(payload).hexdigest() != sha256:
+        raise DataError(f"{file} is damaged: its SHA-256 is not the one in {CONFIG}")
+    return arrays
+
+
+def _model(config: Mapping[str, Any], arrays: _Checked) -> ImplicitModel:
+    groups = [
+        StateGroup(group["name"], group["size"], Activation.from_config(group["activation"]))
+        for group in config["groups"]
+    ]
+    sizes: dict[Any, int] = {group.name: group.size for group in groups}
+    rows, columns = sizes | {OUTPUT: config["n_outputs"]}, sizes | {INPUT: config["n_inputs"]}
+    dtype = np.dtype(config["dtype"])
+    if dtype not in (np.float32, np.float64):
+        raise InputError(f'"dtype" must be float32 or float64, got {dtype}')
+    blocks: dict[tuple[str, str], LinearMap] = {}
+    for number, (row, column) in enumerate(config["blocks"]):
+        if (row, column) in blocks:
+            raise InputError(f"block {(row, column)} stands there twice")
+        blocks[row, column] = arrays.block(number, (rows[row], columns[column]), dtype)
+    state_bias = arrays.floats("state_bias", dtype, sum(sizes.values()))
+    output_bias = arrays.floats("output_bias", dtype, config["n_outputs"])
+    arrays.check_all_used()
+    model = ImplicitModel(
+        groups,
+        blocks,
+        n_inputs=config["n_inputs"],
+        n_outputs=config["n_outputs"],
+        state_bias=state_bias,
+        output_bias=output_bias,
+        input_shape=tuple(config["input_shape"]),
+        output_shape=tuple(config["output_shape"]),
+    )
+    return model.astype(dtype)
+
+
+class _Checked:
+    """The arrays of a file, each checked when it is taken."""
+
+    def __init__(self, arrays: Arrays, file: Path) -> None:
+        self._arrays = arrays
+        self._file = file
+        self._used: set[str] = set()
+
+    def _take(self, name: str) -> NDArray[Any]:
+        if name not in self._arrays:
+            raise DataError(f"{self._file} lacks the array {name!r}")
+        self._used.add(name)
+        return self._arrays[name]
+
+    def _refuse(self, name: str, defect: str) -> DataError:
+        return DataError(f"{self._file}: array {name!r} {defect}")
+
+    def check_all_used(self) -> None:
+        surplus = sorted(set(self._arrays) - self._used)
+        if surplus:
+            raise DataError(f"{self._file} holds the array {surplus[0]!r}, which {CONFIG} does not know")
+
+    def floats(self, name: str, dtype: np.dtype[Any], length: int | None = None) -> NDArray[Any]:
+        """A finite vector of ``dtype``."""
+        array = self._take(name)
+        if array.dtype != dtype:
+            raise self._refuse(name, f"has dtype {array.dtype}, {CONFIG} says {dtype}")
+        if array.ndim != 1 or (length is not None and array.size != length):
+            raise self._refuse(name, f"has shape {array.shape}, expected ({'nnz' if length is None else length},)")
+        if not np.isfinite(array).all():
+            raise self._refuse(name, "holds NaN or infinite values")
+        return array
+
+    def _integers(self, name: str, length: int) -> NDArray[np.int64]:
+        array = self._take(name)
+        if array.dtype.kind != "u":
+            raise self._refuse(name, f"has dtype {array.dtype}, expected unsigned integers")
+        if array.shape != (length,):
+            raise self._refuse(name, f"has shape {array.shape}, expected ({length},)")
+        return array.astype(np.int64)
+
+    def block(self, number: int, shape: tuple[int, int], dtype: np.dtype[Any]) -> CsrMap:
+        """Block ``number``: consistent compressed sparse rows."""
+        values = self.floats(f"block.{number}.values", dtype)
+        indices = self._integers(f"block.{number}.indices", values.size)
+        indptr = self._integers(f"block.{number}.indptr", shape[0] + 1)
+        if indptr[0] != 0 or indptr[-1] != values.size or (np.diff(indptr) < 0).any():
+            raise self._refuse(f"block.{number}.indptr", f"does not rise from 0 to {values.size}")
+        if ((indices < 0) | (indices >= shape[1])).any():
+            raise self._refuse(f"block.{number}.indices", f"goes to {indices.max()}, but there are {shape[1]} columns")
+        falls = np.diff(indices) <= 0
+        falls[indptr[1:-1][(indptr[1:-1] > 0) & (indptr[1:-1] < values.size)] - 1] = False
+        if falls.any():
+            raise self._refuse(f"block.{number}.indices", "does not rise within a row")
+        return CsrMap(sp.csr_array((values, indices, indptr), shape=shape))

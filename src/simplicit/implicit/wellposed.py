@@ -1,0 +1,92 @@
+r"""Well-posedness: one equilibrium for every input.
+
+With slope bounds L of the activations and N = diag(L)|A|, λ_pf(N) < 1 suffices (Theorem 2.3). It holds exactly if some
+s > 0 and ρ < 1 have N s <= ρ s.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+
+from simplicit.errors import InputError
+from simplicit.implicit.maps import Csr, LinearMap, canonical_csr
+from simplicit.implicit.model import ImplicitModel
+from simplicit.implicit.spectral import PerronFrobenius, contraction, dominating, ratios, spectral_bounds
+
+__all__ = ["collatz_wielandt", "contraction_vector", "perron_frobenius"]
+
+SquareMatrix: TypeAlias = ArrayLike | sp.sparray | sp.spmatrix | LinearMap
+
+
+def perron_frobenius(A: SquareMatrix | ImplicitModel) -> PerronFrobenius:
+    """λ_pf(|A|), the Perron-Frobenius eigenvalue, with Collatz-Wielandt bounds on both sides.
+
+    Right for reducible, periodic, nilpotent (all zero) and empty matrices: the bounds are those of the strongly
+    connected classes of states, and a class of one state has its diagonal entry. They agree to about 1e-12 of
+    their size where floating point allows it, and hold in floating point, whatever their distance. (Entries smaller
+    than 1e-120 times the largest of their class loosen the lower bound.)
+
+    Parameters
+    ----------
+    A : matrix (n, n), dense or sparse, or ImplicitModel
+        For a model, λ_pf(diag(L)|A|) with the slope bounds L of its activations.
+
+    Raises
+    ------
+    InputError
+        Not square, not real, or not finite.
+    """
+    return spectral_bounds(_dominating(A))
+
+
+def collatz_wielandt(A: SquareMatrix | ImplicitModel, v: ArrayLike) -> tuple[float, float]:
+    """minᵢ and maxᵢ of (|A| v)ᵢ/vᵢ, between which λ_pf(|A|) lies, widened by the rounding of the sums.
+
+    Parameters
+    ----------
+    A : as in :func:`perron_frobenius`
+    v : array, shape (n,)
+        Positive.
+
+    Raises
+    ------
+    InputError
+        ``A`` as in :func:`perron_frobenius`; ``v`` of another length, or not positive and finite.
+    """
+    N = _dominating(A)
+    vector = np.asarray(v, dtype=np.float64)
+    if vector.shape != (N.shape[0],):
+        raise InputError(f"v must have shape ({N.shape[0]},), one entry for each row of A, got {vector.shape}")
+    wrong = ~(np.isfinite(vector) & (vector > 0))
+    if wrong.any():
+        raise InputError(f"v must be positive and finite, got {vector[wrong][0]} at position {int(np.argmax(wrong))}")
+    return ratios(N, vector)
+
+
+def contraction_vector(A: SquareMatrix | ImplicitModel) -> tuple[NDArray[np.float64], float]:
+    """s > 0, (n,), and ρ < 1 with |A| s <= ρ s: in max|eᵢ|/sᵢ the model contracts by ρ.
+
+    Among several such pairs the one that promises the fewest iterations; max s = 1. For a model |A| is diag(L)|A|.
+
+    Raises
+    ------
+    InputError
+        ``A`` as in :func:`perron_frobenius`.
+    NotWellPosedError
+        There is no such pair, because λ_pf >= 1, or none was found.
+    """
+    found = contraction(_dominating(A))
+    return found.s, found.rho
+
+
+def _dominating(A: SquareMatrix | ImplicitModel) -> Csr:
+    if isinstance(A, ImplicitModel):
+        return dominating(A.A, A.system.slopes)
+    matrix = canonical_csr(A.to_csr() if isinstance(A, LinearMap) else A, "A")
+    if matrix.shape[0] != matrix.shape[1]:
+        raise InputError(f"A must be square, got shape {matrix.shape}")
+    return dominating(matrix)
