@@ -1,0 +1,56 @@
+"""What an executor is."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from threadpoolctl import threadpool_limits
+
+__all__ = ["Executor", "available_processors", "one_thread_each"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Executor(ABC):
+    """Runs independent tasks.
+
+    Parameters
+    ----------
+    workers : int or None
+        How many tasks run at a time; None lets the executor choose.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers if workers is not None else available_processors()
+
+    @abstractmethod
+    def run(self, task: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
+        """Yield (position of the item, its result), in whatever order they finish.
+
+        The first exception of a task is raised here, after the running ones have ended; none that waits is started.
+        """
+
+
+def available_processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """One BLAS and OpenMP thread per worker: more would fight for the same processors and change the rounding."""
+    before = torch.get_num_threads()
+    with threadpool_limits(limits=1):
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

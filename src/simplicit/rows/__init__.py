@@ -1,0 +1,27 @@
+"""The convex core: many row problems that share one design, each solved to a certificate.
+
+``problem`` states the primal and the dual, ``penalties`` and ``ball`` what stands in them, ``admm`` finds the support,
+``polish`` the exact solution on it, ``block`` runs both and certifies. :func:`simplicit.solve_rows` is the front.
+"""
+
+from __future__ import annotations
+
+from simplicit.rows.ball import Ball
+from simplicit.rows.block import BlockSolution, RowStatus, solve_block
+from simplicit.rows.penalties import L1, PENALTIES, Penalty
+from simplicit.rows.problem import Certificate, Design, RowProblem
+from simplicit.rows.solution import Solution
+
+__all__ = [
+    "L1",
+    "PENALTIES",
+    "Ball",
+    "BlockSolution",
+    "Certificate",
+    "Design",
+    "Penalty",
+    "RowProblem",
+    "RowStatus",
+    "Solution",
+    "solve_block",
+]

@@ -1,0 +1,62 @@
+"""What ``solve_rows`` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from simplicit.rows.block import RowStatus
+
+__all__ = ["RowStatus", "Solution"]
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Coefficients of r rows, each with its certificate.
+
+    Attributes
+    ----------
+    coefficients : csr_array of shape (r, d), float64
+        Exact zeros, no column off its row's support, ‖w_J‖₁ ≤ κ in whatever order it is summed.
+    intercepts : array of shape (r,)
+        Zero where no intercept was asked for.
+    objective : array of shape (r,)
+        λ‖z − Φw‖² + Σ h(w) of the row problem.
+    dual_gap : array of shape (r,)
+        Proven: the objective is within ``dual_gap`` of the least possible one.
+    multiplier : array of shape (r,)
+        μ ≥ 0 of the ball.
+    status : array of shape (r,) of RowStatus values
+    seconds : array of shape (r,)
+        Time spent on the row, its share of the common work included.
+    """
+
+    coefficients: csr_array
+    intercepts: npt.NDArray[np.float64]
+    objective: npt.NDArray[np.float64]
+    dual_gap: npt.NDArray[np.float64]
+    multiplier: npt.NDArray[np.float64]
+    status: npt.NDArray[np.int8]
+    seconds: npt.NDArray[np.float64]
+
+    @property
+    def converged(self) -> npt.NDArray[np.bool_]:
+        """Which rows reached the tolerance, shape (r,)."""
+        return np.equal(self.status, RowStatus.CONVERGED)
+
+    @property
+    def nnz(self) -> npt.NDArray[np.intp]:
+        """Non-zeros of each row, shape (r,)."""
+        counts: npt.NDArray[np.intp] = np.diff(self.coefficients.indptr)
+        return counts
+
+    def __repr__(self) -> str:
+        rows, columns = self.coefficients.shape
+        worst = float(self.dual_gap.max(initial=0.0))
+        return (
+            f"Solution({rows} rows x {columns} columns, {self.coefficients.nnz} non-zeros, "
+            f"{int(self.converged.sum())} converged, largest dual gap {worst:.1e})"
+        )

@@ -1,0 +1,383 @@
+"""``solve_rows`` against CVXPY + Clarabel, the optimality conditions, and ugly input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+import simplicit as sp
+from kkt import assert_kkt
+from reference import solve_row
+
+Array = npt.NDArray[np.float64]
+TOL = 1e-6
+
+
+@dataclass
+class Case:
+    """A problem whose rows are solved here and by the reference."""
+
+    features: Array
+    targets: Array
+    beta: float
+    weight: float = 1.0
+    radius: float | None = None
+    in_ball: npt.NDArray[np.bool_] | None = None
+    support: npt.NDArray[np.bool_] | None = None
+    intercept: bool = False
+    column_weights: Array | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def solve(self) -> sp.Solution:
+        return sp.solve_rows(
+            self.features,
+            self.targets,
+            penalty=sp.L1(self.beta, self.column_weights),
+            weight=self.weight,
+            ball=None if self.radius is None else sp.Ball(self.radius, self.in_ball),
+            support=self.support,
+            intercept=self.intercept,
+            tol=TOL,
+            **self.extra,
+        )
+
+    def check(self, *, rows: int | None = None) -> sp.Solution:
+        solution = self.solve()
+        assert solution.converged.all()
+        d = self.features.shape[1]
+        strengths = self.beta * (np.ones(d) if self.column_weights is None else self.column_weights)
+        coefficients = solution.coefficients.toarray()
+        for i in range(self.targets.shape[1] if rows is None else rows):
+            support = None if self.support is None else np.broadcast_to(self.support, coefficients.shape)[i]
+            target = self.targets[:, i] - solution.intercepts[i]
+            w = coefficients[i]
+            primal = self.weight * np.square(target - self.features @ w).sum() + strengths @ np.abs(w)
+            assert primal == pytest.approx(solution.objective[i], rel=1e-9, abs=1e-12 * np.square(target).sum())
+            least, _ = solve_row(
+                self.features,
+                self.targets[:, i],
+                strengths,
+                self.weight,
+                radius=self.radius,
+                in_ball=self.in_ball,
+                support=support,
+                intercept=self.intercept,
+            )
+            floor = max(primal, 1e-6 * self.weight * np.square(target).sum())
+            # The reference is itself only good to about 1e-8 of its objective.
+            assert primal - least <= TOL * floor + 1e-7 * floor
+            assert solution.dual_gap[i] >= primal - least - 1e-7 * floor
+            assert_kkt(
+                self.features,
+                target,
+                w,
+                strengths,
+                self.weight,
+                radius=self.radius,
+                in_ball=self.in_ball,
+                support=support,
+                multiplier=float(solution.multiplier[i]),
+                tol=2e-2,
+            )
+        return solution
+
+
+def problem(m: int, d: int, r: int, seed: int = 0, sparse_truth: int = 5) -> tuple[Array, Array]:
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(m, d)) * rng.uniform(0.2, 3.0, size=d)
+    truth = np.zeros((d, r))
+    for column in truth.T:
+        column[rng.choice(d, size=min(sparse_truth, d), replace=False)] = rng.normal(size=min(sparse_truth, d))
+    return features, features @ truth + 0.1 * rng.normal(size=(m, r))
+
+
+@pytest.mark.parametrize("radius", [None, 0.5, 1e3])
+@pytest.mark.parametrize("beta", [1e-3, 1.0, 30.0])
+@pytest.mark.parametrize(("m", "d"), [(60, 12), (30, 30), (12, 60), (5, 120)])
+def test_against_the_reference(m: int, d: int, beta: float, radius: float | None) -> None:
+    features, targets = problem(m, d, 3, seed=m + d)
+    in_ball = np.arange(d) < d // 2
+    Case(features, targets, beta, radius=radius, in_ball=in_ball).check()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ball_on_all_columns(seed: int) -> None:
+    features, targets = problem(20, 40, 3, seed=seed)
+    solution = Case(features, targets, 0.1, radius=0.3).check()
+    assert (solution.multiplier > 0).all()
+
+
+def test_shared_and_own_support() -> None:
+    features, targets = problem(25, 30, 6)
+    rng = np.random.default_rng(1)
+    shared = rng.random(30) < 0.5
+    assert not Case(features, targets, 0.5, support=shared).check().coefficients.toarray()[:, ~shared].any()
+    own = rng.random((6, 30)) < 0.5
+    assert not Case(features, targets, 0.5, support=own, radius=0.7).check().coefficients.toarray()[~own].any()
+    grouped = np.repeat(rng.random((2, 30)) < 0.5, [4, 2], axis=0)[rng.permutation(6)]
+    assert not Case(features, targets, 0.5, support=grouped).check().coefficients.toarray()[~grouped].any()
+
+
+def test_many_rows_with_their_own_supports_share_one_design() -> None:
+    features, targets = problem(40, 20, 45)
+    own = ~np.eye(45, 20, dtype=bool)
+    together = Case(features, targets, 0.5, support=own, radius=0.7).solve()
+    for i in (0, 7, 19, 44):
+        alone = Case(features, targets[:, [i]], 0.5, support=own[i], radius=0.7).solve()
+        assert together.objective[i] == pytest.approx(alone.objective[0], rel=1e-6)
+        assert not together.coefficients.toarray()[i, ~own[i]].any()
+
+
+def test_empty_support_gives_the_zero_row() -> None:
+    features, targets = problem(10, 4, 2)
+    support = np.array([[True] * 4, [False] * 4])
+    solution = Case(features, targets, 0.5, support=support).solve()
+    assert solution.nnz[1] == 0
+    assert solution.objective[1] == pytest.approx(np.square(targets[:, 1]).sum())
+    assert solution.converged.all()
+
+
+def test_intercept_is_free() -> None:
+    features, targets = problem(40, 10, 3)
+    shifted = Case(features + 7.0, targets - 100.0, 0.5, intercept=True, radius=0.4).check()
+    plain = Case(features, targets, 0.5, intercept=True, radius=0.4).check()
+    np.testing.assert_allclose(shifted.coefficients.toarray(), plain.coefficients.toarray(), atol=1e-8)
+
+
+def test_per_row_weight_strength_and_radius() -> None:
+    features, targets = problem(30, 15, 3)
+    weight, beta, radius = np.array([0.1, 1.0, 10.0]), np.array([0.5, 0.1, 2.0]), np.array([0.2, 0.5, 9.0])
+    together = sp.solve_rows(features, targets, penalty=sp.L1(beta), weight=weight, ball=sp.Ball(radius))
+    for i in range(3):
+        alone = Case(features, targets[:, [i]], float(beta[i]), float(weight[i]), radius=float(radius[i])).check()
+        assert together.objective[i] == pytest.approx(alone.objective[0], rel=1e-6)
+
+
+def test_column_weights() -> None:
+    features, targets = problem(30, 15, 2)
+    Case(features, targets, 0.5, column_weights=np.linspace(0.1, 4, 15), radius=0.8).check()
+
+
+# --- ugly input -----------------------------------------------------------------------------------------------------
+
+
+def test_duplicate_and_collinear_columns() -> None:
+    features, targets = problem(30, 10, 3)
+    ugly = np.hstack([features, features, -2 * features, features[:, :5] + features[:, 5:]])
+    Case(ugly, targets, 0.5, radius=0.6).check()
+    Case(ugly, targets, 0.5).check()
+
+
+def test_rank_one_and_low_rank() -> None:
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(40, 1)) @ rng.normal(size=(1, 20))
+    Case(features, rng.normal(size=(40, 2)), 0.1, radius=0.2).check()
+    features = rng.normal(size=(40, 3)) @ rng.normal(size=(3, 30))
+    Case(features, rng.normal(size=(40, 2)), 1e-3).check()
+
+
+def test_zero_columns_zero_targets_zero_features() -> None:
+    features, targets = problem(20, 8, 3)
+    features[:, [0, 5]] = 0
+    targets[:, 1] = 0
+    solution = Case(features, targets, 0.1).check()
+    assert solution.nnz[1] == 0
+    assert solution.dual_gap[1] == 0
+    assert not solution.coefficients.toarray()[:, [0, 5]].any()
+    nothing = Case(np.zeros((20, 8)), targets, 0.1).solve()
+    assert nothing.coefficients.nnz == 0
+    assert nothing.converged.all()
+
+
+def test_strength_above_the_largest_useful_one_gives_zero() -> None:
+    features, targets = problem(20, 8, 3)
+    largest = 2 * np.abs(features.T @ targets).max()
+    solution = Case(features, targets, largest * 1.000001).solve()
+    assert solution.coefficients.nnz == 0
+    assert (solution.dual_gap <= TOL * solution.objective).all()
+    assert Case(features, targets, largest * 0.999).solve().coefficients.nnz >= 1
+
+
+@pytest.mark.parametrize("feature_scale", [1e-8, 1e-3, 1e8])
+@pytest.mark.parametrize("target_scale", [1e-8, 1e8])
+def test_huge_and_tiny_scales(feature_scale: float, target_scale: float) -> None:
+    features, targets = problem(25, 40, 3)
+    base = Case(features, targets, 0.5, radius=0.6).solve()
+    # w scales by target/feature; keep the problem the same one in other units.
+    ratio = target_scale / feature_scale
+    scaled = Case(
+        features * feature_scale, targets * target_scale, 0.5 * target_scale * feature_scale, radius=0.6 * ratio
+    ).solve()
+    assert scaled.converged.all()
+    np.testing.assert_allclose(scaled.coefficients.toarray() / ratio, base.coefficients.toarray(), atol=1e-7)
+
+
+def test_columns_of_very_different_scale() -> None:
+    features, targets = problem(30, 20, 3)
+    Case(features * np.logspace(-3, 3, 20), targets, 0.3, radius=0.6).check()
+
+
+def test_one_sample_one_column() -> None:
+    Case(np.array([[2.0]]), np.array([[3.0]]), 0.5).check()
+    features, targets = problem(1, 10, 2)
+    Case(features, targets, 0.01, radius=0.5).check()
+
+
+def test_lower_dtype_layout_and_kind_do_not_matter(tmp_path: Any) -> None:
+    features, targets = problem(30, 20, 3)
+    features32, targets32 = features.astype(np.float32), targets.astype(np.float32)
+    expected = sp.solve_rows(features32.astype(float), targets32.astype(float), penalty=sp.L1(0.5))
+    np.save(tmp_path / "phi.npy", features32)
+    mapped = np.load(tmp_path / "phi.npy", mmap_mode="r")
+    for phi, z in ((features32, targets32), (torch.tensor(features32), torch.tensor(targets32)), (mapped, targets32),
+                   (np.asfortranarray(features32), np.asfortranarray(targets32))):  # fmt: skip
+        solution = sp.solve_rows(phi, z, penalty=sp.L1(0.5))
+        assert solution.coefficients.dtype == np.float64
+        np.testing.assert_array_equal(solution.coefficients.toarray(), expected.coefficients.toarray())
+
+
+# --- properties -----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10_000),
+    m=st.integers(1, 25),
+    d=st.integers(1, 40),
+    log_beta=st.floats(-3, 2),
+    radius=st.one_of(st.none(), st.floats(0.01, 5)),
+    intercept=st.booleans(),
+)
+def test_random_problems(seed: int, m: int, d: int, log_beta: float, radius: float | None, intercept: bool) -> None:
+    features, targets = problem(m, d, 2, seed=seed)
+    in_ball = np.random.default_rng(seed).random(d) < 0.5
+    Case(features, targets, 10**log_beta, radius=radius, in_ball=in_ball, intercept=intercept).check()
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10_000), m=st.integers(2, 60), d=st.integers(2, 150), log_beta=st.floats(-4, 1))
+def test_gap_closes_everywhere(seed: int, m: int, d: int, log_beta: float) -> None:
+    """Many rows, without the slow reference: the certificate itself is the proof."""
+    features, targets = problem(m, d, 40, seed=seed, sparse_truth=max(1, d // 3))
+    in_ball = np.arange(d) < d // 2
+    solution = Case(features, targets, 10**log_beta, radius=0.7, in_ball=in_ball).solve()
+    assert solution.converged.all()
+    assert (np.abs(solution.coefficients.toarray()[:, in_ball]).sum(axis=1) <= 0.7).all()
+
+
+def test_permuting_rows_and_columns_permutes_the_solution() -> None:
+    features, targets = problem(30, 20, 5)
+    rng = np.random.default_rng(0)
+    rows, columns = rng.permutation(5), rng.permutation(20)
+    plain = Case(features, targets, 0.5, radius=0.7).solve().coefficients.toarray()
+    permuted = Case(features[:, columns], targets[:, rows], 0.5, radius=0.7).solve().coefficients.toarray()
+    np.testing.assert_allclose(permuted, plain[np.ix_(rows, columns)], atol=1e-8)
+
+
+def test_executors_agree_to_the_bit() -> None:
+    features, targets = problem(60, 90, 100)
+    solutions = [
+        Case(features, targets, 0.5, radius=0.7, extra=extra).solve()
+        for extra in ({"executor": "serial"}, {"executor": "threads", "workers": 1}, {"workers": 2}, {"workers": 3})
+    ]
+    for solution in solutions[1:]:
+        for name in ("data", "indices", "indptr"):
+            expected = getattr(solutions[0].coefficients, name)
+            np.testing.assert_array_equal(getattr(solution.coefficients, name), expected)
+        np.testing.assert_array_equal(solution.dual_gap, solutions[0].dual_gap)
+
+
+def test_warm_start_ends_at_the_same_point() -> None:
+    features, targets = problem(60, 90, 10)
+    cold = Case(features, targets, 0.5, radius=0.7).solve()
+    nearby = Case(features, targets, 0.6, radius=0.7).solve()
+    for start in (nearby.coefficients, nearby.coefficients.toarray(), csr_array(cold.coefficients.shape)):
+        warm = Case(features, targets, 0.5, radius=0.7, extra={"warm_start": start}).solve()
+        np.testing.assert_allclose(warm.objective, cold.objective, rtol=2e-6)
+
+
+def test_progress_counts_every_row_once() -> None:
+    features, targets = problem(30, 20, 70)
+    seen: list[tuple[int, int]] = []
+    Case(features, targets, 0.5, extra={"progress": lambda done, total: seen.append((done, total))}).solve()
+    assert seen[-1] == (70, 70)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_solution_describes_itself() -> None:
+    features, targets = problem(30, 20, 3)
+    solution = Case(features, targets, 0.5).solve()
+    assert "3 rows x 20 columns" in repr(solution)
+    assert "3 converged" in repr(solution)
+    assert all(len(sp.RowStatus(s).advice) > 20 for s in sp.RowStatus)
+    assert (solution.seconds > 0).all()
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+GOOD = problem(8, 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": np.zeros((8,))}, "features: expected 2 dimensions"),
+        ({"features": np.zeros((0, 5))}, "features: is empty"),
+        ({"targets": np.zeros((8, 0))}, "targets: is empty"),
+        ({"features": np.ones((8, 5), dtype=int)}, "features: expected float32 or float64 values, got int64"),
+        ({"features": np.full((8, 5), None)}, "features: expected float32 or float64 values, got object"),
+        ({"targets": np.zeros((7, 2))}, r"targets: shape \(7, 2\) does not fit features \(8, 5\)"),
+        (
+            {"features": np.where(np.arange(40).reshape(8, 5) == 13, np.nan, 1.0)},
+            r"features: holds nan at index \(2, 3\)",
+        ),
+        ({"targets": np.where(np.arange(16).reshape(8, 2) == 5, np.inf, 1.0)}, r"targets: holds inf at index \(2, 1\)"),
+        ({"weight": -1.0}, "weight: must be finite and > 0, got -1"),
+        ({"weight": np.ones(3)}, "weight: has shape"),
+        ({"penalty": sp.L1(-0.1)}, "beta must be finite and > 0"),
+        ({"ball": sp.Ball(0.0)}, "ball: radius"),
+        ({"support": np.ones(4, dtype=bool)}, r"support: expected booleans of shape \(5,\) or \(2, 5\)"),
+        ({"support": np.ones(5)}, "support: expected booleans"),
+        ({"tol": 0.0}, "tol: must lie between 0 and 1"),
+        ({"executor": "gpu"}, "executor: 'gpu' is unknown; choose one of 'serial', 'threads'"),
+        ({"workers": 0}, "workers: give a whole number of at least 1, got 0"),
+        ({"warm_start": np.zeros((3, 5))}, "warm_start: expected shape"),
+        ({"warm_start": np.full((2, 5), np.nan)}, "warm_start: holds nan"),
+    ],
+)
+def test_bad_input(change: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"features": GOOD[0], "targets": GOOD[1], "penalty": sp.L1(0.1)} | change
+    with pytest.raises(sp.InputError, match=message):
+        sp.solve_rows(arguments.pop("features"), arguments.pop("targets"), **arguments)
+
+
+def test_rows_that_do_not_converge_are_named_or_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, targets = problem(40, 60, 3)
+    unreachable: dict[str, Any] = {"penalty": sp.L1(0.01), "tol": 1e-300}
+    with pytest.raises(sp.ConvergenceError, match=r"3 of 3 rows did not reach tol=1e-300.*throw=False") as caught:
+        sp.solve_rows(features, targets, **unreachable)
+    assert isinstance(caught.value.solution, sp.Solution)
+    marked = sp.solve_rows(features, targets, **unreachable, throw=False)
+    assert not marked.converged.any()
+    assert set(marked.status) <= {sp.RowStatus.ACCURACY_LIMIT, sp.RowStatus.ROUND_LIMIT}
+    assert np.isfinite(marked.coefficients.data).all()
+    assert (marked.dual_gap <= 1e-9 * marked.objective).all()
+
+
+def test_an_error_in_a_block_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("simplicit.solve.solve_block", broken)
+    for executor in ("serial", "threads"):
+        with pytest.raises(MemoryError, match="no room"):
+            sp.solve_rows(*problem(40, 60, 3), penalty=sp.L1(0.01), executor=executor)
+    assert torch.get_num_threads() >= 1
