@@ -1,0 +1,116 @@
+r"""Affine values: what a tensor inside a network is, as seen from the input and the states.
+
+Between two activations every tensor v of a network is an affine function of the input u and of the states x_g (one
+group g per activation):
+
+    v = Σ_s M_s s + c,   s ranging over u and the x_g,
+
+with constant maps M_s and a constant vector c. A linear operation of torch takes affine values to affine values; an
+activation reads off one row of blocks of (A, B) and its bias, and starts a new source.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from simplicit.implicit import CsrMap, LinearMap
+
+__all__ = ["Affine", "Indices", "NotAffineError", "Shape", "Vector", "as_vector", "selection"]
+
+Shape = tuple[int, ...]
+Vector = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+class NotAffineError(Exception):
+    """An operation does not take affine values to affine values; the message is the reason, for the user to read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """An affine value Σ_s M_s s + c, for one sample.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of one sample, that is without the batch dimension, which comes first in torch.
+    terms : mapping from the name of a source s to its map M_s, of shape (size, size of s)
+    constant : array, shape (size,)
+        c, flattened in C order like the rows of the maps. All numbers are float64, whatever the network's dtype: they
+        are rounded to it once, at the end.
+    """
+
+    shape: Shape
+    terms: Mapping[str, LinearMap]
+    constant: Vector
+
+    @classmethod
+    def source(cls, name: str, shape: Shape) -> Affine:
+        """The input or a group of states itself: one identity map."""
+        size = math.prod(shape)
+        return cls(shape, {name: selection(np.arange(size), size)}, np.zeros(size))
+
+    @property
+    def size(self) -> int:
+        """Numbers per sample."""
+        return math.prod(self.shape)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether no source has a part in it."""
+        return not self.terms
+
+    def through(self, linear: LinearMap, shape: Shape) -> Affine:
+        """M v: the value after the linear map M, whose results have ``shape``."""
+        terms = {source: linear.compose(block) for source, block in self.terms.items()}
+        return Affine(shape, terms, linear.apply(torch.from_numpy(self.constant)[None])[0].numpy())
+
+    def selected(self, columns: Indices, shape: Shape) -> Affine:
+        """The elements v_j with j in ``columns``, in that order; -1 stands for a zero."""
+        if np.array_equal(columns, np.arange(self.size)):
+            return Affine(shape, self.terms, self.constant)
+        return self.through(selection(columns, self.size), shape)
+
+    def broadcast(self, shape: Shape) -> Affine:
+        """The elements repeated by torch's broadcasting rule up to ``shape``, of as many dimensions."""
+        columns = np.broadcast_to(np.arange(self.size).reshape(self.shape), shape)
+        return self.selected(columns.ravel(), shape)
+
+    def scaled(self, factors: Vector) -> Affine:
+        """diag(factors) v."""
+        terms = {source: block.scaled(left=factors) for source, block in self.terms.items()}
+        return Affine(self.shape, terms, factors * self.constant)
+
+    def shifted(self, offset: Vector) -> Affine:
+        """v + offset."""
+        return Affine(self.shape, self.terms, self.constant + offset)
+
+    def plus(self, other: Affine) -> Affine:
+        """v + w for a value w of the same shape."""
+        terms = dict(self.terms)
+        for source, block in other.terms.items():
+            terms[source] = terms[source].add(block) if source in terms else block
+        return Affine(self.shape, terms, self.constant + other.constant)
+
+
+def selection(columns: Indices, width: int) -> CsrMap:
+    """The map (len(columns), width) that picks the elements ``columns`` of a vector; -1 stands for a zero."""
+    rows = np.flatnonzero(columns >= 0)
+    entries = (np.ones(rows.size), (rows, columns[rows]))
+    return CsrMap(sp.csr_array(entries, shape=(columns.size, width)))
+
+
+def as_vector(tensor: Tensor, what: str = "a constant of the network") -> Vector:
+    """The elements of a constant tensor in C order, as float64; NotAffineError unless all are finite."""
+    vector: Vector = tensor.detach().to(torch.float64).reshape(-1).numpy()
+    if not np.isfinite(vector).all():
+        raise NotAffineError(f"{what} is not finite")
+    return vector

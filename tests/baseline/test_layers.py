@@ -1,0 +1,212 @@
+"""Every operation of the registry and every rewriting, against torch."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from simplicit.baseline import capture
+from simplicit.baseline.layers import REGISTRY, supported
+from simplicit.baseline.rewrites import REWRITES
+from simplicit.baseline.rules import Elementwise, Linear
+from simplicit.implicit import CsrMap
+
+SHAPE = (4, 4, 6)
+torch.manual_seed(1)
+MATRIX = torch.randn(6, 5, dtype=torch.float64)
+SAMPLE = torch.randn(4, 4, 6, dtype=torch.float64)
+MASK = torch.randn(4, 6) > 0
+PLACES = torch.tensor([2, 0, 0, 3])
+
+
+def in_place_index(u):
+    x = u.clone()
+    x[:, PLACES[:2], 1] = 5.0
+    return x
+
+
+def in_place_slice(u):
+    x = u.clone()
+    x[:, 1:3] += 1.5
+    x[:, 0] = u[:, 1]
+    x[:, 3, 0].fill_(0.25)
+    return x
+
+
+# Each function of u (m, 4, 4, 6) exercises the operation it is called after.
+OPERATIONS = {
+    "cat": lambda u: torch.cat([u, 2 * u, u.new_zeros(u.shape[0], 4, 1, 6)], 2),
+    "clone": lambda u: u.permute(0, 3, 1, 2).contiguous(),
+    "diag_embed": torch.diag_embed,
+    "diagonal": lambda u: u.diagonal(0, 1, 2),
+    "detach": lambda u: u.detach(),
+    "expand": lambda u: u[:, :1].expand(-1, 5, 4, 6),
+    "expand constant": lambda u: u + SAMPLE[:1, :1, :1].expand(u.shape[0], 4, 4, 6),
+    "expand_as": lambda u: u[:, :, :1].expand_as(u),
+    "flatten": lambda u: u.flatten(2),
+    "flip": lambda u: u.flip(1, 3),
+    "hstack": lambda u: torch.hstack([u, u.neg()]),
+    "index": lambda u: u[:, PLACES, 1:],
+    "index mask": lambda u: u[:, MASK.any(1)],
+    "index_put": in_place_index,
+    "index_select": lambda u: u.index_select(2, PLACES),
+    "masked_fill": lambda u: u.masked_fill(MASK, 0.1),
+    "movedim": lambda u: u.movedim(3, 1),
+    "narrow": lambda u: u.narrow(2, 1, 2),
+    "pad": lambda u: functional.pad(u, (1, 2, 0, 1), value=0.1),
+    "pad zeros": lambda u: functional.pad(u, (0, 0, 2, 0)),
+    "pad reflect": lambda u: functional.pad(u, (1, 2, 2, 1), mode="reflect"),
+    "pad replicate": lambda u: functional.pad(u, (1, 2, 2, 1), mode="replicate"),
+    "pixel_shuffle": lambda u: functional.pixel_shuffle(u, 2),
+    "pixel_unshuffle": lambda u: functional.pixel_unshuffle(u, 2),
+    "repeat": lambda u: u.repeat(1, 2, 1, 2),
+    "repeat_interleave": lambda u: u.repeat_interleave(2, 1),
+    "repeat_interleave tensor": lambda u: u.repeat_interleave(torch.tensor([1, 0, 2, 1]), 2, output_size=4),
+    "reshape": lambda u: u.reshape(-1, 8, 12),
+    "reshape sizes": lambda u: u.reshape(u.shape[0], u.shape[1] * 2, -1),
+    "reshape_as": lambda u: u.flatten(1).reshape_as(u),
+    "roll": lambda u: u.roll((1, 2), (1, 3)),
+    "select": lambda u: u[:, 2, :, -1],
+    "slice": lambda u: u[..., 1:6:2],
+    "slice_scatter": in_place_slice,
+    "split": lambda u: u.split(3, 3)[1],
+    "split_with_sizes": lambda u: u.split([1, 3], 2)[1],
+    "squeeze": lambda u: u[:, :1].squeeze(),
+    "squeeze dims": lambda u: u[:, :1, :1].squeeze((1, 2)),
+    "stack": lambda u: torch.stack([u, u.abs()], 2),
+    "t": lambda u: u.mT,
+    "take": lambda u: u.swapaxes(1, 3).unsqueeze(2),
+    "tensor_split": lambda u: u.tensor_split(4, 3)[0],
+    "tile": lambda u: u.tile(1, 1, 2, 1),
+    "transpose": lambda u: u.transpose(1, -1),
+    "tril": torch.tril,
+    "triu": lambda u: u.triu(1),
+    "unbind": lambda u: u.unbind(1)[3],
+    "unflatten": lambda u: u.unflatten(3, (2, 3)),
+    "unfold": lambda u: u.unfold(3, 3, 2),
+    "upsample_nearest1d": lambda u: functional.interpolate(u.flatten(2), scale_factor=2),
+    "upsample_nearest2d": lambda u: functional.interpolate(u, scale_factor=2),
+    "view": lambda u: u.view(u.size(0), 96),
+    "view_as": lambda u: u.view(-1, 96).view_as(u),
+    "where": lambda u: torch.where(MASK, u, SAMPLE),
+    "where numbers": lambda u: torch.where(MASK, 0.1, u),
+    "channel shuffle": lambda u: u.view(-1, 2, 2, 4, 6).transpose(1, 2).flatten(1, 2),
+    "add": lambda u: u + 0.1 + SAMPLE[0] + torch.add(SAMPLE[:1], u, alpha=0.3) + u[:, :1, :, :1],
+    "sub": lambda u: torch.sub(u, SAMPLE, alpha=2) - u.flip(1) - 0.1,
+    "rsub": lambda u: 1 - u + torch.rsub(u, SAMPLE, alpha=0.7),
+    "neg": lambda u: -u,
+    "mul": lambda u: 0.1 * u * SAMPLE * MASK,
+    "mul ones": lambda u: u * torch.ones_like(u) * u.new_full((6,), 0.3) * torch.full((u.shape[0], 4, 4, 6), 2.0),
+    "div": lambda u: u / 0.3 / SAMPLE[0, 0],
+    "sum": lambda u: u.sum(-1, keepdim=True) + u.sum((1, 2)).reshape(-1, 1, 1, 6) + u.sum(3).sum(1)[:, None, :, None],
+    "mean": lambda u: u.mean((-1, -2), keepdim=True) + u.mean((1, 3), keepdim=True),
+    "linear": lambda u: functional.linear(u, MATRIX.T, MATRIX[0]),
+    "matmul": lambda u: u @ MATRIX,
+    "matmul vector": lambda u: u @ MATRIX[:, 0],
+    "matmul left": lambda u: torch.matmul(SAMPLE[0, :, :4], u),
+    "mm": lambda u: torch.mm(u.flatten(1)[:, :6], MATRIX),
+    "bmm": lambda u: torch.bmm(u[:, 0], MATRIX.expand(u.shape[0], 6, 5)),
+    "einsum": lambda u: torch.einsum("bchw,wk->bkh", u, MATRIX),
+    "cumsum": lambda u: u.cumsum(2),
+    "diff": lambda u: torch.diff(u, dim=3),
+    "dropout": lambda u: functional.dropout(u, 0.5, training=False),
+    "converted": lambda u: u.to(torch.float64, copy=True).to(u).type_as(u),
+    "zeros": lambda u: torch.cat([u.flatten(1), torch.zeros(u.shape[0], 3), u.new_zeros(u.shape[0], 1)], 1),
+    "ones": lambda u: torch.cat([u[:, 0, 0], torch.ones(u.shape[0], 1), u.new_ones(u.shape[0], 1)], 1),
+    "full": lambda u: u + torch.full_like(u, 0.1) + torch.zeros_like(u),
+    "maximum": lambda u: torch.maximum(u, SAMPLE) + torch.max(u, u.flip(1)),
+    "minimum": lambda u: torch.minimum(u, SAMPLE) + torch.min(u, u.flip(1)),
+    "clamp": lambda u: u.clamp(-0.5, 0.5) + u.clamp(min=0) + u.clamp(max=0.3) + u.clamp(min=0.2) + u.clamp(1, -1),
+    "clamp tensors": lambda u: torch.clamp(u, SAMPLE, SAMPLE + 1) + u.clamp_min(0.1) + u.clamp_max(0.1),
+    "clamp_min tensor": lambda u: torch.clamp_min(u, SAMPLE) + torch.clamp_max(u, SAMPLE),
+    "threshold": lambda u: functional.threshold(u, 0.0, 0.0) + functional.threshold(u, 0.5, 0.5),
+    "relu6": functional.relu6,
+    "prelu": lambda u: functional.prelu(u, MATRIX[0, :4]) + functional.prelu(u, MATRIX[:1, 0]),
+    "celu": lambda u: functional.celu(u, 0.6),
+    "selu": functional.selu,
+    "logsigmoid": functional.logsigmoid,
+    "hardsigmoid": functional.hardsigmoid,
+    "tanhshrink": functional.tanhshrink,
+    "addmm": lambda u: torch.addmm(MATRIX[0], u[:, 0, 0], MATRIX, beta=0.5, alpha=2),
+    "addcmul": lambda u: torch.addcmul(u, u, SAMPLE, value=0.5),
+    "lerp": lambda u: torch.lerp(u, SAMPLE, 0.3) + torch.lerp(SAMPLE, u, SAMPLE),
+}
+ACTIVATIONS = {
+    "abs": torch.abs,
+    "elu": functional.elu,
+    "gelu": functional.gelu,
+    "hardtanh": functional.hardtanh,
+    "leaky_relu": functional.leaky_relu,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "silu": functional.silu,
+    "softplus": functional.softplus,
+    "tanh": torch.tanh,
+}
+CASES = OPERATIONS | ACTIVATIONS
+
+
+class AllOperations(nn.Module):
+    """The results of all functions side by side, so that the graph is captured only once."""
+
+    def forward(self, u):
+        return torch.cat([function(u).flatten(1) for function in CASES.values()], dim=1)
+
+
+@cache
+def everything():
+    u = 2 * torch.randn(5, *SHAPE, dtype=torch.float64)
+    captured = capture(AllOperations().eval(), u)
+    return u, captured, captured.model.predict(u)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operation(name):
+    u, _, predicted = everything()
+    widths = [function(u[:2]).flatten(1).shape[1] for function in CASES.values()]
+    start = sum(widths[: list(CASES).index(name)])
+    expected = CASES[name](u).flatten(1)
+    found = predicted[:, start : start + expected.shape[1]]
+    np.testing.assert_allclose(found, expected, rtol=0.0, atol=1e-10)
+
+
+def test_states_of_rewritten_operations():
+    u, captured, _ = everything()
+    states, model = captured.states(u, batch_size=2), captured.model
+    np.testing.assert_allclose(states.X @ model.A.T + states.U @ model.B.T + model.state_bias, states.Z, atol=1e-10)
+
+
+def test_every_entry_is_exercised():
+    _, captured, _ = everything()
+    seen = {node.target for node in captured.graph.module.graph.nodes}
+    names = {str(getattr(target, "overloadpacket", target)).removeprefix("aten.") for target in seen}
+    # `t` of a value with samples always moves the samples; it is known so as to say that.
+    assert set(REGISTRY) - names == {"t"}
+    assert not seen & set(REWRITES)
+
+
+def test_supported_names_every_public_entry():
+    listed = supported()
+    assert all(name in listed for name in REGISTRY if name[0] != "_")
+    assert "maximum" in listed
+    assert {name for name, rule in REGISTRY.items() if isinstance(rule, Elementwise)} == set(ACTIVATIONS)
+
+
+def test_a_new_operation_is_one_entry(monkeypatch):
+    def conv1d(value, weight, bias=None, stride=(1,), padding=(0,)):
+        assert (bias, stride, padding) == (None, [2], [1])
+        taps = np.zeros((3, 6))
+        for row in range(3):
+            taps[row, max(2 * row - 1, 0) : 2 * row + 2] = weight.flatten()[max(1 - 2 * row, 0) :]
+        return value.through(CsrMap(taps), (1, 3))
+
+    monkeypatch.setitem(REGISTRY, "conv1d", Linear(conv1d))
+    net = nn.Sequential(nn.Conv1d(1, 1, 3, stride=2, padding=1, bias=False), nn.ReLU()).double().eval()
+    u = torch.randn(4, 1, 6, dtype=torch.float64)
+    predicted = capture(net, u).model.predict(u.numpy())
+    np.testing.assert_allclose(predicted, net(u).flatten(1).detach(), atol=1e-12)
