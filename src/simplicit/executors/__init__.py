@@ -7,11 +7,11 @@ the one BLAS thread that each has do not depend on the executor or on the number
 from __future__ import annotations
 
 from simplicit.errors import InputError
-from simplicit.executors.base import Executor
+from simplicit.executors.base import Executor, flushed_denormals
 from simplicit.executors.serial import SerialExecutor
 from simplicit.executors.threads import ThreadExecutor
 
-__all__ = ["EXECUTORS", "Executor", "make_executor"]
+__all__ = ["EXECUTORS", "Executor", "flushed_denormals", "make_executor"]
 
 EXECUTORS: dict[str, type[Executor]] = {"serial": SerialExecutor, "threads": ThreadExecutor}
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from threadpoolctl import threadpool_limits
 
-__all__ = ["Executor", "available_processors", "one_thread_each"]
+__all__ = ["Executor", "available_processors", "flushed_denormals", "one_thread_each"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,6 +42,21 @@ def available_processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Denormal numbers count as zero in this thread meanwhile: they are worthless here and up to 100 times slower.
+
+    The setting is the processor's, so the caller's own is found out and put back.
+    """
+    half_of_smallest_normal = torch.full((), torch.finfo(torch.float64).tiny, dtype=torch.float64) / 2
+    before = float(half_of_smallest_normal) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 @contextmanager

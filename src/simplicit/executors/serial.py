@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
-
-from simplicit.executors.base import Executor, R, T, one_thread_each
+from simplicit.executors.base import Executor, R, T, flushed_denormals, one_thread_each
 
 __all__ = ["SerialExecutor"]
 
@@ -18,7 +16,6 @@ class SerialExecutor(Executor):
         super().__init__(1)
 
     def run(self, task: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
-        with one_thread_each():
-            torch.set_flush_denormal(True)
+        with one_thread_each(), flushed_denormals():
             for position, item in enumerate(items):
                 yield position, task(item)

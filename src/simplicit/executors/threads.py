@@ -27,6 +27,6 @@ class ThreadExecutor(Executor):
 
 
 def _prepare() -> None:
-    # Both settings belong to the calling thread.
+    # Both settings belong to the calling thread, which ends with the pool.
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

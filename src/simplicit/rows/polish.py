@@ -101,10 +101,10 @@ def _factorise(
         shifted = torch.from_numpy(augmented.copy())
         shifted.diagonal().mul_(1 + proximal)
         factor, failed = torch.linalg.cholesky_ex(shifted)
-        if not int(failed):
+        solved = torch.cholesky_solve(torch.from_numpy(right), factor).numpy()
+        if not int(failed) and np.isfinite(solved).all():
             break
         proximal *= 100
-    solved = torch.cholesky_solve(torch.from_numpy(right), factor).numpy()
     pattern = _Pattern(start, solved[:, 0].copy(), solved[:, 1].copy(), normal, factor, row.radius, sigma)
     return pattern, gram
 
@@ -155,8 +155,10 @@ def minimise_on_pattern(
             break
         candidates = _candidates(current, target, flipped, ball, row.radius)
         shift = candidates - pattern.start
-        change = 0.5 * np.einsum("ij,ij->i", shift, shift @ gram) - shift @ linear + np.abs(candidates) @ slope
-        best = int(np.argmin(change))
+        # Along a null direction of G_AA the target is far away; a value that overflows is simply not chosen.
+        with np.errstate(over="ignore", invalid="ignore"):
+            change = 0.5 * np.einsum("ij,ij->i", shift, shift @ gram) - shift @ linear + np.abs(candidates) @ slope
+        best = int(np.argmin(np.nan_to_num(change, nan=np.inf)))
         # The first candidate stops at the first flip: descent is certain there, whatever the rounding says of others.
         current = candidates[best] if change[best] < change[0] else candidates[0]
         leaving = np.flatnonzero(flipped & (current == 0))

@@ -1,0 +1,79 @@
+"""simplicit: trained PyTorch networks as sparse, robust, well-posed implicit models, by certified convex optimisation.
+
+The mathematics is that of State-driven Implicit Modeling: a network becomes x = φ(Ax + Bu), y = Cx + Du exactly
+(:func:`from_torch`), and M = [[A, B], [C, D]] is retrained row by row from the network's own states (:func:`fit`).
+"""
+
+from __future__ import annotations
+
+from simplicit.baseline import States, TrainingModeWarning, extract_states, from_torch, weight_count
+from simplicit.errors import (
+    ConvergenceError,
+    DataError,
+    InputError,
+    MissingExtraError,
+    NotWellPosedError,
+    SimplicitError,
+    UnsupportedOperationError,
+)
+from simplicit.implicit import (
+    Activation,
+    CsrMap,
+    Equilibrium,
+    ImplicitModel,
+    LinearMap,
+    PerronFrobenius,
+    StateGroup,
+    StorageBits,
+    collatz_wielandt,
+    equilibrium,
+    load,
+    perron_frobenius,
+    rescale,
+    save,
+)
+from simplicit.robustness import accuracy, fgsm, pgd
+from simplicit.rows import L1, Ball, RowStatus, Solution
+from simplicit.solve import solve_rows
+from simplicit.training import FitResult, fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "L1",
+    "Activation",
+    "Ball",
+    "ConvergenceError",
+    "CsrMap",
+    "DataError",
+    "Equilibrium",
+    "FitResult",
+    "ImplicitModel",
+    "InputError",
+    "LinearMap",
+    "MissingExtraError",
+    "NotWellPosedError",
+    "PerronFrobenius",
+    "RowStatus",
+    "SimplicitError",
+    "Solution",
+    "StateGroup",
+    "States",
+    "StorageBits",
+    "TrainingModeWarning",
+    "UnsupportedOperationError",
+    "accuracy",
+    "collatz_wielandt",
+    "equilibrium",
+    "extract_states",
+    "fgsm",
+    "fit",
+    "from_torch",
+    "load",
+    "perron_frobenius",
+    "pgd",
+    "rescale",
+    "save",
+    "solve_rows",
+    "weight_count",
+]

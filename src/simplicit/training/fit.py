@@ -1,0 +1,186 @@
+"""``fit``: a trained network goes in, a sparse, well-posed, certified implicit model comes out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from simplicit.baseline import capture
+from simplicit.implicit import ImplicitModel, equilibrium
+from simplicit.rows import L1, Penalty
+from simplicit.training.matching import Match, Matching, Progress
+from simplicit.training.options import FitOptions
+from simplicit.training.result import FitResult, row_figures
+from simplicit.training.statedata import StateData, state_data
+from simplicit.training.strength import search_strength
+
+__all__ = ["fit"]
+
+
+def fit(
+    net: nn.Module,
+    inputs: Any,
+    *,
+    penalty: Penalty | None = None,
+    lambda1: float = 0.1,
+    lambda2: float = 0.1,
+    kappa: float | None = 0.99,
+    structure: str = "baseline",
+    normalize: str = "targets",
+    sparsity: float | None = None,
+    regenerate: bool = True,
+    tol: float = 1e-6,
+    executor: str = "threads",
+    workers: int | None = None,
+    throw: bool = True,
+    progress: Progress | None = None,
+) -> FitResult:
+    r"""Retrain a network as an implicit model by convex optimisation on its own states (problem (7)).
+
+    The network's pre- and post-activations Z, X and outputs Ŷ on the given inputs U are matched by
+
+        min over M   f(M) + λ₁‖Z − XAᵀ − UBᵀ‖² + λ₂‖Ŷ − XCᵀ − UDᵀ‖²   s.t.  ‖A‖∞ ≤ κ,  M zero off its structure
+
+    which falls apart into one convex problem per row of M = [[A, B], [C, D]], each solved to a duality gap. No labels
+    and no back-propagation are used.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        A trained network that :func:`simplicit.from_torch` can represent; it is used in evaluation mode.
+    inputs : (m, p) or (m, *input_shape) array or tensor
+        A few hundred samples, as the network takes them.
+    penalty : Penalty
+        f, row by row; ``L1(beta=1e-3)`` when left out.
+    lambda1, lambda2 : float
+        Weights of state and output matching, > 0; the sums run over samples and rows.
+    kappa : float or None
+        Bound on ‖A‖∞. ``dense`` and ``no-self`` need κ < 1 (κ < 1/L for activations of slope L); the triangular
+        structures are well-posed without, and None takes the bound away.
+    structure : {"baseline", "feedforward", "no-self", "dense"}
+        Where M may be non-zero: where the baseline has weights; on inputs and all earlier states; everywhere but the
+        diagonal of A; everywhere (the paper).
+    normalize : {"targets", "both", "none"}
+        Units of the penalty: targets in their layer's root mean square, input columns in their own units, state columns
+        ten times weaker; targets and all columns in root mean squares; (11) to the letter.
+    sparsity : float, optional
+        Wanted 100·(1 − nnz(M)/N₀), in per cent of the baseline's N₀ weights. The strength of the penalty that comes
+        within half a point is searched; without it the penalty is taken as given.
+    regenerate : bool
+        Match [C D] on the equilibrium of the [A B] just trained, not on the baseline's states.
+    tol : float
+        Relative duality gap of every row.
+    executor, workers
+        Where rows are solved; see :func:`simplicit.solve_rows`.
+    throw : bool
+        Raise if a row does not converge; otherwise it is marked in ``result.rows.status``.
+    progress : callable, optional
+        Called with (stage, done, total).
+
+    Returns
+    -------
+    FitResult
+        ``model``, ``rows`` (figures per row), ``summary()``.
+
+    Raises
+    ------
+    InputError
+        For settings out of range, inputs that do not fit or are not finite, an unreachable sparsity.
+    UnsupportedOperationError
+        If the network has an operation without an exact implicit form.
+    ConvergenceError
+        If a row does not converge and ``throw`` is set.
+
+    Examples
+    --------
+    >>> import torch, simplicit as sp
+    >>> _ = torch.manual_seed(0)
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3)).eval()
+    >>> result = sp.fit(net, torch.rand(40, 8), sparsity=40)
+    >>> bool(result.rows.converged.all()), abs(result.sparsity - 40) <= 2
+    (True, True)
+    """
+    options = FitOptions(
+        penalty=L1(beta=1e-3) if penalty is None else penalty,
+        lambda1=lambda1,
+        lambda2=lambda2,
+        kappa=kappa,
+        structure=structure,
+        normalize=normalize,
+        sparsity=sparsity,
+        regenerate=regenerate,
+        tol=tol,
+        executor=executor,
+        workers=workers,
+        throw=throw,
+    )
+    clock = _Clock()
+    with clock.stage("capture"):
+        captured = capture(net, inputs, argument="inputs")
+        options.check_well_posed(captured.model)
+    with clock.stage("states"):
+        data = state_data(captured.model, captured.states(inputs), captured.weight_count)
+    with clock.stage("training"):
+        match, trials = _trained(Matching(data, options, progress), data)
+    return FitResult(
+        model=match.model,
+        rows=row_figures(match, data, options),
+        options=options,
+        strength=match.strength,
+        trials=trials,
+        n_samples=len(data.features),
+        weight_count=data.weight_count,
+        rescaled=data.rescaled,
+        errors=_errors(match.model, data),
+        seconds=clock.seconds,
+    )
+
+
+def _trained(matching: Matching, data: StateData) -> tuple[Match, int]:
+    """The match at the strength given or searched, and how many were solved for it."""
+    target = matching.options.sparsity
+    if target is None:
+        return matching.solve(), 1
+    trials = 0
+
+    def solve(strength: float, start: Match | None) -> Match:
+        nonlocal trials
+        trials += 1
+        return matching.solve(strength, start)
+
+    found = search_strength(solve, lambda match: match.model.sparsity(data.weight_count), target)
+    return found, trials
+
+
+def _errors(model: ImplicitModel, data: StateData) -> Mapping[str, float]:
+    """How far the model's own pre-activations and outputs are from the baseline's, relative, group by group."""
+    X = equilibrium(model, data.inputs).states if model.n_states else np.zeros((len(data.inputs), 0))
+    features = np.hstack([X, data.inputs])
+    upper = np.hstack([X @ model.A.T + data.inputs @ model.B.T + model.state_bias]) if model.n_states else X
+    lower = features[:, : model.n_states] @ model.C.T + data.inputs @ model.D.T + model.output_bias
+    fitted, n = np.hstack([upper, lower]), model.n_states
+    named = {**model.slices, "output": slice(n, n + model.n_outputs)}
+    return {name: _relative(fitted[:, at], data.targets[:, at]) for name, at in named.items()}
+
+
+def _relative(fitted: Any, target: Any) -> float:
+    norm = float(np.linalg.norm(target))
+    return float(np.linalg.norm(fitted - target)) / norm if norm else 0.0
+
+
+class _Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - begun

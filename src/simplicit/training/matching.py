@@ -1,0 +1,148 @@
+r"""State and output matching: problem (7), solved once at one strength of the penalty.
+
+    min over M   f(M) + λ₁‖Z − XAᵀ − UBᵀ‖² + λ₂‖Ŷ − XCᵀ − UDᵀ‖²   s.t.  ‖A‖∞ ≤ κ,  M zero off its structure
+
+M is filled stage by stage, each stage some rows on some states. The rows of [A B] come first, on the baseline's states.
+The rows of [C D] follow, on the baseline's states too, or, with ``regenerate``, on those of the model made so far: the
+states that C will meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array, vstack
+
+from simplicit.implicit import ImplicitModel, equilibrium
+from simplicit.rows import Ball, Solution
+from simplicit.solve import solve_rows
+from simplicit.training.normalize import NORMALIZATIONS, Units
+from simplicit.training.options import FitOptions
+from simplicit.training.statedata import StateData
+from simplicit.training.structure import STRUCTURES, Mask
+
+__all__ = ["Match", "Matching", "Progress", "Stage"]
+
+Array = npt.NDArray[np.float64]
+#: Called with what is under way, how much of it is done and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some rows of M = [[A, B], [C, D]] that are solved together.
+
+    Attributes
+    ----------
+    name : str
+        For the progress.
+    rows : slice
+        Among the n + q rows.
+    weight : float
+        λ₁ or λ₂.
+    bounded : bool
+        Whether the rows are under the ball ‖A‖∞ ≤ κ.
+    regenerate : bool
+        Whether the features are the states of the model made by the stages before, not those of the baseline.
+    """
+
+    name: str
+    rows: slice
+    weight: float
+    bounded: bool
+    regenerate: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """A solved problem (7): the solution of each stage, and the model that they make."""
+
+    strength: float
+    solutions: tuple[Solution, ...]
+    model: ImplicitModel
+
+
+@dataclass(frozen=True, eq=False)
+class Matching:
+    """Problem (7) for one baseline, one set of samples and one set of options; :meth:`solve` takes the strength."""
+
+    data: StateData
+    options: FitOptions
+    progress: Progress | None = None
+
+    @cached_property
+    def structure(self) -> Mask:
+        """Admissible coefficients of M."""
+        return STRUCTURES[self.options.structure].admissible(self.data.model)
+
+    @cached_property
+    def units(self) -> Units:
+        """Units of targets and features in the penalty."""
+        return NORMALIZATIONS[self.options.normalize](self.data)
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """What is solved, in order; together all rows of M, from the first to the last."""
+        n, total, options = self.data.n_states, self.data.n_rows, self.options
+        outputs = Stage("output rows", slice(n, total), options.lambda2, bounded=False, regenerate=options.regenerate)
+        if not n:
+            return (outputs,)
+        states = Stage("state rows", slice(0, n), options.lambda1, bounded=options.kappa is not None, regenerate=False)
+        return (states, outputs)
+
+    def solve(self, strength: float = 1.0, start: Match | None = None) -> Match:
+        """Solve with the penalty multiplied by ``strength``, warm-started from another match."""
+        solutions: list[Solution] = []
+        starts = (None,) * len(self.stages) if start is None else start.solutions
+        for stage, warm in zip(self.stages, starts, strict=True):
+            features = self.data.features
+            if stage.regenerate and solutions:
+                states = equilibrium(self._model(solutions), self.data.inputs).states
+                features = np.hstack([states, self.data.inputs])
+            solutions.append(self._solve(stage, features, strength, warm))
+        return Match(strength, tuple(solutions), self._model(solutions))
+
+    def _solve(self, stage: Stage, features: Array, strength: float, warm: Solution | None) -> Solution:
+        rows, options, progress = stage.rows, self.options, self.progress
+        targets = self.data.targets[:, rows]
+        target_units, column_units = self.units
+        penalty = options.penalty.restricted(targets.shape[1], features.shape[1])
+        return solve_rows(
+            features,
+            targets,
+            penalty=penalty.in_units(strength, target_units[rows], column_units),
+            weight=stage.weight,
+            ball=Ball(options.kappa, slice(0, self.data.n_states)) if stage.bounded and options.kappa else None,
+            support=self.structure[rows],
+            intercept=self.data.intercept,
+            tol=options.tol,
+            warm_start=None if warm is None else warm.coefficients,
+            executor=options.executor,
+            workers=options.workers,
+            throw=options.throw,
+            progress=None if progress is None else lambda done, total: progress(stage.name, done, total),
+        )
+
+    def _model(self, solutions: list[Solution]) -> ImplicitModel:
+        """The model of the rows solved so far; the others are zero."""
+        baseline, n = self.data.model, self.data.n_states
+        solved = sum(solution.coefficients.shape[0] for solution in solutions)
+        missing = csr_array((self.data.n_rows - solved, self.data.n_columns))
+        M = vstack([*(solution.coefficients for solution in solutions), missing], format="csr")
+        bias = np.zeros(self.data.n_rows)
+        bias[:solved] = np.concatenate([solution.intercepts for solution in solutions])
+        return ImplicitModel.from_matrices(
+            M[:n, :n],
+            M[:n, n:],
+            M[n:, :n],
+            M[n:, n:],
+            activation=baseline.groups,
+            state_bias=bias[:n],
+            output_bias=bias[n:],
+            input_shape=baseline.input_shape,
+            output_shape=baseline.output_shape,
+        )

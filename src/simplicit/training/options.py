@@ -1,0 +1,78 @@
+"""What a user can choose in :func:`simplicit.fit`, checked in one place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from simplicit.errors import InputError
+from simplicit.implicit import ImplicitModel
+from simplicit.rows import L1, Penalty
+from simplicit.training.normalize import NORMALIZATIONS
+from simplicit.training.structure import STRUCTURES
+
+__all__ = ["FitOptions"]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """The settings of one training run; the meaning of each is in :func:`simplicit.fit`.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range or unknown.
+    """
+
+    penalty: Penalty = field(default_factory=lambda: L1(beta=1e-3))
+    lambda1: float = 0.1
+    lambda2: float = 0.1
+    kappa: float | None = 0.99
+    structure: str = "baseline"
+    normalize: str = "targets"
+    sparsity: float | None = None
+    regenerate: bool = True
+    tol: float = 1e-6
+    executor: str = "threads"
+    workers: int | None = None
+    throw: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in (("lambda1", self.lambda1), ("lambda2", self.lambda2)):
+            if not (_is_number(value) and value > 0):
+                raise InputError(f"{name}: must be a finite number > 0, got {value!r}")
+        if self.structure not in STRUCTURES:
+            raise InputError(f"structure: {self.structure!r} is unknown; choose one of {_listed(STRUCTURES)}")
+        if self.normalize not in NORMALIZATIONS:
+            raise InputError(f"normalize: {self.normalize!r} is unknown; choose one of {_listed(NORMALIZATIONS)}")
+        if self.sparsity is not None and not (_is_number(self.sparsity) and 0 <= self.sparsity < 100):
+            raise InputError(f"sparsity: is in per cent, from 0 to below 100, got {self.sparsity!r}")
+        if not (_is_number(self.tol) and 0 < self.tol < 1):
+            raise InputError(f"tol: must lie between 0 and 1, got {self.tol!r}")
+        if self.kappa is not None and not (_is_number(self.kappa) and self.kappa > 0):
+            raise InputError(f"kappa: must be a finite number > 0, or None for no ball, got {self.kappa!r}")
+
+    def check_well_posed(self, model: ImplicitModel) -> None:
+        """Refuse a κ that cannot keep the result well-posed.
+
+        A row of diag(L)|A| sums to at most Lκ, so that Lκ < 1 proves λ_pf < 1. A strictly triangular structure is
+        well-posed whatever κ is.
+        """
+        if STRUCTURES[self.structure].triangular:
+            return
+        slope = max((group.activation.slope for group in model.groups), default=1.0)
+        limit = 1 / slope
+        if self.kappa is None or self.kappa >= limit:
+            raise InputError(
+                f"kappa: structure {self.structure!r} needs 0 < kappa < {limit:.4g} to be well-posed (the steepest "
+                f"activation has slope {slope:.4g}), got {self.kappa}; lower it, or take structure='feedforward' or "
+                "'baseline', which are well-posed for every kappa"
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _listed(names: object) -> str:
+    return ", ".join(repr(name) for name in names)  # type: ignore[attr-defined]

@@ -1,0 +1,188 @@
+"""What :func:`simplicit.fit` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simplicit.implicit import ImplicitModel, PerronFrobenius, perron_frobenius
+from simplicit.rows import RowStatus, Solution
+from simplicit.training.matching import Match
+from simplicit.training.options import FitOptions
+from simplicit.training.statedata import StateData
+
+__all__ = ["FitResult", "RowFigures"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class RowFigures:
+    """One entry per row of M = [[A, B], [C, D]], states first: arrays of shape (n + q,).
+
+    Attributes
+    ----------
+    group : array of str
+        The group of states, or ``"output"``.
+    objective, dual_gap, relative_gap : array
+        Of the row problem; ``relative_gap`` is what the tolerance is compared with.
+    status : array of int8
+        Values of ``RowStatus``.
+    nnz : array of int
+    multiplier : array
+        μ of the ball, > 0 where it binds.
+    seconds : array
+    """
+
+    group: npt.NDArray[np.str_]
+    objective: Array
+    dual_gap: Array
+    relative_gap: Array
+    status: npt.NDArray[np.int8]
+    nnz: npt.NDArray[np.intp]
+    multiplier: Array
+    seconds: Array
+
+    @property
+    def converged(self) -> npt.NDArray[np.bool_]:
+        """Which rows are certified to the tolerance."""
+        return np.equal(self.status, RowStatus.CONVERGED)
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """A trained implicit model, with its certificates and the account of how it was made.
+
+    Attributes
+    ----------
+    model : ImplicitModel
+        float64, in the units of Theorem 2.4 if the baseline could be rescaled.
+    rows : RowFigures
+    options : FitOptions
+    strength : float
+        What the penalty was multiplied by to reach ``options.sparsity``; 1 if none was asked for.
+    trials : int
+        How many times problem (7) was solved for that.
+    n_samples : int
+    weight_count : int
+        N₀, the number of weights of the baseline.
+    rescaled : bool
+    errors : mapping of str to float
+        ‖target − fitted‖/‖target‖ on the training samples, per group and for ``"output"``, along the model itself.
+    seconds : mapping of str to float
+        Time of each stage.
+    """
+
+    model: ImplicitModel
+    rows: RowFigures
+    options: FitOptions
+    strength: float
+    trials: int
+    n_samples: int
+    weight_count: int
+    rescaled: bool
+    errors: Mapping[str, float]
+    seconds: Mapping[str, float]
+
+    @property
+    def sparsity(self) -> float:
+        """100·(1 − nnz(M)/N₀), in per cent of the baseline's weights."""
+        return self.model.sparsity(self.weight_count)
+
+    @property
+    def row_norm(self) -> float:
+        """‖A‖∞, the largest ℓ1 norm of a row of A."""
+        return float(abs(self.model.A).sum(axis=1).max(initial=0.0)) if self.model.n_states else 0.0
+
+    @cached_property
+    def perron_frobenius(self) -> PerronFrobenius:
+        """λ_pf(diag(L)|A|), with bounds."""
+        return perron_frobenius(self.model)
+
+    def figures(self) -> dict[str, Any]:
+        """The summary as plain numbers, ready for JSON."""
+        pf = self.perron_frobenius
+        return {
+            "samples": self.n_samples,
+            "rows": len(self.rows),
+            "rows_certified": int(self.rows.converged.sum()),
+            "largest_relative_gap": float(self.rows.relative_gap.max(initial=0.0)),
+            "non_zeros": self.model.nnz,
+            "baseline_weights": self.weight_count,
+            "sparsity": self.sparsity,
+            "density_of_M": 100.0 * self.model.nnz / self.model.size,
+            "row_norm": self.row_norm,
+            "perron_frobenius": {"value": pf.value, "lower": pf.lower, "upper": pf.upper},
+            "strength": self.strength,
+            "trials": self.trials,
+            "rescaled": self.rescaled,
+            "errors": dict(self.errors),
+            "seconds": dict(self.seconds),
+        }
+
+    def summary(self) -> str:
+        """One screen of text: what was done, what is certified, where the non-zeros went."""
+        options, figures = self.options, self.figures()
+        states, wanted = self.model.n_states, options.sparsity
+        found = "" if wanted is None else f", strength x {self.strength:.4g} found in {self.trials} trials"
+        ball = "no ball" if options.kappa is None else f"kappa {options.kappa:g}"
+        units = (
+            "rescaled states (Theorem 2.4)"
+            if self.rescaled
+            else "states as they are (an activation is not homogeneous)"
+        )
+        lines = [
+            f"State-driven training on {self.n_samples:,} samples, {units}",
+            f"  problem    structure {options.structure}, normalize {options.normalize}, {ball}, lambda1 "
+            f"{options.lambda1:g}, lambda2 {options.lambda2:g}",
+            f"  penalty    {options.penalty}{found}",
+            f"  rows       {figures['rows_certified']} of {len(self.rows)} certified, largest relative gap "
+            f"{figures['largest_relative_gap']:.1e} (tol {options.tol:g})",
+            f"  model      {states} states, {self.model.n_inputs} inputs, {self.model.n_outputs} outputs",
+            f"  weights    {self.model.nnz:,} of the baseline's {self.weight_count:,}: {self.sparsity:.1f} % sparse "
+            f"({figures['density_of_M']:.1f} % of M)",
+            f"  stability  |A|_inf {self.row_norm:.4f}, lambda_pf {float(self.perron_frobenius):.4g}",
+            f"  time       {', '.join(f'{stage} {seconds:.2f} s' for stage, seconds in self.seconds.items())}",
+            f"  {'group':<14}{'rows':>6}{'non-zeros':>12}{'per row':>10}{'rel. error':>12}",
+        ]
+        groups = list(self.errors)
+        for group in (*groups[-2::-1], groups[-1]):  # as the network computes them, the first layer first
+            error = self.errors[group]
+            nnz = self.rows.nnz[self.rows.group == group]
+            lines.append(f"  {group:<14}{len(nnz):>6}{nnz.sum():>12,}{nnz.mean():>10.1f}{error:>12.3f}")
+        return "\n".join(lines)
+
+
+def row_figures(match: Match, data: StateData, options: FitOptions) -> RowFigures:
+    """Put the figures of the rows of [A B] and [C D] one below the other."""
+    from simplicit.rows.problem import FLOOR
+
+    solutions = match.solutions
+    objective = _stacked(solutions, "objective")
+    weight = np.repeat([options.lambda1, options.lambda2], [data.n_states, data.n_rows - data.n_states])
+    targets = data.targets - data.targets.mean(axis=0) if data.intercept else data.targets
+    scale = np.maximum(objective, FLOOR * weight * np.square(targets).sum(axis=0))
+    gap = _stacked(solutions, "dual_gap")
+    groups = [group.name for group in data.model.groups for _ in range(group.size)]
+    return RowFigures(
+        group=np.array(groups + ["output"] * data.model.n_outputs),
+        objective=objective,
+        dual_gap=gap,
+        relative_gap=np.divide(gap, scale, out=np.zeros_like(gap), where=scale > 0),
+        status=_stacked(solutions, "status"),
+        nnz=_stacked(solutions, "nnz"),
+        multiplier=_stacked(solutions, "multiplier"),
+        seconds=_stacked(solutions, "seconds"),
+    )
+
+
+def _stacked(solutions: tuple[Solution, ...], name: str) -> Any:
+    return np.concatenate([getattr(solution, name) for solution in solutions])

@@ -1,0 +1,77 @@
+"""The strength of the penalty that gives a wanted sparsity.
+
+Sparsity grows with the strength, by steps and nearly always. The search brackets the target by factors and then bisects
+in the logarithm, guided by interpolation; every trial starts from the nearest one before it, so that a whole search
+costs a few solves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from simplicit.errors import InputError
+from simplicit.training.matching import Match
+
+__all__ = ["SPARSITY_TOLERANCE", "search_strength"]
+
+#: In points of sparsity.
+SPARSITY_TOLERANCE = 0.5
+FACTOR = 4.0
+LIMIT = 1e7
+MAX_TRIALS = 40
+
+
+def search_strength(
+    solve: Callable[[float, Match | None], Match], sparsity_of: Callable[[Match], float], target: float
+) -> Match:
+    """The match whose sparsity is within half a point of ``target``, in per cent.
+
+    Parameters
+    ----------
+    solve : callable
+        From a strength and a match to start from to a match.
+    sparsity_of : callable
+        Its sparsity in per cent.
+    target : float
+
+    Raises
+    ------
+    InputError
+        If no strength gives it; the message says how near one comes.
+    """
+    trials: list[tuple[float, float, Match]] = []
+
+    def tried(log_strength: float) -> float:
+        near = min(trials, key=lambda t: abs(t[0] - log_strength), default=None)
+        match = solve(math.exp(log_strength), None if near is None else near[2])
+        trials.append((log_strength, sparsity_of(match), match))
+        return trials[-1][1]
+
+    at, value = 0.0, tried(0.0)
+    step = math.copysign(math.log(FACTOR), target - value)
+    while abs(value - target) > SPARSITY_TOLERANCE and (value < target) == (step > 0):
+        if abs(at) > math.log(LIMIT):
+            raise _unreachable(target, trials)
+        at += step
+        value = tried(at)
+    while abs(trials[-1][1] - target) > SPARSITY_TOLERANCE:
+        below = max((t for t in trials if t[1] < target), key=lambda t: t[1])
+        above = min((t for t in trials if t[1] >= target), key=lambda t: t[1])
+        width = above[0] - below[0]
+        if len(trials) >= MAX_TRIALS or abs(width) < 1e-6:
+            raise _unreachable(target, trials)
+        share = (target - below[1]) / (above[1] - below[1])
+        # Away from the ends, so that the bracket shrinks even where the sparsity jumps.
+        tried(below[0] + min(max(share, 0.15), 0.85) * width)
+    return trials[-1][2]
+
+
+def _unreachable(target: float, trials: list[tuple[float, float, Match]]) -> InputError:
+    reached = sorted(value for _, value, _ in trials)
+    nearest = min(reached, key=lambda value: abs(value - target))
+    return InputError(
+        f"sparsity: {target:g} % cannot be reached with this structure and these samples; the nearest found is "
+        f"{nearest:.1f} %, of {reached[0]:.1f} to {reached[-1]:.1f} % (fewer samples allow fewer non-zeros, "
+        "a tighter structure leaves fewer to begin with)"
+    )

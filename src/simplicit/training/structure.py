@@ -1,0 +1,75 @@
+"""Which coefficients of M = [[A, B], [C, D]] a trained model may have, from loosest to tightest.
+
+A full A can cheat: X contains the answer (xᵢ = zᵢ where it is positive), so that rows lean on their own diagonal. The
+tighter structures take that away; strictly triangular ones are also well-posed by construction and need no iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from simplicit.implicit import ImplicitModel
+
+__all__ = ["STRUCTURES", "Structure"]
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A rule for the admissible coefficients.
+
+    Attributes
+    ----------
+    admissible : callable
+        From the baseline's model to a boolean mask of the shape of M, (n + q, n + p).
+    triangular : bool
+        Whether A is strictly triangular after a permutation, whatever the coefficients.
+    """
+
+    admissible: Callable[[ImplicitModel], Mask]
+    triangular: bool
+
+
+def _dense(model: ImplicitModel) -> Mask:
+    """Everything: the paper's choice."""
+    n, p, q = model.n_states, model.n_inputs, model.n_outputs
+    return np.ones((n + q, n + p), dtype=bool)
+
+
+def _no_self(model: ImplicitModel) -> Mask:
+    """Everything but the diagonal of A."""
+    mask = _dense(model)
+    np.fill_diagonal(mask[: model.n_states, : model.n_states], val=False)
+    return mask
+
+
+def _feedforward(model: ImplicitModel) -> Mask:
+    """A state may use the input and the states of groups before its own in the baseline, which stand after it in x."""
+    mask = _dense(model)
+    for rows in model.slices.values():
+        mask[rows, : rows.stop] = False
+    return mask
+
+
+def _baseline(model: ImplicitModel) -> Mask:
+    """Only where the baseline has a weight."""
+    n, p, q = model.n_states, model.n_inputs, model.n_outputs
+    mask = np.zeros((n + q, n + p), dtype=bool)
+    for part, row, column in ((model.A, 0, 0), (model.B, 0, n), (model.C, n, 0), (model.D, n, n)):
+        entries = part.tocoo()
+        mask[entries.coords[0] + row, entries.coords[1] + column] = True
+    return mask
+
+
+#: The structures by name.
+STRUCTURES: dict[str, Structure] = {
+    "baseline": Structure(_baseline, triangular=True),
+    "feedforward": Structure(_feedforward, triangular=True),
+    "no-self": Structure(_no_self, triangular=False),
+    "dense": Structure(_dense, triangular=False),
+}
