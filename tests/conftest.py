@@ -11,6 +11,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+from simplicit.data import Dataset, load_dataset
+from simplicit.experiments.mlp import MlpSettings, train_mlp
+
 settings.register_profile("simplicit", deadline=None, derandomize=True, max_examples=50, print_blob=True)
 settings.load_profile("simplicit")
 
@@ -29,3 +32,15 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data in {folder}; set SIMPLICIT_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def fashion(data_dir: Path) -> Dataset:
+    """Fashion-MNIST from the folder of real data."""
+    return load_dataset("fashion-mnist", data_dir)
+
+
+@pytest.fixture(scope="session")
+def fashion_net(fashion: Dataset) -> torch.nn.Sequential:
+    """The bias-free 784-64-32-16-10 network of the paper, trained here (some seconds)."""
+    return train_mlp(fashion, MlpSettings(arch=(64, 32, 16), bias=False))
