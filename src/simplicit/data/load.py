@@ -1,0 +1,52 @@
+"""From a name or a path to a data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from simplicit.data.arrays import load_arrays
+from simplicit.data.dataset import Dataset
+from simplicit.data.digits import load_digits
+from simplicit.data.fashion_mnist import load_fashion_mnist
+from simplicit.errors import InputError
+
+__all__ = ["DATASETS", "load_dataset"]
+
+#: Name to loader; a new data set is one file and one line here. A loader is given the data folder, or None.
+DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
+    "digits": lambda _: load_digits(),
+    "fashion-mnist": load_fashion_mnist,
+}
+
+
+def load_dataset(
+    name_or_path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None, seed: int = 0
+) -> Dataset:
+    """A data set by name (``digits``, ``fashion-mnist``) or from the user's NumPy files.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A name, or a folder or ``.npz`` file (layouts: :mod:`simplicit.data.arrays`).
+    data_dir : str or path, optional
+        Where to look for the files of a named data set; default: the environment variable ``SIMPLICIT_DATA``, else
+        they are downloaded.
+    seed : int
+        Decides the split of the user's own data where it comes without one. Named data sets have a fixed split.
+
+    Raises
+    ------
+    InputError
+        Neither a known name nor an existing path.
+    DataError
+        A file is missing, damaged or not what it should be.
+    """
+    name = os.fspath(name_or_path)
+    if name in DATASETS:
+        return DATASETS[name](Path(data_dir) if data_dir is not None else None)
+    if not Path(name).exists():
+        known = ", ".join(sorted(DATASETS))
+        raise InputError(f"data {name!r}: neither a known data set ({known}) nor an existing folder or .npz file")
+    return load_arrays(Path(name), seed)
