@@ -1,0 +1,277 @@
+"""A run and its folder: written whole or not at all, with a manifest that lets it be repeated.
+
+``run.json`` holds the command, every setting, the seeds inside them, versions, hashes of all inputs, timings and
+results. Paths in it are relative to its own folder, so that a tree of runs can be moved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simplicit.errors import DataError, InputError
+
+__all__ = [
+    "MANIFEST",
+    "Manifest",
+    "check_output",
+    "dumps",
+    "file_hash",
+    "read_json",
+    "read_manifest",
+    "relative_to",
+    "run_folder",
+    "write_json",
+]
+
+MANIFEST = "run.json"
+FORMAT = 1
+_PACKAGES = ("simplicit", "torch", "numpy", "scipy")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass
+class Manifest:
+    """What ``run.json`` says about a run.
+
+    Parameters
+    ----------
+    kind : str
+        The command: ``"baseline"``, ``"fit"``, ``"eval"`` or ``"demo"``.
+    command : list of str
+        The command line as it was typed; empty for a run from Python.
+    settings : dict
+        Every setting, defaults included.
+    inputs : dict
+        What was read, with hashes.
+    seconds : dict
+        Wall-clock time of each stage.
+    results : dict
+        The figures.
+    started : str
+        UTC, ISO 8601.
+    """
+
+    kind: str
+    command: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    started: str = field(default_factory=_now)
+
+    def to_config(self) -> dict[str, Any]:
+        """The document, with the versions and the machine of this process."""
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "started": self.started,
+            "command": self.command,
+            "settings": self.settings,
+            "inputs": self.inputs,
+            "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
+            "machine": {"system": platform.system(), "processor": platform.machine(), "cpus": os.cpu_count()},
+            "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
+            "results": self.results,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write ``run.json`` into `folder`."""
+        write_json(folder / MANIFEST, self.to_config())
+
+
+def check_output(target: Path, *, overwrite: bool) -> None:
+    """Refuse an output folder that is taken, before any work is done.
+
+    Raises
+    ------
+    InputError
+        `target` exists and `overwrite` is false, or it exists and is not the folder of an earlier run: nothing but
+        a run's own folder is ever removed.
+    """
+    if not (target.exists() or target.is_symlink()):
+        return
+    if not overwrite:
+        raise InputError(f"output {target}: exists already; choose another --output, or replace it with --overwrite")
+    if target.is_symlink() or not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST).is_file()):
+        raise InputError(f"output {target}: not the folder of an earlier run (no {MANIFEST}), so it is not removed")
+
+
+@contextmanager
+def run_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to write a run into; it appears at `target` complete, or not at all.
+
+    Yields a temporary folder beside `target`. It is renamed when the block ends, and removed where the block raises,
+    on Ctrl-C too.
+
+    Raises
+    ------
+    InputError
+        See :func:`check_output`.
+    DataError
+        The place cannot be written.
+    """
+    check_output(target, overwrite=overwrite)
+    target = target.absolute()
+    created = [parent for parent in target.parents if not parent.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    except OSError as error:
+        raise DataError(f"output {target}: cannot be written ({error.strerror})") from error
+    try:
+        yield draft
+        _publish(draft, target, overwrite=overwrite)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        for parent in created:
+            if parent.exists() and not any(parent.iterdir()):
+                parent.rmdir()
+        raise
+
+
+def _publish(draft: Path, target: Path, *, overwrite: bool) -> None:
+    check_output(target, overwrite=overwrite)  # it may have appeared meanwhile
+    draft.chmod(0o777 & ~_umask())  # mkdtemp is private; a result is shared like any other folder
+    if not target.exists():
+        draft.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    target.rename(old / target.name)
+    try:
+        draft.rename(target)
+    except BaseException:
+        (old / target.name).rename(target)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def file_hash(path: Path) -> str:
+    """``"sha256:..."`` of a file's bytes.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def relative_to(path: Path, folder: Path) -> str:
+    """`path` as seen from `folder`; absolute where there is no way between them (another drive)."""
+    try:
+        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+    except ValueError:
+        return path.resolve().as_posix()
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's own types: dataclasses, enums, paths, NumPy scalars and arrays, NaN and infinity (as null)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value.as_posix() if isinstance(value, Path) else value
+
+
+def dumps(value: Any) -> str:
+    """Strict JSON, indented."""
+    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write strict JSON to `path`, atomically."""
+    draft = path.with_name(f".{path.name}.partial")
+    draft.write_text(dumps(value) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises
+    ------
+    DataError
+        Missing, unreadable, not JSON, or not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # bad JSON and bad UTF-8 alike
+        raise DataError(f"{path}: damaged, not a JSON document ({error})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: damaged, expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
+    """The manifest of a run of the given kind.
+
+    Raises
+    ------
+    DataError
+        No such folder, no or a damaged ``run.json``, another kind of run, or a newer format.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected one that `simplicit {kind}` wrote")
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"{folder}: has no {MANIFEST}; expected a folder that `simplicit {kind}` wrote")
+    manifest = read_json(folder / MANIFEST)
+    check_manifest(manifest, kind, folder / MANIFEST)
+    return manifest
+
+
+def check_manifest(manifest: dict[str, Any], kind: str, path: Path) -> None:
+    """Refuse a manifest of another kind or format, or with sections missing.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the defect.
+    """
+    if manifest.get("kind") != kind:
+        raise DataError(f"{path}: written by `simplicit {manifest.get('kind')}`, expected one of `simplicit {kind}`")
+    if manifest.get("format") != FORMAT:
+        raise DataError(f"{path}: format {manifest.get('format')}, this version reads {FORMAT}; upgrade simplicit")
+    for section in ("settings", "inputs"):
+        if not isinstance(manifest.get(section), dict):
+            raise DataError(f"{path}: damaged, no section {section!r}")

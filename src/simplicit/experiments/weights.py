@@ -1,0 +1,100 @@
+"""Weights from a file into a network, without ever running code that the file carries."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from simplicit.errors import DataError
+
+__all__ = ["check_finite", "load_weights", "read_state"]
+
+_NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep the state dictionary
+_SHOWN = 3
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Load a safetensors file or a ``weights_only`` checkpoint into `net`, every tensor of it and nothing else.
+
+    Raises
+    ------
+    DataError
+        The file is missing, damaged, holds pickled objects, NaN or infinite values, or tensors that do not fit `net`.
+    """
+    state = read_state(path)
+    own = net.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or unexpected:
+        told = [f"{word} {_some(names)}" for word, names in (("misses", missing), ("has unknown", unexpected)) if names]
+        raise DataError(f"{path}: not the weights of this network, {' and '.join(told)}")
+    for name, tensor in own.items():
+        if tensor.shape != state[name].shape:
+            raise DataError(f"{path}: {name} has shape {tuple(state[name].shape)}, the network {tuple(tensor.shape)}")
+    check_finite(state, path)
+    net.load_state_dict(state)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Name to tensor from ``.safetensors`` or from ``torch.save``; prefixes ``module.`` are taken off.
+
+    Raises
+    ------
+    DataError
+        The file is missing, damaged, or not a state dictionary.
+    """
+    if not path.is_file():
+        raise DataError(f"weights {path}: no such file")
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+    for key in _NESTED:
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise DataError(f"{path}: no state dictionary (name to tensor); save net.state_dict()")
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse NaN and infinite values.
+
+    Raises
+    ------
+    DataError
+        Naming the first tensor that has one.
+    """
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise DataError(f"{path}: {name} has NaN or infinite values; the training diverged, train again")
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: damaged or truncated safetensors file ({error})") from error
+
+
+def _read_checkpoint(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "global" in str(error).lower():
+            raise DataError(
+                f"{path}: holds pickled objects beside tensors, which could run code, so it is refused; "
+                "save net.state_dict() alone, best as .safetensors"
+            ) from error
+        raise DataError(f"{path}: damaged, truncated, or not a checkpoint of torch.save") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: damaged, truncated, or not a checkpoint of torch.save") from error
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + rest
