@@ -1,0 +1,7 @@
+"""Pictures of results. Needs the extra ``report`` (matplotlib), and says so where it is missing."""
+
+from __future__ import annotations
+
+from simplicit.report.picture import Curve, draw_frontier
+
+__all__ = ["Curve", "draw_frontier"]

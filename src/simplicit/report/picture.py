@@ -1,0 +1,147 @@
+"""One picture: sparsity against clean and attacked accuracy, and the pattern of a fitted model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from simplicit.errors import MissingExtraError
+from simplicit.implicit import ImplicitModel
+
+__all__ = ["Curve", "draw_frontier"]
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; the curves also differ in their markers.
+_COLOURS = ("#0072B2", "#D55E00")
+_MARKERS = ("o", "s")
+_INK, _QUIET, _GRID, _EDGE = "#222222", "#6b6b6b", "#e6e6e6", "#bdbdbd"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracies, in per cent, at the sparsities of the picture, and the baseline's."""
+
+    label: str
+    values: Sequence[float]
+    baseline: float
+
+
+def draw_frontier(
+    path: Path, sparsities: Sequence[float], curves: Sequence[Curve], model: ImplicitModel, *, title: str
+) -> None:
+    """Write a PNG with two panels.
+
+    Parameters
+    ----------
+    path : Path
+    sparsities : sequence of float
+        Per cent, one per fit.
+    curves : sequence of one or two Curve
+        Left panel: one line each, the baseline's value dashed.
+    model : ImplicitModel
+        Right panel: the non-zeros of M = [[A, B], [C, D]], its blocks outlined.
+    title : str
+        Above the right panel.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError as error:
+        raise MissingExtraError("pictures need matplotlib: pip install 'simplicit[report]'") from error
+    style: dict[Any, Any] = {
+        "font.size": 10,
+        "axes.titlesize": 11,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.edgecolor": _QUIET,
+        "axes.labelcolor": _INK,
+        "text.color": _INK,
+        "xtick.color": _QUIET,
+        "ytick.color": _QUIET,
+    }
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(10, 4.2), layout=ConstrainedLayoutEngine(w_pad=0.12, wspace=0.06))
+        FigureCanvasAgg(figure)
+        left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+        _draw_curves(left, sparsities, curves)
+        _draw_pattern(right, model, title)
+        figure.savefig(path, dpi=160, facecolor="white")
+
+
+def _draw_curves(axes: Any, sparsities: Sequence[float], curves: Sequence[Curve]) -> None:
+    order = np.argsort(sparsities)
+    x = np.asarray(sparsities)[order]
+    for curve, colour, marker in zip(curves, _COLOURS, _MARKERS, strict=False):
+        axes.axhline(curve.baseline, color=colour, linestyle=(0, (4, 3)), linewidth=1.2, alpha=0.8)
+        y = np.asarray(curve.values)[order]
+        axes.plot(x, y, color=colour, marker=marker, markersize=6, linewidth=2, clip_on=False)
+        rises = len(y) > 1 and y[1] > y[0] + 2  # then the label goes below, off the line
+        axes.annotate(
+            curve.label,
+            (x[0], y[0]),
+            xytext=(0, -9 if rises else 9),
+            textcoords="offset points",
+            va="top" if rises else "bottom",
+            color=colour,
+            fontweight="bold",
+        )
+        axes.annotate(
+            "baseline",
+            (1.0, curve.baseline),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, -4),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            color=colour,
+            fontsize=9,
+        )
+    axes.set_title("Accuracy on test samples")
+    axes.set_xlabel("sparsity, % of the baseline's weights")
+    axes.set_ylabel("accuracy, %")
+    axes.set_xticks(x, [f"{value:.0f}" for value in x])
+    axes.set_ylim(0, 105)
+    axes.set_yticks(range(0, 101, 20))
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _draw_pattern(axes: Any, model: ImplicitModel, title: str) -> None:
+    n, p, q = model.n_states, model.n_inputs, model.n_outputs
+    whole = sp.block_array([[model.A, model.B], [model.C, model.D]]).toarray() != 0
+    axes.imshow(whole, cmap=_pattern_colours(), vmin=0, vmax=1, interpolation_stage="rgba", zorder=1)
+    edges = [0]
+    for group in model.groups:
+        edges.append(edges[-1] + group.size)
+    for edge in edges[1:-1]:
+        axes.axhline(edge - 0.5, color=_EDGE, linewidth=0.8)
+        axes.axvline(edge - 0.5, color=_EDGE, linewidth=0.8)
+    axes.axhline(n - 0.5, color=_INK, linewidth=1)
+    axes.axvline(n - 0.5, color=_INK, linewidth=1)
+    axes.set_anchor("N")
+    axes.set_xticks([n / 2 - 0.5, n + p / 2 - 0.5], [f"A, C: {n} states", f"B, D: {p} inputs"])
+    axes.set_yticks([n / 2 - 0.5, n + q / 2 - 0.5], [f"A, B: {n} states", f"C, D: {q} outputs"])
+    axes.tick_params(length=0)
+    axes.set_title(title)
+    for spine in axes.spines.values():
+        spine.set_color(_INK)
+
+
+def _pattern_colours() -> Any:
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(["white", _COLOURS[0]])
