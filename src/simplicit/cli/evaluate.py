@@ -1,0 +1,134 @@
+"""``simplicit eval``: what a fitted model is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
+from simplicit.cli.options import AttackSamples, DataDir, Eps, Json, Overwrite, PgdSteps, TrustPt2
+from simplicit.experiments.evaluate import DEFAULT_EPS, Evaluation, evaluate, parse_eps
+from simplicit.experiments.fitting import capture_task
+from simplicit.experiments.run import Manifest, check_output, file_hash, run_folder, write_json
+from simplicit.experiments.settings import FitSettings, read_fit
+from simplicit.experiments.task import open_task
+from simplicit.implicit import load
+
+__all__ = ["eval_command"]
+
+_EPS = list(DEFAULT_EPS)
+
+
+def eval_command(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `simplicit fit` wrote.", show_default=False)],
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the baseline. Default: the one that the fit started from.",
+            rich_help_panel="Data",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="digits, fashion-mnist, or a folder or .npz file. Default: that of the fit.",
+            rich_help_panel="Data",
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    trust_pt2: TrustPt2 = False,
+    eps: Eps = _EPS,
+    pgd_steps: PgdSteps = 20,
+    attack_samples: AttackSamples = None,
+    seed: Annotated[int, typer.Option(help="Of PGD's random start.", rich_help_panel="Attacks")] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write evaluation.json and run.json into this folder too.",
+            rich_help_panel="Output",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Measure a fitted model on the test samples, beside the baseline that it came from.
+
+    Prints accuracy, agreement, sparsity against the baseline's weights and against the size of M, λ_pf with its bounds,
+    ‖A‖∞, storage, how the equilibrium is found, and accuracy under FGSM and PGD for every --eps. Each model is attacked
+    on its own gradient. All shares are in per cent, ε is in units of the inputs.
+
+    Example: `simplicit eval runs/fit --eps 0.004 --eps 8/255 --json`
+    """
+    for text in eps:
+        parse_eps(text)
+    if output is not None:
+        check_output(output, overwrite=overwrite)
+    settings = read_fit(run, baseline=baseline, data=data, data_dir=data_dir)
+    model = load(run)
+    task = open_task(settings, trust_pt2=trust_pt2)
+    captured = capture_task(task)
+    with show_progress() as on_step:
+        figures = evaluate(
+            model,
+            captured.model,
+            captured.weight_count,
+            task.data,
+            eps=eps,
+            pgd_steps=pgd_steps,
+            attacked_samples=attack_samples,
+            seed=seed,
+            on_step=on_step,
+        )
+    if output is not None:
+        _write(figures, settings, run, task.inputs, output, command_line(context), overwrite)
+    if json:
+        print_json({"folder": run, "evaluation": figures})
+    else:
+        say(figures_table(f"{run} on {figures.samples:,} test samples of {task.data.name}"), *_tables(figures))
+
+
+def _write(
+    figures: Evaluation,
+    settings: FitSettings,
+    run: Path,
+    inputs: dict[str, Any],
+    output: Path,
+    command: list[str],
+    overwrite: bool,
+) -> None:
+    model = {name: file_hash(run / name) for name in ("config.json", "model.safetensors")}
+    manifest = Manifest("eval", command, settings.to_config(output), inputs | {"model": model})
+    with run_folder(output, overwrite=overwrite) as draft:
+        write_json(draft / "evaluation.json", figures)
+        manifest.write(draft)
+
+
+def _tables(figures: Evaluation) -> tuple[Any, ...]:
+    table = figures_table("", "baseline", "implicit model")
+    table.add_row("accuracy", f"{figures.baseline_accuracy:.2f} %", f"{figures.accuracy:.2f} %")
+    for attack in figures.attacks:
+        table.add_row(f"FGSM, ε = {attack.eps}", f"{attack.baseline_fgsm:.2f} %", f"{attack.fgsm:.2f} %")
+        name = f"PGD-{figures.pgd_steps}, ε = {attack.eps}"
+        table.add_row(name, f"{attack.baseline_pgd:.2f} %", f"{attack.pgd:.2f} %")
+    table.add_row("agreement with the baseline", "", f"{figures.agreement:.2f} %")
+    table.add_row("weights", f"{figures.baseline_weights:,}", f"{figures.nnz:,}")
+    table.add_row("sparsity, against the baseline", "", f"{figures.sparsity:.2f} %")
+    table.add_row("sparsity, against size(M)", "", f"{figures.sparsity_of_size:.2f} %")
+    pf, bits = figures.perron_frobenius, figures.storage_bits
+    table.add_row("λ_pf between", "", f"{pf.lower:.4g} and {pf.upper:.4g}")
+    table.add_row("‖A‖∞", "", f"{figures.norm_inf:.4f}")
+    table.add_row("storage, KiB", "", f"{bits.total / 8192:.1f}")
+    table.add_row("storage, dense / sparse", "", f"{bits.ratio:.1f}")
+    steps = f", {figures.equilibrium_iterations} steps" if figures.equilibrium_iterations else ""
+    table.add_row("equilibrium", "", f"{figures.equilibrium_method}{steps}")
+    table.add_row("error of the states at most", "", f"{figures.equilibrium_error_bound:.1e}")
+    notes = []
+    if figures.attacks and figures.attacked_samples < figures.samples:
+        notes.append(f"\nAttacks on the first {figures.attacked_samples:,} test samples.")
+    return (table, *notes)

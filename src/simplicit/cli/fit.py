@@ -1,0 +1,180 @@
+"""``simplicit fit``: from a trained network to a sparse, well-posed implicit model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
+from simplicit.cli.options import (
+    DataDir,
+    ExecutorName,
+    InputShape,
+    Json,
+    Model,
+    NormalizeName,
+    Overwrite,
+    StructureName,
+    TrustPt2,
+    Weights,
+    parse_shape,
+)
+from simplicit.experiments.fitting import FitRun, capture_task, run_fit, save_fit
+from simplicit.experiments.run import check_output
+from simplicit.experiments.settings import FitSettings, read_config
+from simplicit.experiments.task import check_unchanged, open_task
+
+__all__ = ["fit_command"]
+
+_PROBLEM = "Problem (7)"
+_SPARSITY = "Sparsity"
+_SAMPLES = "Data"
+_RUNNING = "Running"
+_DEFAULT = FitSettings(baseline="")
+_OF_THE_COMMAND = {"context", "trust_pt2", "output", "overwrite", "json", "config"}
+_NETWORK = ("baseline", "model", "weights")
+
+
+def fit_command(
+    context: typer.Context,
+    baseline: Annotated[
+        Path | None,
+        typer.Argument(metavar="BASELINE", help="Folder that `simplicit baseline` wrote.", show_default=False),
+    ] = None,
+    model: Model = None,
+    weights: Weights = None,
+    trust_pt2: TrustPt2 = False,
+    input_shape: InputShape = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="digits, fashion-mnist, or a folder or .npz file. Default: the baseline's own.",
+            rich_help_panel=_SAMPLES,
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    samples: Annotated[
+        int, typer.Option(help="Training samples, drawn at random; labels are not used.", rich_help_panel=_SAMPLES)
+    ] = _DEFAULT.samples,
+    seed: Annotated[int, typer.Option(help="Of that draw.", rich_help_panel=_SAMPLES)] = _DEFAULT.seed,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="Wanted share of zeros, in per cent of the baseline's weights, met within 0.5 points by scaling "
+            "--beta. Default: --beta as it is.",
+            rich_help_panel=_SPARSITY,
+            show_default=False,
+        ),
+    ] = None,
+    beta: Annotated[float, typer.Option(help="Strength of the ℓ1 penalty.", rich_help_panel=_SPARSITY)] = _DEFAULT.beta,
+    structure: Annotated[
+        StructureName,
+        typer.Option(
+            help="Where M may have entries: where the baseline has weights; strictly block-upper triangular; zero "
+            "diagonal of A; everywhere.",
+            rich_help_panel=_SPARSITY,
+        ),
+    ] = StructureName.BASELINE,
+    lambda1: Annotated[
+        float, typer.Option(help="Weight of matching the states.", rich_help_panel=_PROBLEM)
+    ] = _DEFAULT.lambda1,
+    lambda2: Annotated[
+        float, typer.Option(help="Weight of matching the outputs.", rich_help_panel=_PROBLEM)
+    ] = _DEFAULT.lambda2,
+    kappa: Annotated[
+        float, typer.Option(help="Bound on ‖A‖∞; below 1 it proves well-posedness.", rich_help_panel=_PROBLEM)
+    ] = _DEFAULT.kappa,
+    normalize: Annotated[
+        NormalizeName,
+        typer.Option(
+            help="Units of the penalty: targets scaled per layer; columns too; the paper's letter.",
+            rich_help_panel=_PROBLEM,
+        ),
+    ] = NormalizeName.TARGETS,
+    regenerate: Annotated[
+        bool,
+        typer.Option(
+            "--regenerate/--no-regenerate",
+            help="Match C and D on the new model's own states, or on the baseline's.",
+            rich_help_panel=_PROBLEM,
+        ),
+    ] = _DEFAULT.regenerate,
+    tol: Annotated[
+        float, typer.Option(help="Relative duality gap that every row must reach.", rich_help_panel=_RUNNING)
+    ] = _DEFAULT.tol,
+    executor: Annotated[
+        ExecutorName, typer.Option(help="Where blocks of rows are solved.", rich_help_panel=_RUNNING)
+    ] = ExecutorName.THREADS,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Blocks at a time. Default: one per processor.", rich_help_panel=_RUNNING, show_default=False
+        ),
+    ] = _DEFAULT.workers,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Repeat the run of a run.json, or read settings from a .toml file; options given here win.",
+            rich_help_panel=_RUNNING,
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder to write.", rich_help_panel="Output")] = Path("runs/fit"),
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Retrain a network as a sparse, well-posed implicit model, by convex optimisation on its own states.
+
+    The network comes from BASELINE, a folder of `simplicit baseline`, or from --model and --weights. Every row of M is
+    solved to a proven duality gap. The folder written holds config.json and model.safetensors (read them with
+    simplicit.load), rows.json with the certificate of every row, and run.json, which repeats the run.
+
+    Example: `simplicit fit runs/baseline --samples 1000 --sparsity 65 --output runs/fit`
+    """
+    check_output(output, overwrite=overwrite)
+    recorded, inputs = read_config(config) if config is not None else ({}, {})
+    settings = FitSettings.from_mapping(_merged(recorded, _given(context)), str(config or "options"))
+    task = open_task(settings, trust_pt2=trust_pt2)
+    if config is not None and not {"data", "data_dir", *_NETWORK} & _given(context).keys():
+        check_unchanged(inputs, task.inputs, config)
+    captured = capture_task(task)
+    with show_progress() as on_step:
+        run = run_fit(settings, task, baseline=captured.model, progress=on_step)
+    save_fit(run, output, command=command_line(context), overwrite=overwrite)
+    if json:
+        print_json({"folder": output} | run.results())
+    else:
+        say(run.result.summary(), "", _table(run), f"\nSaved in {output}. Next: simplicit eval {output}")
+
+
+def _given(context: typer.Context) -> dict[str, Any]:
+    """The settings that were typed, not left at their defaults, in the types of `FitSettings`."""
+    given: dict[str, Any] = {}
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        if name in _OF_THE_COMMAND or source is None or source.name == "DEFAULT":
+            continue
+        given[name] = str(value) if isinstance(value, Path) else value
+        if isinstance(value, StructureName | NormalizeName | ExecutorName):
+            given[name] = value.value
+    if "input_shape" in given:
+        given["input_shape"] = parse_shape(given["input_shape"])
+    return given
+
+
+def _merged(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What was typed before what was recorded; a network that was typed replaces the recorded one as a whole."""
+    if given.keys() & set(_NETWORK):
+        recorded = {name: value for name, value in recorded.items() if name not in (*_NETWORK, "input_shape")}
+    return recorded | given
+
+
+def _table(run: FitRun) -> Any:
+    table = figures_table("On the test samples", "baseline", "implicit model")
+    table.add_row("accuracy", f"{run.baseline_accuracy:.2f} %", f"{run.accuracy:.2f} %")
+    table.add_row("agreement with the baseline", "", f"{run.agreement:.2f} %")
+    return table

@@ -1,0 +1,141 @@
+"""Options that several commands share, each described once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simplicit.errors import InputError
+
+__all__ = [
+    "AttackSamples",
+    "DataDir",
+    "Eps",
+    "ExecutorName",
+    "InputShape",
+    "Json",
+    "Model",
+    "NormalizeName",
+    "Overwrite",
+    "PgdSteps",
+    "StructureName",
+    "TrustPt2",
+    "Weights",
+    "parse_shape",
+]
+
+_NETWORK = "Your own network"
+_DATA = "Data"
+_OUTPUT = "Output"
+_ATTACKS = "Attacks"
+
+
+class StructureName(StrEnum):
+    """Where A and B may have entries."""
+
+    BASELINE = "baseline"
+    FEEDFORWARD = "feedforward"
+    NO_SELF = "no-self"
+    DENSE = "dense"
+
+
+class NormalizeName(StrEnum):
+    """What is scaled before the rows are solved."""
+
+    TARGETS = "targets"
+    BOTH = "both"
+    NONE = "none"
+
+
+class ExecutorName(StrEnum):
+    """Where blocks of rows run."""
+
+    SERIAL = "serial"
+    THREADS = "threads"
+
+
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON document on standard output, and nothing else.", rich_help_panel=_OUTPUT
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace the folder of an earlier run at --output.", rich_help_panel=_OUTPUT),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the files of a named data set. Default: $SIMPLICIT_DATA, else they are downloaded.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:FACTORY",
+        help="Import this and call it for the network; the current directory is searched too.",
+        rich_help_panel=_NETWORK,
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Its weights: .safetensors, or a checkpoint that torch.load(weights_only=True) reads; or a .pt2 program.",
+        rich_help_panel=_NETWORK,
+        show_default=False,
+    ),
+]
+TrustPt2 = Annotated[
+    bool,
+    typer.Option(
+        "--trust-pt2",
+        help="Allow a .pt2 program in --weights. Loading one can run code that it carries: only from people you trust.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+InputShape = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHAPE",
+        help="Shape of one sample as the network takes it, such as 1x28x28. Default: flat.",
+        rich_help_panel=_NETWORK,
+        show_default=False,
+    ),
+]
+Eps = Annotated[
+    list[str],
+    typer.Option(
+        help="Radius of the attacks in ℓ∞, in units of the inputs; fractions such as 8/255 too. Repeat for several.",
+        rich_help_panel=_ATTACKS,
+    ),
+]
+PgdSteps = Annotated[int, typer.Option(help="Gradient steps of PGD.", rich_help_panel=_ATTACKS)]
+AttackSamples = Annotated[
+    int | None,
+    typer.Option(
+        help="Attack only the first so many test samples. Default: all.", rich_help_panel=_ATTACKS, show_default=False
+    ),
+]
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """``"1x28x28"`` to ``(1, 28, 28)``.
+
+    Raises
+    ------
+    InputError
+        Anything but positive integers joined by x.
+    """
+    if text is None:
+        return None
+    parts = text.split("x")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"input shape {text!r}: expected positive sizes joined by x, such as 1x28x28")
+    return tuple(int(part) for part in parts)
