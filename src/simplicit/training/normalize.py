@@ -19,7 +19,8 @@ Array = npt.NDArray[np.float64]
 #: (σ of the n + q rows, c of the n + p columns)
 Units = tuple[Array, Array]
 
-#: How much weaker state columns are penalised than input columns: measured on Fashion-MNIST, 3 to 30 are as good.
+#: How much weaker state columns are penalised than input columns. Measured on Fashion-MNIST (1,000 samples, 90 %
+#: sparse): test accuracy 77.1, 76.6, 73.2, 34.0 % at .02, .1, .3, 1; at 65 % all are within a point.
 STATE_COLUMN_WEIGHT = 0.1
 
 
