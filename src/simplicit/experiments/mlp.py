@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from simplicit.data import Dataset
 from simplicit.errors import InputError
+from simplicit.executors import flushed_denormals
 
 __all__ = ["ACTIVATIONS", "MlpSettings", "build_mlp", "network_accuracy", "parse_arch", "train_mlp"]
 
@@ -131,7 +132,8 @@ def train_mlp(
         The loss left the finite numbers: the learning rate is too large.
     """
     inputs, labels = torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)
-    with torch.random.fork_rng(devices=[]), _one_thread(), _flushed_denormals():
+    # Adam's moments of pixels that are always zero decay into denormal numbers.
+    with torch.random.fork_rng(devices=[]), _one_thread(), flushed_denormals():
         torch.manual_seed(settings.seed)
         net = build_mlp(data.n_inputs, data.classes, settings)
         optimiser = torch.optim.AdamW(
@@ -166,16 +168,6 @@ def network_accuracy(net: nn.Module, inputs: Tensor, labels: Tensor, batch_size:
         batches = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
         hits = sum(int((net(u).argmax(dim=1) == y).sum()) for u, y in batches)
     return 100.0 * hits / len(labels)
-
-
-@contextmanager
-def _flushed_denormals() -> Iterator[None]:
-    """Adam's moments of pixels that are always zero decay into denormal numbers, which are many times slower."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
 
 
 @contextmanager

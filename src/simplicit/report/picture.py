@@ -96,14 +96,15 @@ def _draw_curves(axes: Any, sparsities: Sequence[float], curves: Sequence[Curve]
             color=colour,
             fontweight="bold",
         )
+        at_floor = curve.baseline < 8  # then the label goes above, off the axis
         axes.annotate(
             "baseline",
             (1.0, curve.baseline),
             xycoords=("axes fraction", "data"),
-            xytext=(-2, -4),
+            xytext=(-2, 4 if at_floor else -4),
             textcoords="offset points",
             ha="right",
-            va="top",
+            va="bottom" if at_floor else "top",
             color=colour,
             fontsize=9,
         )
@@ -123,7 +124,9 @@ def _draw_curves(axes: Any, sparsities: Sequence[float], curves: Sequence[Curve]
 def _draw_pattern(axes: Any, model: ImplicitModel, title: str) -> None:
     n, p, q = model.n_states, model.n_inputs, model.n_outputs
     whole = sp.block_array([[model.A, model.B], [model.C, model.D]]).toarray() != 0
-    axes.imshow(whole, cmap=_pattern_colours(), vmin=0, vmax=1, interpolation_stage="rgba", zorder=1)
+    axes.imshow(whole, cmap=_pattern_colours(), vmin=0, vmax=1, interpolation_stage="rgba", zorder=1, aspect="auto")
+    # True to scale as far as the panel allows; a very wide or tall M is squeezed rather than shrunk to a strip.
+    axes.set_box_aspect(min(max(whole.shape[0] / whole.shape[1], 0.7), 1.0))
     edges = [0]
     for group in model.groups:
         edges.append(edges[-1] + group.size)

@@ -151,13 +151,15 @@ class FitResult:
             f"({figures['density_of_M']:.1f} % of M)",
             f"  stability  |A|_inf {self.row_norm:.4f}, lambda_pf {float(self.perron_frobenius):.4g}",
             f"  time       {', '.join(f'{stage} {seconds:.2f} s' for stage, seconds in self.seconds.items())}",
-            f"  {'group':<14}{'rows':>6}{'non-zeros':>12}{'per row':>10}{'rel. error':>12}",
+            f"  {'group':<20}{'rows':>6}{'non-zeros':>12}{'per row':>10}{'rel. error':>12}",
         ]
         groups = list(self.errors)
+        activations = {group.name: group.activation.name for group in self.model.groups}
         for group in (*groups[-2::-1], groups[-1]):  # as the network computes them, the first layer first
             error = self.errors[group]
             nnz = self.rows.nnz[self.rows.group == group]
-            lines.append(f"  {group:<14}{len(nnz):>6}{nnz.sum():>12,}{nnz.mean():>10.1f}{error:>12.3f}")
+            label = f"{group} {activations[group]}" if group in activations else group
+            lines.append(f"  {label:<20}{len(nnz):>6}{nnz.sum():>12,}{nnz.mean():>10.1f}{error:>12.3f}")
         return "\n".join(lines)
 
 
