@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from functools import cache
 from itertools import pairwise
 
@@ -11,11 +12,25 @@ import pytest
 import torch
 from torch import nn
 
-from baseline.networks import ACTIVATIONS, NETWORKS, Residual, Scalar
+from baseline.networks import ACTIVATIONS, NETWORKS, Function, Residual, Scalar
 from simplicit.baseline import TrainingModeWarning, capture, extract_states, from_torch, weight_count
 from simplicit.implicit import Activation
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+SINGLE_PRECISION = (
+    "mlp with bias",
+    "nested sequential",
+    "flattened image",
+    "views",
+    "changed views",
+    "residual, shared modules",
+    "dense connections",
+    "constants",
+    "computed weights",
+    "recurrent",
+)
 
 
 def network(name, dtype=torch.float64):
@@ -39,7 +54,7 @@ def outputs(net, u):
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [(name, dtype) for dtype in TOLERANCE for name in NETWORKS if dtype == torch.float64 or name not in ACTIVATIONS],
+    [*((name, torch.float64) for name in NETWORKS), *((name, torch.float32) for name in SINGLE_PRECISION)],
 )
 def test_outputs_and_states(name, dtype):
     net, u = network(name, dtype)
@@ -191,6 +206,25 @@ def test_training_mode_of_one_module_is_said_at_the_callers_line():
         with pytest.warns(TrainingModeWarning) as caught:
             call()
         assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_exported_program_has_no_modes():
+    net, u = network("nested sequential")
+    batch = {0: torch.export.Dim("batch", min=2)}
+    program = torch.export.export(net, (u,), dynamic_shapes=(batch,)).module()
+    assert program.training
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = capture(program, u)
+    np.testing.assert_allclose(one.states(u).Y, outputs(net, u), atol=1e-12)
+    np.testing.assert_allclose(one.model.predict(u), outputs(net, u), atol=1e-12)
+    assert weight_count(program) == weight_count(net)
+
+
+def test_branch_for_several_samples():
+    net = Function(lambda u: 2 * u if u.shape[0] > 1 else 3 * u).eval()
+    u = torch.rand(1, 4)
+    np.testing.assert_array_equal(from_torch(net, u).predict(u), 2 * u)
 
 
 def test_scalar_output_shape():

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from simplicit.baseline import capture
-from simplicit.baseline.layers import REGISTRY, supported
-from simplicit.baseline.rewrites import REWRITES
+from simplicit.baseline.layers import REGISTRY, summary, supported
+from simplicit.baseline.rewrites import REFUSALS, REWRITES
 from simplicit.baseline.rules import Elementwise, Linear
 from simplicit.implicit import CsrMap
 
@@ -35,6 +35,12 @@ def in_place_slice(u):
     x[:, 1:3] += 1.5
     x[:, 0] = u[:, 1]
     x[:, 3, 0].fill_(0.25)
+    return x
+
+
+def in_place_zero(u):
+    x = 2 * u
+    x[:, :2].zero_()
     return x
 
 
@@ -92,6 +98,8 @@ OPERATIONS = {
     "upsample_nearest1d": lambda u: functional.interpolate(u.flatten(2), scale_factor=2),
     "upsample_nearest2d": lambda u: functional.interpolate(u, scale_factor=2),
     "view": lambda u: u.view(u.size(0), 96),
+    "view by arithmetic": lambda u: u.view(u.shape[0], u.numel() // u.shape[0]),
+    "all samples": lambda u: 2 * u[: u.shape[0]][:],
     "view_as": lambda u: u.view(-1, 96).view_as(u),
     "where": lambda u: torch.where(MASK, u, SAMPLE),
     "where numbers": lambda u: torch.where(MASK, 0.1, u),
@@ -99,9 +107,11 @@ OPERATIONS = {
     "add": lambda u: u + 0.1 + SAMPLE[0] + torch.add(SAMPLE[:1], u, alpha=0.3) + u[:, :1, :, :1],
     "sub": lambda u: torch.sub(u, SAMPLE, alpha=2) - u.flip(1) - 0.1,
     "rsub": lambda u: 1 - u + torch.rsub(u, SAMPLE, alpha=0.7),
+    "sub names": lambda u: torch.subtract(u, SAMPLE) - torch.negative(u),
     "neg": lambda u: -u,
     "mul": lambda u: 0.1 * u * SAMPLE * MASK,
     "mul ones": lambda u: u * torch.ones_like(u) * u.new_full((6,), 0.3) * torch.full((u.shape[0], 4, 4, 6), 2.0),
+    "mul names": lambda u: torch.multiply(torch.divide(u, SAMPLE[0]), 2) + torch.true_divide(u, 3),
     "div": lambda u: u / 0.3 / SAMPLE[0, 0],
     "sum": lambda u: u.sum(-1, keepdim=True) + u.sum((1, 2)).reshape(-1, 1, 1, 6) + u.sum(3).sum(1)[:, None, :, None],
     "mean": lambda u: u.mean((-1, -2), keepdim=True) + u.mean((1, 3), keepdim=True),
@@ -112,6 +122,11 @@ OPERATIONS = {
     "mm": lambda u: torch.mm(u.flatten(1)[:, :6], MATRIX),
     "bmm": lambda u: torch.bmm(u[:, 0], MATRIX.expand(u.shape[0], 6, 5)),
     "einsum": lambda u: torch.einsum("bchw,wk->bkh", u, MATRIX),
+    "einsum constant": lambda u: u + torch.einsum("bw,wk->bk", u.new_ones(u.shape[0], 6), MATRIX)[:, None, None, :1],
+    "mv": lambda u: torch.mv(u[:, 0, 0], MATRIX[:, 0])[:, None],
+    "inner": lambda u: torch.inner(u, MATRIX.T) + torch.inner(u, MATRIX[:, 0])[..., None],
+    "tensordot": lambda u: torch.tensordot(u, SAMPLE, dims=([2, 3], [1, 2])),
+    "tensordot left": lambda u: torch.tensordot(MATRIX[:, 0], u[:, 0, 0], dims=([0], [1]))[:, None],
     "cumsum": lambda u: u.cumsum(2),
     "diff": lambda u: torch.diff(u, dim=3),
     "dropout": lambda u: functional.dropout(u, 0.5, training=False),
@@ -119,11 +134,15 @@ OPERATIONS = {
     "zeros": lambda u: torch.cat([u.flatten(1), torch.zeros(u.shape[0], 3), u.new_zeros(u.shape[0], 1)], 1),
     "ones": lambda u: torch.cat([u[:, 0, 0], torch.ones(u.shape[0], 1), u.new_ones(u.shape[0], 1)], 1),
     "full": lambda u: u + torch.full_like(u, 0.1) + torch.zeros_like(u),
+    "full in float32": lambda u: u + torch.full((u.shape[0], 4, 4, 6), 0.1),
+    "mask": lambda u: u * torch.ones_like(u, dtype=torch.bool) + torch.full_like(u, 2.5, dtype=torch.long),
     "maximum": lambda u: torch.maximum(u, SAMPLE) + torch.max(u, u.flip(1)),
     "minimum": lambda u: torch.minimum(u, SAMPLE) + torch.min(u, u.flip(1)),
     "clamp": lambda u: u.clamp(-0.5, 0.5) + u.clamp(min=0) + u.clamp(max=0.3) + u.clamp(min=0.2) + u.clamp(1, -1),
     "clamp tensors": lambda u: torch.clamp(u, SAMPLE, SAMPLE + 1) + u.clamp_min(0.1) + u.clamp_max(0.1),
     "clamp_min tensor": lambda u: torch.clamp_min(u, SAMPLE) + torch.clamp_max(u, SAMPLE),
+    "clip": lambda u: u.clip(-0.5, 0.5) + torch.clip(u, SAMPLE, SAMPLE + 1) + u.clip(min=0.1),
+    "clamp without bound": lambda u: u.clamp(-torch.inf, 1) + u.clamp(-1, torch.inf) + u.clamp(-torch.inf, torch.inf),
     "threshold": lambda u: functional.threshold(u, 0.0, 0.0) + functional.threshold(u, 0.5, 0.5),
     "relu6": functional.relu6,
     "prelu": lambda u: functional.prelu(u, MATRIX[0, :4]) + functional.prelu(u, MATRIX[:1, 0]),
@@ -134,6 +153,9 @@ OPERATIONS = {
     "tanhshrink": functional.tanhshrink,
     "addmm": lambda u: torch.addmm(MATRIX[0], u[:, 0, 0], MATRIX, beta=0.5, alpha=2),
     "addcmul": lambda u: torch.addcmul(u, u, SAMPLE, value=0.5),
+    "addcdiv": lambda u: torch.addcdiv(u, u, SAMPLE, value=0.5),
+    "rrelu": lambda u: functional.rrelu(u, 0.1, 0.5),
+    "zero": in_place_zero,
     "lerp": lambda u: torch.lerp(u, SAMPLE, 0.3) + torch.lerp(SAMPLE, u, SAMPLE),
 }
 ACTIVATIONS = {
@@ -188,6 +210,7 @@ def test_every_entry_is_exercised():
     # `t` of a value with samples always moves the samples; it is known so as to say that.
     assert set(REGISTRY) - names == {"t"}
     assert not seen & set(REWRITES)
+    assert set(REFUSALS) <= set(REWRITES)
 
 
 def test_supported_names_every_public_entry():
@@ -195,6 +218,12 @@ def test_supported_names_every_public_entry():
     assert all(name in listed for name in REGISTRY if name[0] != "_")
     assert "maximum" in listed
     assert {name for name, rule in REGISTRY.items() if isinstance(rule, Elementwise)} == set(ACTIVATIONS)
+
+
+def test_summary_is_short_and_names_what_is_close():
+    assert all(name in summary("sin") for name in ACTIVATIONS)
+    assert "Similar and supported: leaky_relu" in summary("leaky_relu6")
+    assert len(summary("sin")) < 450
 
 
 def test_a_new_operation_is_one_entry(monkeypatch):

@@ -70,7 +70,7 @@ steps = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 30)), min_size
 
 
 @given(steps=steps, seed=st.integers(0, 2**16))
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_random_network(steps, seed):
     torch.manual_seed(seed)
     net = RandomNetwork(steps).double().eval()

@@ -1,7 +1,7 @@
 """From a trained torch network to its exact implicit model, and to its states."""
 
 from simplicit.baseline.capture import Capture, capture, extract_states, from_torch, weight_count
-from simplicit.baseline.graph import TrainingModeWarning
+from simplicit.baseline.network import TrainingModeWarning
 from simplicit.baseline.states import States
 
 __all__ = ["Capture", "States", "TrainingModeWarning", "capture", "extract_states", "from_torch", "weight_count"]

@@ -89,10 +89,6 @@ class Affine:
         terms = {source: block.scaled(left=factors) for source, block in self.terms.items()}
         return Affine(self.shape, terms, factors * self.constant)
 
-    def shifted(self, offset: Vector) -> Affine:
-        """v + offset."""
-        return Affine(self.shape, self.terms, self.constant + offset)
-
     def plus(self, other: Affine) -> Affine:
         """v + w for a value w of the same shape."""
         terms = dict(self.terms)

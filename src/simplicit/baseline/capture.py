@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.fx import Node
 
-from simplicit.baseline.graph import NetworkGraph, capture_graph, evaluation_copy
+from simplicit.baseline.graph import NetworkGraph, capture_graph
+from simplicit.baseline.network import evaluation_copy
 from simplicit.baseline.reader import read_model
 from simplicit.baseline.states import States, record_states
 from simplicit.implicit import ImplicitModel, StateGroup
@@ -65,6 +66,9 @@ def from_torch(net: nn.Module, example_input: Batch) -> ImplicitModel:
     "block.relu"), with a number where that is taken. Blocks are composed in float64 and rounded once to the network's
     dtype: ``from_torch(net, u).predict(u)`` equals ``net(u)`` up to rounding.
 
+    The graph is that of two samples or more: where a network does something else for a single one
+    (``if x.shape[0] > 1``), it is the branch for several that is represented.
+
     Parameters
     ----------
     net : nn.Module
@@ -80,7 +84,8 @@ def from_torch(net: nn.Module, example_input: Batch) -> ImplicitModel:
     Raises
     ------
     InputError
-        ``net`` or ``example_input`` is not of this form, or has NaN or infinite values.
+        ``net`` or ``example_input`` is not of this form, or has NaN or infinite values; or ``net`` is not a function of
+        its input, because its forward changes buffers or attributes that it reads.
     UnsupportedOperationError
         The network has an operation without exact implicit form; the message names it, its place, and what is
         supported.

@@ -7,12 +7,12 @@ operations, of which only those that reach the output are kept.
 
 from __future__ import annotations
 
-import copy
-import inspect
-import math
+import io
+import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,27 +21,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
-from torch.nn.parameter import UninitializedParameter
 
+from simplicit.baseline.network import (
+    check_call,
+    check_kind,
+    evaluation_copy,
+    first_line,
+    network_dtype,
+    two_samples,
+)
 from simplicit.baseline.rewrites import REWRITES
 from simplicit.errors import InputError, UnsupportedOperationError
-from simplicit.implicit.batch import Batch, as_batch
+from simplicit.implicit.batch import Batch
 
-__all__ = [
-    "NetworkGraph",
-    "TrainingModeWarning",
-    "capture_graph",
-    "evaluation_copy",
-    "first_line",
-    "location",
-    "module_path",
-]
-
-_FLOATS: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
-
-
-class TrainingModeWarning(UserWarning):
-    """A network was given in training mode; it is read as it behaves in evaluation mode."""
+__all__ = ["NetworkGraph", "capture_graph", "location", "module_path"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +91,10 @@ def capture_graph(net: nn.Module, example_input: Batch, argument: str = "example
         The network cannot be traced, for instance because its control flow depends on the input.
     """
     network = evaluation_copy(net)
-    _check_shape(example_input, argument)
-    dtype = _dtype(network, example_input)
-    example = _two_samples(example_input, dtype, argument)
-    _check_call(network, example, argument)
+    check_kind(example_input, argument)
+    dtype = network_dtype(network, example_input)
+    example = two_samples(example_input, dtype, argument)
+    check_call(network, example, argument)
     program = _exported(network, example)
     signature = program.graph_signature
     (output_name,) = signature.user_outputs
@@ -117,110 +110,16 @@ def capture_graph(net: nn.Module, example_input: Batch, argument: str = "example
     )
 
 
-def evaluation_copy(net: nn.Module) -> nn.Module:
-    """A copy of ``net`` in evaluation mode on the CPU, its weights checked."""
-    if not isinstance(net, nn.Module):
-        raise InputError(f"net must be a torch.nn.Module, got {type(net).__name__}")
-    for name, parameter in net.named_parameters():
-        if isinstance(parameter, UninitializedParameter):
-            raise InputError(f"net: parameter {name!r} has no shape yet; run the network once before")
-    _check_weights(net)
-    if any(module.training for module in net.modules()):
-        warnings.warn(
-            "net is in training mode; it is read in evaluation mode (no dropout, stored batch statistics), and left as "
-            "it is. Call net.eval() first to say that this is meant.",
-            TrainingModeWarning,
-            stacklevel=_frames_inside_simplicit(),
-        )
-    try:
-        network = copy.deepcopy(net)
-    except RuntimeError as error:
-        raise InputError(f"net cannot be copied: {first_line(error)}") from error
-    return network.eval().to("cpu")
-
-
-def _frames_inside_simplicit() -> int:
-    """The ``stacklevel`` that shows a warning at the caller's line, whichever public function was called."""
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("simplicit."):
-        frame, level = frame.f_back, level + 1
-    return level
-
-
-def _check_weights(net: nn.Module) -> None:
-    dtypes = {}
-    for name, parameter in net.named_parameters():
-        if parameter.dtype not in _FLOATS:
-            raise InputError(f"net: parameter {name!r} has dtype {parameter.dtype}; float32 and float64 are supported")
-        dtypes[parameter.dtype] = name
-    if len(dtypes) > 1:
-        mixed = " and ".join(f"{name!r} has {dtype}" for dtype, name in dtypes.items())
-        raise InputError(f"net mixes dtypes: parameter {mixed}; convert it with net.float() or net.double()")
-    for kind, named in (("parameter", net.named_parameters()), ("buffer", net.named_buffers())):
-        for name, tensor in named:
-            if not torch.isfinite(tensor).all():
-                raise InputError(f"net: {kind} {name!r} holds NaN or infinite values")
-
-
-def _dtype(network: nn.Module, example_input: Any) -> np.dtype[Any]:
-    """Of the parameters; of the example where there are none."""
-    kinds = [*(parameter.dtype for parameter in network.parameters()), torch.as_tensor(example_input[:0]).dtype]
-    return _FLOATS.get(kinds[0], np.dtype(np.float32))
-
-
-def _check_shape(example_input: Any, argument: str) -> None:
-    if not isinstance(example_input, np.ndarray | Tensor):
-        raise InputError(f"{argument} must be a NumPy array or a tensor, got {type(example_input).__name__}")
-    shape = tuple(example_input.shape)
-    if len(shape) < 2 or 0 in shape:
-        raise InputError(f"{argument} must have shape (m, ...), samples first and m >= 1, got {shape}")
-
-
-def _two_samples(example_input: Batch, dtype: np.dtype[Any], argument: str) -> Tensor:
-    # A single one would be taken for a fixed size, since torch.export treats 1 as special.
-    shape = tuple(example_input.shape[1:])
-    width = math.prod(shape)
-    samples = as_batch(example_input[:2].reshape(-1, width), width, None, dtype, argument)
-    return samples.expand(2, width).reshape(2, *shape).clone()
-
-
-def _check_call(network: nn.Module, example: Tensor, argument: str) -> None:
-    """Run the network once, so that what is wrong with the call is not mistaken for a fault of tracing."""
-    try:
-        inspect.signature(network.forward).bind(example)
-    except TypeError as error:
-        raise InputError(f"net must take one input, samples first; its forward does not: {error}") from None
-    try:
-        with torch.no_grad():
-            # Some networks change their input in place.
-            result = network(example.clone())
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        shape = ("m", *example.shape[1:])
-        raise InputError(
-            f"net does not accept {argument} of shape ({', '.join(map(str, shape))}): {first_line(error)}"
-        ) from error
-    if not isinstance(result, Tensor):
-        raise InputError(f"net must return one tensor, samples first; it returns a {type(result).__name__}")
-    if result.ndim == 0 or result.shape[0] != example.shape[0]:
-        raise InputError(
-            f"net must return one output per sample, samples first; for {example.shape[0]} samples it returns shape "
-            f"{tuple(result.shape)}"
-        )
-
-
 def _exported(network: nn.Module, example: Tensor) -> Any:
     batch = {0: torch.export.Dim("batch")}
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            # Of torch's own internals; what the network itself warns of was seen when it was run before.
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), _silence():
             program = torch.export.export(network, (example,), dynamic_shapes=(batch,), strict=False)
             program = program.run_decompositions(REWRITES)
     except Exception as error:  # torch.export raises errors of many unrelated classes
         raise UnsupportedOperationError(
-            "net cannot be captured as one graph for any number of samples; usual reasons are control flow that "
-            f"depends on the input (`if x.sum() > 0`) and a fixed number of samples. torch.export says: "
-            f"{first_line(error)}",
+            f"net cannot be captured as one graph for any number of samples: {_export_reason(error)}. torch.export "
+            f"says: {first_line(error)}",
             operation="torch.export",
             where="net",
         ) from error
@@ -228,6 +127,29 @@ def _exported(network: nn.Module, example: Tensor) -> Any:
     if changed:
         raise InputError(f"net changes its own buffer {changed[0]!r} in evaluation mode, so it is not a function")
     return program
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No warnings, no log and no dump of torch's own; what the network warns of was seen when it was run before."""
+    before = logging.root.manager.disable
+    # A graph that cannot be finished is printed to stderr, not logged.
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def _export_reason(error: Exception) -> str:
+    if "Constraints violated" in str(error):
+        return (
+            "it fixes the number of samples, as `len(x)` does (write x.shape[0]), a number in a view, or a module that "
+            "was itself exported for one batch size (give torch.export a dynamic first dimension)"
+        )
+    return "a usual reason is control flow that depends on the input (`if x.sum() > 0`)"
 
 
 def _prune(module: GraphModule, output_name: str) -> None:
@@ -249,11 +171,6 @@ def _constants(program: Any) -> dict[str, Tensor]:
     }
     stored = {**program.constants, **program.state_dict}
     return {name: stored[target].detach() for name, target in targets.items()}
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, since some of torch's run over many."""
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__
 
 
 def module_path(node: Node) -> tuple[str, str]:

@@ -17,20 +17,27 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
+from torch.utils._pytree import tree_leaves
 
-from simplicit.baseline.affine import Affine, NotAffineError
-from simplicit.baseline.graph import NetworkGraph, first_line, location, module_path
-from simplicit.baseline.layers import ADVICE, REGISTRY, supported
-from simplicit.baseline.moving import PROBES, BatchSize, at_probe, contains
-from simplicit.baseline.rules import Call, Elementwise
+from simplicit.baseline.affine import Affine, NotAffineError, Vector
+from simplicit.baseline.graph import NetworkGraph, location, module_path
+from simplicit.baseline.layers import ADVICE, REGISTRY, summary
+from simplicit.baseline.moving import BatchSize, contains
+from simplicit.baseline.network import first_line
+from simplicit.baseline.rewrites import REFUSALS, REWRITES
+from simplicit.baseline.rules import Call, Elementwise, Filling, Rule
 from simplicit.errors import InputError, UnsupportedOperationError
 from simplicit.implicit import Activation, ImplicitModel, LinearMap, StateGroup
+from simplicit.implicit.model import INPUT, OUTPUT
 
 __all__ = ["read_model"]
 
-_INPUT, _OUTPUT = "input", "output"
+# What the model rounds to at its end holds whatever a network computes in its own dtype or in a wider one.
+_WIDE_ENOUGH = {"float32": (torch.float32, torch.float64), "float64": (torch.float64,)}
 
 
 def read_model(graph: NetworkGraph) -> tuple[ImplicitModel, dict[Node, StateGroup]]:
@@ -66,18 +73,18 @@ class _Reader:
         dtype = self._graph.dtype
         groups = tuple(reversed(self.activations.values()))
         blocks: dict[tuple[str, str], LinearMap] = {
-            (row, source): block.astype(dtype)
-            for row, value in {**self._pre_activations, _OUTPUT: output}.items()
+            (row, source): _rounded(block, dtype, source, row)
+            for row, value in {**self._pre_activations, OUTPUT: output}.items()
             for source, block in value.terms.items()
         }
-        biases = [self._pre_activations[group.name].constant for group in groups]
+        state_bias = [_rounded_bias(self._pre_activations[group.name].constant, dtype, group.name) for group in groups]
         return ImplicitModel(
             groups,
             blocks,
             n_inputs=int(np.prod(self._graph.input_shape)),
             n_outputs=output.size,
-            state_bias=np.concatenate([np.zeros(0), *biases]).astype(dtype),
-            output_bias=output.constant.astype(dtype),
+            state_bias=np.concatenate([np.zeros(0, dtype), *state_bias]),
+            output_bias=_rounded_bias(output.constant, dtype, OUTPUT),
             input_shape=self._graph.input_shape,
             output_shape=output.shape,
         )
@@ -86,16 +93,19 @@ class _Reader:
         """An affine value (or a list of them) if it depends on the input, else what torch computes."""
         if node.op == "placeholder":
             constant = self._graph.constants.get(node.name)
-            return Affine.source(_INPUT, self._graph.input_shape) if constant is None else constant
+            return Affine.source(INPUT, self._graph.input_shape) if constant is None else constant
         if node.op == "get_attr":
             return operator.attrgetter(str(node.target))(self._graph.module)
         args, kwargs = map_arg((node.args, node.kwargs), self._values.__getitem__)
-        call = Call(node.target, args, kwargs)
+        dtypes = _dtypes(node)
+        call = Call(node.target, args, kwargs, dtypes[0] if len(set(dtypes)) == 1 else None)
         try:
             return self._called(node, call)
         except NotAffineError as reason:
             raise _unsupported(node, str(reason)) from None
-        except RuntimeError as error:
+        except InputError as error:
+            raise _unsupported(node, f"composed with the layers before it, {error}") from error
+        except (RuntimeError, IndexError) as error:
             raise _unsupported(node, f"torch says: {first_line(error)}") from error
 
     def _called(self, node: Node, call: Call) -> Any:
@@ -104,13 +114,22 @@ class _Reader:
         if call.operation is operator.getitem:
             return call.operation(*call.args)
         if not contains(Affine, (call.args, call.kwargs)) and not isinstance(call.operation, torch._ops.OpOverload):
-            return BatchSize(tuple(call.operation(*at_probe(call.args, probe)) for probe in range(len(PROBES))))
-        rule = REGISTRY.get(_name(node))
-        if rule is None:
-            raise NotAffineError(ADVICE.get(_name(node), "there is no entry for it in the registry"))
+            return BatchSize.combined(call.operation, call.args)
+        rule = _rule(node)
+        # Constants that are made in another dtype have that dtype's values; nothing is computed with them yet.
+        if not isinstance(rule, Filling):
+            self._check_dtype(node)
         if not isinstance(rule, Elementwise):
             return rule(call)
         return self._opened(node, call.args[0], _activation(rule, call))
+
+    def _check_dtype(self, node: Node) -> None:
+        """Refuse what torch computes in a dtype that truncates, wraps or rounds what the network's own keeps."""
+        own = str(self._graph.dtype)
+        for dtype in _dtypes(node):
+            if dtype not in _WIDE_ENOUGH[own]:
+                name = str(dtype).removeprefix("torch.")
+                raise NotAffineError(f"it computes in {name}, while the network is in {own}")
 
     def _opened(self, node: Node, pre_activation: Affine, activation: Activation) -> Affine:
         """The states of a new group."""
@@ -126,9 +145,29 @@ class _Reader:
         path, _ = module_path(node)
         module = dict(self._graph.network.named_modules()).get(path)
         is_own_module = bool(path) and module is not None and not any(module.children())
-        name = path if is_own_module and path not in (_INPUT, _OUTPUT) else ".".join(filter(None, (path, _name(node))))
+        name = path if is_own_module and path not in (INPUT, OUTPUT) else ".".join(filter(None, (path, _name(node))))
         numbered = (f"{name}_{k}" if k else name for k in range(len(self.activations) + 1))
         return next(candidate for candidate in numbered if candidate not in self._pre_activations)
+
+
+def _rounded(block: LinearMap, dtype: np.dtype[Any], source: str, row: str) -> LinearMap:
+    try:
+        with np.errstate(over="ignore"):
+            return block.astype(dtype)
+    except InputError as error:
+        raise _overflow(f"its linear layers from {source!r} to {row!r} compose to weights", dtype) from error
+
+
+def _rounded_bias(bias: Vector, dtype: np.dtype[Any], row: str) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        rounded = bias.astype(dtype)
+    if not np.isfinite(rounded).all():
+        raise _overflow(f"the linear layers before {row!r} compose to a bias", dtype)
+    return rounded
+
+
+def _overflow(what: str, dtype: np.dtype[Any]) -> InputError:
+    return InputError(f"net: {what} beyond the range of {dtype}; use smaller weights, or net.double()")
 
 
 def _folded(call: Call) -> Any:
@@ -137,6 +176,22 @@ def _folded(call: Call) -> Any:
         raise NotAffineError("it is random")
     with torch.no_grad():
         return call.operation(*call.args, **call.kwargs)
+
+
+def _rule(node: Node) -> Rule:
+    rule = REGISTRY.get(_name(node))
+    if rule is None:
+        packet = getattr(node.target, "overloadpacket", None)
+        reason = REFUSALS.get(node.target) or ADVICE.get(_name(node), "there is no entry for it in the registry")
+        if any(packet == known.overloadpacket for known in REWRITES) and node.target not in REWRITES:
+            reason = f"of this operation, the form {str(node.target).removeprefix('aten.')!r} is not known; {reason}"
+        raise NotAffineError(reason)
+    return rule
+
+
+def _dtypes(node: Node) -> list[torch.dtype]:
+    """The dtypes of the tensors that a node computes."""
+    return [leaf.dtype for leaf in tree_leaves(node.meta.get("val")) if isinstance(leaf, Tensor)]
 
 
 def _activation(rule: Elementwise, call: Call) -> Activation:
@@ -155,7 +210,7 @@ def _name(node: Node) -> str:
 def _unsupported(node: Node, reason: str) -> UnsupportedOperationError:
     where = location(node)
     return UnsupportedOperationError(
-        f"operation {_name(node)!r} ({where}) has no exact implicit form: {reason}. Supported are {supported()}.",
+        f"operation {_name(node)!r} ({where}) has no exact implicit form: {reason}. {summary(_name(node))}",
         operation=_name(node),
         where=where,
     )

@@ -4,11 +4,12 @@ Each entry is an identity between torch functions. torch.export applies it in pl
 decompositions), so that the rest of the package never sees the left-hand side, neither when the model is built nor
 when states are recorded. A maximum, for instance, becomes a ReLU state: max(a, b) = a + ReLU(b - a).
 
-An entry that returns NotImplemented leaves the operation as it is.
+An entry that returns NotImplemented leaves the operation as it is; :data:`REFUSALS` says why.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["REWRITES"]
+__all__ = ["REFUSALS", "REWRITES"]
 
 _aten = torch.ops.aten
 
@@ -45,12 +46,17 @@ def _at_most(self: Tensor, bound: float | Tensor) -> Tensor:
     return bound - torch.relu(bound - self)
 
 
-def _clamp(self: Tensor, lower: Any = None, upper: Any = None) -> Tensor:
+def _clamp(self: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
+    lower, upper = (None if _is_infinite(min, -math.inf) else min), (None if _is_infinite(max, math.inf) else max)
     if isinstance(lower, int | float) and isinstance(upper, int | float):
         # Bounds the wrong way round give the upper one everywhere.
         return functional.hardtanh(self, lower, upper) if lower < upper else torch.full_like(self, upper)
-    bounded = self if lower is None else _at_least(self, lower)
+    bounded = self.clone() if lower is None else _at_least(self, lower)
     return bounded if upper is None else _at_most(bounded, upper)
+
+
+def _is_infinite(bound: Any, sign: float) -> bool:
+    return isinstance(bound, int | float) and bound == sign
 
 
 def _threshold(self: Tensor, threshold: float, value: float) -> Tensor:
@@ -67,7 +73,14 @@ def _prelu(self: Tensor, weight: Tensor) -> Tensor:
 
 
 def _celu(self: Tensor, alpha: float = 1.0) -> Tensor:
-    return alpha * functional.elu(self / alpha)
+    # torch computes elu(x, alpha, 1, 1 / alpha), which is this only for positive alpha.
+    return alpha * functional.elu(self / alpha) if alpha > 0 else NotImplemented
+
+
+def _rrelu(
+    self: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, generator: Any = None
+) -> Tensor:
+    return NotImplemented if training else functional.leaky_relu(self, (lower + upper) / 2)
 
 
 def _selu(self: Tensor) -> Tensor:
@@ -90,6 +103,14 @@ def _addcmul(self: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
     return self + value * (tensor1 * tensor2)
 
 
+def _addcdiv(self: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    return self + value * (tensor1 / tensor2)
+
+
+def _zero(self: Tensor) -> Tensor:
+    return torch.zeros_like(self)
+
+
 def _lerp(self: Tensor, end: Tensor, weight: float | Tensor) -> Tensor:
     return self + weight * (end - self)
 
@@ -101,6 +122,8 @@ REWRITES: dict[Any, Callable[..., Tensor]] = {
     _aten.min.other: _minimum,
     _aten.clamp.default: _clamp,
     _aten.clamp.Tensor: _clamp,
+    _aten.clip.default: _clamp,
+    _aten.clip.Tensor: _clamp,
     _aten.clamp_min.default: _at_least,
     _aten.clamp_min.Tensor: _at_least,
     _aten.clamp_max.default: _at_most,
@@ -109,11 +132,20 @@ REWRITES: dict[Any, Callable[..., Tensor]] = {
     _aten.relu6.default: _relu6,
     _aten.prelu.default: _prelu,
     _aten.celu.default: _celu,
+    _aten.rrelu.default: _rrelu,
     _aten.selu.default: _selu,
     _aten.log_sigmoid.default: _log_sigmoid,
     _aten.hardsigmoid.default: _hardsigmoid,
     _aten.addmm.default: _addmm,
     _aten.addcmul.default: _addcmul,
+    _aten.addcdiv.default: _addcdiv,
+    _aten.zero.default: _zero,
     _aten.lerp.Scalar: _lerp,
     _aten.lerp.Tensor: _lerp,
+}
+
+REFUSALS: dict[Any, str] = {
+    _aten.threshold.default: "it jumps where its threshold and its value differ, so that it has no bounded slope",
+    _aten.celu.default: "its alpha must be positive",
+    _aten.rrelu.default: "it is random also in evaluation mode; pass `training=self.training` to it",
 }

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 
 from simplicit.baseline.graph import NetworkGraph
+from simplicit.baseline.network import check_kind
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, StateGroup
 from simplicit.implicit.batch import Batch, as_batch
@@ -62,6 +63,7 @@ def record_states(
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise InputError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    check_kind(inputs, "inputs")
     U = as_batch(inputs, model.n_inputs, graph.input_shape, graph.dtype, "inputs")
     Z, X, Y = (U.new_empty(U.shape[0], width) for width in (model.n_states, model.n_states, model.n_outputs))
     columns = _columns(model.groups)
