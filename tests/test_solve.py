@@ -85,7 +85,7 @@ class Case:
                 in_ball=self.in_ball,
                 support=support,
                 multiplier=float(solution.multiplier[i]),
-                tol=2e-2,
+                tol=1e-3,
             )
         return solution
 
@@ -203,7 +203,7 @@ def test_strength_above_the_largest_useful_one_gives_zero() -> None:
     solution = Case(features, targets, largest * 1.000001).solve()
     assert solution.coefficients.nnz == 0
     assert (solution.dual_gap <= TOL * solution.objective).all()
-    assert Case(features, targets, largest * 0.999).solve().coefficients.nnz >= 1
+    assert Case(features, targets, largest * 0.9).solve().coefficients.nnz >= 1
 
 
 @pytest.mark.parametrize("feature_scale", [1e-8, 1e-3, 1e8])
@@ -244,6 +244,90 @@ def test_lower_dtype_layout_and_kind_do_not_matter(tmp_path: Any) -> None:
         np.testing.assert_array_equal(solution.coefficients.toarray(), expected.coefficients.toarray())
 
 
+def badly_scaled(seed: int, m: int, d: int) -> tuple[Array, Array, np.random.Generator]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(m, d)) * 10 ** rng.uniform(-4, 4, size=d), rng.normal(size=(m, 1)), rng
+
+
+@pytest.mark.parametrize(("seed", "m", "d", "share", "radius"), [(14, 5, 30, 1e-6, 1e-4), (0, 5, 30, 1e-6, 0.01)])
+def test_small_balls_on_badly_scaled_columns(seed: int, m: int, d: int, share: float, radius: float) -> None:
+    """Once every column of the ball has left the pattern, the ball has no direction of its own."""
+    features, targets, _ = badly_scaled(seed, m, d)
+    beta = 2 * np.abs(features.T @ targets).max() * share
+    solution = sp.solve_rows(
+        features, targets, penalty=sp.L1(beta), ball=sp.Ball(radius, slice(0, d // 2)), throw=False
+    )
+    assert np.isfinite(solution.objective).all()
+    assert np.isfinite(solution.coefficients.data).all()
+    assert solution.objective[0] <= np.square(targets).sum()
+    assert (solution.relative_gap[solution.converged] <= TOL).all()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_bad_warm_start_is_no_worse_than_none(seed: int) -> None:
+    features, targets, rng = badly_scaled(seed, 12, 90)
+    start = rng.normal(size=(1, 90)) * 10 ** rng.uniform(0, 6)
+    arguments: dict[str, Any] = {
+        "penalty": sp.L1(2 * np.abs(features.T @ targets).max() * 1e-2),
+        "ball": sp.Ball(1.0, slice(0, 45)),
+    }
+    cold = sp.solve_rows(features, targets, **arguments)
+    warm = sp.solve_rows(features, targets, warm_start=start, **arguments)
+    assert warm.converged.all()
+    assert warm.objective[0] == pytest.approx(cold.objective[0], rel=2 * TOL)
+
+
+def test_a_warm_start_off_the_support_and_outside_the_ball() -> None:
+    features, targets = problem(30, 20, 2)
+    support = np.arange(20) < 10
+    start = np.full((2, 20), 100.0)
+    solution = Case(features, targets, 0.5, support=support, radius=0.5, extra={"warm_start": start}).check()
+    assert not solution.coefficients.toarray()[:, ~support].any()
+
+
+def test_tiny_columns_count() -> None:
+    """A column is left out only if it is exactly zero: a weak penalty can make a tiny one worth having."""
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=(30, 1))
+    features = np.hstack([1e6 * rng.normal(size=(30, 3)), 1e-8 * target])
+    solution = sp.solve_rows(features, target, penalty=sp.L1(1.0, np.array([1e8, 1e8, 1e8, 1e-12])), throw=False)
+    assert solution.objective[0] <= 1e-3
+
+
+def test_large_offsets_with_an_intercept() -> None:
+    rng = np.random.default_rng(0)
+    steps = rng.integers(-1000, 1000, size=(30, 1)) * 256.0
+    features = np.hstack([1.7e18 + steps, rng.normal(size=(30, 2)), np.full((30, 1), 0.1)])
+    targets = (steps - steps.mean()) / 1e5
+    solution = sp.solve_rows(features, targets, penalty=sp.L1(1e-3), intercept=True)
+    assert solution.objective[0] <= 1e-3 * np.square(targets).sum()
+    assert not solution.coefficients.toarray()[0, 3]
+
+
+@pytest.mark.parametrize("radius", [1e2, 1e4, 1e8, 1e12])
+def test_a_slack_ball_is_certified_like_none(radius: float) -> None:
+    rng = np.random.default_rng(0)
+    features, targets = rng.normal(size=(20, 40)), rng.normal(size=(20, 3))
+    free = sp.solve_rows(features, targets, penalty=sp.L1(1e-4))
+    slack = sp.solve_rows(features, targets, penalty=sp.L1(1e-4), ball=sp.Ball(radius))
+    np.testing.assert_allclose(slack.objective, free.objective, rtol=2 * TOL)
+
+
+def test_an_indefinite_gram_matrix_is_no_crash() -> None:
+    """An offset of 1e8 without intercept leaves the Gram matrix with nothing but rounding off its first direction."""
+    features, targets = problem(30, 20, 2)
+    solution = sp.solve_rows(features + 1e8, targets, penalty=sp.L1(0.1), throw=False)
+    assert np.isfinite(solution.coefficients.data).all()
+    assert (solution.objective <= np.square(targets).sum(axis=0)).all()
+
+
+def test_many_columns_few_samples() -> None:
+    rng = np.random.default_rng(0)
+    features, targets = rng.normal(size=(40, 1500)), rng.normal(size=(40, 4))
+    for ball in (None, sp.Ball(0.01), sp.Ball(2.0)):
+        assert sp.solve_rows(features, targets, penalty=sp.L1(0.01), ball=ball).converged.all()
+
+
 # --- properties -----------------------------------------------------------------------------------------------------
 
 
@@ -259,6 +343,7 @@ def test_lower_dtype_layout_and_kind_do_not_matter(tmp_path: Any) -> None:
 def test_random_problems(seed: int, m: int, d: int, log_beta: float, radius: float | None, intercept: bool) -> None:
     features, targets = problem(m, d, 2, seed=seed)
     in_ball = np.random.default_rng(seed).random(d) < 0.5
+    in_ball[0] = True
     Case(features, targets, 10**log_beta, radius=radius, in_ball=in_ball, intercept=intercept).check()
 
 
@@ -333,22 +418,33 @@ GOOD = problem(8, 5, 2)
         ({"features": np.zeros((0, 5))}, "features: is empty"),
         ({"targets": np.zeros((8, 0))}, "targets: is empty"),
         ({"features": np.ones((8, 5), dtype=int)}, "features: expected float32 or float64 values, got int64"),
-        ({"features": np.full((8, 5), None)}, "features: expected float32 or float64 values, got object"),
+        ({"features": np.full((8, 5), None)}, "features must hold real numbers, got dtype object"),
         ({"targets": np.zeros((7, 2))}, r"targets: shape \(7, 2\) does not fit features \(8, 5\)"),
         (
             {"features": np.where(np.arange(40).reshape(8, 5) == 13, np.nan, 1.0)},
             r"features: holds nan at index \(2, 3\)",
         ),
         ({"targets": np.where(np.arange(16).reshape(8, 2) == 5, np.inf, 1.0)}, r"targets: holds inf at index \(2, 1\)"),
-        ({"weight": -1.0}, "weight: must be finite and > 0, got -1"),
-        ({"weight": np.ones(3)}, "weight: has shape"),
+        ({"features": np.full((8, 5), 1e155)}, "features: the largest magnitude in column 0 is 1e\\+155, outside"),
+        ({"targets": np.full((8, 2), 1e-155)}, "targets: the largest magnitude in column 0 is 1e-155"),
+        ({"features": [[1.0, 2.0], [3.0]]}, "features must be an array with rows of equal length"),
+        ({"features": np.ma.masked_array(GOOD[0], GOOD[0] > 1)}, "features must not be a masked array"),
+        ({"penalty": 0.5}, r"penalty: expected a penalty such as simplicit\.L1"),
+        ({"penalty": sp.L1}, r"penalty: expected a penalty such as simplicit\.L1"),
+        ({"penalty": sp.L1("a")}, "beta must hold real numbers"),  # type: ignore[arg-type]
+        ({"ball": 0.5}, "ball: expected simplicit.Ball"),
+        ({"ball": sp.Ball(1.0, slice(9, 12))}, "choose none of the 5 columns"),
+        ({"ball": sp.Ball("x")}, "radius must hold real numbers"),  # type: ignore[arg-type]
+        ({"tol": "a"}, "tol must be"),
+        ({"weight": -1.0}, "weight must be finite and > 0, got -1"),
+        ({"weight": np.ones(3)}, "weight has shape"),
         ({"penalty": sp.L1(-0.1)}, "beta must be finite and > 0"),
         ({"ball": sp.Ball(0.0)}, "ball: radius"),
         ({"support": np.ones(4, dtype=bool)}, r"support: expected booleans of shape \(5,\) or \(2, 5\)"),
         ({"support": np.ones(5)}, "support: expected booleans"),
         ({"tol": 0.0}, "tol: must lie between 0 and 1"),
         ({"executor": "gpu"}, "executor: 'gpu' is unknown; choose one of 'serial', 'threads'"),
-        ({"workers": 0}, "workers: give a whole number of at least 1, got 0"),
+        ({"workers": 0}, "workers must be an integer of at least 1, got 0"),
         ({"warm_start": np.zeros((3, 5))}, "warm_start: expected shape"),
         ({"warm_start": np.full((2, 5), np.nan)}, "warm_start: holds nan"),
     ],

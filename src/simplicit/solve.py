@@ -8,18 +8,18 @@ of the targets.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, issparse
 
-from simplicit.checks import as_float_array, check_finite
+from simplicit.checks import as_float_array, as_number, as_positive_array, check_finite
 from simplicit.errors import ConvergenceError, InputError
 from simplicit.executors import make_executor
-from simplicit.rows import Ball, BlockSolution, Design, Penalty, RowProblem, RowStatus, Solution, solve_block
+from simplicit.rows import Ball, BlockSolution, Design, Penalty, RowProblem, Solution, solve_block
 
 __all__ = ["solve_rows"]
 
@@ -30,6 +30,8 @@ Index = npt.NDArray[np.intp]
 #: Rows per block, at most: enough for matrix products to be fast, few enough to share out. The split must not depend on
 #: the executor or the number of workers, or the rounding would.
 BLOCK_ROWS = 32
+#: Largest magnitude of an entry; its inverse is the smallest of a column that is not zero.
+LARGEST = 1e60
 
 
 def solve_rows(
@@ -42,7 +44,7 @@ def solve_rows(
     support: npt.ArrayLike | None = None,
     intercept: bool = False,
     tol: float = 1e-6,
-    warm_start: csr_array | npt.ArrayLike | None = None,
+    warm_start: Solution | csr_array | npt.ArrayLike | None = None,
     executor: str = "threads",
     workers: int | None = None,
     throw: bool = True,
@@ -75,8 +77,8 @@ def solve_rows(
         Fit an unpenalised constant as well, by centring; it is in ``solution.intercepts``.
     tol : float
         Relative duality gap.
-    warm_start : (r, d) array or csr_array, optional
-        Coefficients to begin from, such as ``coefficients`` at a nearby strength.
+    warm_start : Solution, (r, d) array or csr_array, optional
+        Coefficients to begin from, such as the solution at a nearby strength.
     executor : str
         ``"threads"`` or ``"serial"``. The coefficients are the same, bit for bit.
     workers : int, optional
@@ -106,12 +108,14 @@ def solve_rows(
     >>> bool(solution.converged.all()), bool((abs(solution.coefficients).sum(axis=1) <= 1.0).all())
     (True, True)
     """
-    problem = _Checked.of(features, targets, penalty, weight, ball, support, tol, warm_start)
+    problem = _checked(features, targets, penalty, weight, ball, support, warm_start)
+    if not 0 < as_number("tol", tol) < 1:
+        raise InputError(f"tol: must lie between 0 and 1, got {tol!r}")
     runner = make_executor(executor, workers)
     centred, centre = problem.centred() if intercept else (problem, None)
     tasks = [task for design in centred.designs() for task in design.tasks()]
 
-    done, results = 0, _Collected(*problem.shape)
+    done, results = 0, _Collected(*problem.shape, tol)
     for position, block in runner.run(lambda task: task.solve(centred, tol), tasks):
         results.put(tasks[position], block)
         done += len(tasks[position].rows)
@@ -157,10 +161,9 @@ class _SharedDesign:
 
     def tasks(self) -> list[_Task]:
         columns = self.features[:, self.columns]
-        norms = np.linalg.norm(columns, axis=0)
-        live = norms > 1e-13 * norms.max(initial=0.0)
+        live = columns.any(axis=0)
         design = Design(torch.from_numpy(np.ascontiguousarray(columns[:, live])))
-        design.gram  # noqa: B018 - computed here, with all processors, before the blocks share it
+        design.prepare()
         parts = np.array_split(self.rows, -(-len(self.rows) // BLOCK_ROWS))
         return [_Task(part, self.columns[live], design) for part in parts]
 
@@ -182,47 +185,16 @@ class _Checked:
     def shape(self) -> tuple[int, int]:
         return self.targets.shape[0], self.features.shape[1]
 
-    @classmethod
-    def of(
-        cls,
-        features: Any,
-        targets: Any,
-        penalty: Penalty,
-        weight: float | npt.ArrayLike,
-        ball: Ball | None,
-        support: npt.ArrayLike | None,
-        tol: float,
-        warm_start: csr_array | npt.ArrayLike | None,
-    ) -> _Checked:
-        phi, z = as_float_array("features", features, ndim=2), as_float_array("targets", targets, ndim=2)
-        if phi.shape[0] != z.shape[0]:
-            raise InputError(
-                f"targets: shape {z.shape} does not fit features {phi.shape}; both need one line per sample"
-            )
-        check_finite("features", phi)
-        check_finite("targets", z)
-        if not 0 < tol < 1:
-            raise InputError(f"tol: must lie between 0 and 1, got {tol!r}")
-        r, d = z.shape[1], phi.shape[1]
-        return cls(
-            features=phi.astype(np.float64, copy=False),
-            targets=np.ascontiguousarray(z.T, dtype=np.float64),
-            penalty=penalty.restricted(r, d),
-            weight=_row_weights(weight, r),
-            in_ball=np.zeros(d, dtype=bool) if ball is None else ball.mask(d),
-            radius=np.ones(r) if ball is None else ball.radii(r),
-            support=_support(support, r, d),
-            warm_start=_start(warm_start, r, d),
-        )
-
     def centred(self) -> tuple[_Checked, tuple[Array, Array]]:
         """The problem without its means, and the means: the intercept is unpenalised, so it drops out."""
         feature_mean, target_mean = self.features.mean(axis=0), self.targets.mean(axis=1)
         features = self.features - feature_mean
         # A constant column leaves only rounding behind, which must not count as a direction.
-        features[:, np.abs(features).max(axis=0) <= 1e-12 * np.abs(feature_mean)] = 0.0
-        changed = {**self.__dict__, "features": features, "targets": self.targets - target_mean[:, None]}
-        return _Checked(**changed), (feature_mean, target_mean)
+        features[:, self.features.max(axis=0) == self.features.min(axis=0)] = 0.0
+        return replace(self, features=features, targets=self.targets - target_mean[:, None]), (
+            feature_mean,
+            target_mean,
+        )
 
     def designs(self) -> list[_SharedDesign]:
         """Rows gathered by support; where nearly every row has its own, one design on all columns, with masks."""
@@ -230,6 +202,7 @@ class _Checked:
         if self.support is None:
             return [_SharedDesign(np.arange(r), np.arange(d), self.features)]
         patterns, group = np.unique(np.packbits(self.support, axis=1), axis=0, return_inverse=True)
+        # A Gram matrix of its own pays for four rows or more; a few small groups do no harm.
         if 4 * len(patterns) > r + 4:
             columns = np.flatnonzero(self.support.any(axis=0))
             return [_SharedDesign(np.arange(r), columns, self.features)]
@@ -237,13 +210,16 @@ class _Checked:
         return [_SharedDesign(rows, np.flatnonzero(self.support[rows[0]]), self.features) for rows in members]
 
 
+_FIGURES = ("objective", "dual_gap", "relative_gap", "multiplier", "seconds")
+
+
 class _Collected:
     """Blocks, put back in the order of the targets."""
 
-    def __init__(self, n_rows: int, n_columns: int) -> None:
-        self.shape = (n_rows, n_columns)
+    def __init__(self, n_rows: int, n_columns: int, tol: float) -> None:
+        self.shape, self.tol = (n_rows, n_columns), tol
         self.parts: list[tuple[Index, csr_array]] = []
-        self.figures = {name: np.zeros(n_rows) for name in ("objective", "dual_gap", "multiplier", "seconds")}
+        self.figures = {name: np.zeros(n_rows) for name in _FIGURES}
         self.status = np.zeros(n_rows, dtype=np.int8)
 
     def put(self, task: _Task, block: BlockSolution) -> None:
@@ -264,16 +240,51 @@ class _Collected:
         coefficients = csr_array(stacked[order])
         coefficients.sort_indices()
         intercepts = np.zeros(self.shape[0]) if centre is None else centre[1] - coefficients @ centre[0]
-        return Solution(coefficients, intercepts, status=self.status, **self.figures)
+        return Solution(coefficients, intercepts, status=self.status, tol=self.tol, **self.figures)
 
 
-def _row_weights(weight: float | npt.ArrayLike, n_rows: int) -> Array:
-    weights = np.asarray(weight, dtype=np.float64)
-    if weights.shape not in ((), (n_rows,)):
-        raise InputError(f"weight: has shape {weights.shape}; give one number or one per row, ({n_rows},)")
-    if not (np.isfinite(weights) & (weights > 0)).all():
-        raise InputError(f"weight: must be finite and > 0, got {np.min(weights):g}")
-    return np.array(np.broadcast_to(weights, (n_rows,)))
+def _checked(
+    features: Any,
+    targets: Any,
+    penalty: Penalty,
+    weight: float | npt.ArrayLike,
+    ball: Ball | None,
+    support: npt.ArrayLike | None,
+    warm_start: Any,
+) -> _Checked:
+    phi, z = as_float_array("features", features, ndim=2), as_float_array("targets", targets, ndim=2)
+    if phi.shape[0] != z.shape[0]:
+        raise InputError(f"targets: shape {z.shape} does not fit features {phi.shape}; both need one line per sample")
+    for name, array in (("features", phi), ("targets", z)):
+        check_finite(name, array)
+        _check_magnitude(name, array)
+    if isinstance(penalty, type) or not isinstance(penalty, Penalty):
+        raise InputError(f"penalty: expected a penalty such as simplicit.L1(beta=1e-3), got {penalty!r}")
+    if ball is not None and not isinstance(ball, Ball):
+        raise InputError(f"ball: expected simplicit.Ball(radius, columns) or None, got {ball!r}")
+    r, d = z.shape[1], phi.shape[1]
+    return _Checked(
+        features=phi.astype(np.float64, copy=False),
+        targets=np.ascontiguousarray(z.T, dtype=np.float64),
+        penalty=penalty.broadcast(r, d),
+        weight=np.array(np.broadcast_to(as_positive_array("weight", weight, [(r,)]), (r,))),
+        in_ball=np.zeros(d, dtype=bool) if ball is None else ball.mask(d),
+        radius=np.ones(r) if ball is None else ball.radii(r),
+        support=_support(support, r, d),
+        warm_start=_start(warm_start, r, d),
+    )
+
+
+def _check_magnitude(name: str, array: npt.NDArray[Any]) -> None:
+    """Squares of norms, and products of such squares, must stay within float64."""
+    largest = np.abs(array).max(axis=0).astype(np.float64)
+    odd = (largest > LARGEST) | ((largest > 0) & (largest < 1 / LARGEST))
+    if odd.any():
+        column = int(np.argmax(odd))
+        raise InputError(
+            f"{name}: the largest magnitude in column {column} is {largest[column]:.3g}, outside {1 / LARGEST:.0e} to "
+            f"{LARGEST:.0e}, where its square is not a float64 any more; measure it in other units"
+        )
 
 
 def _support(support: npt.ArrayLike | None, n_rows: int, n_columns: int) -> Mask | None:
@@ -288,10 +299,14 @@ def _support(support: npt.ArrayLike | None, n_rows: int, n_columns: int) -> Mask
     return np.array(np.broadcast_to(mask, (n_rows, n_columns)))
 
 
-def _start(warm_start: csr_array | npt.ArrayLike | None, n_rows: int, n_columns: int) -> csr_array | None:
+def _start(warm_start: Any, n_rows: int, n_columns: int) -> csr_array | None:
     if warm_start is None:
         return None
-    start = csr_array(warm_start, dtype=np.float64)
+    if isinstance(warm_start, Solution):
+        warm_start = warm_start.coefficients
+    start = csr_array(
+        warm_start if issparse(warm_start) else as_float_array("warm_start", warm_start, ndim=2), dtype=float
+    )
     if start.shape != (n_rows, n_columns):
         raise InputError(f"warm_start: expected shape ({n_rows}, {n_columns}), got {start.shape}")
     check_finite("warm_start", start.data)
@@ -300,10 +315,9 @@ def _start(warm_start: csr_array | npt.ArrayLike | None, n_rows: int, n_columns:
 
 def _explain(solution: Solution, tol: float) -> str:
     failed = np.flatnonzero(~solution.converged)
-    worst = int(failed[np.argmax(solution.dual_gap[failed])])
-    advice = RowStatus(int(solution.status[worst])).advice
+    worst = int(failed[np.argmax(solution.relative_gap[failed])])
     return (
         f"{len(failed)} of {len(solution.status)} rows did not reach tol={tol:g}, the first is row {failed[0]}; the "
-        f"largest gap is {solution.dual_gap[worst]:.2e} at an objective of {solution.objective[worst]:.2e} (row "
-        f"{worst}): {advice}. With throw=False they are returned, marked"
+        f"worst is row {worst} with a relative gap of {solution.relative_gap[worst]:.1e} at an objective of "
+        f"{solution.objective[worst]:.2e}: {solution.advice(worst)}. With throw=False they are returned, marked"
     )

@@ -74,5 +74,5 @@ def test_unknown_name_and_bad_workers() -> None:
     with pytest.raises(sp.InputError, match="'cluster' is unknown"):
         make_executor("cluster")
     for workers in (0, -1, True, 1.5):
-        with pytest.raises(sp.InputError, match="whole number of at least 1"):
+        with pytest.raises(sp.InputError, match="workers must be an integer of at least 1"):
             make_executor("threads", workers)  # type: ignore[arg-type]

@@ -81,5 +81,5 @@ def test_bad_radius(radius: float) -> None:
 
 def test_radius_per_row_must_fit() -> None:
     assert sp.Ball(np.array([1.0, 2.0])).radii(2).tolist() == [1.0, 2.0]
-    with pytest.raises(InputError, match="one per row"):
+    with pytest.raises(InputError, match=r"radius has shape \(3,\); give one number, or an array of shape \(2,\)"):
         sp.Ball(np.ones(3)).radii(2)

@@ -17,7 +17,7 @@ positive = st.floats(1e-3, 20)
 
 
 def block(strengths: list[float]) -> sp.L1:
-    return sp.L1(beta=1.0, column_weights=np.array(strengths)).restricted(1, len(strengths))
+    return sp.L1(beta=1.0, column_weights=np.array(strengths)).broadcast(1, len(strengths))
 
 
 @given(v=numbers, step=positive, strength=positive)
@@ -65,7 +65,7 @@ def test_units_are_those_of_target_and_features() -> None:
     rng = np.random.default_rng(0)
     w = rng.normal(size=(2, 3))
     sigma, c = np.array([2.0, 0.5]), np.array([1.0, 10.0, 0.1])
-    scaled = sp.L1(beta=0.3).restricted(2, 3).in_units(4.0, sigma, c)
+    scaled = sp.L1(beta=0.3).broadcast(2, 3).in_units(4.0, sigma, c)
     expected = 4.0 * 0.3 * sigma**2 * (np.abs(w) * c / sigma[:, None]).sum(axis=1)
     np.testing.assert_allclose(scaled.value(torch.from_numpy(w)).numpy(), expected, rtol=1e-14)
 
@@ -76,16 +76,16 @@ def test_units_are_those_of_target_and_features() -> None:
         (sp.L1(beta=0.0), "beta must be finite and > 0, got 0"),
         (sp.L1(beta=-1.0), "got -1"),
         (sp.L1(beta=np.nan), "beta must be finite"),
-        (sp.L1(beta=np.ones(4)), "one per row"),
+        (sp.L1(beta=np.ones(4)), r"beta has shape \(4,\); give one number, or an array of shape \(2,\)"),
         (sp.L1(column_weights=np.ones(5)), "column_weights has shape"),
-        (sp.L1(column_weights=np.zeros(3)), "column_weights must all be finite and > 0"),
+        (sp.L1(column_weights=np.zeros(3)), "column_weights must be finite and > 0, got 0"),
     ],
 )
 def test_bad_parameters(penalty: sp.L1, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        penalty.restricted(2, 3)
+        penalty.broadcast(2, 3)
 
 
 def test_parameters_must_be_spread_first() -> None:
-    with pytest.raises(InputError, match="restricted"):
+    with pytest.raises(InputError, match="broadcast"):
         sp.L1().value(torch.zeros(1, 1))

@@ -6,6 +6,7 @@ the one BLAS thread that each has do not depend on the executor or on the number
 
 from __future__ import annotations
 
+from simplicit.checks import as_count
 from simplicit.errors import InputError
 from simplicit.executors.base import Executor, flushed_denormals
 from simplicit.executors.serial import SerialExecutor
@@ -31,8 +32,6 @@ def make_executor(name: str, workers: int | None = None) -> Executor:
     InputError
         For an unknown name or fewer than one worker.
     """
-    if name not in EXECUTORS:
+    if not isinstance(name, str) or name not in EXECUTORS:
         raise InputError(f"executor: {name!r} is unknown; choose one of {', '.join(map(repr, EXECUTORS))}")
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise InputError(f"workers: give a whole number of at least 1, got {workers!r}")
-    return EXECUTORS[name](workers)
+    return EXECUTORS[name](None if workers is None else as_count("workers", workers))

@@ -25,10 +25,15 @@ __all__ = ["admm"]
 RELAXATION = 1.6
 FIRST_RHO = 10.0**-1.5
 CHECK_EVERY = 10
+#: Share of the signs that may still change between two checks when the polish takes over. Measured on Fashion-MNIST:
+#: from .002 to .01 makes no difference in time, .04 leaves hard problems twice as much to polish.
+SETTLED = 0.003
+#: A smaller ρ would leave G + ρ diag(G) singular to working precision.
+LEAST_RHO = 1e-9
 
 
 def admm(
-    problem: RowProblem[Penalty], start: Tensor | None = None, *, iterations: int = 150, tol: float = 1e-3
+    problem: RowProblem[Penalty], start: Tensor | None = None, *, iterations: int = 300, tol: float = 1e-3
 ) -> Tensor:
     """Approximate minimisers of a block of row problems.
 
@@ -40,8 +45,8 @@ def admm(
     iterations : int
         At most so many.
     tol : float
-        Stop when the relative primal and dual residuals of every row are below it. The polish needs the support and not
-        the digits, so that a loose value is best.
+        Stop when the relative primal and dual residuals of every row are below it, or when the signs have settled: the
+        polish needs the support and not the digits.
 
     Returns
     -------
@@ -52,7 +57,7 @@ def admm(
     curvature, root = design.curvature, design.curvature.sqrt()
     y = torch.zeros(problem.shape, dtype=torch.float64) if start is None else start.clone()
     u = torch.zeros_like(y) if start is None else (problem.cross - y @ design.gram) / (rho * curvature)
-    inverse = design.ridge_inverse(rho)
+    inverse, pattern = design.ridge_inverse(rho), y.sign()
     for iteration in range(1, iterations + 1):
         x = (problem.cross + (rho * curvature) * (y - u)) @ inverse
         v = torch.lerp(y, x, RELAXATION).add_(u)
@@ -63,12 +68,14 @@ def admm(
         size = torch.maximum((x * root).norm(dim=1), (y * root).norm(dim=1))
         primal = ((x - y) * root).norm(dim=1) / size.clamp(min=1e-300)
         dual = ((y - previous) * root).norm(dim=1) / (u * root).norm(dim=1).clamp(min=1e-300)
-        if float(torch.maximum(primal, dual).max()) <= tol:
+        signs = y.sign()
+        changed, pattern = (signs != pattern).sum(), signs
+        if int(changed) <= SETTLED * int(signs.count_nonzero()) or float(torch.maximum(primal, dual).max()) <= tol:
             break
         change = _rebalance(float(primal.median()), float(dual.median()))
         if change != 1.0:
-            rho = 10 ** (round(4 * math.log10(rho * change)) / 4)
-            u = u / change
+            new = max(10 ** (round(4 * math.log10(rho * change)) / 4), LEAST_RHO)
+            u, rho = u * (rho / new), new
             inverse = design.ridge_inverse(rho)
     return y
 

@@ -16,12 +16,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from simplicit.checks import as_positive_array
 from simplicit.errors import InputError
 
 __all__ = ["Ball", "ball_multiplier", "shrink_into_ball"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ball:
     """The constraint ‖w_J‖₁ ≤ κ of (2d), on every row.
 
@@ -39,19 +40,20 @@ class Ball:
     def mask(self, n_columns: int) -> npt.NDArray[np.bool_]:
         """J as a boolean mask of shape (n_columns,)."""
         mask = np.zeros(n_columns, dtype=bool)
+        columns = slice(None) if self.columns is None else self.columns
+        if not isinstance(columns, slice) and np.asarray(columns).dtype.kind not in "biu":
+            raise InputError(f"ball: columns must be a slice, indices or a boolean mask, got {columns!r}")
         try:
-            mask[slice(None) if self.columns is None else self.columns] = True
-        except (IndexError, TypeError) as error:
+            mask[columns] = True
+        except (IndexError, TypeError, ValueError) as error:
             raise InputError(f"ball: columns do not index the {n_columns} columns of features ({error})") from None
+        if not mask.any():
+            raise InputError(f"ball: columns {columns!r} choose none of the {n_columns} columns; leave the ball out")
         return mask
 
     def radii(self, n_rows: int) -> npt.NDArray[np.float64]:
         """κ of each row, shape (n_rows,)."""
-        radius = np.asarray(self.radius, dtype=np.float64)
-        if radius.shape not in ((), (n_rows,)):
-            raise InputError(f"ball: radius has shape {radius.shape}; give one number or one per row, ({n_rows},)")
-        if not (np.isfinite(radius) & (radius > 0)).all():
-            raise InputError(f"ball: radius must be finite and > 0, got {np.min(radius):g}")
+        radius = as_positive_array("ball: radius", self.radius, [(n_rows,)])
         return np.array(np.broadcast_to(radius, (n_rows,)))
 
 
@@ -74,11 +76,12 @@ def ball_multiplier(magnitude: Tensor, step: Tensor, radius: Tensor) -> Tensor:
     for _ in range(magnitude.shape[1] + 1):
         left = magnitude - mu * step
         excess = left.clamp(min=0).sum(1, keepdim=True) - radius
-        outside = excess > 1e-14 * radius
-        if not bool(outside.any()):
-            break
         slope = (step * (left > 0)).sum(1, keepdim=True)
-        mu = torch.where(outside, mu + excess / slope.clamp(min=torch.finfo(mu.dtype).tiny), mu)
+        higher = torch.where(excess > 0, mu + excess / slope.clamp(min=torch.finfo(mu.dtype).tiny), mu)
+        # An excess that no longer moves μ is rounding.
+        if not bool((higher > mu * (1 + 1e-15)).any()):
+            break
+        mu = higher
     return mu
 
 

@@ -12,8 +12,9 @@ columns to zero at once, are tried first and taken when they descend further.
 
 When all signs hold, w is the exact minimiser on its pattern. The rounds of ``block`` then let in the columns that
 violate the optimality condition |gradient| ≤ p + μ[j∈J]: all of them, or, should that not have lowered the objective,
-only the worst, for which the step is sure to descend. No pattern comes twice, so the method ends, whatever the rank of
-Φ: this is what plain "drop the flipped, add the violated" lacks, which cycles where G is singular.
+only the worst, for which the step is sure to descend. So in exact arithmetic no pattern comes twice and the method
+ends, whatever the rank of Φ; plain "drop the flipped, add the violated" cycles where G is singular. Rounding is dealt
+with in ``block``, which keeps no step that raises the objective.
 
 Two things keep a singular G_AA harmless. A tiny proximal term δ·diag(G), centred at the current point, makes it
 factorisable without moving the fixed point. And with m samples and a tight ball a solution can have m + 1 non-zeros, so
@@ -22,7 +23,7 @@ that only the ball makes it unique; there G_AA + σaaᵀ is factorised, which ha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -34,12 +35,15 @@ __all__ = ["RowQuadratic", "minimise_on_pattern"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 
 #: Relative size of the proximal term; multiplied by 100 until the factorisation succeeds.
 PROXIMAL = 1e-12
 #: Fractions of the way to w* that are tried, beside those at which the first columns reach zero.
 STEPS = np.array([0.25, 0.5, 1.0])
 QUANTILES = np.array([0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0])
+#: Share of columns that may leave before what is left is factorised anew: the small systems grow with them.
+HELD_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -50,63 +54,6 @@ class RowQuadratic:
     slope: Array  # p, (k,); infinite off the support
     in_ball: Array  # 1 on J, else 0, (k,)
     radius: float  # κ
-
-
-@dataclass
-class _Pattern:
-    """G_AA factorised, and the exact minimiser on A with any columns of A held at zero."""
-
-    start: Array  # w⁰_A, where the gradient below holds
-    newton: Array  # q₁ = G_AA⁻¹(gradient − p s)
-    ball: Array  # q₂ = G_AA⁻¹a
-    normal: Array  # a
-    factor: torch.Tensor
-    radius: float
-    tight: float  # σ > 0 where σaaᵀ was added and the ball holds with equality, else 0
-
-    def columns_of_inverse(self, which: Index) -> Array:
-        """G_AA⁻¹E for the given positions, (|A|, len(which))."""
-        unit = torch.zeros(len(self.start), len(which), dtype=torch.float64)
-        unit[torch.from_numpy(which), torch.arange(len(which))] = 1.0
-        solved: Array = torch.cholesky_solve(unit, self.factor).numpy()
-        return solved
-
-    def minimiser(self, held: Index, inverse: Array) -> tuple[Array, float]:
-        """The minimiser with the positions ``held`` at zero, and the multiplier of the ball."""
-        free = self.start + self.newton
-        nu = np.linalg.solve(inverse[held], free[held]) if len(held) else np.zeros(0)
-        w = free - inverse @ nu
-        excess = float(self.normal @ w) - self.radius
-        if excess <= 0 and not self.tight:
-            return w, 0.0
-        ball = self.ball
-        if len(held):
-            ball = ball - inverse @ np.linalg.solve(inverse[held], ball[held])
-        curvature = float(self.normal @ ball)
-        mu = excess / max(curvature, np.finfo(float).tiny)
-        w = w - mu * ball
-        return w, mu + self.tight * float(self.normal @ (w - self.start))
-
-
-def _factorise(
-    row: RowQuadratic, active: Index, signs: Array, start: Array, gradient: Array, tight: bool
-) -> tuple[_Pattern, Array]:
-    gram = np.ascontiguousarray(row.gram[active][:, active])
-    normal = signs * row.in_ball[active]
-    sigma = float(gram.diagonal().max()) if tight else 0.0
-    augmented = gram + sigma * np.outer(normal, normal) if tight else gram
-    right = np.stack([gradient[active] - row.slope[active] * signs, normal], axis=1)
-    proximal = PROXIMAL
-    while True:
-        shifted = torch.from_numpy(augmented.copy())
-        shifted.diagonal().mul_(1 + proximal)
-        factor, failed = torch.linalg.cholesky_ex(shifted)
-        solved = torch.cholesky_solve(torch.from_numpy(right), factor).numpy()
-        if not int(failed) and np.isfinite(solved).all():
-            break
-        proximal *= 100
-    pattern = _Pattern(start, solved[:, 0].copy(), solved[:, 1].copy(), normal, factor, row.radius, sigma)
-    return pattern, gram
 
 
 def minimise_on_pattern(
@@ -129,53 +76,132 @@ def minimise_on_pattern(
     Returns
     -------
     w : (k,) array
-        Feasible; the objective is not above that of the input.
+        Feasible; up to rounding the objective is not above that of the input.
     multiplier : float
         μ/(2λ) of the ball. Negative if the ball was taken as tight and should be left: the next call does.
     """
-    active = np.concatenate([np.flatnonzero(w), entering])
-    if not len(active):
-        return w, 0.0
-    current = w[active]
-    signs = np.where(current != 0, np.sign(current), np.sign(gradient[active]))
-    slope, ball = row.slope[active], row.in_ball[active]
-    at_radius = float(np.abs(current) @ ball) >= row.radius * (1 - 1e-9)
+    columns = np.concatenate([np.flatnonzero(w), entering])
+    at_radius = float(np.abs(w) @ row.in_ball) >= row.radius * (1 - 1e-9)
     tight = multiplier > 0 or (multiplier == 0 and at_radius)
-    pattern, gram = _factorise(row, active, signs, current.copy(), gradient, tight)
-    held = np.zeros(0, dtype=np.intp)
-    inverse = np.zeros((len(active), 0))
-    linear = gradient[active]
-
-    while True:
-        target, mu = pattern.minimiser(held, inverse)
-        target[held] = 0.0
-        flipped = target * signs <= 0
-        flipped[held] = False
-        if not flipped.any():
+    result, mu = np.zeros_like(w), 0.0
+    current, gradient = w[columns], gradient[columns]
+    signs = np.where(current != 0, np.sign(current), np.sign(gradient))
+    while len(columns):
+        face = _Face(row, columns, signs, current, gradient, tight=tight)
+        settled, mu = face.descend()
+        if settled:
+            result[columns] = face.current
             break
-        candidates = _candidates(current, target, flipped, ball, row.radius)
-        shift = candidates - pattern.start
-        # Along a null direction of G_AA the target is far away; a value that overflows is simply not chosen.
-        with np.errstate(over="ignore", invalid="ignore"):
-            change = 0.5 * np.einsum("ij,ij->i", shift, shift @ gram) - shift @ linear + np.abs(candidates) @ slope
-        best = int(np.argmin(np.nan_to_num(change, nan=np.inf)))
-        # The first candidate stops at the first flip: descent is certain there, whatever the rounding says of others.
-        current = candidates[best] if change[best] < change[0] else candidates[0]
-        leaving = np.flatnonzero(flipped & (current == 0))
-        held = np.concatenate([held, leaving])
-        if len(held) == len(active):
-            target, mu = np.zeros_like(current), 0.0
-            break
-        inverse = np.concatenate([inverse, pattern.columns_of_inverse(leaving)], axis=1)
-
-    result = np.zeros_like(w)
-    result[active] = target
+        stay = ~face.held
+        gradient = face.gradient()[stay]
+        columns, signs, current = columns[stay], signs[stay], face.current[stay]
     inside = row.in_ball > 0
     result[inside] = shrink_into_ball(result[inside], row.radius)
     return result, mu
 
 
-def _candidates(current: Array, target: Array, flipped: Index, ball: Array, radius: float) -> Array:
+@dataclass
+class _Face:
+    """A set A of columns with fixed signs, factorised, and a point on it that descends."""
+
+    row: RowQuadratic
+    columns: Index  # A
+    signs: Array
+    start: Array  # w⁰_A
+    start_gradient: Array  # c − Gw⁰ on A
+    tight: bool  # the ball holds with equality
+    current: Array = field(init=False)
+    held: Mask = field(init=False)  # what has left A, at zero
+
+    def __post_init__(self) -> None:
+        size, k = len(self.columns), len(self.row.slope)
+        self.current, self.held = self.start.copy(), np.zeros(size, dtype=bool)
+        self.gram = self.row.gram.reshape(-1).take(self.columns[:, None] * k + self.columns)
+        self.slope, self.ball = self.row.slope[self.columns], self.row.in_ball[self.columns]
+        self.normal = self.signs * self.ball  # a
+        self.sigma = float(self.gram.diagonal().max()) if self.tight else 0.0
+        right = np.stack([self.start_gradient - self.slope * self.signs, self.normal], axis=1)
+        self.factor, solved = self._factorise(right)
+        self.newton, self.along_ball = solved[:, 0].copy(), solved[:, 1].copy()  # q₁, q₂
+        self.order = np.zeros(0, dtype=np.intp)  # D, in the order of leaving
+        self.inverse = np.zeros((size, 0))  # Q = G_AA⁻¹E_D
+
+    def _factorise(self, right: Array) -> tuple[torch.Tensor, Array]:
+        matrix = self.gram + self.sigma * np.outer(self.normal, self.normal) if self.tight else self.gram
+        diagonal, proximal = matrix.diagonal().copy(), PROXIMAL
+        shifted = torch.from_numpy(matrix.copy())
+        while True:
+            shifted.diagonal().copy_(torch.from_numpy(diagonal * (1 + proximal)))
+            factor, failed = torch.linalg.cholesky_ex(shifted)
+            if not int(failed):
+                solved = torch.cholesky_solve(torch.from_numpy(right), factor).numpy()
+                # From proximal 1 on the matrix is far from singular: what is not finite then was not on entry.
+                if proximal > 1 or np.isfinite(solved).all():
+                    return factor, solved
+            proximal *= 100
+
+    def gradient(self) -> Array:
+        """c − Gw on A at the current point."""
+        return self.start_gradient - self.gram @ (self.current - self.start)
+
+    def descend(self) -> tuple[bool, float]:
+        """Go to the minimiser with all signs right, columns that flip leaving on the way.
+
+        Returns whether it was reached, and μ; where too many columns have left, it stops before, to be factorised anew.
+        """
+        while True:
+            try:
+                target, mu = self._minimiser()
+            except np.linalg.LinAlgError:  # the columns that left are dependent up to rounding: factorise without them
+                return False, 0.0
+            flipped = (target * self.signs <= 0) & ~self.held
+            if not flipped.any():
+                self.current = target
+                return True, mu
+            self._step(target, flipped)
+            if self.held.sum() > HELD_SHARE * len(self.held):
+                return False, mu
+
+    def _minimiser(self) -> tuple[Array, float]:
+        """The minimiser on A with D at zero, and the multiplier of the ball."""
+        free, ball = self.start + self.newton, self.along_ball
+        if len(self.order):
+            block = self.inverse[self.order]
+            nu = np.linalg.solve(block, np.stack([free[self.order], ball[self.order]], axis=1))
+            free, ball = free - self.inverse @ nu[:, 0], ball - self.inverse @ nu[:, 1]
+        excess, curvature = float(self.normal @ free) - self.row.radius, float(self.normal @ ball)
+        mu = 0.0
+        # Without a free column in J, or along a direction that the rounding has eaten, the ball has nothing to say.
+        if (excess > 0 or self.tight) and curvature > 1e-12 * abs(float(self.normal @ self.along_ball)):
+            mu = excess / curvature
+            free = free - mu * ball
+            mu += self.sigma * float(self.normal @ (free - self.start))
+        free[self.held] = 0.0
+        return free, mu
+
+    def _step(self, target: Array, flipped: Mask) -> None:
+        """Move to the best of some points on the way; the columns that reached zero there leave."""
+        points = _candidates(self.current, target, flipped, self.ball, self.row.radius)
+        shift = points - self.start
+        # Along a null direction of G_AA the target is far away; a value that overflows is simply not chosen.
+        with np.errstate(over="ignore", invalid="ignore"):
+            change = (
+                0.5 * np.einsum("ij,ij->i", shift, shift @ self.gram)
+                - shift @ self.start_gradient
+                + np.abs(points) @ self.slope
+            )
+        best = int(np.argmin(np.nan_to_num(change, nan=np.inf)))
+        # The first candidate stops at the first flip: descent is certain there, whatever the rounding says of others.
+        self.current = points[best] if change[best] < change[0] else points[0]
+        leaving = np.flatnonzero(flipped & (self.current == 0))
+        self.held[leaving] = True
+        unit = torch.zeros(len(self.start), len(leaving), dtype=torch.float64)
+        unit[torch.from_numpy(leaving), torch.arange(len(leaving))] = 1.0
+        self.order = np.concatenate([self.order, leaving])
+        self.inverse = np.concatenate([self.inverse, torch.cholesky_solve(unit, self.factor).numpy()], axis=1)
+
+
+def _candidates(current: Array, target: Array, flipped: Mask, ball: Array, radius: float) -> Array:
     """Points on the way from ``current`` to ``target``, columns that flip stopped at zero, back in the ball.
 
     The first one ends at the first flip.

@@ -5,8 +5,10 @@ For every row, with target z ∈ Rᵐ, weight λ > 0, penalty h and ball columns
     primal   P(w)    = λ‖z − Φw‖² + Σⱼ h(wⱼ),   ‖w_J‖₁ ≤ κ,   wⱼ = 0 off the support
     dual     D(θ, μ) = zᵀθ − ‖θ‖²/(4λ) − κμ − Σ_{j∈J} h*((|vⱼ| − μ)₊) − Σ_{j∉J} h*(vⱼ),   v = Φᵀθ,  μ ≥ 0
 
-D(θ, μ) ≤ P(w) for every feasible w, θ and μ ≥ 0. The certificate takes θ = 2λt(z − Φw), with t ∈ [0, 1] as large as h*
-of the columns outside the ball allows, and the μ that the columns inside it need. Everything here is float64.
+D(θ, μ) ≤ P(w) for every feasible w, θ and μ ≥ 0. The certificate takes θ = 2λt(z − Φw) with the better of two choices:
+t ∈ [0, 1] as large as h* outside the ball allows, and the μ that the columns inside it then need; or t small enough for
+all columns and μ = 0, which is better where the ball is slack, since there a large κ would magnify the rounding in μ.
+Everything here is float64.
 
 Internally rows are divided by 2λ, so that all of them are  ½wᵀGw − cᵀw + Σⱼ h(wⱼ)/(2λ)  with one G = ΦᵀΦ, c = Φᵀz.
 """
@@ -50,6 +52,10 @@ class Design:
         """G = ΦᵀΦ, (k, k)."""
         return self.features.T @ self.features
 
+    def prepare(self) -> None:
+        """Compute G now, with all processors, before blocks of rows share it."""
+        _ = self.gram
+
     @cached_property
     def curvature(self) -> Tensor:
         """The diagonal of G, (1, k): the metric in which all columns count alike."""
@@ -59,12 +65,19 @@ class Design:
         """(G + ρ diag(G))⁻¹, kept for the other blocks of rows, which come by the same few values of ρ."""
         with self._lock:
             if rho not in self._inverses:
-                shifted = self.gram.clone()
-                shifted.diagonal().mul_(1.0 + rho)
-                self._inverses[rho] = torch.cholesky_inverse(torch.linalg.cholesky(shifted))
+                self._inverses[rho] = self._invert(rho)
                 while len(self._inverses) > 4:
                     self._inverses.pop(next(iter(self._inverses)))
             return self._inverses[rho]
+
+    def _invert(self, rho: float) -> Tensor:
+        while True:
+            shifted = self.gram.clone()
+            shifted.diagonal().mul_(1.0 + rho)
+            factor, failed = torch.linalg.cholesky_ex(shifted)
+            if not int(failed):
+                return torch.cholesky_inverse(factor)
+            rho *= 10  # the Gram matrix is indefinite by its own rounding
 
 
 @dataclass(frozen=True)
@@ -72,13 +85,25 @@ class Certificate:
     """What is proved of a block of coefficients; shapes (r,) but for ``gradient`` (r, k)."""
 
     objective: Tensor
-    dual_gap: Tensor
+    dual_gap: Tensor  # infinite where the objective is not a number
     gradient: Tensor  # c − Gw = Φᵀ(z − Φw), from the residual itself, without the rounding of the Gram matrix
     scale: Tensor  # the least objective that float64 can tell from zero, FLOOR·λ‖z‖², or the objective if larger
 
+    @property
+    def relative_gap(self) -> Tensor:
+        """gap / max(primal, 1e-6·λ‖z‖²); 0 where both are 0."""
+        return torch.where(self.dual_gap > 0, self.dual_gap / self.scale, 0.0)
+
     def converged(self, tol: float) -> Tensor:
         """Where gap ≤ tol·max(primal, 1e-6·λ‖z‖²)."""
-        return self.dual_gap <= tol * self.scale
+        return (self.dual_gap <= tol * self.scale) & self.objective.isfinite()
+
+    def replaced(self, where: Tensor, other: Certificate) -> Certificate:
+        """The rows of ``other`` in the places ``where`` (r,), the own ones elsewhere."""
+        mine = (self.objective, self.dual_gap, self.gradient, self.scale)
+        theirs = (other.objective, other.dual_gap, other.gradient, other.scale)
+        chosen = (where if a.ndim == 1 else where[:, None] for a in mine)
+        return Certificate(*(torch.where(c, b, a) for c, a, b in zip(chosen, mine, theirs, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,17 +171,25 @@ class RowProblem(Generic[P]):
         fit = (residual * residual).sum(1)
         objective = lam * fit + self.penalty.value(w)
 
-        v = 2 * self.weight * admissible
-        outer = v[:, self.outside_ball]
-        t = self._outer_penalty.dual_scale(outer)
-        mu = torch.zeros_like(lam)
-        if len(self.ball_columns):
-            kink = self.penalty.kink()[:, self.ball_columns]
-            mu = (t * v[:, self.ball_columns].abs() - kink).amax(1).clamp(min=0)
-        conjugate = self._outer_penalty.conjugate(t * outer).sum(1)
-        t = t[:, 0]
-        dual = lam * t * (2 * (self.targets * residual).sum(1) - t * fit) - self.radius[:, 0] * mu - conjugate
+        dual = self._dual(2 * self.weight * admissible, (self.targets * residual).sum(1), fit)
         floor = FLOOR * lam * (self.targets * self.targets).sum(1)
         # Rounding can leave the dual a hair above the primal; a gap is never negative.
-        gap = (objective - dual).clamp(min=0)
+        gap = (objective - dual).clamp(min=0).nan_to_num(nan=torch.inf)
         return Certificate(objective, gap, gradient, torch.maximum(objective, floor))
+
+    def _dual(self, v: Tensor, fit_target: Tensor, fit: Tensor) -> Tensor:
+        """The better of the two dual values at v = Φᵀθ, θ = 2λ(z − Φw), with zᵀ(z − Φw) and ‖z − Φw‖²; (r,)."""
+        everywhere = self.penalty.dual_scale(v)
+        values = self._dual_value(everywhere[:, 0], fit_target, fit) - self.penalty.conjugate(everywhere * v).sum(1)
+        if not len(self.ball_columns):
+            return values
+        outside, inside = self.outside_ball, self.ball_columns
+        t = self._outer_penalty.dual_scale(v[:, outside])
+        mu = (t * v[:, inside].abs() - self.penalty.kink()[:, inside]).amax(1).clamp(min=0)
+        tight = self._dual_value(t[:, 0], fit_target, fit) - self.radius[:, 0] * mu
+        tight -= self._outer_penalty.conjugate(t * v[:, outside]).sum(1)
+        return torch.maximum(values, tight)
+
+    def _dual_value(self, t: Tensor, fit_target: Tensor, fit: Tensor) -> Tensor:
+        """zᵀθ − ‖θ‖²/(4λ) for θ = 2λt(z − Φw)."""
+        return self.weight[:, 0] * t * (2 * fit_target - t * fit)

@@ -26,21 +26,28 @@ class Solution:
     objective : array of shape (r,)
         λ‖z − Φw‖² + Σ h(w) of the row problem.
     dual_gap : array of shape (r,)
-        Proven: the objective is within ``dual_gap`` of the least possible one.
+        The objective is within ``dual_gap`` of the least possible one: a proof, up to the rounding of the few float64
+        sums that make it (about 1e-16·λ‖z‖²; with an intercept, of the centred data).
+    relative_gap : array of shape (r,)
+        gap / max(objective, 1e-6·λ‖z‖²), what the tolerance is compared with.
     multiplier : array of shape (r,)
         μ ≥ 0 of the ball.
     status : array of shape (r,) of RowStatus values
     seconds : array of shape (r,)
         Time spent on the row, its share of the common work included.
+    tol : float
+        The relative gap that was asked for.
     """
 
     coefficients: csr_array
     intercepts: npt.NDArray[np.float64]
     objective: npt.NDArray[np.float64]
     dual_gap: npt.NDArray[np.float64]
+    relative_gap: npt.NDArray[np.float64]
     multiplier: npt.NDArray[np.float64]
     status: npt.NDArray[np.int8]
     seconds: npt.NDArray[np.float64]
+    tol: float
 
     @property
     def converged(self) -> npt.NDArray[np.bool_]:
@@ -52,6 +59,10 @@ class Solution:
         """Non-zeros of each row, shape (r,)."""
         counts: npt.NDArray[np.intp] = np.diff(self.coefficients.indptr)
         return counts
+
+    def advice(self, row: int) -> str:
+        """What to do about a row, for people."""
+        return RowStatus(int(self.status[row])).advice
 
     def __repr__(self) -> str:
         rows, columns = self.coefficients.shape

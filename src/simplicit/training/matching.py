@@ -2,14 +2,14 @@ r"""State and output matching: problem (7), solved once at one strength of the p
 
     min over M   f(M) + λ₁‖Z − XAᵀ − UBᵀ‖² + λ₂‖Ŷ − XCᵀ − UDᵀ‖²   s.t.  ‖A‖∞ ≤ κ,  M zero off its structure
 
-M is filled stage by stage, each stage some rows on some states. The rows of [A B] come first, on the baseline's states.
-The rows of [C D] follow, on the baseline's states too, or, with ``regenerate``, on those of the model made so far: the
-states that C will meet.
+M is filled stage by stage; a stage is some rows, on some states. The rows of [A B] come first, on the baseline's
+states. The rows of [C D] follow, on the baseline's states too, or, with ``regenerate``, on those of the model made so
+far: the states that C will meet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array, vstack
 
 from simplicit.implicit import ImplicitModel, equilibrium
-from simplicit.rows import Ball, Solution
+from simplicit.rows import Ball, Penalty, Solution
 from simplicit.solve import solve_rows
 from simplicit.training.normalize import NORMALIZATIONS, Units
 from simplicit.training.options import FitOptions
@@ -63,6 +63,7 @@ class Match:
 
     strength: float
     solutions: tuple[Solution, ...]
+    order: npt.NDArray[np.intp]  # for each row of M, its place among the rows of the solutions in turn
     model: ImplicitModel
 
 
@@ -86,7 +87,7 @@ class Matching:
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """What is solved, in order; together all rows of M, from the first to the last."""
+        """What is solved, in order; together all rows of M."""
         n, total, options = self.data.n_states, self.data.n_rows, self.options
         outputs = Stage("output rows", slice(n, total), options.lambda2, bounded=False, regenerate=options.regenerate)
         if not n:
@@ -104,37 +105,43 @@ class Matching:
                 states = equilibrium(self._model(solutions), self.data.inputs).states
                 features = np.hstack([states, self.data.inputs])
             solutions.append(self._solve(stage, features, strength, warm))
-        return Match(strength, tuple(solutions), self._model(solutions))
+        order = np.argsort(np.concatenate([np.arange(self.data.n_rows)[stage.rows] for stage in self.stages]))
+        return Match(strength, tuple(solutions), order, self._model(solutions))
+
+    @cached_property
+    def penalty(self) -> Penalty:
+        """The penalty on all rows and columns of M."""
+        return self.options.penalty.broadcast(self.data.n_rows, self.data.n_columns)
 
     def _solve(self, stage: Stage, features: Array, strength: float, warm: Solution | None) -> Solution:
         rows, options, progress = stage.rows, self.options, self.progress
-        targets = self.data.targets[:, rows]
         target_units, column_units = self.units
-        penalty = options.penalty.restricted(targets.shape[1], features.shape[1])
+        penalty = self.penalty.in_units(strength, target_units, column_units)
         return solve_rows(
             features,
-            targets,
-            penalty=penalty.in_units(strength, target_units[rows], column_units),
+            self.data.targets[:, rows],
+            penalty=penalty.select(np.arange(self.data.n_rows)[rows], np.arange(self.data.n_columns)),
             weight=stage.weight,
             ball=Ball(options.kappa, slice(0, self.data.n_states)) if stage.bounded and options.kappa else None,
             support=self.structure[rows],
             intercept=self.data.intercept,
             tol=options.tol,
-            warm_start=None if warm is None else warm.coefficients,
+            warm_start=warm,
             executor=options.executor,
             workers=options.workers,
             throw=options.throw,
             progress=None if progress is None else lambda done, total: progress(stage.name, done, total),
         )
 
-    def _model(self, solutions: list[Solution]) -> ImplicitModel:
-        """The model of the rows solved so far; the others are zero."""
+    def _model(self, solutions: Sequence[Solution]) -> ImplicitModel:
+        """The model of the stages solved so far; the other rows are zero."""
         baseline, n = self.data.model, self.data.n_states
-        solved = sum(solution.coefficients.shape[0] for solution in solutions)
-        missing = csr_array((self.data.n_rows - solved, self.data.n_columns))
-        M = vstack([*(solution.coefficients for solution in solutions), missing], format="csr")
-        bias = np.zeros(self.data.n_rows)
-        bias[:solved] = np.concatenate([solution.intercepts for solution in solutions])
+        bias, order = np.zeros(self.data.n_rows), np.arange(self.data.n_rows)
+        solved = np.concatenate([order[stage.rows] for stage, _ in zip(self.stages, solutions, strict=False)])
+        bias[solved] = np.concatenate([solution.intercepts for solution in solutions])
+        missing = np.setdiff1d(order, solved)
+        parts = [*(solution.coefficients for solution in solutions), csr_array((len(missing), self.data.n_columns))]
+        M = csr_array(vstack(parts, format="csr")[np.argsort(np.concatenate([solved, missing]))])
         return ImplicitModel.from_matrices(
             M[:n, :n],
             M[:n, n:],

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
@@ -41,6 +44,8 @@ class FitOptions:
         for name, value in (("lambda1", self.lambda1), ("lambda2", self.lambda2)):
             if not (_is_number(value) and value > 0):
                 raise InputError(f"{name}: must be a finite number > 0, got {value!r}")
+        if isinstance(self.penalty, type) or not isinstance(self.penalty, Penalty):
+            raise InputError(f"penalty: expected a penalty such as simplicit.L1(beta=1e-3), got {self.penalty!r}")
         if self.structure not in STRUCTURES:
             raise InputError(f"structure: {self.structure!r} is unknown; choose one of {_listed(STRUCTURES)}")
         if self.normalize not in NORMALIZATIONS:
@@ -71,8 +76,9 @@ class FitOptions:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return real and math.isfinite(value)
 
 
-def _listed(names: object) -> str:
-    return ", ".join(repr(name) for name in names)  # type: ignore[attr-defined]
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))

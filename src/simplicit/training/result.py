@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.implicit import ImplicitModel, PerronFrobenius, perron_frobenius
-from simplicit.rows import RowStatus, Solution
+from simplicit.rows import RowStatus
 from simplicit.training.matching import Match
 from simplicit.training.options import FitOptions
 from simplicit.training.statedata import StateData
@@ -128,6 +128,10 @@ class FitResult:
             "seconds": dict(self.seconds),
         }
 
+    def _compared(self) -> str:
+        more = self.model.nnz - self.weight_count
+        return f"{self.sparsity:.1f} % sparse" if more <= 0 else f"{100 * more / self.weight_count:.1f} % more"
+
     def summary(self) -> str:
         """One screen of text: what was done, what is certified, where the non-zeros went."""
         options, figures = self.options, self.figures()
@@ -147,7 +151,7 @@ class FitResult:
             f"  rows       {figures['rows_certified']} of {len(self.rows)} certified, largest relative gap "
             f"{figures['largest_relative_gap']:.1e} (tol {options.tol:g})",
             f"  model      {states} states, {self.model.n_inputs} inputs, {self.model.n_outputs} outputs",
-            f"  weights    {self.model.nnz:,} of the baseline's {self.weight_count:,}: {self.sparsity:.1f} % sparse "
+            f"  weights    {self.model.nnz:,} non-zeros, the baseline has {self.weight_count:,}: {self._compared()} "
             f"({figures['density_of_M']:.1f} % of M)",
             f"  stability  |A|_inf {self.row_norm:.4f}, lambda_pf {float(self.perron_frobenius):.4g}",
             f"  time       {', '.join(f'{stage} {seconds:.2f} s' for stage, seconds in self.seconds.items())}",
@@ -163,28 +167,11 @@ class FitResult:
         return "\n".join(lines)
 
 
-def row_figures(match: Match, data: StateData, options: FitOptions) -> RowFigures:
-    """Put the figures of the rows of [A B] and [C D] one below the other."""
-    from simplicit.rows.problem import FLOOR
-
-    solutions = match.solutions
-    objective = _stacked(solutions, "objective")
-    weight = np.repeat([options.lambda1, options.lambda2], [data.n_states, data.n_rows - data.n_states])
-    targets = data.targets - data.targets.mean(axis=0) if data.intercept else data.targets
-    scale = np.maximum(objective, FLOOR * weight * np.square(targets).sum(axis=0))
-    gap = _stacked(solutions, "dual_gap")
+def row_figures(match: Match, data: StateData) -> RowFigures:
+    """Put the figures of all stages in the order of the rows of M."""
     groups = [group.name for group in data.model.groups for _ in range(group.size)]
-    return RowFigures(
-        group=np.array(groups + ["output"] * data.model.n_outputs),
-        objective=objective,
-        dual_gap=gap,
-        relative_gap=np.divide(gap, scale, out=np.zeros_like(gap), where=scale > 0),
-        status=_stacked(solutions, "status"),
-        nnz=_stacked(solutions, "nnz"),
-        multiplier=_stacked(solutions, "multiplier"),
-        seconds=_stacked(solutions, "seconds"),
-    )
-
-
-def _stacked(solutions: tuple[Solution, ...], name: str) -> Any:
-    return np.concatenate([getattr(solution, name) for solution in solutions])
+    figures = {
+        name: np.concatenate([getattr(solution, name) for solution in match.solutions])[match.order]
+        for name in ("objective", "dual_gap", "relative_gap", "status", "nnz", "multiplier", "seconds")
+    }
+    return RowFigures(group=np.array(groups + ["output"] * data.model.n_outputs), **figures)

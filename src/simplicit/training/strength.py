@@ -23,9 +23,12 @@ MAX_TRIALS = 40
 
 
 def search_strength(
-    solve: Callable[[float, Match | None], Match], sparsity_of: Callable[[Match], float], target: float
+    solve: Callable[[float, Match | None], Match],
+    sparsity_of: Callable[[Match], float],
+    target: float,
+    tolerance: float = SPARSITY_TOLERANCE,
 ) -> Match:
-    """The match whose sparsity is within half a point of ``target``, in per cent.
+    """The match whose sparsity is within ``tolerance`` points of ``target``, in per cent.
 
     Parameters
     ----------
@@ -33,7 +36,7 @@ def search_strength(
         From a strength and a match to start from to a match.
     sparsity_of : callable
         Its sparsity in per cent.
-    target : float
+    target, tolerance : float
 
     Raises
     ------
@@ -50,12 +53,12 @@ def search_strength(
 
     at, value = 0.0, tried(0.0)
     step = math.copysign(math.log(FACTOR), target - value)
-    while abs(value - target) > SPARSITY_TOLERANCE and (value < target) == (step > 0):
+    while abs(value - target) > tolerance and (value < target) == (step > 0):
         if abs(at) > math.log(LIMIT):
             raise _unreachable(target, trials)
         at += step
         value = tried(at)
-    while abs(trials[-1][1] - target) > SPARSITY_TOLERANCE:
+    while abs(trials[-1][1] - target) > tolerance:
         below = max((t for t in trials if t[1] < target), key=lambda t: t[1])
         above = min((t for t in trials if t[1] >= target), key=lambda t: t[1])
         width = above[0] - below[0]
@@ -71,7 +74,7 @@ def _unreachable(target: float, trials: list[tuple[float, float, Match]]) -> Inp
     reached = sorted(value for _, value, _ in trials)
     nearest = min(reached, key=lambda value: abs(value - target))
     return InputError(
-        f"sparsity: {target:g} % cannot be reached with this structure and these samples; the nearest found is "
-        f"{nearest:.1f} %, of {reached[0]:.1f} to {reached[-1]:.1f} % (fewer samples allow fewer non-zeros, "
-        "a tighter structure leaves fewer to begin with)"
+        f"sparsity: {target:g} % cannot be reached with these settings; the nearest found is {nearest:.1f} %, of "
+        f"{reached[0]:.1f} to {reached[-1]:.1f} % (few samples, a small kappa or a tight structure leave few "
+        "non-zeros; a network with few weights has few steps)"
     )

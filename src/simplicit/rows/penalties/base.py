@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +11,14 @@ from torch import Tensor
 __all__ = ["Penalty"]
 
 
+@runtime_checkable
 class Penalty(Protocol):
     """A separable convex penalty Σⱼ hⱼ(wⱼ), even in each coordinate, with hⱼ(0) = 0.
 
     All methods are batched over rows: ``w``, ``v`` and ``step`` have shape (r, d) and so have the results, unless said.
     """
 
-    def restricted(self, n_rows: int, n_columns: int) -> Self:
+    def broadcast(self, n_rows: int, n_columns: int) -> Self:
         """The same penalty with its parameters checked and spread over an (n_rows, n_columns) block.
 
         Raises
@@ -28,11 +29,11 @@ class Penalty(Protocol):
         ...
 
     def select(self, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> Self:
-        """The penalty of a subset of the rows and columns of a block (after :meth:`restricted`)."""
+        """The penalty of a subset of the rows and columns of a block (after :meth:`broadcast`)."""
         ...
 
     def in_units(self, strength: float, rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]) -> Self:
-        """strength·σᵢ²·h(cⱼ wᵢⱼ/σᵢ), after :meth:`restricted`: h as it reads when the target of row i is measured in
+        """strength·σᵢ²·h(cⱼ wᵢⱼ/σᵢ), after :meth:`broadcast`: h as it reads when the target of row i is measured in
         units of σᵢ and feature j in units of cⱼ, in terms of the coefficients of the plain problem.
 
         Parameters

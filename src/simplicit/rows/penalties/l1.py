@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from simplicit.checks import as_positive_array
 from simplicit.errors import InputError
 
 __all__ = ["L1"]
@@ -16,7 +17,7 @@ __all__ = ["L1"]
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class L1:
     """ℓ1 penalty: h(wⱼ) = β cⱼ |wⱼ|, equation (11) of the paper.
 
@@ -31,32 +32,20 @@ class L1:
 
     Examples
     --------
-    >>> import numpy as np
     >>> import simplicit as sp
     >>> sp.L1(beta=1e-3)
-    L1(beta=0.001, column_weights=None)
+    L1(beta=0.001)
     """
 
     beta: float | Array = 1e-3
-    column_weights: Array | None = None
+    column_weights: Array | None = field(default=None, repr=False)
 
-    def restricted(self, n_rows: int, n_columns: int) -> L1:
-        beta = np.asarray(self.beta, dtype=np.float64)
-        if beta.shape not in ((), (n_rows,), (n_rows, 1)):
-            raise InputError(
-                f"penalty: beta has shape {beta.shape}; give one number, or one per row as ({n_rows},) for the "
-                f"{n_rows} rows"
-            )
-        if not (np.isfinite(beta) & (beta > 0)).all():
-            worst = float(beta.ravel()[int(np.argmin(np.where(np.isfinite(beta), beta, -np.inf)))])
-            raise InputError(f"penalty: beta must be finite and > 0, got {worst:g}")
-        weights = np.ones(()) if self.column_weights is None else np.asarray(self.column_weights, dtype=np.float64)
-        if weights.shape not in ((), (n_columns,), (n_rows, n_columns)):
-            raise InputError(
-                f"penalty: column_weights has shape {weights.shape}; give ({n_columns},) or ({n_rows}, {n_columns})"
-            )
-        if not (np.isfinite(weights) & (weights > 0)).all():
-            raise InputError("penalty: column_weights must all be finite and > 0")
+    def broadcast(self, n_rows: int, n_columns: int) -> L1:
+        beta = as_positive_array("penalty: beta", self.beta, [(n_rows,), (n_rows, 1)])
+        shapes = [(n_columns,), (n_rows, n_columns)]
+        weights = as_positive_array(
+            "penalty: column_weights", 1.0 if self.column_weights is None else self.column_weights, shapes
+        )
         strengths = np.array(np.broadcast_to(beta.reshape(-1, 1) * weights, (n_rows, n_columns)))
         return replace(self, beta=1.0, column_weights=strengths)
 
@@ -71,7 +60,7 @@ class L1:
 
     def kink(self) -> Tensor:
         if self.column_weights is None or self.column_weights.ndim != 2:
-            raise InputError("penalty: spread the parameters with restricted(n_rows, n_columns) first")
+            raise InputError("penalty: spread the parameters with broadcast(n_rows, n_columns) first")
         return torch.from_numpy(self.column_weights)
 
     def prox(self, v: Tensor, step: Tensor) -> Tensor:
