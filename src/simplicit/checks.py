@@ -1,7 +1,8 @@
-"""Checks of arrays that come from outside, each with one clear error that names the argument."""
+"""Checks of arguments that come from outside, each with one clear error that names the argument."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,92 @@ import torch
 
 from simplicit.errors import InputError
 
-__all__ = ["as_float_array", "check_finite"]
+__all__ = [
+    "as_array",
+    "as_count",
+    "as_float_array",
+    "as_interval",
+    "as_number",
+    "as_positive_array",
+    "as_seed",
+    "check_finite",
+]
+
+
+def as_array(name: str, value: Any) -> npt.NDArray[Any]:
+    """``value`` as a NumPy array of real numbers or booleans, not copied where it is one already.
+
+    Parameters
+    ----------
+    name : str
+        The argument, for the message.
+    value : array, torch tensor (detached, on any device), or nested lists of numbers
+
+    Raises
+    ------
+    InputError
+        A network, a sparse or meta tensor, a masked array, ragged lists, or anything else but real numbers.
+    """
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.is_meta:
+            kind = "a meta" if value.is_meta else "a sparse"
+            raise InputError(f"{name} must be a dense tensor with values, got {kind} tensor; pass {name}.to_dense()")
+        if value.dtype == torch.bfloat16:  # NumPy has no such type
+            value = value.float()
+        value = value.detach().cpu().resolve_neg().resolve_conj().numpy()
+    if isinstance(value, torch.nn.Module):
+        raise InputError(f"{name} must be an array, got the network {type(value).__name__}; see simplicit.from_torch")
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(f"{name} must not be a masked array: masks are not followed; pass {name}.filled(…)")
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{name} must be an array with rows of equal length, got {_short(value)}") from error
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name} must hold real numbers, got dtype {array.dtype} from {_short(value)}")
+    return array
+
+
+def as_count(name: str, value: Any, *, minimum: int = 1) -> int:
+    """``value``, a Python or NumPy integer of at least ``minimum``; InputError otherwise (booleans too)."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        raise InputError(f"{name} must be an integer of at least {minimum}, got {_short(value)}")
+    return int(value)
+
+
+def as_number(name: str, value: Any, *, positive: bool = False) -> float:
+    """``value``, a finite real number of at least 0, above 0 if ``positive``; arrays of one entry are no numbers."""
+    if not _is_number(value) or value < 0 or (positive and value == 0):
+        kind = "positive and finite" if positive else "a finite number of at least 0"
+        raise InputError(f"{name} must be {kind}, got {_short(value)}")
+    return float(value)
+
+
+def as_interval(name: str, value: Any) -> tuple[float, float]:
+    """``value``, a pair (low, high) of finite numbers with low < high, as floats; InputError otherwise."""
+    pair = tuple(value) if isinstance(value, tuple | list | np.ndarray) and len(value) == 2 else ()
+    if not pair or not all(_is_number(end) for end in pair) or not pair[0] < pair[1]:
+        raise InputError(f"{name} must be (low, high) with low < high, both finite, got {_short(value)}")
+    return float(pair[0]), float(pair[1])
+
+
+def as_seed(name: str, value: Any) -> int:
+    """``value``, a Python or NumPy integer in [0, 2⁶⁴), which torch's generators take; InputError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**64:
+        raise InputError(f"{name} must be an integer in [0, 2**64), got {_short(value)}")
+    return int(value)
+
+
+def _is_number(value: Any) -> bool:
+    """A Python or NumPy real number that float64 holds; NaN, infinities and booleans are none."""
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return real and bool(abs(value) <= np.finfo(np.float64).max)
+
+
+def _short(value: Any) -> str:
+    """``value`` as one line of a message can show it."""
+    text = repr(value)
+    return text if len(text) <= 80 and "\n" not in text else f"a value of type {type(value).__name__}"
 
 
 def as_float_array(name: str, value: Any, *, ndim: int | None = None) -> npt.NDArray[np.floating[Any]]:
@@ -29,9 +115,7 @@ def as_float_array(name: str, value: Any, *, ndim: int | None = None) -> npt.NDA
     InputError
         If it is no floating-point array, has another number of dimensions, or is empty.
     """
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype not in (np.float32, np.float64):
         raise InputError(
             f"{name}: expected float32 or float64 values, got {array.dtype}; convert with {name}.astype('float64')"
@@ -50,3 +134,21 @@ def check_finite(name: str, array: npt.NDArray[Any]) -> None:
         index = tuple(int(i) for i in np.argwhere(~finite)[0])
         where = ", ".join(map(str, index))
         raise InputError(f"{name}: holds {array[index]} at index ({where}); remove or replace non-finite values first")
+
+
+def as_positive_array(name: str, value: Any, shapes: Sequence[tuple[int, ...]]) -> npt.NDArray[np.float64]:
+    """``value``, a number or an array of one of the ``shapes``, all finite and > 0, as float64.
+
+    Raises
+    ------
+    InputError
+        If it is not numbers, has another shape, or an entry out of range, which the message gives.
+    """
+    values = as_array(name, value).astype(np.float64)
+    if values.shape not in ((), *shapes):
+        allowed = " or ".join(map(str, shapes))
+        raise InputError(f"{name} has shape {values.shape}; give one number, or an array of shape {allowed}")
+    valid = np.isfinite(values) & (values > 0)
+    if not valid.all():
+        raise InputError(f"{name} must be finite and > 0, got {values.ravel()[np.argmin(valid)]:g}")
+    return values

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simplicit.errors import InputError
 from simplicit.implicit import Activation
@@ -121,3 +123,25 @@ def test_is_a_value() -> None:
 def test_bad_input(make, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+@given(
+    name=st.sampled_from(
+        ["relu", "leaky_relu", "abs", "tanh", "sigmoid", "hardtanh", "softplus", "elu", "gelu", "silu"]
+    ),
+    z=st.floats(-40, 40),
+    radius=st.floats(0, 40),
+    share=st.floats(-1, 1),
+)
+def test_spread_bounds_what_lies_within(name: str, z: float, radius: float, share: float) -> None:
+    phi = Activation(name)
+    middle, other = torch.tensor([z, z + share * radius], dtype=torch.float64).split(1)
+    bound = phi.spread(middle, torch.tensor([radius], dtype=torch.float64))
+    assert (phi(other) - phi(middle)).abs() <= bound + phi.jump + 1e-14 * (abs(z) + radius)
+    assert bound <= phi.slope * radius
+
+
+def test_activations_that_fall_are_not_monotone() -> None:
+    falling = [Activation("abs"), Activation("gelu"), Activation.of("leaky_relu", negative_slope=-0.1)]
+    assert not any(phi.monotone for phi in [*falling, Activation.of("elu", alpha=-1.0)])
+    assert all(Activation(name).monotone for name in ("relu", "leaky_relu", "tanh", "softplus", "elu", "identity"))

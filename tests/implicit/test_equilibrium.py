@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from simplicit.errors import InputError, NotWellPosedError
-from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, adjoint, equilibrium, linearise
+from simplicit.errors import ConvergenceError, InputError, NotWellPosedError
+from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, adjoint, equilibrium, linearise, picard
 
 ACTIVATIONS = [
     "relu",
@@ -205,6 +205,112 @@ def test_just_below_one_is_well_posed_with_few_samples() -> None:
     assert (np.abs(found.states - [[1000.0], [0.0]]).max(axis=1) <= found.error_bound).all()
 
 
+@pytest.mark.parametrize("activation", ["identity", "relu", "tanh", "softplus", "gelu"])
+@pytest.mark.parametrize("gap", [1e-5, 1e-9])
+def test_very_close_to_one(activation: str, gap: float) -> None:
+    phi = Activation(activation)
+    model = ImplicitModel.from_matrices([[(1 - gap) / phi.slope]], [[1.0]], [[1.0]], [[0.0]], activation=phi)
+    U = np.array([[1.0], [-1.0], [0.3]])
+    found = equilibrium(model, U)
+    assert found.iterations < 1100
+    assert found.iteration_bound > 1_000_000
+    residual = found.states - phi_of(model, found.states @ model.A.toarray().T + U)
+    assert_allclose(residual, 0.0, atol=1e-12 * max(1.0, np.abs(found.states).max()))
+    if activation == "identity":
+        exact = U / (1.0 - model.A.toarray()[0, 0])
+        assert (np.abs(found.states - exact) <= found.error_bound[:, None]).all()
+        assert_allclose(found.states, exact, rtol=1e-16 / gap * 4)
+        assert_allclose(adjoint(model, U, np.ones((3, 1))), 1 / (1.0 - model.A.toarray()[0, 0]), rtol=1e-16 / gap * 4)
+
+
+@pytest.mark.parametrize("activation", ["relu", "abs", "tanh", "softplus"])
+def test_many_states_close_to_one_take_newton_steps(activation: str) -> None:
+    model = cyclic(activation, radius=1 - 1e-6, n=30)
+    A = abs(model.A.toarray())
+    model = ImplicitModel.from_matrices(A, model.B, model.C, model.D, activation=activation)
+    U = np.abs(inputs(model))
+    found = equilibrium(model, U)
+    assert found.iterations < 1100
+    X = found.states
+    assert_allclose(phi_of(model, X @ A.T + U @ model.B.T), X, rtol=1e-10, atol=1e-10)
+    amplified_jump = 1e6 * Activation(activation).jump
+    assert (found.error_bound <= 1e-6 * np.abs(X).max() + 1e-8 + amplified_jump).all()
+
+
+def test_too_many_steps_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picard, "_LARGEST_NEWTON", 0)
+    monkeypatch.setattr(picard, "_LAST_PLAIN_STEP", 100)
+    model = ImplicitModel.from_matrices([[1 - 1e-9]], [[1.0]], [[1.0]], [[0.0]])
+    with pytest.raises(ConvergenceError, match=r"only ρ = 0\.999999999 a step, so that up to \d+ are needed.*scale A"):
+        equilibrium(model, np.ones((1, 1)))
+
+
+def test_bounds_in_badly_scaled_units_and_flat_activations_are_sharp() -> None:
+    A = np.array([[0.0, 1e-10], [1e9, 0.0]], np.float32)
+    ones = np.ones((2, 1), np.float32)
+    model = ImplicitModel.from_matrices(A, ones, ones.T, ones[:1], activation="tanh")
+    U = np.array([[0.5], [1e-3]], np.float32)
+    found = equilibrium(model, U, 1e-3)
+    exact = iterate(model.astype(np.float64), U.astype(float))
+    assert (np.abs(found.states - exact).max(axis=1) <= found.error_bound).all()
+    assert (found.error_bound < 1e-5).all()
+
+
+@given(n=st.integers(2, 40), size=st.floats(0.1, 1e4), seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=50)
+def test_bounded_activations_bound_the_error(n: int, size: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    A = (size * np.triu(rng.normal(size=(n, n)), 1)).astype(np.float32)
+    one, zero = np.ones((n, 1), np.float32), np.zeros((1, 1), np.float32)
+    model = ImplicitModel.from_matrices(A, one, one.T, zero, activation="tanh")
+    U = rng.normal(size=(4, 1)).astype(np.float32)
+    found = equilibrium(model, U)
+    exact = equilibrium(model.astype(np.float64), U.astype(float))
+    error = np.abs(found.states - exact.states).max(axis=1)
+    assert (error <= found.error_bound + exact.error_bound).all()
+    assert (found.error_bound <= 2.0 + 1e-5).all()
+
+
+def test_bounds_cover_what_underflows() -> None:
+    one, zero = np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32)
+    model = ImplicitModel.from_matrices(zero, one, one, zero, activation="sigmoid")
+    U = np.array([[-150.0], [-100.0], [-300.0]], np.float32)
+    found = equilibrium(model, U)
+    assert (np.abs(found.states - np.exp(U.astype(float)))[:, 0] <= found.error_bound).all()
+    assert (found.error_bound < 1e-35).all()
+
+
+OVERFLOWING = {
+    "triangular": np.array([[0.0, 1e200], [0.0, 0.0]]),
+    "cyclic": np.array([[0.5, 0.2], [0.1, 0.3]]),
+}
+
+
+@pytest.mark.parametrize("kind", OVERFLOWING)
+def test_samples_that_leave_the_range_are_named(kind: str) -> None:
+    model = ImplicitModel.from_matrices(OVERFLOWING[kind], np.ones((2, 1)), np.ones((1, 2)), [[0.0]])
+    good, bad = [[1.0], [2.0]], [[1.0], [1.7e308]]
+    for call in (model.predict, lambda U: equilibrium(model, U), lambda U: linearise(model, U)):
+        call(good)
+        with pytest.raises(InputError, match=r"of sample 1 leave the range of torch\.float64; scale the inputs"):
+            call(bad)
+    with pytest.raises(InputError, match="gradients of sample 1 leave the range"):
+        adjoint(model, good, [[1.0], [1.7e308]])
+
+
+def test_tiny_gradients_and_inputs_pass() -> None:
+    model = ImplicitModel.from_matrices(OVERFLOWING["cyclic"], np.ones((2, 1)), np.ones((1, 2)), [[0.0]])
+    assert_allclose(adjoint(model, [[1.0]], [[1e-320]]), 0.0, atol=1e-318)
+    assert_allclose(equilibrium(model, [[1e-320]]).states, 0.0, atol=1e-318)
+
+
+def test_no_model() -> None:
+    net = torch.nn.Linear(2, 2)
+    for call in (equilibrium, linearise, lambda model, U: adjoint(model, U, U)):
+        with pytest.raises(InputError, match=r"model must be an ImplicitModel, got Linear; see simplicit\.from_torch"):
+            call(net, np.ones((1, 2)))
+
+
 def test_slope_above_one_counts() -> None:
     steep = Activation.of("leaky_relu", negative_slope=2.0)
     model = ImplicitModel.from_matrices([[0.6]], [[1.0]], [[1.0]], [[0.0]], activation=steep)
@@ -231,8 +337,8 @@ def test_without_states() -> None:
     assert_array_equal(adjoint(model, np.ones((3, 2)), np.ones((3, 1))), [[2.0, 3.0]] * 3)
 
 
-@pytest.mark.parametrize("tol", [0.0, -1.0, float("nan")])
-def test_bad_tolerance(tol: float) -> None:
+@pytest.mark.parametrize("tol", [0.0, -1.0, float("nan"), float("inf"), None, "1", True, [1e-9]])
+def test_bad_tolerance(tol: object) -> None:
     with pytest.raises(InputError, match="tol must be positive"):
         equilibrium(cyclic("relu"), np.ones((1, 5)), tol)
 

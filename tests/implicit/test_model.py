@@ -196,6 +196,44 @@ def test_bad_inputs_to_predict(U: object, message: str) -> None:
         layered().predict(U)
 
 
+@pytest.mark.parametrize(
+    ("U", "message"),
+    [
+        (torch.zeros((2, 6)).to_sparse(), "U must be a dense tensor with values, got a sparse tensor"),
+        (torch.zeros((2, 6), device="meta"), "got a meta tensor"),
+        (np.ma.masked_array(np.zeros((2, 6)), np.ones((2, 6))), "U must not be a masked array"),
+        ([[0.0] * 6, [0.0] * 5], "U must be an array with rows of equal length"),
+        (None, "U must hold real numbers"),
+        (torch.nn.Linear(2, 2), "got the network Linear"),
+    ],
+)
+def test_what_is_no_batch(U: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        layered().predict(U)
+
+
+def test_takes_tensors_that_require_gradients() -> None:
+    A, B = torch.zeros(2, 2, requires_grad=True), torch.ones(2, 1, requires_grad=True)
+    bias = torch.ones(2, requires_grad=True)
+    model = ImplicitModel.from_matrices(A, B, B.T, torch.zeros(1, 1), state_bias=bias)
+    assert model.dtype == np.float32
+    assert_array_equal(model.predict([[1.0]]), [[4.0]])
+
+
+@pytest.mark.parametrize("dtype", ["foo", None, object(), complex, "float16"])
+def test_no_dtype(dtype: object) -> None:
+    with pytest.raises(InputError, match="dtype must be float32 or float64"):
+        layered().astype(dtype)
+
+
+def test_values_beyond_float32_are_refused() -> None:
+    with pytest.raises(InputError, match="must be finite"):
+        ImplicitModel.from_matrices(np.zeros((1, 1)), [[1e300]], [[1.0]], [[0.0]]).astype(np.float32)
+    model = ImplicitModel.from_matrices(np.zeros((1, 1)), [[1.0]], [[1.0]], [[0.0]], state_bias=[1e300])
+    with pytest.raises(InputError, match="state_bias must be finite in float32, got inf at position 0"):
+        model.astype(np.float32)
+
+
 def test_input_that_overflows_float32_is_refused() -> None:
     with pytest.raises(InputError, match="finite in float32"):
         layered(np.float32).predict(np.full((1, 6), 1e300))
@@ -218,7 +256,20 @@ GROUP = StateGroup("last", 3, Activation("relu"))
         ({"input_shape": (2, 2)}, r"input_shape = \(2, 2\) has 4 entries, but n_inputs = 6"),
         ({"output_shape": (3,)}, "output_shape"),
         ({"state_bias": np.zeros(7)}, r"state_bias must have shape \(8,\), got \(7,\)"),
-        ({"output_bias": [0.0, np.nan]}, "output_bias must be finite, got nan at position 1"),
+        ({"output_bias": [0.0, np.nan]}, "output_bias must be finite in float64, got nan at position 1"),
+        ({"groups": [GROUP, "relu"]}, r"groups must hold StateGroup\(name, size, activation\), got 'relu' at 1"),
+        ({"groups": "relu"}, "groups must be a sequence of StateGroup"),
+        ({"groups": None}, "groups must be a sequence of StateGroup"),
+        ({"groups": [StateGroup("last", 3, "relu")]}, "the activation of group 'last' must be an Activation"),
+        ({"input_shape": 3}, "input_shape must be a tuple of integers, got 3"),
+        ({"input_shape": "ab"}, "input_shape must be a tuple"),
+        ({"input_shape": (2.0, 3)}, "each entry of input_shape must be an integer"),
+        ({"state_bias": "abc"}, "state_bias must hold real numbers"),
+        ({"state_bias": np.zeros(8, complex)}, "state_bias must hold real numbers, got dtype complex128"),
+        ({"state_bias": [[0.0], [0.0, 1.0]]}, "state_bias must be an array with rows of equal length"),
+        ({"blocks": None}, r"blocks must map \(row, column\) to LinearMap"),
+        ({"blocks": {"last": CsrMap(np.eye(3))}}, r"a key is \(row, column\)"),
+        ({"blocks": {("last",): CsrMap(np.eye(3))}}, r"a key is \(row, column\)"),
         ({"blocks": {("other", "input"): CsrMap(np.eye(3))}}, r"groups are last, first"),
         ({"blocks": {("last", "output"): CsrMap(np.eye(3))}}, "its column 'input' or a group"),
         ({"blocks": {("last", "input"): np.eye(3)}}, "wrap a matrix in CsrMap"),
@@ -237,6 +288,9 @@ def test_bad_models(changes: dict[str, object], message: str) -> None:
         (((2, 2), (3, 4), (1, 2), (1, 4)), "relu", r"B must have shape \(2, 4\)"),
         (((2, 2), (2, 4), (1, 3), (1, 4)), "relu", r"C must have shape \(1, 2\)"),
         (((2, 2), (2, 4), (1, 2), (1, 4)), "nope", "'nope' is unknown"),
+        (((2, 2), (2, 4), (1, 2), (1, 4)), ["relu", "relu"], "one name or Activation for all states, or a sequence of"),
+        (((2, 2), (2, 4), (1, 2), (1, 4)), None, "activation must be one name"),
+        (((2, 2), (2, 4), (1, 2), (1, 4)), torch.relu, "activation must be one name"),
         (((2, 2), (2, 4), (1, 2), (1, 4)), [GROUP], "the groups hold 3 states, A has 2"),
     ],
 )

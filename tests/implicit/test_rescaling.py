@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
+import scipy.sparse as sp
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from simplicit.errors import InputError, NotWellPosedError
-from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, rescale, scaling_vector, spectral
+from simplicit.implicit import (
+    Activation,
+    CsrMap,
+    ImplicitModel,
+    StateGroup,
+    perron_frobenius,
+    rescale,
+    scaling_vector,
+    spectral,
+)
 
 
 def network(widths: tuple[int, ...] = (40, 32, 16, 10), seed: int = 0, dtype: type = np.float64) -> ImplicitModel:
@@ -99,6 +112,48 @@ def test_slopes_above_one_count() -> None:
 def test_without_states_nothing_happens() -> None:
     model = ImplicitModel([], {("output", "input"): CsrMap([[2.0]])}, n_inputs=1, n_outputs=1)
     assert rescale(model).predict(np.ones((1, 1))) == 2.0
+
+
+def exact_norm(A: object) -> Fraction:
+    """‖A‖∞ in exact arithmetic."""
+    return max(sum((Fraction(abs(float(value))) for value in row), Fraction(0)) for row in A.toarray())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_that_round_up_to_one_are_brought_below(dtype: type) -> None:
+    chain = 1e4 * np.eye(3, k=1) if dtype is np.float32 else 1e9 * np.eye(3, k=1)
+    rng = np.random.default_rng(0)
+    for A in (chain, *(1e4 * np.triu(rng.normal(size=(4, 4)), 1) for _ in range(20))):
+        n = len(A)
+        matrices = (A.astype(dtype), np.ones((n, 1), dtype), np.ones((1, n), dtype), np.zeros((1, 1), dtype))
+        model = ImplicitModel.from_matrices(*matrices)
+        ours = rescale(model)
+        assert exact_norm(ours.A) < 1
+        Y = model.predict([[1.0]])
+        assert_allclose(ours.predict([[1.0]]), Y, rtol=100 * np.finfo(dtype).eps * np.abs(A).max())
+
+
+@pytest.mark.parametrize(("weight", "dtype"), [(1e200, np.float64), (1e30, np.float32)])
+def test_scalings_that_overflow_are_refused(weight: float, dtype: type) -> None:
+    A = (weight * np.eye(3, k=1)).astype(dtype)
+    model = ImplicitModel.from_matrices(A, np.eye(3, dtype=dtype), np.eye(3, dtype=dtype), np.zeros((3, 3), dtype))
+    with pytest.raises(InputError, match=rf"the scaling overflows {np.dtype(dtype)} in group 'state'"):
+        rescale(model)
+
+
+def test_close_to_one_the_vector_still_solves_its_equation() -> None:
+    A = sp.csr_array(sp.random_array((1600, 1600), density=0.01, rng=np.random.default_rng(0)))
+    A *= 0.99999 / perron_frobenius(A).value
+    model = ImplicitModel.from_matrices(A, np.ones((1600, 1)), np.ones((1, 1600)), [[0.0]])
+    s = scaling_vector(model)
+    assert_allclose(1.0 + A @ s, s, rtol=1e-9)
+    assert s.max() > 1e4
+
+
+def test_no_model() -> None:
+    for call in (rescale, scaling_vector):
+        with pytest.raises(InputError, match=r"model must be an ImplicitModel, got Linear; see simplicit\.from_torch"):
+            call(torch.nn.Linear(2, 2))
 
 
 def test_bad_input() -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 from numpy.testing import assert_array_equal
 
-from simplicit.errors import DataError
+from simplicit.errors import DataError, InputError
 from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, load, save, storage
 
 
@@ -124,7 +125,9 @@ def write(folder: Path, config: dict[str, Any], arrays: dict[str, np.ndarray]) -
     """A folder whose checksum is right, whatever else is wrong with it."""
     payload = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     (folder / "model.safetensors").write_bytes(payload)
-    text = json.dumps(config | {"sha256": hashlib.sha256(payload).hexdigest()})
+    rest = {key: value for key, value in config.items() if key != "sha256"}
+    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":")).encode("ascii")
+    text = json.dumps(rest | {"sha256": hashlib.sha256(canonical + payload).hexdigest()})
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 
@@ -193,15 +196,26 @@ def test_damaged_arrays(damage: Callable[[Arrays], object], message: str, saved:
         ({"version": 2}, "has format version 2, this simplicit reads version 1"),
         ({"dtype": "float16"}, '"dtype" must be float32 or float64'),
         ({"dtype": "nonsense"}, "nonsense"),
+        ({"dtype": None}, "the entry 'dtype' must be a JSON text, got None"),
+        ({"surplus": 1}, "has the unknown entry 'surplus'"),
+        ({"n_outputs": True}, "must be a JSON integer"),
+        ({"input_shape": [10**30]}, "does not describe a model"),
+        ({"groups": [{"name": "b", "size": 10**30, "activation": {"name": "relu", "parameters": {}}}]}, "does not"),
+        (
+            {"groups": [{"name": "b", "size": 4, "activation": {"name": "elu", "parameters": {}}}]},
+            "lacks the parameter 'alpha'",
+        ),
+        ({"groups": [{"name": "b", "size": 4, "activation": {"name": "relu"}}]}, "an activation is"),
+        ({"groups": [{"name": "b", "size": 4, "activation": {}, "more": 1}]}, "group 0 has the unknown entry 'more'"),
         ({"n_inputs": "many"}, "does not describe a model"),
         ({"n_inputs": 0}, "n_inputs must be an integer"),
         ({"input_shape": [2, 100]}, "input_shape"),
         ({"groups": []}, "does not describe a model"),
         ({"groups": 5}, "does not describe a model"),
         ({"groups": [{"name": "b"}]}, "lacks the entry 'size'"),
-        ({"groups": [{"name": "b", "size": 4, "activation": {"name": "nope"}}]}, "'nope' is unknown"),
+        ({"groups": [{"name": "b", "size": 4, "activation": {"name": "nope", "parameters": {}}}]}, "'nope' is unknown"),
         ({"blocks": [["tänh/1", "b"], ["tänh/1", "b"]]}, "stands there twice"),
-        ({"blocks": [["c", "b"]]}, "lacks the entry 'c'"),
+        ({"blocks": [["c", "b"]]}, "is not one of a group"),
         ({"blocks": [["b"]]}, "does not describe a model"),
     ],
 )
@@ -220,7 +234,7 @@ def test_missing_entries(key: str, saved: Any) -> None:
     folder, config, arrays = saved
     del config[key]
     write(folder, config, arrays)
-    with pytest.raises(DataError, match=rf"config\.json does not describe a model: lacks the entry '{key}'"):
+    with pytest.raises(DataError, match=rf"config\.json does not describe a model: the file lacks the entry '{key}'"):
         load(folder)
 
 
@@ -247,7 +261,7 @@ def test_a_flipped_bit(saved: Any) -> None:
     payload = bytearray(file.read_bytes())
     payload[-1] ^= 1
     file.write_bytes(payload)
-    with pytest.raises(DataError, match=r"model\.safetensors is damaged: its SHA-256"):
+    with pytest.raises(DataError, match=r"is damaged: the SHA-256"):
         load(folder)
 
 
@@ -259,6 +273,44 @@ def test_missing_files(name: str, saved: Any) -> None:
         load(folder)
     with pytest.raises(DataError, match="cannot read"):
         load(folder / "nowhere")
+
+
+@pytest.mark.parametrize(("was", "is_now"), [("0.3", "9.0"), ('"elu"', '"celu"'), ("tänh/1", "other")])
+def test_a_changed_config(was: str, is_now: str, saved: Any) -> None:
+    folder, *_ = saved
+    file = folder / "config.json"
+    text = file.read_text("utf-8")
+    assert was in text
+    file.write_text(text.replace(was, is_now), "utf-8")
+    with pytest.raises(DataError, match=r"is damaged: the SHA-256"):
+        load(folder)
+
+
+def test_parameters_under_another_name(saved: Any) -> None:
+    folder, config, arrays = saved
+    config["groups"][1]["activation"]["qarameters"] = config["groups"][1]["activation"].pop("parameters")
+    write(folder, config, arrays)
+    with pytest.raises(DataError, match=r"an activation is"):
+        load(folder)
+
+
+def test_a_deeply_nested_config(saved: Any) -> None:
+    folder, *_ = saved
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"config\.json (is not JSON|does not describe a model)"):
+        load(folder)
+
+
+@pytest.mark.parametrize("call", [lambda: save(make(), None), lambda: load(None), lambda: load(3)])
+def test_no_path(call: Callable[[], object]) -> None:
+    with pytest.raises(InputError, match="folder must be a path"):
+        call()
+
+
+def test_what_is_no_model_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"model must be an ImplicitModel, got Linear; see simplicit\.from_torch"):
+        save(torch.nn.Linear(2, 2), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_format_is_documented() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simplicit.errors import InputError, NotWellPosedError
+from simplicit.errors import ConvergenceError, InputError, NotWellPosedError
 from simplicit.implicit import (
     Activation,
     CsrMap,
@@ -127,6 +130,51 @@ def test_entries_of_extreme_range_keep_valid_bounds() -> None:
     assert found.lower <= 1.0 <= found.upper
 
 
+def test_a_class_whose_row_sum_is_rounded_down_counts() -> None:
+    small = 2.0**-55
+    found = perron_frobenius([[0.5, 0.0, 0.0], [0.0, 0.5, small], [0.0, small, 0.5]])
+    assert Fraction(found.lower) <= Fraction(1, 2) + Fraction(small) <= Fraction(found.upper)
+
+
+def cycle(n: int, weak: float) -> sp.csr_array:
+    weights = np.ones(n)
+    weights[7] = weak
+    return sp.csr_array((weights, (np.arange(n), np.roll(np.arange(n), 1))), shape=(n, n))
+
+
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [
+        (
+            lambda: sp.diags_array([np.full(4999, 49.0), np.full(4999, 0.0049)], offsets=[1, -1]),
+            0.98 * np.cos(np.pi / 5001),
+        ),
+        (lambda: cycle(5000, 0.5), 0.5 ** (1 / 5000)),
+        (lambda: cycle(2000, 1e-30), 1e-30 ** (1 / 2000)),
+        (lambda: sp.eye_array(5000, format="csr")[np.random.default_rng(0).permutation(5000)], 1.0),
+    ],
+)
+def test_large_and_far_from_symmetric(make: Callable[[], sp.csr_array], value: float) -> None:
+    found = perron_frobenius(make())
+    assert found.value == pytest.approx(value, rel=1e-11)
+    assert found.upper - found.lower <= 1e-11
+
+
+@pytest.mark.parametrize("radius", [0.9, 1 - 1e-5])
+def test_large_classes_without_a_narrow_band_contract(radius: float) -> None:
+    A = sp.csr_array(sp.random_array((1600, 1600), density=0.01, rng=np.random.default_rng(0)))
+    A *= radius / perron_frobenius(A).value
+    s, rho = contraction_vector(A)
+    assert rho < 1.0
+    assert (A @ s <= rho * s).all()
+
+
+def test_well_posed_without_a_contraction_in_floating_point() -> None:
+    A = sp.diags_array([np.full(1999, 49.0), np.full(1999, 0.0049)], offsets=[1, -1])
+    with pytest.raises(ConvergenceError, match=r"is well-posed, .* no s > 0 .* measure the states in comparable units"):
+        contraction_vector(A)
+
+
 def test_a_model_counts_the_slopes() -> None:
     A = np.array([[0.0, 0.5], [0.5, 0.0]])
     leaky = Activation.of("leaky_relu", negative_slope=-1.5)
@@ -142,6 +190,15 @@ def test_collatz_wielandt_encloses(n: int, seed: int) -> None:
     lower, upper = collatz_wielandt(A, rng.uniform(0.1, 1.0, n))
     assert lower <= dense_radius(A) * (1 + 1e-12)
     assert upper >= dense_radius(A) * (1 - 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("A", "v"), [([[1e-10]], [1e-320]), ([[1e-300]], [1e-20]), ([[1e200]], [1e200]), ([[1e-310]], [1.0])]
+)
+def test_collatz_wielandt_claims_nothing_beyond_the_range(A: object, v: object) -> None:
+    bounds = collatz_wielandt(A, v)
+    assert bounds == (0.0, np.inf)
+    assert all(type(bound) is float for bound in (*bounds, *collatz_wielandt([[1.0]], [1.0])))
 
 
 def test_collatz_wielandt_by_hand() -> None:
@@ -180,6 +237,11 @@ def test_no_contraction_without_well_posedness(A: object) -> None:
         (lambda: perron_frobenius(np.ones(3)), "two dimensions"),
         (lambda: perron_frobenius([[np.nan]]), "A must be finite, got nan"),
         (lambda: collatz_wielandt(np.eye(2), [1.0]), r"v must have shape \(2,\)"),
+        (lambda: collatz_wielandt(np.eye(2), "abcd"), "v must hold real numbers"),
+        (lambda: perron_frobenius([[1.0], [1.0, 2.0]]), "A must be an array with rows of equal length"),
+        (lambda: perron_frobenius(np.ma.masked_array(np.eye(2), np.eye(2))), "A must not be a masked array"),
+        (lambda: perron_frobenius(torch.nn.Linear(2, 2)), r"got the network Linear; see simplicit\.from_torch"),
+        (lambda: perron_frobenius(torch.eye(2).to_sparse()), "got a sparse tensor"),
         (lambda: collatz_wielandt(np.eye(2), [1.0, 0.0]), "positive and finite, got 0.0 at position 1"),
         (lambda: collatz_wielandt(np.eye(2), [1.0, np.inf]), "positive and finite, got inf"),
     ],

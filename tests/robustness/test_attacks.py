@@ -89,6 +89,20 @@ def test_box_and_clip_hold_to_the_last_bit(eps: float, clip: tuple[float, float]
             assert np.abs(attacked - U).max() >= 0.99 * eps
 
 
+def test_the_ends_of_clip_are_rounded_inwards() -> None:
+    model = model_of("triangular", dtype=np.float32)
+    U = np.random.default_rng(0).uniform(0.0, 0.1, size=(20, P))
+    U[0, :2] = 0.0, 0.1  # cast to float32, 0.1 is larger
+    for clip in ((0.0, 0.1), (-0.1, 0.1), (-0.7, 0.1)):
+        for attacked in (
+            fgsm(model, U, np.zeros(20, int), 0.05, clip=clip),
+            pgd(model, U, np.zeros(20, int), 0.05, 2, clip=clip),
+        ):
+            assert attacked.dtype == np.float32
+            assert Fraction(clip[0]) <= Fraction(float(attacked.min()))
+            assert Fraction(float(attacked.max())) <= Fraction(clip[1])
+
+
 @pytest.mark.parametrize("kind", ["triangular", "full"])
 def test_eps_zero_returns_the_input(kind: str) -> None:
     model = model_of(kind)
@@ -176,6 +190,24 @@ def test_kinds_shapes_and_batches() -> None:
     assert_array_equal(U, before)
 
 
+def test_takes_what_predict_takes() -> None:
+    model = model_of("triangular")
+    U, labels = data(model, 5)
+    expected = pgd(model, U, labels, 0.1, 2, restarts=2, seed=3)
+    assert_array_equal(fgsm(model, U.tolist(), labels.tolist(), np.float32(0.125)), fgsm(model, U, labels, 0.125))
+    again = pgd(model, U.tolist(), labels, 0.1, np.int64(2), restarts=np.int32(2), seed=np.int64(3), clip=[0, 1])
+    assert_array_equal(again, expected)
+    nested = fgsm(model, U.reshape(5, 3, 4).tolist(), labels, 0.1)
+    assert nested.shape == (5, 3, 4)
+
+
+def test_steps_longer_than_the_box_end_at_its_edges() -> None:
+    model = model_of("triangular", dtype=np.float32)
+    U, labels = data(model, 5)
+    long, longer = (pgd(model, U, labels, 0.1, 3, step_size=size) for size in (0.2, 1e300))
+    assert_array_equal(long, longer)
+
+
 def test_accuracy_counts() -> None:
     model = model_of("full")
     U, labels = data(model, 10)
@@ -206,16 +238,43 @@ U_GOOD, Y_GOOD = np.full((2, P), 0.5), np.array([0, 1])
         ({"eps": float("inf"), "clip": None}, "eps must be a finite number"),
         ({"eps": 8.0}, r"eps = 8.0 is wider than the range of inputs, clip = \(0.0, 1.0\)"),
         ({"clip": (1.0, 0.0)}, "low < high"),
+        ({"eps": "a"}, "eps must be a finite number of at least 0, got 'a'"),
+        ({"eps": None}, "eps must be a finite number"),
+        ({"eps": True}, "eps must be a finite number"),
+        ({"eps": np.array([0.1])}, "eps must be a finite number"),
+        ({"eps": torch.tensor(0.1)}, "eps must be a finite number"),
+        ({"eps": 1e308, "clip": None}, r"eps = 1e\+308 is too large for inputs in float64"),
+        ({"clip": (0,)}, r"clip must be \(low, high\) with low < high, both finite, got \(0,\)"),
+        ({"clip": 5}, r"clip must be \(low, high\)"),
+        ({"clip": "ab"}, r"clip must be \(low, high\)"),
+        ({"clip": (0, 1, 2)}, r"clip must be \(low, high\)"),
+        ({"clip": (None, 1)}, r"clip must be \(low, high\)"),
+        ({"clip": (0.0, float("nan"))}, r"clip must be \(low, high\)"),
+        ({"model": torch.nn.Linear(2, 2)}, r"model must be an ImplicitModel, got Linear; see simplicit\.from_torch"),
+        ({"model": None}, "model must be an ImplicitModel"),
+        ({"batch_size": "2"}, "batch_size must be an integer of at least 1"),
+        ({"labels": [[0], [1, 2]]}, "labels must be an array with rows of equal length"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
     ],
 )
 def test_bad_input(changes: dict[str, object], message: str) -> None:
-    model = model_of("triangular")
-    arguments = {"U": U_GOOD, "labels": Y_GOOD, "eps": 0.1} | changes
+    arguments = {"model": model_of("triangular"), "U": U_GOOD, "labels": Y_GOOD, "eps": 0.1} | changes
     with pytest.raises(InputError, match=message):
-        fgsm(model, **arguments)
+        fgsm(**arguments)
     with pytest.raises(InputError, match=message):
-        pgd(model, steps=2, **arguments)
+        pgd(steps=2, **arguments)
+
+
+def test_eps_beyond_float32() -> None:
+    model = model_of("full", dtype=np.float32)
+    with pytest.raises(InputError, match=r"eps = 1e\+39 is too large for inputs in float32"):
+        pgd(model, U_GOOD, Y_GOOD, 1e39, 2, clip=None)
+
+
+@pytest.mark.parametrize("seed", [None, "a", 1.5, True, -1, 2**70])
+def test_bad_seeds(seed: object) -> None:
+    with pytest.raises(InputError, match=r"seed must be an integer in \[0, 2\*\*64\), got"):
+        pgd(model_of("triangular"), U_GOOD, Y_GOOD, 0.1, 2, seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +283,9 @@ def test_bad_input(changes: dict[str, object], message: str) -> None:
         ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
         ({"steps": 2.0}, "steps must be an integer"),
         ({"restarts": 0}, "restarts must be an integer of at least 1"),
-        ({"step_size": 0.0}, "step_size must be positive, got 0.0"),
+        ({"steps": None}, "steps must be an integer"),
+        ({"step_size": "a"}, "step_size must be positive and finite, got 'a'"),
+        ({"step_size": 0.0}, "step_size must be positive and finite, got 0.0"),
         ({"step_size": float("nan")}, "step_size must be positive"),
     ],
 )

@@ -34,24 +34,18 @@ _SILU_SLOPE = 1.099839320128868
 _SMALLEST_SOFTPLUS_THRESHOLD = 10.0
 
 
-def _always(value: Any) -> Callable[..., Any]:
-    return lambda **_: value
-
-
-_ZERO, _ONE, _NO, _YES, _SOUND = (_always(value) for value in (0.0, 1.0, False, True, None))
-
-
 @dataclass(frozen=True)
 class _Kind:
-    """What one name stands for; every function takes the parameters as keywords."""
+    """What one name stands for; a property that depends on the parameters is a function of them, as keywords."""
 
     function: Callable[..., Tensor]
     derivative: Callable[..., Tensor]
-    slope: Callable[..., float] = _ONE
-    homogeneous: Callable[..., bool] = _NO
-    jump: Callable[..., float] = _ZERO
+    slope: float | Callable[..., float] = 1.0
+    homogeneous: bool | Callable[..., bool] = False
+    monotone: bool | Callable[..., bool] = True
+    jump: float | Callable[..., float] = 0.0
     defaults: Mapping[str, float] = field(default_factory=dict)
-    defect: Callable[..., str | None] = _SOUND
+    defect: Callable[..., str | None] | None = None
 
 
 def _step(z: Tensor, below: float, above: float = 1.0) -> Tensor:
@@ -110,18 +104,19 @@ def _softplus_defect(beta: float, threshold: float) -> str | None:
 
 
 _KINDS: dict[str, _Kind] = {
-    "relu": _Kind(functional.relu, lambda z: _step(z, 0.0), homogeneous=_YES),
+    "relu": _Kind(functional.relu, lambda z: _step(z, 0.0), homogeneous=True),
     "leaky_relu": _Kind(
         functional.leaky_relu,
         lambda z, negative_slope: _step(z, negative_slope),
         slope=lambda negative_slope: max(1.0, abs(negative_slope)),
-        homogeneous=_YES,
+        homogeneous=True,
+        monotone=lambda negative_slope: negative_slope >= 0.0,
         defaults={"negative_slope": 0.01},
     ),
-    "abs": _Kind(torch.abs, torch.sign, homogeneous=_YES),
-    "identity": _Kind(torch.clone, torch.ones_like, homogeneous=_YES),
+    "abs": _Kind(torch.abs, torch.sign, homogeneous=True, monotone=False),
+    "identity": _Kind(torch.clone, torch.ones_like, homogeneous=True),
     "tanh": _Kind(torch.tanh, lambda z: 1.0 - torch.tanh(z) ** 2),
-    "sigmoid": _Kind(torch.sigmoid, _sigmoid_derivative, slope=_always(0.25)),
+    "sigmoid": _Kind(torch.sigmoid, _sigmoid_derivative, slope=0.25),
     "hardtanh": _Kind(
         functional.hardtanh,
         _hardtanh_derivative,
@@ -140,13 +135,17 @@ _KINDS: dict[str, _Kind] = {
         _elu_derivative,
         slope=lambda alpha: max(1.0, abs(alpha)),
         homogeneous=lambda alpha: alpha == 0.0,
+        monotone=lambda alpha: alpha >= 0.0,
         defaults={"alpha": 1.0},
     ),
-    "gelu": _Kind(functional.gelu, _gelu_derivative, slope=_always(_GELU_SLOPE)),
+    "gelu": _Kind(functional.gelu, _gelu_derivative, slope=_GELU_SLOPE, monotone=False),
     "gelu_tanh": _Kind(
-        lambda z: functional.gelu(z, approximate="tanh"), _gelu_tanh_derivative, slope=_always(_GELU_TANH_SLOPE)
+        lambda z: functional.gelu(z, approximate="tanh"),
+        _gelu_tanh_derivative,
+        slope=_GELU_TANH_SLOPE,
+        monotone=False,
     ),
-    "silu": _Kind(functional.silu, _silu_derivative, slope=_always(_SILU_SLOPE)),
+    "silu": _Kind(functional.silu, _silu_derivative, slope=_SILU_SLOPE, monotone=False),
 }
 
 
@@ -175,7 +174,7 @@ class Activation:
     parameters: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        kind = _KINDS.get(self.name)
+        kind = _KINDS.get(self.name) if isinstance(self.name, str) else None
         if kind is None:
             raise InputError(f"activation {self.name!r} is unknown; known are: {', '.join(_KINDS)}")
         values = dict(kind.defaults)
@@ -186,7 +185,7 @@ class Activation:
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise InputError(f"activation {self.name!r}: {key} = {value!r} must be a finite number")
             values[key] = float(value)
-        defect = kind.defect(**values)
+        defect = None if kind.defect is None else kind.defect(**values)
         if defect is not None:
             raise InputError(f"activation {self.name!r}: {defect}")
         object.__setattr__(self, "parameters", tuple(values.items()))
@@ -211,17 +210,36 @@ class Activation:
     @property
     def slope(self) -> float:
         """The smallest L with |φ(a) - φ(b)| <= L |a - b| for all a, b (apart from :attr:`jump`)."""
-        return self._kind.slope(**dict(self.parameters))
+        return float(self._of_parameters(self._kind.slope))
 
     @property
     def homogeneous(self) -> bool:
         """Whether φ(c x) = c φ(x) for every c > 0, as rescaling needs."""
-        return self._kind.homogeneous(**dict(self.parameters))
+        return bool(self._of_parameters(self._kind.homogeneous))
+
+    @property
+    def monotone(self) -> bool:
+        """Whether φ never falls."""
+        return bool(self._of_parameters(self._kind.monotone))
 
     @property
     def jump(self) -> float:
         """How far torch's φ departs from the continuous function it stands for; only softplus, 2e-9 by default."""
-        return self._kind.jump(**dict(self.parameters))
+        return float(self._of_parameters(self._kind.jump))
+
+    def spread(self, z: Tensor, radius: Tensor) -> Tensor:
+        """A bound on |φ(z') - φ(z)| for all |z' - z| <= radius, elementwise, apart from rounding and :attr:`jump`.
+
+        L · radius, and for monotone φ the values at both ends: much less where φ is flat or bounded.
+        """
+        bound = self.slope * radius
+        if not self.monotone:
+            return bound
+        middle = self(z)
+        return torch.minimum(bound, torch.maximum(self(z + radius) - middle, middle - self(z - radius)))
+
+    def _of_parameters(self, value: Any) -> Any:
+        return value(**dict(self.parameters)) if callable(value) else value
 
     def to_config(self) -> dict[str, Any]:
         """``{"name": …, "parameters": {…}}``, ready for JSON."""
@@ -229,9 +247,20 @@ class Activation:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Activation:
-        """The inverse of :meth:`to_config`; InputError where ``config`` is not of that form."""
-        name = config.get("name") if isinstance(config, Mapping) else None
-        parameters = config.get("parameters", {}) if isinstance(config, Mapping) else None
+        """The inverse of :meth:`to_config`.
+
+        Raises
+        ------
+        InputError
+            ``config`` has other entries, or lacks a parameter or has one too many.
+        """
+        if not isinstance(config, Mapping) or set(config) != {"name", "parameters"}:
+            raise InputError(f'an activation is {{"name": …, "parameters": {{…}}}}, got {config!r:.80}')
+        name, parameters = config["name"], config["parameters"]
         if not isinstance(name, str) or not isinstance(parameters, Mapping):
-            raise InputError(f'an activation is {{"name": …, "parameters": {{…}}}}, got {config!r}')
-        return cls(name, tuple(parameters.items()))
+            raise InputError(f'an activation is {{"name": …, "parameters": {{…}}}}, got {config!r:.80}')
+        activation = cls(name, tuple(parameters.items()))
+        missing = [key for key, _ in activation.parameters if key not in parameters]
+        if missing:
+            raise InputError(f"activation {name!r} lacks the parameter {missing[0]!r}")
+        return activation

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from simplicit.checks import as_array
 from simplicit.errors import InputError
 
-__all__ = ["Batch", "as_batch", "chunks", "like"]
+__all__ = ["Batch", "as_batch", "check_range", "chunks", "like"]
 
 Batch: TypeAlias = NDArray[Any] | Tensor
 
@@ -37,7 +38,7 @@ def as_batch(U: Batch, width: int, shape: tuple[int, ...] | None, dtype: np.dtyp
     Raises
     ------
     InputError
-        Not real numbers, another shape, no samples, NaN or infinite values.
+        Not real numbers, another shape, no samples, NaN or infinite values; sparse or masked.
     """
     tensor = _real_tensor(U, name)
     forms = (
@@ -61,19 +62,29 @@ _TORCH = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float
 
 
 def _real_tensor(values: Batch, name: str) -> Tensor:
-    if isinstance(values, Tensor):
+    if isinstance(values, Tensor) and values.layout == torch.strided and not values.is_meta:
         tensor = values.detach().to("cpu")
         if tensor.is_complex():
             raise InputError(f"{name} must hold real numbers, got dtype {tensor.dtype}")
         return tensor
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    array = as_array(name, values)
     if array.dtype.itemsize > 8 or (array.dtype.kind == "u" and array.dtype.itemsize > 1):
         array = array.astype(np.float64)
     # torch warns of arrays that are read-only and refuses negative strides and foreign byte orders.
     native = array.dtype.newbyteorder("=")
     return torch.from_numpy(np.require(array, dtype=native, requirements=["C", "W"]))
+
+
+def check_range(values: Tensor, what: str, first: int = 0) -> None:
+    """InputError naming the sample if ``values`` (m, k), computed for samples ``first`` and following, overflowed."""
+    if not math.isfinite(values.sum().item()):
+        finite = torch.isfinite(values).all(dim=1)
+        if not finite.all():
+            row = first + int(finite.to(torch.uint8).argmin())
+            raise InputError(
+                f"the {what} of sample {row} leave the range of {values.dtype}; scale the inputs or the model down, "
+                "or use float64"
+            )
 
 
 def like(result: Tensor, given: Batch) -> Any:

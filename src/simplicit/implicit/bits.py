@@ -37,7 +37,16 @@ class StorageBits:
 
 
 def storage_bits(matrices: Sequence[Csr], n_biases: int, dtype: np.dtype[Any]) -> StorageBits:
-    """The storage of ``matrices`` in CSR, each with n_r⌈log₂ nnz⌉ + nnz⌈log₂ n_c⌉ bits of index."""
+    """The storage of sparse matrices in CSR, each with n_r⌈log₂ nnz⌉ + nnz⌈log₂ n_c⌉ bits of index (appendix B).
+
+    Parameters
+    ----------
+    matrices : sequence of csr_array, each (n_r, n_c), canonical
+    n_biases : int
+        Numbers stored beside them.
+    dtype : dtype
+        Of matrices and biases, which gives the bits of a value.
+    """
     width = 8 * dtype.itemsize
     return StorageBits(
         index=sum(_index_bits(matrix) for matrix in matrices),

@@ -1,7 +1,8 @@
 r"""The equilibrium x = φ(A x + B u + b), and gradients through it.
 
 Where A is strictly triangular after a permutation, found among the groups of states or else among the single states,
-one substitution gives x. Otherwise Picard's iteration from 0 does, with bounds before and after (Theorem 2.3).
+one substitution gives x. Otherwise Picard's iteration from 0 does, with bounds before and after (Theorem 2.3), and with
+Newton's steps where λ_pf is close to 1.
 
 By the implicit function theorem, for y = C x + D u + d and a gradient ȳ by the outputs,
 
@@ -18,9 +19,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from simplicit.checks import as_number
 from simplicit.errors import InputError
-from simplicit.implicit.batch import Batch, as_batch, chunks, like
-from simplicit.implicit.model import PREDICTION_TOL, ImplicitModel
+from simplicit.implicit.batch import Batch, as_batch, check_range, chunks, like
+from simplicit.implicit.model import PREDICTION_TOL, ImplicitModel, as_model
 
 __all__ = ["Equilibrium", "Linearisation", "adjoint", "equilibrium", "linearise"]
 
@@ -36,9 +38,9 @@ class Equilibrium:
     error_bound : array (m,), float64
         For every sample a bound on maxᵢ |x*ᵢ - xᵢ|, x* the exact equilibrium of the model as stored, for the inputs as
         cast to its dtype. It covers both what the iteration left over and all rounding, under the standard model of
-        floating-point arithmetic (torch's default matrix products, no underflow).
+        floating-point arithmetic (torch's default matrix products).
     iterations : int
-        Picard steps taken, the largest over all samples; 0 for a substitution.
+        Picard steps taken, Newton steps among them, the largest over all samples; 0 for a substitution.
     method : "substitution" or "picard"
     iteration_bound : int or None
         The number of steps that suffices in exact arithmetic for the tolerance asked for (or, if that is below the
@@ -66,19 +68,22 @@ def equilibrium(model: ImplicitModel, U: Batch, tol: float = 1e-9) -> Equilibriu
     Raises
     ------
     InputError
-        Wrong shape, no samples, NaN or infinite values, ``tol`` not positive.
+        Wrong shape, no samples, NaN or infinite values, ``tol`` not positive and finite; a sample's states leave the
+        range of the dtype.
     NotWellPosedError
         A has cycles and λ_pf(diag(L)|A|) < 1 fails.
+    ConvergenceError
+        λ_pf is so close to 1 that the iteration takes too long, or no error bound exists in floating point.
     """
-    if not tol > 0:
-        raise InputError(f"tol must be positive, got {tol!r}")
-    batch = as_batch(U, model.n_inputs, model.input_shape, model.dtype)
-    system = model.system
+    tol = as_number("tol", tol, positive=True)
+    batch = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
+    system = model._system
     states = batch.new_empty(batch.shape[0], model.n_states)
     bounds = torch.zeros(batch.shape[0], dtype=torch.float64)
     iterations, iteration_bound = 0, None if system.plan.triangular else 0
     for rows in chunks(batch.shape[0], model.n_inputs + model.n_states):
         solution = system.solve(batch[rows], tol)
+        check_range(solution.X, "states", rows.start)
         states[rows] = system.plan.to_model(solution.X)
         bounds[rows] = system.error_bound(solution, batch[rows])
         iterations = max(iterations, solution.iterations)
@@ -101,8 +106,8 @@ class Linearisation:
 
     def vjp(self, Y_bar: Tensor) -> Tensor:
         """Ū = J(U)ᵀ Ȳ, row by row: (m, q) to (m, p). Where φ has a kink, with torch's choice of its derivative."""
-        X_bar, direct = self._model.pull_back_outputs(Y_bar)
-        U_bar = self._model.system.pull_back(self._slopes, X_bar)
+        X_bar, direct = self._model._pull_back_outputs(Y_bar)
+        U_bar = self._model._system.pull_back_(self._slopes, X_bar)
         return U_bar if direct is None else U_bar.add_(direct)
 
 
@@ -111,10 +116,18 @@ def linearise(model: ImplicitModel, U: Batch) -> Linearisation:
 
     The whole batch is kept; cut large ones into pieces. Errors as in :func:`equilibrium`.
     """
-    batch = as_batch(U, model.n_inputs, model.input_shape, model.dtype)
-    plan = model.system.plan
-    solution = model.system.solve(batch, PREDICTION_TOL)
-    return Linearisation(model.outputs(plan.to_model(solution.X), batch), model, plan.derivative(solution.Z))
+    batch = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
+    return _linearised(model, batch, 0)
+
+
+def _linearised(model: ImplicitModel, batch: Tensor, first: int) -> Linearisation:
+    """For samples ``first`` and following of a larger batch."""
+    plan = model._system.plan
+    solution = model._system.solve(batch, PREDICTION_TOL)
+    check_range(solution.X, "states", first)
+    outputs = model._outputs(plan.to_model(solution.X), batch)
+    check_range(outputs, "outputs", first)
+    return Linearisation(outputs, model, plan.derivative(solution.Z))
 
 
 def adjoint(model: ImplicitModel, U: Batch, Y_bar: Batch) -> Any:
@@ -129,15 +142,16 @@ def adjoint(model: ImplicitModel, U: Batch, Y_bar: Batch) -> Any:
     Raises
     ------
     InputError
-        Wrong shapes, another number of samples in ``Y_bar``, NaN or infinite values.
-    NotWellPosedError
+        Wrong shapes, another number of samples in ``Y_bar``, NaN or infinite values, also in the result.
+    NotWellPosedError, ConvergenceError
         As in :func:`equilibrium`.
     """
-    batch = as_batch(U, model.n_inputs, model.input_shape, model.dtype)
+    batch = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
     gradient = as_batch(Y_bar, model.n_outputs, None, model.dtype, "Y_bar")
     if gradient.shape[0] != batch.shape[0]:
         raise InputError(f"Y_bar must hold as many samples as U, {batch.shape[0]}, got {gradient.shape[0]}")
     U_bar = torch.empty_like(batch)
     for rows in chunks(batch.shape[0], model.n_inputs + model.n_states):
-        U_bar[rows] = linearise(model, batch[rows]).vjp(gradient[rows])
+        U_bar[rows] = _linearised(model, batch[rows], rows.start).vjp(gradient[rows])
+        check_range(U_bar[rows], "gradients", rows.start)
     return like(U_bar, U)

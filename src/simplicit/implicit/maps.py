@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from simplicit.checks import as_array
 from simplicit.errors import InputError
 
 __all__ = ["CsrMap", "LinearMap", "canonical_csr"]
@@ -91,7 +92,7 @@ def canonical_csr(matrix: ArrayLike | sp.sparray | sp.spmatrix, name: str = "mat
     InputError
         Not two-dimensional, not real, or not finite; the message calls the matrix ``name``.
     """
-    entries: Any = matrix if sp.issparse(matrix) else np.asarray(matrix)
+    entries: Any = matrix if sp.issparse(matrix) else as_array(name, matrix)
     if entries.ndim != 2:
         raise InputError(f"{name} must be a matrix with two dimensions, got shape {entries.shape}")
     if entries.dtype.kind not in "fiub":
@@ -184,12 +185,14 @@ class CsrMap:
     def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> CsrMap:
         """diag(left) M diag(right), in the dtype of M."""
         data = self._matrix.data.astype(np.float64)
-        if left is not None:
-            data *= np.repeat(_factors(left, self.shape[0], "left"), np.diff(self._matrix.indptr))
-        if right is not None:
-            data *= _factors(right, self.shape[1], "right")[self._matrix.indices]
         structure = (self._matrix.indices, self._matrix.indptr)
-        return CsrMap(sp.csr_array((data.astype(self.dtype), *structure), shape=self.shape))
+        with np.errstate(over="ignore"):  # what overflows is refused as infinite, with its place
+            if left is not None:
+                data *= np.repeat(_factors(left, self.shape[0], "left"), np.diff(self._matrix.indptr))
+            if right is not None:
+                data *= _factors(right, self.shape[1], "right")[self._matrix.indices]
+            scaled = data.astype(self.dtype)
+        return CsrMap(sp.csr_array((scaled, *structure), shape=self.shape))
 
     def compose(self, inner: LinearMap) -> CsrMap:
         """M N with N = ``inner``."""
@@ -204,8 +207,11 @@ class CsrMap:
         return CsrMap(self._matrix + other.to_csr())
 
     def astype(self, dtype: Any) -> CsrMap:
-        """The same entries as float32 or float64."""
-        return self if self.dtype == np.dtype(dtype) else CsrMap(self._matrix.astype(dtype))
+        """The same entries as float32 or float64; InputError where they leave its range."""
+        if self.dtype == np.dtype(dtype):
+            return self
+        with np.errstate(over="ignore"):  # refused as infinite, with its place
+            return CsrMap(self._matrix.astype(dtype))
 
     def to_csr(self) -> Csr:
         """A copy of the matrix."""

@@ -6,6 +6,7 @@ group of states (or the output) and a group of states (or the input). Samples co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
@@ -17,14 +18,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from simplicit.checks import as_array, as_count
 from simplicit.errors import InputError
 from simplicit.implicit.activation import Activation
-from simplicit.implicit.batch import Batch, as_batch, chunks, like
+from simplicit.implicit.batch import Batch, as_batch, check_range, chunks, like
 from simplicit.implicit.bits import StorageBits, storage_bits
 from simplicit.implicit.maps import Csr, CsrMap, LinearMap, canonical_csr
-from simplicit.implicit.system import StateGroup, System, assemble
+from simplicit.implicit.system import StateGroup, System, assemble, slices_of
 
-__all__ = ["ImplicitModel", "StateGroup"]
+__all__ = ["ImplicitModel", "StateGroup", "as_model"]
 
 INPUT, OUTPUT = "input", "output"
 
@@ -34,6 +36,10 @@ PREDICTION_TOL = 1e-9
 
 class ImplicitModel:
     """x = φ(A x + B u + b), y = C x + D u + d, by blocks; immutable.
+
+    :meth:`from_matrices` takes A, B, C, D as they are. Well-posedness asks for λ_pf(diag(L)|A|) < 1 with the slope
+    bounds L of the activations: that is ``perron_frobenius(model)``, while ``perron_frobenius(model.A)`` is λ_pf(|A|);
+    they agree where all slopes are 1.
 
     Parameters
     ----------
@@ -70,8 +76,8 @@ class ImplicitModel:
     ) -> None:
         self.groups = _checked_groups(groups)
         self.n_states = sum(group.size for group in self.groups)
-        self.n_inputs = _positive(n_inputs, "n_inputs")
-        self.n_outputs = _positive(n_outputs, "n_outputs")
+        self.n_inputs = as_count("n_inputs", n_inputs)
+        self.n_outputs = as_count("n_outputs", n_outputs)
         self.input_shape = _checked_shape(input_shape, self.n_inputs, "input_shape", "n_inputs")
         self.output_shape = _checked_shape(output_shape, self.n_outputs, "output_shape", "n_outputs")
         _check_blocks(blocks, {group.name: group.size for group in self.groups}, self.n_inputs, self.n_outputs)
@@ -79,10 +85,8 @@ class ImplicitModel:
         self.state_bias = _checked_bias(state_bias, self.n_states, self.dtype, "state_bias")
         self.output_bias = _checked_bias(output_bias, self.n_outputs, self.dtype, "output_bias")
         # In the order of rows and columns, so that sums over blocks do not depend on who listed them how.
-        order = {group.name: place for place, group in enumerate(self.groups)} | {
-            OUTPUT: len(groups),
-            INPUT: len(groups),
-        }
+        last = len(self.groups)
+        order = {group.name: place for place, group in enumerate(self.groups)} | {OUTPUT: last, INPUT: last}
         keys = sorted(blocks, key=lambda key: (order[key[0]], order[key[1]]))
         self._blocks = {key: blocks[key].astype(self.dtype) for key in keys if blocks[key].nnz}
 
@@ -100,19 +104,34 @@ class ImplicitModel:
         input_shape: tuple[int, ...] | None = None,
         output_shape: tuple[int, ...] | None = None,
     ) -> ImplicitModel:
-        """The model with these matrices, (n, n), (n, p), (q, n) and (q, p), dense or sparse.
+        """The model x = φ(A x + B u + b), y = C x + D u + d with these matrices.
 
-        ``activation`` is one for all states, by name or value, which then form one group called "state"; or the groups,
-        in the order of the states.
+        Parameters
+        ----------
+        A, B, C, D : array, tensor or SciPy sparse, shapes (n, n), (n, p), (q, n) and (q, p)
+            float32 if all are, else float64; copied. n may be 0: then A is (0, 0), B (0, p) and C (q, 0).
+        activation : str, Activation or sequence of StateGroup
+            One for all states, by name or value, which then form one group called "state"; or the groups, in the order
+            of the states.
+        state_bias, output_bias : array, shape (n,) and (q,), optional
+            b and d; zero if None.
+        input_shape, output_shape : tuple of int, optional
+            The form of one sample before it is flattened; (p,) and (q,) if None.
+
+        Raises
+        ------
+        InputError
+            Shapes that do not fit, values that are not real or not finite, an unknown activation, groups that hold
+            another number of states.
         """
         parts = {name: canonical_csr(part, name) for name, part in zip("ABCD", (A, B, C, D), strict=True)}
         n, (q, p) = parts["A"].shape[0], parts["D"].shape
         _check_fit(parts, {"A": (n, n), "B": (n, p), "C": (q, n), "D": (q, p)})
         groups = _groups_of(activation, n)
-        stops = np.cumsum([0, *(group.size for group in groups)])
-        if stops[-1] != n:
-            raise InputError(f"activation: the groups hold {stops[-1]} states, A has {n}")
-        rows = {group.name: slice(stops[k], stops[k + 1]) for k, group in enumerate(groups)}
+        held = sum(group.size for group in groups)
+        if held != n:
+            raise InputError(f"activation: the groups hold {held} states, A has {n}")
+        rows = slices_of(groups)
         blocks: dict[tuple[str, str], LinearMap] = {(OUTPUT, INPUT): CsrMap(parts["D"])}
         for g in rows:
             blocks[g, INPUT] = CsrMap(parts["B"][rows[g]])
@@ -144,10 +163,10 @@ class ImplicitModel:
     @property
     def slices(self) -> Mapping[str, slice]:
         """Where each group stands among the n states; read-only."""
-        return MappingProxyType(self.system.slices)
+        return MappingProxyType(self._system.slices)
 
     @cached_property
-    def system(self) -> System:
+    def _system(self) -> System:
         """The state equation, with its plan of evaluation."""
         blocks = {key: block for key, block in self.blocks.items() if key[0] != OUTPUT}
         return System(self.groups, blocks, self.state_bias, self.n_inputs)
@@ -155,7 +174,7 @@ class ImplicitModel:
     @property
     def A(self) -> Csr:  # noqa: N802
         """The whole of A as one ``csr_array`` (n, n): canonical, read-only."""
-        return self.system.A
+        return self._system.A
 
     @cached_property
     def B(self) -> Csr:  # noqa: N802
@@ -188,23 +207,22 @@ class ImplicitModel:
 
     def sparsity(self, N0: int | None = None) -> float:
         """100 (1 - nnz(M)/N0) in per cent, against the ``N0`` weights of a baseline, or against size(M) if None."""
-        return 100.0 * (1.0 - self.nnz / (self.size if N0 is None else _positive(N0, "N0")))
+        return 100.0 * (1.0 - self.nnz / (self.size if N0 is None else as_count("N0", N0)))
 
     def storage_bits(self) -> StorageBits:
         """What A, B, C, D and the biases take as CSR, in bits (appendix B)."""
         return storage_bits((self.A, self.B, self.C, self.D), self.n_states + self.n_outputs, self.dtype)
 
     def astype(self, dtype: Any) -> ImplicitModel:
-        """The same model in float32 or float64."""
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise InputError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
+        """The same model in float32 or float64; InputError for another ``dtype``, or where values leave its range."""
+        dtype = _float_dtype(dtype)
         return ImplicitModel(
             self.groups,
             {key: block.astype(dtype) for key, block in self.blocks.items()},
             n_inputs=self.n_inputs,
             n_outputs=self.n_outputs,
-            state_bias=self.state_bias.astype(dtype),
-            output_bias=self.output_bias.astype(dtype),
+            state_bias=_checked_bias(self.state_bias, self.n_states, dtype, "state_bias"),
+            output_bias=_checked_bias(self.output_bias, self.n_outputs, dtype, "output_bias"),
             input_shape=self.input_shape,
             output_shape=self.output_shape,
         )
@@ -218,18 +236,22 @@ class ImplicitModel:
         Raises
         ------
         InputError
-            Wrong shape, no samples, NaN or infinite values.
+            Wrong shape, no samples, NaN or infinite values; a sample's states or outputs leave the range of the dtype.
         NotWellPosedError
-            λ_pf(diag(L)|A|) < 1 fails.
+            A has cycles and λ_pf(diag(L)|A|) < 1 fails.
+        ConvergenceError
+            λ_pf is so close to 1 that the iteration takes too long.
         """
         batch = as_batch(U, self.n_inputs, self.input_shape, self.dtype)
         Y = batch.new_empty(batch.shape[0], self.n_outputs)
         for rows in chunks(batch.shape[0], self.n_inputs + self.n_states):
-            solution = self.system.solve(batch[rows], PREDICTION_TOL)
-            Y[rows] = self.outputs(self.system.plan.to_model(solution.X), batch[rows])
+            solution = self._system.solve(batch[rows], PREDICTION_TOL)
+            check_range(solution.X, "states", rows.start)
+            Y[rows] = self._outputs(self._system.plan.to_model(solution.X), batch[rows])
+            check_range(Y[rows], "outputs", rows.start)
         return like(Y, U)
 
-    def outputs(self, X: Tensor, U: Tensor) -> Tensor:
+    def _outputs(self, X: Tensor, U: Tensor) -> Tensor:
         """Y = C x + D u + d for states X (m, n) and inputs U (m, p), tensors of the model's dtype."""
         Y = torch.tensor(self.output_bias).repeat(X.shape[0], 1)
         for (row, column), block in self.blocks.items():
@@ -237,7 +259,7 @@ class ImplicitModel:
                 Y += block.apply(U if column == INPUT else X[:, self.slices[column]])
         return Y
 
-    def pull_back_outputs(self, Y_bar: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _pull_back_outputs(self, Y_bar: Tensor) -> tuple[Tensor, Tensor | None]:
         """(Ȳ C, Ȳ D), (m, n) and (m, p): gradients by states and inputs; None for D = 0."""
         X_bar = Y_bar.new_zeros(Y_bar.shape[0], self.n_states)
         U_bar: Tensor | None = None
@@ -256,70 +278,102 @@ def _check_fit(parts: Mapping[str, Csr], expected: Mapping[str, tuple[int, int]]
             raise InputError(f"{name} must have shape {shape} to fit A (n, n), B (n, p), C (q, n), D (q, p); got {got}")
 
 
-def _positive(value: int, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
-    return int(value)
+def as_model(model: object) -> ImplicitModel:
+    """``model``; InputError if it is anything else but an ImplicitModel."""
+    if not isinstance(model, ImplicitModel):
+        raise InputError(
+            f"model must be an ImplicitModel, got {type(model).__name__}; see simplicit.from_torch for networks"
+        )
+    return model
 
 
 def _checked_groups(groups: Sequence[StateGroup]) -> tuple[StateGroup, ...]:
+    if isinstance(groups, str) or not isinstance(groups, Sequence):
+        raise InputError(f"groups must be a sequence of StateGroup, got {groups!r:.80}")
     seen: set[str] = set()
-    for group in groups:
+    for place, group in enumerate(groups):
+        if not isinstance(group, StateGroup):
+            raise InputError(f"groups must hold StateGroup(name, size, activation), got {group!r:.80} at {place}")
         if not isinstance(group.name, str) or not group.name or group.name in (INPUT, OUTPUT):
             raise InputError(f"a group's name must be a text other than '', 'input' and 'output', got {group.name!r}")
         if group.name in seen:
             raise InputError(f"groups must have unique names, got {group.name!r} twice")
+        if not isinstance(group.activation, Activation):
+            raise InputError(f"the activation of group {group.name!r} must be an Activation, got {group.activation!r}")
         seen.add(group.name)
-        _positive(group.size, f"the size of group {group.name!r}")
+        as_count(f"the size of group {group.name!r}", group.size)
     return tuple(groups)
 
 
 def _checked_shape(shape: tuple[int, ...] | None, size: int, name: str, size_name: str) -> tuple[int, ...]:
     if shape is None:
         return (size,)
-    checked = tuple(_positive(length, f"each entry of {name}") for length in shape)
-    if int(np.prod(checked)) != size:
-        raise InputError(f"{name} = {checked} has {int(np.prod(checked))} entries, but {size_name} = {size}")
+    if not isinstance(shape, Sequence | torch.Size) or isinstance(shape, str):
+        raise InputError(f"{name} must be a tuple of integers, got {shape!r:.80}")
+    checked = tuple(as_count(f"each entry of {name}", length) for length in shape)
+    if math.prod(checked) != size:
+        raise InputError(f"{name} = {checked} has {math.prod(checked)} entries, but {size_name} = {size}")
     return checked
 
 
 def _check_blocks(
     blocks: Mapping[tuple[str, str], LinearMap], sizes: Mapping[str, int], n_inputs: int, n_outputs: int
 ) -> None:
+    if not isinstance(blocks, Mapping):
+        raise InputError(f"blocks must map (row, column) to LinearMap, got {type(blocks).__name__}")
     rows, columns = {**sizes, OUTPUT: n_outputs}, {**sizes, INPUT: n_inputs}
     for key, block in blocks.items():
-        row, column = key
-        if row not in rows or column not in columns:
+        if not isinstance(key, tuple) or len(key) != 2 or key[0] not in rows or key[1] not in columns:
             raise InputError(
-                f"block {key}: its row must be 'output' or a group, its column 'input' or a group; groups are "
-                f"{', '.join(sizes) or 'none'}"
+                f"block {key!r}: a key is (row, column), its row 'output' or a group, its column 'input' or a group; "
+                f"groups are {', '.join(sizes) or 'none'}"
             )
+        row, column = key
         if not isinstance(block, LinearMap):
             raise InputError(f"block {key} must be a LinearMap, got {type(block).__name__}; wrap a matrix in CsrMap")
         if block.shape != (rows[row], columns[column]):
             raise InputError(f"block {key} must have shape {(rows[row], columns[column])}, got {block.shape}")
 
 
-def _common_dtype(blocks: Mapping[tuple[str, str], LinearMap], *biases: ArrayLike | None) -> np.dtype[Any]:
+def _common_dtype(blocks: Mapping[tuple[str, str], LinearMap], *biases: Any) -> np.dtype[Any]:
     """float64 as soon as one block is float64; biases decide only where there are no blocks."""
-    dtypes = [block.dtype for block in blocks.values()] or [np.asarray(b).dtype for b in biases if b is not None]
-    return np.result_type(np.float32, *dtypes)
+    dtypes = [block.dtype for block in blocks.values()] or [as_array("bias", b).dtype for b in biases if b is not None]
+    single = all(dtype in (np.float32, np.float16) for dtype in dtypes)
+    return np.dtype(np.float32 if single else np.float64)
+
+
+def _float_dtype(dtype: Any) -> np.dtype[Any]:
+    try:
+        wanted: np.dtype[Any] = np.dtype(dtype)
+    except TypeError as error:
+        raise InputError(f"dtype must be float32 or float64, got {dtype!r}") from error
+    if dtype is None or wanted not in (np.float32, np.float64):
+        raise InputError(f"dtype must be float32 or float64, got {dtype if dtype is None else wanted}")
+    return wanted
 
 
 def _checked_bias(bias: ArrayLike | None, length: int, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
-    values = np.zeros(length, dtype) if bias is None else np.array(bias, dtype=dtype)
+    with np.errstate(over="ignore"):  # refused below
+        values = np.zeros(length, dtype) if bias is None else np.array(as_array(name, bias), dtype=dtype)
     if values.shape != (length,):
         raise InputError(f"{name} must have shape ({length},), got {values.shape}")
     finite = np.isfinite(values)
     if not finite.all():
-        raise InputError(f"{name} must be finite, got {values[~finite][0]} at position {int(np.argmin(finite))}")
+        place = int(np.argmin(finite))
+        raise InputError(f"{name} must be finite in {dtype}, got {values[place]} at position {place}")
     values.flags.writeable = False
     return values
 
 
-def _groups_of(activation: str | Activation | Sequence[StateGroup], n_states: int) -> tuple[StateGroup, ...]:
-    if isinstance(activation, str):
-        activation = Activation(activation)
-    if isinstance(activation, Activation):
-        return (StateGroup("state", n_states, activation),) if n_states else ()
-    return tuple(activation)
+def _groups_of(activation: object, n_states: int) -> tuple[StateGroup, ...]:
+    if isinstance(activation, str | Activation):
+        common = Activation(activation) if isinstance(activation, str) else activation
+        return (StateGroup("state", n_states, common),) if n_states else ()
+    if isinstance(activation, Sequence):
+        groups = tuple(group for group in activation if isinstance(group, StateGroup))
+        if len(groups) == len(activation):
+            return groups
+    raise InputError(
+        "activation must be one name or Activation for all states, or a sequence of StateGroup(name, size, "
+        f"activation), got {activation!r:.80}"
+    )

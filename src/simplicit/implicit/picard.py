@@ -7,6 +7,10 @@ Let N = diag(L)|A| and s > 0, ρ < 1 with N s <= ρ s (:class:`simplicit.implici
 
 so that in either norm |x* - x_t| <= ρᵗ/(1-ρ) |x₁ - x₀| (a priori) and <= ρ/(1-ρ) |x_t - x_{t-1}| (a posteriori). The
 second is never larger than the first, and both refine the bound |A|ᵗ(I-|A|)⁻¹|x₁ - x₀| of Theorem 2.3 into numbers.
+
+Close to ρ = 1 the number of steps goes like 1/(1-ρ). The a-posteriori bound holds for x_t = F(y) with any y in place of
+x_{t-1}; where the a-priori bound is large, y is taken from Newton's method, δ = (I - diag(φ'(z))A)⁻¹ (F(x) - x), if
+that leaves less than the plain step would. The matrix is regular because λ_pf(N) < 1.
 """
 
 from __future__ import annotations
@@ -14,94 +18,210 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from simplicit.errors import ConvergenceError
 from simplicit.implicit.plan import Plan
 from simplicit.implicit.spectral import Contraction
 
-__all__ = ["FixedPoint", "picard", "picard_adjoint"]
+__all__ = ["StateSolution", "picard", "picard_adjoint"]
 
-# Steps that no longer shrink are taken for rounding once they are below so many units in the last place.
+# Steps that no longer shrink are taken for rounding once they are below so many units in the last place: sums of n
+# terms err by about √n of them, and this is √4096.
 _NOISE_ULPS = 64.0
+# Newton's method takes over after so many plain steps, or four for each state: about what one solve costs.
+_PLAIN_STEPS, _PLAIN_STEPS_PER_STATE = 1_000, 4
+# It converges quadratically, for piecewise linear φ in a few steps; more than this is a failure.
+_NEWTON_STEPS = 50
+# Above this size its dense solves are too slow; plain steps then go on up to this number.
+_LARGEST_NEWTON, _LAST_PLAIN_STEP = 1_500, 50_000
+# Its matrices, n² for each sample, are made for as many samples at a time as fit into so many numbers.
+_NEWTON_NUMBERS = 2**24
+
+Rows: TypeAlias = slice | Tensor
+_ALL = slice(None)
 
 
 @dataclass(frozen=True)
-class FixedPoint:
-    """Where an iteration stopped.
+class StateSolution:
+    """Pre-activations Z and states X = φ(Z), (m, n), in the plan's working order, and how they were found.
 
-    Z, X : (m, n), with X = φ(Z). step : (m,), |x_t - x_{t-1}|_s. iterations : t. iteration_bound : the a-priori t.
+    ``step`` is |x_t - x_{t-1}|, (m, n), of the last step of the iteration; None after a substitution. ``iterations`` is
+    t, ``iteration_bound`` the t that suffices a priori.
     """
 
     Z: Tensor
     X: Tensor
-    step: Tensor
-    iterations: int
-    iteration_bound: int
+    iterations: int = 0
+    iteration_bound: int | None = None
+    step: Tensor | None = None
 
 
-def picard(plan: Plan, contraction: Contraction, drive: Tensor, tol: float) -> FixedPoint:
+@dataclass(frozen=True)
+class _FixedPoint:
+    """x = F(x) for m samples: F, the norm in which it contracts, and δ with (I - F') δ = difference at x.
+
+    All take the samples' ``rows`` as last argument.
+    """
+
+    advance: Callable[[Tensor, Rows], Tensor]
+    norm: Callable[[Tensor], Tensor]
+    newton: Callable[[Tensor, Tensor, Rows], Tensor] | None
+    rho: float
+
+
+def picard(plan: Plan, contraction: Contraction, drive: Tensor, tol: float) -> StateSolution:
     """x ← φ(A x + drive) from x₀ = 0 until the a-posteriori bound on maxᵢ|x*ᵢ - xᵢ| is at most ``tol``.
 
     A tolerance below the resolution of the dtype, relative to |x₁|_s, is raised to it, so that the a-priori number of
-    iterations stays meaningful; at that number the iteration stops in any case.
+    iterations stays meaningful; at that number the iteration stops in any case. Samples that overflow are left as they
+    are.
+
+    Raises
+    ------
+    ConvergenceError
+        Too close to ρ = 1 for the size of the model.
     """
     inverse = torch.from_numpy(1.0 / contraction.s)
-    Z = drive
 
-    def advance(X: Tensor) -> Tensor:
-        nonlocal Z
-        Z = plan.product(X).add_(drive)
-        return plan.activate(Z)
+    def advance(X: Tensor, rows: Rows) -> Tensor:
+        return plan.activate(plan.product(X).add_(drive[rows]))
 
     def norm(X: Tensor) -> Tensor:
         return (X.abs().double() * inverse).amax(dim=1)
 
-    X, step, iterations, bound = _iterate(advance, norm, plan.activate(drive), tol, contraction.rho)
-    return FixedPoint(Z, X, step, iterations, bound)
+    def newton(X: Tensor, difference: Tensor, rows: Rows) -> Tensor:
+        slopes = plan.derivative(plan.product(X).add_(drive[rows]))
+        return _correction(plan, slopes, difference, transposed=False)
+
+    problem = _FixedPoint(advance, norm, newton if drive.shape[1] <= _LARGEST_NEWTON else None, contraction.rho)
+    before, iterations, bound = _iterate(problem, plan.activate(drive), tol)
+    Z = plan.product(before).add_(drive)
+    X = plan.activate(Z)
+    _mark_overflow_(X, norm(X - before))
+    return StateSolution(Z, X, iterations, bound, (X - before).abs())
 
 
 def picard_adjoint(plan: Plan, contraction: Contraction, slopes: Tensor, X_bar: Tensor) -> Tensor:
-    """Z̄ = slopes ∘ (Z̄ A + X̄), to the resolution of the dtype relative to the first iterate, in Σᵢ sᵢ|ḡᵢ|."""
+    """Z̄ = slopes ∘ (Z̄ A + X̄), to the resolution of the dtype relative to the first iterate, in Σᵢ sᵢ|ḡᵢ|.
+
+    All (m, n). ConvergenceError as in :func:`picard`.
+    """
     weights = torch.from_numpy(contraction.s)
 
-    def advance(gradient: Tensor) -> Tensor:
-        return plan.transposed_product(gradient * slopes).add_(X_bar)
+    def advance(gradient: Tensor, rows: Rows) -> Tensor:
+        return plan.transposed_product(gradient * slopes[rows]).add_(X_bar[rows])
 
     def norm(gradient: Tensor) -> Tensor:
         return gradient.abs().double() @ weights
 
-    gradient, *_ = _iterate(advance, norm, X_bar, 0.0, contraction.rho)
+    def newton(gradient: Tensor, difference: Tensor, rows: Rows) -> Tensor:
+        return _correction(plan, slopes[rows], difference, transposed=True)
+
+    problem = _FixedPoint(advance, norm, newton if X_bar.shape[1] <= _LARGEST_NEWTON else None, contraction.rho)
+    before, *_ = _iterate(problem, X_bar, 0.0)
+    gradient = advance(before, _ALL)
+    _mark_overflow_(gradient, norm(gradient - before))
     return gradient * slopes
 
 
-def _iterate(
-    advance: Callable[[Tensor], Tensor], norm: Callable[[Tensor], Tensor], first: Tensor, tol: float, rho: float
-) -> tuple[Tensor, Tensor, int, int]:
-    """x_t from x₁ = ``first`` (x₀ = 0), with the norm of its last step, t, and the t that suffices a priori."""
+def _mark_overflow_(X: Tensor, step: Tensor) -> None:
+    """NaN for samples whose iteration was given up because its steps (m,) left the range; overwrites X (m, n)."""
+    lost = ~torch.isfinite(step)
+    if bool(lost.any()):
+        X[lost] = math.nan
+
+
+def _iterate(problem: _FixedPoint, first: Tensor, tol: float) -> tuple[Tensor, int, int]:
+    """x_{t-1} with x₁ = ``first`` (x₀ = 0), t, and the t that suffices a priori."""
     eps = torch.finfo(first.dtype).eps
-    gain = rho / (1.0 - rho)
-    current, step = first, norm(first)
-    target = (eps * step).clamp(min=tol)
-    bound = _iterations_needed(step, target, rho)
-    done = gain * step <= target
+    gain = problem.rho / (1.0 - problem.rho)
+    previous, current, step = torch.zeros_like(first), first, problem.norm(first)
+    # Not zero, also where the first step is so small that its square underflows.
+    target = (eps * step).clamp(min=max(tol, torch.finfo(torch.float64).tiny))
+    bound = _iterations_needed(step, target, problem.rho)
+    last = _last_plain_step(problem, bound, first.shape[1])
+    done = (gain * step <= target) | ~torch.isfinite(step)
     iterations = 1
-    while iterations < bound and not bool(done.all()):
-        following = advance(current)
-        previous, step = step, norm(following.sub(current))
+    while iterations < last and not bool(done.all()):
+        following = problem.advance(current, _ALL)
+        longer, step = step, problem.norm(following.sub(current))
         # A contraction shortens every step; one that grows at the level of rounding is nothing but rounding.
-        stalled = (step >= previous) & (step <= _NOISE_ULPS * eps * norm(following))
-        done |= (gain * step <= target) | stalled
-        current = following
+        stalled = (step >= longer) & (step <= _NOISE_ULPS * eps * problem.norm(following))
+        done |= (gain * step <= target) | stalled | ~torch.isfinite(step)
+        previous, current = current, following
         iterations += 1
-    return current, step, iterations, bound
+    if iterations < bound and not bool(done.all()):
+        if problem.newton is None:
+            raise _too_slow(problem.rho, bound, first.shape[1])
+        rows = torch.nonzero(~done).flatten()
+        previous[rows], steps = _newton(problem, previous[rows], current[rows], target[rows], rows, bound)
+        iterations += steps
+    return previous, iterations, bound
+
+
+def _last_plain_step(problem: _FixedPoint, bound: int, n: int) -> int:
+    if problem.newton is None:
+        return min(bound, _LAST_PLAIN_STEP)
+    plain = max(_PLAIN_STEPS, _PLAIN_STEPS_PER_STATE * n)
+    return bound if bound <= plain + _NEWTON_STEPS else plain
+
+
+def _newton(
+    problem: _FixedPoint, x: Tensor, image: Tensor, target: Tensor, rows: Tensor, bound: int
+) -> tuple[Tensor, int]:
+    """From x with F(x) = ``image``, the point whose step F(x) - x is short enough, and the number of steps.
+
+    Every step takes Newton's point or F(x), whichever F moves less, so that none is worse than a plain one.
+    """
+    assert problem.newton is not None
+    eps = torch.finfo(x.dtype).eps
+    gain = problem.rho / (1.0 - problem.rho)
+    step = problem.norm(image - x)
+    for count in range(1, _NEWTON_STEPS + 1):
+        better = x + problem.newton(x, image - x, rows)
+        better_image, plain_image = problem.advance(better, rows), problem.advance(image, rows)
+        better_step, plain_step = problem.norm(better_image - better), problem.norm(plain_image - image)
+        choose = (better_step < plain_step)[:, None]
+        following = torch.where(choose, better, image)
+        following_image = torch.where(choose, better_image, plain_image)
+        shortest = torch.where(choose[:, 0], better_step, plain_step)
+        noise = shortest <= _NOISE_ULPS * eps * problem.norm(following_image)
+        done = (gain * shortest <= target) | (noise & (shortest >= 0.5 * step)) | ~torch.isfinite(shortest)
+        x, image, step = following, following_image, shortest
+        if bool(done.all()):
+            return x, count
+    raise _too_slow(problem.rho, bound, x.shape[1])
+
+
+def _correction(plan: Plan, slopes: Tensor, difference: Tensor, *, transposed: bool) -> Tensor:
+    """δ with (I - diag(slopes) A) δ = difference for every sample, or with the transposed matrices; all (m, n)."""
+    n = difference.shape[1]
+    A_transposed = plan.product(torch.eye(n, dtype=difference.dtype)).double()
+    delta = torch.empty_like(difference)
+    for rows in torch.split(torch.arange(difference.shape[0]), max(1, _NEWTON_NUMBERS // (n * n))):
+        # The transpose of I - diag(slopes) A, one for each sample.
+        matrices = torch.eye(n, dtype=torch.float64) - A_transposed * slopes[rows].double()[:, None, :]
+        right = difference[rows].double()[:, :, None]
+        delta[rows] = torch.linalg.solve(matrices if transposed else matrices.mT, right)[:, :, 0].to(delta.dtype)
+    return delta
 
 
 def _iterations_needed(first_step: Tensor, target: Tensor, rho: float) -> int:
-    """The smallest t >= 1 with ρᵗ/(1-ρ) · first_step <= target for every sample."""
-    moving = first_step > 0
+    """The smallest t >= 1 with ρᵗ/(1-ρ) · first_step <= target for every sample that is finite."""
+    moving = (first_step > 0) & torch.isfinite(first_step)
     if rho == 0.0 or not bool(moving.any()):
         return 1
-    ratio = float((target[moving] / first_step[moving]).min())
-    return max(1, math.ceil((math.log(ratio) + math.log1p(-rho)) / math.log(rho)))
+    logarithm = float((target[moving].log() - first_step[moving].log()).min())
+    return max(1, math.ceil((logarithm + math.log1p(-rho)) / math.log(rho)))
+
+
+def _too_slow(rho: float, bound: int, n: int) -> ConvergenceError:
+    return ConvergenceError(
+        f"the equilibrium of this model takes too many steps: it contracts by only ρ = {rho:.9g} a step, so that "
+        f"up to {bound} are needed, and Newton's method does not help with its {n} states; scale A down, train it "
+        "with a smaller κ, or ask for a larger tol"
+    )

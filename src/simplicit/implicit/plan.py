@@ -45,15 +45,18 @@ class Plan:
     order: Tensor | None = None
 
     def to_working(self, X: Tensor) -> Tensor:
-        """Columns from the model's order of states to the working order."""
+        """Columns from the model's order of states to the working order, (m, n) to (m, n)."""
         return X if self.order is None else X[:, self.order]
 
     def to_model(self, X: Tensor) -> Tensor:
-        """Columns from the working order back to the model's order of states."""
+        """Columns from the working order back to the model's order of states, (m, n) to (m, n)."""
         return X if self.order is None else X[:, torch.argsort(self.order)]
 
-    def substitute(self, Z: Tensor) -> Tensor:
-        """X = φ(A X + drive) by one pass over a triangular plan; Z holds the drive, and A X + drive afterwards."""
+    def substitute_(self, Z: Tensor) -> Tensor:
+        """X = φ(A X + drive), (m, n), by one pass over a triangular plan.
+
+        Z (m, n), in working order, holds the drive, and is overwritten with A X + drive.
+        """
         X = torch.empty_like(Z)
         for stage in self.stages:
             z = Z[:, stage.target]
@@ -62,8 +65,11 @@ class Plan:
             X[:, stage.target] = stage.activation(z)
         return X
 
-    def substitute_back(self, slopes: Tensor, X_bar: Tensor) -> Tensor:
-        """Z̄ = slopes ∘ (Z̄ A + X̄) by one pass in reverse over a triangular plan; overwrites ``X_bar`` with Z̄."""
+    def substitute_back_(self, slopes: Tensor, X_bar: Tensor) -> Tensor:
+        """Z̄ = slopes ∘ (Z̄ A + X̄), all (m, n), by one pass in reverse over a triangular plan.
+
+        ``X_bar`` is overwritten with Z̄ and returned.
+        """
         for stage in reversed(self.stages):
             z_bar = X_bar[:, stage.target]
             z_bar *= slopes[:, stage.target]
@@ -72,7 +78,7 @@ class Plan:
         return X_bar
 
     def product(self, X: Tensor) -> Tensor:
-        """X Aᵀ."""
+        """X Aᵀ, (m, n) to (m, n)."""
         Z = torch.zeros_like(X)
         for stage in self.stages:
             for source, block in stage.terms:
@@ -80,7 +86,7 @@ class Plan:
         return Z
 
     def transposed_product(self, Z_bar: Tensor) -> Tensor:
-        """Z̄ A."""
+        """Z̄ A, (m, n) to (m, n)."""
         X_bar = torch.zeros_like(Z_bar)
         for stage in self.stages:
             for source, block in stage.terms:
@@ -88,26 +94,25 @@ class Plan:
         return X_bar
 
     def activate(self, Z: Tensor) -> Tensor:
-        """φ(Z)."""
+        """φ(Z), (m, n) to (m, n)."""
         X = torch.empty_like(Z)
         for stage in self.stages:
             X[:, stage.target] = stage.activation(Z[:, stage.target])
         return X
 
     def derivative(self, Z: Tensor) -> Tensor:
-        """φ'(Z)."""
+        """φ'(Z), (m, n) to (m, n)."""
         slopes = torch.empty_like(Z)
         for stage in self.stages:
             slopes[:, stage.target] = stage.activation.derivative(Z[:, stage.target])
         return slopes
 
-    def absolute(self) -> Plan:
-        """The same plan with |A| in place of A."""
-        stages = tuple(
-            Stage(stage.target, stage.activation, tuple((source, block.absolute()) for source, block in stage.terms))
-            for stage in self.stages
-        )
-        return Plan(stages, self.triangular, self.order)
+    def spread(self, Z: Tensor, radius: Tensor) -> Tensor:
+        """A bound on |φ(Z') - φ(Z)| for all |Z' - Z| <= radius, all (m, n)."""
+        bound = torch.empty_like(Z)
+        for stage in self.stages:
+            bound[:, stage.target] = stage.activation.spread(Z[:, stage.target], radius[:, stage.target])
+        return bound
 
 
 def plan_by_groups(

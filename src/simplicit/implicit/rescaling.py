@@ -11,17 +11,20 @@ sums become large instead.)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from simplicit.errors import InputError
-from simplicit.implicit.model import INPUT, OUTPUT, ImplicitModel
+from simplicit.errors import ConvergenceError, InputError
+from simplicit.implicit.maps import LinearMap
+from simplicit.implicit.model import INPUT, OUTPUT, ImplicitModel, as_model
 from simplicit.implicit.spectral import dominating, resolvent
 
 __all__ = ["rescale", "scaling_vector"]
 
-_SUM_TOL = 1e-12
+Blocks = dict[tuple[str, str], LinearMap]
 
 
 def scaling_vector(model: ImplicitModel) -> NDArray[np.float64]:
@@ -29,28 +32,48 @@ def scaling_vector(model: ImplicitModel) -> NDArray[np.float64]:
 
     Raises
     ------
+    InputError
+        s overflows float64.
     NotWellPosedError
         A has cycles and λ_pf(diag(L)|A|) < 1 fails.
+    ConvergenceError
+        s satisfies its equation to less than nine digits, because λ_pf is too close to 1.
     """
-    system = model.astype(np.float64).system
+    system = as_model(model).astype(np.float64)._system
     if system.plan.triangular:
-        s: NDArray[np.float64] = system.plan.to_model(system.propagate(torch.ones(1, system.size).double()))[0].numpy()
-        return s
-    _ = system.contraction  # raises where the model is not well-posed
-    return resolvent(dominating(system.A, system.slopes), 1.0, _SUM_TOL)
+        s = system.row_scales()
+    else:
+        _ = system.contraction  # raises where the model is not well-posed
+        found = resolvent(dominating(system.A, system.slopes), 1.0)
+        if found is None:
+            raise ConvergenceError(
+                "(I - diag(L)|A|)⁻¹ 1 could not be found to nine digits, because λ_pf(diag(L)|A|) is too close to 1; "
+                "scale A down"
+            )
+        s = found
+    for group in model.groups:
+        if not np.isfinite(s[model.slices[group.name]]).all():
+            raise InputError(
+                f"the scaling overflows float64 in group {group.name!r}; products of the model's weights are too large"
+            )
+    return s
 
 
 def rescale(model: ImplicitModel) -> ImplicitModel:
-    """The same function of the inputs, with ‖diag(L)|A'|‖∞ = maxᵢ (sᵢ - 1)/sᵢ < 1.
+    """The same function of the inputs, with ‖diag(L)|A'|‖∞ = maxᵢ (sᵢ - 1)/sᵢ < 1, below 1 also as rounded.
+
+    Where rounding to the model's dtype brings a row's sum, in exact arithmetic, up to 1, its entries are made smaller
+    in their last digits until it is below.
 
     Raises
     ------
     InputError
-        A group's activation is not positively homogeneous (ReLU, leaky ReLU, abs and identity are).
-    NotWellPosedError
+        A group's activation is not positively homogeneous (ReLU, leaky ReLU, abs and identity are); the scaling leaves
+        the range of the dtype.
+    NotWellPosedError, ConvergenceError
         As in :func:`scaling_vector`.
     """
-    for group in model.groups:
+    for group in as_model(model).groups:
         if not group.activation.homogeneous:
             raise InputError(
                 f"rescaling needs positively homogeneous activations (relu, leaky_relu, abs, identity); group "
@@ -58,11 +81,9 @@ def rescale(model: ImplicitModel) -> ImplicitModel:
             )
     s = scaling_vector(model)
     units = {name: s[columns] for name, columns in model.slices.items()}
-    left = {name: 1.0 / unit for name, unit in units.items()} | {OUTPUT: None}
-    right = units | {INPUT: None}
     return ImplicitModel(
         model.groups,
-        {(row, column): block.scaled(left[row], right[column]) for (row, column), block in model.blocks.items()},
+        _contracting(model, _scaled_blocks(model, units)),
         n_inputs=model.n_inputs,
         n_outputs=model.n_outputs,
         state_bias=(model.state_bias / s).astype(model.dtype),
@@ -70,3 +91,45 @@ def rescale(model: ImplicitModel) -> ImplicitModel:
         input_shape=model.input_shape,
         output_shape=model.output_shape,
     )
+
+
+def _scaled_blocks(model: ImplicitModel, units: Mapping[str, NDArray[np.float64]]) -> Blocks:
+    blocks: Blocks = {}
+    for (row, column), block in model.blocks.items():
+        left = None if row == OUTPUT else 1.0 / units[row]
+        right = None if column == INPUT else units[column]
+        try:
+            blocks[row, column] = block.scaled(left, right)
+        except InputError as error:
+            raise InputError(
+                f"the scaling overflows {model.dtype} in group {column!r}, block {(row, column)}; use "
+                "model.astype('float64'), or smaller weights"
+            ) from error
+    return blocks
+
+
+def _contracting(model: ImplicitModel, blocks: Blocks) -> Blocks:
+    """``blocks`` with every row of diag(L)|A| summing to less than 1, its entries shrunk by a few units if need be."""
+    eps = float(np.finfo(model.dtype).eps)
+    names = [group.name for group in model.groups]
+    for group in model.groups:
+        keys = [(group.name, name) for name in names if (group.name, name) in blocks]
+        shrink = eps
+        while True:
+            too_large = _row_sums(group.activation.slope, [blocks[key] for key in keys], group.size) >= 1.0
+            if not too_large.any():
+                break
+            for key in keys:
+                blocks[key] = blocks[key].scaled(np.where(too_large, 1.0 - shrink, 1.0), None)
+            shrink *= 2.0
+    return blocks
+
+
+def _row_sums(slope: float, blocks: list[LinearMap], size: int) -> NDArray[np.float64]:
+    """Upper bounds on the sums of slope · |entries| over each row of some blocks beside each other, (size,)."""
+    sums = np.zeros(size)
+    terms = sum(block.shape[1] for block in blocks) + len(blocks) + 2
+    for block in blocks:
+        wide = block.astype(np.float64).absolute()
+        sums += wide.apply(torch.ones(1, block.shape[1], dtype=torch.float64))[0].numpy()
+    return slope * sums * (1.0 + terms * np.finfo(np.float64).eps)

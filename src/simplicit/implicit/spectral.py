@@ -11,28 +11,38 @@ by them, and so hold in floating point too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dgebal
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import ArpackError, eigs
+from scipy.sparse.linalg import ArpackError, eigs, gmres
 
-from simplicit.errors import NotWellPosedError
+from simplicit.errors import ConvergenceError, NotWellPosedError
+from simplicit.implicit.balancing import balanced, cheap_order, factor
 from simplicit.implicit.maps import Csr
 
 __all__ = ["Contraction", "PerronFrobenius", "contraction", "dominating", "ratios", "resolvent", "spectral_bounds"]
 
 Vector = NDArray[np.float64]
 
-# Up to this size a class is solved by Noda's iteration on dense matrices, above by power steps from ARPACK's vector.
+# Up to this size a class is solved on dense matrices, in well under a second a step.
 _DENSE_SIZE = 1500
+# Noda's iteration converges quadratically: ten steps are usual, 60 a safeguard.
 _NODA_STEPS = 60
-_POWER_STEPS = 20_000
-# Components of v, and balanced entries of N relative to the largest, stay above this, so that no product underflows.
+# Where no factorisation is cheap: ARPACK's restarts, then power steps, until either has had a few seconds.
+_ARPACK_RESTARTS, _ARPACK_TOL = 50, 1e-10
+_POWER_STEPS = 2_000
+# Components of v, and balanced entries of N relative to the largest, stay above this: no product of two underflows.
 _FLOOR = 1e-120
+# Where no factorisation is cheap, GMRES to three digits more than are asked for; the resolvent is taken if it satisfies
+# its equation to ``_RESIDUAL_TOL``, relative, in every entry.
+_GMRES_TOL, _GMRES_RESTART, _GMRES_CYCLES, _SMOOTHING_STEPS = 1e-12, 50, 40, 3
+_RESIDUAL_TOL = 1e-9
+# Tried shares of the way from λ_pf to 1 for τ in :func:`contraction`.
+_TAU_SHARES = (1.0 / 64.0, 1.0 / 8.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -56,12 +66,27 @@ class Contraction:
 
 
 def ratios(N: Csr, v: Vector) -> tuple[float, float]:
-    """min and max of (N v)ᵢ/vᵢ for v > 0, widened by the rounding of the sums; (0, 0) for an empty matrix."""
+    """min and max of (N v)ᵢ/vᵢ for v > 0, widened by the rounding of the sums; (0, 0) for an empty matrix.
+
+    (0, inf) where a row that is not empty underflows or overflows: then the quotients say nothing.
+    """
     if not v.size:
         return 0.0, 0.0
-    quotients = (N @ v) / v
-    slack = (int(np.diff(N.indptr).max()) + 3) * np.finfo(np.float64).eps
+    with np.errstate(over="ignore", under="ignore"):
+        products = N @ v
+        quotients = products / v
+    # With both in here no single term can have lost more than the slack allows for.
+    smallest = np.minimum(products, quotients)[np.diff(N.indptr) > 0].min(initial=np.inf)
+    largest = max(products.max(), quotients.max())
+    if smallest < np.finfo(np.float64).tiny or not np.isfinite(largest):
+        return 0.0, float("inf")
+    slack = _slack(N)
     return max(0.0, float(quotients.min()) * (1.0 - slack)), float(quotients.max()) * (1.0 + slack)
+
+
+def _slack(N: Csr) -> float:
+    """What rounding can do to a sum over a row of N, relative to it."""
+    return float((int(np.diff(N.indptr).max(initial=0)) + 3) * np.finfo(np.float64).eps)
 
 
 def spectral_bounds(N: Csr, tol: float = 1e-12) -> PerronFrobenius:
@@ -73,11 +98,15 @@ def spectral_bounds(N: Csr, tol: float = 1e-12) -> PerronFrobenius:
     lower = upper = float(diagonal.max(initial=0.0))
     for members in _members(labels, sizes):
         part = N[members][:, members]
-        if float(part.sum(axis=1).max()) <= lower:
+        with np.errstate(over="ignore"):
+            largest_sum = float(part.sum(axis=1).max())
+        if largest_sum <= lower:
+            # No eigenvalue above its largest row sum; that may have been rounded down to ``lower``.
+            upper = max(upper, largest_sum * (1.0 + _slack(part)))
             continue
         bounds = _irreducible_bounds(part, tol)
         lower, upper = max(lower, bounds[0]), max(upper, bounds[1])
-    return PerronFrobenius(0.5 * (lower + upper) if lower < upper else lower, lower, upper)
+    return PerronFrobenius(0.5 * lower + 0.5 * upper if lower < upper else lower, lower, upper)
 
 
 def _members(labels: NDArray[np.integer], sizes: NDArray[np.integer]) -> list[NDArray[np.int64]]:
@@ -88,36 +117,54 @@ def _members(labels: NDArray[np.integer], sizes: NDArray[np.integer]) -> list[ND
 
 def _irreducible_bounds(N: Csr, tol: float) -> tuple[float, float]:
     """Collatz-Wielandt bounds on λ_pf of an irreducible matrix of at least two states."""
-    small = N.shape[0] <= _DENSE_SIZE
-    # A similarity with powers of two, hence exact, that evens out rows and columns.
-    scaled = sp.csr_array(dgebal(N.toarray(), scale=1, permute=0)[0]) if small else N.copy()
-    exponent = int(np.frexp(scaled.data.max())[1])
-    scaled.data = np.ldexp(scaled.data, -exponent)
+    scaled, exponent = balanced(N, dense=N.shape[0] <= _DENSE_SIZE)
     # Raising tiny entries keeps the upper bound valid, not the lower one.
     raised = bool((scaled.data < _FLOOR).any())
     scaled.data = np.maximum(scaled.data, _FLOOR)
-    lower, upper = (_noda if small else _shifted_power)(scaled, tol)
+    solver = _shifted_solver(scaled)
+    lower, upper = _shifted_power(scaled, tol) if solver is None else _noda(scaled, solver, tol)
     if raised:
         lower = float(scaled.diagonal().max())
-    return float(np.ldexp(lower, exponent)), float(np.ldexp(upper, exponent))
+    with np.errstate(over="ignore", under="ignore"):
+        low, high = float(np.ldexp(lower, exponent)), float(np.ldexp(upper, exponent))
+    tiny = np.finfo(np.float64).tiny
+    # Subnormal bounds have been rounded; the next normal number is on the safe side.
+    return (low if low >= tiny else 0.0), max(high, tiny)
 
 
-def _noda(N: Csr, tol: float) -> tuple[float, float]:
+def _shifted_solver(N: Csr) -> Callable[[float, Vector], Vector] | None:
+    """(ρ, v) ↦ (ρ I - N)⁻¹ v, dense for small N, sparse where elimination is cheap, None otherwise."""
+    if N.shape[0] <= _DENSE_SIZE:
+        dense, identity = N.toarray(), np.eye(N.shape[0])
+        return lambda rho, v: np.asarray(np.linalg.solve(rho * identity - dense, v))
+    order = cheap_order(N)
+    if order is None:
+        return None
+    banded, unit = N[order][:, order], sp.eye_array(N.shape[0], format="csr")
+
+    def solve(rho: float, v: Vector) -> Vector:
+        x = np.empty_like(v)
+        x[order] = factor(sp.csr_array(rho * unit - banded)).solve(v[order])
+        return x
+
+    return solve
+
+
+def _noda(N: Csr, solve: Callable[[float, Vector], Vector], tol: float) -> tuple[float, float]:
     """Noda's iteration: v ← (ρ I - N)⁻¹ v with ρ = maxᵢ (N v)ᵢ/vᵢ, which stays positive and converges quadratically.
 
     T. Noda, "Note on the computation of the maximal eigenvalue of a non-negative irreducible matrix", 1971.
     """
-    dense, identity = N.toarray(), np.eye(N.shape[0])
     v = np.ones(N.shape[0])
     lower, upper = ratios(N, v)
     for _ in range(_NODA_STEPS):
         if upper - lower <= tol * upper:
             break
         try:
-            v = np.abs(np.linalg.solve(upper * identity - dense, v))
-        except np.linalg.LinAlgError:
+            v = np.abs(solve(upper, v))
+        except (np.linalg.LinAlgError, RuntimeError):  # exactly singular: ``upper`` is λ_pf to the last digit
             break
-        if not np.isfinite(v).all():
+        if not np.isfinite(v).all() or not v.any():
             break
         v = np.maximum(v / v.max(), _FLOOR)
         low, high = ratios(N, v)
@@ -145,7 +192,7 @@ def _arpack_vector(N: Csr) -> Vector:
     ones = np.ones(N.shape[0])
     try:
         # Among all eigenvalues λ_pf alone has the largest real part, also where N is periodic.
-        _, vectors = eigs(N, k=1, which="LR", v0=ones)
+        _, vectors = eigs(N, k=1, which="LR", v0=ones, maxiter=_ARPACK_RESTARTS, tol=_ARPACK_TOL)
     except ArpackError:
         return ones
     v = np.abs(vectors[:, 0].real)
@@ -164,16 +211,24 @@ def contraction(A: Csr, slopes: Vector | None = None) -> Contraction:
     ------
     NotWellPosedError
         λ_pf(N) >= 1, or not shown to be below 1.
+    ConvergenceError
+        λ_pf(N) < 1, but no such s was found in floating point.
     """
     N = dominating(A, slopes)
     bounds = spectral_bounds(N)
     found = [Contraction(np.ones(N.shape[0]), ratios(N, np.ones(N.shape[0]))[1])]
     if bounds.upper < 1.0:
-        for fraction in (1.0 / 64.0, 1.0 / 8.0, 0.5, 1.0):
-            tau = bounds.upper + fraction * (1.0 - bounds.upper)
-            s = resolvent(N, tau)
-            found.append(Contraction(s / s.max(), ratios(N, s)[1]))
+        for share in _TAU_SHARES:
+            s = resolvent(N, bounds.upper + share * (1.0 - bounds.upper))
+            if s is not None:
+                found.append(Contraction(s / s.max(), ratios(N, s / s.max())[1]))
     usable = [candidate for candidate in found if candidate.rho < 1.0]
+    if not usable and bounds.upper < 1.0:
+        raise ConvergenceError(
+            f"the model is well-posed, λ_pf(diag(L)|A|) <= {bounds.upper:.15g} < 1, but no s > 0 with diag(L)|A| s < s "
+            "was found in float64, without which its equilibrium has no error bound: the states' units spread over too "
+            "many magnitudes, or λ_pf is too close to 1; measure the states in comparable units, or scale A down"
+        )
     if not usable:
         raise not_well_posed(bounds)
     return min(usable, key=_iterations)
@@ -205,19 +260,40 @@ def _iterations(candidate: Contraction) -> float:
     return float(np.log(1e-9 * (1.0 - candidate.rho) * candidate.s.min()) / np.log(candidate.rho))
 
 
-def resolvent(N: Csr, tau: float, tol: float = 0.0) -> Vector:
-    """s = Σₖ (N/τ)ᵏ 1 for λ_pf(N) < τ; N s <= τ s, and s >= 1.
+def resolvent(N: Csr, tau: float) -> Vector | None:
+    """s = Σₖ (N/τ)ᵏ 1 = (I - N/τ)⁻¹ 1 >= 1 for λ_pf(N) < τ, with 1 + N s / τ = s to nine digits.
 
-    A large N is summed term by term, until N s <= τ s holds and, for ``tol`` > 0, the terms are below ``tol`` · s.
+    By elimination where that is cheap, else by GMRES.
+
+    Parameters
+    ----------
+    N : csr_array, shape (n, n), non-negative
+    tau : float
+
+    Returns
+    -------
+    array, shape (n,), or None where floating point or the number of steps did not suffice.
     """
+    scaled = sp.csr_array(N / tau)
+    solver = _shifted_solver(scaled)
     ones = np.ones(N.shape[0])
-    if N.shape[0] <= _DENSE_SIZE:
-        return np.maximum(np.linalg.solve(np.eye(N.shape[0]) - N.toarray() / tau, ones), 1.0)
-    s = ones
-    for _ in range(_POWER_STEPS):
-        following = 1.0 + N @ s / tau
-        settled = tol == 0.0 or bool((following - s <= tol * following).all())
-        s = following
-        if settled and ratios(N, s)[1] <= tau:
-            break
-    return s
+    try:
+        with np.errstate(all="ignore"):
+            s = _iterated(scaled) if solver is None else np.maximum(solver(1.0, ones), 1.0)
+            rest = 1.0 + scaled @ s - s
+            if solver is not None:
+                s = np.maximum(s + solver(1.0, rest), 1.0)
+                rest = 1.0 + scaled @ s - s
+            return s if bool((np.abs(rest) <= _RESIDUAL_TOL * s).all()) else None
+    except (np.linalg.LinAlgError, RuntimeError):
+        return None
+
+
+def _iterated(N: Csr) -> Vector:
+    """(I - N)⁻¹ 1 by GMRES, whose steps do not grow in number with 1/(1 - λ_pf), then smoothed by its own equation."""
+    ones = np.ones(N.shape[0])
+    system = sp.csr_array(sp.eye_array(N.shape[0], format="csr") - N)
+    s = np.maximum(gmres(system, ones, rtol=_GMRES_TOL, restart=_GMRES_RESTART, maxiter=_GMRES_CYCLES)[0], 1.0)
+    for _ in range(_SMOOTHING_STEPS):
+        s = 1.0 + N @ s
+    return np.asarray(s)

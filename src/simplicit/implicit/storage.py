@@ -1,7 +1,8 @@
 r"""Models on disk: a folder with ``config.json`` and ``model.safetensors``; never pickle.
 
-``config.json`` holds the groups with their activations, the shapes, the list of blocks, and the SHA-256 of the other
-file. ``model.safetensors`` holds both biases and, for block k of that list, ``block.k.values``, ``block.k.indices`` and
+``config.json`` holds the groups with their activations, the shapes, the list of blocks, and a SHA-256 of all that and
+the other file: of the object without "sha256", as compact JSON with sorted keys in ASCII, followed by the other file.
+``model.safetensors`` holds both biases and, for block k of that list, ``block.k.values``, ``block.k.indices`` and
 ``block.k.indptr``: compressed sparse rows, with indices in the narrowest unsigned integers that hold them.
 """
 
@@ -25,7 +26,7 @@ from safetensors import SafetensorError
 from simplicit.errors import DataError, InputError
 from simplicit.implicit.activation import Activation
 from simplicit.implicit.maps import CsrMap, LinearMap
-from simplicit.implicit.model import INPUT, OUTPUT, ImplicitModel, StateGroup
+from simplicit.implicit.model import INPUT, OUTPUT, ImplicitModel, StateGroup, as_model
 
 __all__ = ["load", "save"]
 
@@ -40,21 +41,31 @@ def save(model: ImplicitModel, folder: str | os.PathLike[str], *, overwrite: boo
 
     The files are written to a temporary folder beside it, which is then renamed.
 
+    Parameters
+    ----------
+    model : ImplicitModel
+    folder : path
+    overwrite : bool
+        Replace a model that is there.
+
     Raises
     ------
+    InputError
+        ``model`` is no ImplicitModel, or ``folder`` no path.
     DataError
         ``folder`` exists and ``overwrite`` is False, or it holds anything that is not a model's; writing fails.
     """
-    target = Path(folder)
+    arrays = _arrays(as_model(model))
+    target = _as_path(folder)
     _check_target(target, overwrite)
-    arrays = _arrays(model)
     payload = safetensors.numpy.save(arrays)
-    config = json.dumps(_config(model, hashlib.sha256(payload).hexdigest()), indent=2, ensure_ascii=False)
+    config = _config(model)
+    text = json.dumps(config | {"sha256": _digest(config, payload)}, indent=2, ensure_ascii=False)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         temporary.mkdir(parents=True)
         (temporary / ARRAYS).write_bytes(payload)
-        (temporary / CONFIG).write_text(config + "\n", encoding="utf-8")
+        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
         _move(temporary, target)
     except OSError as error:
         raise DataError(f"cannot write the model to {target}: {error}") from error
@@ -89,7 +100,19 @@ def _move(temporary: Path, target: Path) -> None:
     shutil.rmtree(old)
 
 
-def _config(model: ImplicitModel, sha256: str) -> dict[str, Any]:
+def _as_path(folder: object) -> Path:
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError(f"folder must be a path, got {folder!r}")
+    return Path(folder)
+
+
+def _digest(config: Mapping[str, Any], payload: bytes) -> str:
+    """The SHA-256 that both files share; ``config`` without its entry "sha256"."""
+    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode("ascii") + payload).hexdigest()
+
+
+def _config(model: ImplicitModel) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -103,7 +126,6 @@ def _config(model: ImplicitModel, sha256: str) -> dict[str, Any]:
             for group in model.groups
         ],
         "blocks": [list(key) for key in model.blocks],
-        "sha256": sha256,
     }
 
 
@@ -123,16 +145,24 @@ def load(folder: str | os.PathLike[str]) -> ImplicitModel:
 
     Raises
     ------
+    InputError
+        ``folder`` is no path.
     DataError
-        A file is missing, damaged, truncated, of a newer format, or inconsistent; the message names file and defect.
+        A file is missing, damaged, truncated, of another format, or inconsistent; the message names file and defect.
     """
-    config_file, array_file = Path(folder) / CONFIG, Path(folder) / ARRAYS
+    path = _as_path(folder)
+    config_file, array_file = path / CONFIG, path / ARRAYS
     config = _read_config(config_file)
-    arrays = _read_arrays(array_file, config.get("sha256"))
+    payload = _read_bytes(array_file)
+    arrays = _Checked(_parsed(payload, array_file), array_file)
     try:
-        return _model(config, _Checked(arrays, array_file))
-    except (KeyError, TypeError, ValueError) as error:
-        defect = f"lacks the entry {error}" if isinstance(error, KeyError) else str(error)
+        _check_entries(config, _ENTRIES, "the file")
+        sha256 = config.pop("sha256")
+        if _digest(config, payload) != sha256:
+            raise DataError(f"{path} is damaged: the SHA-256 of {CONFIG} and {ARRAYS} is not the one in {CONFIG}")
+        return _model(config, arrays)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        defect = f"there is no {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"{config_file} does not describe a model: {defect}") from error
 
 
@@ -145,9 +175,11 @@ def _read_bytes(file: Path) -> bytes:
         ) from error
 
 
-def _read_config(file: Path) -> Mapping[str, Any]:
+def _read_config(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(_read_bytes(file))
+    except RecursionError as error:
+        raise DataError(f"{file} does not describe a model: it is nested too deeply") from error
     except ValueError as error:
         raise DataError(f"{file} is not JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
@@ -160,31 +192,59 @@ def _read_config(file: Path) -> Mapping[str, Any]:
     return config
 
 
-def _read_arrays(file: Path, sha256: object) -> Arrays:
-    payload = _read_bytes(file)
+# What every object in config.json holds: each of these, and nothing else.
+_ENTRIES: Mapping[str, type] = {
+    "format": str,
+    "version": int,
+    "dtype": str,
+    "n_inputs": int,
+    "n_outputs": int,
+    "input_shape": list,
+    "output_shape": list,
+    "groups": list,
+    "blocks": list,
+    "sha256": str,
+}
+_GROUP_ENTRIES: Mapping[str, type] = {"name": str, "size": int, "activation": dict}
+
+
+def _check_entries(found: Any, entries: Mapping[str, type], where: str) -> None:
+    if not isinstance(found, dict):
+        raise InputError(f"{where} must be an object, got {found!r}")
+    for key, kind in entries.items():
+        if key not in found:
+            raise InputError(f"{where} lacks the entry {key!r}")
+        if type(found[key]) is not kind:
+            raise InputError(f"{where}: the entry {key!r} must be a JSON {_JSON[kind]}, got {found[key]!r:.80}")
+    unknown = sorted(set(found) - set(entries))
+    if unknown:
+        raise InputError(f"{where} has the unknown entry {unknown[0]!r}")
+
+
+_JSON = {str: "text", int: "integer", list: "array", dict: "object"}
+
+
+def _parsed(payload: bytes, file: Path) -> Arrays:
     try:
         arrays: Arrays = safetensors.numpy.load(payload)
     except (SafetensorError, KeyError, ValueError) as error:
         raise DataError(f"{file} is damaged or truncated: {error}") from error
-    if hashlib.sha256(payload).hexdigest() != sha256:
-        raise DataError(f"{file} is damaged: its SHA-256 is not the one in {CONFIG}")
     return arrays
 
 
 def _model(config: Mapping[str, Any], arrays: _Checked) -> ImplicitModel:
-    groups = [
-        StateGroup(group["name"], group["size"], Activation.from_config(group["activation"]))
-        for group in config["groups"]
-    ]
-    sizes: dict[Any, int] = {group.name: group.size for group in groups}
+    groups = [_group(entry, number) for number, entry in enumerate(config["groups"])]
+    sizes: dict[str, int] = {group.name: group.size for group in groups}
     rows, columns = sizes | {OUTPUT: config["n_outputs"]}, sizes | {INPUT: config["n_inputs"]}
+    if config["dtype"] not in ("float32", "float64"):
+        raise InputError(f'"dtype" must be float32 or float64, got {config["dtype"]!r}')
     dtype = np.dtype(config["dtype"])
-    if dtype not in (np.float32, np.float64):
-        raise InputError(f'"dtype" must be float32 or float64, got {dtype}')
     blocks: dict[tuple[str, str], LinearMap] = {}
     for number, (row, column) in enumerate(config["blocks"]):
         if (row, column) in blocks:
             raise InputError(f"block {(row, column)} stands there twice")
+        if row not in rows or column not in columns:
+            raise InputError(f"block {(row, column)} is not one of a group, output or input")
         blocks[row, column] = arrays.block(number, (rows[row], columns[column]), dtype)
     state_bias = arrays.floats("state_bias", dtype, sum(sizes.values()))
     output_bias = arrays.floats("output_bias", dtype, config["n_outputs"])
@@ -200,6 +260,11 @@ def _model(config: Mapping[str, Any], arrays: _Checked) -> ImplicitModel:
         output_shape=tuple(config["output_shape"]),
     )
     return model.astype(dtype)
+
+
+def _group(entry: Any, number: int) -> StateGroup:
+    _check_entries(entry, _GROUP_ENTRIES, f"group {number}")
+    return StateGroup(entry["name"], entry["size"], Activation.from_config(entry["activation"]))
 
 
 class _Checked:

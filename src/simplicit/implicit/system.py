@@ -5,6 +5,7 @@ Everything here is (m, n) or (m, p), samples first, in one dtype, on batches tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,14 +19,17 @@ from torch import Tensor
 
 from simplicit.implicit.activation import Activation
 from simplicit.implicit.maps import Csr, LinearMap
-from simplicit.implicit.picard import picard, picard_adjoint
+from simplicit.implicit.picard import StateSolution, picard, picard_adjoint
 from simplicit.implicit.plan import Plan, plan_by_groups, plan_by_states
 from simplicit.implicit.spectral import Contraction, contraction
 
-__all__ = ["Solution", "StateGroup", "System", "assemble"]
+__all__ = ["StateGroup", "System", "assemble", "slices_of"]
 
-# Evaluating φ costs a few units in the last place of z and φ(z); 16 covers all activations with room to spare.
+# Evaluating φ costs a few units in the last place of z and φ(z) (in tests at most 5, for GELU); 16 leaves room for
+# vectorised variants and for the evaluation of the spread.
 _ACTIVATION_ULPS = 16.0
+# A bound is sharpened until a step takes off less than a tenth, and that so many times at most: each costs one product.
+_SHARPENING_STEPS, _SHARPENED = 50, 0.9
 
 
 @dataclass(frozen=True)
@@ -37,18 +41,10 @@ class StateGroup:
     activation: Activation
 
 
-@dataclass(frozen=True)
-class Solution:
-    """Pre-activations Z and states X = φ(Z), in the plan's working order, and how they were found.
-
-    ``step`` is the last step of the iteration in the norm of the contraction; None after a substitution.
-    """
-
-    Z: Tensor
-    X: Tensor
-    iterations: int = 0
-    iteration_bound: int | None = None
-    step: Tensor | None = None
+def slices_of(groups: Sequence[StateGroup]) -> dict[str, slice]:
+    """Where each group stands among the states, by its name."""
+    stops = np.cumsum([0, *(group.size for group in groups)]).tolist()
+    return {group.name: slice(start, stop) for group, start, stop in zip(groups, stops[:-1], stops[1:], strict=True)}
 
 
 class System:
@@ -69,9 +65,8 @@ class System:
         bias: NDArray[Any],
         n_inputs: int,
     ) -> None:
-        stops = np.cumsum([0, *(group.size for group in groups)]).tolist()
-        self.slices = {group.name: slice(stops[k], stops[k + 1]) for k, group in enumerate(groups)}
-        self.size: int = stops[-1]
+        self.slices = slices_of(groups)
+        self.size = sum(group.size for group in groups)
         self._n_inputs = n_inputs
         self._groups = tuple(groups)
         self._inputs = {key: block for key, block in blocks.items() if key[1] == "input"}
@@ -109,23 +104,33 @@ class System:
             Z[:, self.slices[row]] += block.apply(U)
         return Z
 
-    def solve(self, U: Tensor, tol: float) -> Solution:
-        """The equilibrium for inputs U (m, p): exact if triangular, else to ``tol`` in maxᵢ|x*ᵢ - xᵢ|."""
-        plan = self.plan
-        if plan.triangular:
-            Z = plan.to_working(self.drive(U))
-            return Solution(Z, plan.substitute(Z))
-        end = picard(plan, self.contraction, self.drive(U), tol)
-        return Solution(end.Z, end.X, end.iterations, end.iteration_bound, end.step)
+    def solve(self, U: Tensor, tol: float) -> StateSolution:
+        """The equilibrium for inputs U (m, p): exact if triangular, else to ``tol`` in maxᵢ|x*ᵢ - xᵢ|.
 
-    def pull_back(self, slopes: Tensor, X_bar: Tensor) -> Tensor:
-        """Ū = Z̄ B with Z̄ = φ'(Z) ∘ (Z̄ A + X̄): the gradient by the inputs, (m, p), from the one by the states.
+        Samples that leave the range of the dtype come back infinite or NaN.
 
-        ``slopes`` is φ'(Z) in working order; X̄ (m, n) stands in the order of the states and is overwritten.
+        Raises
+        ------
+        NotWellPosedError
+            A has cycles and λ_pf(diag(L)|A|) < 1 fails.
+        ConvergenceError
+            λ_pf is so close to 1 that the iteration takes too long.
         """
         plan = self.plan
         if plan.triangular:
-            Z_bar = plan.to_model(plan.substitute_back(slopes, plan.to_working(X_bar)))
+            Z = plan.to_working(self.drive(U))
+            return StateSolution(Z, plan.substitute_(Z))
+        return picard(plan, self.contraction, self.drive(U), tol)
+
+    def pull_back_(self, slopes: Tensor, X_bar: Tensor) -> Tensor:
+        """Ū = Z̄ B with Z̄ = φ'(Z) ∘ (Z̄ A + X̄): the gradient by the inputs, (m, p), from the one by the states.
+
+        ``slopes`` (m, n) is φ'(Z) in working order; X̄ (m, n) stands in the order of the states and is overwritten.
+        Errors as in :meth:`solve`.
+        """
+        plan = self.plan
+        if plan.triangular:
+            Z_bar = plan.to_model(plan.substitute_back_(slopes, plan.to_working(X_bar)))
         else:
             Z_bar = picard_adjoint(plan, self.contraction, slopes, X_bar)
         U_bar: Tensor | None = None
@@ -134,55 +139,96 @@ class System:
             U_bar = part if U_bar is None else U_bar.add_(part)
         return Z_bar.new_zeros(Z_bar.shape[0], self._n_inputs) if U_bar is None else U_bar
 
-    def error_bound(self, solution: Solution, U: Tensor) -> Tensor:
-        """A bound on maxᵢ |x*ᵢ - xᵢ| for every sample, (m,): what the iteration left over and all rounding.
+    def error_bound(self, solution: StateSolution, U: Tensor) -> Tensor:
+        """A bound on maxᵢ |x*ᵢ - xᵢ| for every sample, (m,) float64: what the iteration left over and all rounding.
 
-        x* is the equilibrium in exact arithmetic of the model as stored. With δ the rounding of one evaluation of
-        φ(A x + B u + b), the error obeys e <= diag(L)|A| e + δ after a substitution, solved in the same order, and
-        |e|_s <= (ρ |step|_s + |δ|_s) / (1 - ρ) after an iteration.
+        x* is the equilibrium in exact arithmetic of the model as stored. With roundings δ of one evaluation of
+        A x + B u + b and ε of φ, an error e >= |x* - x| of the states gives the bound
+
+            E(e) = spread(|A| e + δ) + ε,   spread(r)ᵢ = sup over |z' - zᵢ| <= rᵢ of |φ(z') - φ(zᵢ)| <= Lᵢ rᵢ.
+
+        After a substitution e = E(e) is solved in the same order. After an iteration |x* - x_{t-1}| <= e + |step|; a
+        first e is s (ρ |step|_s + |L δ + ε|_s) / (1 - ρ), and e ← min(e, E(e + |step|)) sharpens it.
         """
         if not self.size:
             return torch.zeros(U.shape[0], dtype=torch.float64)
-        rounding, gamma = self._rounding(solution, U)
+        before, after = self._rounding(solution, U)
+        Z = solution.Z.double()
         if solution.step is None:
-            return self.propagate(rounding).amax(dim=1).double()
-        s, rho = torch.from_numpy(self.contraction.s), self.contraction.rho
-        scaled = (rounding.double() / s).amax(dim=1)
-        return (rho * (1.0 + gamma) * solution.step + scaled) / (1.0 - rho)
+            errors = self._substituted_errors(Z, before, after)
+        else:
+            errors = self._iterated_errors(Z, before, after, solution.step.double())
+        return errors.amax(dim=1).nan_to_num(nan=math.inf, posinf=math.inf)
 
-    def propagate(self, rounding: Tensor) -> Tensor:
-        """e = diag(L)|A| e + rounding, (m, n), by a triangular plan's substitution; overwrites ``rounding``."""
+    def _substituted_errors(self, Z: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        errors = torch.empty_like(Z)
         for stage in self._absolute.plan.stages:
+            radius = before[:, stage.target]
             for source, block in stage.terms:
-                rounding[:, stage.target] += stage.activation.slope * block.apply(rounding[:, source])
-        return rounding
+                radius = radius + block.apply(errors[:, source])
+            spread = stage.activation.spread(Z[:, stage.target], self._widened(radius))
+            errors[:, stage.target] = self._widened(spread) + after[:, stage.target]
+        return errors
 
-    def _rounding(self, solution: Solution, U: Tensor) -> tuple[Tensor, float]:
-        """δ, entry by entry in working order, (m, n), and the relative error γ of one dot product.
+    def _iterated_errors(self, Z: Tensor, before: Tensor, after: Tensor, step: Tensor) -> Tensor:
+        s, rho = torch.from_numpy(self.contraction.s), self.contraction.rho
+        rounding = torch.from_numpy(self.slopes) * before + after
+        scalar = (rho * (step / s).amax(dim=1) + (rounding / s).amax(dim=1)) / (1.0 - rho)
+        errors = self._widened(scalar[:, None] * s)
+        plan = self._absolute.plan
+        for _ in range(_SHARPENING_STEPS):
+            radius = self._widened(plan.product(errors + step) + before)
+            sharper = torch.minimum(errors, self._widened(plan.spread(Z, radius)) + after)
+            settled = bool((sharper.amax(dim=1) >= _SHARPENED * errors.amax(dim=1)).all())
+            errors = sharper
+            if settled:
+                break
+        return errors
 
-        A sum of k products in any order errs by at most γ = k u / (1 - k u) times the sum of their sizes; k is n + p
-        plus a few for the bias and the sums over blocks.
+    def _widened(self, bound: Tensor) -> Tensor:
+        """``bound``, (m, n) float64, rounded up by what its own evaluation may have lost."""
+        return bound * (1.0 + (self._terms + 64) * torch.finfo(torch.float64).eps)
+
+    @cached_property
+    def _terms(self) -> int:
+        """The largest number of terms in one row of [A B b], and a few for the sums over blocks."""
+        return self.size + self._n_inputs + 2 * len(self._groups) + 4
+
+    def _rounding(self, solution: StateSolution, U: Tensor) -> tuple[Tensor, Tensor]:
+        """δ of A x + B u + b and ε of φ, entry by entry in working order, (m, n) float64.
+
+        A sum of k products in any order errs by at most γ = k u / (1 - k u) times the sum of their sizes.
         """
         unit = 0.5 * torch.finfo(U.dtype).eps
-        terms = self.size + self._n_inputs + 2 * len(self._groups) + 4
-        gamma = terms * unit / (1.0 - terms * unit)
-        plan = self._absolute.plan
-        sizes = plan.product(solution.X.abs()) + plan.to_working(self._absolute.drive(U.abs()))
-        values = solution.Z.abs() + solution.X.abs()
-        slopes, jumps = self._per_state("slope", U.dtype), self._per_state("jump", U.dtype)
-        # Twice, because the sizes themselves are rounded and, in an iteration, belong to the step before.
-        return 2.0 * gamma * slopes * sizes + _ACTIVATION_ULPS * unit * values + jumps, gamma
+        gamma = self._terms * unit / (1.0 - self._terms * unit)
+        X = solution.X.double().abs()
+        # In an iteration the product was formed with the states before the last step.
+        inner = X if solution.step is None else X + solution.step
+        absolute, plan = self._absolute, self._absolute.plan
+        sizes = plan.product(inner) + plan.to_working(absolute.drive(U.double().abs()))
+        jumps = np.repeat([g.activation.jump for g in self._groups], [g.size for g in self._groups])
+        # φ errs in the last places of its value, or as if its argument did: by much less where φ is flat.
+        # What underflows loses at most the smallest normal number each time.
+        tiny = torch.finfo(U.dtype).tiny
+        before = gamma * sizes + _ACTIVATION_ULPS * unit * solution.Z.double().abs() + self._terms * tiny
+        after = _ACTIVATION_ULPS * unit * X + tiny
+        return self._widened(before), after + plan.to_working(torch.from_numpy(jumps)[None])
 
-    def _per_state(self, attribute: str, dtype: torch.dtype) -> Tensor:
-        values = [getattr(group.activation, attribute) for group in self._groups]
-        spread = np.repeat(np.asarray(values, dtype=np.float64), [group.size for group in self._groups])
-        return self.plan.to_working(torch.from_numpy(spread).to(dtype)[None])
+    def row_scales(self) -> NDArray[np.float64]:
+        """s = 1 + diag(L)|A| s, (n,), by a triangular plan's substitution; infinite where it overflows."""
+        plan = self._absolute.plan
+        s = torch.ones(1, self.size, dtype=torch.float64)
+        for stage in plan.stages:
+            for source, block in stage.terms:
+                s[:, stage.target] += stage.activation.slope * block.apply(s[:, source])
+        scales: NDArray[np.float64] = plan.to_model(s)[0].nan_to_num(nan=math.inf, posinf=math.inf).numpy()
+        return scales
 
     @cached_property
     def _absolute(self) -> System:
-        """The same system with |A|, |B| and |b|, planned alike."""
-        blocks = {key: block.absolute() for key, block in {**self._states, **self._inputs}.items()}
-        return System(self._groups, blocks, self._bias.abs().numpy(), self._n_inputs)
+        """The same system with |A|, |B| and |b|, in float64, planned alike."""
+        blocks = {k: block.astype(np.float64).absolute() for k, block in {**self._states, **self._inputs}.items()}
+        return System(self._groups, blocks, self._bias.double().abs().numpy(), self._n_inputs)
 
 
 def assemble(

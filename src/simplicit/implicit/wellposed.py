@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
+from simplicit.checks import as_array
 from simplicit.errors import InputError
 from simplicit.implicit.maps import Csr, LinearMap, canonical_csr
 from simplicit.implicit.model import ImplicitModel
@@ -46,6 +47,8 @@ def perron_frobenius(A: SquareMatrix | ImplicitModel) -> PerronFrobenius:
 def collatz_wielandt(A: SquareMatrix | ImplicitModel, v: ArrayLike) -> tuple[float, float]:
     """minᵢ and maxᵢ of (|A| v)ᵢ/vᵢ, between which λ_pf(|A|) lies, widened by the rounding of the sums.
 
+    (0, inf), which is always true, where these numbers leave the range of float64.
+
     Parameters
     ----------
     A : as in :func:`perron_frobenius`
@@ -58,7 +61,7 @@ def collatz_wielandt(A: SquareMatrix | ImplicitModel, v: ArrayLike) -> tuple[flo
         ``A`` as in :func:`perron_frobenius`; ``v`` of another length, or not positive and finite.
     """
     N = _dominating(A)
-    vector = np.asarray(v, dtype=np.float64)
+    vector = as_array("v", v).astype(np.float64)
     if vector.shape != (N.shape[0],):
         raise InputError(f"v must have shape ({N.shape[0]},), one entry for each row of A, got {vector.shape}")
     wrong = ~(np.isfinite(vector) & (vector > 0))
@@ -77,7 +80,9 @@ def contraction_vector(A: SquareMatrix | ImplicitModel) -> tuple[NDArray[np.floa
     InputError
         ``A`` as in :func:`perron_frobenius`.
     NotWellPosedError
-        There is no such pair, because λ_pf >= 1, or none was found.
+        λ_pf >= 1, or it could not be shown to be below 1.
+    ConvergenceError
+        λ_pf < 1, but no such pair was found in floating point.
     """
     found = contraction(_dominating(A))
     return found.s, found.rho
@@ -85,7 +90,7 @@ def contraction_vector(A: SquareMatrix | ImplicitModel) -> tuple[NDArray[np.floa
 
 def _dominating(A: SquareMatrix | ImplicitModel) -> Csr:
     if isinstance(A, ImplicitModel):
-        return dominating(A.A, A.system.slopes)
+        return dominating(A.A, A._system.slopes)
     matrix = canonical_csr(A.to_csr() if isinstance(A, LinearMap) else A, "A")
     if matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"A must be square, got shape {matrix.shape}")

@@ -13,15 +13,19 @@ The box |u' - u| <= ε is kept to the last bit, in exact arithmetic and not only
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from simplicit.checks import as_count, as_interval, as_number, as_seed
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, linearise
 from simplicit.implicit.batch import Batch, as_batch, like
+from simplicit.implicit.model import as_model
 from simplicit.robustness.labels import as_labels
 
 __all__ = ["fgsm", "pgd"]
@@ -57,21 +61,22 @@ def fgsm(
 
     Returns
     -------
-    Adversarial inputs of the kind and shape of U, in the model's dtype; U as cast to it is the middle of the box.
+    Adversarial inputs of the kind and shape of U, in the model's dtype. The middle of the box is U as cast to it, and
+    at the ends of ``clip`` towards the inside.
 
     Raises
     ------
     InputError
-        U or labels do not fit the model; NaN or infinite values; ``eps`` negative or wider than ``clip``; U outside
-        ``clip``.
-    NotWellPosedError
-        The model has no unique equilibrium.
+        U or labels do not fit the model; NaN or infinite values, also in the model's outputs; ``eps`` negative, too
+        large for the dtype or wider than ``clip``; ``clip`` no interval; U outside ``clip``.
+    NotWellPosedError, ConvergenceError
+        The model has no unique equilibrium, or iterating for it takes too long.
     """
     problem = _Problem.checked(model, U, labels, eps, clip, batch_size)
     adversarial = torch.empty_like(problem.inputs)
     for rows in problem.batches():
         box = problem.box(rows)
-        adversarial[rows] = _climb(model, box, box.centre.clone(), problem.labels[rows], eps, 1)
+        adversarial[rows] = _climb(model, box, box.centre.clone(), problem.labels[rows], problem.eps, 1)
     return problem.returned(adversarial)
 
 
@@ -108,7 +113,7 @@ def pgd(
     random_start : bool
         Start uniformly in the box; False: the first restart starts at the sample, later ones are random.
     seed : int
-        Of the random starts. They depend on ``batch_size`` too.
+        Of the random starts, in [0, 2⁶⁴). They depend on ``batch_size`` too.
 
     Returns
     -------
@@ -117,17 +122,16 @@ def pgd(
     Raises
     ------
     InputError
-        As :func:`fgsm`; ``steps`` or ``restarts`` below 1, ``step_size`` not positive.
+        As :func:`fgsm`; ``steps``, ``restarts``, ``step_size`` or ``seed`` out of range.
     NotWellPosedError
         As :func:`fgsm`.
     """
     problem = _Problem.checked(model, U, labels, eps, clip, batch_size)
-    for name, count in (("steps", steps), ("restarts", restarts)):
-        _check_count(name, count)
-    if step_size is not None and not 0 < step_size < math.inf:
-        raise InputError(f"step_size must be positive, got {step_size!r}")
-    stride = 2.5 * eps / steps if step_size is None else step_size
-    generator = torch.Generator().manual_seed(seed)
+    steps, restarts = as_count("steps", steps), as_count("restarts", restarts)
+    stride = 2.5 * problem.eps / steps if step_size is None else as_number("step_size", step_size, positive=True)
+    # The box is no wider than 2 ε, so that longer steps end at the same edges, without overflow.
+    stride = min(stride, 2.0 * problem.eps)
+    generator = torch.Generator().manual_seed(as_seed("seed", seed))
     adversarial = torch.empty_like(problem.inputs)
     for rows in problem.batches():
         box, classes = problem.box(rows), problem.labels[rows]
@@ -152,9 +156,7 @@ class _Box:
     @classmethod
     def around(cls, centre: Tensor, eps: float, clip: Clip) -> _Box:
         """The largest floating-point box that is inside the exact one."""
-        radius = torch.tensor(eps, dtype=centre.dtype)
-        if radius.item() > eps:
-            radius = torch.nextafter(radius, torch.zeros_like(radius))
+        radius = torch.tensor(_rounded_down(eps, centre.dtype), dtype=centre.dtype)
         # Rounding may push an edge outwards; two-sum gives its exact error, one step back inwards mends it.
         upper = _sum_rounded_down(centre, radius)
         lower = -_sum_rounded_down(-centre, radius)
@@ -175,6 +177,14 @@ class _Box:
         """Uniform in the box."""
         share = torch.rand(self.centre.shape, generator=generator, dtype=self.centre.dtype)
         return self.project_(torch.lerp(self.lower, self.upper, share))
+
+
+def _rounded_down(value: float, dtype: torch.dtype) -> float:
+    """The largest number of ``dtype`` that is at most ``value``."""
+    nearest = torch.tensor(value, dtype=dtype)
+    if nearest.item() > value:
+        nearest = torch.nextafter(nearest, torch.full_like(nearest, -math.inf))
+    return nearest.item()
 
 
 def _sum_rounded_down(a: Tensor, b: Tensor) -> Tensor:
@@ -248,16 +258,19 @@ class _Problem:
 
     @classmethod
     def checked(cls, model: ImplicitModel, U: Batch, labels: Any, eps: float, clip: Clip, batch_size: int) -> _Problem:
-        inputs = as_batch(U, model.n_inputs, model.input_shape, model.dtype)
+        inputs = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
         classes = as_labels(labels, inputs.shape[0], model.n_outputs)
         if model.n_outputs < 2:
             raise InputError("an attack needs a model with at least two outputs, one for each class")
-        if not 0 <= eps < math.inf:
-            raise InputError(f"eps must be a finite number of at least 0, got {eps!r}")
+        radius = as_number("eps", eps)
+        # Points of the box, and steps between them, must be numbers too.
+        largest = torch.finfo(inputs.dtype).max / 4.0 - inputs.abs().max().item()
+        if radius > largest:
+            raise InputError(f"eps = {radius} is too large for inputs in {model.dtype}; pass one of their size")
         if clip is not None:
-            _check_clip(clip, eps, inputs)
-        _check_count("batch_size", batch_size)
-        return cls(inputs, classes, eps, clip, batch_size, U)
+            clip = _checked_clip(clip, radius, inputs)
+            inputs = inputs.clamp(*clip)  # not in place: it may be the caller's
+        return cls(inputs, classes, radius, clip, as_count("batch_size", batch_size), U)
 
     def batches(self) -> list[slice]:
         m = self.inputs.shape[0]
@@ -267,23 +280,26 @@ class _Problem:
         return _Box.around(self.inputs[rows], self.eps, self.clip)
 
     def returned(self, adversarial: Tensor) -> Any:
-        return like(adversarial.reshape(tuple(self.given.shape)), self.given)
+        shape = np.shape(self.given) if isinstance(self.given, Sequence) else self.given.shape
+        return like(adversarial.reshape(tuple(shape)), self.given)
 
 
-def _check_clip(clip: tuple[float, float], eps: float, inputs: Tensor) -> None:
-    low, high = clip
-    if not low < high:
-        raise InputError(f"clip must be (low, high) with low < high, got {clip}; None for no range")
+def _checked_clip(clip: tuple[float, float], eps: float, inputs: Tensor) -> tuple[float, float]:
+    """The ends of ``clip``, rounded to the dtype of ``inputs`` towards the inside."""
+    low, high = as_interval("clip", clip)
     if eps > high - low:
         raise InputError(f"eps = {eps} is wider than the range of inputs, clip = {clip}")
-    smallest, largest = inputs.min(), inputs.max()
-    if bool(smallest < low) or bool(largest > high):
+    smallest, largest = inputs.min().item(), inputs.max().item()
+    # Inputs at an end may have been rounded over it by the cast to this dtype; they are brought back.
+    if (
+        smallest < torch.tensor(low, dtype=inputs.dtype).item()
+        or largest > torch.tensor(high, dtype=inputs.dtype).item()
+    ):
         raise InputError(
-            f"U must lie in clip = {clip}, got values from {smallest.item():.6g} to {largest.item():.6g}; "
+            f"U must lie in clip = {clip}, got values from {smallest:.6g} to {largest:.6g}; "
             "pass the range of the inputs, or clip=None"
         )
-
-
-def _check_count(name: str, count: int) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InputError(f"{name} must be an integer of at least 1, got {count!r}")
+    inner = -_rounded_down(-low, inputs.dtype), _rounded_down(high, inputs.dtype)
+    if inner[0] > inner[1]:
+        raise InputError(f"clip = {clip} holds no number in {inputs.dtype}; pass a wider one")
+    return inner

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simplicit.checks import as_array
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch
+from simplicit.implicit.model import as_model
 
 __all__ = ["accuracy", "as_labels"]
 
@@ -23,7 +25,7 @@ def as_labels(labels: Any, samples: int, classes: int) -> Tensor:
     InputError
         Not one-dimensional, of another length, not integer, or outside [0, classes).
     """
-    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    array = as_array("labels", labels)
     if array.shape != (samples,):
         raise InputError(f"labels must have shape ({samples},), one for each sample, got {array.shape}")
     if array.dtype.kind not in "iu":
@@ -51,6 +53,6 @@ def accuracy(model: ImplicitModel, U: Batch, labels: Any) -> float:
     NotWellPosedError
         The model has no unique equilibrium.
     """
-    Y = torch.as_tensor(model.predict(U))
+    Y = torch.as_tensor(as_model(model).predict(U))
     classes = as_labels(labels, Y.shape[0], model.n_outputs)
     return float((Y.argmax(dim=1).cpu() == classes).double().mean())

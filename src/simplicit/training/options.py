@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
-
+from simplicit.checks import as_number
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 from simplicit.rows import L1, Penalty
@@ -41,21 +38,22 @@ class FitOptions:
     throw: bool = True
 
     def __post_init__(self) -> None:
-        for name, value in (("lambda1", self.lambda1), ("lambda2", self.lambda2)):
-            if not (_is_number(value) and value > 0):
-                raise InputError(f"{name}: must be a finite number > 0, got {value!r}")
+        as_number("lambda1", self.lambda1, positive=True)
+        as_number("lambda2", self.lambda2, positive=True)
+        if self.kappa is not None:
+            as_number("kappa", self.kappa, positive=True)
+        if self.sparsity is not None and as_number("sparsity", self.sparsity) >= 100:
+            raise InputError(f"sparsity is in per cent, from 0 to below 100, got {self.sparsity!r}")
+        if as_number("tol", self.tol, positive=True) >= 1:
+            raise InputError(f"tol must lie between 0 and 1, got {self.tol!r}")
         if isinstance(self.penalty, type) or not isinstance(self.penalty, Penalty):
             raise InputError(f"penalty: expected a penalty such as simplicit.L1(beta=1e-3), got {self.penalty!r}")
-        if self.structure not in STRUCTURES:
-            raise InputError(f"structure: {self.structure!r} is unknown; choose one of {_listed(STRUCTURES)}")
-        if self.normalize not in NORMALIZATIONS:
-            raise InputError(f"normalize: {self.normalize!r} is unknown; choose one of {_listed(NORMALIZATIONS)}")
-        if self.sparsity is not None and not (_is_number(self.sparsity) and 0 <= self.sparsity < 100):
-            raise InputError(f"sparsity: is in per cent, from 0 to below 100, got {self.sparsity!r}")
-        if not (_is_number(self.tol) and 0 < self.tol < 1):
-            raise InputError(f"tol: must lie between 0 and 1, got {self.tol!r}")
-        if self.kappa is not None and not (_is_number(self.kappa) and self.kappa > 0):
-            raise InputError(f"kappa: must be a finite number > 0, or None for no ball, got {self.kappa!r}")
+        for name, chosen, known in (
+            ("structure", self.structure, STRUCTURES),
+            ("normalize", self.normalize, NORMALIZATIONS),
+        ):
+            if not isinstance(chosen, str) or chosen not in known:
+                raise InputError(f"{name}: {chosen!r} is unknown; choose one of {', '.join(map(repr, known))}")
 
     def check_well_posed(self, model: ImplicitModel) -> None:
         """Refuse a κ that cannot keep the result well-posed.
@@ -73,12 +71,3 @@ class FitOptions:
                 f"activation has slope {slope:.4g}), got {self.kappa}; lower it, or take structure='feedforward' or "
                 "'baseline', which are well-posed for every kappa"
             )
-
-
-def _is_number(value: object) -> bool:
-    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return real and math.isfinite(value)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names))
