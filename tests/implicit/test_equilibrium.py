@@ -399,3 +399,19 @@ def test_bad_gradients() -> None:
     ):
         with pytest.raises(InputError, match=message):
             adjoint(model, U, Y_bar)
+
+
+def test_plain_steps_finish_what_newton_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    A = np.abs(rng.normal(size=(6, 6)))
+    A *= 0.99 / A.sum(axis=1, keepdims=True)
+    model = ImplicitModel.from_matrices(A, rng.normal(size=(6, 2)), np.eye(6), np.zeros((6, 2)), activation="tanh")
+    U = rng.normal(size=(5, 2))
+    expected = equilibrium(model, U).states
+    monkeypatch.setattr("simplicit.implicit.picard._PLAIN_STEPS", 3)
+    monkeypatch.setattr("simplicit.implicit.picard._PLAIN_STEPS_PER_STATE", 0)
+    monkeypatch.setattr("simplicit.implicit.picard._NEWTON_STEPS", 1)
+    monkeypatch.setattr("simplicit.implicit.picard._correction", lambda *args, **_: torch.zeros_like(args[2]))
+    solved = equilibrium(model, U)
+    np.testing.assert_allclose(solved.states, expected, atol=1e-8)
+    assert solved.iterations > 4

@@ -36,7 +36,7 @@ _NOISE_ULPS = 64.0
 _PLAIN_STEPS, _PLAIN_STEPS_PER_STATE = 1_000, 4
 # It converges quadratically, for piecewise linear φ in a few steps; more than this is a failure.
 _NEWTON_STEPS = 50
-# Above this size its dense solves are too slow; plain steps then go on up to this number.
+# Above this size its dense solves are too slow; there, and where it stalls, plain steps go on up to this number.
 _LARGEST_NEWTON, _LAST_PLAIN_STEP = 1_500, 50_000
 # Its matrices, n² for each sample, are made for as many samples at a time as fit into so many numbers.
 _NEWTON_NUMBERS = 2**24
@@ -146,7 +146,19 @@ def _iterate(problem: _FixedPoint, first: Tensor, tol: float) -> tuple[Tensor, i
     last = _last_plain_step(problem, bound, first.shape[1])
     done = (gain * step <= target) | ~torch.isfinite(step)
     iterations = 1
-    while iterations < last and not bool(done.all()):
+    while not bool(done.all()) and iterations < bound:
+        if iterations >= last:
+            if problem.newton is not None and last < bound:
+                rows = torch.nonzero(~done).flatten()
+                previous[rows], steps, settled = _newton(problem, previous[rows], current[rows], target[rows], rows)
+                iterations += steps
+                if settled:
+                    break
+                current = problem.advance(previous, _ALL)
+                step = problem.norm(current - previous)
+            if bound > _LAST_PLAIN_STEP:
+                raise _too_slow(problem.rho, bound, first.shape[1])
+            last = bound  # Newton's method stalled, but plain steps are still affordable
         following = problem.advance(current, _ALL)
         longer, step = step, problem.norm(following.sub(current))
         # A contraction shortens every step; one that grows at the level of rounding is nothing but rounding.
@@ -154,12 +166,6 @@ def _iterate(problem: _FixedPoint, first: Tensor, tol: float) -> tuple[Tensor, i
         done |= (gain * step <= target) | stalled | ~torch.isfinite(step)
         previous, current = current, following
         iterations += 1
-    if iterations < bound and not bool(done.all()):
-        if problem.newton is None:
-            raise _too_slow(problem.rho, bound, first.shape[1])
-        rows = torch.nonzero(~done).flatten()
-        previous[rows], steps = _newton(problem, previous[rows], current[rows], target[rows], rows, bound)
-        iterations += steps
     return previous, iterations, bound
 
 
@@ -170,10 +176,8 @@ def _last_plain_step(problem: _FixedPoint, bound: int, n: int) -> int:
     return bound if bound <= plain + _NEWTON_STEPS else plain
 
 
-def _newton(
-    problem: _FixedPoint, x: Tensor, image: Tensor, target: Tensor, rows: Tensor, bound: int
-) -> tuple[Tensor, int]:
-    """From x with F(x) = ``image``, the point whose step F(x) - x is short enough, and the number of steps.
+def _newton(problem: _FixedPoint, x: Tensor, image: Tensor, target: Tensor, rows: Tensor) -> tuple[Tensor, int, bool]:
+    """From x with F(x) = ``image``: a point with a shorter step F(x) - x, the steps taken, whether it is short enough.
 
     Every step takes Newton's point or F(x), whichever F moves less, so that none is worse than a plain one.
     """
@@ -193,8 +197,8 @@ def _newton(
         done = (gain * shortest <= target) | (noise & (shortest >= 0.5 * step)) | ~torch.isfinite(shortest)
         x, image, step = following, following_image, shortest
         if bool(done.all()):
-            return x, count
-    raise _too_slow(problem.rho, bound, x.shape[1])
+            return x, count, True
+    return x, _NEWTON_STEPS, False
 
 
 def _correction(plan: Plan, slopes: Tensor, difference: Tensor, *, transposed: bool) -> Tensor:
