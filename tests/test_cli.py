@@ -98,7 +98,7 @@ def test_fit_writes_a_model_with_its_certificates(runs: Path) -> None:
     assert sum(rows["nnz"]) == model.nnz
     assert max(rows["relative_gap"]) <= 1e-6
     assert manifest["settings"]["baseline"] == "../base"
-    assert set(manifest["inputs"]["network"]) == {"config.json", "weights.safetensors"}
+    assert set(manifest["inputs"]["network"]) == {"config.json", "weights.safetensors", "state_dict"}
 
 
 def test_fit_prints_its_summary(run: Run, runs: Path) -> None:
@@ -308,8 +308,8 @@ def test_eval_of_a_damaged_run(run: Run, runs: Path, tmp_path: Path, name: str) 
         (("--eps", "wide"), "eps 'wide'"),
         (("--eps", "-0.1"), "eps '-0.1'"),
         (("--eps", "3"), "wider than the range"),
-        (("--pgd-steps", "0"), "pgd_steps"),
-        (("--attack-samples", "0"), "attack_samples"),
+        (("--pgd-steps", "0"), "--pgd-steps"),
+        (("--attack-samples", "0"), "--attack-samples"),
         (("--baseline", "nowhere"), "no such folder"),
         (("--data", "mnist"), "'mnist'"),
     ],
@@ -361,7 +361,7 @@ def test_interrupt_leaves_nothing(run: Run, runs: Path, tmp_path: Path, monkeypa
     for words in (("fit", runs / "base"), ("demo",)):
         code, out, err = run(*words, "--output", "deep/out")
         assert (code, out) == (130, "")
-        assert err.strip() == "Error: interrupted; nothing was written"
+        assert err.strip() == "Error: interrupted"
     assert files(tmp_path) == []
 
 
@@ -370,3 +370,35 @@ def test_the_installed_command_exits_with_the_code(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Error: baseline nowhere")
+
+
+def test_a_run_never_destroys_its_inputs(run: Run, tmp_path: Path) -> None:
+    assert run("baseline", "--arch", "8", "--epochs", "1", "--output", "b")[0] == 0
+    assert run("fit", "b", "--samples", "50", "--output", "f")[0] == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    one_line(run("fit", "b", "--samples", "50", "--output", "b", "--overwrite"), "is or holds b, which this run")
+    one_line(
+        run("eval", "f", "--eps", "0.1", "--pgd-steps", "1", "--output", "f", "--overwrite"),
+        "is or holds f, which this run",
+    )
+    one_line(run("fit", "f", "--output", "g"), "written by `simplicit fit`", "`simplicit baseline` is needed")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_eval_refuses_another_baseline_than_that_of_the_fit(run: Run, tmp_path: Path) -> None:
+    assert run("baseline", "--arch", "8", "--epochs", "1", "--output", "b")[0] == 0
+    assert run("fit", "b", "--samples", "50", "--output", "f")[0] == 0
+    assert run("baseline", "--arch", "8", "--epochs", "2", "--output", "b", "--overwrite")[0] == 0
+    words = ("eval", "f", "--eps", "0.1", "--pgd-steps", "1")
+    one_line(run(*words), "weights.safetensors", "changed since that run")
+    assert run(*words, "--baseline", "b")[0] == 0
+    (tmp_path / "b").rename(tmp_path / "elsewhere")
+    one_line(run(*words), "no such folder", "--baseline")
+
+
+def test_a_network_without_weights_is_told(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    name = own_network(tmp_path)
+    words = ("--model", f"{name}:make", "--data", "digits", "--samples", "50")
+    assert run("fit", *words, "--output", "f")[0] == 0
+    assert "no --weights" in caplog.text
+    one_line(run("fit", "--config", "f", "--output", "g"), "state_dict changed since that run")

@@ -115,6 +115,9 @@ def edit(path: Path, change: dict[str, Any]) -> None:
         ({"widths": []}, r"config\.json: damaged"),
         ({"settings": {"arch": [12, 6], "depth": 3}}, r"config\.json: damaged.*depth"),
         ({"settings": None}, r"config\.json: damaged"),
+        ({"widths": [64, 12, -6, 10]}, r"config\.json: damaged.*positive"),
+        ({"widths": [64, 12, 7, 10]}, r"config\.json: damaged.*contradict arch"),
+        ({"widths": [10**15, 12, 6, 10]}, r"weights\.safetensors: does not fit config\.json"),
         ({"widths": [65, 12, 6, 10]}, r"weights\.safetensors: does not fit config\.json"),
     ],
 )

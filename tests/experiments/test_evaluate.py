@@ -46,6 +46,9 @@ def test_clean_figures() -> None:
     assert (found.equilibrium_method, found.equilibrium_iterations) == ("substitution", 0)
     assert found.equilibrium_error_bound < 1e-12
     assert found.attacks == ()
+    assert found.baseline_dense_weight_bits == 8 * 8 * linear().dtype.itemsize
+    assert found.storage_bits == linear().storage_bits().total
+    assert found.storage_ratio == found.baseline_dense_weight_bits / found.storage_bits
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,7 @@ def test_attacks_close_gaps_of_twice_the_radius(eps: str, accuracy: float) -> No
 def test_attacks_on_the_first_samples_only() -> None:
     found = figures(eps=("0.07",), attacked_samples=2)
     assert (found.attacked_samples, found.samples, found.attacks[0].pgd) == (2, 4, 100.0)
+    assert (found.clean_accuracy_of_attacked, found.baseline_clean_accuracy_of_attacked) == (100.0, 100.0)
     assert figures(eps=("0.07",), attacked_samples=100).attacked_samples == 4
 
 
@@ -101,6 +105,7 @@ def test_eps() -> None:
         ),
         ({}, {"pgd_steps": 0}, "pgd_steps must be at least 1"),
         ({}, {"attacked_samples": 0}, "attack_samples must be at least 1"),
+        ({}, {"seed": -3}, "seed must be an integer"),
         ({}, {"eps": ("2",)}, "wider than the range"),
     ],
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import errno
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +56,8 @@ def test_existing_folder_needs_overwrite(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"exists already.*--overwrite"):
         check_output(target, overwrite=False)
     with run_folder(target, overwrite=True) as draft:
-        Manifest("eval").write(draft)
-    assert read_manifest(target, "eval")["kind"] == "eval"
+        Manifest("fit", results={"x": 2}).write(draft)
+    assert read_manifest(target, "fit")["results"] == {"x": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -132,3 +134,59 @@ def test_file_hash_and_relative_paths(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         file_hash(tmp_path / "none")
     assert relative_to(tmp_path / "a" / "x", tmp_path / "b") == "../a/x"
+
+
+def written(target: Path, kind: str, **results: int) -> Path:
+    with run_folder(target) as draft:
+        Manifest(kind, results=results).write(draft)
+    return target
+
+
+@pytest.mark.parametrize("text", ['{"mine": 1}', "{", '{"kind": "thesis"}', '{"kind": "fit", "format": 1}'])
+def test_a_stranger_with_a_manifest_is_kept(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(InputError, match="not the folder of an earlier run"):
+        check_output(tmp_path, overwrite=True)
+
+
+def test_only_the_same_kind_is_replaced(tmp_path: Path) -> None:
+    target = written(tmp_path / "run", "baseline", x=1)
+    with pytest.raises(InputError, match="written by `simplicit baseline`, so `simplicit fit`"):
+        check_output(target, overwrite=True, kind="fit")
+
+    def replace() -> None:
+        with run_folder(target, overwrite=True) as draft:
+            Manifest("eval").write(draft)
+
+    with pytest.raises(InputError, match="`simplicit eval` does not replace it"):
+        replace()
+    assert read_manifest(target, "baseline")["results"] == {"x": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_inputs_are_never_replaced(tmp_path: Path) -> None:
+    target = written(tmp_path / "run", "fit")
+    (target / "w.pt").write_text("")
+    (tmp_path / "link").symlink_to(target)
+    for path in (target, target / "w.pt", tmp_path / "link"):
+        with pytest.raises(InputError, match="which this run reads"):
+            check_output(target, overwrite=True, kind="fit", inputs=[path])
+    check_output(target, overwrite=True, kind="fit", inputs=[tmp_path / "other"])
+
+
+def test_full_disc_is_told_in_one_line(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "run"
+    with (
+        pytest.raises(DataError, match=r"output .*run: cannot be written \(No space left on device\)"),
+        run_folder(target),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("parents", ["", "new/er"])
+def test_too_long_a_name_is_told_before_the_work(tmp_path: Path, parents: str) -> None:
+    with pytest.raises(DataError, match=r"cannot be written \(File name too long\)"):
+        check_output(tmp_path / parents / ("a" * 300), overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+    written(tmp_path / ("a" * 250), "fit")

@@ -1,13 +1,20 @@
 """The command line: ``simplicit demo``, ``baseline``, ``fit``, ``eval``.
 
 Commands only read options, call :mod:`simplicit.experiments` and print. Whatever the library says on purpose becomes
-one line on standard error and exit code 2; Ctrl-C is 130.
+one line on standard error and exit code 2; Ctrl-C is 130, SIGTERM 143.
 """
 
 from __future__ import annotations
 
+import inspect
+import io
+import os
+import re
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +32,9 @@ __all__ = ["app", "main"]
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 _INTERRUPTED = 130
+_TERMINATED = 143
+_COMMANDS = (demo_command, baseline_command, fit_command, eval_command)
+_OPTIONS = {name for command in _COMMANDS for name in inspect.signature(command).parameters} - {"context", "run"}
 
 app = typer.Typer(
     name="simplicit",
@@ -61,21 +71,82 @@ app.command("eval")(eval_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Run the command line and return its exit code: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - stays open
+    if sys.stdout is None:
+        complain("standard output is closed; redirect it to /dev/null to do without")
+        return 2
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    with _termination_as_interrupt() as terminated:
+        code = _run(typed)
+    if code == _INTERRUPTED:
+        complain("interrupted")
+        return _TERMINATED if terminated else code
+    return code
+
+
+def _run(typed: list[str]) -> int:
+    """The exit code of a command, its error told in one line."""
     try:
         code = app(args=typed, prog_name="simplicit", standalone_mode=False, obj=typed)
+        sys.stdout.flush()
     except SimplicitError as error:
-        complain(str(error))
-        return 2
+        complain(_in_options(str(error)))
     except _USAGE_ERROR as error:
         complain(_usage(error))
-        return 2
+    except OSError as error:  # standard output, while help is printed, or a disk that is full
+        complain(f"{error.filename or 'output'} cannot be read or written ({error.strerror or error})")
     except (KeyboardInterrupt, typer.Abort):
-        code = _INTERRUPTED
-    if code == _INTERRUPTED:  # newer Typers turn Ctrl-C into this code themselves
-        complain("interrupted; nothing was written")
-    return code if isinstance(code, int) else 0
+        return _INTERRUPTED
+    else:
+        return code if isinstance(code, int) else 0  # newer Typers return 130 after Ctrl-C themselves
+    _discard_output()
+    return 2
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[list[int]]:
+    """SIGTERM cleans up as Ctrl-C does; the list yielded has the signal once it came."""
+    came: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        if not came:  # a second one would break off the clean-up
+            came.append(number)
+            raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread, where Python allows no handlers
+        yield came
+        return
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _discard_output() -> None:
+    """Send what could not be written nowhere, else Python tries once more at its exit and complains."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+
+
+def _in_options(message: str) -> str:
+    """``learning_rate must be ...`` as the option is typed: ``--learning-rate must be ...``."""
+
+    def option(found: re.Match[str]) -> str:
+        return f"--{found[0].replace('_', '-')}" if found[0] in _OPTIONS else found[0]
+
+    return re.sub(r"^\w+(?= must )|(?<=; lower )\w+(?==)", option, message)
 
 
 def _usage(error: Any) -> str:

@@ -63,7 +63,7 @@ def baseline_command(
     Example: `simplicit baseline --data fashion-mnist --arch 64-32-16 --no-bias --output runs/fashion`
     """
     settings = MlpSettings(parse_arch(arch), bias, activation, epochs, batch_size, learning_rate, weight_decay, seed)
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, kind="baseline")
     samples = load_dataset(data, data_dir)
     manifest = Manifest("baseline", command=command_line(context), inputs={"data": samples.describe()})
     with show_progress() as on_step:

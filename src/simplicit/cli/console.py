@@ -5,6 +5,7 @@ Results go to standard output; progress and errors to standard error, so that ``
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,14 +13,16 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from simplicit.errors import DataError
 from simplicit.experiments.run import dumps
 
 __all__ = ["command_line", "complain", "figures_table", "print_json", "say", "show_progress"]
 
 OnStep = Callable[[str, int, int], None]
+_UNBOUNDED = 10_000
 
 
 def command_line(context: typer.Context) -> list[str]:
@@ -33,27 +36,64 @@ def complain(message: str) -> None:
 
 
 def say(*things: Any) -> None:
-    """Rich text or tables on standard output; off a terminal wide enough that nothing is cut."""
+    """Text and tables on standard output; a table takes the width that it needs, so that no figure is ever cut.
+
+    Raises
+    ------
+    DataError
+        Standard output cannot be written.
+    """
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
-    for thing in things:
-        console.print(thing)
+    terminal, unbounded = console.width, console.options.update(width=_UNBOUNDED)
+    with _written():
+        for thing in things:
+            if isinstance(thing, str):
+                console.print(thing, soft_wrap=True)
+            else:
+                console.width = max(terminal, console.measure(thing, options=unbounded).maximum)
+                console.print(thing)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    print(dumps(value))
+    """One JSON document on standard output, escaped where its encoding lacks a character.
+
+    Raises
+    ------
+    DataError
+        Standard output cannot be written.
+    """
+    text = dumps(value)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text), indent=2)
+    with _written():
+        print(text)
 
 
 @contextmanager
-def show_progress() -> Iterator[OnStep]:
-    """A bar with the remaining time on a terminal, nothing elsewhere; yields ``on_step(label, done, total)``."""
+def _written() -> Iterator[None]:
+    """What is printed inside has reached standard output at the end."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        raise DataError(f"standard output cannot be written ({error.strerror})") from error
+
+
+@contextmanager
+def show_progress(*, searching: bool = False) -> Iterator[OnStep]:
+    """A bar on a terminal, nothing elsewhere; yields ``on_step(label, done, total)``.
+
+    It shows the remaining time, or the elapsed time while `searching`: nobody knows how many trials a search takes.
+    """
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("remaining"),
-        TimeRemainingColumn(),
+        TextColumn("elapsed" if searching else "remaining"),
+        TimeElapsedColumn() if searching else TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("starting", total=None)

@@ -62,10 +62,10 @@ def demo_command(
     begun = time.perf_counter()
     baseline = _DEFAULT.baseline.with_seed(seed)
     settings = DemoSettings(baseline, tuple(sorted(set(sparsity))), samples, eps, pgd_steps, seed)
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, kind="demo")
     dataset = load_dataset(data, data_dir)
     drawable = importlib.util.find_spec("matplotlib") is not None
-    with show_progress() as on_step:
+    with show_progress(searching=True) as on_step:
         found = run_demo(
             dataset,
             output,

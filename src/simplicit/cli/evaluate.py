@@ -11,9 +11,9 @@ from simplicit.cli.console import command_line, figures_table, print_json, say, 
 from simplicit.cli.options import AttackSamples, DataDir, Eps, Json, Overwrite, PgdSteps, TrustPt2
 from simplicit.experiments.evaluate import DEFAULT_EPS, Evaluation, evaluate, parse_eps
 from simplicit.experiments.fitting import capture_task
-from simplicit.experiments.run import Manifest, check_output, file_hash, run_folder, write_json
-from simplicit.experiments.settings import FitSettings, read_fit
-from simplicit.experiments.task import open_task
+from simplicit.experiments.run import MANIFEST, Manifest, check_output, file_hash, run_folder, write_json
+from simplicit.experiments.settings import FitSettings, read_config, read_fit
+from simplicit.experiments.task import check_unchanged, open_task
 from simplicit.implicit import load
 
 __all__ = ["eval_command"]
@@ -68,10 +68,12 @@ def eval_command(
     for text in eps:
         parse_eps(text)
     if output is not None:
-        check_output(output, overwrite=overwrite)
+        check_output(output, overwrite=overwrite, kind="eval", inputs=[run])
     settings = read_fit(run, baseline=baseline, data=data, data_dir=data_dir)
     model = load(run)
     task = open_task(settings, trust_pt2=trust_pt2)
+    if baseline is None and data is None:
+        check_unchanged(read_config(run)[1], task.inputs, run / MANIFEST)
     captured = capture_task(task)
     with show_progress() as on_step:
         figures = evaluate(
@@ -112,6 +114,9 @@ def _write(
 def _tables(figures: Evaluation) -> tuple[Any, ...]:
     table = figures_table("", "baseline", "implicit model")
     table.add_row("accuracy", f"{figures.baseline_accuracy:.2f} %", f"{figures.accuracy:.2f} %")
+    if figures.attacks and figures.attacked_samples < figures.samples:
+        clean = figures.baseline_clean_accuracy_of_attacked, figures.clean_accuracy_of_attacked
+        table.add_row("accuracy on the attacked samples", *(f"{share:.2f} %" for share in clean))
     for attack in figures.attacks:
         table.add_row(f"FGSM, ε = {attack.eps}", f"{attack.baseline_fgsm:.2f} %", f"{attack.fgsm:.2f} %")
         name = f"PGD-{figures.pgd_steps}, ε = {attack.eps}"
@@ -120,11 +125,12 @@ def _tables(figures: Evaluation) -> tuple[Any, ...]:
     table.add_row("weights", f"{figures.baseline_weights:,}", f"{figures.nnz:,}")
     table.add_row("sparsity, against the baseline", "", f"{figures.sparsity:.2f} %")
     table.add_row("sparsity, against size(M)", "", f"{figures.sparsity_of_size:.2f} %")
-    pf, bits = figures.perron_frobenius, figures.storage_bits
+    pf = figures.perron_frobenius
     table.add_row("λ_pf between", "", f"{pf.lower:.4g} and {pf.upper:.4g}")
     table.add_row("‖A‖∞", "", f"{figures.norm_inf:.4f}")
-    table.add_row("storage, KiB", "", f"{bits.total / 8192:.1f}")
-    table.add_row("storage, dense / sparse", "", f"{bits.ratio:.1f}")
+    stored = figures.baseline_dense_weight_bits, figures.storage_bits
+    table.add_row("storage, KiB: dense weights, sparse model", *(f"{bits / 8192:.1f}" for bits in stored))
+    table.add_row("storage, baseline / implicit model", "", f"{figures.storage_ratio:.2f}")
     steps = f", {figures.equilibrium_iterations} steps" if figures.equilibrium_iterations else ""
     table.add_row("equilibrium", "", f"{figures.equilibrium_method}{steps}")
     table.add_row("error of the states at most", "", f"{figures.equilibrium_error_bound:.1e}")

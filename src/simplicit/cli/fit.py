@@ -135,14 +135,14 @@ def fit_command(
 
     Example: `simplicit fit runs/baseline --samples 1000 --sparsity 65 --output runs/fit`
     """
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, kind="fit", inputs=[] if baseline is None else [baseline])
     recorded, inputs = read_config(config) if config is not None else ({}, {})
     settings = FitSettings.from_mapping(_merged(recorded, _given(context)), str(config or "options"))
     task = open_task(settings, trust_pt2=trust_pt2)
     if config is not None and not {"data", "data_dir", *_NETWORK} & _given(context).keys():
         check_unchanged(inputs, task.inputs, config)
     captured = capture_task(task)
-    with show_progress() as on_step:
+    with show_progress(searching=settings.sparsity is not None) as on_step:
         run = run_fit(settings, task, baseline=captured.model, progress=on_step)
     save_fit(run, output, command=command_line(context), overwrite=overwrite)
     if json:

@@ -18,7 +18,7 @@ from torch import nn
 from simplicit.data import DATASETS, Dataset
 from simplicit.errors import DataError
 from simplicit.experiments.mlp import MlpSettings, build_mlp, network_accuracy, train_mlp
-from simplicit.experiments.run import Manifest, read_json, relative_to, run_folder, write_json
+from simplicit.experiments.run import KINDS, MANIFEST, Manifest, read_json, relative_to, run_folder, write_json
 from simplicit.experiments.weights import check_finite
 
 __all__ = ["Baseline", "load_baseline", "make_baseline", "save_baseline"]
@@ -125,7 +125,9 @@ def save_baseline(
         `folder` exists and may not be replaced.
     """
     manifest = manifest or Manifest("baseline", settings=baseline.settings.to_config() | baseline.data_in(folder))
-    with run_folder(folder, overwrite=overwrite) as draft:
+    inputs = [] if baseline.data in DATASETS else [Path(baseline.data)]
+    inputs += [] if baseline.data_dir is None else [baseline.data_dir]
+    with run_folder(folder, overwrite=overwrite, kind="baseline", inputs=inputs) as draft:
         state = {name: tensor.contiguous() for name, tensor in baseline.net.state_dict().items()}
         (draft / WEIGHTS).write_bytes(serialise(state))
         write_json(draft / CONFIG, baseline.to_config(folder))
@@ -141,7 +143,11 @@ def load_baseline(folder: Path) -> Baseline:
         A file is missing, truncated or damaged, or weights and configuration do not fit.
     """
     if not folder.is_dir():
-        raise DataError(f"baseline {folder}: no such folder; `simplicit baseline --output {folder}` makes one")
+        raise DataError(
+            f"baseline {folder}: no such folder; `simplicit baseline --output {folder}` makes one; "
+            "if it lies elsewhere, name it: simplicit fit FOLDER, or simplicit eval RUN with --baseline FOLDER"
+        )
+    _check_kind(folder)
     config = read_json(folder / CONFIG)
     try:
         if config["kind"] != "mlp":
@@ -150,28 +156,60 @@ def load_baseline(folder: Path) -> Baseline:
             raise DataError(f"{folder / CONFIG}: format {config['format']}, this version reads {FORMAT}")
         values = config["settings"]
         settings = MlpSettings(**(values | {"arch": tuple(values["arch"])}))
-        n_inputs, classes = int(config["widths"][0]), int(config["widths"][-1])
-        net = build_mlp(n_inputs, classes, settings)
+        widths = _widths(config["widths"], settings)
         figures = float(config["train_accuracy"]), float(config["test_accuracy"]), float(config["seconds"])
         data, data_dir = str(config["data"]), config["data_dir"]
         data = data if data in DATASETS else os.path.normpath(folder / data)
         data_dir = None if data_dir is None else Path(os.path.normpath(folder / data_dir))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError) as error:
         what = f"no key {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"{folder / CONFIG}: damaged or not of a baseline ({what})") from error
-    _load_weights(net, folder / WEIGHTS)
-    return Baseline(net, settings, n_inputs, classes, data, *figures, data_dir)
+    net = _load_network(widths, settings, folder / WEIGHTS)
+    return Baseline(net, settings, widths[0], widths[-1], data, *figures, data_dir)
 
 
-def _load_weights(net: nn.Sequential, path: Path) -> None:
+def _check_kind(folder: Path) -> None:
+    """Refuse the folder of another command by name; a folder without ``run.json`` is judged by its configuration."""
+    if (folder / MANIFEST).is_file():
+        kind = read_json(folder / MANIFEST).get("kind")
+        if kind in KINDS and kind != "baseline":
+            raise DataError(
+                f"baseline {folder}: written by `simplicit {kind}`; a folder of `simplicit baseline` is needed"
+            )
+
+
+def _widths(widths: Any, settings: MlpSettings) -> list[int]:
+    """All widths, inputs and outputs included.
+
+    Raises
+    ------
+    ValueError
+        Not positive integers, or not those of the hidden layers in `settings`.
+    """
+    if not isinstance(widths, list) or len(widths) < 2 or not all(type(width) is int and width > 0 for width in widths):
+        raise ValueError(f"widths must be two or more positive integers, got {widths!r}"[:200])
+    if tuple(widths[1:-1]) != settings.arch:
+        raise ValueError(f"widths {widths} contradict arch {list(settings.arch)} of its settings"[:200])
+    return widths
+
+
+def _load_network(widths: list[int], settings: MlpSettings, path: Path) -> nn.Sequential:
     if not path.is_file():
         raise DataError(f"{path}: missing; train the baseline again")
     try:
         state = load_file(path)
-        net.load_state_dict(state)
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path}: damaged or truncated ({error})") from error
-    except RuntimeError as error:
-        raise DataError(f"{path}: does not fit {CONFIG} ({' '.join(str(error).split())[:200]})") from error
+    with torch.device("meta"):  # shapes first: damaged widths must not take memory
+        wanted = {name: tuple(value.shape) for name, value in _build(widths, settings).state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if found != wanted:
+        raise DataError(f"{path}: does not fit {CONFIG}, expected the shapes {wanted}, got {found}"[:400])
     check_finite(state, path)
-    net.eval()
+    net = _build(widths, settings)
+    net.load_state_dict(state)
+    return net.eval()
+
+
+def _build(widths: list[int], settings: MlpSettings) -> nn.Sequential:
+    return build_mlp(widths[0], widths[-1], settings)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from simplicit.checks import as_seed
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.experiments.baseline import CONFIG, WEIGHTS, Baseline, make_baseline, save_baseline
@@ -54,6 +55,7 @@ class DemoSettings:
         for name, count in (("samples", self.samples), ("pgd_steps", self.pgd_steps)):
             if count < 1:
                 raise InputError(f"{name} must be at least 1, got {count}")
+        as_seed("seed", self.seed)
         if not self.sparsities:
             raise InputError("name at least one sparsity")
         for value in self.sparsities:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from simplicit.checks import as_seed
 from simplicit.data import Dataset
 from simplicit.errors import InputError
-from simplicit.implicit import ImplicitModel, PerronFrobenius, StorageBits, equilibrium, perron_frobenius
+from simplicit.implicit import ImplicitModel, PerronFrobenius, equilibrium, perron_frobenius
 from simplicit.robustness import fgsm, pgd
 
 __all__ = ["DEFAULT_EPS", "AttackFigures", "Evaluation", "evaluate", "parse_eps"]
@@ -50,7 +51,9 @@ class Evaluation:
     samples, attacked_samples : int
         Test samples behind the clean and the attacked figures.
     accuracy, baseline_accuracy, agreement : float
-        Agreement: share of samples for which model and baseline choose the same class.
+        On all samples. Agreement: share of samples for which model and baseline choose the same class.
+    clean_accuracy_of_attacked, baseline_clean_accuracy_of_attacked : float
+        Accuracy on the attacked samples before the attack.
     sparsity : float
         100 (1 - nnz(M)/N0), N0 the baseline's weights.
     sparsity_of_size : float
@@ -60,8 +63,12 @@ class Evaluation:
         λ_pf(diag(L)|A|) between its Collatz-Wielandt bounds.
     norm_inf : float
         ‖A‖∞, the largest row sum of |A|.
-    storage_bits : StorageBits
-        Appendix B of the paper.
+    storage_bits : int
+        Non-zeros, their places and the biases, as in appendix B of the paper.
+    baseline_dense_weight_bits : int
+        The baseline's N0 weights, dense, in its own dtype; its biases are not counted.
+    storage_ratio : float
+        baseline_dense_weight_bits / storage_bits.
     equilibrium_method : str
         ``"substitution"`` or ``"picard"``.
     equilibrium_iterations : int
@@ -76,6 +83,8 @@ class Evaluation:
     attacked_samples: int
     accuracy: float
     baseline_accuracy: float
+    clean_accuracy_of_attacked: float
+    baseline_clean_accuracy_of_attacked: float
     agreement: float
     sparsity: float
     sparsity_of_size: float
@@ -84,7 +93,9 @@ class Evaluation:
     size: int
     perron_frobenius: PerronFrobenius
     norm_inf: float
-    storage_bits: StorageBits
+    storage_bits: int
+    baseline_dense_weight_bits: int
+    storage_ratio: float
     equilibrium_method: str
     equilibrium_iterations: int
     equilibrium_error_bound: float
@@ -150,6 +161,7 @@ def evaluate(
     """
     radii = {text: parse_eps(text) for text in eps}
     _check(model, baseline, data, pgd_steps, attacked_samples)
+    seed = as_seed("seed", seed)
     steps = _Steps(1 + 4 * len(radii), on_step)
     steps.begin("clean accuracy")
     U, labels = data.test_inputs, data.test_labels
@@ -157,12 +169,15 @@ def evaluate(
     method, iterations, bound = _equilibria(model, U)
     steps.end()
     count = len(labels) if attacked_samples is None else min(attacked_samples, len(labels))
+    stored, dense = model.storage_bits().total, 8 * baseline.dtype.itemsize * baseline_weights
     bench = _Bench(U[:count], labels[:count], data.input_range, pgd_steps, seed, steps)
     return Evaluation(
         samples=len(labels),
         attacked_samples=count,
         accuracy=_share(ours == labels),
         baseline_accuracy=_share(theirs == labels),
+        clean_accuracy_of_attacked=_share((ours == labels)[:count]),
+        baseline_clean_accuracy_of_attacked=_share((theirs == labels)[:count]),
         agreement=_share(ours == theirs),
         sparsity=model.sparsity(baseline_weights),
         sparsity_of_size=model.sparsity(),
@@ -171,7 +186,9 @@ def evaluate(
         size=model.size,
         perron_frobenius=perron_frobenius(model),
         norm_inf=float(np.max(abs(model.A).sum(axis=1), initial=0.0)),
-        storage_bits=model.storage_bits(),
+        storage_bits=stored,
+        baseline_dense_weight_bits=dense,
+        storage_ratio=dense / stored if stored else math.inf,
         equilibrium_method=method,
         equilibrium_iterations=iterations,
         equilibrium_error_bound=bound,

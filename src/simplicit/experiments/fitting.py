@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from simplicit.baseline import Capture, capture
-from simplicit.errors import InputError
+from simplicit.data import DATASETS
+from simplicit.errors import DataError, InputError, SimplicitError
 from simplicit.experiments.run import Manifest, run_folder, write_json
 from simplicit.experiments.settings import FitSettings
 from simplicit.experiments.task import Task
@@ -23,6 +28,7 @@ from simplicit.training import FitResult, RowFigures, fit
 __all__ = ["ROWS", "FitRun", "capture_task", "fill_fit_folder", "run_fit", "save_fit"]
 
 ROWS = "rows.json"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,13 @@ def capture_task(task: Task) -> Capture:
     UnsupportedOperationError
         The network has an operation without implicit form.
     """
-    captured = capture(task.net, task.shaped(task.data.test_inputs[:2]))
+    samples = task.shaped(task.data.test_inputs[:2])
+    try:
+        captured = capture(task.net, samples)
+    except SimplicitError as error:
+        if (told := _misfit(task, samples)) is None:
+            raise
+        raise InputError(told) from error
     outputs = captured.model.n_outputs
     if outputs < task.data.classes:
         raise InputError(
@@ -78,6 +90,33 @@ def capture_task(task: Task) -> Capture:
             f"{outputs} outputs; give the data that it was trained on with --data"
         )
     return captured
+
+
+def _misfit(task: Task, samples: Tensor) -> str | None:
+    """What to tell where the network's first layer takes samples of another size; None where that is not the matter."""
+    first = next((layer for layer in task.net.modules() if isinstance(layer, nn.Linear)), None)
+    got: list[int] = []
+    if first is None:
+        return None
+    hook = first.register_forward_pre_hook(lambda _, inputs: got.append(inputs[0].shape[-1]))
+    try:
+        with torch.no_grad():
+            task.net(samples)
+    except Exception:  # the user's own forward may raise anything
+        wanted = first.in_features
+    else:
+        return None
+    finally:
+        hook.remove()
+    if not got or got[-1] == wanted:
+        return None
+    values = math.prod(task.input_shape)
+    shape = ", ".join(map(str, ("m", *task.input_shape)))
+    takes = f"takes {wanted}" if got[-1] == values else f"comes to {got[-1]} at a layer that takes {wanted}"
+    return (
+        f"samples of {task.data.name} have {values} values, shape ({shape}), the network {takes}: "
+        "name the right --data or --input-shape"
+    )
 
 
 def run_fit(
@@ -104,6 +143,10 @@ def run_fit(
     SimplicitError
         As :func:`simplicit.fit`.
     """
+    if settings.model is not None and settings.weights is None:
+        _log.warning(
+            "Note: no --weights, so the network of %s is used with the weights that it came with", settings.model
+        )
     baseline = baseline or capture_task(task).model
     inputs = task.training_inputs(settings.samples, settings.seed)
     start = time.perf_counter()
@@ -145,13 +188,18 @@ def save_fit(run: FitRun, folder: Path, *, command: list[str] | None = None, ove
     InputError
         `folder` exists and may not be replaced.
     """
-    with run_folder(folder, overwrite=overwrite) as draft:
+    named = (run.settings.baseline, run.settings.weights, run.settings.data, run.settings.data_dir)
+    inputs = [Path(name) for name in named if name is not None and name not in DATASETS]
+    with run_folder(folder, overwrite=overwrite, kind="fit", inputs=inputs) as draft:
         fill_fit_folder(run, draft, folder, command)
 
 
 def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: list[str] | None = None) -> None:
     """Write the files of :func:`save_fit` into `draft`, which is going to be `folder`."""
-    save(run.result.model, draft, overwrite=True)
+    try:
+        save(run.result.model, draft, overwrite=True)
+    except DataError as error:  # it names the draft; run_folder names the folder that was asked for
+        raise (error.__cause__ if isinstance(error.__cause__, OSError) else error) from None
     write_json(draft / ROWS, _row_table(run.result.rows))
     Manifest(
         "fit",

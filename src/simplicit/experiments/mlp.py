@@ -7,14 +7,17 @@ this size train on one thread, which is also the fastest way.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from simplicit.checks import as_seed
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.executors import flushed_denormals
@@ -77,8 +80,7 @@ class MlpSettings:
             raise InputError(f"weight_decay must be finite and not negative, got {self.weight_decay}")
         if any(width < 1 for width in self.arch):
             raise InputError(f"arch must be positive widths, got {'-'.join(map(str, self.arch))}")
-        if self.seed < 0:
-            raise InputError(f"seed must not be negative, got {self.seed}")
+        as_seed("seed", self.seed)
 
     def with_seed(self, seed: int) -> MlpSettings:
         """The same settings with another seed."""
@@ -98,7 +100,7 @@ def parse_arch(text: str) -> tuple[int, ...]:
         Anything but positive integers joined by hyphens.
     """
     parts = text.split("-")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if not all(part.isdecimal() and len(part) < 19 and int(part) > 0 for part in parts):
         raise InputError(f"arch {text!r}: expected the widths of the hidden layers, such as 64-32-16")
     return tuple(int(part) for part in parts)
 
@@ -111,6 +113,24 @@ def build_mlp(n_inputs: int, classes: int, settings: MlpSettings) -> nn.Sequenti
         layers.append(nn.Linear(widths[index], widths[index + 1], bias=settings.bias))
         layers.append(ACTIVATIONS[settings.activation]())
     return nn.Sequential(*layers[:-1])
+
+
+def _check_memory(widths: tuple[int, ...]) -> None:
+    """Refuse what does not fit: weights, gradients and the two moments of Adam, 16 bytes a weight."""
+    needed = 16 * sum(width * following for width, following in pairwise(widths))
+    if needed > _memory():
+        raise InputError(
+            f"arch {'-'.join(map(str, widths[1:-1]))}: training would take {needed / 2**30:,.0f} GiB of memory, this "
+            f"machine has {_memory() / 2**30:,.0f}; choose narrower layers"
+        )
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine, or 1 TiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 2**40
 
 
 def train_mlp(
@@ -129,8 +149,9 @@ def train_mlp(
     Raises
     ------
     InputError
-        The loss left the finite numbers: the learning rate is too large.
+        The network takes more memory than there is, or the loss left the finite numbers: a lower learning rate helps.
     """
+    _check_memory((data.n_inputs, *settings.arch, data.classes))
     inputs, labels = torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)
     # Adam's moments of pixels that are always zero decay into denormal numbers.
     with torch.random.fork_rng(devices=[]), _one_thread(), flushed_denormals():

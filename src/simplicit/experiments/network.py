@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ def load_network(model: str, weights: Path | None = None) -> nn.Module:
     module_name, _, attribute = model.partition(":")
     if not module_name or not attribute:
         raise InputError(f"model {model!r}: expected package.module:factory")
-    with _current_directory_importable():
+    # Standard output belongs to the results; what the user's code prints goes beside the progress.
+    with _current_directory_importable(), redirect_stdout(sys.stderr):
         net = _call(_attribute(_import(module_name, model), attribute, model), model)
     if weights is not None:
         load_weights(net, weights)
@@ -78,7 +79,7 @@ def _import(module_name: str, model: str) -> Any:
                 f"model {model!r}: no module {error.name!r} on the Python path or in the current directory"
             ) from error
         raise InputError(f"model {model!r}: importing it failed, {_reason(error)}") from error
-    except Exception as error:  # the user's own module may raise anything
+    except (Exception, SystemExit) as error:  # the user's own module may raise anything
         raise InputError(f"model {model!r}: importing it failed, {_reason(error)}") from error
 
 
@@ -97,14 +98,14 @@ def _call(factory: Any, model: str) -> nn.Module:
         raise InputError(f"model {model!r}: {type(factory).__name__} cannot be called; name a function or a class")
     try:
         net = factory()
-    except Exception as error:  # the user's own factory may raise anything
+    except (Exception, SystemExit) as error:  # the user's own factory may raise anything
         raise InputError(f"model {model!r}: calling it without arguments failed, {_reason(error)}") from error
     if not isinstance(net, nn.Module):
         raise InputError(f"model {model!r}: returned {type(net).__name__}, expected a torch.nn.Module")
     return net
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
 

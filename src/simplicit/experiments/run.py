@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from simplicit.errors import DataError, InputError
+from simplicit.errors import DataError, InputError, SimplicitError
 
 __all__ = [
     "MANIFEST",
@@ -42,6 +42,8 @@ __all__ = [
 
 MANIFEST = "run.json"
 FORMAT = 1
+KINDS = ("baseline", "fit", "eval", "demo")
+_LONG_NAME = 40  # characters of the target's name that temporary names repeat
 _PACKAGES = ("simplicit", "torch", "numpy", "scipy")
 
 
@@ -99,63 +101,136 @@ class Manifest:
         write_json(folder / MANIFEST, self.to_config())
 
 
-def check_output(target: Path, *, overwrite: bool) -> None:
-    """Refuse an output folder that is taken, before any work is done.
+def check_output(target: Path, *, overwrite: bool, kind: str | None = None, inputs: Iterable[Path] = ()) -> None:
+    """Refuse an output folder that is taken or cannot be written, before any work is done.
+
+    Parameters
+    ----------
+    target : Path
+    overwrite : bool
+        Allow `target` to be the folder of an earlier run.
+    kind : str, optional
+        The command that is going to write; only a run of the same command is replaced. Default: of any command.
+    inputs : iterable of Path, optional
+        What the run reads: a folder that is or holds one of them is not replaced.
 
     Raises
     ------
     InputError
-        `target` exists and `overwrite` is false, or it exists and is not the folder of an earlier run: nothing but
-        a run's own folder is ever removed.
+        `target` exists and `overwrite` is false, or it exists and is not the folder of an earlier run of this kind, or
+        replacing it would remove an input: nothing but a run's own folder is ever removed.
+    DataError
+        The place cannot be written.
     """
-    if not (target.exists() or target.is_symlink()):
+    with _told(target):
+        taken = os.path.lexists(target)
+        if taken and overwrite:
+            _check_replaceable(target, kind, inputs)
+        elif taken:
+            raise InputError(
+                f"output {target}: exists already; choose another --output, or replace it with --overwrite"
+            )
+        _probe(target.absolute())
+
+
+def _check_replaceable(target: Path, kind: str | None, inputs: Iterable[Path]) -> None:
+    refused = f"output {target}: not the folder of an earlier run"
+    if target.is_symlink() or not target.is_dir():
+        raise InputError(f"{refused}, so it is not removed")
+    place = target.resolve()
+    for path in inputs:
+        if path.resolve().is_relative_to(place):
+            raise InputError(f"output {target}: is or holds {path}, which this run reads; choose another --output")
+    if not any(target.iterdir()):
         return
-    if not overwrite:
-        raise InputError(f"output {target}: exists already; choose another --output, or replace it with --overwrite")
-    if target.is_symlink() or not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST).is_file()):
-        raise InputError(f"output {target}: not the folder of an earlier run (no {MANIFEST}), so it is not removed")
+    if not (target / MANIFEST).is_file():
+        raise InputError(f"{refused} (no {MANIFEST}), so it is not removed")
+    try:
+        manifest = read_json(target / MANIFEST)
+        found = manifest.get("kind")
+        if found not in KINDS:
+            raise DataError(f"its {MANIFEST} names no command of simplicit")
+        check_manifest(manifest, str(found), target / MANIFEST)
+    except DataError as error:
+        raise InputError(f"{refused} ({error}), so it is not removed") from error
+    if kind is not None and found != kind:
+        raise InputError(
+            f"output {target}: written by `simplicit {found}`, so `simplicit {kind}` does not replace it; choose "
+            "another --output"
+        )
+
+
+def _probe(target: Path) -> None:
+    """Make and remove a folder where `target` is going to be: access rights alone do not tell of read-only discs."""
+    place = next(parent for parent in target.parents if os.path.lexists(parent))
+    probe = Path(tempfile.mkdtemp(prefix=".simplicit.", suffix=".partial", dir=place))
+    try:
+        for name in target.relative_to(place).parts:
+            (probe / name).exists()  # raises where the name is too long for this place
+    finally:
+        probe.rmdir()
 
 
 @contextmanager
-def run_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def _told(target: Path) -> Iterator[None]:
+    """Tell a failure of the file system as one about the folder `target`."""
+    try:
+        yield
+    except (SimplicitError, BrokenPipeError):  # a pipe is of whoever reads our output, not of the folder
+        raise
+    except OSError as error:
+        raise DataError(f"output {target}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def run_folder(
+    target: Path, *, overwrite: bool = False, kind: str | None = None, inputs: Iterable[Path] = ()
+) -> Iterator[Path]:
     """A folder to write a run into; it appears at `target` complete, or not at all.
 
     Yields a temporary folder beside `target`. It is renamed when the block ends, and removed where the block raises,
-    on Ctrl-C too.
+    on Ctrl-C too. An earlier run is replaced only by one of its own kind, that of the ``run.json`` written.
 
     Raises
     ------
     InputError
         See :func:`check_output`.
     DataError
-        The place cannot be written.
+        The place cannot be written, or no longer: the disc is full.
     """
-    check_output(target, overwrite=overwrite)
-    target = target.absolute()
-    created = [parent for parent in target.parents if not parent.exists()]
+    inputs = tuple(inputs)
+    check_output(target, overwrite=overwrite, kind=kind, inputs=inputs)
+    place = target.absolute()
+    created = [parent for parent in place.parents if not parent.exists()]
+    draft = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-    except OSError as error:
-        raise DataError(f"output {target}: cannot be written ({error.strerror})") from error
-    try:
-        yield draft
-        _publish(draft, target, overwrite=overwrite)
+        with _told(target):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=_prefix(place), suffix=".partial", dir=place.parent))
+            yield draft
+            if kind is None and (draft / MANIFEST).is_file():
+                kind = str(read_json(draft / MANIFEST)["kind"])
+            check_output(target, overwrite=overwrite, kind=kind, inputs=inputs)  # it may have appeared meanwhile
+            _publish(draft, place)
     except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
         for parent in created:
             if parent.exists() and not any(parent.iterdir()):
                 parent.rmdir()
         raise
 
 
-def _publish(draft: Path, target: Path, *, overwrite: bool) -> None:
-    check_output(target, overwrite=overwrite)  # it may have appeared meanwhile
+def _prefix(target: Path) -> str:
+    return f".{target.name[:_LONG_NAME]}."  # the whole name would make one too long of a name that is not
+
+
+def _publish(draft: Path, target: Path) -> None:
     draft.chmod(0o777 & ~_umask())  # mkdtemp is private; a result is shared like any other folder
     if not target.exists():
         draft.rename(target)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    old = Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=".old", dir=target.parent))
     target.rename(old / target.name)
     try:
         draft.rename(target)

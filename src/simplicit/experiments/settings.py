@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from simplicit.checks import as_seed
 from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError
 from simplicit.experiments.run import MANIFEST, check_manifest, read_json, read_manifest, relative_to
@@ -74,6 +75,7 @@ class FitSettings:
             raise InputError(f"samples must be at least 1, got {self.samples}")
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
+        as_seed("seed", self.seed)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> FitSettings:

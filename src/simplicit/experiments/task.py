@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from simplicit.data import Dataset, load_dataset
 from simplicit.errors import DataError, InputError
@@ -93,7 +97,9 @@ def open_task(settings: FitSettings, *, trust_pt2: bool = False) -> Task:
             f"input shape {'x'.join(map(str, shape))} has {math.prod(shape)} values, a sample of {data.name} has "
             f"{data.n_inputs} ({'x'.join(map(str, data.input_shape))})"
         )
-    hashes = {path.name: file_hash(path) for path in files}
+    hashes = {path.name: file_hash(path) for path in files} | {"state_dict": _state_hash(net)}
+    if settings.model is not None:
+        hashes["structure"] = _structure_hash(net)
     return Task(net, data, shape, {"network": hashes, "data": data.describe()})
 
 
@@ -106,21 +112,50 @@ def _open_network(settings: FitSettings, trust_pt2: bool) -> tuple[nn.Module, li
     return load_program(weights, trust=trust_pt2), [weights]
 
 
+def _state_hash(net: nn.Module) -> str:
+    """``"sha256:..."`` of the names, types, shapes and values of everything that `net` would save."""
+    digest = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        if not isinstance(value, Tensor) or is_lazy(value) or value.is_meta or value.layout != torch.strided:
+            digest.update(f"{name} {type(value).__name__};".encode())  # no values: refused when it is captured
+            continue
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return "sha256:" + digest.hexdigest()
+
+
+def _structure_hash(net: nn.Module) -> str:
+    """``"sha256:..."`` of the modules in `net` and of the source of every ``forward`` that is not torch's own."""
+    digest = hashlib.sha256(repr(net).encode())
+    for kind in sorted({type(module) for module in net.modules()}, key=lambda kind: kind.__qualname__):
+        if not kind.__module__.startswith("torch."):
+            with suppress(OSError, TypeError):  # made at run time, without source
+                digest.update(inspect.getsource(kind.forward).encode())
+    return "sha256:" + digest.hexdigest()
+
+
 def check_unchanged(recorded: Mapping[str, Any], found: Mapping[str, Any], config: Path) -> None:
-    """Refuse to repeat a run whose inputs are no longer those that its manifest names.
+    """Refuse to repeat a run, or to compare with it, where its inputs are no longer those that its manifest names.
 
     Raises
     ------
     DataError
-        Naming what changed.
+        Naming what changed; or `recorded` is damaged.
     """
     for section in ("network", "data"):
-        old, new = recorded.get(section, {}), found[section]
+        old, new = _section(recorded, section, config), found[section]
         if section == "data":
-            old, new = old.get("hashes", {}), new["hashes"]
+            old, new = _section(old, "hashes", config), new["hashes"]
         changed = [name for name in old if name in new and old[name] != new[name]]
         if changed:
             raise DataError(
-                f"{config}: {', '.join(changed)} changed since that run, so it cannot be repeated; restore the "
-                f"{section}, or name another one explicitly"
+                f"{config}: {', '.join(changed)} changed since that run, so it cannot be repeated or compared with; "
+                f"restore the {section}, or name another one explicitly"
             )
+
+
+def _section(values: Mapping[str, Any], name: str, config: Path) -> Mapping[str, Any]:
+    section = values.get(name, {})
+    if not isinstance(section, Mapping):
+        raise DataError(f"{config}: damaged, {name!r} of its inputs must be an object, got {type(section).__name__}")
+    return section

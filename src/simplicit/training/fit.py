@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def fit(
     throw : bool
         Raise if a row does not converge; otherwise it is marked in ``result.rows.status``.
     progress : callable, optional
-        Called with (stage, done, total).
+        Called with (stage, done, total); while `sparsity` is searched, the stage says which trial it is part of.
 
     Returns
     -------
@@ -147,6 +148,9 @@ def _trained(matching: Matching, data: StateData) -> tuple[Match, int]:
     if target is None:
         return matching.solve(), 1
     trials = 0
+    tell = matching.progress
+    if tell is not None:
+        matching = replace(matching, progress=lambda stage, done, total: tell(f"trial {trials}, {stage}", done, total))
 
     def solve(strength: float, start: Match | None) -> Match:
         nonlocal trials
