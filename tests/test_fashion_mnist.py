@@ -31,6 +31,7 @@ def test_the_implicit_form_is_the_network(fashion: Dataset, fashion_net: nn.Sequ
         model.predict(fashion.test_inputs), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
     )
     assert (model.n_states, model.n_inputs, model.n_outputs) == (N_STATES, 784, 10)
+    np.testing.assert_array_equal(model(fashion.test_inputs[:5]), model.predict(fashion.test_inputs[:5]))
     assert sp.weight_count(fashion_net) == 52_896
     assert float(sp.perron_frobenius(model)) == 0.0
     assert accuracy(model, fashion) >= 88.0

@@ -227,6 +227,10 @@ class ImplicitModel:
             output_shape=self.output_shape,
         )
 
+    def __call__(self, U: Batch) -> Any:
+        """As :meth:`predict`."""
+        return self.predict(U)
+
     def predict(self, U: Batch) -> Any:
         """Outputs Y (m, q) for inputs U (m, p) or (m, *input_shape), of the same kind: NumPy or torch.
 
