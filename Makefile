@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+PEERS := benchmarks/peers/.venv
 
-.PHONY: demo test format clean help
+.PHONY: demo test format bench peers clean help
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,5 +32,16 @@ format: $(STAMP) ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(STAMP) $(PEERS)/.installed ## all figures of the row solver, peers included (hours; see benchmarks/README.md)
+	$(BIN)/python benchmarks/row_solver.py all
+
+peers: $(PEERS)/.installed ## install the solvers that the benchmarks compare with, in an environment of their own
+
+$(PEERS)/.installed: benchmarks/peers/requirements.txt constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchidl==0.0.4
+	touch $@
+
 clean: ## remove the environment and what the tools left
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis demo
+	rm -rf .venv $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo

@@ -33,8 +33,19 @@ from simplicit.implicit import (
     save,
 )
 from simplicit.robustness import accuracy, fgsm, pgd
-from simplicit.rows import L1, Ball, RowStatus, Solution
-from simplicit.solve import solve_rows
+from simplicit.rows import (
+    L1,
+    Ball,
+    BasisPursuit,
+    ElasticNet,
+    Gram,
+    NoPenalty,
+    Perspective,
+    PiecewiseQuadratic,
+    RowStatus,
+    Solution,
+)
+from simplicit.solve import beta_max, solve_path, solve_rows
 from simplicit.training import FitResult, fit
 
 __version__ = "0.1.0"
@@ -43,17 +54,23 @@ __all__ = [
     "L1",
     "Activation",
     "Ball",
+    "BasisPursuit",
     "ConvergenceError",
     "CsrMap",
     "DataError",
+    "ElasticNet",
     "Equilibrium",
     "FitResult",
+    "Gram",
     "ImplicitModel",
     "InputError",
     "LinearMap",
     "MissingExtraError",
+    "NoPenalty",
     "NotWellPosedError",
     "PerronFrobenius",
+    "Perspective",
+    "PiecewiseQuadratic",
     "RowStatus",
     "SimplicitError",
     "Solution",
@@ -63,6 +80,7 @@ __all__ = [
     "TrainingModeWarning",
     "UnsupportedOperationError",
     "accuracy",
+    "beta_max",
     "collatz_wielandt",
     "equilibrium",
     "extract_states",
@@ -74,6 +92,7 @@ __all__ = [
     "pgd",
     "rescale",
     "save",
+    "solve_path",
     "solve_rows",
     "weight_count",
 ]

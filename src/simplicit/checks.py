@@ -128,16 +128,26 @@ def as_float_array(name: str, value: Any, *, ndim: int | None = None) -> npt.NDA
 
 
 def check_finite(name: str, array: npt.NDArray[Any]) -> None:
-    """Raise :class:`InputError` with the first offending index if ``array`` has a NaN or an infinity."""
-    finite = np.isfinite(array)
-    if not finite.all():
-        index = tuple(int(i) for i in np.argwhere(~finite)[0])
-        where = ", ".join(map(str, index))
-        raise InputError(f"{name}: holds {array[index]} at index ({where}); remove or replace non-finite values first")
+    """Raise :class:`InputError` with the first offending index if ``array`` has a NaN or an infinity.
+
+    It reads the array in parts, so that a memory map is never in memory as a whole.
+    """
+    step = max(1, 2**22 // max(1, array[:1].size))
+    for first in range(0, len(array), step):
+        finite = np.isfinite(array[first : first + step])
+        if not finite.all():
+            index = tuple(int(i) for i in np.argwhere(~finite)[0])
+            index = (index[0] + first, *index[1:])
+            where = ", ".join(map(str, index))
+            raise InputError(
+                f"{name}: holds {array[index]} at index ({where}); remove or replace non-finite values first"
+            )
 
 
-def as_positive_array(name: str, value: Any, shapes: Sequence[tuple[int, ...]]) -> npt.NDArray[np.float64]:
-    """``value``, a number or an array of one of the ``shapes``, all finite and > 0, as float64.
+def as_positive_array(
+    name: str, value: Any, shapes: Sequence[tuple[int, ...]], *, or_zero: bool = False
+) -> npt.NDArray[np.float64]:
+    """``value``, a number or an array of one of the ``shapes``, all finite and > 0 (≥ 0 with ``or_zero``), as float64.
 
     Raises
     ------
@@ -148,7 +158,8 @@ def as_positive_array(name: str, value: Any, shapes: Sequence[tuple[int, ...]]) 
     if values.shape not in ((), *shapes):
         allowed = " or ".join(map(str, shapes))
         raise InputError(f"{name} has shape {values.shape}; give one number, or an array of shape {allowed}")
-    valid = np.isfinite(values) & (values > 0)
+    valid = np.isfinite(values) & ((values >= 0) if or_zero else (values > 0))
     if not valid.all():
-        raise InputError(f"{name} must be finite and > 0, got {values.ravel()[np.argmin(valid)]:g}")
+        limit = ">= 0" if or_zero else "> 0"
+        raise InputError(f"{name} must be finite and {limit}, got {values.ravel()[np.argmin(valid)]:g}")
     return values

@@ -237,7 +237,7 @@ def test_the_network_is_left_as_it_was() -> None:
         ({"tol": 0}, "tol"),
         ({"executor": "moon"}, "executor"),
         ({"workers": 0}, "workers"),
-        ({"penalty": sp.L1(-1.0)}, "beta must be finite and > 0"),
+        ({"penalty": sp.L1(-1.0)}, "beta must be finite and >= 0"),
     ],
 )
 def test_bad_settings(change: dict[str, Any], message: str) -> None:

@@ -8,18 +8,35 @@ from __future__ import annotations
 
 from simplicit.rows.ball import Ball
 from simplicit.rows.block import BlockSolution, RowStatus, solve_block
-from simplicit.rows.penalties import L1, PENALTIES, Penalty
-from simplicit.rows.problem import Certificate, Design, RowProblem
+from simplicit.rows.design import Design
+from simplicit.rows.gram import Gram
+from simplicit.rows.penalties import (
+    L1,
+    PENALTIES,
+    BasisPursuit,
+    ElasticNet,
+    NoPenalty,
+    Penalty,
+    Perspective,
+    PiecewiseQuadratic,
+)
+from simplicit.rows.problem import Certificate, RowProblem
 from simplicit.rows.solution import Solution
 
 __all__ = [
     "L1",
     "PENALTIES",
     "Ball",
+    "BasisPursuit",
     "BlockSolution",
     "Certificate",
     "Design",
+    "ElasticNet",
+    "Gram",
+    "NoPenalty",
     "Penalty",
+    "Perspective",
+    "PiecewiseQuadratic",
     "RowProblem",
     "RowStatus",
     "Solution",

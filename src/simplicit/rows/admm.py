@@ -1,12 +1,17 @@
 r"""Over-relaxed ADMM on a whole block of rows at once: from anywhere to nearly the right support.
 
-Split w = y with the metric R = ρ diag(G), in which every column counts alike whatever its unit:
+Split w = y (all columns have norms near 1, so that one ρ suits them):
 
-    x ← (G + R)⁻¹ (c + R (y − u)),   x̂ = αx + (1 − α)y,   y ← prox_{R⁻¹(h/2λ + ball)}(x̂ + u),   u ← u + x̂ − y
+    x ← (G + ρI)⁻¹ (c + ρ(y − u)),   x̂ = αx + (1 − α)y,   y ← prox_{(h + ball)/ρ}(x̂ + u),   u ← u + x̂ − y
 
-One factorisation of G + R serves all rows and all iterations, so that an iteration is one matrix product. ρ follows the
-balance of primal and dual residuals (Boyd et al. 2011, §3.4.1) on a grid, so that blocks meet at the same values and
-share the inverses. ``y`` is feasible and has exact zeros: it, and not an average, is what the polish starts from.
+One factorisation of G + ρI serves all rows and all iterations, so that an iteration is one matrix product, in float32
+where its digits are enough: the polish needs the support and not the values. ρ begins where the thresholds p/ρ meet
+the size of a ridge solution, and follows the balance of primal and dual residuals (Boyd et al. 2011, §3.4.1) on a grid,
+so that blocks meet at the same values and share the inverses. The multiplier of the ball makes one Newton step an
+iteration: it and y settle together. y has exact zeros: it, and not an average, is what the polish starts from.
+
+With v = x̂ + u the iteration needs v and u alone, y being v − u, and for the ℓ1 norm u is v clamped to its thresholds.
+Few large operations matter here: threads that run small ones wait for the interpreter more than they compute.
 """
 
 from __future__ import annotations
@@ -16,25 +21,25 @@ import math
 import torch
 from torch import Tensor
 
-from simplicit.rows.ball import ball_multiplier
-from simplicit.rows.penalties import Penalty
 from simplicit.rows.problem import RowProblem
 
 __all__ = ["admm"]
 
-RELAXATION = 1.6
-FIRST_RHO = 10.0**-1.5
-CHECK_EVERY = 10
-#: Share of the signs that may still change between two checks when the polish takes over. Measured on Fashion-MNIST:
-#: from .002 to .01 makes no difference in time, .04 leaves hard problems twice as much to polish.
+RELAXATION = 1.7
+#: ρ of the ridge solution that sets the scale, and the range in which the first ρ may lie.
+PILOT_RHO, FIRST_RHO = 1e-2, (1e-3, 1e-1)
+#: The thresholds p/ρ are this many times the size of the ridge solution at first.
+FIRST_SHARE = 4.0
+CHECK_EVERY, BALANCE_EVERY = 10, 20
+#: Share of the signs that may still change between two checks when the polish takes over.
 SETTLED = 0.003
-#: A smaller ρ would leave G + ρ diag(G) singular to working precision.
+#: A smaller ρ would leave G + ρI singular to working precision.
 LEAST_RHO = 1e-9
+#: Where the largest gradient is so many times the kink, float32 cannot tell what is at zero.
+FLOAT32_RANGE = 5e4
 
 
-def admm(
-    problem: RowProblem[Penalty], start: Tensor | None = None, *, iterations: int = 300, tol: float = 1e-3
-) -> Tensor:
+def admm(problem: RowProblem, start: Tensor | None = None, *, iterations: int = 300, tol: float = 1e-3) -> Tensor:
     """Approximate minimisers of a block of row problems.
 
     Parameters
@@ -50,54 +55,140 @@ def admm(
 
     Returns
     -------
-    (r, k) tensor
-        Feasible, with exact zeros.
+    (r, k) float64 tensor
+        On the support and, up to how far the multipliers have settled, in the ball; with exact zeros.
     """
-    design, rho = problem.design, FIRST_RHO
-    curvature, root = design.curvature, design.curvature.sqrt()
-    y = torch.zeros(problem.shape, dtype=torch.float64) if start is None else start.clone()
-    u = torch.zeros_like(y) if start is None else (problem.cross - y @ design.gram) / (rho * curvature)
-    inverse, pattern = design.ridge_inverse(rho), y.sign()
+    state = _State(problem, start)
+    pattern = state.y.sign()
     for iteration in range(1, iterations + 1):
-        x = (problem.cross + (rho * curvature) * (y - u)) @ inverse
-        v = torch.lerp(y, x, RELAXATION).add_(u)
-        previous, y = y, _prox(problem, v, 1 / (rho * curvature))
-        u = v - y
-        if iteration % CHECK_EVERY:
+        check = iteration % CHECK_EVERY == 0
+        previous = state.y if check else None
+        x = state.step()
+        if previous is None:
             continue
-        size = torch.maximum((x * root).norm(dim=1), (y * root).norm(dim=1))
-        primal = ((x - y) * root).norm(dim=1) / size.clamp(min=1e-300)
-        dual = ((y - previous) * root).norm(dim=1) / (u * root).norm(dim=1).clamp(min=1e-300)
+        y = state.y
         signs = y.sign()
         changed, pattern = (signs != pattern).sum(), signs
+        size = torch.maximum(x.norm(dim=1), y.norm(dim=1)).clamp(min=1e-30)
+        primal = (x - y).norm(dim=1) / size
+        dual = (y - previous).norm(dim=1) / state.u.norm(dim=1).clamp(min=1e-30)
         if int(changed) <= SETTLED * int(signs.count_nonzero()) or float(torch.maximum(primal, dual).max()) <= tol:
             break
-        change = _rebalance(float(primal.median()), float(dual.median()))
-        if change != 1.0:
-            new = max(10 ** (round(4 * math.log10(rho * change)) / 4), LEAST_RHO)
-            u, rho = u * (rho / new), new
-            inverse = design.ridge_inverse(rho)
-    return y
+        if iteration % BALANCE_EVERY == 0:
+            state.set_rho(state.rho * _rebalance(float(primal.median()), float(dual.median())))
+    return state.y.double()
+
+
+class _State:
+    """v and u of a block, in the working type."""
+
+    def __init__(self, problem: RowProblem, start: Tensor | None) -> None:
+        self.problem, self.dtype = problem, _working_type(problem)
+        self.cross = problem.cross.to(self.dtype)
+        self.penalty = problem.penalty.to(self.cross)
+        kink = self.penalty.kink.expand(problem.shape)
+        # An infinite threshold keeps a column off the support at zero.
+        self.kink = kink if problem.allowed is None else torch.where(problem.allowed, kink, torch.inf)
+        self.columns = _as_slice(problem.ball_columns)
+        self.weights, self.radius = problem.ball_weights.to(self.dtype), problem.radius.to(self.dtype)
+        self.squares = (self.weights * self.weights).T.contiguous()
+        self.mu = torch.zeros_like(self.radius)  # of the ball, divided by ρ
+        self.v = torch.zeros_like(self.cross) if start is None else start.to(self.dtype)
+        self.u, self.x, self.buffer = (torch.zeros_like(self.cross) for _ in range(3))
+        self.rho = 0.0
+        self.set_rho(_first_rho(problem, self.cross, kink))
+        if start is not None:
+            # The multiplier that goes with the start: the gradient there, as far as the penalty allows.
+            self.u = problem.residuals(start)[1].to(self.dtype).div_(self.rho)
+            self.v = self.v + self.u
+            self._shrink()
+
+    @property
+    def y(self) -> Tensor:
+        return self.v - self.u
+
+    def set_rho(self, rho: float) -> None:
+        """Another ρ, at the same y and the same unscaled multipliers."""
+        rho = max(_on_grid(rho), LEAST_RHO)
+        if rho == self.rho:
+            return
+        if self.rho:
+            ratio = self.rho / rho
+            self.v = self.y + self.u * ratio
+            self.u, self.mu = self.u * ratio, self.mu * ratio
+        self.rho = rho
+        self.inverse = self.problem.design.ridge_inverse(rho, self.dtype) * rho
+        self.pull = self.cross / rho
+        self.upper = self.kink / rho
+        self.lower = -self.upper
+        self.base = self.upper[:, self.columns].clone()
+        self._price_ball()
+        self.bend = self.penalty.curvature / rho
+
+    def step(self) -> Tensor:
+        """One iteration; returns x, which the next one overwrites."""
+        pulled = torch.sub(self.v, self.u, alpha=2, out=self.buffer).add_(self.pull)
+        x = torch.mm(pulled, self.inverse, out=self.x)
+        # x̂ + u = v + α(x + u − v)
+        self.v.lerp_(torch.add(x, self.u, out=self.buffer), RELAXATION)
+        if len(self.problem.ball_columns):
+            self._follow_ball()
+        self._shrink()
+        return x
+
+    def _shrink(self) -> None:
+        """u = v − y from the thresholds."""
+        if self.penalty.only_kinks:
+            torch.clamp(self.v, self.lower, self.upper, out=self.u)
+        else:
+            size = self.penalty.shrink(self.v.abs() - self.upper, torch.as_tensor(1 / self.rho, dtype=self.dtype))
+            self.u = self.v - size.copysign_(self.v)
+
+    def _follow_ball(self) -> None:
+        """A Newton step on the multipliers, towards Σ aⱼ|yⱼ| = κ; a bent penalty makes it a cautious one."""
+        over = self.v[:, self.columns].abs().sub_(self.base)
+        size = torch.addmm(over, self.mu, self.weights, alpha=-1).clamp_(min=0)
+        excess = torch.addmm(self.radius, size, self.weights.T, beta=-1)
+        slope = size.sign_() @ self.squares
+        self.mu = torch.where(slope > 0, self.mu + excess / slope, 0.0).clamp_(min=0)
+        self._price_ball()
+
+    def _price_ball(self) -> None:
+        """Thresholds in the ball: those of the penalty and the multiplier."""
+        if len(self.problem.ball_columns):
+            priced = torch.addmm(self.base, self.mu, self.weights)
+            self.upper[:, self.columns] = priced
+            self.lower[:, self.columns] = priced.neg_()
+
+
+def _as_slice(columns: Tensor) -> slice | Tensor:
+    """The same columns, as a slice where they are contiguous: views are cheaper than copies."""
+    if len(columns) and int(columns[-1]) - int(columns[0]) + 1 == len(columns):
+        return slice(int(columns[0]), int(columns[-1]) + 1)
+    return columns
+
+
+def _working_type(problem: RowProblem) -> torch.dtype:
+    """float32 unless the kinks are too fine for it."""
+    largest = problem.cross.abs().amax(1)
+    kink = problem.penalty.kink.expand(problem.shape).median(1).values
+    return torch.float32 if float((largest / kink.clamp(min=1e-300)).median()) <= FLOAT32_RANGE else torch.float64
+
+
+def _first_rho(problem: RowProblem, cross: Tensor, kink: Tensor) -> float:
+    """Where the thresholds are a share of the coefficients of a ridge solution."""
+    pilot = problem.design.ridge_inverse(PILOT_RHO, cross.dtype)
+    size = (cross @ pilot).square_().mean(1).sqrt()
+    wanted = float((kink.mean(1) / (FIRST_SHARE * size.clamp(min=1e-30))).median())
+    return min(max(wanted, FIRST_RHO[0]), FIRST_RHO[1])
+
+
+def _on_grid(rho: float) -> float:
+    """The nearest power of 10^(1/4)."""
+    return float(10 ** (round(4 * math.log10(rho)) / 4))
 
 
 def _rebalance(primal: float, dual: float) -> float:
-    """The factor on ρ, a power of 10^(1/4), that evens out the two residuals; 1 while they are within a factor of 4."""
+    """The factor on ρ that evens out the two residuals; 1 while they are near each other."""
     ratio = math.sqrt(max(primal, 1e-12) / max(dual, 1e-12))
-    if 0.5 < ratio < 2:
-        return 1.0
-    return float(10.0 ** (round(4 * math.log10(min(max(ratio, 0.1), 10.0))) / 4))
-
-
-def _prox(problem: RowProblem[Penalty], v: Tensor, step: Tensor) -> Tensor:
-    """prox of h/(2λ) + ball + support in the metric 1/step."""
-    y = problem.penalty.prox(v, step / (2 * problem.weight))
-    if problem.allowed is not None:
-        y *= problem.allowed
-    if len(problem.ball_columns):
-        inside = y[:, problem.ball_columns]
-        size = inside.abs()
-        if bool((size.sum(1, keepdim=True) > problem.radius).any()):
-            steps = step[:, problem.ball_columns]
-            mu = ball_multiplier(size, steps, problem.radius)
-            y[:, problem.ball_columns] = torch.nn.functional.relu(size - mu * steps).copysign(inside)
-    return y
+    return 1.0 if 0.4 < ratio < 2.5 else min(max(ratio, 0.1), 10.0)

@@ -1,10 +1,4 @@
-"""The ℓ1 ball ‖w_J‖₁ ≤ κ on some of the columns.
-
-The proximal map of h plus the ball needs one multiplier μ ≥ 0 per row. With magnitudes aⱼ = |vⱼ| − stepⱼ·hⱼ'(0+) and
-steps tⱼ > 0, the point is wⱼ = (aⱼ − μ tⱼ)₊ and μ is the root of the convex, decreasing, piecewise linear function
-Σⱼ (aⱼ − μ tⱼ)₊ − κ. Newton's method from μ = 0 climbs to it from the left, without overshoot, in finitely many steps
-and without sorting.
-"""
+"""The ℓ1 ball ‖w_J‖₁ ≤ κ on some of the columns, weighted where the columns are measured in other units."""
 
 from __future__ import annotations
 
@@ -19,7 +13,7 @@ from torch import Tensor
 from simplicit.checks import as_positive_array
 from simplicit.errors import InputError
 
-__all__ = ["Ball", "ball_multiplier", "shrink_into_ball"]
+__all__ = ["Ball", "project_into_ball", "shrink_into_ball"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,38 +51,40 @@ class Ball:
         return np.array(np.broadcast_to(radius, (n_rows,)))
 
 
-def ball_multiplier(magnitude: Tensor, step: Tensor, radius: Tensor) -> Tensor:
-    """The smallest μ ≥ 0 with Σⱼ (magnitudeⱼ − μ·stepⱼ)₊ ≤ radius, row by row.
+def project_into_ball(w: Tensor, weights: Tensor, radius: Tensor) -> Tensor:
+    """The nearest point to ``w`` with Σⱼ aⱼ|wⱼ| ≤ κ, row by row, up to rounding.
+
+    It is sign(w)(|w| − μa)₊ with the least μ ≥ 0 that is feasible, the root of a convex, decreasing, piecewise linear
+    function: Newton's method climbs to it from μ = 0 in finitely many steps and without sorting.
 
     Parameters
     ----------
-    magnitude : (r, j) tensor
-        Signed size of each coordinate after the penalty's own threshold; negative where the coordinate is zero.
-    step : (r, j) or (1, j) tensor, > 0
-    radius : (r, 1) tensor, > 0
-
-    Returns
-    -------
-    (r, 1) tensor
+    w : (r, j) float64 tensor
+    weights : (1, j) tensor
+        a > 0.
+    radius : (r, 1) tensor
+        κ > 0.
     """
-    mu = torch.zeros_like(radius)
-    # Each step but the last removes at least one coordinate from the active set of some row.
-    for _ in range(magnitude.shape[1] + 1):
-        left = magnitude - mu * step
-        excess = left.clamp(min=0).sum(1, keepdim=True) - radius
-        slope = (step * (left > 0)).sum(1, keepdim=True)
-        higher = torch.where(excess > 0, mu + excess / slope.clamp(min=torch.finfo(mu.dtype).tiny), mu)
+    size, mu = w.abs(), torch.zeros_like(radius)
+    # Each step but the last removes at least one coordinate from the support of some row.
+    for _ in range(w.shape[1] + 1):
+        left = size - mu * weights
+        excess = (weights * left.clamp(min=0)).sum(1, keepdim=True) - radius
+        slope = (weights * weights * (left > 0)).sum(1, keepdim=True)
+        higher = torch.where(excess > 0, mu + excess / slope, mu)
         # An excess that no longer moves μ is rounding.
         if not bool((higher > mu * (1 + 1e-15)).any()):
             break
         mu = higher
-    return mu
+    return (size - mu * weights).clamp(min=0).copysign(w)
 
 
-def shrink_into_ball(w: npt.NDArray[np.float64], radius: float) -> npt.NDArray[np.float64]:
-    """Scale ``w`` (j,) down, where it must be, until ‖w‖₁ ≤ radius holds in whatever order the sum is taken."""
-    if not w.size:
+def shrink_into_ball(
+    w: npt.NDArray[np.float64], radius: float, weights: npt.NDArray[np.float64] | float = 1.0
+) -> npt.NDArray[np.float64]:
+    """Scale ``w`` (j,) down, where it must be, until Σ aⱼ|wⱼ| ≤ radius holds in whatever order the sum is taken."""
+    if not w.any():
         return w
-    norm = math.fsum(np.abs(w))
+    norm = math.fsum(np.abs(w) * weights)
     bound = radius * (1 - (np.count_nonzero(w) + 2) * np.finfo(np.float64).eps)
     return w if norm <= bound else w * (bound / norm)

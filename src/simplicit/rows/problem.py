@@ -1,83 +1,47 @@
-r"""A block of row problems that share one design, with its objective, dual and certificate.
+r"""A block of row problems that share one design, in the units of the solver, with objective, dual and certificate.
 
-For every row, with target z ∈ Rᵐ, weight λ > 0, penalty h and ball columns J (equation (7), row by row):
+A row of problem (7), with target z ∈ Rᵐ, weight λ > 0, penalty h and ball columns J, is solved as
 
-    primal   P(w)    = λ‖z − Φw‖² + Σⱼ h(wⱼ),   ‖w_J‖₁ ≤ κ,   wⱼ = 0 off the support
-    dual     D(θ, μ) = zᵀθ − ‖θ‖²/(4λ) − κμ − Σ_{j∈J} h*((|vⱼ| − μ)₊) − Σ_{j∉J} h*(vⱼ),   v = Φᵀθ,  μ ≥ 0
+    primal   P(w)       = ½‖z − Φw‖² + Σⱼ h(wⱼ),   Σ_{j∈J} aⱼ|wⱼ| ≤ κ,   wⱼ = 0 off the support
 
-D(θ, μ) ≤ P(w) for every feasible w, θ and μ ≥ 0. The certificate takes θ = 2λt(z − Φw) with the better of two choices:
-t ∈ [0, 1] as large as h* outside the ball allows, and the μ that the columns inside it then need; or t small enough for
-all columns and μ = 0, which is better where the ball is slack, since there a large κ would magnify the rounding in μ.
-Everything here is float64.
+where everything has been divided by 2λ, and the columns, the target and with them w, h, the weights a of the ball and κ
+are measured in units (powers of two) in which columns and target have norms near 1. Its dual is, for θ ∈ Rᵐ and μ ≥ 0,
 
-Internally rows are divided by 2λ, so that all of them are  ½wᵀGw − cᵀw + Σⱼ h(wⱼ)/(2λ)  with one G = ΦᵀΦ, c = Φᵀz.
+    dual     D(θ, μ)    = zᵀθ − ½‖θ‖² − κμ − Σ_{j∈J} h*((|vⱼ| − μaⱼ)₊) − Σ_{j∉J} h*(vⱼ),   v = Φᵀθ
+
+and D(θ, μ) ≤ P(w) for every feasible w, θ and μ ≥ 0. With θ = t(z − Φw), v = t·g, g = Φᵀ(z − Φw), their difference is
+
+    gap(t, μ) = ½(1 − t)²‖z − Φw‖² + Σⱼ [h(wⱼ) + h*((|vⱼ| − μaⱼ)₊) − vⱼwⱼ] + κμ,
+
+which never subtracts one large objective from another, so that small gaps are not lost to rounding. The certificate is
+the least of a few choices: t as large as h* allows on all columns and μ = 0, best where the ball is slack; t as large
+as the columns outside the ball allow, with the μ that the columns inside it then need, or with that of the polish.
+Where h* is finite everywhere but steep, t is also tried at the kink. Everything here is float64.
+
+A column without any penalty asks of the dual that vⱼ = 0 exactly, which no rounded number meets; there vⱼ counts as
+zero up to 1e-12·‖z − Φw‖ + 1e-15·‖z‖, as if the column had a kink of that size.
 """
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from simplicit.rows.penalties import Penalty
+from simplicit.rows.design import Design
+from simplicit.rows.penalties import PiecewiseQuadratic
 
-__all__ = ["Certificate", "Design", "RowProblem"]
+__all__ = ["FLOOR", "Certificate", "RowProblem"]
 
-P = TypeVar("P", bound=Penalty)
-
-#: Below this share of λ‖z‖² float64 cannot tell an objective from zero; the tolerance is relative to it there.
+#: Below this share of ½‖z‖² float64 cannot tell an objective from zero; the tolerance is relative to it there.
 FLOOR = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class Design:
-    """Φ on the columns in play and what is computed from it once, for all rows.
-
-    Parameters
-    ----------
-    features : (m, k) float64 tensor
-        Φ, centred if an intercept is wanted; no zero column.
-    """
-
-    features: Tensor
-    _inverses: dict[float, Tensor] = field(default_factory=dict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    @cached_property
-    def gram(self) -> Tensor:
-        """G = ΦᵀΦ, (k, k)."""
-        return self.features.T @ self.features
-
-    def prepare(self) -> None:
-        """Compute G now, with all processors, before blocks of rows share it."""
-        _ = self.gram
-
-    @cached_property
-    def curvature(self) -> Tensor:
-        """The diagonal of G, (1, k): the metric in which all columns count alike."""
-        return torch.diagonal(self.gram).clone()[None, :]
-
-    def ridge_inverse(self, rho: float) -> Tensor:
-        """(G + ρ diag(G))⁻¹, kept for the other blocks of rows, which come by the same few values of ρ."""
-        with self._lock:
-            if rho not in self._inverses:
-                self._inverses[rho] = self._invert(rho)
-                while len(self._inverses) > 4:
-                    self._inverses.pop(next(iter(self._inverses)))
-            return self._inverses[rho]
-
-    def _invert(self, rho: float) -> Tensor:
-        while True:
-            shifted = self.gram.clone()
-            shifted.diagonal().mul_(1.0 + rho)
-            factor, failed = torch.linalg.cholesky_ex(shifted)
-            if not int(failed):
-                return torch.cholesky_inverse(factor)
-            rho *= 10  # the Gram matrix is indefinite by its own rounding
+#: The kink in the certificate of a column that has no penalty at all, as a share of ‖z − Φw‖.
+LEAST_KINK = 1e-12
+#: To which, as a share of ‖z‖, comes the rounding of the residual.
+ROUNDING = 1e-15
 
 
 @dataclass(frozen=True)
@@ -86,110 +50,186 @@ class Certificate:
 
     objective: Tensor
     dual_gap: Tensor  # infinite where the objective is not a number
-    gradient: Tensor  # c − Gw = Φᵀ(z − Φw), from the residual itself, without the rounding of the Gram matrix
-    scale: Tensor  # the least objective that float64 can tell from zero, FLOOR·λ‖z‖², or the objective if larger
+    gradient: Tensor  # Φᵀ(z − Φw), from the residual itself where Φ is at hand, without the rounding of G
+    scale: Tensor  # the least objective that float64 can tell from zero, FLOOR·½‖z‖², or the objective if larger
 
     @property
     def relative_gap(self) -> Tensor:
-        """gap / max(primal, 1e-6·λ‖z‖²); 0 where both are 0."""
+        """gap / max(primal, 1e-6·½‖z‖²); 0 where both are 0."""
         return torch.where(self.dual_gap > 0, self.dual_gap / self.scale, 0.0)
 
     def converged(self, tol: float) -> Tensor:
-        """Where gap ≤ tol·max(primal, 1e-6·λ‖z‖²)."""
+        """Where gap ≤ tol·max(primal, 1e-6·½‖z‖²)."""
         return (self.dual_gap <= tol * self.scale) & self.objective.isfinite()
 
-    def replaced(self, where: Tensor, other: Certificate) -> Certificate:
-        """The rows of ``other`` in the places ``where`` (r,), the own ones elsewhere."""
-        mine = (self.objective, self.dual_gap, self.gradient, self.scale)
-        theirs = (other.objective, other.dual_gap, other.gradient, other.scale)
-        chosen = (where if a.ndim == 1 else where[:, None] for a in mine)
-        return Certificate(*(torch.where(c, b, a) for c, a, b in zip(chosen, mine, theirs, strict=True)))
+    def select(self, rows: Tensor) -> Certificate:
+        """Of some of the rows."""
+        return Certificate(*(part[rows] for part in self._parts()))
+
+    def update(self, rows: Tensor, other: Certificate) -> None:
+        """Write the rows of ``other`` in the places ``rows``."""
+        for mine, theirs in zip(self._parts(), other._parts(), strict=True):
+            mine[rows] = theirs
+
+    def clone(self) -> Certificate:
+        return Certificate(*(part.clone() for part in self._parts()))
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.objective, self.dual_gap, self.gradient, self.scale
 
 
 @dataclass(frozen=True, eq=False)
-class RowProblem(Generic[P]):
-    """r row problems on one design.
+class RowProblem:
+    """r row problems on one design, in its units.
 
     Parameters
     ----------
     design : Design
-    targets : (r, m) float64 tensor
-        One target z per row (rows first, as the coefficients).
-    weight : (r, 1) tensor
-        λ > 0.
-    penalty : Penalty
-        Spread over the (r, k) block.
+    targets : (r, m) float64 tensor or None
+        One target z per row (rows first, as the coefficients); None where only G and Φᵀz are known.
+    cross : (r, k) tensor
+        Φᵀz.
+    energy : (r,) tensor
+        ‖z‖².
+    penalty : PiecewiseQuadratic
+        Of the (r, k) block.
     allowed : (r, k) boolean tensor or None
         The support; None where all k columns are admissible.
     ball_columns : (j,) index tensor
         J within the k columns; empty where there is no ball.
+    ball_weights : (1, j) tensor
+        a.
     radius : (r, 1) tensor
         κ.
     """
 
     design: Design
-    targets: Tensor
-    weight: Tensor
-    penalty: P
+    targets: Tensor | None
+    cross: Tensor
+    energy: Tensor
+    penalty: PiecewiseQuadratic
     allowed: Tensor | None
     ball_columns: Tensor
+    ball_weights: Tensor
     radius: Tensor
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.targets.shape[0], self.design.features.shape[1]
+        return self.cross.shape[0], self.cross.shape[1]
 
-    @cached_property
-    def cross(self) -> Tensor:
-        """c = Φᵀz, (r, k)."""
-        return self.targets @ self.design.features
+    def select(self, rows: Tensor) -> RowProblem:
+        """The problems of some of the rows."""
+        every_column = torch.arange(self.shape[1]).numpy()
+        return replace(
+            self,
+            targets=None if self.targets is None else self.targets[rows],
+            cross=self.cross[rows],
+            energy=self.energy[rows],
+            penalty=self.penalty.select(rows.cpu().numpy(), every_column),
+            allowed=None if self.allowed is None else self.allowed[rows],
+            radius=self.radius[rows],
+        )
 
-    @cached_property
-    def kink(self) -> Tensor:
-        """h'(0+)/(2λ), (r, k): how large a gradient leaves a column at zero; infinite off the support."""
-        kink = self.penalty.kink() / (2 * self.weight)
-        return kink if self.allowed is None else torch.where(self.allowed, kink, torch.inf)
+    def with_targets(self, targets: Tensor) -> RowProblem:
+        """The same problems with other targets."""
+        assert self.design.transposed is not None
+        cross = targets @ self.design.transposed.T
+        return replace(self, targets=targets, cross=cross, energy=(targets * targets).sum(1))
 
     @cached_property
     def outside_ball(self) -> Tensor:
         """The columns that are not in J, as an index tensor."""
-        outside = torch.ones(self.shape[1], dtype=torch.bool)
+        outside = torch.ones(self.shape[1], dtype=torch.bool, device=self.cross.device)
         outside[self.ball_columns] = False
         return torch.nonzero(outside)[:, 0]
 
     @cached_property
-    def _outer_penalty(self) -> P:
-        rows, columns = torch.arange(self.shape[0]), self.outside_ball
-        return self.penalty.select(rows.numpy(), columns.numpy())
+    def _free(self) -> Tensor | None:
+        """Where a column has no penalty at all; None if none has."""
+        free = (self.penalty.kink == 0) & (self.penalty.curvature == 0)
+        return free if bool(free.any()) else None
 
-    def certify(self, w: Tensor) -> Certificate:
-        """Objective and duality gap of feasible coefficients ``w`` (r, k), row by row."""
-        residual = self.targets - w @ self.design.features.T
-        gradient = residual @ self.design.features
-        admissible = gradient if self.allowed is None else gradient * self.allowed
-        lam = self.weight[:, 0]
-        fit = (residual * residual).sum(1)
-        objective = lam * fit + self.penalty.value(w)
+    @cached_property
+    def _parts(self) -> _Parts:
+        return _Parts.of(self, self.penalty)
 
-        dual = self._dual(2 * self.weight * admissible, (self.targets * residual).sum(1), fit)
-        floor = FLOOR * lam * (self.targets * self.targets).sum(1)
+    def _proving(self, fit: Tensor) -> _Parts:
+        """The penalty that the certificate is of: a column without any has the least kink that rounding can meet."""
+        if self._free is None:
+            return self._parts
+        least = (LEAST_KINK * fit.sqrt() + ROUNDING * self.energy.sqrt())[:, None] + torch.finfo(fit.dtype).tiny
+        return _Parts.of(self, replace(self.penalty, kink=torch.where(self._free, least, self.penalty.kink)))
+
+    def residuals(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """‖z − Φw‖² (r,) and Φᵀ(z − Φw) (r, k)."""
+        transposed = self.design.transposed
+        if self.targets is None or transposed is None:
+            gradient = self.cross - w @ self.design.gram
+            return (self.energy - ((self.cross + gradient) * w).sum(1)).clamp(min=0), gradient
+        residual = self.targets - w @ transposed
+        return (residual * residual).sum(1), residual @ transposed.T
+
+    def certify(self, w: Tensor, multiplier: Tensor | None = None) -> Certificate:
+        """Objective and duality gap of feasible coefficients ``w`` (r, k), row by row.
+
+        Parameters
+        ----------
+        w : (r, k) tensor
+        multiplier : (r,) tensor, optional
+            A guess of μ to try beside the others.
+        """
+        fit, gradient = self.residuals(w)
+        v = gradient if self.allowed is None else gradient * self.allowed
+        parts = self._proving(fit)
+        priced = parts.whole.value(w)
+        gaps = [self._gap(parts, t, mu, fit, v, w, priced, paid) for t, mu, paid in self._choices(parts, v, multiplier)]
+        objective = 0.5 * fit + self.penalty.value(w)
         # Rounding can leave the dual a hair above the primal; a gap is never negative.
-        gap = (objective - dual).clamp(min=0).nan_to_num(nan=torch.inf)
-        return Certificate(objective, gap, gradient, torch.maximum(objective, floor))
+        gap = torch.stack(gaps).nan_to_num(nan=torch.inf).amin(0).clamp(min=0)
+        gap = torch.where(objective.isfinite(), gap, torch.inf)
+        return Certificate(objective, gap, gradient, torch.maximum(objective, 0.5 * FLOOR * self.energy))
 
-    def _dual(self, v: Tensor, fit_target: Tensor, fit: Tensor) -> Tensor:
-        """The better of the two dual values at v = Φᵀθ, θ = 2λ(z − Φw), with zᵀ(z − Φw) and ‖z − Φw‖²; (r,)."""
-        everywhere = self.penalty.dual_scale(v)
-        values = self._dual_value(everywhere[:, 0], fit_target, fit) - self.penalty.conjugate(everywhere * v).sum(1)
+    def _choices(self, parts: _Parts, v: Tensor, multiplier: Tensor | None) -> Iterator[tuple[Tensor, Tensor, bool]]:
+        """Pairs of t (r, 1) and μ (r, 1) that make the dual finite, and whether μ pays for all that is in the ball.
+
+        Where it does, h* is zero there by construction; to compute it would tell rounding in μ from small kinks.
+        """
+        none = v.new_zeros(v.shape[0], 1)
+        for strict in (False,) if parts.whole.only_kinks else (False, True):
+            yield parts.whole.domain_scale(v, strict=strict), none, False
+            if not len(self.ball_columns):
+                continue
+            t = parts.outer.domain_scale(v[:, self.outside_ball], strict=strict)
+            needed = (t * v[:, self.ball_columns].abs() - parts.inner.kink) / self.ball_weights
+            yield t, needed.amax(1, keepdim=True).clamp(min=0), True
+            if multiplier is not None and not parts.inner.only_kinks:
+                yield t, multiplier[:, None].clamp(min=0), False
+
+    def _gap(
+        self, parts: _Parts, t: Tensor, mu: Tensor, fit: Tensor, v: Tensor, w: Tensor, priced: Tensor, paid: bool
+    ) -> Tensor:
+        """gap(t, μ), (r,)."""
+        tv = t * v
+        gap = 0.5 * (1 - t[:, 0]) ** 2 * fit + priced - (tv * w).sum(1)
         if not len(self.ball_columns):
-            return values
-        outside, inside = self.outside_ball, self.ball_columns
-        t = self._outer_penalty.dual_scale(v[:, outside])
-        mu = (t * v[:, inside].abs() - self.penalty.kink()[:, inside]).amax(1).clamp(min=0)
-        tight = self._dual_value(t[:, 0], fit_target, fit) - self.radius[:, 0] * mu
-        tight -= self._outer_penalty.conjugate(t * v[:, outside]).sum(1)
-        return torch.maximum(values, tight)
+            return gap + parts.whole.conjugate(tv).sum(1)
+        gap += parts.outer.conjugate(tv[:, self.outside_ball]).sum(1)
+        if not paid:
+            left = (tv[:, self.ball_columns].abs() - mu * self.ball_weights).clamp(min=0)
+            gap += parts.inner.conjugate(left).sum(1)
+        return gap + self.radius[:, 0] * mu[:, 0]
 
-    def _dual_value(self, t: Tensor, fit_target: Tensor, fit: Tensor) -> Tensor:
-        """zᵀθ − ‖θ‖²/(4λ) for θ = 2λt(z − Φw)."""
-        return self.weight[:, 0] * t * (2 * fit_target - t * fit)
+
+@dataclass(frozen=True)
+class _Parts:
+    """A penalty on all columns, on those outside the ball, and on those in it."""
+
+    whole: PiecewiseQuadratic
+    outer: PiecewiseQuadratic
+    inner: PiecewiseQuadratic
+
+    @classmethod
+    def of(cls, problem: RowProblem, penalty: PiecewiseQuadratic) -> _Parts:
+        rows = torch.arange(problem.shape[0]).numpy()
+        outer, inner = (penalty.select(rows, c.cpu().numpy()) for c in (problem.outside_ball, problem.ball_columns))
+        return cls(penalty, outer, inner)

@@ -30,13 +30,23 @@ class Solution:
         sums that make it (about 1e-16·λ‖z‖²; with an intercept, of the centred data).
     relative_gap : array of shape (r,)
         gap / max(objective, 1e-6·λ‖z‖²), what the tolerance is compared with.
+    cardinality_gap : array of shape (r,)
+        For ``Perspective``: with the true price γ‖w‖₀ + α‖w‖² in place of its relaxation, no choice of non-zeros
+        whatever has an objective smaller by more than this. NaN for other penalties.
     multiplier : array of shape (r,)
         μ ≥ 0 of the ball.
+    residual : array of shape (r,)
+        ‖z − Φw‖. Where exact matching is infeasible it is the least possible one.
     status : array of shape (r,) of RowStatus values
     seconds : array of shape (r,)
         Time spent on the row, its share of the common work included.
     tol : float
         The relative gap that was asked for.
+    timings : dict
+        Processor seconds of all threads by stage: ``gram`` (preparing the design), ``iterations`` (ADMM), ``factor``
+        and ``polish`` (the active set, its factorisations apart), ``certificate``.
+    earlier : tuple of Solution
+        The rounds before the last one.
     """
 
     coefficients: csr_array
@@ -44,10 +54,14 @@ class Solution:
     objective: npt.NDArray[np.float64]
     dual_gap: npt.NDArray[np.float64]
     relative_gap: npt.NDArray[np.float64]
+    cardinality_gap: npt.NDArray[np.float64]
     multiplier: npt.NDArray[np.float64]
+    residual: npt.NDArray[np.float64]
     status: npt.NDArray[np.int8]
     seconds: npt.NDArray[np.float64]
     tol: float
+    timings: dict[str, float]
+    earlier: tuple[Solution, ...] = ()
 
     @property
     def converged(self) -> npt.NDArray[np.bool_]:

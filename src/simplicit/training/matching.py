@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array, vstack
 
 from simplicit.implicit import ImplicitModel, equilibrium
-from simplicit.rows import Ball, Penalty, Solution
+from simplicit.rows import Ball, PiecewiseQuadratic, Solution
 from simplicit.solve import solve_rows
 from simplicit.training.normalize import NORMALIZATIONS, Units
 from simplicit.training.options import FitOptions
@@ -109,9 +109,9 @@ class Matching:
         return Match(strength, tuple(solutions), order, self._model(solutions))
 
     @cached_property
-    def penalty(self) -> Penalty:
+    def penalty(self) -> PiecewiseQuadratic:
         """The penalty on all rows and columns of M."""
-        return self.options.penalty.broadcast(self.data.n_rows, self.data.n_columns)
+        return self.options.penalty.spread(self.data.n_rows, self.data.n_columns)
 
     def _solve(self, stage: Stage, features: Array, strength: float, warm: Solution | None) -> Solution:
         rows, options, progress = stage.rows, self.options, self.progress

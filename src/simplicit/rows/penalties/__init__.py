@@ -1,14 +1,35 @@
 """Penalties h of the row problem: one file each.
 
-A penalty is a separable convex function Σⱼ hⱼ(wⱼ) with its proximal map and what the dual and the polish need.
-:class:`Penalty` says what that is; ``PENALTIES`` names the ones there are.
+A penalty is a separable convex function Σⱼ hⱼ(wⱼ); ``piecewise`` has the form that all of them take in the solver and
+what follows from it, the proximal map, the conjugate and the pieces of the polish. ``PENALTIES`` names the ones there
+are.
 """
 
 from __future__ import annotations
 
 from simplicit.rows.penalties.base import Penalty
+from simplicit.rows.penalties.basis_pursuit import BasisPursuit
+from simplicit.rows.penalties.elastic_net import ElasticNet
 from simplicit.rows.penalties.l1 import L1
+from simplicit.rows.penalties.none import NoPenalty
+from simplicit.rows.penalties.perspective import Perspective
+from simplicit.rows.penalties.piecewise import PiecewiseQuadratic
 
-__all__ = ["L1", "PENALTIES", "Penalty"]
+__all__ = [
+    "L1",
+    "PENALTIES",
+    "BasisPursuit",
+    "ElasticNet",
+    "NoPenalty",
+    "Penalty",
+    "Perspective",
+    "PiecewiseQuadratic",
+]
 
-PENALTIES: dict[str, type[Penalty]] = {"l1": L1}
+PENALTIES: dict[str, type[Penalty]] = {
+    "l1": L1,
+    "elastic-net": ElasticNet,
+    "perspective": Perspective,
+    "basis-pursuit": BasisPursuit,
+    "none": NoPenalty,
+}

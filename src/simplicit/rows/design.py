@@ -1,0 +1,151 @@
+r"""Φ in the units of the solver, and what is computed from it once for all rows.
+
+Every column is divided by the power of two nearest to its norm, so that all columns count alike and nothing is rounded.
+The Gram matrix G = ΦᵀΦ is formed where it fits: not for d ≫ m, where the polish forms the blocks of it that it needs.
+Where Φ is never whole in memory, G and Φᵀz are all there is (:class:`simplicit.Gram`).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+__all__ = ["Design", "forms_gram", "power_of_two"]
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+
+#: With more columns than this, and than so many times the samples, G is not formed as a whole.
+MOST_COLUMNS, COLUMNS_PER_SAMPLE = 4096, 4
+
+
+def power_of_two(size: Array) -> Array:
+    """The power of two nearest to each entry in the logarithm; 1 for zero."""
+    return np.exp2(np.round(np.log2(np.where(size > 0, size, 1.0))))
+
+
+def forms_gram(n_samples: int | None, n_columns: int) -> bool:
+    """Whether G is formed as a whole for so many samples (None: only G is known) and columns."""
+    return n_samples is None or n_columns <= max(MOST_COLUMNS, COLUMNS_PER_SAMPLE * n_samples)
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Φ on k columns in play.
+
+    Parameters
+    ----------
+    transposed : (k, m) float64 tensor or None
+        Φᵀ, its columns in their units; None where only G is known.
+    units : (k,) array
+        Powers of two: a coefficient of the problem as it was given is ``units`` times one of this design.
+    given_gram : (k, k) float64 tensor, optional
+        G, where it is known beforehand.
+    """
+
+    transposed: Tensor | None
+    units: Array
+    given_gram: Tensor | None = field(default=None, repr=False)
+    _inverses: dict[tuple[float, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @classmethod
+    def of_features(
+        cls, features: npt.NDArray[np.floating[Any]], columns: Index, mean: Array | None, device: str = "cpu"
+    ) -> Design:
+        """From some columns of Φ (m, d), none of them zero, less their means (d,) if those are given."""
+        transposed = np.empty((len(columns), len(features)))
+        for first in range(0, len(columns), 256):  # in parts, without a second copy of Φ
+            part = slice(first, first + 256)
+            transposed[part] = features[:, columns[part]].T
+        if mean is not None:
+            transposed -= mean[columns, None]
+        units = 1 / power_of_two(np.sqrt(np.einsum("ij,ij->i", transposed, transposed)))
+        transposed *= units[:, None]
+        return cls(torch.from_numpy(transposed).to(device), units)
+
+    @classmethod
+    def of_gram(cls, gram: Array, device: str = "cpu") -> Design:
+        """From G (k, k) with a positive diagonal."""
+        units = 1 / power_of_two(np.sqrt(gram.diagonal()))
+        return cls(None, units, torch.from_numpy(gram * units * units[:, None]).to(device))
+
+    @property
+    def n_columns(self) -> int:
+        return len(self.units)
+
+    @property
+    def n_samples(self) -> int | None:
+        """m, or None where only G is known."""
+        return None if self.transposed is None else self.transposed.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        tensor = self.given_gram if self.transposed is None else self.transposed
+        assert tensor is not None
+        return tensor.device
+
+    @property
+    def forms_gram(self) -> bool:
+        """Whether G is formed as a whole."""
+        return forms_gram(self.n_samples, self.n_columns)
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """G = ΦᵀΦ, (k, k)."""
+        if self.given_gram is not None:
+            return self.given_gram
+        assert self.transposed is not None
+        return self.transposed @ self.transposed.T
+
+    @cached_property
+    def gram_array(self) -> Array | None:
+        """G for the polish, on the processor; None where it is not formed."""
+        return self.gram.cpu().numpy() if self.forms_gram else None
+
+    @cached_property
+    def rows_array(self) -> Array | None:
+        """Φᵀ for the polish, on the processor."""
+        return None if self.transposed is None else self.transposed.cpu().numpy()
+
+    def prepare(self) -> None:
+        """Compute G now, with all processors, before blocks of rows share it."""
+        _ = self.gram_array, self.rows_array
+
+    def ridge_inverse(self, rho: float, dtype: torch.dtype) -> Tensor:
+        """(G + ρI)⁻¹, kept for the other blocks of rows, which come by the same few values of ρ."""
+        with self._lock:
+            if (rho, dtype) not in self._inverses:
+                self._inverses[rho, dtype] = self._invert(rho, dtype)
+                while len(self._inverses) > (4 if self.n_columns <= 2048 else 2):
+                    self._inverses.pop(next(iter(self._inverses)))
+            return self._inverses[rho, dtype]
+
+    def _invert(self, rho: float, dtype: torch.dtype) -> Tensor:
+        # float32 loses the digits of a nearly singular G.
+        working = dtype if rho >= 1e-3 else torch.float64
+        while True:
+            shifted = self.gram.to(working, copy=True)
+            shifted.diagonal().add_(rho)
+            factor, failed = torch.linalg.cholesky_ex(shifted)
+            del shifted
+            if not int(failed):
+                return torch.cholesky_inverse(factor).to(dtype)
+            rho, working = rho * 10, torch.float64  # the Gram matrix is indefinite by its own rounding
+
+    def block(self, rows: Index, columns: Index) -> Array:
+        """G on some rows and columns."""
+        gram = self.gram_array
+        if gram is not None:
+            return gram.reshape(-1).take(rows[:, None] * len(gram) + columns)
+        transposed = self.rows_array
+        assert transposed is not None
+        left = transposed[rows]
+        return left @ (left if rows is columns else transposed[columns]).T

@@ -1,0 +1,38 @@
+"""Exact matching: the least ℓ1 norm with z = Φw, equations (8) and (9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from simplicit.rows.penalties.l1 import L1
+from simplicit.rows.penalties.piecewise import PiecewiseQuadratic
+
+__all__ = ["BasisPursuit"]
+
+
+@dataclass(frozen=True, eq=False)
+class BasisPursuit:
+    """Basis pursuit: minimise Σ cⱼ|wⱼ| subject to z = Φw, and to the ball where one is given.
+
+    Equations (8) and (9) of the paper; Chen, Donoho and Saunders (1998). The weight λ has no meaning here. A row that
+    no feasible w matches is returned with the status ``INFEASIBLE``, its least residual as well as it can be had.
+
+    Parameters
+    ----------
+    column_weights : array of shape (d,) or (r, d), optional
+        Factors c ≥ 0 on the columns; all 1 when left out.
+
+    Examples
+    --------
+    >>> import simplicit as sp
+    >>> sp.BasisPursuit()
+    BasisPursuit()
+    """
+
+    column_weights: npt.NDArray[np.float64] | None = field(default=None, repr=False)
+
+    def spread(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
+        return replace(L1(1.0, self.column_weights).spread(n_rows, n_columns), equality=True)

@@ -1,0 +1,46 @@
+"""The elastic net, h(w) = c·(β|w| + αw²)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, spread_parameter, spread_weights
+
+__all__ = ["ElasticNet"]
+
+
+@dataclass(frozen=True, eq=False)
+class ElasticNet:
+    """Elastic net: h(wⱼ) = cⱼ (β |wⱼ| + α wⱼ²) (Zou and Hastie 2005).
+
+    Its conjugate, for c = 1, is ((|v| − β)₊)²/(4α). With α > 0 the solution is unique, also among equal columns, which
+    share their weight; ``beta=0`` is ridge regression.
+
+    Parameters
+    ----------
+    beta : float or array of shape (r,)
+        Strength of the ℓ1 norm, ≥ 0; one for all rows or one per row.
+    alpha : float or array of shape (r,)
+        Strength of the squares, ≥ 0.
+    column_weights : array of shape (d,) or (r, d), optional
+        Factors c ≥ 0 on h, column by column; all 1 when left out.
+
+    Examples
+    --------
+    >>> import simplicit as sp
+    >>> sp.ElasticNet(beta=1e-3, alpha=1e-2)
+    ElasticNet(beta=0.001, alpha=0.01)
+    """
+
+    beta: float | npt.NDArray[np.float64] = 1e-3
+    alpha: float | npt.NDArray[np.float64] = 1e-3
+    column_weights: npt.NDArray[np.float64] | None = field(default=None, repr=False)
+
+    def spread(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
+        weights = spread_weights(self.column_weights, n_rows, n_columns)
+        beta, alpha = (spread_parameter(name, getattr(self, name), n_rows) for name in ("beta", "alpha"))
+        return PiecewiseQuadratic(weights * beta, 2 * weights * alpha, torch.zeros(1, 1, dtype=torch.float64))

@@ -1,0 +1,58 @@
+r"""The perspective relaxation of γ‖w‖₀ + α‖w‖²: equation (10), with its indicator priced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, spread_parameter, spread_weights
+
+__all__ = ["Perspective"]
+
+
+@dataclass(frozen=True, eq=False)
+class Perspective:
+    r"""Perspective penalty, the tightest convex one below γ[w ≠ 0] + αw² (reverse Huber).
+
+        h(w) = min over s, t of αs + γt,  w² ≤ st, 0 ≤ t ≤ 1
+             = 2√(αγ)|w|  for |w| ≤ √(γ/α),   αw² + γ  beyond
+        h*(v) = 0  for |v| ≤ 2√(αγ),   v²/(4α) − γ  beyond
+
+    With ``gamma=0`` it is equation (10) of the paper to the letter: t is free there, which leaves h = αw², ridge
+    regression, whose solutions have no zeros and need pruning by size. A price γ > 0 on t makes them sparse.
+
+    Every row's solution comes with ``Solution.cardinality_gap``: a bound on how much better any other choice of
+    non-zeros could be in the objective with the true γ‖w‖₀.
+
+    Parameters
+    ----------
+    alpha : float or array of shape (r,)
+        Price of a square, > 0; one for all rows or one per row.
+    gamma : float or array of shape (r,)
+        Price of a non-zero, ≥ 0.
+    column_weights : array of shape (d,) or (r, d), optional
+        Factors ≥ 0 on h, column by column; all 1 when left out.
+
+    Examples
+    --------
+    >>> import simplicit as sp
+    >>> sp.Perspective(alpha=1e-2, gamma=1e-4)
+    Perspective(alpha=0.01, gamma=0.0001)
+    """
+
+    alpha: float | npt.NDArray[np.float64] = 1e-3
+    gamma: float | npt.NDArray[np.float64] = 1e-3
+    column_weights: npt.NDArray[np.float64] | None = field(default=None, repr=False)
+
+    def spread(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
+        weights = spread_weights(self.column_weights, n_rows, n_columns)
+        alpha = spread_parameter("alpha", self.alpha, n_rows, positive=True)
+        gamma = spread_parameter("gamma", self.gamma, n_rows)
+        return PiecewiseQuadratic(
+            kink=2 * weights * (alpha * gamma).sqrt(),
+            curvature=2 * weights * alpha,
+            threshold=(gamma / alpha).sqrt(),
+            cardinality=True,
+        )

@@ -1,0 +1,143 @@
+r"""A second opinion on a block of rows: every row modelled in CVXPY and solved by Clarabel.
+
+The model is written from the primal in ``problem`` alone and shares nothing with ADMM and polish; the coefficients that
+come back are cleaned of rounding and certified like any others.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from simplicit.errors import MissingExtraError
+from simplicit.rows.ball import shrink_into_ball
+from simplicit.rows.block import STAGES, BlockSolution, RowStatus
+from simplicit.rows.problem import RowProblem
+
+__all__ = ["reference_block"]
+
+Array = npt.NDArray[np.float64]
+
+#: Coefficients below this share of the row's largest are what an interior-point method leaves of a zero.
+NEGLIGIBLE = 1e-7
+#: ‖z − Φw‖ up to this share of ‖z‖ counts as exact.
+MATCHED = 1e-6
+TIGHT = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
+
+
+def reference_block(problem: RowProblem, *, tol: float, start: Any = None) -> BlockSolution:
+    """Solve a block of row problems with CVXPY and Clarabel; the arguments and the result are those of ``solve_block``.
+
+    Raises
+    ------
+    MissingExtraError
+        If CVXPY or Clarabel is not installed.
+    """
+    try:
+        import clarabel  # noqa: F401
+        import cvxpy
+    except ImportError as error:
+        raise MissingExtraError(
+            "solver='reference' needs CVXPY and Clarabel: pip install 'simplicit[cvxpy]'"
+        ) from error
+    rows = problem.shape[0]
+    w, multiplier, seconds = np.zeros(problem.shape), np.zeros(rows), np.zeros(rows)
+    matched = np.ones(rows, dtype=bool)
+    for i in range(rows):
+        begun = time.perf_counter()
+        w[i], multiplier[i], matched[i] = _Model(problem, i, cvxpy).solve()
+        seconds[i] = time.perf_counter() - begun
+    return _judged(problem, w, multiplier, matched, seconds, tol)
+
+
+class _Model:
+    """One row in CVXPY."""
+
+    def __init__(self, problem: RowProblem, i: int, cvxpy: Any) -> None:
+        self.cp, self.problem, self.i = cvxpy, problem, i
+        penalty, k = problem.penalty, problem.shape[1]
+        p, c, threshold = (
+            np.broadcast_to(a.cpu().numpy(), problem.shape)[i]
+            for a in (penalty.kink, penalty.curvature, penalty.threshold)
+        )
+        self.w = cvxpy.Variable(k)
+        self.priced = p @ cvxpy.abs(self.w)
+        if c.any():
+            beyond = cvxpy.pos(cvxpy.abs(self.w) - threshold)
+            self.priced = self.priced + cvxpy.sum_squares(cvxpy.multiply(np.sqrt(c / 2), beyond))
+        self.constraints, self.ball = [], None
+        inside = problem.ball_columns.cpu().numpy()
+        if len(inside):
+            weights = problem.ball_weights.cpu().numpy()[0]
+            self.ball = weights @ cvxpy.abs(self.w[inside]) <= float(problem.radius[i, 0])
+            self.constraints.append(self.ball)
+        if problem.allowed is not None and not bool(problem.allowed[i].all()):
+            self.constraints.append(self.w[np.flatnonzero(~problem.allowed[i].cpu().numpy())] == 0)
+
+    def solve(self) -> tuple[Array, float, bool]:
+        """w, the multiplier of the ball, and whether exact matching was possible."""
+        if not self.problem.penalty.equality:
+            return *self._solved(0.5 * self._misfit() + self.priced, self.constraints), True
+        phi, z = self._samples()
+        try:
+            return *self._solved(self.priced, [*self.constraints, phi @ self.w == z]), True
+        except self.cp.SolverError:
+            return *self._solved(self._misfit(), self.constraints), False
+
+    def _samples(self) -> tuple[Array, Array]:
+        transposed, targets = self.problem.design.transposed, self.problem.targets
+        assert transposed is not None
+        assert targets is not None
+        return transposed.cpu().numpy().T, targets[self.i].cpu().numpy()
+
+    def _misfit(self) -> Any:
+        """‖z − Φw‖², from the samples or, up to a constant, from G."""
+        if self.problem.targets is not None:
+            phi, z = self._samples()
+            return self.cp.sum_squares(z - phi @ self.w)
+        gram = self.problem.design.gram.cpu().numpy()
+        values, vectors = np.linalg.eigh(gram)
+        root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+        return self.cp.sum_squares(root @ self.w) - 2 * self.problem.cross[self.i].cpu().numpy() @ self.w
+
+    def _solved(self, objective: Any, constraints: list[Any]) -> tuple[Array, float]:
+        model = self.cp.Problem(self.cp.Minimize(objective), constraints)
+        model.solve(solver=self.cp.CLARABEL, **TIGHT)
+        if self.w.value is None:
+            raise self.cp.SolverError(f"Clarabel ended with {model.status}")
+        mu = 0.0 if self.ball is None else float(np.max(self.ball.dual_value))
+        return np.asarray(self.w.value), mu
+
+
+def _judged(
+    problem: RowProblem, w: Array, multiplier: Array, matched: npt.NDArray[np.bool_], seconds: Array, tol: float
+) -> BlockSolution:
+    """Clean the coefficients of rounding and certify them."""
+    inside, weights = problem.ball_columns.cpu().numpy(), problem.ball_weights.cpu().numpy()[0]
+    for i, row in enumerate(w):
+        row[np.abs(row) <= NEGLIGIBLE * np.abs(row).max(initial=0.0)] = 0.0
+        if problem.allowed is not None:
+            row[~problem.allowed[i].cpu().numpy()] = 0.0
+        if len(inside):
+            row[inside] = shrink_into_ball(row[inside], float(problem.radius[i, 0]), weights)
+    tensor = torch.from_numpy(w).to(problem.cross.device)
+    certificate = problem.certify(tensor, torch.from_numpy(multiplier).to(problem.cross.device))
+    excess = problem.penalty.cardinality_excess(tensor) if problem.penalty.cardinality else torch.nan
+    fit, _ = problem.residuals(tensor)
+    status = np.where(certificate.converged(tol).cpu().numpy(), RowStatus.CONVERGED, RowStatus.ACCURACY_LIMIT)
+    return BlockSolution(
+        coefficients=w,
+        objective=certificate.objective.cpu().numpy(),
+        dual_gap=certificate.dual_gap.cpu().numpy(),
+        relative_gap=certificate.relative_gap.cpu().numpy(),
+        cardinality_gap=(certificate.dual_gap + excess).cpu().numpy(),
+        multiplier=multiplier,
+        residual=fit.sqrt().cpu().numpy(),
+        status=np.where(matched, status, RowStatus.INFEASIBLE).astype(np.int8),
+        seconds=seconds,
+        timings=dict.fromkeys(STAGES, 0.0) | {"iterations": float(seconds.sum())},
+    )
