@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DOCS := .venv/.docs
 PEERS := benchmarks/peers/.venv
 
-.PHONY: demo test format bench peers clean help
+.PHONY: demo test format docs bench peers clean help
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,13 @@ format: $(STAMP) ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(DOCS) ## the pages in docs/ as a site, build/docs/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group docs
+	touch $@
+
 bench: $(STAMP) $(PEERS)/.installed ## all figures of the row solver, peers included (hours; see benchmarks/README.md)
 	$(BIN)/python benchmarks/row_solver.py all
 
@@ -44,4 +52,4 @@ $(PEERS)/.installed: benchmarks/peers/requirements.txt constraints.txt
 	touch $@
 
 clean: ## remove the environment and what the tools left
-	rm -rf .venv $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo
+	rm -rf .venv build/docs $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,89 +12,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 import simplicit as sp
-from kkt import assert_kkt
-from reference import solve_row
-
-Array = npt.NDArray[np.float64]
-TOL = 1e-6
-
-
-@dataclass
-class Case:
-    """A problem whose rows are solved here and by the reference."""
-
-    features: Array
-    targets: Array
-    beta: float
-    weight: float = 1.0
-    radius: float | None = None
-    in_ball: npt.NDArray[np.bool_] | None = None
-    support: npt.NDArray[np.bool_] | None = None
-    intercept: bool = False
-    column_weights: Array | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    def solve(self) -> sp.Solution:
-        return sp.solve_rows(
-            self.features,
-            self.targets,
-            penalty=sp.L1(self.beta, self.column_weights),
-            weight=self.weight,
-            ball=None if self.radius is None else sp.Ball(self.radius, self.in_ball),
-            support=self.support,
-            intercept=self.intercept,
-            tol=TOL,
-            **self.extra,
-        )
-
-    def check(self, *, rows: int | None = None) -> sp.Solution:
-        solution = self.solve()
-        assert solution.converged.all()
-        d = self.features.shape[1]
-        strengths = self.beta * (np.ones(d) if self.column_weights is None else self.column_weights)
-        coefficients = solution.coefficients.toarray()
-        for i in range(self.targets.shape[1] if rows is None else rows):
-            support = None if self.support is None else np.broadcast_to(self.support, coefficients.shape)[i]
-            target = self.targets[:, i] - solution.intercepts[i]
-            w = coefficients[i]
-            primal = self.weight * np.square(target - self.features @ w).sum() + strengths @ np.abs(w)
-            assert primal == pytest.approx(solution.objective[i], rel=1e-9, abs=1e-12 * np.square(target).sum())
-            least, _ = solve_row(
-                self.features,
-                self.targets[:, i],
-                strengths,
-                self.weight,
-                radius=self.radius,
-                in_ball=self.in_ball,
-                support=support,
-                intercept=self.intercept,
-            )
-            floor = max(primal, 1e-6 * self.weight * np.square(target).sum())
-            # The reference is itself only good to about 1e-8 of its objective.
-            assert primal - least <= TOL * floor + 1e-7 * floor
-            assert solution.dual_gap[i] >= primal - least - 1e-7 * floor
-            assert_kkt(
-                self.features,
-                target,
-                w,
-                strengths,
-                self.weight,
-                radius=self.radius,
-                in_ball=self.in_ball,
-                support=support,
-                multiplier=float(solution.multiplier[i]),
-                tol=1e-3,
-            )
-        return solution
-
-
-def problem(m: int, d: int, r: int, seed: int = 0, sparse_truth: int = 5) -> tuple[Array, Array]:
-    rng = np.random.default_rng(seed)
-    features = rng.normal(size=(m, d)) * rng.uniform(0.2, 3.0, size=d)
-    truth = np.zeros((d, r))
-    for column in truth.T:
-        column[rng.choice(d, size=min(sparse_truth, d), replace=False)] = rng.normal(size=min(sparse_truth, d))
-    return features, features @ truth + 0.1 * rng.normal(size=(m, r))
+from cases import TOL, Array, Case, problem
 
 
 @pytest.mark.parametrize("radius", [None, 0.5, 1e3])

@@ -7,7 +7,7 @@ and statuses in the units and the order of the targets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -16,9 +16,10 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array
 
-from simplicit.rows import BlockSolution, Design, Gram, PiecewiseQuadratic, RowProblem, Solution, solve_block
+from simplicit.rows import BlockSolution, Design, Gram, PiecewiseQuadratic, RowProblem, Solution
+from simplicit.rows.block import solve_block_path
 from simplicit.rows.design import power_of_two
-from simplicit.rows.equality import solve_equality_block
+from simplicit.rows.equality import solve_equality_path
 
 __all__ = ["BLOCK_ROWS", "Collected", "GramSource", "Problem", "Samples", "Task"]
 
@@ -33,10 +34,12 @@ BLOCK_ROWS = 32
 REWEIGHTING_SHARE = 0.1
 
 
-class BlockSolver(Protocol):
-    """Solves a block of row problems in the units of the solver."""
+class PathSolver(Protocol):
+    """Solves a block of rows under several penalties and balls, in the units of the solver."""
 
-    def __call__(self, problem: RowProblem, *, tol: float, start: torch.Tensor | None = None) -> BlockSolution: ...
+    def __call__(
+        self, problems: Sequence[RowProblem], *, tol: float, start: torch.Tensor | None = None
+    ) -> list[BlockSolution]: ...
 
 
 class Source(Protocol):
@@ -226,18 +229,21 @@ class Task:
     columns: Index
     design: Design
 
-    def solve(
-        self, problem: Problem, tol: float, start: Array | None = None, solver: BlockSolver | None = None
-    ) -> BlockSolution:
-        """Solve the block, from ``start`` if it is given; the result is in the units of the problem as it was given."""
-        standard, unit = self.standard(problem)
-        if start is None and problem.warm_start is not None:
-            start = problem.warm_start[self.rows].toarray()[:, self.columns]
-        begin = None if start is None else torch.from_numpy(start / unit).to(self.design.device)
+    def solve(self, problems: Sequence[Problem], tol: float, solver: PathSolver | None = None) -> list[BlockSolution]:
+        """Solve the block under each of the problems, which differ in penalty and ball, from one to the next.
+
+        The results are in the units of the problem as it was given.
+        """
+        first, unit = self.standard(problems[0])
+        standards = [first, *(self._member(problem, first, unit) for problem in problems[1:])]
+        start = None
+        if problems[0].warm_start is not None:
+            given = problems[0].warm_start[self.rows].toarray()[:, self.columns]
+            start = torch.from_numpy(given / unit).to(self.design.device)
         if solver is None:
-            solver = solve_equality_block if standard.penalty.equality else solve_block
-        block = solver(standard, tol=tol, start=begin)
-        return self._restored(block, problem, unit)
+            solver = solve_equality_path if first.penalty.equality else solve_block_path
+        blocks = solver(standards, tol=tol, start=start)
+        return [self._restored(block, problem, unit) for block, problem in zip(blocks, problems, strict=True)]
 
     def _target_units(self, problem: Problem) -> Array:
         return power_of_two(np.sqrt(problem.source.energy(self.rows)))
@@ -249,24 +255,36 @@ class Task:
         sigma = self._target_units(problem)
         unit = design.units * sigma[:, None]
         targets = source.targets(rows)
-        # With exact matching the penalty is the whole objective: it is measured in units of the target alone.
-        scale = sigma if problem.penalty.equality else 2 * problem.weight[rows] * sigma**2
-        inside = np.flatnonzero(problem.in_ball[columns])
         allowed = None if problem.support is None or problem.support.ndim == 1 else problem.support[rows][:, columns]
         standard = RowProblem(
             design=design,
             targets=None if targets is None else torch.from_numpy(targets / sigma[:, None]).to(device),
             cross=source.cross(design, rows, columns) / torch.from_numpy(sigma[:, None]).to(device),
             energy=torch.from_numpy(source.energy(rows) / sigma**2).to(device),
-            penalty=self._penalty(problem)
-            .scaled(torch.from_numpy(1 / scale[:, None]), torch.from_numpy(unit))
-            .to(torch.zeros(0, dtype=torch.float64, device=device)),
             allowed=None if allowed is None or allowed.all() else torch.from_numpy(allowed).to(device),
-            ball_columns=torch.from_numpy(inside).to(device),
-            ball_weights=torch.from_numpy(design.units[None, inside]).to(device),
-            radius=torch.from_numpy((problem.radius[rows] / sigma)[:, None]).to(device),
+            **self._priced(problem, sigma, unit),
         )
         return standard, unit
+
+    def _member(self, problem: Problem, first: RowProblem, unit: Array) -> RowProblem:
+        """The same rows under another penalty and ball."""
+        return replace(first, **self._priced(problem, self._target_units(problem), unit))
+
+    def _priced(self, problem: Problem, sigma: Array, unit: Array) -> dict[str, Any]:
+        """Penalty and ball in the units of the solver."""
+        inside, device = np.flatnonzero(problem.in_ball[self.columns]), self.design.device
+        scale = torch.from_numpy(1 / self._objective_units(problem, sigma)[:, None])
+        like = torch.zeros(0, dtype=torch.float64, device=device)
+        return {
+            "penalty": self._penalty(problem).scaled(scale, torch.from_numpy(unit)).to(like),
+            "ball_columns": torch.from_numpy(inside).to(device),
+            "ball_weights": torch.from_numpy(self.design.units[None, inside]).to(device),
+            "radius": torch.from_numpy((problem.radius[self.rows] / sigma)[:, None]).to(device),
+        }
+
+    def _objective_units(self, problem: Problem, sigma: Array) -> Array:
+        # With exact matching the penalty is the whole objective: it is measured in units of the target alone.
+        return sigma if problem.penalty.equality else 2 * problem.weight[self.rows] * sigma**2
 
     def _penalty(self, problem: Problem) -> PiecewiseQuadratic:
         penalty = problem.penalty.select(self.rows, self.columns)
@@ -277,7 +295,7 @@ class Task:
 
     def _restored(self, block: BlockSolution, problem: Problem, unit: Array) -> BlockSolution:
         sigma = self._target_units(problem)
-        scale = sigma if problem.penalty.equality else 2 * problem.weight[self.rows] * sigma**2
+        scale = self._objective_units(problem, sigma)
         return replace(
             block,
             coefficients=block.coefficients * unit,

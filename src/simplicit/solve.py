@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from simplicit.assembly import Collected, Problem, Task
+from simplicit.assembly import Collected, Problem
 from simplicit.checks import as_count, as_number
 from simplicit.errors import ConvergenceError, InputError
 from simplicit.executors import make_executor
 from simplicit.rowinput import RowInput, check_memory
-from simplicit.rows import L1, Ball, BasisPursuit, BlockSolution, Gram, Penalty, Solution
-from simplicit.rows.reference import reference_block
+from simplicit.rows import L1, Ball, BasisPursuit, Gram, Penalty, Solution
+from simplicit.rows.reference import reference_path
 
 __all__ = ["beta_max", "solve_path", "solve_rows"]
 
@@ -242,7 +242,8 @@ class _Run:
             raise InputError(f"tol: must lie between 0 and 1, got {tol!r}")
         if solver not in SOLVERS:
             raise InputError(f"solver: {solver!r} is unknown; choose one of {', '.join(map(repr, SOLVERS))}")
-        self.given, self.tol, self.reference = given, tol, solver == "reference"
+        self.given, self.tol = given, tol
+        self.solver = reference_path if solver == "reference" else None
         self.runner = make_executor(executor, workers)
 
     def solve(self, problems: list[Problem], progress: Callable[[int, int], None] | None) -> list[Solution]:
@@ -252,20 +253,13 @@ class _Run:
         done, total = 0, problems[0].shape[0] * len(problems)
         for tasks, seconds in _timed(problems[0].tasks()):
             collected[0].add_seconds({"gram": seconds})
-            for position, blocks in self.runner.run(lambda task: self._along(task, problems), tasks):
+            for position, blocks in self.runner.run(lambda task: task.solve(problems, self.tol, self.solver), tasks):
                 for part, block in zip(collected, blocks, strict=True):
                     part.put(tasks[position], block)
                 done += len(tasks[position].rows) * len(problems)
                 if progress is not None:
                     progress(done, total)
         return [part.solution() for part in collected]
-
-    def _along(self, task: Task, problems: list[Problem]) -> list[BlockSolution]:
-        blocks: list[BlockSolution] = []
-        for problem in problems:
-            start = blocks[-1].coefficients if blocks else None
-            blocks.append(task.solve(problem, self.tol, start, reference_block if self.reference else None))
-        return blocks
 
 
 def _timed(batches: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: ``simplicit demo``, ``baseline``, ``fit``, ``eval``.
+"""The command line: ``simplicit demo``, ``baseline``, ``fit``, ``eval``, ``solve``.
 
 Commands only read options, call :mod:`simplicit.experiments` and print. Whatever the library says on purpose becomes
 one line on standard error and exit code 2; Ctrl-C is 130, SIGTERM 143.
@@ -24,6 +24,7 @@ from simplicit.cli.console import complain
 from simplicit.cli.demo import demo_command
 from simplicit.cli.evaluate import eval_command
 from simplicit.cli.fit import fit_command
+from simplicit.cli.solve import solve_command
 from simplicit.errors import SimplicitError
 
 __all__ = ["app", "main"]
@@ -33,8 +34,9 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 _INTERRUPTED = 130
 _TERMINATED = 143
-_COMMANDS = (demo_command, baseline_command, fit_command, eval_command)
-_OPTIONS = {name for command in _COMMANDS for name in inspect.signature(command).parameters} - {"context", "run"}
+_COMMANDS = (demo_command, baseline_command, fit_command, eval_command, solve_command)
+_OPTIONS = {name for command in _COMMANDS for name in inspect.signature(command).parameters}
+_OPTIONS -= {"context", "run", "features", "targets", "baseline"}  # the last three are arguments
 
 app = typer.Typer(
     name="simplicit",
@@ -68,6 +70,7 @@ app.command("demo")(demo_command)
 app.command("baseline")(baseline_command)
 app.command("fit")(fit_command)
 app.command("eval")(eval_command)
+app.command("solve")(solve_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,12 +144,13 @@ def _discard_output() -> None:
 
 
 def _in_options(message: str) -> str:
-    """``learning_rate must be ...`` as the option is typed: ``--learning-rate must be ...``."""
+    """``learning_rate must be ...`` and ``learning_rate: ...`` as the option is typed: ``--learning-rate ...``."""
 
     def option(found: re.Match[str]) -> str:
         return f"--{found[0].replace('_', '-')}" if found[0] in _OPTIONS else found[0]
 
-    return re.sub(r"^\w+(?= must )|(?<=; lower )\w+(?==)", option, message)
+    message = message.replace("With throw=False they are returned, marked", "With --no-throw they are written, marked")
+    return re.sub(r"^\w+(?= must |: )|(?<=; lower )\w+(?==)", option, message)
 
 
 def _usage(error: Any) -> str:

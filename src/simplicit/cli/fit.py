@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,19 +10,30 @@ import typer
 
 from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
 from simplicit.cli.options import (
+    Alpha,
+    Beta,
     DataDir,
     ExecutorName,
+    ExecutorOption,
+    Gamma,
     InputShape,
     Json,
     Model,
     NormalizeName,
     Overwrite,
+    PenaltyName,
+    PenaltyOption,
+    Rounds,
     StructureName,
+    Throw,
+    Tol,
     TrustPt2,
     Weights,
+    Workers,
     parse_shape,
 )
 from simplicit.experiments.fitting import FitRun, capture_task, run_fit, save_fit
+from simplicit.experiments.penalties import NUMBERS
 from simplicit.experiments.run import check_output
 from simplicit.experiments.settings import FitSettings, read_config
 from simplicit.experiments.task import check_unchanged, open_task
@@ -65,12 +77,16 @@ def fit_command(
         typer.Option(
             metavar="PERCENT",
             help="Wanted share of zeros, in per cent of the baseline's weights, met within 0.5 points by scaling "
-            "--beta. Default: --beta as it is.",
+            "the penalty. Default: the penalty as it is.",
             rich_help_panel=_SPARSITY,
             show_default=False,
         ),
     ] = None,
-    beta: Annotated[float, typer.Option(help="Strength of the ℓ1 penalty.", rich_help_panel=_SPARSITY)] = _DEFAULT.beta,
+    penalty: PenaltyOption = PenaltyName.L1,
+    beta: Beta = None,
+    alpha: Alpha = None,
+    gamma: Gamma = None,
+    rounds: Rounds = _DEFAULT.rounds,
     structure: Annotated[
         StructureName,
         typer.Option(
@@ -103,18 +119,10 @@ def fit_command(
             rich_help_panel=_PROBLEM,
         ),
     ] = _DEFAULT.regenerate,
-    tol: Annotated[
-        float, typer.Option(help="Relative duality gap that every row must reach.", rich_help_panel=_RUNNING)
-    ] = _DEFAULT.tol,
-    executor: Annotated[
-        ExecutorName, typer.Option(help="Where blocks of rows are solved.", rich_help_panel=_RUNNING)
-    ] = ExecutorName.THREADS,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="Blocks at a time. Default: one per processor.", rich_help_panel=_RUNNING, show_default=False
-        ),
-    ] = _DEFAULT.workers,
+    tol: Tol = _DEFAULT.tol,
+    executor: ExecutorOption = ExecutorName.THREADS,
+    workers: Workers = _DEFAULT.workers,
+    throw: Throw = _DEFAULT.throw,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -159,7 +167,7 @@ def _given(context: typer.Context) -> dict[str, Any]:
         if name in _OF_THE_COMMAND or source is None or source.name == "DEFAULT":
             continue
         given[name] = str(value) if isinstance(value, Path) else value
-        if isinstance(value, StructureName | NormalizeName | ExecutorName):
+        if isinstance(value, enum.Enum):
             given[name] = value.value
     if "input_shape" in given:
         given["input_shape"] = parse_shape(given["input_shape"])
@@ -167,9 +175,11 @@ def _given(context: typer.Context) -> dict[str, Any]:
 
 
 def _merged(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What was typed before what was recorded; a network that was typed replaces the recorded one as a whole."""
+    """What was typed before what was recorded; a network or a penalty replaces the recorded one as a whole."""
     if given.keys() & set(_NETWORK):
         recorded = {name: value for name, value in recorded.items() if name not in (*_NETWORK, "input_shape")}
+    if given.get("penalty", recorded.get("penalty", "l1")) != recorded.get("penalty", "l1"):
+        recorded = {name: value for name, value in recorded.items() if name not in NUMBERS}
     return recorded | given
 
 

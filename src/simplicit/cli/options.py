@@ -11,19 +11,30 @@ import typer
 from simplicit.errors import InputError
 
 __all__ = [
+    "PENALTY_PANEL",
+    "Alpha",
     "AttackSamples",
+    "Beta",
     "DataDir",
     "Eps",
     "ExecutorName",
+    "ExecutorOption",
+    "Gamma",
     "InputShape",
     "Json",
     "Model",
     "NormalizeName",
     "Overwrite",
+    "PenaltyName",
+    "PenaltyOption",
     "PgdSteps",
+    "Rounds",
     "StructureName",
+    "Throw",
+    "Tol",
     "TrustPt2",
     "Weights",
+    "Workers",
     "parse_shape",
 ]
 
@@ -31,6 +42,8 @@ _NETWORK = "Your own network"
 _DATA = "Data"
 _OUTPUT = "Output"
 _ATTACKS = "Attacks"
+_RUNNING = "Running"
+PENALTY_PANEL = "Penalty"
 
 
 class StructureName(StrEnum):
@@ -47,6 +60,16 @@ class NormalizeName(StrEnum):
 
     TARGETS = "targets"
     BOTH = "both"
+    NONE = "none"
+
+
+class PenaltyName(StrEnum):
+    """The penalty h of the rows."""
+
+    L1 = "l1"
+    ELASTIC_NET = "elastic-net"
+    PERSPECTIVE = "perspective"
+    BASIS_PURSUIT = "basis-pursuit"
     NONE = "none"
 
 
@@ -107,6 +130,59 @@ InputShape = Annotated[
         help="Shape of one sample as the network takes it, such as 1x28x28. Default: flat.",
         rich_help_panel=_NETWORK,
         show_default=False,
+    ),
+]
+PenaltyOption = Annotated[
+    PenaltyName,
+    typer.Option(
+        "--penalty",
+        metavar="NAME",
+        help="l1: β|w|; elastic-net: β|w| + αw²; perspective: αw² and a price γ on non-zeros, relaxed; basis-pursuit: "
+        "|w| with exact matching; none.",
+        rich_help_panel=PENALTY_PANEL,
+    ),
+]
+Beta = Annotated[
+    float | None,
+    typer.Option(
+        help="β of l1 and elastic-net. Default: 0.001.",
+        rich_help_panel=PENALTY_PANEL,
+        show_default=False,
+    ),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        help="α of elastic-net and perspective. Default: 0.001.",
+        rich_help_panel=PENALTY_PANEL,
+        show_default=False,
+    ),
+]
+Gamma = Annotated[
+    float | None,
+    typer.Option(help="γ of perspective. Default: 0.001.", rich_help_panel=PENALTY_PANEL, show_default=False),
+]
+Rounds = Annotated[
+    int,
+    typer.Option(
+        help="Solve so many times; from the second on, what was large the time before is penalised less.",
+        rich_help_panel=PENALTY_PANEL,
+    ),
+]
+Tol = Annotated[float, typer.Option(help="Relative duality gap that every row must reach.", rich_help_panel=_RUNNING)]
+ExecutorOption = Annotated[
+    ExecutorName, typer.Option("--executor", help="Where blocks of rows are solved.", rich_help_panel=_RUNNING)
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Blocks at a time. Default: one per processor.", rich_help_panel=_RUNNING, show_default=False),
+]
+Throw = Annotated[
+    bool,
+    typer.Option(
+        "--throw/--no-throw",
+        help="Stop if a row misses --tol, or write it, marked in rows.json.",
+        rich_help_panel=_RUNNING,
     ),
 ]
 Eps = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -22,7 +23,7 @@ from simplicit.experiments.settings import FitSettings
 from simplicit.experiments.task import Task
 from simplicit.implicit import ImplicitModel, save
 from simplicit.robustness import accuracy
-from simplicit.rows import L1, RowStatus
+from simplicit.rows import BasisPursuit, RowStatus
 from simplicit.training import FitResult, RowFigures, fit
 
 __all__ = ["ROWS", "FitRun", "capture_task", "fill_fit_folder", "run_fit", "save_fit"]
@@ -148,22 +149,26 @@ def run_fit(
             "Note: no --weights, so the network of %s is used with the weights that it came with", settings.model
         )
     baseline = baseline or capture_task(task).model
-    inputs = task.training_inputs(settings.samples, settings.seed)
+    inputs, net = task.training_inputs(settings.samples, settings.seed), task.net
+    if isinstance(settings.make_penalty(), BasisPursuit):  # the rounding of float32 states cannot be matched exactly
+        inputs, net = inputs.double(), _in_float64(net)
     start = time.perf_counter()
     result = fit(
-        task.net,
+        net,
         inputs,
-        penalty=L1(beta=settings.beta),
+        penalty=settings.make_penalty(),
         lambda1=settings.lambda1,
         lambda2=settings.lambda2,
         kappa=settings.kappa,
         structure=settings.structure,
         normalize=settings.normalize,
         sparsity=settings.sparsity,
+        rounds=settings.rounds,
         regenerate=settings.regenerate,
         tol=settings.tol,
         executor=settings.executor,
         workers=settings.workers,
+        throw=settings.throw,
         progress=progress,
     )
     seconds = time.perf_counter() - start
@@ -178,6 +183,16 @@ def run_fit(
         inputs=task.inputs,
         seconds=seconds,
     )
+
+
+def _in_float64(net: nn.Module) -> nn.Module:
+    """A copy of the network in float64; the weights are the same."""
+    try:
+        return copy.deepcopy(net).double()
+    except Exception as error:  # the user's own classes may refuse in any way
+        raise InputError(
+            f"penalty: exact matching needs the network in float64, and it cannot be copied ({error}); take another one"
+        ) from error
 
 
 def save_fit(run: FitRun, folder: Path, *, command: list[str] | None = None, overwrite: bool = False) -> None:
@@ -221,5 +236,6 @@ def _row_table(rows: RowFigures) -> dict[str, Any]:
         "status": [RowStatus(value).name.lower() for value in rows.status],
         "nnz": rows.nnz,
         "multiplier": rows.multiplier,
+        "cardinality_gap": rows.cardinality_gap,
         "seconds": rows.seconds,
     }

@@ -42,7 +42,7 @@ __all__ = [
 
 MANIFEST = "run.json"
 FORMAT = 1
-KINDS = ("baseline", "fit", "eval", "demo")
+KINDS = ("baseline", "fit", "eval", "demo", "solve")
 _LONG_NAME = 40  # characters of the target's name that temporary names repeat
 _PACKAGES = ("simplicit", "torch", "numpy", "scipy")
 
@@ -58,7 +58,7 @@ class Manifest:
     Parameters
     ----------
     kind : str
-        The command: ``"baseline"``, ``"fit"``, ``"eval"`` or ``"demo"``.
+        The command: one of ``KINDS``.
     command : list of str
         The command line as it was typed; empty for a run from Python.
     settings : dict
@@ -69,6 +69,8 @@ class Manifest:
         Wall-clock time of each stage.
     results : dict
         The figures.
+    packages : tuple of str
+        Whose versions are told besides those of every run.
     started : str
         UTC, ISO 8601.
     """
@@ -79,6 +81,7 @@ class Manifest:
     inputs: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
     started: str = field(default_factory=_now)
 
     def to_config(self) -> dict[str, Any]:
@@ -90,7 +93,8 @@ class Manifest:
             "command": self.command,
             "settings": self.settings,
             "inputs": self.inputs,
-            "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
+            "versions": {"python": platform.python_version()}
+            | {name: metadata.version(name) for name in (*_PACKAGES, *self.packages)},
             "machine": {"system": platform.system(), "processor": platform.machine(), "cpus": os.cpu_count()},
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "results": self.results,

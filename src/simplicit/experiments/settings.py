@@ -15,7 +15,9 @@ from typing import Any
 from simplicit.checks import as_seed
 from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError
+from simplicit.experiments.penalties import make_penalty, penalty_parameters
 from simplicit.experiments.run import MANIFEST, check_manifest, read_json, read_manifest, relative_to
+from simplicit.rows import Penalty
 
 __all__ = ["FitSettings", "read_config", "read_fit"]
 
@@ -40,8 +42,12 @@ class FitSettings:
         Where the files of a named data set are.
     samples : int
         Number of training samples, drawn at random by `seed`.
-    lambda1, lambda2, beta, kappa, structure, normalize, sparsity, regenerate, tol, executor, workers
-        As in :func:`simplicit.fit`; `beta` is the strength of the ℓ1 penalty.
+    penalty : str
+        A name in ``simplicit.rows.penalties.PENALTIES``.
+    beta, alpha, gamma : float, optional
+        The numbers that the penalty takes; its own defaults where they are None.
+    lambda1, lambda2, kappa, structure, normalize, sparsity, rounds, regenerate, tol, executor, workers, throw
+        As in :func:`simplicit.fit`.
     """
 
     baseline: str | None = None
@@ -54,15 +60,20 @@ class FitSettings:
     seed: int = 0
     lambda1: float = 0.1
     lambda2: float = 0.1
-    beta: float = 1e-3
+    penalty: str = "l1"
+    beta: float | None = None
+    alpha: float | None = None
+    gamma: float | None = None
     kappa: float = 0.99
     structure: str = "baseline"
     normalize: str = "targets"
     sparsity: float | None = None
+    rounds: int = 1
     regenerate: bool = True
     tol: float = 1e-6
     executor: str = "threads"
     workers: int | None = None
+    throw: bool = True
 
     def __post_init__(self) -> None:
         if (self.baseline is None) == (self.model is None and self.weights is None):
@@ -76,6 +87,21 @@ class FitSettings:
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
         as_seed("seed", self.seed)
+        self.make_penalty()
+
+    @property
+    def _numbers(self) -> dict[str, float | None]:
+        return {"beta": self.beta, "alpha": self.alpha, "gamma": self.gamma}
+
+    def make_penalty(self) -> Penalty:
+        """The penalty named, with its numbers.
+
+        Raises
+        ------
+        InputError
+            An unknown name, a number that it does not take or that is out of range.
+        """
+        return make_penalty(self.penalty, self._numbers)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> FitSettings:
@@ -96,7 +122,7 @@ class FitSettings:
 
     def to_config(self, folder: Path) -> dict[str, Any]:
         """Plain values for ``run.json`` in `folder`, paths as seen from there."""
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(self) | penalty_parameters(self.penalty, self._numbers)
         for name in _PATHS:
             if values[name] is not None and not _is_name(name, values[name]):
                 values[name] = relative_to(Path(values[name]), folder)

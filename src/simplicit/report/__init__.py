@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from simplicit.report.picture import Curve, draw_frontier
+from simplicit.report.solution import draw_path, draw_solution
 
-__all__ = ["Curve", "draw_frontier"]
+__all__ = ["Curve", "draw_frontier", "draw_path", "draw_solution"]

@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from simplicit.errors import MissingExtraError
 from simplicit.implicit import ImplicitModel
+from simplicit.report.canvas import COLOURS, EDGE, INK, clean, pattern_colours, two_panels
 
 __all__ = ["Curve", "draw_frontier"]
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; the curves also differ in their markers.
-_COLOURS = ("#0072B2", "#D55E00")
 _MARKERS = ("o", "s")
-_INK, _QUIET, _GRID, _EDGE = "#222222", "#6b6b6b", "#e6e6e6", "#bdbdbd"
 
 
 @dataclass(frozen=True)
@@ -52,37 +49,15 @@ def draw_frontier(
     MissingExtraError
         matplotlib is not installed.
     """
-    try:
-        import matplotlib as mpl
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise MissingExtraError("pictures need matplotlib: pip install 'simplicit[report]'") from error
-    style: dict[Any, Any] = {
-        "font.size": 10,
-        "axes.titlesize": 11,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.edgecolor": _QUIET,
-        "axes.labelcolor": _INK,
-        "text.color": _INK,
-        "xtick.color": _QUIET,
-        "ytick.color": _QUIET,
-    }
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(10, 4.2), layout=ConstrainedLayoutEngine(w_pad=0.12, wspace=0.06))
-        FigureCanvasAgg(figure)
-        left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    with two_panels(path, (1.15, 1)) as (left, right):
         _draw_curves(left, sparsities, curves)
         _draw_pattern(right, model, title)
-        figure.savefig(path, dpi=160, facecolor="white")
 
 
 def _draw_curves(axes: Any, sparsities: Sequence[float], curves: Sequence[Curve]) -> None:
     order = np.argsort(sparsities)
     x = np.asarray(sparsities)[order]
-    for curve, colour, marker in zip(curves, _COLOURS, _MARKERS, strict=False):
+    for curve, colour, marker in zip(curves, COLOURS, _MARKERS, strict=False):
         axes.axhline(curve.baseline, color=colour, linestyle=(0, (4, 3)), linewidth=1.2, alpha=0.8)
         y = np.asarray(curve.values)[order]
         axes.plot(x, y, color=colour, marker=marker, markersize=6, linewidth=2, clip_on=False)
@@ -114,37 +89,27 @@ def _draw_curves(axes: Any, sparsities: Sequence[float], curves: Sequence[Curve]
     axes.set_xticks(x, [f"{value:.0f}" for value in x])
     axes.set_ylim(0, 105)
     axes.set_yticks(range(0, 101, 20))
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(length=0)
+    clean(axes)
 
 
 def _draw_pattern(axes: Any, model: ImplicitModel, title: str) -> None:
     n, p, q = model.n_states, model.n_inputs, model.n_outputs
     whole = sp.block_array([[model.A, model.B], [model.C, model.D]]).toarray() != 0
-    axes.imshow(whole, cmap=_pattern_colours(), vmin=0, vmax=1, interpolation_stage="rgba", zorder=1, aspect="auto")
+    axes.imshow(whole, cmap=pattern_colours(), vmin=0, vmax=1, interpolation_stage="rgba", zorder=1, aspect="auto")
     # True to scale as far as the panel allows; a very wide or tall M is squeezed rather than shrunk to a strip.
     axes.set_box_aspect(min(max(whole.shape[0] / whole.shape[1], 0.7), 1.0))
     edges = [0]
     for group in model.groups:
         edges.append(edges[-1] + group.size)
     for edge in edges[1:-1]:
-        axes.axhline(edge - 0.5, color=_EDGE, linewidth=0.8)
-        axes.axvline(edge - 0.5, color=_EDGE, linewidth=0.8)
-    axes.axhline(n - 0.5, color=_INK, linewidth=1)
-    axes.axvline(n - 0.5, color=_INK, linewidth=1)
+        axes.axhline(edge - 0.5, color=EDGE, linewidth=0.8)
+        axes.axvline(edge - 0.5, color=EDGE, linewidth=0.8)
+    axes.axhline(n - 0.5, color=INK, linewidth=1)
+    axes.axvline(n - 0.5, color=INK, linewidth=1)
     axes.set_anchor("N")
     axes.set_xticks([n / 2 - 0.5, n + p / 2 - 0.5], [f"A, C: {n} states", f"B, D: {p} inputs"])
     axes.set_yticks([n / 2 - 0.5, n + q / 2 - 0.5], [f"A, B: {n} states", f"C, D: {q} outputs"])
     axes.tick_params(length=0)
     axes.set_title(title)
     for spine in axes.spines.values():
-        spine.set_color(_INK)
-
-
-def _pattern_colours() -> Any:
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap(["white", _COLOURS[0]])
+        spine.set_color(INK)

@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 from simplicit.rows.ball import Ball
-from simplicit.rows.block import BlockSolution, RowStatus, solve_block
+from simplicit.rows.block import solve_block
 from simplicit.rows.design import Design
 from simplicit.rows.gram import Gram
+from simplicit.rows.outcome import BlockSolution, RowStatus
 from simplicit.rows.penalties import (
     L1,
     PENALTIES,

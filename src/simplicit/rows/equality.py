@@ -7,18 +7,23 @@ it is Bregman iteration, which adds the residual back to the target; Yin, Osher,
 
     w ← argmin ½‖z + y − Φw‖² + τ·h(w) under the ball,     y ← y + z − Φw
 
-Each is solved to a certificate, and since the problem is a linear programme finitely many steps suffice. At its end θ =
+Each is solved to a certificate, and since the problem is a linear programme finitely many steps suffice; they are
+fewer the smaller τ is, which therefore falls from step to step, down to what float64 can tell. Once the support is
+right, the smallest change of w on it that matches the target (and stays on the ball) ends the matter. θ =
 (z + y − Φw)/τ is feasible in the dual  max zᵀθ − κμ  s.t. |Φⱼᵀθ| ≤ pⱼ + μaⱼ[j ∈ J], after scaling into it, so that
 
-    gap(t, μ) = Σ pⱼ|wⱼ| − t·zᵀθ + κμ
+    gap(t, μ) = Σ pⱼ|wⱼ| − t·zᵀθ + κμ + t‖θ‖‖z − Φw‖
 
-proves the row. Whether any w matches at all is asked first: least squares under the ball, with its own certificate. A
-row whose least residual is not zero up to rounding is infeasible, and comes back with the coefficients that have it.
+proves the row: no coefficients that match as well have a norm smaller by more. "Exactly" is up to 1e-7·‖z‖, which is
+what states in float32 can tell; mostly it is 1e-14. Whether any w matches at all is asked first: least squares under
+the ball, with its own certificate. A row whose least residual is not zero up to rounding is infeasible, and comes back
+with the coefficients that have it.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,11 +32,13 @@ import torch
 from torch import Tensor
 
 from simplicit.errors import InputError
-from simplicit.rows.block import BlockSolution, RowStatus, solve_block
+from simplicit.rows.ball import shrink_into_ball
+from simplicit.rows.block import solve_block
+from simplicit.rows.outcome import BlockSolution, RowStatus, add_timings
 from simplicit.rows.penalties import NoPenalty
 from simplicit.rows.problem import RowProblem
 
-__all__ = ["solve_equality_block"]
+__all__ = ["solve_equality_path"]
 
 Array = npt.NDArray[np.float64]
 
@@ -39,17 +46,22 @@ Array = npt.NDArray[np.float64]
 MATCHED = 1e-7
 #: Steps of the method of multipliers, at most.
 MAX_STEPS = 60
-#: The strength τ of the first subproblem, as a share of the one at which its solution is zero.
-FIRST_SHARE = 0.05
+#: The strength τ of the first and the last subproblems, as a share of the one at which the solution is zero, and the
+#: factor between two of them.
+FIRST_SHARE, LAST_SHARE, FALL = 1e-2, 1e-8, 0.1
+#: Below this share residuals are so small that the subproblems are solved as far as float64 goes.
+FINE_SHARE = 1e-6
 
 
-def solve_equality_block(problem: RowProblem, *, tol: float, start: Tensor | None = None) -> BlockSolution:
-    """Solve a block of basis pursuits to relative gap ``tol``.
+def solve_equality_path(
+    problems: Sequence[RowProblem], *, tol: float, start: Tensor | None = None
+) -> list[BlockSolution]:
+    """Solve a block of basis pursuits to relative gap ``tol``, each from the one before.
 
     Parameters
     ----------
-    problem : RowProblem
-        With an ℓ1 penalty that stands for the whole objective, and with samples.
+    problems : sequence of RowProblem
+        With ℓ1 penalties that stand for the whole objective, and with samples.
     tol : float
     start : (r, k) tensor, optional
         Coefficients to begin from.
@@ -59,6 +71,14 @@ def solve_equality_block(problem: RowProblem, *, tol: float, start: Tensor | Non
     InputError
         If only the Gram matrix is known.
     """
+    results: list[BlockSolution] = []
+    for problem in problems:
+        results.append(_solved(problem, tol, start))
+        start = torch.from_numpy(results[-1].coefficients).to(problem.cross.device)
+    return results
+
+
+def _solved(problem: RowProblem, tol: float, start: Tensor | None) -> BlockSolution:
     if problem.targets is None:
         raise InputError("features: exact matching needs the samples; pass arrays, not a Gram, for BasisPursuit")
     begun = time.perf_counter()
@@ -85,7 +105,7 @@ def _least_squares(problem: RowProblem) -> BlockSolution:
 class _Multipliers:
     """The method of multipliers on a block, and for every row the best certified coefficients."""
 
-    #: Steps without a smaller gap after which a row is given up.
+    #: Steps at the smallest τ without a smaller gap after which a row is given up.
     PATIENCE = 6
 
     def __init__(self, problem: RowProblem, tol: float, least: BlockSolution) -> None:
@@ -93,36 +113,65 @@ class _Multipliers:
         rows = problem.shape[0]
         self.coefficients = least.coefficients.copy()
         self.residual, self.timings = least.residual.copy(), dict(least.timings)
-        self.gap, self.objective, self.multiplier = np.full(rows, np.inf), np.zeros(rows), np.zeros(rows)
+        self.gap, self.multiplier = np.full(rows, np.inf), np.zeros(rows)
+        self.objective = (
+            problem.penalty.value(torch.from_numpy(self.coefficients).to(problem.cross.device)).cpu().numpy()
+        )
         self.status = np.full(rows, RowStatus.ROUND_LIMIT, dtype=np.int8)
         zero = problem.energy.cpu().numpy() == 0
-        self.gap[zero], self.status[zero], self.coefficients[zero], self.residual[zero] = 0.0, 0, 0.0, 0.0
+        for part in (self.gap, self.status, self.coefficients, self.residual, self.objective):
+            part[zero] = 0
 
     def run(self, rows: Tensor, start: Tensor | None) -> None:
         """Step until every one of the rows is proved or given up."""
         problem = self.problem.select(rows)
         assert problem.targets is not None
         kink = problem.penalty.kink.expand(problem.shape).clamp(min=1e-12)
-        strength = FIRST_SHARE * (problem.cross.abs() / kink).amax(1, keepdim=True)
+        scale = (problem.cross.abs() / kink).amax(1, keepdim=True)
         y = torch.zeros_like(problem.targets)
         w = None if start is None else start[rows]
         waited = torch.zeros(len(rows), dtype=torch.int64)
+        share = FIRST_SHARE
         for _ in range(MAX_STEPS):
+            assert problem.targets is not None
             shifted = problem.with_targets(problem.targets + y)
-            shifted = replace(shifted, penalty=replace(problem.penalty.scaled(strength, 1.0), equality=False))
-            block = solve_block(shifted, tol=1e-9, start=w)
+            shifted = replace(shifted, penalty=replace(problem.penalty.scaled(share * scale, 1.0), equality=False))
+            block = solve_block(shifted, tol=1e-9 if share > FINE_SHARE else 1e-15, start=w)
             w = torch.from_numpy(block.coefficients).to(y.device)
             y = problem.targets + y - self._image(problem, w)
-            improved = self._certify(problem, rows, w, y / strength)
-            for stage, seconds in block.timings.items():
-                self.timings[stage] = self.timings.get(stage, 0.0) + seconds
-            waited = torch.where(torch.from_numpy(improved), 0, waited + 1)
+            improved = self._certify(problem, rows, self._matched(problem, w), y / (share * scale))
+            # The multiplier stays, whatever the strength is that it is measured in.
+            y, share = y * max(FALL, LAST_SHARE / share), max(FALL * share, LAST_SHARE)
+            self.timings = add_timings([self.timings, block.timings])
+            waited = torch.where(torch.from_numpy(improved), 0, waited + int(share <= LAST_SHARE))
             self.status[rows[waited > self.PATIENCE].cpu().numpy()] = RowStatus.ACCURACY_LIMIT
             open_rows = torch.from_numpy(self.status[rows.cpu().numpy()] == RowStatus.ROUND_LIMIT)
             if not open_rows.any():
                 break
-            rows, waited, y, w, strength = (a[open_rows] for a in (rows, waited, y, w, strength))
+            rows, waited, y, w, scale = (a[open_rows] for a in (rows, waited, y, w, scale))
             problem = problem.select(torch.nonzero(open_rows)[:, 0])
+
+    def _matched(self, problem: RowProblem, w: Tensor) -> Tensor:
+        """The nearest coefficients on the support of ``w`` that match the target and keep a tight ball tight."""
+        transposed, targets = problem.design.rows_array, problem.targets
+        assert transposed is not None
+        assert targets is not None
+        ball = np.zeros(problem.shape[1])
+        ball[problem.ball_columns.cpu().numpy()] = problem.ball_weights.cpu().numpy()[0]
+        result = w.cpu().numpy().copy()
+        for row, z, radius in zip(result, targets.cpu().numpy(), problem.radius[:, 0].tolist(), strict=True):
+            support = np.flatnonzero(row)
+            normal = np.sign(row[support]) * ball[support]
+            system, missing = transposed[support].T, z - row @ transposed
+            if normal @ row[support] >= radius * (1 - 1e-6):
+                system = np.vstack([system, normal])
+                missing = np.append(missing, radius - normal @ row[support])
+            change = np.linalg.lstsq(system, missing, rcond=1e-12)[0]
+            if (np.sign(row[support] + change) == np.sign(row[support])).all():
+                row[support] += change
+            inside = ball > 0
+            row[inside] = shrink_into_ball(row[inside], radius, ball[inside])
+        return torch.from_numpy(result).to(w.device)
 
     def _image(self, problem: RowProblem, w: Tensor) -> Tensor:
         transposed = problem.design.transposed
@@ -139,8 +188,8 @@ class _Multipliers:
         objective = problem.penalty.value(w)
         dual = t * along - problem.radius[:, 0] * mu
         residual = (targets - self._image(problem, w)).norm(dim=1)
-        gap = (objective - dual).clamp(min=0)
-        matched = residual <= 0.1 * MATCHED * problem.energy.sqrt()
+        gap = (objective - dual + t * theta.norm(dim=1) * residual).clamp(min=0)
+        matched = residual <= MATCHED * problem.energy.sqrt()
         proven = torch.where(matched & gap.isfinite(), gap, torch.inf).cpu().numpy()
         index = rows.cpu().numpy()
         better = proven < self.gap[index]

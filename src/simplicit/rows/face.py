@@ -213,6 +213,7 @@ class Face:
         stay = ~leaving[base:]
         if stay.all():
             return
+        self._forget(np.flatnonzero(~stay))
         self.corner = self.corner[np.ix_(stay, stay)]
         self.border, self.solved_entered = self.border[:, stay], self.solved_entered[:, stay]
         kept = np.concatenate([np.ones(base, dtype=bool), stay])
@@ -230,6 +231,15 @@ class Face:
             "right",
         ):
             setattr(self, name, getattr(self, name)[kept])
+
+    def _forget(self, gone: Index) -> None:
+        """Take columns of E (by place) to zero in the point w⁰ itself, before they are cut out."""
+        base = self.n_base
+        at = self.start[base + gone]
+        priced = self.sigma * float(self.normal[base + gone] @ at)  # what σaaᵀ has in border and corner
+        moved = np.concatenate([self.border[:, gone] @ at, self.corner[:, gone] @ at]) - priced * self.normal
+        self.right[:, 0] += moved
+        self.solved[:, 0] += self.solved_entered[:, gone] @ at - priced * self.solved[:, 1]
 
     def minimiser(self) -> tuple[Array, float]:
         """The minimiser on the face and the multiplier of the ball.

@@ -17,6 +17,8 @@ chosen by the true objective, and the next model is that of the point where it e
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from simplicit.rows.ball import shrink_into_ball
@@ -46,11 +48,14 @@ class RowPolish:
         μ of the ball. Negative if the ball was taken as tight and should be left: the next round does.
     cautious : bool
         Whether every step is chosen by its objective; to be set when a step had to be taken back.
+    factor_seconds : float
+        Processor time in factorisations so far.
     """
 
     def __init__(self, row: Row) -> None:
         self.row, self.multiplier, self.cautious = row, 0.0, False
         self.face: Face | None = None
+        self.factor_seconds = 0.0
 
     def improve(self, w: Array, gradient: Array, entering: Index) -> Array:
         """Descend from ``w`` to the exact minimiser on a subset of its own pattern plus ``entering``.
@@ -93,7 +98,9 @@ class RowPolish:
             self.face, self.multiplier = None, 0.0
             return
         signs = np.where(w != 0, np.sign(w), np.sign(gradient))
+        begun = time.thread_time()
         self.face = Face(self.row, columns, w, gradient, signs, tight=tight)
+        self.factor_seconds += time.thread_time() - begun
 
     def _open_again(self, face: Face) -> None:
         """A new face on what is left of the old one, where it stands."""

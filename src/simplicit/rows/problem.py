@@ -51,6 +51,7 @@ class Certificate:
     objective: Tensor
     dual_gap: Tensor  # infinite where the objective is not a number
     gradient: Tensor  # Φᵀ(z − Φw), from the residual itself where Φ is at hand, without the rounding of G
+    multiplier: Tensor  # μ of the dual point that proves the gap
     scale: Tensor  # the least objective that float64 can tell from zero, FLOOR·½‖z‖², or the objective if larger
 
     @property
@@ -75,7 +76,7 @@ class Certificate:
         return Certificate(*(part.clone() for part in self._parts()))
 
     def _parts(self) -> tuple[Tensor, ...]:
-        return self.objective, self.dual_gap, self.gradient, self.scale
+        return self.objective, self.dual_gap, self.gradient, self.multiplier, self.scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +167,15 @@ class RowProblem:
         if self.targets is None or transposed is None:
             gradient = self.cross - w @ self.design.gram
             return (self.energy - ((self.cross + gradient) * w).sum(1)).clamp(min=0), gradient
-        residual = self.targets - w @ transposed
+        residual = self.targets - self._image(w, transposed)
         return (residual * residual).sum(1), residual @ transposed.T
+
+    def _image(self, w: Tensor, transposed: Tensor) -> Tensor:
+        """wΦᵀ, by the columns alone that some row has, where these are few."""
+        used = torch.nonzero(w.any(0))[:, 0]
+        if 2 * len(used) > w.shape[1]:
+            return w @ transposed
+        return w[:, used] @ transposed[used]
 
     def certify(self, w: Tensor, multiplier: Tensor | None = None) -> Certificate:
         """Objective and duality gap of feasible coefficients ``w`` (r, k), row by row.
@@ -182,12 +190,14 @@ class RowProblem:
         v = gradient if self.allowed is None else gradient * self.allowed
         parts = self._proving(fit)
         priced = parts.whole.value(w)
-        gaps = [self._gap(parts, t, mu, fit, v, w, priced, paid) for t, mu, paid in self._choices(parts, v, multiplier)]
+        choices = list(self._choices(parts, v, multiplier))
+        gaps = torch.stack([self._gap(parts, t, mu, fit, v, w, priced, paid) for t, mu, paid in choices])
+        gap, chosen = gaps.nan_to_num(nan=torch.inf).min(0)
+        mu = torch.cat([mu for _, mu, _ in choices], dim=1).gather(1, chosen[:, None])[:, 0]
         objective = 0.5 * fit + self.penalty.value(w)
         # Rounding can leave the dual a hair above the primal; a gap is never negative.
-        gap = torch.stack(gaps).nan_to_num(nan=torch.inf).amin(0).clamp(min=0)
-        gap = torch.where(objective.isfinite(), gap, torch.inf)
-        return Certificate(objective, gap, gradient, torch.maximum(objective, 0.5 * FLOOR * self.energy))
+        gap = torch.where(objective.isfinite(), gap.clamp(min=0), torch.inf)
+        return Certificate(objective, gap, gradient, mu, torch.maximum(objective, 0.5 * FLOOR * self.energy))
 
     def _choices(self, parts: _Parts, v: Tensor, multiplier: Tensor | None) -> Iterator[tuple[Tensor, Tensor, bool]]:
         """Pairs of t (r, 1) and μ (r, 1) that make the dual finite, and whether μ pays for all that is in the ball.

@@ -7,6 +7,7 @@ come back are cleaned of rounding and certified like any others.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ import torch
 
 from simplicit.errors import MissingExtraError
 from simplicit.rows.ball import shrink_into_ball
-from simplicit.rows.block import STAGES, BlockSolution, RowStatus
+from simplicit.rows.outcome import STAGES, BlockSolution, RowStatus
 from simplicit.rows.problem import RowProblem
 
-__all__ = ["reference_block"]
+__all__ = ["reference_path"]
 
 Array = npt.NDArray[np.float64]
 
@@ -29,14 +30,18 @@ MATCHED = 1e-6
 TIGHT = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
 
 
-def reference_block(problem: RowProblem, *, tol: float, start: Any = None) -> BlockSolution:
-    """Solve a block of row problems with CVXPY and Clarabel; the arguments and the result are those of ``solve_block``.
+def reference_path(problems: Sequence[RowProblem], *, tol: float, start: Any = None) -> list[BlockSolution]:
+    """Solve a block of rows with CVXPY and Clarabel; arguments and results are those of ``solve_block_path``.
 
     Raises
     ------
     MissingExtraError
         If CVXPY or Clarabel is not installed.
     """
+    return [_solved_block(problem, tol) for problem in problems]
+
+
+def _solved_block(problem: RowProblem, tol: float) -> BlockSolution:
     try:
         import clarabel  # noqa: F401
         import cvxpy
@@ -135,7 +140,7 @@ def _judged(
         dual_gap=certificate.dual_gap.cpu().numpy(),
         relative_gap=certificate.relative_gap.cpu().numpy(),
         cardinality_gap=(certificate.dual_gap + excess).cpu().numpy(),
-        multiplier=multiplier,
+        multiplier=certificate.multiplier.cpu().numpy(),
         residual=fit.sqrt().cpu().numpy(),
         status=np.where(matched, status, RowStatus.INFEASIBLE).astype(np.int8),
         seconds=seconds,

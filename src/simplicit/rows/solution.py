@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from simplicit.rows.block import RowStatus
+from simplicit.rows.outcome import RowStatus
 
 __all__ = ["RowStatus", "Solution"]
 

@@ -34,6 +34,7 @@ def fit(
     structure: str = "baseline",
     normalize: str = "targets",
     sparsity: float | None = None,
+    rounds: int = 1,
     regenerate: bool = True,
     tol: float = 1e-6,
     executor: str = "threads",
@@ -57,7 +58,9 @@ def fit(
     inputs : (m, p) or (m, *input_shape) array or tensor
         A few hundred samples, as the network takes them.
     penalty : Penalty
-        f, row by row; ``L1(beta=1e-3)`` when left out.
+        f, row by row; ``L1(beta=1e-3)`` when left out. With ``BasisPursuit()`` the states and outputs are matched
+        exactly, (8) and (9), and `lambda1` and `lambda2` have no meaning; give it a network and inputs in float64, for
+        the rounding of float32 states alone makes rows infeasible that have more samples than columns.
     lambda1, lambda2 : float
         Weights of state and output matching, > 0; the sums run over samples and rows.
     kappa : float or None
@@ -72,6 +75,9 @@ def fit(
     sparsity : float, optional
         Wanted 100·(1 − nnz(M)/N₀), in per cent of the baseline's N₀ weights. The strength of the penalty that comes
         within half a point (half a weight, if N₀ < 100) is searched; without it the penalty is taken as given.
+    rounds : int
+        Solve so many times, from the second time on with a penalty that spares what was large the time before; see
+        :func:`simplicit.solve_rows`. The certificates are those of the last round.
     regenerate : bool
         Match [C D] on the equilibrium of the [A B] just trained, not on the baseline's states.
     tol : float
@@ -91,7 +97,8 @@ def fit(
     Raises
     ------
     InputError
-        For settings out of range, inputs that do not fit or are not finite, an unreachable sparsity.
+        For settings out of range, inputs that do not fit or are not finite, a sparsity that is unreachable or that
+        the penalty cannot be searched for.
     UnsupportedOperationError
         If the network has an operation without an exact implicit form.
     ConvergenceError
@@ -114,6 +121,7 @@ def fit(
         structure=structure,
         normalize=normalize,
         sparsity=sparsity,
+        rounds=rounds,
         regenerate=regenerate,
         tol=tol,
         executor=executor,
@@ -147,6 +155,7 @@ def _trained(matching: Matching, data: StateData) -> tuple[Match, int]:
     target = matching.options.sparsity
     if target is None:
         return matching.solve(), 1
+    matching.options.check_searchable(matching.penalty)
     trials = 0
     tell = matching.progress
     if tell is not None:

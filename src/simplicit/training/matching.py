@@ -125,6 +125,7 @@ class Matching:
             ball=Ball(options.kappa, slice(0, self.data.n_states)) if stage.bounded and options.kappa else None,
             support=self.structure[rows],
             intercept=self.data.intercept,
+            rounds=options.rounds,
             tol=options.tol,
             warm_start=warm,
             executor=options.executor,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from simplicit.checks import as_number
+from simplicit.checks import as_count, as_number
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
-from simplicit.rows import L1, Penalty
+from simplicit.rows import L1, Penalty, PiecewiseQuadratic
 from simplicit.training.normalize import NORMALIZATIONS
 from simplicit.training.structure import STRUCTURES
 
@@ -31,6 +31,7 @@ class FitOptions:
     structure: str = "baseline"
     normalize: str = "targets"
     sparsity: float | None = None
+    rounds: int = 1
     regenerate: bool = True
     tol: float = 1e-6
     executor: str = "threads"
@@ -44,6 +45,7 @@ class FitOptions:
             as_number("kappa", self.kappa, positive=True)
         if self.sparsity is not None and as_number("sparsity", self.sparsity) >= 100:
             raise InputError(f"sparsity is in per cent, from 0 to below 100, got {self.sparsity!r}")
+        as_count("rounds", self.rounds)
         if as_number("tol", self.tol, positive=True) >= 1:
             raise InputError(f"tol must lie between 0 and 1, got {self.tol!r}")
         if isinstance(self.penalty, type) or not isinstance(self.penalty, Penalty):
@@ -54,6 +56,25 @@ class FitOptions:
         ):
             if not isinstance(chosen, str) or chosen not in known:
                 raise InputError(f"{name}: {chosen!r} is unknown; choose one of {', '.join(map(repr, known))}")
+
+    def check_searchable(self, penalty: PiecewiseQuadratic) -> None:
+        """Refuse to search a sparsity where the strength of the penalty does not lead to it.
+
+        Zeros come from the kink of h at 0; ridge (``Perspective(gamma=0)``, ``ElasticNet(beta=0)``) and ``NoPenalty``
+        have none. With exact matching the penalty is the whole objective, and a factor on it changes nothing.
+        """
+        if self.sparsity is None:
+            return
+        if penalty.equality:
+            raise InputError(
+                f"sparsity: {self.penalty} matches exactly, whatever its strength, so no sparsity can be asked for; "
+                "leave it out, or take simplicit.L1"
+            )
+        if not bool(penalty.kink.any()):
+            raise InputError(
+                f"sparsity: {self.penalty} gives no zeros, however strong it is; take a penalty with a price on "
+                "non-zeros: L1 or ElasticNet with beta > 0, or Perspective with gamma > 0"
+            )
 
     def check_well_posed(self, model: ImplicitModel) -> None:
         """Refuse a κ that cannot keep the result well-posed.

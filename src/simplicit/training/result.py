@@ -36,7 +36,10 @@ class RowFigures:
     nnz : array of int
     multiplier : array
         μ of the ball, > 0 where it binds.
+    cardinality_gap : array
+        For ``Perspective``, how far the choice of non-zeros is at most from the best one; NaN for other penalties.
     seconds : array
+        All rounds together.
     """
 
     group: npt.NDArray[np.str_]
@@ -46,6 +49,7 @@ class RowFigures:
     status: npt.NDArray[np.int8]
     nnz: npt.NDArray[np.intp]
     multiplier: Array
+    cardinality_gap: Array
     seconds: Array
 
     @property
@@ -136,6 +140,7 @@ class FitResult:
         """One screen of text: what was done, what is certified, where the non-zeros went."""
         options, figures = self.options, self.figures()
         states, wanted = self.model.n_states, options.sparsity
+        rounds = "" if options.rounds == 1 else f", {options.rounds} rounds"
         found = "" if wanted is None else f", strength x {self.strength:.4g} found in {self.trials} trials"
         ball = "no ball" if options.kappa is None else f"kappa {options.kappa:g}"
         units = (
@@ -147,7 +152,7 @@ class FitResult:
             f"State-driven training on {self.n_samples:,} samples, {units}",
             f"  problem    structure {options.structure}, normalize {options.normalize}, {ball}, lambda1 "
             f"{options.lambda1:g}, lambda2 {options.lambda2:g}",
-            f"  penalty    {options.penalty}{found}",
+            f"  penalty    {options.penalty}{rounds}{found}",
             f"  rows       {figures['rows_certified']} of {len(self.rows)} certified, largest relative gap "
             f"{figures['largest_relative_gap']:.1e} (tol {options.tol:g})",
             f"  model      {states} states, {self.model.n_inputs} inputs, {self.model.n_outputs} outputs",
@@ -172,6 +177,19 @@ def row_figures(match: Match, data: StateData) -> RowFigures:
     groups = [group.name for group in data.model.groups for _ in range(group.size)]
     figures = {
         name: np.concatenate([getattr(solution, name) for solution in match.solutions])[match.order]
-        for name in ("objective", "dual_gap", "relative_gap", "status", "nnz", "multiplier", "seconds")
+        for name in (
+            "objective",
+            "dual_gap",
+            "relative_gap",
+            "status",
+            "nnz",
+            "multiplier",
+            "cardinality_gap",
+        )
     }
-    return RowFigures(group=np.array(groups + ["output"] * data.model.n_outputs), **figures)
+    rounds = [sum((earlier.seconds for earlier in last.earlier), last.seconds) for last in match.solutions]
+    return RowFigures(
+        group=np.array(groups + ["output"] * data.model.n_outputs),
+        seconds=np.concatenate(rounds)[match.order],
+        **figures,
+    )

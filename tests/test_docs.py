@@ -1,0 +1,91 @@
+"""The pages in docs/ are true: their code runs and prints what they say, and what they point to is there."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import simplicit
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+NAMES = [str(page.relative_to(DOCS)) for page in PAGES]
+FENCE = re.compile(r"^```(\{?[\w-]+\}?) *([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+ROW_SOLVER = {
+    *("solve_rows", "solve_path", "beta_max", "Solution", "RowStatus", "Ball", "Gram", "L1", "ElasticNet"),
+    *("Perspective", "BasisPursuit", "NoPenalty", "PiecewiseQuadratic"),
+}
+
+
+def fences(page: Path) -> list[tuple[str, str, str]]:
+    """Language or directive, argument and text of every fenced block."""
+    return FENCE.findall(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "```python" in (DOCS / name).read_text("utf-8")])
+def test_the_python_blocks_run_and_print_what_the_page_shows(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = fences(DOCS / name)
+    names: dict[str, object] = {"__name__": "__main__"}
+    for number, (language, _, code) in enumerate(blocks):
+        if language != "python":
+            continue
+        exec(compile(code, f"{name}, block {number}", "exec"), names)
+        follows = blocks[number + 1] if number + 1 < len(blocks) else ("", "", "")
+        expected = follows[2] if follows[0] == "text" else ""
+        assert capsys.readouterr().out == expected, f"{name}, block {number}:\n{code}"
+
+
+def test_there_are_pages_with_code() -> None:
+    languages = [language for page in PAGES for language, _, _ in fences(page)]
+    assert languages.count("python") >= 20
+    assert languages.count("text") >= 10
+
+
+def test_what_the_pages_include_is_there() -> None:
+    included = [
+        (page, target) for page in PAGES for kind, target, _ in fences(page) if kind in ("{literalinclude}", "{image}")
+    ]
+    assert {target.rsplit("/", 1)[-1] for _, target in included} >= {"elastic_net.py", "piecewise.py"}
+    for page, target in included:
+        assert (page.parent / target).is_file(), (page.name, target)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_the_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", FENCE.sub("", page.read_text(encoding="utf-8"))):
+        file = target.split("#")[0]  # what follows is checked by the build
+        assert not file or (page.parent / file).is_file(), target
+
+
+def test_the_reference_has_every_public_name_of_the_row_solver() -> None:
+    page = (DOCS / "reference.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\.\. auto(?:function|class|exception):: ([\w.]+)", page)
+    assert set(shown) >= ROW_SOLVER
+    for name in shown:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module) if module else simplicit, attribute), name
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    missing = [name for name in ("sphinx", "myst_parser", "furo") if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed; `make docs` installs them")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
+    built = subprocess.run(
+        [*command, "-d", str(tmp_path / "doctrees"), str(DOCS), str(tmp_path / "html")], capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    for page in PAGES:
+        html = (tmp_path / "html" / page.relative_to(DOCS).with_suffix(".html")).read_text(encoding="utf-8")
+        assert "</article>" in html, page
+    assert "fonts.googleapis" not in html
