@@ -216,14 +216,15 @@ def _dense(support: Any) -> Mask:
     return np.atleast_2d(support.toarray() if isinstance(support, csr_array) else support)
 
 
-def flaws(case: RowCase, solution: sp.Solution) -> list[str]:
-    """What is wrong with a solution by itself: NaN, infeasible coefficients, a wrong objective, a gap below zero."""
-    found = []
+def flaws(case: RowCase, solution: sp.Solution, *, streamed: bool = False) -> list[str]:
+    """What is wrong with a solution by itself: NaN, infeasible coefficients, a wrong objective, a gap below zero.
+
+    ``streamed`` says that the solver knew only the Gram matrix.
+    """
     dense = solution.coefficients.toarray()
     perspective = type(case.penalty).__name__ == "Perspective"
-    for name in ("objective", "dual_gap", "relative_gap", "multiplier", "residual", "seconds", "intercepts"):
-        if np.isnan(getattr(solution, name)).any():
-            found.append(f"{name} holds NaN")
+    names = ("objective", "dual_gap", "relative_gap", "multiplier", "residual", "seconds", "intercepts")
+    found = [f"{name} holds NaN" for name in names if np.isnan(getattr(solution, name)).any()]
     if not perspective and not np.isnan(solution.cardinality_gap).all():
         found.append("a cardinality gap without a cardinality")
     if perspective and np.isnan(solution.cardinality_gap).any():
@@ -242,14 +243,20 @@ def flaws(case: RowCase, solution: sp.Solution) -> list[str]:
         if solution.status[i] == sp.RowStatus.INFEASIBLE:
             continue
         objective = row.objective(w, solution.intercepts[i])
-        if abs(objective - solution.objective[i]) > 1e-9 * objective + rounding(row, w):
+        if abs(objective - solution.objective[i]) > 1e-9 * objective + rounding(row, w, streamed=streamed):
             found.append(f"row {i}: objective {solution.objective[i]!r} is {objective!r}")
     return found
 
 
-def rounding(row: RowModel, w: Array) -> float:
-    """What float64 may lose of an objective at ``w``: of the data as given, since means are taken off them."""
+def rounding(row: RowModel, w: Array, *, streamed: bool = False) -> float:
+    """What float64 may lose of an objective at ``w``: of the data as given, since means are taken off them.
+
+    From the Gram matrix ‖z − Φw‖² comes as the difference of squares and not as a square.
+    """
     if row.prices.name == "BasisPursuit":
         return 0.0
-    lost = 1e-14 * float(np.linalg.norm(row.target) + np.linalg.norm(row.features, axis=0) @ abs(w))
+    size = float(np.linalg.norm(row.target) + np.linalg.norm(row.features, axis=0) @ abs(w))
+    if streamed:
+        return row.weight * 1e-14 * size**2
+    lost = 1e-14 * size
     return row.weight * (2 * float(np.linalg.norm(row.target)) * lost + lost**2)

@@ -149,7 +149,7 @@ class RowModel:
         """min ‖z − Φw − b‖ under the ball and on the support, whatever the penalty."""
         v, unit, sigma = self._units()
         residual, more = self._residual(v, unit, sigma)
-        _minimise(cp.norm(residual, 2), [*self._limits(v, unit), *more])
+        _minimise(cp.sum_squares(residual), [*self._limits(v, unit), *more])
         return float(np.linalg.norm(residual.value)) * sigma
 
     def _units(self) -> tuple[cp.Variable, Array, float]:

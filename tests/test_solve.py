@@ -391,7 +391,7 @@ def test_an_error_in_a_block_reaches_the_caller(monkeypatch: pytest.MonkeyPatch)
     def broken(*args: Any, **kwargs: Any) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr("simplicit.assembly.solve_block", broken)
+    monkeypatch.setattr("simplicit.assembly.solve_block_path", broken)
     for executor in ("serial", "threads"):
         with pytest.raises(MemoryError, match="no room"):
             sp.solve_rows(*problem(40, 60, 3), penalty=sp.L1(0.01), executor=executor)

@@ -21,7 +21,7 @@ from simplicit.rows.block import solve_block_path
 from simplicit.rows.design import power_of_two
 from simplicit.rows.equality import solve_equality_path
 
-__all__ = ["BLOCK_ROWS", "Collected", "GramSource", "Problem", "Samples", "Task"]
+__all__ = ["Collected", "GramSource", "Problem", "Samples", "Task", "block_rows"]
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -30,6 +30,8 @@ Index = npt.NDArray[np.intp]
 #: Rows per block, at most: enough for matrix products to be fast, few enough to share out. The split must not depend on
 #: the executor or the number of workers, or the rounding would.
 BLOCK_ROWS = 32
+#: Entries of a block's coefficients, at most: a dozen arrays of this size are in use at a time.
+BLOCK_ENTRIES = 2**18
 #: ε of the re-weighted rounds, as a share of the row's largest coefficient.
 REWEIGHTING_SHARE = 0.1
 
@@ -68,6 +70,11 @@ class Source(Protocol):
     def intercepts(self, coefficients: csr_array) -> Array:
         """The constant of every row that goes with the coefficients."""
         ...
+
+
+def block_rows(n_columns: int) -> int:
+    """Rows per block for so many columns."""
+    return min(BLOCK_ROWS, max(8, BLOCK_ENTRIES // max(1, n_columns)))
 
 
 class Samples:
@@ -176,7 +183,7 @@ class Problem:
         result = np.zeros(self.shape[0])
         for rows, columns in self._gathered():
             design, live = self.source.design(columns, self.device)
-            for part in np.array_split(rows, -(-len(rows) // BLOCK_ROWS)):
+            for part in np.array_split(rows, -(-len(rows) // block_rows(len(live)))):
                 problem, _ = Task(part, live, design).standard(self)
                 pull = problem.cross.abs() if problem.allowed is None else problem.cross.abs() * problem.allowed
                 ratio = torch.where(pull > 0, pull / problem.penalty.kink, 0.0)
@@ -206,7 +213,7 @@ class Problem:
 
     def _blocks(self, rows: Index, columns: Index, design: Design) -> list[Index]:
         """Rows cut into blocks of like difficulty, so that one ρ of ADMM suits a block."""
-        parts = np.array_split(rows, -(-len(rows) // BLOCK_ROWS))
+        parts = np.array_split(rows, -(-len(rows) // block_rows(len(columns))))
         if len(parts) == 1 or not len(columns):
             return parts
         hardness = np.concatenate([self._hardness(part, columns, design) for part in parts])

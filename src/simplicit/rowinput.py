@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array, issparse
 
-from simplicit.assembly import BLOCK_ROWS, GramSource, Problem, Samples, Source
+from simplicit.assembly import GramSource, Problem, Samples, Source, block_rows
 from simplicit.checks import as_float_array, as_positive_array, check_finite
 from simplicit.errors import InputError
 from simplicit.rows import Ball, Gram, Penalty, Solution
-from simplicit.rows.block import FACTOR_BYTES
+from simplicit.rows.block import ADMM_COLUMNS, FACTOR_BYTES
 from simplicit.rows.design import forms_gram
 
 __all__ = ["RowInput", "available_memory", "check_memory"]
@@ -186,9 +186,10 @@ def check_memory(problem: Problem, n_samples: int | None, workers: int) -> None:
     columns = d if problem.support is None else int(np.atleast_2d(problem.support).any(axis=0).sum())
     need = 8 * columns * (0 if n_samples is None else n_samples) + 8 * r * (n_samples or 0)
     if forms_gram(n_samples, columns):
-        # G, and while ADMM prepares its inverse, that and its factor.
-        need += 8 * columns**2 * 4
-    need += min(workers, -(-r // BLOCK_ROWS)) * (16 * 8 * BLOCK_ROWS * columns + FACTOR_BYTES)
+        # G, and where ADMM prepares its inverse, that and its factor.
+        need += 8 * columns**2 * (4 if columns <= ADMM_COLUMNS else 1)
+    rows = block_rows(columns)
+    need += min(workers, -(-r // rows)) * (16 * 8 * rows * columns + FACTOR_BYTES)
     available = available_memory()
     if available is not None and need > available:
         raise InputError(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from simplicit.rows.admm import admm
 from simplicit.rows.ball import project_into_ball, shrink_into_ball
-from simplicit.rows.outcome import BlockSolution, Stopwatch
+from simplicit.rows.outcome import BlockSolution, RowStatus, Stopwatch
 from simplicit.rows.problem import RowProblem
 from simplicit.rows.rounds import Rounds
 
@@ -23,6 +23,8 @@ Index = npt.NDArray[np.intp]
 
 #: Bytes of factorisations that a block keeps at a time.
 FACTOR_BYTES = 2**26
+#: Up to so many columns ADMM finds the support; the inverse that it reads is small enough for the caches.
+ADMM_COLUMNS = 2048
 #: ADMM helps a warm start where more columns a row want in than this, or than a share of those that are in.
 NEAR_LEAST, NEAR_SHARE = 32, 0.05
 
@@ -50,7 +52,13 @@ def solve_block(problem: RowProblem, *, tol: float, start: Tensor | None = None)
         rounds.run()
         parts.append(rounds.solution())
         watch = Stopwatch()
-    return BlockSolution.joined(parts)
+    block = BlockSolution.joined(parts)
+    failed = np.flatnonzero(block.status != RowStatus.CONVERGED)
+    if start is None or not len(failed):
+        return block
+    # A start can lead where rounding keeps the proof from closing: once more, from nothing.
+    rows = torch.from_numpy(failed).to(problem.cross.device)
+    return block.improved(failed, solve_block(problem.select(rows), tol=tol))
 
 
 def solve_block_path(problems: Sequence[RowProblem], *, tol: float, start: Tensor | None = None) -> list[BlockSolution]:
@@ -89,9 +97,9 @@ def _first_guess(problem: RowProblem, start: Tensor | None) -> Array:
         return np.zeros(problem.shape)
     if start is not None:
         start = _useful(problem, start)
-    # Without a whole Gram matrix an iteration costs as much as a round of the polish, which lets columns in little by
-    # little.
-    if problem.design.forms_gram and (start is None or not _near(problem, start)):
+    # With many columns an iteration, which reads a whole inverse, costs as much as a round of the polish, which lets
+    # columns in little by little.
+    if problem.shape[1] <= ADMM_COLUMNS and (start is None or not _near(problem, start)):
         w = admm(problem, start).cpu().numpy()
     else:
         w = (torch.zeros_like(problem.cross) if start is None else start).cpu().numpy()

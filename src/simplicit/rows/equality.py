@@ -51,6 +51,10 @@ MAX_STEPS = 60
 FIRST_SHARE, LAST_SHARE, FALL = 1e-2, 1e-8, 0.1
 #: Below this share residuals are so small that the subproblems are solved as far as float64 goes.
 FINE_SHARE = 1e-6
+#: The kink in the certificate of a column without a price, as a share of ‖θ‖.
+LEAST_KINK = 1e-10
+#: Supports up to this size are tried for a dual point of their own.
+MOST_SUPPORTING = 2000
 
 
 def solve_equality_path(
@@ -126,10 +130,14 @@ class _Multipliers:
         """Step until every one of the rows is proved or given up."""
         problem = self.problem.select(rows)
         assert problem.targets is not None
-        kink = problem.penalty.kink.expand(problem.shape).clamp(min=1e-12)
-        scale = (problem.cross.abs() / kink).amax(1, keepdim=True)
+        kink = problem.penalty.kink.expand(problem.shape)
+        scale = torch.where(kink > 0, problem.cross.abs() / kink, 0.0).amax(1, keepdim=True)
+        scale = torch.where(scale > 0, scale, 1.0)
         y = torch.zeros_like(problem.targets)
         w = None if start is None else start[rows]
+        # Where only one w matches, least squares has found it, and only the proof is missing.
+        unique = torch.from_numpy(self.coefficients).to(y.device)[rows]
+        self._certify(problem, rows, unique, self._supporting(problem, unique, torch.zeros_like(scale[:, 0])))
         waited = torch.zeros(len(rows), dtype=torch.int64)
         share = FIRST_SHARE
         for _ in range(MAX_STEPS):
@@ -139,7 +147,10 @@ class _Multipliers:
             block = solve_block(shifted, tol=1e-9 if share > FINE_SHARE else 1e-15, start=w)
             w = torch.from_numpy(block.coefficients).to(y.device)
             y = problem.targets + y - self._image(problem, w)
-            improved = self._certify(problem, rows, self._matched(problem, w), y / (share * scale))
+            mu = torch.from_numpy(block.multiplier).to(y.device) / (share * scale)[:, 0]
+            matched = self._matched(problem, w)
+            improved = self._certify(problem, rows, matched, y / (share * scale))
+            improved |= self._certify(problem, rows, matched, self._supporting(problem, matched, mu))
             # The multiplier stays, whatever the strength is that it is measured in.
             y, share = y * max(FALL, LAST_SHARE / share), max(FALL * share, LAST_SHARE)
             self.timings = add_timings([self.timings, block.timings])
@@ -173,6 +184,20 @@ class _Multipliers:
             row[inside] = shrink_into_ball(row[inside], radius, ball[inside])
         return torch.from_numpy(result).to(w.device)
 
+    def _supporting(self, problem: RowProblem, w: Tensor, mu: Tensor) -> Tensor:
+        """The smallest θ with Φⱼᵀθ = sⱼ(pⱼ + μaⱼ) on the support of ``w``: the dual point, if its signs are right."""
+        transposed, kink = problem.design.rows_array, problem.penalty.kink.expand(problem.shape).cpu().numpy()
+        assert transposed is not None
+        price = np.zeros(problem.shape[1])
+        price[problem.ball_columns.cpu().numpy()] = problem.ball_weights.cpu().numpy()[0]
+        theta = np.zeros((len(w), transposed.shape[1]))
+        for i, row in enumerate(w.cpu().numpy()):
+            support = np.flatnonzero(row)
+            slope = np.sign(row[support]) * (kink[i, support] + float(mu[i]) * price[support])
+            if len(support) <= MOST_SUPPORTING:
+                theta[i] = np.linalg.lstsq(transposed[support], slope, rcond=1e-12)[0]
+        return torch.from_numpy(theta).to(w.device)
+
     def _image(self, problem: RowProblem, w: Tensor) -> Tensor:
         transposed = problem.design.transposed
         assert transposed is not None
@@ -184,11 +209,14 @@ class _Multipliers:
         assert transposed is not None
         assert targets is not None
         along = (targets * theta).sum(1)
-        t, mu = self._dual_point(problem, theta @ transposed.T, along)
+        least = LEAST_KINK * theta.norm(dim=1, keepdim=True)
+        kink = problem.penalty.kink.expand(problem.shape)
+        proving = torch.where(kink > 0, kink, least)
+        t, mu = self._dual_point(problem, theta @ transposed.T, along, proving)
         objective = problem.penalty.value(w)
         dual = t * along - problem.radius[:, 0] * mu
         residual = (targets - self._image(problem, w)).norm(dim=1)
-        gap = (objective - dual + t * theta.norm(dim=1) * residual).clamp(min=0)
+        gap = ((proving * w.abs()).sum(1) - dual + t * theta.norm(dim=1) * residual).clamp(min=0)
         matched = residual <= MATCHED * problem.energy.sqrt()
         proven = torch.where(matched & gap.isfinite(), gap, torch.inf).cpu().numpy()
         index = rows.cpu().numpy()
@@ -201,10 +229,10 @@ class _Multipliers:
         self.status[index[proved]] = RowStatus.CONVERGED
         return np.asarray(better)
 
-    def _dual_point(self, problem: RowProblem, v: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
+    def _dual_point(self, problem: RowProblem, v: Tensor, along: Tensor, kink: Tensor) -> tuple[Tensor, Tensor]:
         """The best t and μ of a feasible dual point t·θ, with v = Φᵀθ and zᵀθ; (r,) each."""
         v = v if problem.allowed is None else v * problem.allowed
-        size, kink = v.abs(), problem.penalty.kink.expand(problem.shape).clamp(min=1e-12)
+        size = v.abs()
         outside, inside = problem.outside_ball, problem.ball_columns
         t = (size[:, outside] / kink[:, outside]).amax(1) if len(outside) else torch.ones_like(size[:, 0])
         t = t.clamp(min=1.0).reciprocal()

@@ -74,6 +74,15 @@ class BlockSolution:
     seconds: Array
     timings: dict[str, float]
 
+    def improved(self, rows: npt.NDArray[np.intp], other: BlockSolution) -> BlockSolution:
+        """This block with the rows of ``other`` in the places ``rows``, where these have smaller gaps."""
+        better = other.dual_gap < self.dual_gap[rows]
+        arrays = {f.name: getattr(self, f.name).copy() for f in fields(self)[:-1]}
+        for name, values in arrays.items():
+            values[rows[better]] = getattr(other, name)[better]
+        arrays["seconds"][rows] = self.seconds[rows] + other.seconds
+        return BlockSolution(**arrays, timings=add_timings([self.timings, other.timings]))
+
     @classmethod
     def joined(cls, parts: Sequence[BlockSolution]) -> BlockSolution:
         """Several groups of rows as one block."""

@@ -27,7 +27,8 @@ class Solution:
         λ‖z − Φw‖² + Σ h(w) of the row problem.
     dual_gap : array of shape (r,)
         The objective is within ``dual_gap`` of the least possible one: a proof, up to the rounding of the few float64
-        sums that make it (about 1e-16·λ‖z‖²; with an intercept, of the centred data).
+        sums that make it (about 1e-16·λ‖z‖²; with an intercept, of the centred data). For a column without any
+        penalty the dual asks for Φⱼᵀθ = 0, which is taken up to 1e-12·‖Φⱼ‖‖z − Φw‖.
     relative_gap : array of shape (r,)
         gap / max(objective, 1e-6·λ‖z‖²), what the tolerance is compared with.
     cardinality_gap : array of shape (r,)
