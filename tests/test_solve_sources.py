@@ -17,7 +17,7 @@ from families import PENALTIES, RowCase, flaws, random_case
 from kkt import assert_kkt
 from reference import Array
 from simplicit import rowinput
-from simplicit.rows import design
+from simplicit.rows import block, design
 
 SMOOTH = [penalty for penalty in PENALTIES if penalty != "BasisPursuit"]
 OPTIONS: dict[str, Any] = {"penalty": sp.L1(0.5), "ball": sp.Ball(0.7, slice(0, 10))}
@@ -182,16 +182,20 @@ def test_non_finite_values_of_a_memory_map_are_found(tmp_path: Path) -> None:
 
 @pytest.fixture
 def no_gram(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No design has few enough columns for its Gram matrix."""
-    monkeypatch.setattr(design, "MOST_COLUMNS", 0)
-    monkeypatch.setattr(design, "COLUMNS_PER_SAMPLE", 0)
+    treat_as_wide(monkeypatch)
+
+
+def treat_as_wide(patch: pytest.MonkeyPatch) -> None:
+    """No design has few enough columns for its Gram matrix, or for ADMM."""
+    patch.setattr(design, "MOST_COLUMNS", 0)
+    patch.setattr(design, "COLUMNS_PER_SAMPLE", 0)
+    patch.setattr(block, "ADMM_COLUMNS", 0)
 
 
 def with_and_without(case: RowCase, monkeypatch: pytest.MonkeyPatch) -> tuple[sp.Solution, sp.Solution]:
     formed = case.solve()
     with monkeypatch.context() as patch:
-        patch.setattr(design, "MOST_COLUMNS", 0)
-        patch.setattr(design, "COLUMNS_PER_SAMPLE", 0)
+        treat_as_wide(patch)
         return formed, case.solve()
 
 

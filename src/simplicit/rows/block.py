@@ -99,7 +99,7 @@ def _first_guess(problem: RowProblem, start: Tensor | None) -> Array:
         start = _useful(problem, start)
     # With many columns an iteration, which reads a whole inverse, costs as much as a round of the polish, which lets
     # columns in little by little.
-    if problem.shape[1] <= ADMM_COLUMNS and (start is None or not _near(problem, start)):
+    if problem.design.forms_gram and problem.shape[1] <= ADMM_COLUMNS and (start is None or not _near(problem, start)):
         w = admm(problem, start).cpu().numpy()
     else:
         w = (torch.zeros_like(problem.cross) if start is None else start).cpu().numpy()
