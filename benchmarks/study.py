@@ -11,8 +11,9 @@ Counted for every row: converged; marked, because it did not reach the tolerance
 Broken is a row with a NaN, off its support or outside its ball, with an objective that is not the one of its
 coefficients, with a gap below zero, or with a gap smaller than what another feasible point gains: the solution at 1e-9,
 zero, and for a sample of rows that of CVXPY and Clarabel (tests/reference.py). What float64 loses of an objective is
-allowed for. ``largest_excess`` is what that sample's objectives are above the reference, as a share of themselves; more
-than 2e-6 counts as worse.
+allowed for. Broken, too, is a row that is called infeasible at one tolerance alone, or although least squares without a
+ball matches it. ``largest_excess`` is what the sample's objectives are above the reference, as a share of themselves;
+more than 2e-6 counts as worse.
 
 Writes results/study.json. Two processes, one thread each; the figures do not depend on their number.
 """
@@ -40,6 +41,7 @@ from results import RESULTS, machine  # noqa: E402
 
 import simplicit as sp  # noqa: E402
 from families import RowCase, flaws, random_case, rounding  # noqa: E402
+from reference import RowModel  # noqa: E402
 
 ROWS_PER_PROBLEM = 5
 #: Problems that a process takes at a time.
@@ -122,9 +124,11 @@ def judge(case: RowCase, verdict: dict[str, Any], referenced: bool) -> None:
 def broken_by(case: RowCase, solution: sp.Solution, finer: sp.Solution, i: int, *, streamed: bool) -> list[str]:
     """Gaps of row i that the other solution, or zero, belies."""
     infeasible = [each.status[i] == sp.RowStatus.INFEASIBLE for each in (solution, finer)]
-    if any(infeasible):
-        return [] if all(infeasible) else [f"row {i}: infeasible at one tolerance and not at the other"]
     row, found = case.row(i), []
+    if any(infeasible):
+        if not all(infeasible):
+            return [f"row {i}: infeasible at one tolerance and not at the other"]
+        return [f"row {i}: called infeasible, and least squares matches"] if matches(row) else []
     values = [each.coefficients.toarray()[i] for each in (solution, finer)]
     allowed = sum(rounding(row, w, streamed=streamed) for w in values)
     exact = case.label["penalty"] == "BasisPursuit"
@@ -142,6 +146,15 @@ def broken_by(case: RowCase, solution: sp.Solution, finer: sp.Solution, i: int, 
     if not exact and solution.objective[i] - row.objective(zero, constant) > solution.dual_gap[i] + allowed:
         found.append(f"row {i}: zero is better by more than the gap")
     return found
+
+
+def matches(row: RowModel) -> bool:
+    """Whether least squares on the support, which knows no ball, meets the target: then a row has no excuse."""
+    if row.radius is not None:
+        return False
+    columns = np.flatnonzero(np.ones(row.features.shape[1]) if row.support is None else row.support)
+    w = np.linalg.lstsq(row.features[:, columns], row.target, rcond=None)[0]
+    return bool(np.linalg.norm(row.target - row.features[:, columns] @ w) <= 1e-9 * np.linalg.norm(row.target))
 
 
 def against_reference(

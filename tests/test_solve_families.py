@@ -7,6 +7,7 @@ conditions are checked, and the certificates against each other: a gap must cove
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import simplicit as sp
@@ -14,6 +15,7 @@ from families import BALLS, PENALTIES, REGIMES, SUPPORTS, RowCase, flaws, random
 from kkt import assert_kkt
 from reference import Array, RowModel
 
+Index = npt.NDArray[np.intp]
 TOL = 1e-6
 
 
@@ -111,27 +113,36 @@ def test_a_gap_covers_what_a_tighter_solve_gains(seed: int) -> None:
         assert -gained <= tight.dual_gap[i] + allowed, (i, case.label)
 
 
+def permuted_penalty(penalty: object, rows: Index, columns: Index) -> object:
+    """The penalty of the rows and columns in another order."""
+    values = {name: getattr(penalty, name) for name in ("beta", "alpha", "gamma") if hasattr(penalty, name)}
+    values = {name: value[rows] if isinstance(value, np.ndarray) else value for name, value in values.items()}
+    factors = getattr(penalty, "column_weights", None)
+    if factors is not None:
+        values["column_weights"] = factors[columns] if factors.ndim == 1 else factors[np.ix_(rows, columns)]
+    return type(penalty)(**values)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_permutations(seed: int) -> None:
-    case = random_case(seed, rows=5, penalty=PENALTIES[seed % 8], ball="all", support="own", regime="normal")
-    case = case.with_changes(weight=2.0, ball=sp.Ball(float(np.mean(case.ball.radius))))
-    for name in ("beta", "alpha", "gamma", "column_weights"):
-        if isinstance(getattr(case.penalty, name, None), np.ndarray):
-            pytest.skip("strengths by row or column would have to go along")
+    case = random_case(seed, rows=5, penalty=PENALTIES[seed % 8], ball="mask", support="own", regime="normal")
     rng = np.random.default_rng(seed)
     rows, columns, samples = (rng.permutation(size) for size in (5, *case.features.shape[::-1]))
+    assert case.ball is not None
     permuted = case.with_changes(
         features=case.features[samples][:, columns],
         targets=case.targets[samples][:, rows],
+        penalty=permuted_penalty(case.penalty, rows, columns),
+        weight=np.broadcast_to(case.weight, 5)[rows],
+        ball=sp.Ball(np.broadcast_to(case.ball.radius, 5)[rows], np.asarray(case.ball.columns)[columns]),
         support=case.support[np.ix_(rows, columns)],
     )
     plain, other = case.solve(tol=1e-9), permuted.solve(tol=1e-9)
     close(other.objective, plain.objective[rows], case)
     if case.label["penalty"] in ("ElasticNet", "ridge"):  # where the solution is unique
         expected = plain.coefficients.toarray()[np.ix_(rows, columns)]
-        np.testing.assert_allclose(
-            other.coefficients.toarray(), expected, atol=1e-3 * abs(expected).max(initial=1e-300)
-        )
+        atol = 1e-3 * abs(expected).max(initial=1e-300)
+        np.testing.assert_allclose(other.coefficients.toarray(), expected, atol=atol)
 
 
 def close(found: Array, expected: Array, case: RowCase) -> None:

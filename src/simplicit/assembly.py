@@ -7,8 +7,9 @@ and statuses in the units and the order of the targets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -110,10 +111,12 @@ class Samples:
         return np.asarray(np.einsum("ij,ij->i", targets, targets))
 
     def norms(self) -> Array:
-        squares = np.einsum("ij,ij->j", self.features, self.features, dtype=np.float64)
-        if self.feature_mean is not None:
-            squares = np.maximum(squares - len(self.features) * self.feature_mean**2, 0.0)
-        return np.asarray(np.sqrt(squares))
+        norms = np.empty(self.features.shape[1])
+        for first in range(0, len(norms), 256):
+            part = slice(first, first + 256)
+            shifted = self.features[:, part] - (0.0 if self.feature_mean is None else self.feature_mean[part])
+            norms[part] = np.sqrt(np.einsum("ij,ij->j", shifted, shifted, dtype=np.float64))
+        return norms
 
     def intercepts(self, coefficients: csr_array) -> Array:
         if self.target_mean is None or self.feature_mean is None:
@@ -122,11 +125,20 @@ class Samples:
 
 
 class GramSource:
-    """Only ΦᵀΦ, Φᵀz and ‖z‖²."""
+    """Only ΦᵀΦ, Φᵀz and ‖z‖², accumulated when they are first asked for."""
 
-    def __init__(self, gram: Gram, *, intercept: bool) -> None:
-        self.given, self.intercept = gram, intercept
-        self.gram = gram.centred() if intercept else gram
+    def __init__(self, accumulate: Callable[[], Gram], *, intercept: bool) -> None:
+        self.accumulate, self.intercept = accumulate, intercept
+
+    @cached_property
+    def given(self) -> Gram:
+        """The statistics as they came."""
+        return self.accumulate()
+
+    @cached_property
+    def gram(self) -> Gram:
+        """The statistics, less the means where an intercept is wanted."""
+        return self.given.centred() if self.intercept else self.given
 
     def design(self, columns: Index, device: str) -> tuple[Design, Index]:
         columns = columns[self.gram.gram.diagonal()[columns] > 0]
@@ -147,8 +159,7 @@ class GramSource:
     def intercepts(self, coefficients: csr_array) -> Array:
         if not self.intercept:
             return np.zeros(coefficients.shape[0])
-        m = self.given.n_samples
-        return np.asarray((self.given.target_sum - coefficients @ self.given.feature_sum) / m)
+        return np.asarray(self.given.target_mean - coefficients @ self.given.feature_mean)
 
 
 @dataclass(frozen=True)
@@ -187,7 +198,8 @@ class Problem:
                 problem, _ = Task(part, live, design).standard(self)
                 pull = problem.cross.abs() if problem.allowed is None else problem.cross.abs() * problem.allowed
                 ratio = torch.where(pull > 0, pull / problem.penalty.kink, 0.0)
-                result[part] = ratio.amax(1).cpu().numpy() if ratio.shape[1] else 0.0
+                largest = ratio.amax(1).cpu().numpy() if ratio.shape[1] else 0.0
+                result[part] = largest * (1 + 8 * np.finfo(float).eps)  # zero there, whatever the rounding
         return result
 
     def tasks(self) -> Iterator[list[Task]]:

@@ -20,7 +20,11 @@ __all__ = [
     "as_positive_array",
     "as_seed",
     "check_finite",
+    "check_magnitudes",
 ]
+
+#: Largest magnitude of an entry; its inverse is the smallest of a column that is not zero.
+LARGEST = 1e60
 
 
 def as_array(name: str, value: Any) -> npt.NDArray[Any]:
@@ -142,6 +146,26 @@ def check_finite(name: str, array: npt.NDArray[Any]) -> None:
             raise InputError(
                 f"{name}: holds {array[index]} at index ({where}); remove or replace non-finite values first"
             )
+
+
+def check_magnitudes(name: str, array: npt.NDArray[Any]) -> None:
+    """Raise :class:`InputError` for a value that is not finite, or a column whose squares leave float64.
+
+    Squares of norms, and products of such squares, must stay within float64. Read in parts, like :func:`check_finite`.
+    """
+    check_finite(name, array)
+    largest = np.zeros(array.shape[1])
+    step = max(1, 2**22 // max(1, array[:1].size))
+    for first in range(0, len(array), step):
+        part = array[first : first + step]
+        largest = np.maximum(largest, np.maximum(part.max(axis=0), -part.min(axis=0)))
+    odd = (largest > LARGEST) | ((largest > 0) & (largest < 1 / LARGEST))
+    if odd.any():
+        column = int(np.argmax(odd))
+        raise InputError(
+            f"{name}: the largest magnitude in column {column} is {largest[column]:.3g}, outside {1 / LARGEST:.0e} to "
+            f"{LARGEST:.0e}, where its square is not a float64 any more; measure it in other units"
+        )
 
 
 def as_positive_array(

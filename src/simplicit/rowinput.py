@@ -14,16 +14,14 @@ import torch
 from scipy.sparse import csr_array, issparse
 
 from simplicit.assembly import GramSource, Problem, Samples, Source, block_rows
-from simplicit.checks import as_float_array, as_positive_array, check_finite
+from simplicit.checks import as_float_array, as_positive_array, check_finite, check_magnitudes
 from simplicit.errors import InputError
-from simplicit.rows import Ball, Gram, Penalty, Solution
+from simplicit.rows import Ball, Gram, Penalty, PiecewiseQuadratic, Solution
 from simplicit.rows.block import ADMM_COLUMNS, FACTOR_BYTES
 from simplicit.rows.design import forms_gram
 
 __all__ = ["RowInput", "available_memory", "check_memory"]
 
-#: Largest magnitude of an entry; its inverse is the smallest of a column that is not zero.
-LARGEST = 1e60
 #: Entries of a memory map that are read at a time.
 CHUNK = 2**23
 
@@ -54,17 +52,17 @@ class RowInput:
                 raise InputError("targets: a Gram has its targets in it already; leave them out")
             if not features.n_samples:
                 raise InputError("features: the Gram has no samples yet; call gram.update(features, targets) first")
-            return cls(GramSource(features, intercept=intercept), features.shape, None, device)
+            return cls(GramSource(lambda: features, intercept=intercept), features.shape, None, device)
         if targets is None:
             raise InputError("targets: missing; give an array of shape (m, r), one column per row problem")
         phi, z = as_float_array("features", features, ndim=2), as_float_array("targets", targets, ndim=2)
         if phi.shape[0] != z.shape[0]:
             raise InputError(f"targets: shape {z.shape} does not fit features {phi.shape}; both need a line per sample")
         for name, array in (("features", phi), ("targets", z)):
-            _check_values(name, array)
+            check_magnitudes(name, array)
         (m, d), r = phi.shape, z.shape[1]
         if isinstance(features, np.memmap) and m > d and not exact:
-            return cls(GramSource(_streamed(phi, z), intercept=intercept), (r, d), None, device)
+            return cls(GramSource(lambda: _streamed(phi, z), intercept=intercept), (r, d), None, device)
         rows = np.ascontiguousarray(z.T, dtype=np.float64)
         return cls(Samples(phi, rows, intercept=intercept), (r, d), m, device)
 
@@ -82,10 +80,15 @@ class RowInput:
         if ball is not None and not isinstance(ball, Ball):
             raise InputError(f"ball: expected simplicit.Ball(radius, columns) or None, got {ball!r}")
         r, d = self.shape
+        pieces = penalty.spread(r, d)
+        if not isinstance(pieces, PiecewiseQuadratic):
+            raise InputError(
+                f"penalty: {type(penalty).__name__}.spread must return a PiecewiseQuadratic, got {pieces!r}"
+            )
         return Problem(
             source=self.source,
             shape=self.shape,
-            penalty=penalty.spread(r, d),
+            penalty=pieces.spread(r, d),
             weight=np.array(np.broadcast_to(as_positive_array("weight", weight, [(r,)]), (r,))),
             in_ball=np.zeros(d, dtype=bool) if ball is None else ball.mask(d),
             radius=np.ones(r) if ball is None else ball.radii(r),
@@ -120,21 +123,6 @@ def _streamed(features: npt.NDArray[Any], targets: npt.NDArray[Any]) -> Gram:
     return gram
 
 
-def _check_values(name: str, array: npt.NDArray[Any]) -> None:
-    """All finite; squares of norms, and products of such squares, must stay within float64."""
-    check_finite(name, array)
-    largest = np.zeros(array.shape[1])
-    for (part,) in _chunks(array):
-        largest = np.maximum(largest, np.maximum(part.max(axis=0), -part.min(axis=0)))
-    odd = (largest > LARGEST) | ((largest > 0) & (largest < 1 / LARGEST))
-    if odd.any():
-        column = int(np.argmax(odd))
-        raise InputError(
-            f"{name}: the largest magnitude in column {column} is {largest[column]:.3g}, outside {1 / LARGEST:.0e} to "
-            f"{LARGEST:.0e}, where its square is not a float64 any more; measure it in other units"
-        )
-
-
 def _support(support: npt.ArrayLike | None, n_rows: int, n_columns: int) -> npt.NDArray[np.bool_] | None:
     """The admissible columns, (d,) or (r, d); a row without any has the solution 0."""
     if support is None:
@@ -154,9 +142,12 @@ def _start(warm_start: Any, n_rows: int, n_columns: int) -> csr_array | None:
         return None
     if isinstance(warm_start, Solution):
         warm_start = warm_start.coefficients
-    start = csr_array(
-        warm_start if issparse(warm_start) else as_float_array("warm_start", warm_start, ndim=2), dtype=float
-    )
+    if not issparse(warm_start):
+        warm_start = as_float_array("warm_start", warm_start, ndim=2)
+        check_finite("warm_start", warm_start)
+    elif warm_start.dtype.kind not in "fiu":
+        raise InputError(f"warm_start: expected real values, got {warm_start.dtype}")
+    start = csr_array(warm_start, dtype=float)
     if start.shape != (n_rows, n_columns):
         raise InputError(f"warm_start: expected shape ({n_rows}, {n_columns}), got {start.shape}")
     check_finite("warm_start", start.data)

@@ -114,17 +114,18 @@ def solve_rows(
     >>> bool(solution.converged.all()), bool((abs(solution.coefficients).sum(axis=1) <= 1.0).all())
     (True, True)
     """
+    run = _Run(solver, executor, workers, tol)
+    rounds = as_count("rounds", rounds)
     given = _given(features, targets, [penalty], intercept, device)
     problem = given.problem(penalty, weight, ball, support, warm_start)
-    run = _Run(given, solver, executor, workers, tol)
-    total, count = as_count("rounds", rounds) * problem.shape[0], problem.shape[0]
+    total, count = rounds * problem.shape[0], problem.shape[0]
     solutions: list[Solution] = []
     for _ in range(rounds):
         done = len(solutions) * count
         shown = None if progress is None else lambda rows, _, done=done: progress(done + rows, total)
-        solution = run.solve([problem], shown)[0]
+        solution = run.solve(given, [problem], shown)[0]
         if throw:
-            _raise_unconverged(solution, tol)
+            _raise_unconverged(replace(solution, earlier=tuple(solutions)), tol)
         solutions.append(solution)
         if len(solutions) < rounds:
             problem = problem.reweighted(solution.coefficients)
@@ -183,12 +184,13 @@ def solve_path(
     >>> [int(solution.coefficients.nnz > 0) for solution in path]
     [0, 1, 1]
     """
+    run = _Run("active-set", executor, workers, tol)
     members = _members(penalties, ball)
     given = _given(features, targets, [penalty for penalty, _ in members], intercept, device)
     problems = [given.problem(penalty, weight, one, support, None) for penalty, one in members]
     if any(p.penalty.equality != problems[0].penalty.equality for p in problems):
         raise InputError("penalties: a path cannot mix BasisPursuit with others; solve them apart")
-    solutions = _Run(given, "active-set", executor, workers, tol).solve(problems, progress)
+    solutions = run.solve(given, problems, progress)
     if throw:
         for solution in solutions:
             _raise_unconverged(solution, tol)
@@ -235,20 +237,22 @@ def _members(penalties: Any, ball: Any) -> list[tuple[Penalty, Ball | None]]:
 
 
 class _Run:
-    """How problems on one input are solved: the tolerance, the solver, and where the blocks run."""
+    """How problems are solved: the tolerance, the solver, and where the blocks run."""
 
-    def __init__(self, given: RowInput, solver: str, executor: str, workers: int | None, tol: float) -> None:
+    def __init__(self, solver: str, executor: str, workers: int | None, tol: float) -> None:
         if not 0 < as_number("tol", tol) < 1:
             raise InputError(f"tol: must lie between 0 and 1, got {tol!r}")
         if solver not in SOLVERS:
             raise InputError(f"solver: {solver!r} is unknown; choose one of {', '.join(map(repr, SOLVERS))}")
-        self.given, self.tol = given, tol
+        self.tol = tol
         self.solver = reference_path if solver == "reference" else None
         self.runner = make_executor(executor, workers)
 
-    def solve(self, problems: list[Problem], progress: Callable[[int, int], None] | None) -> list[Solution]:
+    def solve(
+        self, given: RowInput, problems: list[Problem], progress: Callable[[int, int], None] | None
+    ) -> list[Solution]:
         """All problems, which differ in penalty and ball alone; block by block, each from the solution before."""
-        check_memory(problems[0], self.given.n_samples, self.runner.workers)
+        check_memory(problems[0], given.n_samples, self.runner.workers)
         collected = [Collected(problem, self.tol) for problem in problems]
         done, total = 0, problems[0].shape[0] * len(problems)
         for tasks, seconds in _timed(problems[0].tasks()):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 import torch
@@ -59,13 +60,38 @@ def flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
+class _OneThread:
+    """The process's thread limits while at least one caller wants them."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.restore = threading.Lock(), 0, ExitStack()
+
+    def enter(self) -> None:
+        with self.lock:
+            self.users += 1
+            if self.users == 1:
+                self.restore.enter_context(threadpool_limits(limits=1))
+                self.restore.callback(torch.set_num_threads, torch.get_num_threads())
+                torch.set_num_threads(1)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                self.restore.close()
+
+
+_ONE_THREAD = _OneThread()
+
+
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """One BLAS and OpenMP thread per worker: more would fight for the same processors and change the rounding."""
-    before = torch.get_num_threads()
-    with threadpool_limits(limits=1):
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+    """One BLAS and OpenMP thread per worker: more would fight for the same processors and change the rounding.
+
+    The setting is the process's: of callers that overlap, the first sets it and the last puts it back.
+    """
+    _ONE_THREAD.enter()
+    try:
+        yield
+    finally:
+        _ONE_THREAD.leave()

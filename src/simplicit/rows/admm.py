@@ -37,6 +37,8 @@ SETTLED = 0.003
 LEAST_RHO = 1e-9
 #: Where the largest gradient is so many times the kink, float32 cannot tell what is at zero.
 FLOAT32_RANGE = 5e4
+#: Numbers beyond this could overflow float32 in a product of two.
+LARGEST = 1e15
 
 
 def admm(problem: RowProblem, start: Tensor | None = None, *, iterations: int = 300, tol: float = 1e-3) -> Tensor:
@@ -169,10 +171,13 @@ def _as_slice(columns: Tensor) -> slice | Tensor:
 
 
 def _working_type(problem: RowProblem) -> torch.dtype:
-    """float32 unless the kinks are too fine for it."""
+    """float32 unless the kinks are too fine for it, or a number too large."""
     largest = problem.cross.abs().amax(1)
     kink = problem.penalty.kink.expand(problem.shape).median(1).values
-    return torch.float32 if float((largest / kink.clamp(min=1e-300)).median()) <= FLOAT32_RANGE else torch.float64
+    fine = float((largest / kink.clamp(min=1e-300)).median()) > FLOAT32_RANGE
+    numbers = (problem.penalty.curvature, problem.penalty.threshold, problem.ball_weights, problem.radius, largest)
+    large = any(bool((a > LARGEST).any()) for a in numbers)
+    return torch.float64 if fine or large else torch.float32
 
 
 def _first_rho(problem: RowProblem, cross: Tensor, kink: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""One block of rows from start to certificate: ADMM on all, then rounds of polish on those not yet converged."""
+"""One block of rows from start to certificate: ADMM on all of them, then rounds of polish, group by group."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _first_guess(problem: RowProblem, start: Tensor | None) -> Array:
         w = admm(problem, start).cpu().numpy()
     else:
         w = (torch.zeros_like(problem.cross) if start is None else start).cpu().numpy()
-    w[~moving] = 0.0
+    w[~(moving & np.isfinite(w).all(1))] = 0.0
     return _feasible(problem, w)
 
 

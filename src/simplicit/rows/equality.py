@@ -87,23 +87,53 @@ def _solved(problem: RowProblem, tol: float, start: Tensor | None) -> BlockSolut
         raise InputError("features: exact matching needs the samples; pass arrays, not a Gram, for BasisPursuit")
     begun = time.perf_counter()
     least = _least_squares(problem)
-    size = problem.energy.sqrt()
-    feasible = torch.from_numpy(least.residual).to(size.device) <= MATCHED * size
+    size = problem.energy.sqrt().cpu().numpy()
     state = _Multipliers(problem, tol, least)
-    rows = torch.nonzero(feasible & (size > 0))[:, 0]
+    # The least residual that is proved: ‖z − Φw‖² less twice the gap of ½‖z − Φw‖².
+    proved = np.sqrt(np.maximum(least.residual**2 - 2 * least.dual_gap, 0.0))
+    infeasible = (least.residual > MATCHED * size) & (proved > MATCHED * size)
+    state.status[infeasible] = RowStatus.INFEASIBLE  # of these the nearest is returned
+    rows = torch.from_numpy(np.flatnonzero(~infeasible & (size > 0))).to(problem.cross.device)
     if len(rows):
         state.run(rows, start)
-    # Of what cannot be matched, the nearest is returned.
-    lost = torch.nonzero(~feasible)[:, 0].cpu().numpy()
-    state.status[lost] = RowStatus.INFEASIBLE
     seconds = np.full(len(size), (time.perf_counter() - begun) / len(size))
     return replace(state.solution(), seconds=seconds)
 
 
 def _least_squares(problem: RowProblem) -> BlockSolution:
     """The nearest that any coefficients come to the targets, under the ball and on the support."""
-    nothing = NoPenalty().spread(*problem.shape).to(problem.cross)
-    return solve_block(replace(problem, penalty=nothing), tol=1e-9)
+    nothing = replace(problem, penalty=NoPenalty().spread(*problem.shape).to(problem.cross))
+    least = solve_block(nothing, tol=1e-9)
+    missed = np.flatnonzero(least.residual > MATCHED * problem.energy.sqrt().cpu().numpy())
+    if not len(missed) or max(problem.shape[1], len(problem.design.units)) > MOST_SUPPORTING:
+        return least
+    # Where columns are nearly dependent the normal equations lose digits that a singular value decomposition has.
+    direct = _pseudo_inverse(problem, missed, least.coefficients[missed])
+    rows = torch.from_numpy(missed).to(problem.cross.device)
+    certificate = nothing.select(rows).certify(torch.from_numpy(direct).to(problem.cross.device))
+    fit, _ = nothing.select(rows).residuals(torch.from_numpy(direct).to(problem.cross.device))
+    residual = fit.sqrt().cpu().numpy()
+    better = residual < least.residual[missed]
+    chosen = missed[better]
+    least.coefficients[chosen], least.residual[chosen] = direct[better], residual[better]
+    least.dual_gap[chosen] = certificate.dual_gap.cpu().numpy()[better]
+    return least
+
+
+def _pseudo_inverse(problem: RowProblem, rows: npt.NDArray[np.intp], fallback: Array) -> Array:
+    """The least squares of smallest norm on the support, where they lie in the ball."""
+    transposed, targets = problem.design.rows_array, problem.targets
+    assert transposed is not None
+    assert targets is not None
+    result, inside = fallback.copy(), problem.ball_columns.cpu().numpy()
+    weights = problem.ball_weights.cpu().numpy()[0]
+    for place, row in enumerate(rows.tolist()):
+        allowed = slice(None) if problem.allowed is None else np.flatnonzero(problem.allowed[row].cpu().numpy())
+        w = np.zeros(problem.shape[1])
+        w[allowed] = np.linalg.lstsq(transposed[allowed].T, targets[row].cpu().numpy(), rcond=None)[0]
+        if not len(inside) or np.abs(w[inside]) @ weights <= float(problem.radius[row, 0]):
+            result[place] = w
+    return result
 
 
 class _Multipliers:
@@ -225,7 +255,7 @@ class _Multipliers:
         self.gap[chosen], self.coefficients[chosen] = proven[better], w.cpu().numpy()[better]
         self.objective[chosen], self.residual[chosen] = (a.cpu().numpy()[better] for a in (objective, residual))
         self.multiplier[chosen] = mu.cpu().numpy()[better]
-        proved = proven <= self.tol * objective.cpu().numpy()
+        proved = proven <= self.tol * _floored(problem, w, objective)
         self.status[index[proved]] = RowStatus.CONVERGED
         return np.asarray(better)
 
@@ -246,7 +276,9 @@ class _Multipliers:
         return torch.where(slack, everywhere, t), torch.where(slack, 0.0, mu)
 
     def solution(self) -> BlockSolution:
-        floor = np.maximum(self.objective, np.finfo(float).tiny)
+        floor = _floored(
+            self.problem, torch.from_numpy(self.coefficients).to(self.problem.cross.device), self.objective
+        )
         return BlockSolution(
             coefficients=self.coefficients,
             objective=self.objective,
@@ -259,3 +291,11 @@ class _Multipliers:
             seconds=np.zeros(len(self.gap)),
             timings=self.timings,
         )
+
+
+def _floored(problem: RowProblem, w: Tensor, objective: Tensor | Array) -> Array:
+    """The objective, or a millionth of Σ|wⱼ| at the largest price: below that float64 cannot tell it from zero."""
+    price = float(problem.penalty.kink.max()) or 1.0
+    least = 1e-6 * price * w.abs().sum(1).cpu().numpy()
+    given = objective.cpu().numpy() if isinstance(objective, Tensor) else objective
+    return np.maximum(np.maximum(given, least), np.finfo(float).tiny)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from simplicit.checks import as_float_array, check_finite
+from simplicit.checks import as_float_array, check_magnitudes
 from simplicit.errors import InputError
 
 __all__ = ["Gram"]
@@ -32,8 +32,8 @@ class Gram:
         One row Φᵀz per target.
     energy : (r,) array
         ‖z‖².
-    feature_sum, target_sum : (d,) and (r,) arrays
-        For the intercept.
+    feature_mean : (d,) array
+    target_mean : (r,) array
     n_samples : int
 
     Examples
@@ -51,11 +51,27 @@ class Gram:
 
     def __init__(self) -> None:
         self.n_samples = 0
-        self.gram: Array = np.zeros((0, 0))
-        self.cross: Array = np.zeros((0, 0))
-        self.energy: Array = np.zeros(0)
-        self.feature_sum: Array = np.zeros(0)
-        self.target_sum: Array = np.zeros(0)
+        self.feature_mean: Array = np.zeros(0)
+        self.target_mean: Array = np.zeros(0)
+        # About the means, so that large offsets cost no digits.
+        self._scatter: Array = np.zeros((0, 0))
+        self._cross: Array = np.zeros((0, 0))
+        self._energy: Array = np.zeros(0)
+
+    @property
+    def gram(self) -> Array:
+        """ΦᵀΦ, (d, d)."""
+        return self._scatter + self.n_samples * np.outer(self.feature_mean, self.feature_mean)
+
+    @property
+    def cross(self) -> Array:
+        """Φᵀz, one row per target, (r, d)."""
+        return self._cross + self.n_samples * np.outer(self.target_mean, self.feature_mean)
+
+    @property
+    def energy(self) -> Array:
+        """‖z‖², (r,)."""
+        return self._energy + self.n_samples * self.target_mean**2
 
     @classmethod
     def from_batches(cls, batches: Iterable[tuple[Any, Any]]) -> Self:
@@ -67,8 +83,10 @@ class Gram:
             If there is none, or for a batch that :meth:`update` refuses.
         """
         result = cls()
-        for features, targets in batches:
-            result.update(features, targets)
+        for batch in batches if isinstance(batches, Iterable) else ():
+            if not isinstance(batch, tuple | list) or len(batch) != 2:
+                raise InputError("batches: every item must be a pair (features, targets)")
+            result.update(*batch)
         if not result.n_samples:
             raise InputError("batches: there was none; give an iterable of pairs (features, targets)")
         return result
@@ -86,41 +104,52 @@ class Gram:
         if len(phi) != len(z):
             raise InputError(f"targets: shape {z.shape} does not fit features {phi.shape}; both need a line per sample")
         for name, array in (("features", phi), ("targets", z)):
-            check_finite(name, array)
-        if not number:
-            d, r = phi.shape[1], z.shape[1]
-            self.gram, self.cross, self.energy = np.zeros((d, d)), np.zeros((r, d)), np.zeros(r)
-            self.feature_sum, self.target_sum = np.zeros(d), np.zeros(r)
-        elif phi.shape[1] != len(self.gram) or z.shape[1] != len(self.energy):
+            check_magnitudes(name, array)
+        if number and (phi.shape[1] != len(self.feature_mean) or z.shape[1] != len(self.target_mean)):
             raise InputError(
                 f"features {phi.shape} and targets {z.shape} do not fit the batches before, "
-                f"which had {len(self.gram)} columns and {len(self.energy)} targets"
+                f"which had {len(self.feature_mean)} columns and {len(self.target_mean)} targets"
             )
-        wide, tall = torch.from_numpy(phi.astype(np.float64)), torch.from_numpy(z.astype(np.float64))
-        torch.from_numpy(self.gram).addmm_(wide.T, wide)
-        torch.from_numpy(self.cross).addmm_(tall.T, wide)
-        self.energy += (tall * tall).sum(0).numpy()
-        self.feature_sum += wide.sum(0).numpy()
-        self.target_sum += tall.sum(0).numpy()
-        self.n_samples = number + len(phi)
+        if not number:
+            d, r = phi.shape[1], z.shape[1]
+            self.feature_mean, self.target_mean = np.zeros(d), np.zeros(r)
+            self._scatter, self._cross, self._energy = np.zeros((d, d)), np.zeros((r, d)), np.zeros(r)
+        self._merge(phi.astype(np.float64), z.astype(np.float64))
+
+    def _merge(self, phi: Array, z: Array) -> None:
+        """The pairwise update of means and of sums about them (Chan, Golub and LeVeque 1983)."""
+        before, total = self.n_samples, self.n_samples + len(phi)
+        phi_mean, z_mean = phi.mean(axis=0), z.mean(axis=0)
+        phi, z = phi - phi_mean, z - z_mean
+        wide, tall = torch.from_numpy(phi), torch.from_numpy(z)
+        torch.from_numpy(self._scatter).addmm_(wide.T, wide)
+        torch.from_numpy(self._cross).addmm_(tall.T, wide)
+        self._energy += np.einsum("ij,ij->j", z, z)
+        phi_step, z_step = phi_mean - self.feature_mean, z_mean - self.target_mean
+        share = before * len(phi) / total
+        self._scatter += share * np.outer(phi_step, phi_step)
+        self._cross += share * np.outer(z_step, phi_step)
+        self._energy += share * z_step**2
+        self.feature_mean = self.feature_mean + phi_step * (len(phi) / total)
+        self.target_mean = self.target_mean + z_step * (len(phi) / total)
+        self.n_samples = total
 
     @property
     def shape(self) -> tuple[int, int]:
         """(targets r, columns d)."""
-        return self.cross.shape[0], self.cross.shape[1]
+        return self._cross.shape[0], self._cross.shape[1]
 
     def centred(self) -> Gram:
         """The statistics of features and targets less their means."""
-        result, m = Gram(), max(self.n_samples, 1)
+        result = Gram()
         result.n_samples = self.n_samples
-        result.gram = self.gram - np.outer(self.feature_sum, self.feature_sum) / m
+        result.feature_mean, result.target_mean = np.zeros_like(self.feature_mean), np.zeros_like(self.target_mean)
+        result._scatter, result._cross, result._energy = self._scatter.copy(), self._cross.copy(), self._energy
         # A constant column leaves only rounding behind, which must not count as a direction.
-        constant = result.gram.diagonal() <= 1e-12 * self.gram.diagonal()
-        result.gram[constant] = result.gram[:, constant] = 0.0
-        result.cross = self.cross - np.outer(self.target_sum, self.feature_sum) / m
-        result.cross[:, constant] = 0.0
-        result.energy = np.maximum(self.energy - self.target_sum**2 / m, 0.0)
-        result.feature_sum, result.target_sum = np.zeros_like(self.feature_sum), np.zeros_like(self.target_sum)
+        rounding = 1e-30 * self.n_samples * np.maximum(self.feature_mean**2, np.finfo(float).tiny)
+        constant = self._scatter.diagonal() <= rounding
+        result._scatter[constant] = result._scatter[:, constant] = 0.0
+        result._cross[:, constant] = 0.0
         return result
 
     def __repr__(self) -> str:

@@ -1,6 +1,6 @@
 r"""Active-set polish of one row: exact on a pattern of signs, and every step descends.
 
-The rounds of ``block`` let in the columns that violate the optimality condition |gradient| ≤ p + μaⱼ. On the face of
+The rounds of ``rounds`` let in the columns that violate the optimality condition |gradient| ≤ p + μaⱼ. On the face of
 the columns that are in, the step goes towards the minimiser w* of the quadratic model (``face``). It descends the row's
 objective itself up to the first sign that flips. There the column leaves. Longer steps, which set several columns to
 zero at once, are tried too and taken when they descend further. When all signs hold, w* is the exact minimiser on its
@@ -8,7 +8,7 @@ pattern.
 
 Should a round not have lowered the objective, only the worst column is let in next, for which the step is sure to
 descend. So in exact arithmetic no pattern comes twice and the method ends, whatever the rank of Φ; plain "drop the
-flipped, add the violated" cycles where G is singular. Rounding is dealt with in ``block``, which keeps no step that
+flipped, add the violated" cycles where G is singular. Rounding is dealt with in ``rounds``, which keeps no step that
 raises the objective.
 
 Where the penalty has a quadratic piece, the model is exact only on the pieces of the present point: the step is then

@@ -57,7 +57,8 @@ class Certificate:
     @property
     def relative_gap(self) -> Tensor:
         """gap / max(primal, 1e-6·½‖z‖²); 0 where both are 0."""
-        return torch.where(self.dual_gap > 0, self.dual_gap / self.scale, 0.0)
+        relative = torch.where(self.dual_gap > 0, self.dual_gap / self.scale, 0.0)
+        return torch.where(self.dual_gap.isinf(), torch.inf, relative)
 
     def converged(self, tol: float) -> Tensor:
         """Where gap ≤ tol·max(primal, 1e-6·½‖z‖²)."""

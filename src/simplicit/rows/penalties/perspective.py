@@ -51,8 +51,8 @@ class Perspective:
         alpha = spread_parameter("alpha", self.alpha, n_rows, positive=True)
         gamma = spread_parameter("gamma", self.gamma, n_rows)
         return PiecewiseQuadratic(
-            kink=2 * weights * (alpha * gamma).sqrt(),
+            kink=2 * weights * alpha.sqrt() * gamma.sqrt(),
             curvature=2 * weights * alpha,
-            threshold=(gamma / alpha).sqrt(),
+            threshold=gamma.sqrt() / alpha.sqrt(),
             cardinality=True,
         )
