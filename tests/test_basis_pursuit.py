@@ -106,6 +106,20 @@ def test_feasible_and_infeasible_rows_in_one_call() -> None:
     assert solution.objective[2] == solution.dual_gap[2] == 0
 
 
+def test_no_column_to_match_with() -> None:
+    """Zero features, or a support without a column: only a zero target is met."""
+    targets = np.array([[1.0, 0.0], [2.0, 0.0], [0.5, 0.0]])
+    dead = {"features": np.zeros((3, 4)), "support": None}
+    shut = {"features": np.ones((3, 4)), "support": np.zeros(4, dtype=bool)}
+    for given in (dead, shut):
+        solution = sp.solve_rows(
+            given["features"], targets, penalty=sp.BasisPursuit(), support=given["support"], throw=False
+        )
+        assert [sp.RowStatus(s).name for s in solution.status] == ["INFEASIBLE", "CONVERGED"]
+        assert solution.coefficients.nnz == 0
+        np.testing.assert_allclose(solution.residual, np.linalg.norm(targets, axis=0))
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_random_systems(seed: int) -> None:
     """Duplicates, low rank, integers, supports, balls, prices by column."""

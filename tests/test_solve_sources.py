@@ -54,8 +54,8 @@ def test_gram_is_the_sum_of_its_batches() -> None:
     np.testing.assert_allclose(gram.gram, features.T @ features, rtol=1e-12)
     np.testing.assert_allclose(gram.cross, targets.T @ features, rtol=1e-12)
     np.testing.assert_allclose(gram.energy, np.square(targets).sum(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(gram.feature_sum, features.sum(axis=0), rtol=1e-10)
-    np.testing.assert_allclose(gram.target_sum, targets.sum(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(gram.feature_mean, features.mean(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(gram.target_mean, targets.mean(axis=0), rtol=1e-10)
     assert (gram.n_samples, gram.shape) == (50, (2, 6))
     assert repr(gram) == "Gram(50 samples, 6 columns, 2 targets)"
     centred = gram.centred()

@@ -295,7 +295,7 @@ class _Multipliers:
 
 def _floored(problem: RowProblem, w: Tensor, objective: Tensor | Array) -> Array:
     """The objective, or a millionth of Σ|wⱼ| at the largest price: below that float64 cannot tell it from zero."""
-    price = float(problem.penalty.kink.max()) or 1.0
+    price = (float(problem.penalty.kink.max()) if problem.penalty.kink.numel() else 0.0) or 1.0
     least = 1e-6 * price * w.abs().sum(1).cpu().numpy()
     given = objective.cpu().numpy() if isinstance(objective, Tensor) else objective
     return np.maximum(np.maximum(given, least), np.finfo(float).tiny)
