@@ -81,7 +81,8 @@ def solve_rows(
         ``"active-set"``, or ``"reference"`` for a second opinion: every row modelled in CVXPY and solved by Clarabel
         (extra ``cvxpy``), thousands of times slower, with the same certificate.
     executor : str
-        ``"threads"`` or ``"serial"``. The coefficients are the same, bit for bit (with ``BasisPursuit``, up to rounding).
+        ``"threads"`` or ``"serial"``. The coefficients are the same, bit for bit; of ``BasisPursuit``, up to
+        rounding.
     workers : int, optional
         Blocks of rows at a time; the number of processors when left out.
     device : str
