@@ -38,7 +38,7 @@ from simplicit.rows.outcome import BlockSolution, RowStatus, add_timings
 from simplicit.rows.penalties import NoPenalty
 from simplicit.rows.problem import RowProblem
 
-__all__ = ["solve_equality_path"]
+__all__ = ["prove_equality", "solve_equality_path"]
 
 Array = npt.NDArray[np.float64]
 
@@ -98,6 +98,16 @@ def _solved(problem: RowProblem, tol: float, start: Tensor | None) -> BlockSolut
         state.run(rows, start)
     seconds = np.full(len(size), (time.perf_counter() - begun) / len(size))
     return replace(state.solution(), seconds=seconds)
+
+
+def prove_equality(problem: RowProblem, block: BlockSolution, theta: Array, tol: float) -> BlockSolution:
+    """The coefficients of a block, proved as exact matching by the dual points ``theta`` (r, m)."""
+    state = _Multipliers(problem, tol, block)
+    rows = torch.arange(problem.shape[0], device=problem.cross.device)
+    w = torch.from_numpy(block.coefficients).to(rows.device)
+    state._certify(problem, rows, state._matched(problem, w), torch.from_numpy(theta).to(rows.device))
+    state.status[state.status == RowStatus.ROUND_LIMIT] = RowStatus.ACCURACY_LIMIT
+    return replace(state.solution(), seconds=block.seconds)
 
 
 def _least_squares(problem: RowProblem) -> BlockSolution:

@@ -10,6 +10,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 
 from simplicit.errors import MissingExtraError
 from simplicit.rows.ball import shrink_into_ball
+from simplicit.rows.equality import prove_equality
 from simplicit.rows.outcome import STAGES, BlockSolution, RowStatus
 from simplicit.rows.problem import RowProblem
 
@@ -54,12 +56,19 @@ def _solved_block(problem: RowProblem, tol: float) -> BlockSolution:
         ) from error
     rows = problem.shape[0]
     w, multiplier, seconds = np.zeros(problem.shape), np.zeros(rows), np.zeros(rows)
-    matched = np.ones(rows, dtype=bool)
+    matched, theta = np.ones(rows, dtype=bool), np.zeros((rows, problem.design.n_samples or 0))
     for i in range(rows):
         begun = time.perf_counter()
-        w[i], multiplier[i], matched[i] = _Model(problem, i, cvxpy).solve()
+        model = _Model(problem, i, cvxpy)
+        w[i], multiplier[i], matched[i] = model.solve()
+        if problem.penalty.equality and matched[i]:
+            theta[i] = model.dual()
         seconds[i] = time.perf_counter() - begun
-    return _judged(problem, w, multiplier, matched, seconds, tol)
+    block = _judged(problem, w, multiplier, seconds, tol)
+    if not problem.penalty.equality:
+        return block
+    proved = prove_equality(problem, block, theta, tol)
+    return replace(proved, status=np.where(matched, proved.status, RowStatus.INFEASIBLE).astype(np.int8))
 
 
 class _Model:
@@ -77,7 +86,9 @@ class _Model:
         if c.any():
             beyond = cvxpy.pos(cvxpy.abs(self.w) - threshold)
             self.priced = self.priced + cvxpy.sum_squares(cvxpy.multiply(np.sqrt(c / 2), beyond))
-        self.constraints, self.ball = [], None
+        self.constraints: list[Any] = []
+        self.ball: Any = None
+        self.match: Any = None
         inside = problem.ball_columns.cpu().numpy()
         if len(inside):
             weights = problem.ball_weights.cpu().numpy()[0]
@@ -91,10 +102,16 @@ class _Model:
         if not self.problem.penalty.equality:
             return *self._solved(0.5 * self._misfit() + self.priced, self.constraints), True
         phi, z = self._samples()
-        w, mu = self._solved(self.priced, [*self.constraints, phi @ self.w == z])
+        self.match = phi @ self.w == z
+        w, mu = self._solved(self.priced, [*self.constraints, self.match])
         if np.linalg.norm(z - phi @ w) <= MATCHED * np.linalg.norm(z):
             return w, mu, True
         return *self._solved(self._misfit(), self.constraints), False
+
+    def dual(self) -> Array:
+        """θ of exact matching, with the sign that makes zᵀθ a lower bound."""
+        theta = np.asarray(self.match.dual_value)
+        return theta if theta @ self._samples()[1] >= 0 else -theta
 
     def _samples(self) -> tuple[Array, Array]:
         transposed, targets = self.problem.design.transposed, self.problem.targets
@@ -125,9 +142,7 @@ class _Model:
         return np.zeros(self.w.shape), 0.0
 
 
-def _judged(
-    problem: RowProblem, w: Array, multiplier: Array, matched: npt.NDArray[np.bool_], seconds: Array, tol: float
-) -> BlockSolution:
+def _judged(problem: RowProblem, w: Array, multiplier: Array, seconds: Array, tol: float) -> BlockSolution:
     """Clean the coefficients of rounding and certify them."""
     inside, weights = problem.ball_columns.cpu().numpy(), problem.ball_weights.cpu().numpy()[0]
     for i, row in enumerate(w):
@@ -149,7 +164,7 @@ def _judged(
         cardinality_gap=(certificate.dual_gap + excess).cpu().numpy(),
         multiplier=certificate.multiplier.cpu().numpy(),
         residual=fit.sqrt().cpu().numpy(),
-        status=np.where(matched, status, RowStatus.INFEASIBLE).astype(np.int8),
+        status=status.astype(np.int8),
         seconds=seconds,
         timings=dict.fromkeys(STAGES, 0.0) | {"iterations": float(seconds.sum())},
     )
