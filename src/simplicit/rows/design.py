@@ -124,7 +124,7 @@ class Design:
         with self._lock:
             if (rho, dtype) not in self._inverses:
                 self._inverses[rho, dtype] = self._invert(rho, dtype)
-                while len(self._inverses) > (4 if self.n_columns <= 2048 else 2):
+                while len(self._inverses) > 4:
                     self._inverses.pop(next(iter(self._inverses)))
             return self._inverses[rho, dtype]
 

@@ -38,7 +38,7 @@ from simplicit.rows.outcome import BlockSolution, RowStatus, add_timings
 from simplicit.rows.penalties import NoPenalty
 from simplicit.rows.problem import RowProblem
 
-__all__ = ["prove_equality", "solve_equality_path"]
+__all__ = ["MATCHED", "prove_equality", "solve_equality_path"]
 
 Array = npt.NDArray[np.float64]
 

@@ -19,7 +19,7 @@ import torch
 
 from simplicit.errors import MissingExtraError
 from simplicit.rows.ball import shrink_into_ball
-from simplicit.rows.equality import prove_equality
+from simplicit.rows.equality import MATCHED, prove_equality
 from simplicit.rows.outcome import STAGES, BlockSolution, RowStatus
 from simplicit.rows.problem import RowProblem
 
@@ -29,8 +29,6 @@ Array = npt.NDArray[np.float64]
 
 #: Coefficients below this share of the row's largest are what an interior-point method leaves of a zero.
 NEGLIGIBLE = 1e-7
-#: ‖z − Φw‖ up to this share of ‖z‖ counts as exact.
-MATCHED = 1e-6
 #: Clarabel's tolerances, in turn; what comes of the first that it reaches is certified like anything else.
 TOLERANCES = (1e-12, 1e-10, 1e-8, 1e-6)
 
