@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array
 
+from simplicit.cutting import cut_rows
 from simplicit.rows import BlockSolution, Design, Gram, PiecewiseQuadratic, RowProblem, Solution
 from simplicit.rows.block import solve_block_path
 from simplicit.rows.design import power_of_two
@@ -225,11 +226,13 @@ class Problem:
 
     def _blocks(self, rows: Index, columns: Index, design: Design) -> list[Index]:
         """Rows cut into blocks of like difficulty, so that one ρ of ADMM suits a block."""
-        parts = np.array_split(rows, -(-len(rows) // block_rows(len(columns))))
-        if len(parts) == 1 or not len(columns):
-            return parts
+        most = block_rows(len(columns))
+        if len(rows) <= 1 or not len(columns):
+            return np.array_split(rows, -(-len(rows) // most))
+        parts = np.array_split(rows, -(-len(rows) // most))
         hardness = np.concatenate([self._hardness(part, columns, design) for part in parts])
-        return np.array_split(rows[np.argsort(-hardness, kind="stable")], len(parts))
+        order = np.argsort(-hardness, kind="stable")
+        return [rows[order[part]] for part in cut_rows(hardness[order], most)]
 
     def _hardness(self, rows: Index, columns: Index, design: Design) -> Array:
         """The largest gradient at zero in units of the kink: how far from w = 0 the solution is."""

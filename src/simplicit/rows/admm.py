@@ -17,22 +17,28 @@ Few large operations matter here: threads that run small ones wait for the inter
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from simplicit.rows.problem import RowProblem
 
-__all__ = ["admm"]
+__all__ = ["Start", "admm"]
 
-RELAXATION = 1.7
+RELAXATION = 1.85
 #: ρ of the ridge solution that sets the scale, and the range in which the first ρ may lie.
-PILOT_RHO, FIRST_RHO = 1e-2, (1e-3, 1e-1)
+PILOT_RHO, FIRST_RHO = 1e-2, (1e-4, 1.0)
 #: The thresholds p/ρ are this many times the size of the ridge solution at first.
 FIRST_SHARE = 4.0
 CHECK_EVERY, BALANCE_EVERY = 10, 20
 #: Share of the signs that may still change between two checks when the polish takes over.
-SETTLED = 0.003
+SETTLED = 0.008
+#: Columns are in doubt that are no further from changing sides than they moved between two checks, times this; and no
+#: more of them than a share of the support.
+DRIFTS, DOUBT_SHARE = 6.0, 0.4
+LEAST = 20
+LAST_BALANCE, SURPLUS, FEW = 30, 0.15, 0.05
 #: A smaller ρ would leave G + ρI singular to working precision.
 LEAST_RHO = 1e-9
 #: Where the largest gradient is so many times the kink, float32 cannot tell what is at zero.
@@ -41,7 +47,30 @@ FLOAT32_RANGE = 5e4
 LARGEST = 1e15
 
 
-def admm(problem: RowProblem, start: Tensor | None = None, *, iterations: int = 300, tol: float = 1e-3) -> Tensor:
+@dataclass(frozen=True)
+class Start:
+    """From where the polish begins; tensors on the device of the problem.
+
+    Parameters
+    ----------
+    w : (r, k) float64 tensor
+        Coefficients with exact zeros.
+    multiplier : (r,) tensor
+        μ of the ball.
+    doubt : (r, k) boolean tensor
+        Columns that may yet enter or leave.
+    """
+
+    w: Tensor
+    multiplier: Tensor
+    doubt: Tensor
+
+    def select(self, rows: Tensor) -> Start:
+        """Of some of the rows."""
+        return Start(self.w[rows], self.multiplier[rows], self.doubt[rows])
+
+
+def admm(problem: RowProblem, start: Tensor | None = None, *, iterations: int = 300, tol: float = 1e-3) -> Start:
     """Approximate minimisers of a block of row problems.
 
     Parameters
@@ -57,30 +86,40 @@ def admm(problem: RowProblem, start: Tensor | None = None, *, iterations: int = 
 
     Returns
     -------
-    (r, k) float64 tensor
-        On the support and, up to how far the multipliers have settled, in the ball; with exact zeros.
+    Start
+        On the support and, up to how far the multipliers have settled, in the ball. In doubt is what would change sides
+        if it moved on as it did between the last two checks, and a little further.
     """
     state = _State(problem, start)
-    pattern = state.y.sign()
+    pattern, before = state.y.sign(), state.v.clone()
     for iteration in range(1, iterations + 1):
         check = iteration % CHECK_EVERY == 0
         previous = state.y if check else None
         x = state.step()
+        if iteration % CHECK_EVERY == CHECK_EVERY // 2:
+            pattern, before = state.y.sign(), state.v.clone()
         if previous is None:
             continue
         y = state.y
         signs = y.sign()
-        changed, pattern = (signs != pattern).sum(), signs
+        moved = signs != pattern
+        left, entered = int((moved & (pattern != 0)).sum()), int((moved & (signs != 0)).sum())
+        doubt = state.doubt(before)
         size = torch.maximum(x.norm(dim=1), y.norm(dim=1)).clamp(min=1e-30)
         primal = (x - y).norm(dim=1) / size
         dual = (y - previous).norm(dim=1) / state.u.norm(dim=1).clamp(min=1e-30)
-        if int(changed) <= SETTLED * int(signs.count_nonzero()) or float(torch.maximum(primal, dual).max()) <= tol:
+        LOG.append((iteration, round(math.log10(state.rho),2), left, entered, int(signs.count_nonzero())))
+        if int(moved.sum()) <= SETTLED * int(signs.count_nonzero()) or float(torch.maximum(primal, dual).max()) <= tol:
             break
-        if iteration % BALANCE_EVERY == 0:
-            state.set_rho(state.rho * _rebalance(float(primal.median()), float(dual.median())))
-    return state.y.double()
+        if iteration <= LAST_BALANCE:
+            if left + entered > FEW * int(signs.count_nonzero()):
+                state.set_rho(state.rho * _rebalance(left, entered))
+    ITS.append(iteration)
+    return Start(state.y.double(), (state.mu * state.rho)[:, 0].double(), doubt)
 
 
+LOG=[]
+ITS=[]
 class _State:
     """v and u of a block, in the working type."""
 
@@ -108,6 +147,19 @@ class _State:
     @property
     def y(self) -> Tensor:
         return self.v - self.u
+
+    def doubt(self, before: Tensor) -> Tensor:
+        """What would change sides if it moved on as it did since ``before``, DRIFTS times over."""
+        y = self.y
+        margin = torch.where(y != 0, y.abs(), self.upper - self.v.abs())
+        drift = (self.v - before).abs()
+        ratio = margin / drift.clamp(min=1e-30)
+        most = int(DOUBT_SHARE * float(y.count_nonzero(dim=1).double().median())) + 8
+        if most < ratio.shape[1]:
+            least = ratio.kthvalue(most, dim=1, keepdim=True).values.clamp(max=DRIFTS)
+        else:
+            least = torch.full_like(ratio[:, :1], DRIFTS)
+        return ratio <= least
 
     def set_rho(self, rho: float) -> None:
         """Another ρ, at the same y and the same unscaled multipliers."""
@@ -182,18 +234,20 @@ def _working_type(problem: RowProblem) -> torch.dtype:
 
 def _first_rho(problem: RowProblem, cross: Tensor, kink: Tensor) -> float:
     """Where the thresholds are a share of the coefficients of a ridge solution."""
-    pilot = problem.design.ridge_inverse(PILOT_RHO, cross.dtype)
-    size = (cross @ pilot).square_().mean(1).sqrt()
+    size = problem.design.ridge(PILOT_RHO, cross).square_().mean(1).sqrt()
     wanted = float((kink.mean(1) / (FIRST_SHARE * size.clamp(min=1e-30))).median())
-    return min(max(wanted, FIRST_RHO[0]), FIRST_RHO[1])
+    return math.sqrt(PILOT_RHO * min(max(wanted, FIRST_RHO[0]), FIRST_RHO[1]))
 
 
 def _on_grid(rho: float) -> float:
-    """The nearest power of 10^(1/4)."""
-    return float(10 ** (round(4 * math.log10(rho)) / 4))
+    """The nearest power of 10^(1/2)."""
+    return float(10 ** (round(2 * math.log10(rho)) / 2))
 
 
-def _rebalance(primal: float, dual: float) -> float:
-    """The factor on ρ that evens out the two residuals; 1 while they are near each other."""
-    ratio = math.sqrt(max(primal, 1e-12) / max(dual, 1e-12))
-    return 1.0 if 0.4 < ratio < 2.5 else min(max(ratio, 0.1), 10.0)
+def _rebalance(left: int, entered: int) -> float:
+    """The factor on ρ that evens out how many columns enter and leave the support between two checks.
+
+    Where more leave, the thresholds p/ρ are too low and the support shrinks from above; where more enter, too high.
+    """
+    surplus = math.log10((left + 1) / (entered + 1)) - SURPLUS
+    return 1.0 if abs(surplus) < 0.25 else float(10 ** -min(max(surplus, -0.75), 0.75))

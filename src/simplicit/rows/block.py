@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from simplicit.rows.admm import admm
+from simplicit.rows.admm import Start, admm
 from simplicit.rows.ball import project_into_ball, shrink_into_ball
 from simplicit.rows.outcome import BlockSolution, RowStatus, Stopwatch
 from simplicit.rows.problem import RowProblem
@@ -25,6 +25,8 @@ Index = npt.NDArray[np.intp]
 FACTOR_BYTES = 2**26
 #: Up to so many columns ADMM finds the support; the inverse that it reads is small enough for the caches.
 ADMM_COLUMNS = 2048
+#: A larger relative gap than this is not for want of digits alone.
+ROUNDED = 1e-7
 #: ADMM helps a warm start where more columns a row want in than this, or than a share of those that are in.
 NEAR_LEAST, NEAR_SHARE = 32, 0.05
 
@@ -40,29 +42,13 @@ def solve_block(problem: RowProblem, *, tol: float, start: Tensor | None = None)
     start : (r, k) tensor, optional
         Coefficients to begin from; rows of it that are no better than zero are not used.
     """
-    begun, watch = time.perf_counter(), Stopwatch()
-    with watch.stage("iterations"):
-        w = _first_guess(problem, start)
-    share = (time.perf_counter() - begun) / len(w)
-    parts = []
-    for group in _groups(w):
-        rows = torch.from_numpy(group).to(problem.cross.device)
-        rounds = Rounds(problem.select(rows), tol, w[group], watch)
-        rounds.seconds += share
-        rounds.run()
-        parts.append(rounds.solution())
-        watch = Stopwatch()
-    block = BlockSolution.joined(parts)
-    failed = np.flatnonzero(block.status != RowStatus.CONVERGED)
-    if start is None or not len(failed):
-        return block
-    # A start can lead where rounding keeps the proof from closing: once more, from nothing.
-    rows = torch.from_numpy(failed).to(problem.cross.device)
-    return block.improved(failed, solve_block(problem.select(rows), tol=tol))
+    return solve_block_path([problem], tol=tol, start=start)[0]
 
 
 def solve_block_path(problems: Sequence[RowProblem], *, tol: float, start: Tensor | None = None) -> list[BlockSolution]:
     """Solve the same rows under several penalties and balls, one after another, each from the one before.
+
+    The polish of a row goes on from member to member, with the same factorisation as long as it serves.
 
     Parameters
     ----------
@@ -71,11 +57,42 @@ def solve_block_path(problems: Sequence[RowProblem], *, tol: float, start: Tenso
     tol, start
         As for :func:`solve_block`.
     """
-    results: list[BlockSolution] = []
-    for problem in problems:
-        results.append(solve_block(problem, tol=tol, start=start))
-        start = torch.from_numpy(results[-1].coefficients).to(problem.cross.device)
-    return results
+    begun, watch = time.perf_counter(), Stopwatch()
+    with watch.stage("iterations"):
+        first = _first_guess(problems[0], start)
+    share = (time.perf_counter() - begun) / len(first.w)
+    parts: list[list[BlockSolution]] = [[] for _ in problems]
+    for group in _groups(first.w.cpu().numpy()):
+        rows = torch.from_numpy(group).to(first.w.device)
+        members = [problem.select(rows) for problem in problems]
+        for number, (part, solution) in enumerate(zip(parts, _solved_path(members, tol, first.select(rows), watch), strict=True)):
+            part.append(solution)
+            if not number:
+                solution.seconds[:] += share
+        watch = Stopwatch()
+    blocks = [BlockSolution.joined(part) for part in parts]
+    return [_once_more(block, problem, tol) for block, problem in zip(blocks, problems, strict=True)]
+
+
+def _solved_path(problems: Sequence[RowProblem], tol: float, start: Start, watch: Stopwatch) -> Iterator[BlockSolution]:
+    rounds = Rounds(problems[0], tol, start, watch)
+    for number, problem in enumerate(problems):
+        if number:
+            rounds.renew(problem, Stopwatch())
+        rounds.run(last=number == len(problems) - 1)
+        yield rounds.solution()
+
+
+def _once_more(block: BlockSolution, problem: RowProblem, tol: float) -> BlockSolution:
+    """Rows that did not come near their solutions, by another way: from nothing, without ADMM."""
+    failed = np.flatnonzero(block.relative_gap > max(tol, ROUNDED))
+    if not len(failed):
+        return block
+    part = problem.select(torch.from_numpy(failed).to(problem.cross.device))
+    nothing = torch.zeros_like(part.cross)
+    rounds = Rounds(part, tol, Start(nothing, nothing.sum(1), nothing > 0), Stopwatch())
+    rounds.run()
+    return block.improved(failed, rounds.solution())
 
 
 def _groups(w: Array) -> Iterator[Index]:
@@ -86,25 +103,27 @@ def _groups(w: Array) -> Iterator[Index]:
         yield np.flatnonzero(group == number)
 
 
-def _first_guess(problem: RowProblem, start: Tensor | None) -> Array:
+def _first_guess(problem: RowProblem, start: Tensor | None) -> Start:
     """Feasible coefficients with nearly the right support, or zero where the polish finds it by itself."""
     # Where no column wants in at zero, zero is the solution, exactly.
     wanted = problem.cross.abs() > problem.penalty.kink
     if problem.allowed is not None:
         wanted &= problem.allowed
-    moving = wanted.any(1).cpu().numpy()
-    if not moving.any():
-        return np.zeros(problem.shape)
+    moving = wanted.any(1)
+    nothing = torch.zeros_like(problem.cross)
+    if not bool(moving.any()):
+        return Start(nothing, nothing.sum(1), wanted)
     if start is not None:
         start = _useful(problem, start)
     # With many columns an iteration, which reads a whole inverse, costs as much as a round of the polish, which lets
     # columns in little by little.
     if problem.design.forms_gram and problem.shape[1] <= ADMM_COLUMNS and (start is None or not _near(problem, start)):
-        w = admm(problem, start).cpu().numpy()
+        found = admm(problem, start)
     else:
-        w = (torch.zeros_like(problem.cross) if start is None else start).cpu().numpy()
-    w[~(moving & np.isfinite(w).all(1))] = 0.0
-    return _feasible(problem, w)
+        w = nothing if start is None else start
+        found = Start(w, nothing.sum(1), torch.zeros_like(wanted))
+    w = torch.where((moving & found.w.isfinite().all(1))[:, None], found.w, 0.0)
+    return Start(torch.from_numpy(_feasible(problem, w.cpu().numpy())).to(w.device), found.multiplier, found.doubt)
 
 
 def _near(problem: RowProblem, start: Tensor) -> bool:

@@ -36,7 +36,7 @@ def forms_gram(n_samples: int | None, n_columns: int) -> bool:
     return n_samples is None or n_columns <= max(MOST_COLUMNS, COLUMNS_PER_SAMPLE * n_samples)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Design:
     """Φ on k columns in play.
 
@@ -54,6 +54,7 @@ class Design:
     units: Array
     given_gram: Tensor | None = field(default=None, repr=False)
     _inverses: dict[tuple[float, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
+    _pilot: Tensor | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -128,6 +129,23 @@ class Design:
                     self._inverses.pop(next(iter(self._inverses)))
             return self._inverses[rho, dtype]
 
+    def ridge(self, rho: float, cross: Tensor) -> Tensor:
+        """The ridge solutions (G + ρI)⁻¹c of right-hand sides c (r, k)."""
+        with self._lock:
+            if self._pilot is None:
+                self._pilot = self._shifted_factor(rho, cross.dtype)[0]
+        return torch.cholesky_solve(cross.to(self._pilot.dtype).T, self._pilot).T.to(cross.dtype)
+
+    def _shifted_factor(self, rho: float, dtype: torch.dtype) -> tuple[Tensor, torch.dtype]:
+        working = dtype if rho >= 1e-3 else torch.float64
+        while True:
+            shifted = self.gram.to(working, copy=True)
+            shifted.diagonal().add_(rho)
+            factor, failed = torch.linalg.cholesky_ex(shifted)
+            if not int(failed):
+                return factor, working
+            rho, working = rho * 10, torch.float64
+
     def _invert(self, rho: float, dtype: torch.dtype) -> Tensor:
         # float32 loses the digits of a nearly singular G.
         working = dtype if rho >= 1e-3 else torch.float64
@@ -140,12 +158,14 @@ class Design:
                 return torch.cholesky_inverse(factor).to(dtype)
             rho, working = rho * 10, torch.float64  # the Gram matrix is indefinite by its own rounding
 
-    def block(self, rows: Index, columns: Index) -> Array:
-        """G on some rows and columns."""
-        gram = self.gram_array
-        if gram is not None:
-            return gram.reshape(-1).take(rows[:, None] * len(gram) + columns)
-        transposed = self.rows_array
-        assert transposed is not None
-        left = transposed[rows]
-        return left @ (left if rows is columns else transposed[columns]).T
+    def block(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """G on some rows and columns, given by index tensors."""
+        if len(columns) < len(rows):  # the fewer are gathered first
+            return self.block(columns, rows).T
+        if self.forms_gram:
+            if self.gram_array is not None and self.device.type == "cpu":  # NumPy gathers twice as fast as torch
+                return torch.from_numpy(self.gram_array.take(rows.numpy(), 0).take(columns.numpy(), 1))
+            return self.gram.index_select(0, rows).index_select(1, columns)
+        assert self.transposed is not None
+        left = self.transposed.index_select(0, rows)
+        return left @ (left if rows is columns else self.transposed.index_select(0, columns)).T

@@ -1,186 +1,399 @@
-r"""Active-set polish of one row: exact on a pattern of signs, and every step descends.
+r"""From nearly the right support to the exact solution: a parametric active set, for all rows of a block at once.
 
-The rounds of ``rounds`` let in the columns that violate the optimality condition |gradient| ≤ p + μaⱼ. On the face of
-the columns that are in, the step goes towards the minimiser w* of the quadratic model (``face``). It descends the row's
-objective itself up to the first sign that flips. There the column leaves. Longer steps, which set several columns to
-zero at once, are tried too and taken when they descend further. When all signs hold, w* is the exact minimiser on its
-pattern.
+Every row has a *base*, the columns that were in when it was factorised, and *watches* some columns: those of the base
+that may leave and those outside that may enter. A round perturbs the gradients such that the present point is optimal,
+and follows the optimum to the true gradients (``path``), while the watched columns change sides and the others keep
+theirs. At its end
 
-Should a round not have lowered the objective, only the worst column is let in next, for which the step is sure to
-descend. So in exact arithmetic no pattern comes twice and the method ends, whatever the rank of Φ; plain "drop the
-flipped, add the violated" cycles where G is singular. Rounding is dealt with in ``rounds``, which keeps no step that
-raises the objective.
+- columns of the base that nobody watched may have passed zero: they are watched from the next round on, at zero. Where
+  many did, the path has gone astray: the row goes back to where it was, and what passes zero first is watched;
+- columns outside that nobody watched may violate |gradient| ≤ p + μa: they are watched from the next round on.
 
-Where the penalty has a quadratic piece, the model is exact only on the pieces of the present point: the step is then
-chosen by the true objective, and the next model is that of the point where it ends, as in a damped Newton method.
+Without either the row is solved, up to rounding, of which one more round without events takes most. Since what is
+watched only grows, there are finitely many rounds, whatever the rank of Φ. One factorisation serves a row through all
+of them: it is made anew only where a tableau has grown too large, a base column has passed to another piece of its
+penalty, or rounding has spoilt it.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
+from copy import copy
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from simplicit.rows.ball import shrink_into_ball
-from simplicit.rows.face import Array, Face, Index, Mask, Row
+from simplicit.rows.admm import Start
+from simplicit.rows.condense import Bases, compressed
+from simplicit.rows.path import follow
+from simplicit.rows.problem import Certificate, RowProblem
+from simplicit.rows.tableau import BALL, SPARE, Slots, Tableau
 
-__all__ = ["RowPolish"]
+__all__ = ["Polish"]
 
-#: Fractions of the way to w* that are tried, and the columns that flip, in the order in which they reach zero, at which
-#: a step may end.
-STEPS = np.array([0.25, 0.5, 1.0])
-QUANTILES = np.array([0.1, 0.25, 0.5, 0.75, 1.0])
-#: The shortest step where the model is not exact.
-SHORT = 1 / 64
-#: Up to this share of the columns may flip and leave together untried, until a step had to be taken back.
-FEW = 0.1
-INTERPOLATING = 0.8
-#: New models of a bent penalty per round.
-MODELS = 20
+#: A tableau has grown too large with more slots than this, and than a share of the support.
+MOST_WATCHED, WATCHED_SHARE = 96, 0.75
+#: The base has no more columns than this share of the samples: with all of them the minimisers on it lie far away.
+BASE_LEAST, BASE_SHARE = 50, 0.85
+#: Watched are base columns that a Newton step would bring to zero on less than so many times its way, at most a share
+#: of them.
+FLIP_REACH, FLIP_LEAST, FLIP_SHARE = 1.5, 16, 0.25
+#: A path has gone astray where more unwatched columns than this, and than a share of the support, have passed zero.
+ASTRAY_LEAST, ASTRAY_SHARE = 8, 0.05
+#: In a round no more columns outside are watched than this, or than are in.
+ENTER_LEAST = 64
+#: A violation below this share of the threshold, or below this, is rounding.
+VIOLATION, LEAST_VIOLATION = 1e-10, 1e-15
+#: Gradients start from below their thresholds by up to this share of them, spread by multiples of the golden ratio.
+SPREAD, GOLDEN = 1e-4, (1 + 5**0.5) / 2
+#: With a new penalty those columns are watched at once whose gradients are at least this share of the old threshold.
+NEAR = .95
+#: Events of a path, per slot.
+EVENTS = 20
+STATS = {"bases": 0}
 
 
-class RowPolish:
-    """The polish of one row: :meth:`improve` once a round, with the face kept between rounds.
+class Polish:
+    """Row problems on the way to their solutions; the state is all tensors with one line per row.
 
     Attributes
     ----------
-    multiplier : float
-        μ of the ball. Negative if the ball was taken as tight and should be left: the next round does.
-    cautious : bool
-        Whether every step is chosen by its objective; to be set when a step had to be taken back.
-    factor_seconds : float
-        Processor time in factorisations so far.
+    w, multiplier : (r, k) and (r,) tensors
+        The coefficients, feasible but for rounding, and μ.
+    worn : (r,) boolean tensor
+        Rows that take a new base in the next round.
     """
 
-    def __init__(self, row: Row) -> None:
-        self.row, self.multiplier, self.cautious = row, 0.0, False
-        self.face: Face | None = None
-        self.factor_seconds = 0.0
+    def __init__(self, problem: RowProblem, start: Start) -> None:
+        self.w, self.multiplier, self.doubt = start.w.clone(), start.multiplier.clone(), start.doubt.clone()
+        self._pose(problem)
+        (rows, k), device = problem.shape, problem.cross.device
+        self.spread = 1 - SPREAD * torch.remainder(GOLDEN * torch.arange(k, device=device, dtype=torch.float64), 1.0)
+        self.gradient = problem.residuals(self.w)[1]
+        self.bases: Bases | None = None
+        self.tableau = Tableau(problem.cross.new_zeros(rows, 2, 2))
+        self.worn = torch.ones(rows, dtype=torch.bool, device=device)
+        self.clean = torch.zeros_like(self.worn)  # whether the gradient is that of the end of a path
+        self.place = torch.full((rows, k), -1, dtype=torch.int64, device=device)  # in the base
+        self.watched = torch.zeros(rows, k, dtype=torch.bool, device=device)
+        self.pending = torch.zeros_like(self.watched)
 
-    def improve(self, w: Array, gradient: Array, entering: Index) -> Array:
-        """Descend from ``w`` to the exact minimiser on a subset of its own pattern plus ``entering``.
+    def _pose(self, problem: RowProblem) -> None:
+        """Take the penalty and the ball of a problem."""
+        self.problem, penalty = problem, problem.penalty
+        self.kink, self.curvature, self.threshold = (
+            a.expand(problem.shape) for a in (penalty.kink, penalty.curvature, penalty.threshold)
+        )
+        if problem.allowed is not None:
+            self.kink = torch.where(problem.allowed, self.kink, torch.inf)
+        self.ball = problem.cross.new_zeros(problem.shape[1])
+        self.ball[problem.ball_columns] = problem.ball_weights[0]
+        self.has_ball, self.bends = bool(len(problem.ball_columns)), not penalty.only_kinks
+        #: Columns that nothing holds at zero: they are always in the base.
+        self.free = (self.kink == 0) & (self.ball == 0)
 
-        Parameters
-        ----------
-        w : (k,) array
-            A feasible point.
-        gradient : (k,) array
-            Φᵀ(z − Φw) there.
-        entering : index array
-            Columns at zero that may move, in the direction of their gradient.
+    def renew(self, problem: RowProblem) -> None:
+        """Go on with another penalty or ball, from the solution under the one before."""
+        before = self.curvature, self.threshold, self.ball, self.free
+        near = (self.gradient.abs() > NEAR * self._limit()) & ~self._active()
+        self._pose(problem)
+        curvature, threshold, ball, free = before
+        same = (curvature == self.curvature) & (threshold == self.threshold) & (free == self.free)
+        self.worn |= ~same.all(1) if torch.equal(ball, self.ball) else torch.ones_like(self.worn)
+        slots = self.tableau.slots
+        slots.kink = torch.where(
+            slots.column >= 0, self.kink.gather(1, slots.column.clamp(min=0)), torch.inf
+        )
+        self.clean = torch.zeros_like(self.clean)
+        lasting = torch.nonzero(~self.worn)[:, 0]
+        if len(lasting) and self.bases is not None:
+            soon = self._soon_at_zero(lasting) | (near & (self.gradient.abs() > self._limit()))[lasting]
+            self.pending[lasting] |= soon & ~self.watched[lasting]
 
-        Returns
-        -------
-        (k,) array
-            Feasible; up to rounding the objective is not above that of the input.
-        """
-        row = self.row
-        at_radius = float(np.abs(w) @ row.ball) >= row.radius * (1 - 1e-9)
-        tight = self.multiplier > 0 or (self.multiplier == 0 and at_radius)
-        kept = self.face is not None and self.face.tight == tight
-        if self.face is None or not kept or not self.face.restart(w, gradient, entering, self.multiplier):
-            self.face = None
-            columns = np.concatenate([np.flatnonzero(w), entering])
-            self._open(columns, w[columns], gradient[columns], tight)
-        result = np.zeros_like(w)
-        for _ in range(MODELS):
-            if self.face is None or self._descend(self.face):
-                break
-            self._open_again(self.face)
-        if self.face is not None:
-            result[self.face.columns] = self.face.current
-        inside = row.ball > 0
-        result[inside] = shrink_into_ball(result[inside], row.radius, row.ball[inside])
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of the rows."""
+        self.problem = self.problem.select(rows)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and name not in ("ball", "spread"):
+                setattr(self, name, value[rows])
+        if self.bases is not None:
+            self.bases = self.bases.select(rows)
+        self.tableau = self.tableau.copy(rows)
+
+    def select(self, rows: Tensor) -> Polish:
+        """Some of the rows, apart from the others."""
+        part = copy(self)
+        part.keep(rows)
+        return part
+
+    @classmethod
+    def joined(cls, problem: RowProblem, parts: Sequence[tuple[Tensor, Polish]]) -> Polish:
+        """The rows of ``problem``, parts of which have gone their own ways, by their places."""
+        for rows, part in parts:
+            if part.bases is None:
+                part._build(torch.arange(len(rows), device=rows.device))
+        whole = copy(parts[0][1])
+        order = torch.cat([rows for rows, _ in parts]).argsort()
+        for name, value in vars(whole).items():
+            if isinstance(value, Tensor) and name not in ("ball", "spread"):
+                setattr(whole, name, torch.cat([getattr(part, name) for _, part in parts])[order])
+        whole.bases = Bases.joined([part._bases for _, part in parts]).select(order)
+        whole.tableau = Tableau.joined([part.tableau for _, part in parts]).copy(order)
+        whole.problem = problem
+        return whole
+
+    @property
+    def _bases(self) -> Bases:
+        assert self.bases is not None
+        return self.bases
+
+    def certify(self) -> Certificate:
+        """Objective and gap of the present coefficients, whose gradient the next round starts from."""
+        certificate = self.problem.certify(self.w, self.multiplier if self.has_ball else None)
+        self.gradient = certificate.gradient
+        return certificate
+
+    def improve(self) -> Tensor:
+        """One round; returns where more than digits has changed, (r,)."""
+        limit = self._limit()
+        entering = self._violating(limit)
+        rebuilt = torch.nonzero(self.worn | self._too_large())[:, 0]
+        if len(rebuilt):
+            self._build(rebuilt)
+        fresh = self.pending | entering
+        self.pending = torch.zeros_like(fresh)
+        if len(rebuilt):
+            fresh[rebuilt] |= self.doubt[rebuilt] | self._soon_at_zero(rebuilt)
+        self._watch(fresh & ~self.watched & ~self.free)
+        return self._follow() | entering.any(1)
+
+    def _limit(self) -> Tensor:
+        """p + μa, (r, k)."""
+        return torch.addcmul(self.kink, self.multiplier[:, None], self.ball) if self.has_ball else self.kink
+
+    def _violating(self, limit: Tensor) -> Tensor:
+        """Columns at zero whose gradients violate the threshold, the worst if there are many."""
+        violating = torch.zeros_like(self.watched)
+        if not bool(self.clean.any()):
+            return violating
+        excess = self.gradient.abs() - limit
+        violating = (excess > VIOLATION * limit + LEAST_VIOLATION) & ~self._active() & self.clean[:, None]
+        most = self.w.count_nonzero(1).clamp(min=ENTER_LEAST)
+        for i in torch.nonzero(violating.sum(1) > most)[:, 0].tolist():
+            relative = torch.where(violating[i], excess[i] / (limit[i] + 1e-300), -torch.inf)
+            violating[i] = False
+            violating[i, relative.topk(int(most[i])).indices] = True
+        return violating
+
+    def _active(self) -> Tensor:
+        """Columns that are in, (r, k)."""
+        return (self.w != 0) | self.free
+
+    def _too_large(self) -> Tensor:
+        return self.watched.sum(1) > (WATCHED_SHARE * self.w.count_nonzero(1)).clamp(min=MOST_WATCHED)
+
+    def _pieces(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the penalty at w: whether it is beyond the threshold, and slope and curvature of |w| ↦ slope + c|w| there."""
+        bent = self.w.abs() >= self.threshold
+        if not self.bends:
+            return bent, self.kink, torch.zeros_like(self.w)
+        c = torch.where(bent, self.curvature, 0.0)
+        return bent, self.kink - c * self.threshold, c
+
+    def _wanted(self) -> Tensor:
+        """The gradients at which w is optimal on its support, (r, k); only there."""
+        _, slope, c = self._pieces()
+        if self.has_ball:
+            slope = torch.addcmul(slope, self.multiplier[:, None], self.ball)
+        return slope.copysign(self.w) + c * self.w
+
+    def _build(self, rows: Tensor) -> None:
+        """New bases, of the columns that are in."""
+        STATS["bases"] += len(rows)
+        if self._thin_out(rows):
+            self.gradient = self.problem.residuals(self.w)[1]
+        w = self.w[rows]
+        # A ball that nothing is in is not tight.
+        self.multiplier[rows] *= (w * self.ball != 0).any(1)
+        fresh = Bases(self.problem.design, self._active()[rows], w.sign() * self.ball, self._pieces()[2][rows])
+        tableau = Tableau(fresh.first_table())
+        tableau.pivot(torch.where(self.multiplier[rows] > 0, BALL, SPARE))
+        place = torch.full_like(self.place[rows], -1)
+        at = torch.nonzero(fresh.real)
+        place[at[:, 0], fresh.columns[fresh.real]] = at[:, 1]
+        self.place[rows], self.watched[rows] = place, False
+        if len(rows) == len(self.w):
+            self.bases, self.tableau = fresh, tableau
+        else:
+            self._bases.put(rows, fresh)
+            self.tableau.put(rows, tableau)
+        self.worn[rows] = False
+
+    def _thin_out(self, rows: Tensor) -> bool:
+        """Take the smallest coefficients out where there are nearly as many as samples, and keep them in mind."""
+        m = self.problem.design.n_samples
+        if m is None:
+            return False
+        most = m if m < BASE_LEAST else int(BASE_SHARE * m)
+        held = torch.where(self.free, 0.0, self.w.abs())[rows]
+        room = most - self.free[rows].sum(1)
+        many = (room > 0) & (held.count_nonzero(1) > room) & ~(self._pieces()[2][rows] > 0).any(1)
+        for i, size, most in zip(rows[many].tolist(), held[many], room[many].tolist(), strict=True):
+            out = (size > 0) & (size < size.topk(most).values[-1])
+            self.w[i, out], self.doubt[i, out] = 0.0, True
+        return bool(many.any())
+
+    def _soon_at_zero(self, rows: Tensor) -> Tensor:
+        """Base columns that a Newton step on the base brings to zero, the first if there are many, (len(rows), k)."""
+        whole = len(rows) == len(self.w)
+        bases = self._bases if whole else self._bases.select(rows)
+        columns, w = bases.columns, self.w[rows].gather(1, bases.columns)
+        step = bases.encode(torch.where(bases.real, (self.gradient - self._wanted())[rows].gather(1, columns), 0.0)[:, :, None])
+        if self.has_ball:
+            normal, tight = bases.border[:, :, :1], self.multiplier[rows] > 0
+            missing = self._ball_value(self.multiplier > 0)[1][rows]
+            along = bases.inner(normal, torch.cat([step, normal], dim=2))[:, 0]
+            multiplier = torch.where(tight, (along[:, 0] - missing) / along[:, 1], 0.0)
+            step = step - normal * multiplier[:, None, None]
+        move = bases.decode(step)[:, :, 0]
+        stops = bases.real & (move * w < 0) & ((self.kink[rows].gather(1, columns) > 0) | (self.ball[columns] > 0))
+        reach = torch.where(stops, w.abs() / move.abs(), torch.inf)
+        soon = _least(reach, FLIP_REACH)
+        result = torch.zeros_like(self.watched[rows])
+        row = torch.arange(len(rows), device=rows.device)[:, None].expand_as(columns)
+        result[row[soon], columns[soon]] = True
         return result
 
-    def _open(self, columns: Index, w: Array, gradient: Array, tight: bool) -> None:
-        if not len(columns):
-            self.face, self.multiplier = None, 0.0
+    def _watch(self, fresh: Tensor) -> None:
+        """Add columns to the tableaux."""
+        counts = fresh.sum(1)
+        if not int(counts.max()):
             return
-        signs = np.where(w != 0, np.sign(w), np.sign(gradient))
-        begun = time.thread_time()
-        self.face = Face(self.row, columns, w, gradient, signs, tight=tight)
-        self.factor_seconds += time.thread_time() - begun
+        column, real = compressed(fresh, counts)
+        column = torch.where(real, column, -1)
+        slots = self._slots(column)
+        curvature = torch.where(slots.threshold == 0, slots.curvature, 0.0)
+        at, entries, corner = self._bases.watch(column, slots.place, curvature)
+        self.tableau.extend(at, entries, corner, slots)
+        self.watched |= fresh
+        self._hold(at, slots)
 
-    def _open_again(self, face: Face) -> None:
-        """A new face on what is left of the old one, where it stands."""
-        stay = ~face.held
-        gradient = face.gradient()
-        self._open(face.columns[stay], face.current[stay], gradient[stay], face.tight)
+    def _slots(self, column: Tensor) -> Slots:
+        """Slots of columns (r, f), −1 for none; those of the base count as in."""
+        slots = Slots.empty(*column.shape, like=self.w)
+        real, index = column >= 0, column.clamp(min=0)
+        slots.column, slots.place = column, torch.where(real, self.place.gather(1, index), -1)
+        slots.active = slots.place >= 0
+        slots.kink = torch.where(real, self.kink.gather(1, index), torch.inf)
+        slots.curvature, slots.threshold = (
+            torch.where(real, a.gather(1, index), 0.0) for a in (self.curvature, self.threshold)
+        )
+        slots.ball = torch.where(real, self.ball[index], 0.0)
+        if self._bases.normal.shape[1]:
+            slots.normal = torch.where(slots.active, self._bases.normal.gather(1, slots.place.clamp(min=0)), 0.0)
+        return slots
 
-    def _descend(self, face: Face) -> bool:
-        """Go to the minimiser with all signs right, columns that flip leaving on the way.
+    def _hold(self, at: Tensor, slots: Slots) -> None:
+        """Hold those of the newly watched base columns that are at zero."""
+        held = slots.active & (self.w.gather(1, slots.column.clamp(min=0)) == 0)
+        row = torch.arange(len(held), device=held.device)
+        while bool(held.any()):
+            first = held.int().argmax(1)
+            self.tableau.pivot(torch.where(held.any(1), at[row, first], SPARE))
+            held[row, first] = False
 
-        Returns False if it takes a new face.
+    def _follow(self) -> Tensor:
+        """The path of every row, and where it leads."""
+        w, mu, bases, slots = self.w, self.multiplier, self._bases, self.tableau.slots
+        wanted = torch.where(self._active(), self._wanted(), self._inside())
+        residual = self.gradient - wanted
+        bent, _, curvature = self._pieces()
+        real, index, inside = slots.column >= 0, slots.column.clamp(min=0), slots.place >= 0
+        before, start = w.gather(1, index), wanted.gather(1, index)
+        slots.value = torch.where(real, torch.where(slots.active, before, start), 0.0)
+        slots.bent = real & slots.active & bent.gather(1, index)
+        rate = torch.where(real & ~inside, residual.gather(1, index), 0.0)
+        slots.value[:, BALL], rate[:, BALL] = self._ball_value(slots.active[:, BALL])
+        encoded = bases.encode(torch.where(bases.real, residual.gather(1, bases.columns), 0.0)[:, :, None])
+        rate -= bases.inner(bases.border, encoded)[:, :, 0]
+        rate[:, SPARE] = 0.0
+        if not self.has_ball:
+            rate[:, BALL] = 0.0
+        kept = self.tableau.copy(torch.arange(len(w), device=w.device))
+        reached, worn = follow(self.tableau, rate, EVENTS * rate.shape[1])
+        slots = self.tableau.slots
+        new_mu = torch.where(slots.active[:, BALL], slots.value[:, BALL], 0.0) if self.has_ball else mu
+        coefficient = torch.where(slots.active, slots.value, 0.0)
+        move = coefficient - before
+        force = start - self._gradients(slots, new_mu) + slots.normal * (new_mu - mu)[:, None]
+        force += torch.where(inside, curvature.gather(1, index), 0.0) * move
+        z = torch.where(real, torch.where(inside, force, move), 0.0)
+        z[:, BALL] = new_mu - mu
+        right = encoded * reached[:, None, None] - bases.border @ z[:, :, None]
+        new = torch.zeros_like(w).scatter_add_(1, bases.columns, torch.where(bases.real, bases.decode(right)[:, :, 0], 0.0))
+        new = torch.where(self.place >= 0, w + new, 0.0)
+        row = torch.arange(len(new), device=new.device)[:, None].expand_as(real)
+        new[row[real], slots.column[real]] = coefficient[real]
+        return self._accept(kept, new, new_mu, reached, worn)
+
+    def _inside(self) -> Tensor:
+        """Gradients within the thresholds, from which columns at zero start: their own, as far as possible.
+
+        Those beyond keep their order, so that they come in one after another, the worst first; and none is quite at
+        its threshold, each by another hair, so that equal columns do not come in at once.
         """
-        while True:
-            try:
-                target, mu = face.minimiser()
-            except np.linalg.LinAlgError:  # the columns that changed are dependent up to rounding
-                self.multiplier = 0.0
-                return False
-            self.multiplier = mu
-            flipped = (target * face.signs <= 0) & ~face.held & face.kinked
-            bent = self._bent(face, target)
-            if not flipped.any() and not bent:
-                face.current, face.settled = target, True
-                return True
-            few = np.count_nonzero(flipped) <= FEW * len(flipped)
-            if few and not bent and not self.cautious and not self._nearly_interpolating(face):
-                point = _into_ball(np.where(flipped, 0.0, target)[None, :], face)[0]
-            else:
-                point = _best(face, _candidates(face, target, flipped, bent=bent))
-            face.leave(flipped & (point == 0), point)
-            if bent or face.worn:
-                return False
+        limit = self._limit() * self.spread
+        size = self.gradient.abs()
+        ratio = torch.where((size > limit) & (limit > 0), size / limit, 1.0)
+        worst = torch.where(ratio.isfinite(), ratio, 1.0).amax(1, keepdim=True) if ratio.shape[1] else ratio
+        return torch.minimum(size, limit * ratio.clamp(max=worst) / worst.where(ratio > 1, 1.0)).copysign(self.gradient)
 
-    def _nearly_interpolating(self, face: Face) -> bool:
-        """Whether there are nearly as many columns as samples, where minimisers on a face lie far away."""
-        m = self.row.design.n_samples
-        return m is not None and len(face.columns) > INTERPOLATING * m
+    def _gradients(self, slots: Slots, mu: Tensor) -> Tensor:
+        """The gradients of the watched columns, where active those at which they are optimal."""
+        curvature = torch.where(slots.bent, slots.curvature, 0.0)
+        slope = slots.kink - curvature * slots.threshold + slots.ball * mu[:, None]
+        return torch.where(slots.active, slope.copysign(slots.value) + curvature * slots.value, slots.value)
 
-    def _bent(self, face: Face, target: Array) -> bool:
-        """Whether the model is not exact up to ``target``, because a coefficient passes to another piece."""
-        if not self.row.bends:
-            return False
-        _, bend = self.row.slopes(face.columns, target)
-        return bool((bend != face.bend)[~face.held & (target * face.signs > 0)].any())
+    def _ball_value(self, tight: Tensor) -> tuple[Tensor, Tensor]:
+        """μ or the slack, and what the radius lacks."""
+        if not self.has_ball:
+            return torch.full_like(self.multiplier, torch.inf), torch.zeros_like(self.multiplier)
+        room = self.problem.radius[:, 0] - (self.w.abs() * self.ball).sum(1)
+        return torch.where(tight, self.multiplier, room.clamp(min=0)), torch.where(tight, room, 0.0)
 
-
-def _candidates(face: Face, target: Array, flipped: Mask, *, bent: bool) -> Array:
-    """Points on the way to ``target``, columns that flip stopped at zero, back in the ball.
-
-    The first one ends at the first flip, or early where the model is not exact.
-    """
-    current = face.current
-    with np.errstate(divide="ignore", invalid="ignore"):
-        reach = np.where(flipped, current / (current - target), np.inf)
-    reach[flipped & (current == 0)] = 0.0
-    flips = np.sort(reach[flipped])
-    chosen = flips[(QUANTILES * (len(flips) - 1)).astype(int)] if len(flips) else flips
-    steps = np.concatenate([chosen, STEPS])
-    first = min(float(flips[0]) if len(flips) else 1.0, SHORT if bent else 1.0)
-    steps = np.concatenate([[first], steps[steps > first]])[:, None]
-    points = current + steps * (target - current)
-    points[reach <= steps * (1 + 1e-12)] = 0.0
-    return _into_ball(points, face)
+    def _accept(self, kept: Tableau, new: Tensor, mu: Tensor, reached: Tensor, worn: Tensor) -> Tensor:
+        """Take the ends of the paths, but for rows that have gone astray."""
+        limit = torch.addcmul(self.kink, mu[:, None], self.ball) if self.has_ball else self.kink
+        passed = (new * self.w < 0) & (limit > 0) & ~self.watched
+        most = (ASTRAY_SHARE * self.w.count_nonzero(1)).clamp(min=ASTRAY_LEAST)
+        astray = passed.sum(1) > most
+        back = torch.nonzero(astray)[:, 0]
+        if len(back):
+            reach = torch.where(passed[back], self.w[back].abs() / (self.w[back] - new[back]).abs(), torch.inf)
+            passed[back] = _least(reach, torch.inf, self.w[back].count_nonzero(1))
+            self.tableau.put(back, kept.copy(back))
+        new = torch.where(passed, 0.0, new)
+        changed = ((new != 0) != (self.w != 0)).any(1) | passed.any(1) | (reached < 1)
+        if self.bends:
+            crossed = (new != 0) & ~self.watched & (self.place >= 0) & (self.curvature > 0) & ((new.abs() >= self.threshold) != (self.w.abs() >= self.threshold))
+            crossed &= ~astray[:, None]
+            self.doubt |= crossed
+            worn = worn | crossed.any(1)
+            changed |= crossed.any(1)
+        self.doubt |= passed
+        self.pending = passed
+        self.clean = (reached >= 1) & ~passed.any(1)
+        self.worn |= worn & ~astray
+        self.w = torch.where(astray[:, None], self.w, new)
+        self.multiplier = torch.where(astray, self.multiplier, mu)
+        return changed
 
 
-def _into_ball(points: Array, face: Face) -> Array:
-    """Every row of ``points`` scaled back into the ball."""
-    norms = np.abs(points) @ face.ball
-    outside = norms > face.row.radius
-    if outside.any():
-        shrink = (face.row.radius / norms[outside])[:, None]
-        points[outside] *= np.where(face.ball > 0, shrink, 1.0)
-    return points
-
-
-def _best(face: Face, points: Array) -> Array:
-    """The candidate with the lowest objective."""
-    # Along a null direction of G the target is far away; a value that overflows is simply not chosen.
-    with np.errstate(over="ignore", invalid="ignore"):
-        change = face.change(points)
-    best = int(np.argmin(np.nan_to_num(change, nan=np.inf)))
-    # The first one stops at the first flip: descent is certain there, whatever the rounding says of others.
-    return np.asarray(points[best] if change[best] < change[0] else points[0])
+def _least(reach: Tensor, bound: float, counts: Tensor | None = None) -> Tensor:
+    """What is below the bound in every row, the least of it if there is much, as a mask."""
+    if not reach.shape[1]:
+        return reach < bound
+    counts = torch.full_like(reach[:, 0], reach.shape[1]) if counts is None else counts
+    most = (FLIP_SHARE * counts).long().clamp(min=FLIP_LEAST, max=reach.shape[1])
+    largest = reach.sort(1).values.gather(1, most[:, None] - 1)
+    return (reach < bound) & (reach <= largest)

@@ -178,16 +178,18 @@ class RowProblem:
             return w @ transposed
         return w[:, used] @ transposed[used]
 
-    def certify(self, w: Tensor, multiplier: Tensor | None = None) -> Certificate:
-        """Objective and duality gap of feasible coefficients ``w`` (r, k), row by row.
+    def certify(self, w: Tensor | None, multiplier: Tensor | None = None) -> Certificate:
+        """Objective and duality gap of feasible coefficients, row by row.
 
         Parameters
         ----------
-        w : (r, k) tensor
+        w : (r, k) tensor or None
+            The coefficients; None for zero.
         multiplier : (r,) tensor, optional
             A guess of μ to try beside the others.
         """
-        fit, gradient = self.residuals(w)
+        fit, gradient = (self.energy.clone(), self.cross.clone()) if w is None else self.residuals(w)
+        w = torch.zeros_like(self.cross) if w is None else w
         v = gradient if self.allowed is None else gradient * self.allowed
         parts = self._proving(fit)
         priced = parts.whole.value(w)
@@ -207,10 +209,11 @@ class RowProblem:
         """
         none = v.new_zeros(v.shape[0], 1)
         for strict in (False,) if parts.whole.only_kinks else (False, True):
-            yield parts.whole.domain_scale(v, strict=strict), none, False
+            over = parts.whole.domain_excess(v, strict=strict)
+            yield _largest(over).reciprocal(), none, False
             if not len(self.ball_columns):
                 continue
-            t = parts.outer.domain_scale(v[:, self.outside_ball], strict=strict)
+            t = _largest(over[:, self.outside_ball]).reciprocal()
             needed = (t * v[:, self.ball_columns].abs() - parts.inner.kink) / self.ball_weights
             yield t, needed.amax(1, keepdim=True).clamp(min=0), True
             if multiplier is not None and not parts.inner.only_kinks:
@@ -220,15 +223,22 @@ class RowProblem:
         self, parts: _Parts, t: Tensor, mu: Tensor, fit: Tensor, v: Tensor, w: Tensor, priced: Tensor, paid: bool
     ) -> Tensor:
         """gap(t, μ), (r,)."""
+        gap = 0.5 * (1 - t[:, 0]) ** 2 * fit + priced - t[:, 0] * (v * w).sum(1) + self.radius[:, 0] * mu[:, 0]
+        if parts.whole.only_kinks:
+            return gap  # h* is zero wherever it is finite
         tv = t * v
-        gap = 0.5 * (1 - t[:, 0]) ** 2 * fit + priced - (tv * w).sum(1)
         if not len(self.ball_columns):
             return gap + parts.whole.conjugate(tv).sum(1)
         gap += parts.outer.conjugate(tv[:, self.outside_ball]).sum(1)
         if not paid:
             left = (tv[:, self.ball_columns].abs() - mu * self.ball_weights).clamp(min=0)
             gap += parts.inner.conjugate(left).sum(1)
-        return gap + self.radius[:, 0] * mu[:, 0]
+        return gap
+
+
+def _largest(over: Tensor) -> Tensor:
+    """The largest excess of every row, at least 1; (r, 1)."""
+    return over.amax(1, keepdim=True).clamp(min=1) if over.shape[1] else over.new_ones(len(over), 1)
 
 
 @dataclass(frozen=True)

@@ -154,11 +154,13 @@ class PiecewiseQuadratic:
         """The largest t in [0, 1] with h*(t·v) finite, shape (r, 1); with ``strict`` the largest with h*(t·v) = 0."""
         if v.shape[1] == 0:
             return v.new_ones(v.shape[0], 1)
+        return self.domain_excess(v, strict=strict).amax(1, keepdim=True).reciprocal()
+
+    def domain_excess(self, v: Tensor, *, strict: bool = False) -> Tensor:
+        """By how many times v is outside the domain of h*, or with ``strict`` beyond the kink; 1 inside; (r, d)."""
         size = v.abs()
         over = torch.where(size > self.kink, size / self.kink, 1.0)
-        if not strict:
-            over = torch.where(self.curvature > 0, 1.0, over)
-        return over.amax(1, keepdim=True).reciprocal()
+        return over if strict or self.only_kinks else torch.where(self.curvature > 0, 1.0, over)
 
 
 def _ratio(columns: Array, rows: Array) -> Tensor:

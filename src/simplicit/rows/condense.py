@@ -1,0 +1,190 @@
+r"""What row problems look like from a few of their columns: the others follow from these by one factorisation a row.
+
+The columns A of a row's base have signs s, and c is the curvature of the piece of the penalty on which each of them is.
+With H = G_AA + C, C the curvatures and a tiny proximal term, the normal n = s·a of the ball and the residual ρ of
+stationarity, a move Δ from the present point is optimal if
+
+    H Δ_A + B Δ_N + n δμ − E ν = t·ρ_A
+
+where B = G_AN belongs to watched columns N outside the base and E to watched columns in it, which a force ν may hold at
+zero. Elimination of Δ_A leaves the tableau of the watched variables,
+
+    T = K − DᵀH⁻¹D,   r = ρ − DᵀH⁻¹ρ_A,   D = [n, 0, −E, B],   K = G_NN + C_N on N, else 0,
+
+from which Δ_A = H⁻¹(t·ρ_A − D z) comes back. D is kept *encoded*, in the form in which the factor takes it, so that T
+costs one triangular solve and one product. All rows are side by side, filled up with columns that are not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from simplicit.rows.design import Design
+from simplicit.rows.factor import PROXIMAL, Factor, factorise
+
+__all__ = ["Bases"]
+
+
+class Bases:
+    """The bases of r rows and the borders D of their watched variables, in the order of their slots.
+
+    Attributes
+    ----------
+    columns : (r, n) index tensor
+        A, filled up with 0.
+    real : (r, n) boolean tensor
+        What of it is there.
+    normal : (r, n) tensor
+        n.
+    watched : (r,) index tensor
+        How many variables are watched, the ball and the spare slot with them.
+    """
+
+    def __init__(self, design: Design, active: Tensor, normal: Tensor, curvature: Tensor) -> None:
+        """Factorise the columns ``active`` (r, k), with n and c (r, k)."""
+        self.design = design
+        counts = active.sum(1)
+        self.columns, self.real = compressed(active, counts)
+        self.normal = torch.where(self.real, normal.gather(1, self.columns), 0.0)
+        curvature = curvature.gather(1, self.columns)
+        self.factors: list[Factor] = [
+            factorise(design, columns[:n], c[:n])
+            for columns, c, n in zip(self.columns, curvature, counts.tolist(), strict=True)
+        ]
+        self.watched = torch.full_like(counts, 2)
+        self.outside = torch.full((len(counts), 2), -1, dtype=torch.int64, device=counts.device)  # N at its slots
+        self.border = self.encode(torch.stack([self.normal, torch.zeros_like(self.normal)], dim=2))
+
+    def select(self, rows: Tensor) -> Bases:
+        """Some of the rows."""
+        part = object.__new__(Bases)
+        part.design, part.factors = self.design, [self.factors[i] for i in rows.tolist()]
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(part, name, value[rows])
+        return part
+
+    @classmethod
+    def joined(cls, parts: Sequence[Bases]) -> Bases:
+        """Bases on one design below each other."""
+        whole = object.__new__(cls)
+        whole.design, whole.factors = parts[0].design, [factor for part in parts for factor in part.factors]
+        n, q = (max(part.border.shape[axis] for part in parts) for axis in (1, 2))
+        for name, value in vars(parts[0]).items():
+            if isinstance(value, Tensor):
+                setattr(whole, name, torch.cat([part._wide(name, n, q) for part in parts]))
+        return whole
+
+    def _wide(self, name: str, n: int, q: int) -> Tensor:
+        """A tensor filled up to n columns and q variables."""
+        shape = {"watched": [], "outside": [q], "border": [n, q]}.get(name, [n])
+        return _padded(getattr(self, name), shape, -1 if name == "outside" else 0)
+
+    def put(self, rows: Tensor, other: Bases) -> None:
+        """Other bases in the places ``rows``."""
+        n, q = (max(a, b) for a, b in zip(self.border.shape[1:], other.border.shape[1:], strict=True))
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                mine = self._wide(name, n, q)
+                mine[rows] = other._wide(name, n, q)
+                setattr(self, name, mine)
+        for i, factor in zip(rows.tolist(), other.factors, strict=True):
+            self.factors[i] = factor
+
+    def encode(self, right: Tensor) -> Tensor:
+        """Of right-hand sides (r, n, q)."""
+        return self._each("encode", right)
+
+    def decode(self, right: Tensor) -> Tensor:
+        """H⁻¹ times what is encoded, (r, n, q)."""
+        return self._each("decode", right)
+
+    def _each(self, what: str, right: Tensor) -> Tensor:
+        result = torch.zeros_like(right)
+        for factor, theirs, out in zip(self.factors, right, result, strict=True):
+            n = factor.size
+            out[:n] = getattr(factor, what)(theirs[:n])
+        return result
+
+    def inner(self, left: Tensor, right: Tensor) -> Tensor:
+        """DᵀH⁻¹E from the encoded D (r, n, q) and E (r, n, f)."""
+        if all(factor.symmetric for factor in self.factors):
+            return left.transpose(1, 2) @ right
+        return left.transpose(1, 2) @ self.decode(right)
+
+    def first_table(self) -> Tensor:
+        """T of the ball and the spare slot, (r, 2, 2)."""
+        table = -self.inner(self.border, self.border)
+        table[:, 1, 1] = 1.0
+        return table
+
+    def watch(self, column: Tensor, place: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Watch columns of the bases and columns outside.
+
+        Parameters
+        ----------
+        column, place : (r, f) index tensors
+            Columns of the design, −1 for none, and their places in the base, −1 outside.
+        curvature : (r, f) tensor
+            What those outside have of it from zero on.
+
+        Returns
+        -------
+        at : (r, f) index tensor
+            Their slots; 1, the spare one, for none.
+        entries, corner : (r, q, f) and (r, f, f) tensors
+            Their columns of the first tableau, at the variables that were watched before and among themselves.
+        """
+        real, inside = column >= 0, place >= 0
+        (rows, q), f = self.outside.shape, column.shape[1]
+        new = torch.where(self.real[:, :, None], self._gram(self.columns, torch.where(inside, -1, column)), 0.0)
+        row, slot = torch.nonzero(inside, as_tuple=True)
+        new[row, place[row, slot], slot] = -1.0
+        new = self.encode(new)
+        entries, corner = -self.inner(self.border, new), -self.inner(new, new)
+        fresh = torch.where(inside, -1, column)
+        entries += self._gram(self.outside, fresh)
+        among = self._gram(fresh, fresh)
+        among.diagonal(dim1=1, dim2=2).mul_(1 + PROXIMAL).add_(torch.where(fresh >= 0, curvature, 0.0))
+        corner += among
+        at = torch.where(real, self.watched[:, None] + real.cumsum(1) - 1, 1)
+        most = max(int(at.max()) + 1, q)
+        self.border = _padded(self.border, [self.border.shape[1], most], 0.0)
+        self.outside = _padded(self.outside, [most], -1)
+        everyone = torch.arange(rows, device=column.device)[:, None].expand_as(column)
+        self.border.transpose(1, 2)[everyone[real], at[real]] = new.transpose(1, 2)[real]
+        self.outside[everyone[real], at[real]] = fresh[real]
+        self.watched = self.watched + real.sum(1)
+        return at, entries, corner
+
+    def _gram(self, left: Tensor, right: Tensor) -> Tensor:
+        """G on columns (r, a) and (r, b) of the design, 0 where a right one is −1."""
+        result = self.border.new_zeros(*left.shape, right.shape[1])
+        for i in torch.nonzero((right >= 0).any(1))[:, 0].tolist():
+            there = torch.nonzero(right[i] >= 0)[:, 0]
+            mine = torch.nonzero(left[i] >= 0)[:, 0]
+            if len(mine):
+                block = self.design.block(left[i, mine], right[i, there])
+                result[i, mine[:, None], there] = block
+        return result
+
+
+def compressed(mask: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """The true columns of every row of a mask (r, k), filled up with 0, and which of them are real; both (r, most)."""
+    most = int(counts.max()) if len(counts) else 0
+    real = torch.arange(most, device=mask.device) < counts[:, None]
+    columns = torch.zeros(real.shape, dtype=torch.int64, device=mask.device)
+    columns[real] = torch.nonzero(mask)[:, 1]
+    return columns, real
+
+
+def _padded(part: Tensor, shape: list[int], fill: float) -> Tensor:
+    """Filled up to (r, *shape)."""
+    if list(part.shape[1:]) == shape:
+        return part
+    result = part.new_full((len(part), *shape), fill)
+    result[(slice(None), *(slice(size) for size in part.shape[1:]))] = part
+    return result
