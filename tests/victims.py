@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from simplicit.implicit import Activation, ImplicitModel, StateGroup
@@ -59,7 +61,7 @@ def layered(widths: tuple[int, ...], activation: str | Activation = "relu", seed
     A, B = np.zeros((n, n)), np.zeros((n, widths[0]))
     C, D = np.zeros((widths[-1], n)), np.zeros((widths[-1], widths[0]))
     B[places[0]] = rng.normal(size=(hidden[0], widths[0]))
-    for before, after in zip(places, places[1:], strict=False):
+    for before, after in pairwise(places):
         A[after, before] = rng.normal(size=(after.stop - after.start, before.stop - before.start))
     C[:, places[-1]] = rng.normal(size=(widths[-1], hidden[-1]))
     groups = [StateGroup(f"layer {i}", size, phi) for i, size in enumerate(hidden)]

@@ -32,7 +32,7 @@ from simplicit.implicit import (
     rescale,
     save,
 )
-from simplicit.robustness import accuracy, fgsm, pgd
+from simplicit.robustness import Certificates, accuracy, box_radii, certify, fgsm, pgd, sensitivity
 from simplicit.rows import (
     L1,
     Ball,
@@ -55,6 +55,7 @@ __all__ = [
     "Activation",
     "Ball",
     "BasisPursuit",
+    "Certificates",
     "ConvergenceError",
     "CsrMap",
     "DataError",
@@ -81,6 +82,8 @@ __all__ = [
     "UnsupportedOperationError",
     "accuracy",
     "beta_max",
+    "box_radii",
+    "certify",
     "collatz_wielandt",
     "equilibrium",
     "extract_states",
@@ -92,6 +95,7 @@ __all__ = [
     "pgd",
     "rescale",
     "save",
+    "sensitivity",
     "solve_path",
     "solve_rows",
     "weight_count",

@@ -30,7 +30,7 @@ from simplicit.robustness.certificates.prepared import Prepared
 __all__ = ["Enclosure", "Neighbourhood"]
 
 # The iteration stops when no box shrinks by more than this share of its width, or after so many sweeps.
-_SETTLED, _SWEEPS = 1e-3, 100
+_SETTLED, _SWEEPS = 1e-4, 100
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ class Prepared:
         unit, gamma = unit_roundoff(dtype), self._row_gammas(dtype)
         before = (gamma + self.ulps * unit) * sizes + UNDERFLOW
         after = self.ulps * unit * X + self.jumps + UNDERFLOW
-        errors = self.state_radii(before + after / self.slopes, growth=1.0 + float(gamma.max()))
+        errors = self.state_radii(before + after / self.slopes, growth=1.0 + max(gamma.tolist(), default=0.0))
         if self.system.plan.triangular:
             return errors
         # Left over by the iteration: its tolerance, or steps that are taken for rounding, over 1 - ρ (picard.py).

@@ -1,14 +1,13 @@
 r"""Closed forms behind the certificates, as training can use them: what a row costs in robustness.
 
-An ε-box of inputs becomes a box of half-width r on the states, and a row w of [A B] or [C D] moves by Σⱼ rⱼ|wⱼ| at most,
-which is an ℓ1 penalty with column weights rⱼ: ``L1(beta, column_weights=r)`` of :func:`simplicit.solve_rows`, convex, and
-exact for the row (:func:`box_radii`; ε itself for input columns). What the outputs feel of it is at most
+An ε-box of inputs becomes a box of half-width r on the states, and a row w of [A B] or [C D] moves by at most
+Σⱼ rⱼ|wⱼ|. That is an ℓ1 penalty with column weights r, convex and exact for the row: ``L1(beta, column_weights=r)``
+of :func:`simplicit.solve_rows`, with :func:`box_radii` for states and ε for inputs. What the outputs feel is at most
 
     Sᵢ Σⱼ rⱼ|wⱼ|,   S = |C| (I - L|A|)⁻¹ L,
 
-a weight for row i (:func:`sensitivity`). Both are differentiable functions of |A|, |B|, |C| away from zeros, in the form
-
-    r = L (|A| r + |B| ε),     S = (|C| + S |A|) L.
+a weight for row i (:func:`sensitivity`). With slope L everywhere, both solve linear equations in the sizes of the
+coefficients, r = L (|A| r + ε|B| 1) and S = (|C| + S|A|) L; the boxes here are narrower, being those of (b).
 """
 
 from __future__ import annotations
@@ -58,8 +57,8 @@ def sensitivity(model: ImplicitModel) -> Array:
 def box_radii(model: ImplicitModel, U: Batch, eps: float, *, clip: Clip = (0.0, 1.0)) -> Array:
     """Half-widths of the boxes of states around every sample, (m, n) float64, by interval bounds (b).
 
-    Zero where a state cannot move, as a ReLU that stays below 0. Their mean over samples is the column weight with which
-    the worst case of a row over the box is an ℓ1 penalty.
+    Zero, up to rounding, where a state cannot move, as a ReLU that stays below 0. Their mean over samples is the column
+    weight with which the worst case of a row over the box is an ℓ1 penalty.
 
     Parameters
     ----------
