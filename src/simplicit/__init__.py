@@ -32,7 +32,19 @@ from simplicit.implicit import (
     rescale,
     save,
 )
-from simplicit.robustness import Certificates, accuracy, box_radii, certify, fgsm, pgd, sensitivity
+from simplicit.robustness import (
+    AttackResult,
+    Certificates,
+    accuracy,
+    attack,
+    autoattack,
+    box_radii,
+    certify,
+    fgsm,
+    pgd,
+    sensitivity,
+    square,
+)
 from simplicit.rows import (
     L1,
     Ball,
@@ -53,6 +65,7 @@ __version__ = "0.1.0"
 __all__ = [
     "L1",
     "Activation",
+    "AttackResult",
     "Ball",
     "BasisPursuit",
     "Certificates",
@@ -81,6 +94,8 @@ __all__ = [
     "TrainingModeWarning",
     "UnsupportedOperationError",
     "accuracy",
+    "attack",
+    "autoattack",
     "beta_max",
     "box_radii",
     "certify",
@@ -98,5 +113,6 @@ __all__ = [
     "sensitivity",
     "solve_path",
     "solve_rows",
+    "square",
     "weight_count",
 ]

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.checks import as_interval
+from simplicit.checks import as_interval, as_number
 from simplicit.errors import InputError
 
-__all__ = ["Clip", "InnerBox", "OuterBox", "checked_clip"]
+__all__ = ["Clip", "InnerBox", "OuterBox", "as_radii", "checked_clip"]
 
 #: Range of valid inputs, or None for no range.
 Clip = tuple[float, float] | None
@@ -85,6 +87,14 @@ class OuterBox:
     def distance(self, U: Tensor) -> Tensor:
         """A bound on |u' - u| for points u' of the box and given u, (m, p) float64."""
         return _up((U - self.centre).abs() + self.radius)
+
+
+def as_radii(eps: Any) -> tuple[float, ...]:
+    """One radius or a sequence of them, as floats; InputError for none, or for one that is no number of at least 0."""
+    several = tuple(eps) if isinstance(eps, list | tuple) or (isinstance(eps, np.ndarray) and eps.ndim == 1) else (eps,)
+    if not several:
+        raise InputError("eps must be a radius or a sequence of them, got an empty one")
+    return tuple(as_number("eps", value) for value in several)
 
 
 def checked_clip(clip: tuple[float, float], eps: float, inputs: Tensor) -> tuple[float, float]:

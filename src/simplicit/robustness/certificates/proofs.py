@@ -24,12 +24,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from simplicit.checks import as_count, as_number
+from simplicit.checks import as_count
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch, as_batch
 from simplicit.implicit.model import as_model
-from simplicit.robustness.box import Clip, OuterBox, checked_clip
+from simplicit.robustness.box import Clip, OuterBox, as_radii, checked_clip
 from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
 from simplicit.robustness.certificates.linear import linear_margins, sharpened
 from simplicit.robustness.certificates.prepared import Prepared
@@ -166,14 +166,6 @@ def certify(
         margins=work.margins(radii),
         seconds=work.seconds,
     )
-
-
-def as_radii(eps: float | Sequence[float]) -> tuple[float, ...]:
-    """One radius or several, as a tuple of floats; InputError for none, or for one that is no number of at least 0."""
-    several = tuple(eps) if isinstance(eps, list | tuple) or (isinstance(eps, np.ndarray) and eps.ndim == 1) else (eps,)
-    if not several:
-        raise InputError("eps must be a radius or a sequence of them, got an empty one")
-    return tuple(as_number("eps", value) for value in several)
 
 
 class _Work:
