@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ __all__ = ["command_line", "complain", "figures_table", "print_json", "say", "sh
 
 OnStep = Callable[[str, int, int], None]
 _UNBOUNDED = 10_000
+#: Off a terminal, where progress is told in lines.
+SECONDS_BETWEEN_LINES = 10.0
 
 
 def command_line(context: typer.Context) -> list[str]:
@@ -82,12 +85,15 @@ def _written() -> Iterator[None]:
 
 
 @contextmanager
-def show_progress(*, searching: bool = False) -> Iterator[OnStep]:
-    """A bar on a terminal, nothing elsewhere; yields ``on_step(label, done, total)``.
+def show_progress(*, searching: bool = False, lines: bool = False) -> Iterator[OnStep]:
+    """A bar on a terminal, nothing elsewhere, or `lines` now and then; yields ``on_step(label, done, total)``.
 
     It shows the remaining time, or the elapsed time while `searching`: nobody knows how many trials a search takes.
     """
     console = Console(stderr=True)
+    if lines and not console.is_terminal:
+        yield _progress_lines()
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -102,6 +108,22 @@ def show_progress(*, searching: bool = False) -> Iterator[OnStep]:
             progress.update(bar, description=label, completed=done, total=total)
 
         yield on_step
+
+
+def _progress_lines() -> OnStep:
+    """Prints a line on standard error every ten seconds or more, with an estimate."""
+    begun = last = time.monotonic()
+
+    def on_step(label: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        left = f", about {(now - begun) * (total - done) / done:.0f} s left" if done else ""
+        print(f"{label}: {done} of {total} done{left}", file=sys.stderr, flush=True)
+
+    return on_step
 
 
 def figures_table(*columns: str, title: str | None = None) -> Table:

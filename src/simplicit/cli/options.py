@@ -13,6 +13,7 @@ from simplicit.errors import InputError
 __all__ = [
     "PENALTY_PANEL",
     "Alpha",
+    "AnyData",
     "AttackSamples",
     "Beta",
     "DataDir",
@@ -24,11 +25,14 @@ __all__ = [
     "Json",
     "Model",
     "NormalizeName",
+    "OtherBaseline",
     "Overwrite",
     "PenaltyName",
     "PenaltyOption",
     "PgdSteps",
     "Rounds",
+    "Runs",
+    "Samples",
     "StructureName",
     "Throw",
     "Tol",
@@ -188,7 +192,7 @@ Throw = Annotated[
 Eps = Annotated[
     list[str],
     typer.Option(
-        help="Radius of the attacks in ℓ∞, in units of the inputs; fractions such as 8/255 too. Repeat for several.",
+        help="Radius of the box in ℓ∞, in units of the inputs; fractions such as 8/255 too. Repeat for several.",
         rich_help_panel=_ATTACKS,
     ),
 ]
@@ -197,6 +201,39 @@ AttackSamples = Annotated[
     int | None,
     typer.Option(
         help="Attack only the first so many test samples. Default: all.", rich_help_panel=_ATTACKS, show_default=False
+    ),
+]
+
+Runs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN", help="Folders that `simplicit fit` wrote, all from one baseline.", show_default=False
+    ),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        help="Take only so many test samples, drawn at random by --seed. Default: all.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+OtherBaseline = Annotated[
+    Path | None,
+    typer.Option(
+        "--baseline",
+        help="Folder of the baseline. Default: the one that the fits started from.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+AnyData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="digits, fashion-mnist, or a folder or .npz file. Default: that of the fits.",
+        rich_help_panel=_DATA,
+        show_default=False,
     ),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from simplicit.report.picture import Curve, draw_frontier
+from simplicit.report.robustness import RobustCurve, draw_robustness
 from simplicit.report.solution import draw_path, draw_solution
 
-__all__ = ["Curve", "draw_frontier", "draw_path", "draw_solution"]
+__all__ = ["Curve", "RobustCurve", "draw_frontier", "draw_path", "draw_robustness", "draw_solution"]
