@@ -35,6 +35,7 @@ from simplicit.implicit import (
 from simplicit.robustness import (
     AttackResult,
     Certificates,
+    SelfChecks,
     accuracy,
     attack,
     autoattack,
@@ -86,6 +87,7 @@ __all__ = [
     "Perspective",
     "PiecewiseQuadratic",
     "RowStatus",
+    "SelfChecks",
     "SimplicitError",
     "Solution",
     "StateGroup",
