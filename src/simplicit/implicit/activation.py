@@ -247,7 +247,7 @@ class Activation:
 
     @property
     def kinks(self) -> tuple[float, ...]:
-        """Where φ' jumps."""
+        """Where φ is not twice differentiable."""
         kinks: tuple[float, ...] = self._of_parameters(self._kind.kinks)
         return kinks
 

@@ -149,10 +149,12 @@ class Prepared:
 
     def state_errors(self, X: Tensor, sizes: Tensor, dtype: torch.dtype) -> Tensor:
         """e with slope L everywhere, (m, n), for states computed in ``dtype``; X and ``sizes`` w are (m, n)."""
-        unit, gamma = unit_roundoff(dtype), self._row_gammas(dtype)
-        before = (gamma + self.ulps * unit) * sizes + UNDERFLOW
-        after = self.ulps * unit * X + self.jumps + UNDERFLOW
-        errors = self.state_radii(before + after / self.slopes, growth=1.0 + max(gamma.tolist(), default=0.0))
+        unit, gamma, tiny = unit_roundoff(dtype), self._row_gammas(dtype), self._underflow(dtype)
+        before = (gamma + self.ulps * unit) * sizes + tiny
+        after = self.ulps * unit * X + self.jumps + tiny
+        # What rounding adds to errors themselves.
+        growth = 1.0 + max((gamma + 3.0 * self.ulps * unit).tolist(), default=0.0)
+        errors = self.state_radii(growth * (before + after / self.slopes), growth)
         if self.system.plan.triangular:
             return errors
         # Left over by the iteration: its tolerance, or steps that are taken for rounding, over 1 - ρ (picard.py).
@@ -164,24 +166,28 @@ class Prepared:
         self, z_lower: Tensor, z_upper: Tensor, X: Tensor, sizes: Tensor, dtype: torch.dtype
     ) -> Tensor:
         """e with the slopes that φ has on the bounds of z, (m, n); for triangular models."""
-        unit, gamma = unit_roundoff(dtype), self._row_gammas(dtype)
+        unit, gamma, tiny = unit_roundoff(dtype), self._row_gammas(dtype), self._underflow(dtype)
         errors = torch.zeros_like(X)
         for stage in self.system.absolute.plan.stages:
             at, phi = stage.target, stage.activation
             inherited = torch.zeros_like(X[:, at])
             for source, block in stage.terms:
                 inherited = inherited + block.apply(errors[:, source])
-            zeta = gamma[at] * (sizes[:, at] + inherited) + inherited + UNDERFLOW
+            zeta = gamma[at] * (sizes[:, at] + inherited) + inherited + tiny
             slope = phi.steepest(z_lower[:, at] - zeta, z_upper[:, at] + zeta)
-            own = self.ulps[at] * unit * (slope * sizes[:, at] + X[:, at]) + self.jumps[at] + UNDERFLOW
-            errors[:, at] = self.widened(slope * zeta + own)
+            evaluating = self.ulps[at] * unit * (slope * (sizes[:, at] + 2.0 * zeta) + X[:, at])
+            errors[:, at] = self.widened(slope * zeta + evaluating + self.jumps[at] + tiny)
         return errors
 
     def output_errors(self, errors: Tensor, X: Tensor, U: Tensor, dtype: torch.dtype) -> Tensor:
         """The error of outputs, (m, q), from that of the states; X (m, n) and U (m, p) bound states and inputs."""
         terms = int((self.C != 0).sum(dim=1).max() + (self.D != 0).sum(dim=1).max()) + len(self.model.groups) + 4
         sizes = (X + errors) @ self.C.abs().T + U @ self.D.abs().T + self.d.abs()
-        return self.widened(errors @ self.C.abs().T + _gamma(terms, dtype) * sizes) + UNDERFLOW
+        return self.widened(errors @ self.C.abs().T + _gamma(terms, dtype) * sizes) + self._underflow(dtype)
+
+    def _underflow(self, dtype: torch.dtype) -> float:
+        """All that one sum in ``dtype`` can lose below the smallest normal number."""
+        return max(UNDERFLOW, (self.model.n_states + self.model.n_inputs + 64) * torch.finfo(dtype).tiny)
 
     def _row_gammas(self, dtype: torch.dtype) -> Tensor:
         """γ for the sum A x + B u + b of every state, (n,)."""

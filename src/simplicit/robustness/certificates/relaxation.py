@@ -83,7 +83,7 @@ class Relaxation:
         """
         best = self._bounded(functionals, self._standard, last)
         if steps:
-            best = torch.maximum(best, self._climbed(functionals, last, steps))
+            best = torch.fmax(best, self._climbed(functionals, last, steps))
         return best
 
     @cached_property
