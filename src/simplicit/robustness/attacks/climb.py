@@ -11,6 +11,7 @@ fewer than ¾ of the steps since the last such look, or if neither η nor the be
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -37,15 +38,20 @@ def walk(victim: Victim, box: InnerBox, points: Tensor, objective: Objective, st
     return points
 
 
-def climb(victim: Victim, box: InnerBox, points: Tensor, objective: Objective, eps: float, steps: int) -> Tensor:
-    """The points of the largest objective met on the way, with ``steps`` gradients, (m, p)."""
-    state = _Climber(victim, box, points, objective, eps)
+def climb(
+    victim: Victim, box: InnerBox, points: Tensor, classes: Tensor, objective: Objective, eps: float, steps: int
+) -> Tensor:
+    """The best points met on the way, with ``steps`` gradients, (m, p).
+
+    Those that are not of their ``classes`` (m,) come before all others, then those with the larger objective.
+    """
+    climber = _Climber(victim, box, points, classes, objective, eps)
     looks = _looks(steps)
     for step in range(1, steps + 1):
-        state.advance(last=step == steps)
+        climber.advance(last=step == steps)
         if step in looks and step < steps:
-            state.look(step)
-    return state.best
+            climber.look(step)
+    return climber.best.points
 
 
 def _looks(steps: int) -> set[int]:
@@ -57,54 +63,72 @@ def _looks(steps: int) -> set[int]:
     return {max(1, round(share * steps)) for share in shares}
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Points, (m, p), their objective and whether they are misclassified, (m,), and signs of the gradient, (m, p)."""
+
+    points: Tensor
+    value: Tensor
+    broken: Tensor
+    gradient: Tensor
+
+    def where(self, rows: Tensor, other: _Place) -> _Place:
+        """This place for some rows, a mask (m,), the other for the rest."""
+        wide = rows[:, None]
+        return _Place(
+            torch.where(wide, self.points, other.points),
+            torch.where(rows, self.value, other.value),
+            torch.where(rows, self.broken, other.broken),
+            torch.where(wide, self.gradient, other.gradient),
+        )
+
+    def better_than(self, other: _Place) -> Tensor:
+        """A mask, (m,)."""
+        return (self.broken & ~other.broken) | ((self.broken == other.broken) & (self.value > other.value))
+
+
 class _Climber:
-    """Points on their way, the gradient there, and the best points so far with theirs."""
+    """Where the points are, where they were before, and the best place so far."""
 
-    def __init__(self, victim: Victim, box: InnerBox, points: Tensor, objective: Objective, eps: float) -> None:
-        self._victim, self._box, self._objective = victim, box, objective
-        self._points, self._before = points, points
+    def __init__(
+        self, victim: Victim, box: InnerBox, points: Tensor, classes: Tensor, objective: Objective, eps: float
+    ) -> None:
+        self._victim, self._box, self._classes, self._objective = victim, box, classes, objective
         self._stride = points.new_full((len(points), 1), 2.0 * eps)
-        self._value, self._gradient = self._evaluated(points)
-        self.best, self._best_value, self._best_gradient = points, self._value, self._gradient
-        self._gains = torch.zeros(len(points))
-        self._seen = 0
-        self._best_at_look, self._halved = self._best_value, torch.zeros(len(points), dtype=torch.bool)
+        self._here = self.best = self._best_at_look = self._place(points, None)
+        self._before = points
+        self._gains, self._seen = torch.zeros(len(points)), 0
+        self._halved = torch.zeros(len(points), dtype=torch.bool)
 
-    def _evaluated(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        Y, pull_back = self._victim.linearise(points)
-        value, direction = self._objective(Y)
-        return value, pull_back(direction).sign_()
+    def _place(self, points: Tensor, gradient: Tensor | None) -> _Place:
+        """With the gradient there, unless another one will do."""
+        if gradient is None:
+            Y, pull_back = self._victim.linearise(points)
+            value, direction = self._objective(Y)
+            gradient = pull_back(direction).sign_()
+        else:
+            Y = self._victim.outputs(points)
+            value = self._objective(Y)[0]
+        return _Place(points, value, Y.argmax(dim=1) != self._classes, gradient)
 
     def advance(self, *, last: bool) -> None:
         """One step; the last one needs no gradient where it ends."""
-        points, box = self._points, self._box
-        target = box.project_(points + self._stride * self._gradient)
-        if self._before is points:
-            following = target
-        else:
-            move = _MOMENTUM * (target - points) + (1.0 - _MOMENTUM) * (points - self._before)
-            following = box.project_(points + move)
-        if last:
-            value, gradient = self._objective(self._victim.outputs(following))[0], self._gradient
-        else:
-            value, gradient = self._evaluated(following)
-        self._gains += value > self._value
-        better = value > self._best_value
-        self.best = torch.where(better[:, None], following, self.best)
-        self._best_gradient = torch.where(better[:, None], gradient, self._best_gradient)
-        self._best_value = torch.where(better, value, self._best_value)
-        self._before, self._points, self._value, self._gradient = points, following, value, gradient
+        here, box = self._here, self._box
+        target = box.project_(here.points + self._stride * here.gradient)
+        if self._before is not here.points:
+            move = _MOMENTUM * (target - here.points) + (1.0 - _MOMENTUM) * (here.points - self._before)
+            target = box.project_(here.points + move)
+        there = self._place(target, here.gradient if last else None)
+        self._gains += there.value > here.value
+        self.best = there.where(there.better_than(self.best), self.best)
+        self._before, self._here = here.points, there
 
     def look(self, step: int) -> None:
         """Halve the steps of samples that do not gain, and set them back to their best points."""
         slow = self._gains < _RISING * (step - self._seen)
-        stuck = ~self._halved & (self._best_value <= self._best_at_look)
-        halve = slow | stuck
-        back = halve[:, None]
-        self._stride = torch.where(back, 0.5 * self._stride, self._stride)
-        self._before = torch.where(back, self.best, self._before)
-        self._points = torch.where(back, self.best, self._points)
-        self._gradient = torch.where(back, self._best_gradient, self._gradient)
-        self._value = torch.where(halve, self._best_value, self._value)
-        self._halved, self._best_at_look = halve, self._best_value
+        halve = slow | (~self._halved & ~self.best.better_than(self._best_at_look))
+        self._stride = torch.where(halve[:, None], 0.5 * self._stride, self._stride)
+        self._before = torch.where(halve[:, None], self.best.points, self._before)
+        self._here = self.best.where(halve, self._here)
+        self._halved, self._best_at_look = halve, self.best
         self._gains, self._seen = torch.zeros_like(self._gains), step

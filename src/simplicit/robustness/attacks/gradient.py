@@ -144,7 +144,7 @@ def pgd(
             start = part.random_point(generator) if random_start or restart else part.centre.clone()
             if stride is None:
                 objective = worst.objective(restart, open_rows)
-                points = climb(problem.victim, part, start, objective, problem.eps, steps)
+                points = climb(problem.victim, part, start, classes[open_rows], objective, problem.eps, steps)
             else:
                 points = walk(problem.victim, part, start, cross_entropy(classes[open_rows]), stride, steps)
             worst.update(problem.victim, open_rows, points)
