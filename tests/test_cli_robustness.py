@@ -218,6 +218,21 @@ def test_runs_that_are_none_or_do_not_belong_together(run: Run, runs: Path, tmp_
     one_line(run(command, "broken", "--baseline", runs / "base"), "model.safetensors")
 
 
+def test_own_arrays_in_their_own_range(run: Run) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    inputs = (10.0 * rng.normal(size=(200, 6)) + 60.0 * labels[:, None]).astype(np.float32)
+    np.savez("mine.npz", inputs=inputs, labels=labels)
+    assert run("baseline", "--data", "mine.npz", "--arch", "6", "--epochs", "20", "--output", "base")[0] == 0
+    assert run("fit", "base", "--samples", "80", "--output", "f")[0] == 0
+    words = ("f", "--eps", "1", "--eps", "30", "--json")
+    attacked = json.loads(run("attack", *words, "--steps", "5")[1])["models"][1]
+    certified = json.loads(run("certify", *words)[1])["models"][1]["certified"]["linear"]
+    assert certified[0] > 50
+    assert certified[0] <= attacked["worst"][0]
+    assert certified[1] <= attacked["worst"][1] < attacked["clean"]
+
+
 def test_bad_counts_of_attack(run: Run, runs: Path) -> None:
     one_line(run("attack", runs / "one", "--restarts", "0"), "--restarts must be at least 1")
     one_line(run("attack", runs / "one", "--queries", "0"), "--queries must be at least 1")
