@@ -10,12 +10,14 @@ from simplicit.baseline import States, TrainingModeWarning, extract_states, from
 from simplicit.errors import (
     ConvergenceError,
     DataError,
+    ExecutionError,
     InputError,
     MissingExtraError,
     NotWellPosedError,
     SimplicitError,
     UnsupportedOperationError,
 )
+from simplicit.executors import Executor, Progress, make_executor
 from simplicit.implicit import (
     Activation,
     CsrMap,
@@ -60,6 +62,8 @@ __all__ = [
     "DataError",
     "ElasticNet",
     "Equilibrium",
+    "ExecutionError",
+    "Executor",
     "FitResult",
     "Gram",
     "ImplicitModel",
@@ -71,6 +75,7 @@ __all__ = [
     "PerronFrobenius",
     "Perspective",
     "PiecewiseQuadratic",
+    "Progress",
     "RowStatus",
     "SimplicitError",
     "Solution",
@@ -88,6 +93,7 @@ __all__ = [
     "fit",
     "from_torch",
     "load",
+    "make_executor",
     "perron_frobenius",
     "pgd",
     "rescale",

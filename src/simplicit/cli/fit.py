@@ -150,8 +150,8 @@ def fit_command(
     if config is not None and not {"data", "data_dir", *_NETWORK} & _given(context).keys():
         check_unchanged(inputs, task.inputs, config)
     captured = capture_task(task)
-    with show_progress(searching=settings.sparsity is not None) as on_step:
-        run = run_fit(settings, task, baseline=captured.model, progress=on_step)
+    with show_progress("elapsed" if settings.sparsity is not None else None) as steps:
+        run = run_fit(settings, task, baseline=captured.model, progress=steps.rows)
     save_fit(run, output, command=command_line(context), overwrite=overwrite)
     if json:
         print_json({"folder": output} | run.results())

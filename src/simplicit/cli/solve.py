@@ -157,8 +157,8 @@ def solve_command(
     )
     read = [path for path in (features, targets, support) if path is not None]
     check_output(output, overwrite=overwrite, kind="solve", inputs=read)
-    with show_progress() as on_step:
-        run = run_solve(settings, progress=on_step)
+    with show_progress(None) as steps:
+        run = run_solve(settings, progress=steps.rows)
     drawable = importlib.util.find_spec("matplotlib") is not None
     save_solve(run, output, command=command_line(context), overwrite=overwrite, draw=_draw if drawable else None)
     if json:

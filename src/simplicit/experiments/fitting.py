@@ -6,7 +6,6 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from simplicit.baseline import Capture, capture
 from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError, SimplicitError
+from simplicit.executors import OnProgress
 from simplicit.experiments.run import Manifest, run_folder, write_json
 from simplicit.experiments.settings import FitSettings
 from simplicit.experiments.task import Task
@@ -125,7 +125,7 @@ def run_fit(
     task: Task,
     *,
     baseline: ImplicitModel | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> FitRun:
     """Fit and measure on the test part.
 
@@ -137,7 +137,7 @@ def run_fit(
     baseline : ImplicitModel, optional
         The network's exact implicit form, if it is at hand.
     progress : callable, optional
-        Called with a stage, the steps done, and the steps in all.
+        Called with a :class:`simplicit.Progress` after every block of rows.
 
     Raises
     ------

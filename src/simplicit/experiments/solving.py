@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from simplicit.checks import as_count, as_number
 from simplicit.errors import InputError
+from simplicit.executors import OnProgress
 from simplicit.experiments.npy import map_npy
 from simplicit.experiments.penalties import make_penalty, penalty_parameters, scaled_penalty
 from simplicit.experiments.run import file_hash, relative_to
@@ -25,8 +26,6 @@ from simplicit.solve import beta_max, solve_path, solve_rows
 __all__ = ["SMALLEST", "Member", "SolveRun", "SolveSettings", "run_solve"]
 
 SMALLEST = 1e-3
-
-OnStep = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,7 @@ class SolveRun:
         }
 
 
-def run_solve(settings: SolveSettings, *, progress: OnStep | None = None) -> SolveRun:
+def run_solve(settings: SolveSettings, *, progress: OnProgress | None = None) -> SolveRun:
     """Read the files and solve.
 
     Raises
@@ -254,7 +253,7 @@ def _solved(
     targets: Any,
     shared: dict[str, Any],
     ball: Ball | None,
-    progress: OnStep | None,
+    progress: OnProgress | None,
 ) -> tuple[Member, ...]:
     running: dict[str, Any] = {
         "ball": ball,
@@ -263,7 +262,7 @@ def _solved(
         "workers": settings.workers,
         "device": settings.device,
         "throw": settings.throw,
-        "progress": None if progress is None else lambda done, total: progress("rows", done, total),
+        "progress": progress,
     }
     name = settings.penalty
     if settings.strengths is None:

@@ -12,9 +12,10 @@ import numpy as np
 from torch import nn
 
 from simplicit.baseline import capture
+from simplicit.executors import OnProgress
 from simplicit.implicit import ImplicitModel, equilibrium
 from simplicit.rows import L1, Penalty
-from simplicit.training.matching import Match, Matching, Progress
+from simplicit.training.matching import Match, Matching
 from simplicit.training.options import FitOptions
 from simplicit.training.result import FitResult, row_figures
 from simplicit.training.statedata import StateData, state_data
@@ -40,7 +41,7 @@ def fit(
     executor: str = "threads",
     workers: int | None = None,
     throw: bool = True,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> FitResult:
     r"""Retrain a network as an implicit model by convex optimisation on its own states (problem (7)).
 
@@ -87,7 +88,8 @@ def fit(
     throw : bool
         Raise if a row does not converge; otherwise it is marked in ``result.rows.status``.
     progress : callable, optional
-        Called with (stage, done, total); while `sparsity` is searched, the stage says which trial it is part of.
+        Called with a :class:`simplicit.Progress` after every block; its ``stage`` says which rows are solved and, while
+        `sparsity` is searched, which trial they are part of.
 
     Returns
     -------
@@ -159,7 +161,9 @@ def _trained(matching: Matching, data: StateData) -> tuple[Match, int]:
     trials = 0
     tell = matching.progress
     if tell is not None:
-        matching = replace(matching, progress=lambda stage, done, total: tell(f"trial {trials}, {stage}", done, total))
+        matching = replace(
+            matching, progress=lambda state: tell(replace(state, stage=f"trial {trials}, {state.stage}"))
+        )
 
     def solve(strength: float, start: Match | None) -> Match:
         nonlocal trials

@@ -9,14 +9,15 @@ far: the states that C will meet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, vstack
 
+from simplicit.executors import OnProgress
 from simplicit.implicit import ImplicitModel, equilibrium
 from simplicit.rows import Ball, PiecewiseQuadratic, Solution
 from simplicit.solve import solve_rows
@@ -25,11 +26,9 @@ from simplicit.training.options import FitOptions
 from simplicit.training.statedata import StateData
 from simplicit.training.structure import STRUCTURES, Mask
 
-__all__ = ["Match", "Matching", "Progress", "Stage"]
+__all__ = ["Match", "Matching", "Stage"]
 
 Array = npt.NDArray[np.float64]
-#: Called with what is under way, how much of it is done and how much there is.
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Matching:
 
     data: StateData
     options: FitOptions
-    progress: Progress | None = None
+    progress: OnProgress | None = None
 
     @cached_property
     def structure(self) -> Mask:
@@ -131,7 +130,7 @@ class Matching:
             executor=options.executor,
             workers=options.workers,
             throw=options.throw,
-            progress=None if progress is None else lambda done, total: progress(stage.name, done, total),
+            progress=None if progress is None else lambda state: progress(replace(state, stage=stage.name)),
         )
 
     def _model(self, solutions: Sequence[Solution]) -> ImplicitModel:
