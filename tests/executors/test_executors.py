@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,18 +19,6 @@ HERE = ["serial", "threads"]
 def run(executor: Executor, work: ToyWork, *, seconds: float | None = None, thorough: bool = False) -> dict[int, Any]:
     blocks = run_blocks(executor, work, work.blocks, deadline=Deadline(seconds), thorough=thorough)
     return {block.number: result for block, result in blocks}
-
-
-@contextmanager
-def executor_of(name: str) -> Iterator[Executor]:
-    with make_executor(name, 2) as executor:
-        yield executor
-
-
-@pytest.fixture(params=EXECUTORS)
-def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    with executor_of(request.param) as made:
-        yield made
 
 
 def test_every_block_is_solved_once_and_work_follows_work(executor: Executor) -> None:
@@ -56,20 +42,21 @@ def test_only_the_blocks_that_are_wanted(executor: Executor) -> None:
 
 def test_a_failing_block_ends_the_run_and_names_its_rows(executor: Executor) -> None:
     work = ToyWork(40, do={1: "raise"})
-    seen = []
+    seen: list[int] = []
+    blocks = run_blocks(executor, work, work.blocks, deadline=Deadline())
     with pytest.raises(sp.ExecutionError, match=r"^rows 3 to 5: could not be solved \(ValueError: block 1 does not"):
-        for block, _ in run_blocks(executor, work, work.blocks, deadline=Deadline()):
-            seen.append(block.number)
+        seen.extend(block.number for block, _ in blocks)
     assert 0 in seen
     assert len(seen) < 39
     assert len(run(executor, ToyWork(3))) == 3  # the workers are as good as new
 
 
 def test_all_others_are_solved_first_if_that_is_wanted(executor: Executor) -> None:
-    work, seen = ToyWork(9, do={2: "raise", 5: "raise"}), []
-    with pytest.raises(sp.ExecutionError, match="rows (6 to 8|15 to 17): could not be solved"):
-        for block, _ in run_blocks(executor, work, work.blocks, deadline=Deadline(), thorough=True):
-            seen.append(block.number)
+    work = ToyWork(9, do={2: "raise", 5: "raise"})
+    seen: list[int] = []
+    blocks = run_blocks(executor, work, work.blocks, deadline=Deadline(), thorough=True)
+    with pytest.raises(sp.ExecutionError, match=r"rows (6 to 8|15 to 17): could not be solved"):
+        seen.extend(block.number for block, _ in blocks)
     assert sorted(seen) == [0, 1, 3, 4, 6, 7, 8]
 
 
@@ -90,7 +77,7 @@ def test_settings_of_the_process_are_as_before_afterwards(name: str, flushing: b
     torch.set_num_threads(2)
     torch.set_flush_denormal(flushing)
     try:
-        with executor_of(name) as executor:
+        with make_executor(name, 2) as executor:
             run(executor, ToyWork(4))
         assert torch.get_num_threads() == 2
         assert (smallest() == 0.0) == flushing

@@ -13,7 +13,9 @@ from simplicit.errors import InputError
 from simplicit.executors.base import Executor
 from simplicit.executors.journal import Journal, Section, digest
 from simplicit.executors.limits import flushed_denormals
+from simplicit.executors.processes import ProcessExecutor
 from simplicit.executors.progress import Meter, OnProgress, Progress
+from simplicit.executors.ray import RayExecutor
 from simplicit.executors.running import Deadline, run_blocks
 from simplicit.executors.serial import SerialExecutor
 from simplicit.executors.threads import ThreadExecutor
@@ -39,7 +41,9 @@ __all__ = [
     "run_blocks",
 ]
 
-EXECUTORS: dict[str, type[Executor]] = {kind.name: kind for kind in (SerialExecutor, ThreadExecutor)}
+EXECUTORS: dict[str, type[Executor]] = {
+    kind.name: kind for kind in (SerialExecutor, ThreadExecutor, ProcessExecutor, RayExecutor)
+}
 
 
 def make_executor(name: str, workers: int | None = None, *, ray_address: str | None = None) -> Executor:

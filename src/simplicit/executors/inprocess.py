@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from simplicit.executors.base import Executor
 from simplicit.executors.limits import flushed_denormals, one_thread_each
-from simplicit.executors.work import Arrays, Block, Failure, Result, Solve, Work, attempt, private_arrays
+from simplicit.executors.work import Arrays, Block, Failure, Recipe, Result, Solve, Work, attempt, private_arrays
 
 __all__ = ["InProcessExecutor"]
 
@@ -17,7 +17,7 @@ class InProcessExecutor(Executor):
     def __init__(self, workers: int | None = None, *, address: str | None = None) -> None:
         super().__init__(workers, address=address)
         self._limits = ExitStack()
-        self._loaded: tuple[Work, Arrays, Solve] | None = None
+        self._loaded: tuple[Recipe, Arrays, Solve] | None = None
 
     def load(self, work: Work) -> None:
         self.unload()
@@ -27,7 +27,7 @@ class InProcessExecutor(Executor):
         work.fill(arrays, self.workers)
         for array in arrays.values():
             array.flags.writeable = False
-        self._loaded = work, arrays, work.opener(arrays, work.settings)
+        self._loaded = work.recipe, arrays, work.recipe.open(arrays)
 
     def unload(self) -> None:
         self._loaded = None
@@ -35,5 +35,5 @@ class InProcessExecutor(Executor):
 
     def _solved(self, block: Block) -> Result | Failure:
         assert self._loaded is not None
-        work, arrays, solve = self._loaded
-        return attempt(solve, block, work.own(arrays, block))
+        recipe, arrays, solve = self._loaded
+        return attempt(solve, block, recipe.own(arrays, block))

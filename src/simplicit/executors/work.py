@@ -25,13 +25,27 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Arrays", "Block", "Failure", "Layout", "Result", "Solve", "Spec", "Work", "attempt", "private_arrays"]
+__all__ = [
+    "Arrays",
+    "Block",
+    "Failure",
+    "Layout",
+    "Recipe",
+    "Result",
+    "Solve",
+    "Spec",
+    "Work",
+    "attempt",
+    "private_arrays",
+]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Result = dict[str, npt.NDArray[Any]]
 
 #: Bytes to which every array is aligned, in whatever memory it lies: BLAS rounds differently at other addresses.
 ALIGNMENT = 64
+#: Bytes of a piece of memory, at least: smaller ones are not aligned everywhere.
+LEAST_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -142,6 +156,25 @@ class Work(ABC):
         """Bytes of all arrays."""
         return sum(spec.nbytes for table in (self.shared, self.rows, self.entries) for spec in table.values())
 
+    @property
+    def recipe(self) -> Recipe:
+        """What workers need to know."""
+        return Recipe(self.opener, self.settings, tuple(self.rows), tuple(self.entries))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a worker must know of a work beside its arrays; small, and can be pickled."""
+
+    opener: Callable[[Arrays, Any], Solve]
+    settings: Any
+    rows: tuple[str, ...]
+    entries: tuple[str, ...]
+
+    def open(self, arrays: Arrays) -> Solve:
+        """What solves a block, given its own slices."""
+        return self.opener(arrays, self.settings)
+
     def own(self, arrays: Arrays, block: Block) -> Arrays:
         """The slices of a block."""
         names = (*((name, block.rows) for name in self.rows), *((name, block.entries) for name in self.entries))
@@ -162,7 +195,7 @@ class Layout:
             for name, spec in table.items():
                 places[name] = (end, spec)
                 end += -(-spec.nbytes // ALIGNMENT) * ALIGNMENT
-        return cls(places, max(end, 1))
+        return cls(places, max(end, LEAST_BYTES))
 
     def arrays(self, memory: Any) -> dict[str, npt.NDArray[Any]]:
         """The arrays in a buffer of ``nbytes`` bytes that is aligned itself; read-only if the buffer is."""
@@ -172,9 +205,14 @@ class Layout:
         }
 
 
+def private_memory(nbytes: int) -> npt.NDArray[np.uint8]:
+    """Aligned memory of this process."""
+    memory = np.empty(nbytes + ALIGNMENT, dtype=np.uint8)
+    first = -memory.ctypes.data % ALIGNMENT
+    return memory[first : first + nbytes]
+
+
 def private_arrays(*tables: Mapping[str, Spec]) -> dict[str, npt.NDArray[Any]]:
     """New arrays in memory of this process, aligned like all others."""
     layout = Layout.of(*tables)
-    memory = np.empty(layout.nbytes + ALIGNMENT, dtype=np.uint8)
-    first = -memory.ctypes.data % ALIGNMENT
-    return layout.arrays(memory[first : first + layout.nbytes])
+    return layout.arrays(private_memory(layout.nbytes))
