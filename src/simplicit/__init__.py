@@ -34,6 +34,7 @@ from simplicit.implicit import (
     rescale,
     save,
 )
+from simplicit.parts import JournalState, merge_journals, solve_part
 from simplicit.robustness import accuracy, fgsm, pgd
 from simplicit.rows import (
     L1,
@@ -68,6 +69,7 @@ __all__ = [
     "Gram",
     "ImplicitModel",
     "InputError",
+    "JournalState",
     "LinearMap",
     "MissingExtraError",
     "NoPenalty",
@@ -94,10 +96,12 @@ __all__ = [
     "from_torch",
     "load",
     "make_executor",
+    "merge_journals",
     "perron_frobenius",
     "pgd",
     "rescale",
     "save",
+    "solve_part",
     "solve_path",
     "solve_rows",
     "weight_count",

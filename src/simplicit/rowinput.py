@@ -119,13 +119,14 @@ def path_problems(
     *,
     intercept: bool,
     device: str,
+    warm_start: Any = None,
 ) -> list[Problem]:
     """The members of a path, checked: one problem for each penalty and ball; arguments as of ``solve_path``."""
     members = _members(penalties, ball)
     given = RowInput.of(
         features, targets, intercept=intercept, device=device, penalties=[penalty for penalty, _ in members]
     )
-    problems = [given.problem(penalty, weight, one, support, None) for penalty, one in members]
+    problems = [given.problem(penalty, weight, one, support, warm_start) for penalty, one in members]
     if any(p.penalty.equality != problems[0].penalty.equality for p in problems):
         raise InputError("penalties: a path cannot mix BasisPursuit with others; solve them apart")
     return problems

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from os import PathLike
 from typing import Any
@@ -18,11 +19,13 @@ from simplicit.checks import as_count, as_number
 from simplicit.collect import Collected, worst_gap
 from simplicit.errors import InputError
 from simplicit.executors import (
+    Block,
     Deadline,
     Executor,
     Journal,
     Meter,
     OnProgress,
+    Result,
     Section,
     digest,
     make_executor,
@@ -33,7 +36,7 @@ from simplicit.executors.work import private_arrays
 from simplicit.rowinput import check_memory
 from simplicit.rows import Solution
 
-__all__ = ["Method", "RunOptions", "journal_facts", "run_problems", "solutions", "strongest"]
+__all__ = ["Method", "RunOptions", "run_problems", "solutions", "strongest"]
 
 SOLVERS = ("active-set", "reference")
 #: Whose versions a journal must have been written with.
@@ -90,6 +93,17 @@ class RunOptions:
     progress: OnProgress | None = None
     part: tuple[int, int] | None = None
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As :func:`simplicit.solve_rows` takes them."""
+        names = ("executor", "workers", "ray_address", "block_timeout", "journal", "progress")
+        return {name: getattr(self, name) for name in names}
+
+    def staged(self, stage: str) -> RunOptions:
+        """The same, with progress that says which stage it is of."""
+        tell = self.progress
+        return self if tell is None else replace(self, progress=lambda state: tell(state.within(stage)))
+
     def __post_init__(self) -> None:
         if self.block_timeout is not None:
             as_number("block_timeout", self.block_timeout, positive=True)
@@ -101,29 +115,39 @@ class RunOptions:
             raise InputError(f"journal: expected a folder, got {self.journal!r}")
 
     @contextmanager
-    def opened(self) -> Iterator[Executor]:
-        """The executor: the one given, or a new one that ends with this block."""
+    def opened(self) -> Iterator[RunOptions]:
+        """With an executor that is made already: the one given, or a new one that ends with this block."""
         if isinstance(self.executor, Executor):
-            yield self.executor
+            yield self
             return
         with make_executor(self.executor, self.workers, ray_address=self.ray_address) as executor:
-            yield executor
+            yield replace(self, executor=executor, workers=None, ray_address=None)
+
+    @property
+    def crew(self) -> Executor:
+        """The executor, of options that are opened."""
+        assert isinstance(self.executor, Executor)
+        return self.executor
 
     @contextmanager
-    def section(self, key: str, facts: dict[str, Any]) -> Iterator[Section | None]:
-        """Where finished blocks of a solve with this hash are kept; None without a journal."""
-        if self.journal is None:
-            yield None
-        elif isinstance(self.journal, Journal):
-            yield self.journal.section(key, facts)
-        else:
-            with Journal.open(self.journal, key, journal_facts("solve", facts), part=self.part) as journal:
-                yield journal.section(key, facts)
+    def kept(self, kind: str, key: Callable[[], str], facts: dict[str, Any]) -> Iterator[RunOptions]:
+        """With a journal that is open already, if there is to be one: the one given, or the folder's.
 
-
-def journal_facts(kind: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """What the header of a journal says beside the hash."""
-    return {"kind": kind, "versions": {name: version(name) for name in _PACKAGES}} | facts
+        Parameters
+        ----------
+        kind : str
+            What it is a journal of.
+        key : callable
+            Returns the hash of what that is.
+        facts : dict
+            What else to say about it.
+        """
+        if self.journal is None or isinstance(self.journal, Journal):
+            yield self
+            return
+        header = {"kind": kind, "versions": {name: version(name) for name in _PACKAGES}} | facts
+        with Journal.open(self.journal, key(), header, part=self.part) as journal:
+            yield replace(self, journal=journal)
 
 
 def run_problems(problems: Sequence[Problem], method: Method, options: RunOptions) -> list[Collected]:
@@ -135,8 +159,8 @@ def run_problems(problems: Sequence[Problem], method: Method, options: RunOption
         One for each problem; or, for a single one, one for each round.
     """
     shape, solves = problems[0].shape, max(len(problems), method.rounds)
-    with options.opened() as executor:
-        check_memory(problems[0], executor, method.block_rows)
+    with options.opened() as options:
+        check_memory(problems[0], options.crew, method.block_rows)
         works = make_works(problems, tol=method.tol, rounds=method.rounds, solver=method.solver, rows=method.block_rows)
         collected = [Collected(number, shape, method.tol) for number in range(solves)]
         facts = {
@@ -147,11 +171,10 @@ def run_problems(problems: Sequence[Problem], method: Method, options: RunOption
             "rounds": method.rounds,
             "tol": method.tol,
         }
-        key = "" if options.journal is None else _key(problems, method)
-        with options.section(key, facts) as section:
-            run = _RowRun(executor, collected, section, options)
-            for work in works:
-                run.solve(work)
+        key = cache(lambda: _key(problems, method))
+        with options.kept("solve", key, facts) as options:
+            section = options.journal.section(key(), facts) if isinstance(options.journal, Journal) else None
+            _RowRun(works, collected, section, options).solve()
     return collected
 
 
@@ -178,34 +201,40 @@ class _RowRun:
     """The works of one solve, one after another."""
 
     def __init__(
-        self, executor: Executor, collected: list[Collected], section: Section | None, options: RunOptions
+        self, works: Sequence[RowWork], collected: list[Collected], section: Section | None, options: RunOptions
     ) -> None:
-        self.executor, self.collected, self.section, self.part = executor, collected, section, options.part
-        self.deadline = Deadline(options.block_timeout)
-        self.meter = Meter(collected[0].shape[0] * len(collected), options.progress)
+        self.works, self.collected, self.section, self.part = works, collected, section, options.part
+        self.executor, self.deadline = options.crew, Deadline(options.block_timeout)
+        rows = sum(len(block) for work in works for block in self._wanted(work))
+        self.meter = Meter(rows * len(collected), options.progress)
 
-    def solve(self, work: RowWork) -> None:
+    def solve(self) -> None:
         """Take what the journal has, and solve the rest; every block is in the journal before it counts."""
-        left = [block for block in work.blocks if not self._resumed(work, block)]
-        if self.part is not None:
-            left = [block for block in left if block.number % self.part[1] == self.part[0] - 1]
-        if not left:
-            return
-        run = run_blocks(self.executor, work, left, deadline=self.deadline, thorough=self.section is not None)
-        for block, result in run:
-            if self.section is not None:
-                self.section.store(block.number, result)
-            self._count(result)
-        self.collected[0].add_seconds({"gram": work.fill_seconds})
+        for work in self.works:
+            left = [block for block in self._wanted(work) if not self._resumed(work, block)]
+            if not left:
+                continue
+            run = run_blocks(self.executor, work, left, deadline=self.deadline, thorough=self.section is not None)
+            for block, result in run:
+                if self.section is not None:
+                    self.section.store(block.number, result)
+                self._count(result)
+            self.collected[0].add_seconds({"gram": work.fill_seconds})
 
-    def _resumed(self, work: RowWork, block: Any) -> bool:
+    def _wanted(self, work: RowWork) -> list[Block]:
+        if self.part is None:
+            return list(work.blocks)
+        number, of = self.part
+        return [block for block in work.blocks if block.number % of == number - 1]
+
+    def _resumed(self, work: RowWork, block: Block) -> bool:
         result = None if self.section is None else self.section.load(block.number)
         if result is None or not work.fits(block, result):
             return False
         self._count(result, resumed=True)
         return True
 
-    def _count(self, result: Any, *, resumed: bool = False) -> None:
+    def _count(self, result: Result, *, resumed: bool = False) -> None:
         for part in self.collected:
             part.put(result)
         members = len(self.collected)

@@ -1,4 +1,4 @@
-"""The command line: ``simplicit demo``, ``baseline``, ``fit``, ``eval``, ``solve``.
+"""The command line: ``simplicit demo``, ``baseline``, ``fit``, ``eval``, ``solve``, ``journal``.
 
 Commands only read options, call :mod:`simplicit.experiments` and print. Whatever the library says on purpose becomes
 one line on standard error and exit code 2; Ctrl-C is 130, SIGTERM 143.
@@ -24,6 +24,7 @@ from simplicit.cli.console import complain
 from simplicit.cli.demo import demo_command
 from simplicit.cli.evaluate import eval_command
 from simplicit.cli.fit import fit_command
+from simplicit.cli.journal import journal_app
 from simplicit.cli.solve import solve_command
 from simplicit.errors import SimplicitError
 
@@ -71,6 +72,7 @@ app.command("baseline")(baseline_command)
 app.command("fit")(fit_command)
 app.command("eval")(eval_command)
 app.command("solve")(solve_command)
+app.add_typer(journal_app, name="journal")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,6 +35,7 @@ __all__ = [
     "Section",
     "Spec",
     "Work",
+    "check_executor",
     "digest",
     "flushed_denormals",
     "make_executor",
@@ -74,6 +75,11 @@ def make_executor(name: str, workers: int | None = None, *, ray_address: str | N
     >>> with sp.make_executor("threads", workers=2) as executor:
     ...     solutions = [sp.solve_rows(features, targets, penalty=sp.L1(b), executor=executor) for b in (9.0, 3.0)]
     """
+    check_executor(name)
+    return EXECUTORS[name](workers, address=ray_address)
+
+
+def check_executor(name: str) -> None:
+    """Raise InputError for an unknown name."""
     if not isinstance(name, str) or name not in EXECUTORS:
         raise InputError(f"executor: {name!r} is unknown; choose one of {', '.join(map(repr, EXECUTORS))}")
-    return EXECUTORS[name](workers, address=ray_address)

@@ -151,7 +151,6 @@ class Journal:
         facts: Mapping[str, Any],
         *,
         part: tuple[int, int] | None = None,
-        resume: bool = False,
     ) -> Journal:
         """Open a journal to write in it, or make one.
 
@@ -164,8 +163,6 @@ class Journal:
             What is said about them in the header; ``versions`` is compared first.
         part : (int, int), optional
             Which part of how many this run computes. Runs of different parts share a journal; others have it alone.
-        resume : bool
-            Refuse to make a new one.
 
         Raises
         ------
@@ -175,8 +172,6 @@ class Journal:
             It cannot be read or written, or its header is damaged.
         """
         place = Path(folder)
-        if resume and not (place / HEADER).is_file():
-            raise InputError(f"journal {place}: there is none to go on with; leave resume out to begin one")
         with contextlib.ExitStack() as locks, _told(place):
             if place.is_dir() and not (place / HEADER).is_file() and any(_foreign(place)):
                 raise InputError(f"journal {place}: the folder holds other things; choose a new or an empty one")
@@ -194,22 +189,28 @@ class Journal:
             held = locks.pop_all()
         return cls(place, found, held)
 
+    @staticmethod
+    def exists(folder: str | os.PathLike[str]) -> bool:
+        """Whether the folder is a journal."""
+        return (Path(folder) / HEADER).is_file()
+
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Journal:
-        """Open a finished or broken-off journal to read it, whatever it is of; nobody may be writing.
+        """Open a journal to read it, whatever it is of: what is there is whole, also while somebody writes.
 
         Raises
         ------
-        InputError, DataError
-            As :meth:`open`.
+        InputError
+            A folder that is none.
+        DataError
+            It cannot be read, or its header is damaged.
         """
         place = Path(folder)
         if not (place / HEADER).is_file():
             raise InputError(f"journal {place}: is none, it has no {HEADER}")
-        with contextlib.ExitStack() as locks, _told(place):
-            locks.enter_context(_locked(place, LOCK))
-            found, held = read_json(place / HEADER), locks.pop_all()
-        return cls(place, found, held)
+        with _told(place):
+            found = read_json(place / HEADER)
+        return cls(place, found, contextlib.ExitStack())
 
     def __enter__(self) -> Journal:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["Meter", "OnProgress", "Progress"]
 
@@ -36,6 +36,10 @@ class Progress:
     remaining: float | None = None
     worst_gap: float = 0.0
     stage: str = "rows"
+
+    def within(self, stage: str) -> Progress:
+        """The same, as part of a stage: what was the whole becomes a step of it."""
+        return replace(self, stage=stage if self.stage == "rows" else f"{stage}, {self.stage}")
 
     @property
     def note(self) -> str:

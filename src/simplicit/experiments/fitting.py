@@ -125,6 +125,7 @@ def run_fit(
     task: Task,
     *,
     baseline: ImplicitModel | None = None,
+    journal: Path | None = None,
     progress: OnProgress | None = None,
 ) -> FitRun:
     """Fit and measure on the test part.
@@ -136,6 +137,8 @@ def run_fit(
         Opened from the same settings.
     baseline : ImplicitModel, optional
         The network's exact implicit form, if it is at hand.
+    journal : Path, optional
+        Folder in which finished blocks of rows are kept, and from which a fit that was broken off goes on.
     progress : callable, optional
         Called with a :class:`simplicit.Progress` after every block of rows.
 
@@ -168,6 +171,10 @@ def run_fit(
         tol=settings.tol,
         executor=settings.executor,
         workers=settings.workers,
+        block_rows=settings.block_rows,
+        ray_address=settings.ray_address,
+        block_timeout=settings.block_timeout,
+        journal=journal,
         throw=settings.throw,
         progress=progress,
     )
