@@ -24,8 +24,8 @@ from simplicit.experiments.run import dumps
 
 __all__ = ["LOG_SECONDS", "Steps", "command_line", "complain", "figures_table", "print_json", "say", "show_progress"]
 
-#: Where there is no terminal, a line is written as often as this.
-LOG_SECONDS = 10.0
+#: Where there is no terminal, rows write a line as often as this.
+LOG_SECONDS = 30.0
 _UNBOUNDED = 10_000
 
 
@@ -86,26 +86,23 @@ def _written() -> Iterator[None]:
 
 
 class Steps:
-    """How far a command is, on standard error: a bar on a terminal, a line every :data:`LOG_SECONDS` elsewhere."""
+    """How far a command is, on standard error: a bar on a terminal; elsewhere rows write a line now and then."""
 
     def __init__(self, bar: Bar | None) -> None:
         self.bar, self.told = bar, time.monotonic()
         self.task = None if bar is None else bar.add_task("starting", total=None, note="")
 
-    def __call__(self, label: str, done: int, total: int) -> None:
+    def __call__(self, label: str, done: int, total: int, note: str = "") -> None:
         """So many steps of something are done."""
-        self._show(label, done, total, "", f"{label}: {done:,} of {total:,}")
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, description=label, completed=done, total=total, note=note)
 
     def rows(self, state: Progress) -> None:
         """So many row problems are solved."""
-        self._show(state.stage, state.done, state.total, state.note, str(state))
-
-    def _show(self, label: str, done: int, total: int, note: str, line: str) -> None:
-        if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, description=label, completed=done, total=total, note=note)
-        elif time.monotonic() - self.told >= LOG_SECONDS:
+        self(state.stage, state.done, state.total, state.note)
+        if self.bar is None and time.monotonic() - self.told >= LOG_SECONDS:
             self.told = time.monotonic()
-            print(line, file=sys.stderr, flush=True)
+            print(state, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -27,10 +27,12 @@ def fill_gram(transposed: Array, out: Array, threads: int) -> None:
 
     def tile(pair: tuple[slice, slice]) -> None:
         above, left = pair
-        product = (rows[above] @ rows[left].T).numpy()
-        out[above, left] = product
+        product = rows[above] @ rows[left].T
+        if above == left:
+            product = product.tril() + product.tril(-1).T
+        out[above, left] = product.numpy()
         if above != left:
-            out[left, above] = product.T
+            out[left, above] = product.T.numpy()
 
     pairs = [(above, left) for place, above in enumerate(strips) for left in strips[place:]]
     if threads == 1 or len(pairs) == 1:
