@@ -49,13 +49,12 @@ class Segment:
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
         self.sealable = hasattr(os, "memfd_create")
+        self._check_room()
         if self.sealable:
-            free = available_memory()
-            if free is not None and nbytes > free:
-                raise _no_room(nbytes, f"{_gib(free)} of memory are free")
             self.descriptor = os.memfd_create("simplicit", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         else:
-            self.descriptor = _nameless_file()
+            with tempfile.TemporaryFile(dir=_folder()) as file:
+                self.descriptor = os.dup(file.fileno())
         try:
             self._reserve()
             self._seal("F_SEAL_SHRINK", "F_SEAL_GROW")
@@ -63,6 +62,15 @@ class Segment:
         except BaseException:
             os.close(self.descriptor)
             raise
+
+    def _check_room(self) -> None:
+        """Refuse beforehand what does not fit: to try would leave nothing for others meanwhile."""
+        free, where = available_memory(), "memory"
+        if not self.sealable:
+            usage = shutil.disk_usage(_folder())
+            free, where = usage.free, f"the {_gib(usage.total)} of {_folder()}"
+        if free is not None and self.nbytes > free:
+            raise _no_room(self.nbytes, f"and {_gib(free)} of {where} are free")
 
     def _reserve(self) -> None:
         """Take the bytes now: a mapping without them behind it would kill whoever touches it."""
@@ -72,10 +80,7 @@ class Segment:
             else:  # pragma: no cover - macOS
                 os.ftruncate(self.descriptor, self.nbytes)
         except OSError as error:
-            folder = _folder()
-            usage = shutil.disk_usage(folder)
-            where = "memory" if self.sealable else f"{folder}: {_gib(usage.free)} of its {_gib(usage.total)} are free"
-            raise _no_room(self.nbytes, f"there is no room in {where} ({error.strerror})") from error
+            raise _no_room(self.nbytes, f"which could not be had ({error.strerror})") from error
 
     def _seal(self, *names: str) -> None:
         if not self.sealable or fcntl is None:
@@ -106,11 +111,6 @@ def map_segment(descriptor: int, nbytes: int) -> mmap.mmap:
 
 def _folder() -> Path:
     return SHARED_FOLDER if SHARED_FOLDER.is_dir() else Path(tempfile.gettempdir())
-
-
-def _nameless_file() -> int:
-    with tempfile.TemporaryFile(dir=_folder()) as file:
-        return os.dup(file.fileno())
 
 
 def _no_room(nbytes: int, found: str) -> InputError:
