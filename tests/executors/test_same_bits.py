@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import simplicit as sp
 from families import PENALTIES, RowCase, random_case
 from simplicit.executors import Executor
+from simplicit.rows.products import TILE, fill_gram, fill_product
 
 FIGURES = ("objective", "dual_gap", "relative_gap", "cardinality_gap", "multiplier", "residual", "status", "intercepts")
 
@@ -83,8 +85,6 @@ def test_paths(executor: Executor) -> None:
 
 
 def test_a_fit(executor: Executor) -> None:
-    import torch
-
     torch.manual_seed(3)
     net = torch.nn.Sequential(torch.nn.Linear(20, 40), torch.nn.ReLU(), torch.nn.Linear(40, 5)).eval()
     inputs = torch.rand(60, 20)
@@ -114,16 +114,24 @@ def test_whatever_else_is_in_memory(penalty: str) -> None:
             same(problem.solve(executor="serial"), first)
 
 
-def test_however_many_threads_form_the_gram_matrix() -> None:
-    from simplicit.rows.products import TILE, fill_gram
-
-    transposed = np.random.default_rng(0).normal(size=(TILE + 100, 30))
-    one, three = (np.empty((TILE + 100, TILE + 100)) for _ in range(2))
-    fill_gram(transposed, one, 1)
-    fill_gram(transposed, three, 3)
-    np.testing.assert_array_equal(one, three)
-    np.testing.assert_array_equal(one, one.T)
-    np.testing.assert_allclose(one, transposed @ transposed.T, rtol=1e-12, atol=1e-12)
+def test_however_many_threads_form_products() -> None:
+    rng = np.random.default_rng(0)
+    rows, others = rng.normal(size=(TILE + 100, 30)), rng.normal(size=(20, 30))
+    grams, products = np.empty((4, TILE + 100, TILE + 100)), np.empty((4, 20, TILE + 100))
+    before = torch.get_num_threads()
+    try:
+        for place, (threads, outside) in enumerate([(1, 1), (3, 1), (None, 1), (None, 3)]):
+            torch.set_num_threads(outside)
+            fill_gram(rows, grams[place], threads)
+            fill_product(others, rows, products[place], threads)
+    finally:
+        torch.set_num_threads(before)
+    for place in (1, 2, 3):
+        np.testing.assert_array_equal(grams[place], grams[0])
+        np.testing.assert_array_equal(products[place], products[0])
+    np.testing.assert_array_equal(grams[0], grams[0].T)
+    np.testing.assert_allclose(grams[0], rows @ rows.T, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(products[0], others @ rows.T, rtol=1e-12, atol=1e-12)
 
 
 def test_the_split_is_that_of_the_shapes_alone() -> None:
