@@ -51,7 +51,7 @@ ip link set outside up
 printf '127.0.0.1 localhost\n10.77.0.1 %s\n' "$(hostname)" >"$RUN/hosts"
 mount --bind "$RUN/hosts" /etc/hosts
 
-export SLURM_CONF=$RUN/slurm.conf
+export SLURM_CONF=$RUN/slurm.conf RAY_TMPDIR=$RUN
 mkdir -p "$RUN"/{state,spool,log,jobs}
 sed -e "s#RUN#$RUN#g" -e "s#HOST#$(hostname)#g" "$here/slurm.conf" >"$SLURM_CONF"
 slurmctld -c -f "$SLURM_CONF"

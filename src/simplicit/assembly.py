@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 from simplicit.blocksolve import PENALTY_PARTS, MemberSettings, RowSettings, open_rows
 from simplicit.executors import Arrays, Block, Result, Spec, Work
 from simplicit.rows import PiecewiseQuadratic
+from simplicit.rows.block import ADMM_COLUMNS
 from simplicit.sources import Source
 
 __all__ = ["Group", "Problem", "RowWork", "block_rows", "make_works"]
@@ -31,6 +32,8 @@ Index = npt.NDArray[np.intp]
 #: Rows per block, at most: enough for matrix products to be fast, few enough to share out. The split must not depend on
 #: the executor or the number of workers, or the rounding would.
 BLOCK_ROWS = 32
+#: Without ADMM the supports of all rows of a block grow at once, each with a factorisation of its own to remember.
+WIDE_ROWS = 8
 #: Entries of a block's coefficients, at most: a dozen arrays of this size are in use at a time.
 BLOCK_ENTRIES = 2**18
 #: Designs are prepared together, so that their blocks share the workers, while they take no more bytes than this.
@@ -41,7 +44,8 @@ LISTED = 6
 
 def block_rows(n_columns: int, wanted: int | None = None) -> int:
     """Rows per block for so many columns, if no number is wanted."""
-    return wanted or min(BLOCK_ROWS, max(8, BLOCK_ENTRIES // max(1, n_columns)))
+    usual = BLOCK_ROWS if n_columns <= ADMM_COLUMNS else WIDE_ROWS
+    return wanted or min(usual, max(8, BLOCK_ENTRIES // max(1, n_columns)))
 
 
 @dataclass(frozen=True)

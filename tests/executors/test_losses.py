@@ -67,9 +67,26 @@ def test_a_worker_that_was_stopped_is_ended(crews: Any, tmp_path: Path, caplog: 
 def test_workers_killed_while_they_wait_are_replaced(crews: Any) -> None:
     executor = crews["processes"]
     solved(executor, ToyWork(3))
-    for worker in executor._crew.values():
-        os.kill(worker.process.pid, signal.SIGKILL)
+    for worker in executor._crew.workers.values():
+        if worker.process is not None:  # one may not have come up yet
+            os.kill(worker.process, signal.SIGKILL)
     solved(executor, ToyWork(3))
+
+
+@pytest.mark.parametrize("when", ["between", "within"])
+def test_the_process_that_workers_come_from_is_killed(crews: Any, when: str, tmp_path: Path) -> None:
+    executor = crews["processes"]
+    solved(executor, ToyWork(3))
+
+    def kill(_: int = 1) -> None:
+        if _ == 1:
+            os.kill(executor._crew.nursery.process.pid, signal.SIGKILL)
+
+    if when == "between":
+        kill()
+    # One worker dies, and with it the others: they cannot be replaced but by another nursery.
+    work = ToyWork(9, do={4: "die once"} | dict.fromkeys((5, 6, 7, 8), "slow"), folder=tmp_path)
+    solved(executor, work, then=kill if when == "within" else lambda _: None)
 
 
 def test_the_limit_learns_from_what_blocks_took() -> None:
@@ -86,15 +103,15 @@ def test_the_limit_learns_from_what_blocks_took() -> None:
 def test_workers_that_never_come_up_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Interpreters that cannot import what they need: each dies at once."""
     with sp.make_executor("processes", 1) as executor:
-        monkeypatch.setattr("simplicit.executors.processes._command", lambda _: ["/bin/sh", "-c", "exit 3"])
-        with pytest.raises(sp.ExecutionError, match=r"5 workers of 'processes' were lost in a row.*exit code 3"):
+        monkeypatch.setattr("simplicit.executors.nursery._CODE", "raise SystemExit(3)")
+        with pytest.raises(sp.ExecutionError, match=r"5 workers of 'processes' were lost in a row.*never came up"):
             solved(executor, ToyWork(2))
 
 
 def test_nobody_waits_for_a_worker_that_has_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simplicit.executors.running.START_SECONDS", 0.5)
     with sp.make_executor("processes", 1) as executor:
-        monkeypatch.setattr("simplicit.executors.processes._command", lambda _: ["sleep", "1000"])
+        monkeypatch.setattr("simplicit.executors.nursery._CODE", "import time; time.sleep(1000)")
         with pytest.raises(sp.ExecutionError, match="no worker of 'processes' has come up within 0 s"):
             solved(executor, ToyWork(2))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -26,16 +27,16 @@ COMMAND = [sys.executable, "-c", "import sys; from simplicit.cli import main; sy
 SOLVE = ["solve", "f.npy", "t.npy", "--beta", "2", "--block-rows", "5", "--workers", "2"]
 
 
-def children(pid: int) -> set[int]:
-    """The processes that have this one as their parent."""
-    found = set()
+def descendants(pid: int) -> set[int]:
+    """The children of a process, and theirs."""
+    parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if stat.read_text().rpartition(")")[2].split()[1] == str(pid):
-                found.add(int(stat.parent.name))
-        except OSError:
-            continue
-    return found
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
 
 
 def wait_for(condition: Any, seconds: float = 60.0) -> None:
@@ -62,8 +63,8 @@ def test_an_interrupt_ends_all_and_the_journal_is_whole(files: Path) -> None:
         [*COMMAND, *words, "out"], cwd=files, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     wait_for(lambda: len(list(files.glob("journal/*/*.safetensors"))) >= 3)
-    workers = children(run.pid)
-    assert len(workers) == 2
+    workers = descendants(run.pid)
+    assert len(workers) == 3  # two, and the process that they come from
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=60)
     assert run.returncode == 130

@@ -1,4 +1,4 @@
-"""The command line: ``simplicit demo``, ``baseline``, ``fit``, ``eval``, ``solve``, ``journal``.
+"""The command line: ``simplicit demo``, ``baseline``, ``fit``, ``eval``, ``solve``, ``journal``, ``reproduce``.
 
 Commands only read options, call :mod:`simplicit.experiments` and print. Whatever the library says on purpose becomes
 one line on standard error and exit code 2; Ctrl-C is 130, SIGTERM 143.
@@ -25,6 +25,7 @@ from simplicit.cli.demo import demo_command
 from simplicit.cli.evaluate import eval_command
 from simplicit.cli.fit import fit_command
 from simplicit.cli.journal import journal_app
+from simplicit.cli.reproduce import figure5_command, reproduce_app
 from simplicit.cli.solve import solve_command
 from simplicit.errors import SimplicitError
 
@@ -35,7 +36,7 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 _INTERRUPTED = 130
 _TERMINATED = 143
-_COMMANDS = (demo_command, baseline_command, fit_command, eval_command, solve_command)
+_COMMANDS = (demo_command, baseline_command, fit_command, eval_command, solve_command, figure5_command)
 _OPTIONS = {name for command in _COMMANDS for name in inspect.signature(command).parameters}
 _OPTIONS -= {"context", "run", "features", "targets", "baseline"}  # the last three are arguments
 
@@ -73,6 +74,7 @@ app.command("fit")(fit_command)
 app.command("eval")(eval_command)
 app.command("solve")(solve_command)
 app.add_typer(journal_app, name="journal")
+app.add_typer(reproduce_app, name="reproduce")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -57,8 +57,8 @@ class Channel:
             self.end.sendall(head)
         self.end.sendall(content)
 
-    def receive(self, *, wait: bool) -> Any:
-        """The next message; None if it is not there as a whole yet and `wait` is not wanted.
+    def receive(self, *, wait: bool, seconds: float | None = None) -> Any:
+        """The next message; None if it is not there as a whole yet, and `wait` is not wanted, or not any longer.
 
         Raises
         ------
@@ -67,9 +67,9 @@ class Channel:
         """
         while (message := self._complete()) is None:
             try:
-                self.end.settimeout(None if wait else 0.0)
+                self.end.settimeout(seconds if wait else 0.0)
                 data, descriptors, _, _ = socket.recv_fds(self.end, _READ_BYTES, _MOST_DESCRIPTORS)
-            except BlockingIOError:
+            except (BlockingIOError, TimeoutError):
                 return None
             except OSError as error:
                 raise EOFError from error
@@ -93,6 +93,14 @@ class Channel:
     def descriptor(self) -> int:
         """The next descriptor that came with the messages so far."""
         return self._descriptors.popleft()
+
+    def drain(self, seconds: float = 5.0) -> None:
+        """Read until the other end is gone, which it is about to be."""
+        try:
+            while self.receive(wait=True, seconds=seconds) is not None:
+                pass
+        except EOFError:
+            return
 
     def close(self) -> None:
         self.end.close()

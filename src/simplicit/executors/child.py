@@ -9,37 +9,36 @@ from __future__ import annotations
 import gc
 import os
 import queue
-import signal
 import socket
 import threading
+import traceback
 from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from simplicit.executors.channel import Channel
+from simplicit.executors.limits import prepare_thread
+from simplicit.executors.memory import map_segment
+from simplicit.executors.work import Arrays, Block, Failure, Layout, Recipe, Solve, attempt
 
 __all__ = ["serve"]
 
 
-def serve(descriptor: int) -> None:
-    """Be a worker, for the parent at the other end of a socket."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to deal with
-    from simplicit.executors.channel import Channel
-
-    channel = Channel(socket.socket(fileno=descriptor))
+def serve(end: socket.socket) -> None:
+    """Be a worker for the process at the other end of a socket; never returns."""
+    channel = Channel(end)
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, messages), daemon=True).start()
-
-    from threadpoolctl import threadpool_limits
-
-    from simplicit.executors.limits import prepare_thread
-
     threadpool_limits(limits=1)
     prepare_thread()
     worker = _Worker(channel)
-    worker.tell("ready")
+    worker.tell("ready", os.getpid())
     while True:
         kind, *content = messages.get()
         getattr(worker, kind)(*content)
 
 
-def _listen(channel: Any, messages: queue.SimpleQueue[Any]) -> None:
+def _listen(channel: Channel, messages: queue.SimpleQueue[Any]) -> None:
     try:
         while True:
             kind, *content = channel.receive(wait=True)
@@ -47,8 +46,6 @@ def _listen(channel: Any, messages: queue.SimpleQueue[Any]) -> None:
     except EOFError:
         os._exit(0)
     except BaseException:  # a message that cannot be read: without an ear this process must not live on
-        import traceback
-
         traceback.print_exc()
         os._exit(1)
 
@@ -56,9 +53,9 @@ def _listen(channel: Any, messages: queue.SimpleQueue[Any]) -> None:
 class _Worker:
     """The work that is loaded; the methods are the messages."""
 
-    def __init__(self, channel: Any) -> None:
+    def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.unload()
+        self.loaded: tuple[Recipe, Arrays, Solve] | None = None
 
     def tell(self, *message: Any) -> None:
         try:
@@ -66,17 +63,18 @@ class _Worker:
         except OSError:  # the parent does not listen any more
             os._exit(0)
 
-    def load(self, recipe: Any, layout: Any, descriptor: int) -> None:
-        from simplicit.executors.memory import map_segment
-
-        self.recipe, self.arrays = recipe, layout.arrays(map_segment(descriptor, layout.nbytes))
-        self.solve_block = recipe.open(self.arrays)
+    def load(self, recipe: Recipe, layout: Layout, descriptor: int) -> None:
+        arrays = layout.arrays(map_segment(descriptor, layout.nbytes))
+        self.loaded = recipe, arrays, recipe.open(arrays)
 
     def unload(self) -> None:
-        self.recipe = self.arrays = self.solve_block = None
-        gc.collect()  # the memory is shared, and the others count on it
+        self.loaded = None
 
-    def solve(self, block: Any) -> None:
-        from simplicit.executors.work import attempt
-
-        self.tell("finished", attempt(self.solve_block, block, self.recipe.own(self.arrays, block)))
+    def solve(self, block: Block) -> None:
+        assert self.loaded is not None
+        recipe, arrays, solve = self.loaded
+        outcome = attempt(solve, block, recipe.own(arrays, block))
+        self.tell("finished", outcome)
+        if isinstance(outcome, Failure):
+            del outcome
+            gc.collect()  # the frames of an exception refer to each other, and to memory that others share

@@ -1,39 +1,28 @@
 """Processes of this machine: arrays in memory that they share, blocks and results over sockets, nothing left behind.
 
-A worker is a fresh interpreter (nothing is forked, and the caller's main module is not imported again) that knows
-simplicit, one socket, and the arrays of a work, mapped for reading only. It ends when the socket does. There is no
-pool, no queue, no semaphore and no name in the file system: after a kill -9 of whichever processes nothing has to be
-cleaned up (:mod:`simplicit.executors.memory`).
+A worker knows simplicit, one socket, and the arrays of a work, mapped for reading only; it comes from a fresh
+interpreter (:mod:`simplicit.executors.nursery`), so that the caller's main module is not imported again. It ends when
+the socket does. There is no pool, no queue, no semaphore and no name in the file system: after a kill -9 of whichever
+processes nothing has to be cleaned up (:mod:`simplicit.executors.memory`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import weakref
 from dataclasses import dataclass
-from multiprocessing import spawn
 
 from simplicit.errors import InputError
 from simplicit.executors.base import Executor, Finished, Lost, Report
 from simplicit.executors.channel import Channel
 from simplicit.executors.limits import available_processors, flushed_denormals, one_thread_each
 from simplicit.executors.memory import Segment
+from simplicit.executors.nursery import Nursery
 from simplicit.executors.work import Block, Layout, Recipe, Work
 
 __all__ = ["ProcessExecutor"]
-
-#: How long a message to a worker may take, before the worker counts as lost.
-SEND_SECONDS = 60.0
-#: How long a worker whose socket has ended may take to end itself.
-END_SECONDS = 5.0
-#: Threads of every kernel library that a worker may load.
-_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 class ProcessExecutor(Executor):
@@ -54,9 +43,9 @@ class ProcessExecutor(Executor):
         super().__init__(workers, address=address)
         if not hasattr(socket, "send_fds"):  # pragma: no cover - Windows
             raise InputError("executor: 'processes' needs a POSIX system; take executor='threads'")
-        self._crew: dict[int, _Worker] = {}
+        self._crew = _Crew()
         self._loaded: tuple[Recipe, Layout, Segment] | None = None
-        self._end = weakref.finalize(self, _end_all, self._crew)
+        weakref.finalize(self, self._crew.close)
 
     @property
     def copies(self) -> int:
@@ -65,89 +54,76 @@ class ProcessExecutor(Executor):
     def load(self, work: Work) -> None:
         self.unload()
         for worker in range(self.workers):
-            if worker not in self._crew:
-                self._crew[worker] = _Worker.started()
+            if worker not in self._crew.workers:
+                self._crew.bear(worker, work.opener.__module__)
         layout = Layout.of(work.shared, work.rows, work.entries)
         segment = Segment(layout.nbytes)
         self._loaded = work.recipe, layout, segment
         with one_thread_each(), flushed_denormals():
             work.fill(layout.arrays(segment.memory), available_processors())
         segment.freeze()
-        for process in self._crew.values():
-            process.load(*self._loaded)
+        for born in self._crew.workers.values():
+            born.load(*self._loaded)
 
     def unload(self) -> None:
         if self._loaded is None:
             return
         _, _, segment = self._loaded
         self._loaded = None
-        for worker, process in list(self._crew.items()):
-            if process.block is not None or not process.send(("unload",)):
-                process.end()
-                del self._crew[worker]
+        for number, worker in list(self._crew.workers.items()):
+            if worker.block is not None or not worker.send(("unload",)):
+                self._crew.end(number)
         segment.close()
 
     def close(self) -> None:
         super().close()
-        _end_all(self._crew)
+        self._crew.close()
 
     def idle(self) -> list[int]:
-        return [worker for worker, process in sorted(self._crew.items()) if process.ready and process.block is None]
+        workers = sorted(self._crew.workers.items())
+        return [number for number, worker in workers if worker.process is not None and worker.block is None]
 
     def start(self, worker: int, block: Block) -> None:
-        self._crew[worker].block = block
-        self._crew[worker].send(("solve", block))  # if that fails, its socket has ended: `wait` will see it
+        self._crew.workers[worker].block = block
+        self._crew.workers[worker].send(("solve", block))  # if that fails, its socket has ended: `wait` will see it
 
     def wait(self, seconds: float | None) -> list[Report]:
         with selectors.DefaultSelector() as selector:
-            for worker, process in self._crew.items():
-                selector.register(process.channel, selectors.EVENT_READ, worker)
+            for number, worker in self._crew.workers.items():
+                selector.register(worker.channel, selectors.EVENT_READ, number)
             heard = [self._heard(key.data) for key, _ in selector.select(seconds)]
         return [report for reports in heard for report in reports]
 
-    def _heard(self, worker: int) -> list[Report]:
+    def _heard(self, number: int) -> list[Report]:
         """What a worker has said."""
-        process, reports = self._crew[worker], list[Report]()
+        worker, reports = self._crew.workers[number], list[Report]()
         try:
-            while (message := process.channel.receive(wait=False)) is not None:
+            while (message := worker.channel.receive(wait=False)) is not None:
                 if message[0] == "ready":
-                    process.ready = True
+                    worker.process = message[1]
                 else:
-                    process.block = None
-                    reports.append(Finished(worker, message[1]))
+                    worker.block = None
+                    reports.append(Finished(number, message[1]))
         except EOFError:
-            reports.append(Lost(worker, process.end()))
+            reports.append(Lost(number, self._crew.end(number)))
         return reports
 
     def replace(self, worker: int) -> None:
-        self._crew[worker].end()
-        self._crew[worker] = process = _Worker.started()
-        if self._loaded is not None:
-            process.load(*self._loaded)
+        if worker in self._crew.workers:
+            self._crew.end(worker)
+        assert self._loaded is not None
+        self._crew.bear(worker, self._loaded[0].opener.__module__)
+        self._crew.workers[worker].load(*self._loaded)
 
 
 @dataclass
 class _Worker:
-    """A process and the socket to it."""
+    """A worker as this process sees it."""
 
-    process: subprocess.Popen[bytes]
+    nursery: Nursery
     channel: Channel
-    ready: bool = False  # it has come up
+    process: int | None = None  # its id, once it has come up
     block: Block | None = None
-
-    @classmethod
-    def started(cls) -> _Worker:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = subprocess.Popen(
-                _command(theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=os.environ | dict.fromkeys(_ONE_THREAD, "1"),
-                process_group=0,  # Ctrl-C is for this process alone
-            )
-        return cls(process, Channel(ours, send_seconds=SEND_SECONDS))
 
     def load(self, recipe: Recipe, layout: Layout, segment: Segment) -> None:
         self.send(("load", recipe, layout), [segment.descriptor])
@@ -160,34 +136,47 @@ class _Worker:
             return False
         return True
 
-    def end(self) -> str:
-        """End the process, if it has not ended, and say how it did."""
-        self.channel.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            if self.process.poll() is None and self.block is None and not self.ready:
-                self.process.wait(END_SECONDS)
-        if self.process.poll() is None:
-            self.process.kill()
-        return _ended(self.process.wait())
+
+class _Crew:
+    """The nursery and the workers that have come from it; without the nursery they are nothing."""
+
+    def __init__(self) -> None:
+        self.nursery: Nursery | None = None
+        self.workers: dict[int, _Worker] = {}
+
+    def bear(self, number: int, module: str) -> None:
+        """A new worker of this number."""
+        if self.nursery is None:
+            self.nursery = Nursery.started(module)
+        self.workers[number] = _Worker(self.nursery, self.nursery.bear())
+
+    def end(self, number: int) -> str:
+        """End a worker, if it has not ended, and say how it did."""
+        worker = self.workers.pop(number)
+        worker.channel.close()
+        if worker.nursery is not self.nursery:
+            return "was ended with the process that all workers come from"
+        code = None if worker.process is None else self.nursery.end(worker.process)
+        if code is not None:
+            return _told(code)
+        # It never came up, or nobody can say: the nursery is of no use any more, and with it all its workers.
+        ended, self.nursery = self.nursery.close(), None
+        how = "is gone" if worker.process else "never came up"
+        return how if ended is None else f"{how}: the process that all workers come from {_told(ended)}"
+
+    def close(self) -> None:
+        """End all of them."""
+        if self.nursery is not None:
+            self.nursery.close()
+        self.nursery = None
+        for worker in self.workers.values():
+            worker.channel.drain()
+            worker.channel.close()
+        self.workers.clear()
 
 
-def _ended(code: int) -> str:
+def _told(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
     return f"was killed by signal {-code}, {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-
-
-def _command(descriptor: int) -> list[str]:
-    executable = spawn.get_executable()
-    paths = [path for path in sys.path if isinstance(path, str)]
-    code = f"import sys; sys.path[:] = {paths!r}; from simplicit.executors.child import serve; serve({descriptor})"
-    return [os.fsdecode(executable or sys.executable), "-c", code]
-
-
-def _end_all(crew: dict[int, _Worker]) -> None:
-    for process in crew.values():
-        process.process.kill()
-    for process in crew.values():
-        process.end()
-    crew.clear()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from simplicit.report.bars import Bars, draw_bars
 from simplicit.report.picture import Curve, draw_frontier
 from simplicit.report.solution import draw_path, draw_solution
 
-__all__ = ["Curve", "draw_frontier", "draw_path", "draw_solution"]
+__all__ = ["Bars", "Curve", "draw_bars", "draw_frontier", "draw_path", "draw_solution"]
