@@ -6,7 +6,7 @@
 
 Sections:
   short    the paper's network on Fashion-MNIST, 112 rows x 896 columns, 600 samples (`simplicit reproduce figure5`)
-  long     a wider network, 900-600-300: 2,584 columns, 2,000 samples, --long-rows of its rows; a minute or more serially
+  long     a wider network, 900-600-300: 2,584 columns, 2,000 samples, --long-rows of its rows; at least a minute
   memory   proportional set size of all processes together at its peak, on part of the long problem
   journal  what hashing and keeping blocks costs, on both problems
 
@@ -322,8 +322,8 @@ def _memory(found: dict[str, Any]) -> list[str]:
 
     return [
         f"{found['rows']:,} rows x {found['columns']:,} columns, {found['samples']:,} samples: Φᵀ and G take "
-        f"{found['shared_mib']:,.0f} MiB. Proportional set size of all processes together, at its peak, in MiB; wanted "
-        f"are at most {found['limit_mib']:,.0f}, that is {MEMORY_FACTOR} x serial + {MEMORY_PER_WORKER:.0f} per worker.",
+        f"{found['shared_mib']:,.0f} MiB. Proportional set size of all processes together, at its peak, in MiB; wanted: "
+        f"{found['limit_mib']:,.0f} at most, {MEMORY_FACTOR} x serial + {MEMORY_PER_WORKER:.0f} per worker.",
         "",
         *grid(
             {
