@@ -172,7 +172,7 @@ def test_checks_that_fail_are_told(run: Run, tmp_path: Path) -> None:
 
 
 def test_progress_off_a_terminal(run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(console, "LOG_SECONDS", 0.0)
     code, out, err = run("attack", runs / "one", "--eps", "0.1", "--samples", "10", "--steps", "2", "--json")
     assert code == 0
     json.loads(out)

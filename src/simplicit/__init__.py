@@ -10,12 +10,14 @@ from simplicit.baseline import States, TrainingModeWarning, extract_states, from
 from simplicit.errors import (
     ConvergenceError,
     DataError,
+    ExecutionError,
     InputError,
     MissingExtraError,
     NotWellPosedError,
     SimplicitError,
     UnsupportedOperationError,
 )
+from simplicit.executors import Executor, Progress, make_executor
 from simplicit.implicit import (
     Activation,
     CsrMap,
@@ -32,6 +34,7 @@ from simplicit.implicit import (
     rescale,
     save,
 )
+from simplicit.parts import JournalState, merge_journals, solve_part
 from simplicit.robustness import (
     AttackResult,
     Certificates,
@@ -75,10 +78,13 @@ __all__ = [
     "DataError",
     "ElasticNet",
     "Equilibrium",
+    "ExecutionError",
+    "Executor",
     "FitResult",
     "Gram",
     "ImplicitModel",
     "InputError",
+    "JournalState",
     "LinearMap",
     "MissingExtraError",
     "NoPenalty",
@@ -86,6 +92,7 @@ __all__ = [
     "PerronFrobenius",
     "Perspective",
     "PiecewiseQuadratic",
+    "Progress",
     "RowStatus",
     "SelfChecks",
     "SimplicitError",
@@ -108,11 +115,14 @@ __all__ = [
     "fit",
     "from_torch",
     "load",
+    "make_executor",
+    "merge_journals",
     "perron_frobenius",
     "pgd",
     "rescale",
     "save",
     "sensitivity",
+    "solve_part",
     "solve_path",
     "solve_rows",
     "square",

@@ -1,4 +1,4 @@
-"""The command line: ``simplicit demo``, ``baseline``, ``fit``, ``eval``, ``attack``, ``certify``, ``solve``.
+"""The command line: ``simplicit demo``, ``baseline``, ``fit``, ``eval``, ``attack``, ``certify``, ``solve`` and more.
 
 Commands only read options, call :mod:`simplicit.experiments` and print. Whatever the library says on purpose becomes
 one line on standard error and exit code 2; Ctrl-C is 130, SIGTERM 143.
@@ -26,6 +26,8 @@ from simplicit.cli.console import complain
 from simplicit.cli.demo import demo_command
 from simplicit.cli.evaluate import eval_command
 from simplicit.cli.fit import fit_command
+from simplicit.cli.journal import journal_app
+from simplicit.cli.reproduce import figure5_command, reproduce_app
 from simplicit.cli.solve import solve_command
 from simplicit.errors import SimplicitError
 
@@ -44,6 +46,7 @@ _COMMANDS = (
     attack_command,
     certify_command,
     solve_command,
+    figure5_command,
 )
 _OPTIONS = {name for command in _COMMANDS for name in inspect.signature(command).parameters}
 _OPTIONS -= {"context", "run", "runs", "features", "targets", "baseline"}  # all but the first are arguments
@@ -83,6 +86,8 @@ app.command("eval")(eval_command)
 app.command("attack")(attack_command)
 app.command("certify")(certify_command)
 app.command("solve")(solve_command)
+app.add_typer(journal_app, name="journal")
+app.add_typer(reproduce_app, name="reproduce")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from simplicit.errors import InputError
+from simplicit.executors import EXECUTORS, Journal
 
 __all__ = [
     "PENALTY_PANEL",
@@ -16,12 +18,14 @@ __all__ = [
     "AnyData",
     "AttackSamples",
     "Beta",
+    "BlockRows",
+    "BlockTimeout",
     "DataDir",
     "Eps",
-    "ExecutorName",
     "ExecutorOption",
     "Gamma",
     "InputShape",
+    "JournalOption",
     "Json",
     "Model",
     "NormalizeName",
@@ -30,6 +34,8 @@ __all__ = [
     "PenaltyName",
     "PenaltyOption",
     "PgdSteps",
+    "RayAddress",
+    "Resume",
     "Rounds",
     "Runs",
     "Samples",
@@ -39,6 +45,8 @@ __all__ = [
     "TrustPt2",
     "Weights",
     "Workers",
+    "check_resumable",
+    "parse_part",
     "parse_shape",
 ]
 
@@ -75,13 +83,6 @@ class PenaltyName(StrEnum):
     PERSPECTIVE = "perspective"
     BASIS_PURSUIT = "basis-pursuit"
     NONE = "none"
-
-
-class ExecutorName(StrEnum):
-    """Where blocks of rows run."""
-
-    SERIAL = "serial"
-    THREADS = "threads"
 
 
 Json = Annotated[
@@ -175,7 +176,56 @@ Rounds = Annotated[
 ]
 Tol = Annotated[float, typer.Option(help="Relative duality gap that every row must reach.", rich_help_panel=_RUNNING)]
 ExecutorOption = Annotated[
-    ExecutorName, typer.Option("--executor", help="Where blocks of rows are solved.", rich_help_panel=_RUNNING)
+    str,
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help=f"Where blocks of rows are solved: {', '.join(EXECUTORS)}. The result is the same, bit for bit.",
+        rich_help_panel=_RUNNING,
+    ),
+]
+BlockRows = Annotated[
+    int | None,
+    typer.Option(
+        help="Rows per block. Default: 32, fewer on many columns. Other blocks round otherwise.",
+        rich_help_panel=_RUNNING,
+        show_default=False,
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="With --executor ray: the cluster to join, or auto. Default: start one on this machine.",
+        rich_help_panel=_RUNNING,
+        show_default=False,
+    ),
+]
+BlockTimeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="A process or Ray worker that takes longer for a block counts as hung and is replaced. Default: twenty "
+        "times the longest block so far, at least a minute.",
+        rich_help_panel=_RUNNING,
+        show_default=False,
+    ),
+]
+JournalOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--journal",
+        metavar="FOLDER",
+        help="Keep every finished block in FOLDER. The same command again goes on from there, whatever ended the run.",
+        rich_help_panel=_RUNNING,
+        show_default=False,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Insist on going on: it is an error if --journal does not exist yet.", rich_help_panel=_RUNNING
+    ),
 ]
 Workers = Annotated[
     int | None,
@@ -236,6 +286,36 @@ AnyData = Annotated[
         show_default=False,
     ),
 ]
+
+
+def check_resumable(journal: Path | None, *, resume: bool) -> None:
+    """Refuse to resume where there is no journal.
+
+    Raises
+    ------
+    InputError
+        With `resume`, for no journal, or a folder that is none.
+    """
+    if not resume:
+        return
+    if journal is None:
+        raise InputError("resume: name the journal to go on from with --journal")
+    if not Journal.exists(journal):
+        raise InputError(f"journal {journal}: there is none to go on from; leave --resume out to begin one")
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """``"3/16"`` to ``(3, 16)``.
+
+    Raises
+    ------
+    InputError
+        Anything but a number and a count with a slash between.
+    """
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(f"part: expected I/N with 1 <= I <= N, such as 3/16, got {text!r}")
+    return int(found[1]), int(found[2])
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:
