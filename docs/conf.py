@@ -45,7 +45,7 @@ def show_docstring(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, 
     """Make a docstring with formulas in Unicode valid reStructuredText.
 
     Indented lines before the first section are formulas and are shown as they stand; elsewhere a bar is a bar and not a
-    substitution, and a letter with a full stop begins no list.
+    substitution, a letter with a full stop begins no list, and the star of (m, *shape) no emphasis.
     """
     underlines = [i for i, line in enumerate(lines) if line and set(line) <= {"-"}]
     first_section = underlines[0] - 1 if underlines else len(lines)
@@ -58,6 +58,7 @@ def show_docstring(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, 
         formula = (indented or (formula and not line)) and i < first_section
         if not formula and not line.lstrip().startswith((">>>", "...")):
             line = re.sub(r"^(\s*)(\w\. )", r"\1\\\2", line.replace("|", r"\|"))
+            line = re.sub(r"(?<=, )\*(?=\w+\))", r"\*", line)
         shown.append(line)
     lines[:] = shown
 

@@ -149,6 +149,6 @@ def test_progress_of_a_search_names_the_trial() -> None:
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3)).eval()
     stages: list[str] = []
-    result = sp.fit(net, torch.rand(40, 8), sparsity=40, progress=lambda stage, *_: stages.append(stage))
+    result = sp.fit(net, torch.rand(40, 8), sparsity=40, progress=lambda state: stages.append(state.stage))
     assert stages[0] == "trial 1, state rows"
     assert stages[-1] == f"trial {result.trials}, output rows"

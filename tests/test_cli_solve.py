@@ -370,7 +370,7 @@ def test_nothing_is_overwritten_by_accident(run: Run) -> None:
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError("the disc is full")])
-@pytest.mark.parametrize("place", ["solving.solve_rows", "solutions.write_json"])
+@pytest.mark.parametrize("place", ["rowfiles.solve_rows", "solutions.write_json"])
 def test_nothing_half_written_remains(
     run: Run, monkeypatch: pytest.MonkeyPatch, failure: BaseException, place: str
 ) -> None:

@@ -102,11 +102,11 @@ def test_a_path_on_a_gram() -> None:
 
 def test_a_path_reports_its_progress_and_its_failures() -> None:
     features, targets = problem(30, 20, 70)
-    seen: list[tuple[int, int]] = []
+    seen: list[sp.Progress] = []
     penalties = [sp.L1(5.0), sp.L1(0.5), sp.L1(0.05)]
-    sp.solve_path(features, targets, penalties, progress=lambda *counts: seen.append(counts))
-    assert seen[-1] == (210, 210)
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    sp.solve_path(features, targets, penalties, progress=seen.append)
+    assert (seen[-1].done, seen[-1].total) == (210, 210)
+    assert [state.done for state in seen] == sorted({state.done for state in seen})
     with pytest.raises(sp.ConvergenceError, match="rows did not reach tol=1e-300"):
         sp.solve_path(features, targets, penalties, tol=1e-300)
     marked = sp.solve_path(features, targets, penalties, tol=1e-300, throw=False)
@@ -233,10 +233,10 @@ def test_rounds_make_sparser_rows_with_less_bias() -> None:
 
 def test_rounds_report_progress_and_failures() -> None:
     features, targets = problem(30, 20, 40)
-    seen: list[tuple[int, int]] = []
-    sp.solve_rows(features, targets, penalty=sp.L1(0.5), rounds=2, progress=lambda *counts: seen.append(counts))
-    assert seen[-1] == (80, 80)
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    seen: list[sp.Progress] = []
+    sp.solve_rows(features, targets, penalty=sp.L1(0.5), rounds=2, progress=seen.append)
+    assert (seen[-1].done, seen[-1].total) == (80, 80)
+    assert [state.done for state in seen] == sorted({state.done for state in seen})
     with pytest.raises(sp.ConvergenceError):
         sp.solve_rows(features, targets, penalty=sp.L1(0.5), rounds=2, tol=1e-300)
     for rounds in (0, -1, 1.5, True):

@@ -310,10 +310,12 @@ def test_warm_start_ends_at_the_same_point() -> None:
 
 def test_progress_counts_every_row_once() -> None:
     features, targets = problem(30, 20, 70)
-    seen: list[tuple[int, int]] = []
-    Case(features, targets, 0.5, extra={"progress": lambda done, total: seen.append((done, total))}).solve()
-    assert seen[-1] == (70, 70)
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    seen: list[sp.Progress] = []
+    solution = Case(features, targets, 0.5, extra={"progress": seen.append}).solve()
+    assert (seen[-1].done, seen[-1].total, seen[-1].remaining) == (70, 70, 0.0)
+    assert [state.done for state in seen] == sorted({state.done for state in seen})
+    assert seen[-1].worst_gap == solution.relative_gap.max()
+    assert all(state.rate > 0 and state.resumed == 0 for state in seen)
 
 
 def test_solution_describes_itself() -> None:
@@ -391,8 +393,8 @@ def test_an_error_in_a_block_reaches_the_caller(monkeypatch: pytest.MonkeyPatch)
     def broken(*args: Any, **kwargs: Any) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr("simplicit.assembly.solve_block_path", broken)
+    monkeypatch.setattr("simplicit.blocksolve.solve_block_path", broken)
     for executor in ("serial", "threads"):
-        with pytest.raises(MemoryError, match="no room"):
+        with pytest.raises(sp.ExecutionError, match=r"rows 0, 1, 2: could not be solved \(MemoryError: no room"):
             sp.solve_rows(*problem(40, 60, 3), penalty=sp.L1(0.01), executor=executor)
     assert torch.get_num_threads() >= 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = [
     "ConvergenceError",
     "DataError",
+    "ExecutionError",
     "InputError",
     "MissingExtraError",
     "NotWellPosedError",
@@ -28,6 +29,10 @@ class InputError(SimplicitError, ValueError):
 
 class DataError(SimplicitError, OSError):
     """A file or folder is missing, damaged, truncated or not what it should be."""
+
+
+class ExecutionError(SimplicitError, RuntimeError):
+    """Blocks of rows could not be run: a worker failed again and again, or a block for a reason of its own."""
 
 
 class MissingExtraError(SimplicitError, ImportError):

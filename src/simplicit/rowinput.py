@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +11,17 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array, issparse
 
-from simplicit.assembly import GramSource, Problem, Samples, Source, block_rows
+from simplicit.assembly import Problem, block_rows
 from simplicit.checks import as_float_array, as_positive_array, check_finite, check_magnitudes
 from simplicit.errors import InputError
-from simplicit.rows import Ball, Gram, Penalty, PiecewiseQuadratic, Solution
+from simplicit.executors import Executor
+from simplicit.executors.limits import available_memory
+from simplicit.rows import Ball, BasisPursuit, Gram, Penalty, PiecewiseQuadratic, Solution
 from simplicit.rows.block import ADMM_COLUMNS, FACTOR_BYTES
 from simplicit.rows.design import forms_gram
+from simplicit.sources import GramSource, Samples, Source
 
-__all__ = ["RowInput", "available_memory", "check_memory"]
+__all__ = ["RowInput", "check_memory", "path_problems"]
 
 #: Entries of a memory map that are read at a time.
 CHUNK = 2**23
@@ -32,27 +33,35 @@ class RowInput:
 
     source: Source
     shape: tuple[int, int]  # (r, d)
-    n_samples: int | None
     device: str
 
     @classmethod
-    def of(cls, features: Any, targets: Any, *, intercept: bool, device: str, exact: bool) -> RowInput:
+    def of(
+        cls, features: Any, targets: Any, *, intercept: bool, device: str, penalties: Sequence[Any] = ()
+    ) -> RowInput:
         """Check features and targets.
 
         Parameters
         ----------
         features : (m, d) array, tensor, memory map or Gram
             A memory map with more samples than columns is read in chunks, and only its Gram matrix is kept, unless
-            ``exact`` matching needs the samples.
+            exact matching needs the samples.
         targets : (m, r) array, or None with a Gram
+        penalties : sequence of Penalty
+            What they are going to be solved with.
         """
         device = _device(device)
+        exact = any(isinstance(p, BasisPursuit) or getattr(p, "equality", False) for p in penalties)
         if isinstance(features, Gram):
+            if exact:
+                raise InputError(
+                    "features: exact matching needs the samples; pass arrays, not a Gram, for BasisPursuit"
+                )
             if targets is not None:
                 raise InputError("targets: a Gram has its targets in it already; leave them out")
             if not features.n_samples:
                 raise InputError("features: the Gram has no samples yet; call gram.update(features, targets) first")
-            return cls(GramSource(lambda: features, intercept=intercept), features.shape, None, device)
+            return cls(GramSource(lambda: features, intercept=intercept), features.shape, device)
         if targets is None:
             raise InputError("targets: missing; give an array of shape (m, r), one column per row problem")
         phi, z = as_float_array("features", features, ndim=2), as_float_array("targets", targets, ndim=2)
@@ -62,9 +71,11 @@ class RowInput:
             check_magnitudes(name, array)
         (m, d), r = phi.shape, z.shape[1]
         if isinstance(features, np.memmap) and m > d and not exact:
-            return cls(GramSource(lambda: _streamed(phi, z), intercept=intercept), (r, d), None, device)
-        rows = np.ascontiguousarray(z.T, dtype=np.float64)
-        return cls(Samples(phi, rows, intercept=intercept), (r, d), m, device)
+            streamed = GramSource(
+                lambda: _streamed(phi, z), intercept=intercept, origin={"features": phi, "targets": z}
+            )
+            return cls(streamed, (r, d), device)
+        return cls(Samples(phi, z, intercept=intercept), (r, d), device)
 
     def problem(
         self,
@@ -96,6 +107,42 @@ class RowInput:
             warm_start=_start(warm_start, r, d),
             device=self.device,
         )
+
+
+def path_problems(
+    features: Any,
+    targets: Any,
+    penalties: Any,
+    ball: Any,
+    weight: float | npt.ArrayLike,
+    support: npt.ArrayLike | None,
+    *,
+    intercept: bool,
+    device: str,
+    warm_start: Any = None,
+) -> list[Problem]:
+    """The members of a path, checked: one problem for each penalty and ball; arguments as of ``solve_path``."""
+    members = _members(penalties, ball)
+    given = RowInput.of(
+        features, targets, intercept=intercept, device=device, penalties=[penalty for penalty, _ in members]
+    )
+    problems = [given.problem(penalty, weight, one, support, warm_start) for penalty, one in members]
+    if any(p.penalty.equality != problems[0].penalty.equality for p in problems):
+        raise InputError("penalties: a path cannot mix BasisPursuit with others; solve them apart")
+    return problems
+
+
+def _members(penalties: Any, ball: Any) -> list[tuple[Penalty, Ball | None]]:
+    """Pairs of penalty and ball along the path."""
+    many_balls = isinstance(ball, Sequence)
+    if isinstance(penalties, Penalty):
+        penalties = [penalties] * (len(ball) if many_balls else 1)
+    if not isinstance(penalties, Sequence) or isinstance(penalties, str) or not len(penalties):
+        raise InputError("penalties: give a sequence of penalties, strongest first, or one and a sequence of balls")
+    balls = list(ball) if many_balls else [ball] * len(penalties)
+    if len(balls) != len(penalties):
+        raise InputError(f"ball: {len(balls)} balls for {len(penalties)} penalties; give one, or one for each")
+    return list(zip(penalties, balls, strict=True))
 
 
 def _device(device: Any) -> str:
@@ -154,33 +201,29 @@ def _start(warm_start: Any, n_rows: int, n_columns: int) -> csr_array | None:
     return start
 
 
-def available_memory() -> int | None:
-    """Bytes that may still be allocated; None where the platform does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def check_memory(problem: Problem, n_samples: int | None, workers: int) -> None:
+def check_memory(problem: Problem, executor: Executor, rows: int | None = None) -> None:
     """Estimate what the solver allocates at its peak, and refuse before the start what cannot fit.
+
+    Parameters
+    ----------
+    problem : Problem
+    executor : Executor
+    rows : int, optional
+        Rows per block.
 
     Raises
     ------
     InputError
         With the estimate, what there is, and what would need less.
     """
-    r, d = problem.shape
+    (r, d), n_samples = problem.shape, problem.source.n_samples
     columns = d if problem.support is None else int(np.atleast_2d(problem.support).any(axis=0).sum())
     need = 8 * columns * (0 if n_samples is None else n_samples) + 8 * r * (n_samples or 0)
     if forms_gram(n_samples, columns):
-        # G, and where ADMM prepares its inverse, that and its factor.
-        need += 8 * columns**2 * (4 if columns <= ADMM_COLUMNS else 1)
-    rows = block_rows(columns)
-    need += min(workers, -(-r // rows)) * (16 * 8 * rows * columns + FACTOR_BYTES)
+        # G, and where ADMM prepares its inverse, that and its factor, once in every process.
+        need += 8 * columns**2 * (1 + (3 * executor.copies if columns <= ADMM_COLUMNS else 0))
+    rows = block_rows(columns, rows)
+    need += min(executor.workers, -(-r // rows)) * (16 * 8 * rows * columns + FACTOR_BYTES)
     available = available_memory()
     if available is not None and need > available:
         raise InputError(

@@ -2,26 +2,22 @@ r"""``solve_rows`` and ``solve_path``: many constrained lassos that share a desi
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from simplicit.assembly import Collected, Problem
-from simplicit.checks import as_count, as_number
-from simplicit.errors import ConvergenceError, InputError
-from simplicit.executors import make_executor
-from simplicit.rowinput import RowInput, check_memory
-from simplicit.rows import L1, Ball, BasisPursuit, Gram, Penalty, Solution
-from simplicit.rows.reference import reference_path
+from simplicit.errors import ConvergenceError
+from simplicit.executors import Executor, Journal, OnProgress
+from simplicit.rowinput import RowInput, path_problems
+from simplicit.rowrun import Method, RunOptions, run_problems, solutions, strongest
+from simplicit.rows import L1, Ball, Penalty, Solution
 
-__all__ = ["beta_max", "solve_path", "solve_rows"]
-
-SOLVERS = ("active-set", "reference")
+__all__ = ["beta_max", "raise_unconverged", "solve_path", "solve_rows"]
 
 
 def solve_rows(
@@ -37,11 +33,15 @@ def solve_rows(
     tol: float = 1e-6,
     warm_start: Solution | csr_array | npt.ArrayLike | None = None,
     solver: str = "active-set",
-    executor: str = "threads",
+    executor: str | Executor = "threads",
     workers: int | None = None,
+    block_rows: int | None = None,
+    ray_address: str | None = None,
+    block_timeout: float | None = None,
+    journal: str | PathLike[str] | Journal | None = None,
     device: str = "cpu",
     throw: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Solution:
     r"""Solve r convex row problems that share the features Φ, with a duality gap for every one.
 
@@ -80,17 +80,29 @@ def solve_rows(
     solver : str
         ``"active-set"``, or ``"reference"`` for a second opinion: every row modelled in CVXPY and solved by Clarabel
         (extra ``cvxpy``), thousands of times slower, with the same certificate.
-    executor : str
-        ``"threads"`` or ``"serial"``. The coefficients are the same, bit for bit; of ``BasisPursuit``, up to
-        rounding.
+    executor : str or Executor
+        Where blocks of rows run: ``"threads"``, ``"serial"``, ``"processes"``, ``"ray"`` (extra ``ray``), or what
+        :func:`simplicit.make_executor` returns, which keeps its workers for the next call. The coefficients are the
+        same, bit for bit.
     workers : int, optional
-        Blocks of rows at a time; the number of processors when left out.
+        Blocks at a time; the number of processors when left out.
+    block_rows : int, optional
+        Rows per block, at most 32 when left out. Other blocks round otherwise: of two runs that should agree to the bit
+        both must have the same.
+    ray_address : str, optional
+        ``host:port`` of a Ray cluster to join, or ``"auto"``; ``"ray"`` starts one on this machine when left out.
+    block_timeout : float, optional
+        Seconds after which a process or Ray worker that is still at a block counts as hung: it is ended, and the block
+        solved elsewhere. When left out, twenty times what the longest block took so far, at least a minute.
+    journal : path, optional
+        A folder in which every block is kept as soon as it is solved. A run that was broken off, by whatever, goes on
+        from there when it is called again, and ends with the same solution to the bit.
     device : str
         Where the batched part runs: ``"cpu"`` or ``"cuda"``.
     throw : bool
         Raise if a row does not converge; otherwise return it, marked in ``status``.
     progress : callable, optional
-        Called with (rows done, rows in all) after every block.
+        Called with a :class:`simplicit.Progress` after every block.
 
     Returns
     -------
@@ -99,12 +111,16 @@ def solve_rows(
     Raises
     ------
     InputError
-        For shapes that do not fit, empty, integer or non-finite arrays, values out of range, or more memory than there
-        is.
+        For shapes that do not fit, empty, integer or non-finite arrays, values out of range, more memory than there is,
+        an unknown executor, or a journal of another problem or in use.
     ConvergenceError
         If a row does not converge and ``throw`` is set; its ``solution`` holds all rows.
+    ExecutionError
+        If workers are lost again and again, or a block fails for a reason of its own.
+    DataError
+        If the journal cannot be written; the blocks in it are safe.
     MissingExtraError
-        If ``solver="reference"`` is not installed.
+        If ``solver="reference"`` or ``executor="ray"`` is not installed.
 
     Examples
     --------
@@ -115,22 +131,14 @@ def solve_rows(
     >>> bool(solution.converged.all()), bool((abs(solution.coefficients).sum(axis=1) <= 1.0).all())
     (True, True)
     """
-    run = _Run(solver, executor, workers, tol)
-    rounds = as_count("rounds", rounds)
-    given = _given(features, targets, [penalty], intercept, device)
+    method = Method(tol=tol, rounds=rounds, solver=solver, block_rows=block_rows)
+    options = RunOptions(executor, workers, ray_address, block_timeout, journal, progress)
+    given = RowInput.of(features, targets, intercept=intercept, device=device, penalties=[penalty])
     problem = given.problem(penalty, weight, ball, support, warm_start)
-    total, count = rounds * problem.shape[0], problem.shape[0]
-    solutions: list[Solution] = []
-    for _ in range(rounds):
-        done = len(solutions) * count
-        shown = None if progress is None else lambda rows, _, done=done: progress(done + rows, total)
-        solution = run.solve(given, [problem], shown)[0]
-        if throw:
-            _raise_unconverged(replace(solution, earlier=tuple(solutions)), tol)
-        solutions.append(solution)
-        if len(solutions) < rounds:
-            problem = problem.reweighted(solution.coefficients)
-    return replace(solutions[-1], earlier=tuple(solutions[:-1]))
+    (solution,) = solutions(run_problems([problem], method, options), rounds=rounds)
+    if throw:
+        raise_unconverged(solution)
+    return solution
 
 
 def solve_path(
@@ -143,11 +151,15 @@ def solve_path(
     support: npt.ArrayLike | None = None,
     intercept: bool = False,
     tol: float = 1e-6,
-    executor: str = "threads",
+    executor: str | Executor = "threads",
     workers: int | None = None,
+    block_rows: int | None = None,
+    ray_address: str | None = None,
+    block_timeout: float | None = None,
+    journal: str | PathLike[str] | Journal | None = None,
     device: str = "cpu",
     throw: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> list[Solution]:
     """Solve the same rows at several strengths, or under several balls, each from the solution before.
 
@@ -156,14 +168,14 @@ def solve_path(
 
     Parameters
     ----------
-    features, targets, weight, support, intercept, tol, executor, workers, device, throw
+    features, targets, weight, support, intercept, tol, device, throw
         As for :func:`solve_rows`.
+    executor, workers, block_rows, ray_address, block_timeout, journal, progress
+        As for :func:`solve_rows`; progress counts rows times members.
     penalties : sequence of Penalty, or one
         One penalty for each member of the path; a single one goes with every ball.
     ball : Ball, sequence of them, or None
         One ball for all members, or one (or None) for each.
-    progress : callable, optional
-        Called with (problems done, problems in all), rows times members.
 
     Returns
     -------
@@ -172,7 +184,7 @@ def solve_path(
 
     Raises
     ------
-    InputError, ConvergenceError
+    InputError, ConvergenceError, ExecutionError, DataError
         As :func:`solve_rows`.
 
     Examples
@@ -185,17 +197,14 @@ def solve_path(
     >>> [int(solution.coefficients.nnz > 0) for solution in path]
     [0, 1, 1]
     """
-    run = _Run("active-set", executor, workers, tol)
-    members = _members(penalties, ball)
-    given = _given(features, targets, [penalty for penalty, _ in members], intercept, device)
-    problems = [given.problem(penalty, weight, one, support, None) for penalty, one in members]
-    if any(p.penalty.equality != problems[0].penalty.equality for p in problems):
-        raise InputError("penalties: a path cannot mix BasisPursuit with others; solve them apart")
-    solutions = run.solve(given, problems, progress)
+    method = Method(tol=tol, block_rows=block_rows)
+    options = RunOptions(executor, workers, ray_address, block_timeout, journal, progress)
+    problems = path_problems(features, targets, penalties, ball, weight, support, intercept=intercept, device=device)
+    found = solutions(run_problems(problems, method, options), rounds=1)
     if throw:
-        for solution in solutions:
-            _raise_unconverged(solution, tol)
-    return solutions
+        for solution in found:
+            raise_unconverged(solution)
+    return found
 
 
 def beta_max(
@@ -212,81 +221,20 @@ def beta_max(
     It is max over j of 2λ|Φⱼᵀz|/cⱼ over the admissible columns, 0 where the target is zero or orthogonal to all of
     them, and infinite where a column without a price (c = 0) correlates with the target.
     """
-    given = _given(features, targets, [], intercept, "cpu")
-    problem = given.problem(L1(1.0, column_weights), weight, None, support, None)
-    return problem.strongest()
+    given = RowInput.of(features, targets, intercept=intercept, device="cpu")
+    return strongest(given.problem(L1(1.0, column_weights), weight, None, support, None))
 
 
-def _given(features: Any, targets: Any, penalties: list[Any], intercept: bool, device: str) -> RowInput:
-    exact = any(isinstance(p, BasisPursuit) or getattr(p, "equality", False) for p in penalties)
-    if exact and isinstance(features, Gram):
-        raise InputError("features: exact matching needs the samples; pass arrays, not a Gram, for BasisPursuit")
-    return RowInput.of(features, targets, intercept=intercept, device=device, exact=exact)
-
-
-def _members(penalties: Any, ball: Any) -> list[tuple[Penalty, Ball | None]]:
-    """Pairs of penalty and ball along the path."""
-    many_balls = isinstance(ball, Sequence)
-    if isinstance(penalties, Penalty):
-        penalties = [penalties] * (len(ball) if many_balls else 1)
-    if not isinstance(penalties, Sequence) or isinstance(penalties, str) or not len(penalties):
-        raise InputError("penalties: give a sequence of penalties, strongest first, or one and a sequence of balls")
-    balls = list(ball) if many_balls else [ball] * len(penalties)
-    if len(balls) != len(penalties):
-        raise InputError(f"ball: {len(balls)} balls for {len(penalties)} penalties; give one, or one for each")
-    return list(zip(penalties, balls, strict=True))
-
-
-class _Run:
-    """How problems are solved: the tolerance, the solver, and where the blocks run."""
-
-    def __init__(self, solver: str, executor: str, workers: int | None, tol: float) -> None:
-        if not 0 < as_number("tol", tol) < 1:
-            raise InputError(f"tol: must lie between 0 and 1, got {tol!r}")
-        if solver not in SOLVERS:
-            raise InputError(f"solver: {solver!r} is unknown; choose one of {', '.join(map(repr, SOLVERS))}")
-        self.tol = tol
-        self.solver = reference_path if solver == "reference" else None
-        self.runner = make_executor(executor, workers)
-
-    def solve(
-        self, given: RowInput, problems: list[Problem], progress: Callable[[int, int], None] | None
-    ) -> list[Solution]:
-        """All problems, which differ in penalty and ball alone; block by block, each from the solution before."""
-        check_memory(problems[0], given.n_samples, self.runner.workers)
-        collected = [Collected(problem, self.tol) for problem in problems]
-        done, total = 0, problems[0].shape[0] * len(problems)
-        for tasks, seconds in _timed(problems[0].tasks()):
-            collected[0].add_seconds({"gram": seconds})
-            for position, blocks in self.runner.run(lambda task: task.solve(problems, self.tol, self.solver), tasks):
-                for part, block in zip(collected, blocks, strict=True):
-                    part.put(tasks[position], block)
-                done += len(tasks[position].rows) * len(problems)
-                if progress is not None:
-                    progress(done, total)
-        return [part.solution() for part in collected]
-
-
-def _timed(batches: Any) -> Any:
-    """Each item with the seconds that it took to come."""
-    iterator = iter(batches)
-    while True:
-        begun = time.perf_counter()
-        try:
-            item = next(iterator)
-        except StopIteration:
-            return
-        yield item, time.perf_counter() - begun
-
-
-def _raise_unconverged(solution: Solution, tol: float) -> None:
-    failed = np.flatnonzero(~solution.converged)
-    if not len(failed):
-        return
-    worst = int(failed[np.argmax(solution.relative_gap[failed])])
-    raise ConvergenceError(
-        f"{len(failed)} of {len(solution.status)} rows did not reach tol={tol:g}, the first is row {failed[0]}; the "
-        f"worst is row {worst} with a relative gap of {solution.relative_gap[worst]:.1e} at an objective of "
-        f"{solution.objective[worst]:.2e}: {solution.advice(worst)}. With throw=False they are returned, marked",
-        solution=solution,
-    )
+def raise_unconverged(solution: Solution) -> None:
+    """Raise :class:`ConvergenceError` if a row, of the solution or of a round before it, is not converged."""
+    for number, one in enumerate((*solution.earlier, solution)):
+        failed = np.flatnonzero(~one.converged)
+        if not len(failed):
+            continue
+        worst = int(failed[np.argmax(one.relative_gap[failed])])
+        raise ConvergenceError(
+            f"{len(failed)} of {len(one.status)} rows did not reach tol={one.tol:g}, the first is row {failed[0]}; the "
+            f"worst is row {worst} with a relative gap of {one.relative_gap[worst]:.1e} at an objective of "
+            f"{one.objective[worst]:.2e}: {one.advice(worst)}. With throw=False they are returned, marked",
+            solution=replace(one, earlier=solution.earlier[:number]),
+        )

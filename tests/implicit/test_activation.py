@@ -77,6 +77,37 @@ def test_homogeneous_is_what_the_numbers_say(phi: Activation) -> None:
     assert phi.homogeneous == homogeneous
 
 
+@pytest.mark.parametrize("phi", ALL, ids=str)
+def test_curvature_bounds_the_second_derivative_away_from_the_kinks(phi: Activation) -> None:
+    h = 1e-4
+    z = GRID[::20]
+    for kink in (*phi.kinks, 20.0 / 2.5, 15.0 / 2.5, 20.0):  # torch's softplus jumps at threshold / beta
+        z = z[(z - kink).abs() > 2 * h]
+    second = ((phi(z + h) - 2.0 * phi(z) + phi(z - h)) / h**2).abs()
+    assert second.max() <= phi.curvature + 1e-6
+    assert second.max() >= phi.curvature * (1.0 - 5e-3) - 1e-6
+
+
+@pytest.mark.parametrize("phi", ALL, ids=str)
+def test_steepest_bounds_the_slope_on_every_interval(phi: Activation) -> None:
+    ends = torch.tensor([[-3.0, -1.0], [-1.0, 0.5], [0.5, 2.0], [-2.0, -0.1], [0.0, 1.0], [-1.0, 0.0]]).double()
+    bounds = phi.steepest(ends[:, 0], ends[:, 1])
+    for (low, high), bound in zip(ends.tolist(), bounds.tolist(), strict=True):
+        inside = phi(torch.linspace(low, high, 5001, dtype=torch.float64))
+        steepest = float(inside.diff().abs().max()) / ((high - low) / 5000)
+        assert steepest <= bound + 1e-9
+        assert bound <= phi.slope
+        assert not phi.homogeneous or steepest >= bound - 1e-9
+
+
+def test_half_lines() -> None:
+    assert Activation("relu").half_lines == (0.0, 1.0)
+    assert Activation("abs").half_lines == (-1.0, 1.0)
+    assert Activation.of("leaky_relu", negative_slope=-1.7).half_lines == (-1.7, 1.0)
+    with pytest.raises(InputError, match="'tanh' is not made of two half-lines"):
+        _ = Activation("tanh").half_lines
+
+
 def test_jump_of_softplus_is_the_one_at_its_threshold() -> None:
     phi = Activation.of("softplus", beta=2.0, threshold=12.0)
     below, above = phi(torch.tensor([6.0, np.nextafter(6.0, 7.0)], dtype=torch.float64))

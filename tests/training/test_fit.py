@@ -203,7 +203,7 @@ def test_summary_and_figures() -> None:
 
 def test_progress_names_the_stage() -> None:
     seen: list[tuple[str, int, int]] = []
-    sp.fit(NET, inputs(), progress=lambda stage, done, total: seen.append((stage, done, total)))
+    sp.fit(NET, inputs(), progress=lambda state: seen.append((state.stage, state.done, state.total)))
     assert ("state rows", 18, 18) in seen
     assert seen[-1] == ("output rows", 4, 4)
 

@@ -1,4 +1,4 @@
-"""The command line: ``simplicit demo``, ``baseline``, ``fit``, ``eval``, ``solve``.
+"""The command line: ``simplicit demo``, ``baseline``, ``fit``, ``eval``, ``attack``, ``certify``, ``solve`` and more.
 
 Commands only read options, call :mod:`simplicit.experiments` and print. Whatever the library says on purpose becomes
 one line on standard error and exit code 2; Ctrl-C is 130, SIGTERM 143.
@@ -19,11 +19,15 @@ from typing import Annotated, Any
 
 import typer
 
+from simplicit.cli.attack import attack_command
 from simplicit.cli.baseline import baseline_command
+from simplicit.cli.certify import certify_command
 from simplicit.cli.console import complain
 from simplicit.cli.demo import demo_command
 from simplicit.cli.evaluate import eval_command
 from simplicit.cli.fit import fit_command
+from simplicit.cli.journal import journal_app
+from simplicit.cli.reproduce import figure5_command, reproduce_app
 from simplicit.cli.solve import solve_command
 from simplicit.errors import SimplicitError
 
@@ -34,9 +38,18 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 _INTERRUPTED = 130
 _TERMINATED = 143
-_COMMANDS = (demo_command, baseline_command, fit_command, eval_command, solve_command)
+_COMMANDS = (
+    demo_command,
+    baseline_command,
+    fit_command,
+    eval_command,
+    attack_command,
+    certify_command,
+    solve_command,
+    figure5_command,
+)
 _OPTIONS = {name for command in _COMMANDS for name in inspect.signature(command).parameters}
-_OPTIONS -= {"context", "run", "features", "targets", "baseline"}  # the last three are arguments
+_OPTIONS -= {"context", "run", "runs", "features", "targets", "baseline"}  # all but the first are arguments
 
 app = typer.Typer(
     name="simplicit",
@@ -70,7 +83,11 @@ app.command("demo")(demo_command)
 app.command("baseline")(baseline_command)
 app.command("fit")(fit_command)
 app.command("eval")(eval_command)
+app.command("attack")(attack_command)
+app.command("certify")(certify_command)
 app.command("solve")(solve_command)
+app.add_typer(journal_app, name="journal")
+app.add_typer(reproduce_app, name="reproduce")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 from simplicit.errors import DataError
+from simplicit.executors import Progress
 from simplicit.experiments.run import dumps
 
-__all__ = ["command_line", "complain", "figures_table", "print_json", "say", "show_progress"]
+__all__ = ["LOG_SECONDS", "Steps", "command_line", "complain", "figures_table", "print_json", "say", "show_progress"]
 
-OnStep = Callable[[str, int, int], None]
+#: Where there is no terminal, long work writes a line as often as this.
+LOG_SECONDS = 30.0
 _UNBOUNDED = 10_000
 
 
@@ -81,27 +85,60 @@ def _written() -> Iterator[None]:
         raise DataError(f"standard output cannot be written ({error.strerror})") from error
 
 
-@contextmanager
-def show_progress(*, searching: bool = False) -> Iterator[OnStep]:
-    """A bar on a terminal, nothing elsewhere; yields ``on_step(label, done, total)``.
+class Steps:
+    """How far a command is, on standard error: a bar on a terminal; elsewhere a line now and then.
 
-    It shows the remaining time, or the elapsed time while `searching`: nobody knows how many trials a search takes.
+    Rows always write such lines; steps do where they are known to be long (`lines`).
+    """
+
+    def __init__(self, bar: Bar | None, *, lines: bool = False) -> None:
+        self.bar, self.lines = bar, lines
+        self.begun = self.told = time.monotonic()
+        self.task = None if bar is None else bar.add_task("starting", total=None, note="")
+
+    def __call__(self, label: str, done: int, total: int, note: str = "") -> None:
+        """So many steps of something are done."""
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, description=label, completed=done, total=total, note=note)
+        elif self.lines:
+            seconds = (time.monotonic() - self.begun) * (total - done)
+            self._log(f"{label}: {done} of {total} done" + (f", about {seconds / done:.0f} s left" if done else ""))
+
+    def rows(self, state: Progress) -> None:
+        """So many row problems are solved."""
+        if self.bar is None:
+            self._log(str(state))
+        else:
+            self(state.stage, state.done, state.total, state.note)
+
+    def _log(self, line: str) -> None:
+        """Writes the line, unless the last one was written a moment ago."""
+        if time.monotonic() - self.told >= LOG_SECONDS:
+            self.told = time.monotonic()
+            print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def show_progress(clock: str | None = "remaining", *, lines: bool = False) -> Iterator[Steps]:
+    """Show how far the command is while the block runs.
+
+    Parameters
+    ----------
+    clock : {"remaining", "elapsed", None}
+        What the bar says of time: what is left, as rows say it themselves; or what has passed, where nobody knows how
+        many steps there will be.
+    lines : bool
+        Where there is no terminal, steps too write a line now and then.
     """
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("elapsed" if searching else "remaining"),
-        TimeElapsedColumn() if searching else TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("starting", total=None)
-
-        def on_step(label: str, done: int, total: int) -> None:
-            progress.update(bar, description=label, completed=done, total=total)
-
-        yield on_step
+    if not console.is_terminal:
+        yield Steps(None, lines=lines)
+        return
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}")]
+    if clock is not None:
+        columns += [TextColumn(clock), TimeElapsedColumn() if clock == "elapsed" else TimeRemainingColumn()]
+    with Bar(*columns, console=console, transient=True) as bar:
+        yield Steps(bar)
 
 
 def figures_table(*columns: str, title: str | None = None) -> Table:

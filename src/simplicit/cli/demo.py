@@ -65,7 +65,7 @@ def demo_command(
     check_output(output, overwrite=overwrite, kind="demo")
     dataset = load_dataset(data, data_dir)
     drawable = importlib.util.find_spec("matplotlib") is not None
-    with show_progress(searching=True) as on_step:
+    with show_progress("elapsed") as on_step:
         found = run_demo(
             dataset,
             output,

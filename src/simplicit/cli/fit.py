@@ -12,17 +12,21 @@ from simplicit.cli.console import command_line, figures_table, print_json, say, 
 from simplicit.cli.options import (
     Alpha,
     Beta,
+    BlockRows,
+    BlockTimeout,
     DataDir,
-    ExecutorName,
     ExecutorOption,
     Gamma,
     InputShape,
+    JournalOption,
     Json,
     Model,
     NormalizeName,
     Overwrite,
     PenaltyName,
     PenaltyOption,
+    RayAddress,
+    Resume,
     Rounds,
     StructureName,
     Throw,
@@ -30,6 +34,7 @@ from simplicit.cli.options import (
     TrustPt2,
     Weights,
     Workers,
+    check_resumable,
     parse_shape,
 )
 from simplicit.experiments.fitting import FitRun, capture_task, run_fit, save_fit
@@ -45,7 +50,7 @@ _SPARSITY = "Sparsity"
 _SAMPLES = "Data"
 _RUNNING = "Running"
 _DEFAULT = FitSettings(baseline="")
-_OF_THE_COMMAND = {"context", "trust_pt2", "output", "overwrite", "json", "config"}
+_OF_THE_COMMAND = {"context", "trust_pt2", "output", "overwrite", "json", "config", "journal", "resume"}
 _NETWORK = ("baseline", "model", "weights")
 
 
@@ -120,8 +125,13 @@ def fit_command(
         ),
     ] = _DEFAULT.regenerate,
     tol: Tol = _DEFAULT.tol,
-    executor: ExecutorOption = ExecutorName.THREADS,
+    executor: ExecutorOption = _DEFAULT.executor,
     workers: Workers = _DEFAULT.workers,
+    block_rows: BlockRows = _DEFAULT.block_rows,
+    ray_address: RayAddress = _DEFAULT.ray_address,
+    block_timeout: BlockTimeout = _DEFAULT.block_timeout,
+    journal: JournalOption = None,
+    resume: Resume = False,
     throw: Throw = _DEFAULT.throw,
     config: Annotated[
         Path | None,
@@ -143,15 +153,17 @@ def fit_command(
 
     Example: `simplicit fit runs/baseline --samples 1000 --sparsity 65 --output runs/fit`
     """
-    check_output(output, overwrite=overwrite, kind="fit", inputs=[] if baseline is None else [baseline])
+    check_resumable(journal, resume=resume)
+    read = [path for path in (baseline, journal) if path is not None]
+    check_output(output, overwrite=overwrite, kind="fit", inputs=read)
     recorded, inputs = read_config(config) if config is not None else ({}, {})
     settings = FitSettings.from_mapping(_merged(recorded, _given(context)), str(config or "options"))
     task = open_task(settings, trust_pt2=trust_pt2)
     if config is not None and not {"data", "data_dir", *_NETWORK} & _given(context).keys():
         check_unchanged(inputs, task.inputs, config)
     captured = capture_task(task)
-    with show_progress(searching=settings.sparsity is not None) as on_step:
-        run = run_fit(settings, task, baseline=captured.model, progress=on_step)
+    with show_progress("elapsed" if settings.sparsity is not None else None) as steps:
+        run = run_fit(settings, task, baseline=captured.model, journal=journal, progress=steps.rows)
     save_fit(run, output, command=command_line(context), overwrite=overwrite)
     if json:
         print_json({"folder": output} | run.results())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,32 +10,43 @@ from typing import Annotated
 import typer
 
 from simplicit.errors import InputError
+from simplicit.executors import EXECUTORS, Journal
 
 __all__ = [
     "PENALTY_PANEL",
     "Alpha",
+    "AnyData",
     "AttackSamples",
     "Beta",
+    "BlockRows",
+    "BlockTimeout",
     "DataDir",
     "Eps",
-    "ExecutorName",
     "ExecutorOption",
     "Gamma",
     "InputShape",
+    "JournalOption",
     "Json",
     "Model",
     "NormalizeName",
+    "OtherBaseline",
     "Overwrite",
     "PenaltyName",
     "PenaltyOption",
     "PgdSteps",
+    "RayAddress",
+    "Resume",
     "Rounds",
+    "Runs",
+    "Samples",
     "StructureName",
     "Throw",
     "Tol",
     "TrustPt2",
     "Weights",
     "Workers",
+    "check_resumable",
+    "parse_part",
     "parse_shape",
 ]
 
@@ -71,13 +83,6 @@ class PenaltyName(StrEnum):
     PERSPECTIVE = "perspective"
     BASIS_PURSUIT = "basis-pursuit"
     NONE = "none"
-
-
-class ExecutorName(StrEnum):
-    """Where blocks of rows run."""
-
-    SERIAL = "serial"
-    THREADS = "threads"
 
 
 Json = Annotated[
@@ -171,7 +176,56 @@ Rounds = Annotated[
 ]
 Tol = Annotated[float, typer.Option(help="Relative duality gap that every row must reach.", rich_help_panel=_RUNNING)]
 ExecutorOption = Annotated[
-    ExecutorName, typer.Option("--executor", help="Where blocks of rows are solved.", rich_help_panel=_RUNNING)
+    str,
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help=f"Where blocks of rows are solved: {', '.join(EXECUTORS)}. The result is the same, bit for bit.",
+        rich_help_panel=_RUNNING,
+    ),
+]
+BlockRows = Annotated[
+    int | None,
+    typer.Option(
+        help="Rows per block. Default: 32, fewer on many columns. Other blocks round otherwise.",
+        rich_help_panel=_RUNNING,
+        show_default=False,
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="With --executor ray: the cluster to join, or auto. Default: start one on this machine.",
+        rich_help_panel=_RUNNING,
+        show_default=False,
+    ),
+]
+BlockTimeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="A process or Ray worker that takes longer for a block counts as hung and is replaced. Default: twenty "
+        "times the longest block so far, at least a minute.",
+        rich_help_panel=_RUNNING,
+        show_default=False,
+    ),
+]
+JournalOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--journal",
+        metavar="FOLDER",
+        help="Keep every finished block in FOLDER. The same command again goes on from there, whatever ended the run.",
+        rich_help_panel=_RUNNING,
+        show_default=False,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Insist on going on: it is an error if --journal does not exist yet.", rich_help_panel=_RUNNING
+    ),
 ]
 Workers = Annotated[
     int | None,
@@ -188,7 +242,7 @@ Throw = Annotated[
 Eps = Annotated[
     list[str],
     typer.Option(
-        help="Radius of the attacks in ℓ∞, in units of the inputs; fractions such as 8/255 too. Repeat for several.",
+        help="Radius of the box in ℓ∞, in units of the inputs; fractions such as 8/255 too. Repeat for several.",
         rich_help_panel=_ATTACKS,
     ),
 ]
@@ -199,6 +253,69 @@ AttackSamples = Annotated[
         help="Attack only the first so many test samples. Default: all.", rich_help_panel=_ATTACKS, show_default=False
     ),
 ]
+
+Runs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN", help="Folders that `simplicit fit` wrote, all from one baseline.", show_default=False
+    ),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        help="Take only so many test samples, drawn at random by --seed. Default: all.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+OtherBaseline = Annotated[
+    Path | None,
+    typer.Option(
+        "--baseline",
+        help="Folder of the baseline. Default: the one that the fits started from.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+AnyData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="digits, fashion-mnist, or a folder or .npz file. Default: that of the fits.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+
+
+def check_resumable(journal: Path | None, *, resume: bool) -> None:
+    """Refuse to resume where there is no journal.
+
+    Raises
+    ------
+    InputError
+        With `resume`, for no journal, or a folder that is none.
+    """
+    if not resume:
+        return
+    if journal is None:
+        raise InputError("resume: name the journal to go on from with --journal")
+    if not Journal.exists(journal):
+        raise InputError(f"journal {journal}: there is none to go on from; leave --resume out to begin one")
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """``"3/16"`` to ``(3, 16)``.
+
+    Raises
+    ------
+    InputError
+        Anything but a number and a count with a slash between.
+    """
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(f"part: expected I/N with 1 <= I <= N, such as 3/16, got {text!r}")
+    return int(found[1]), int(found[2])
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:

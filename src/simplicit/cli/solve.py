@@ -15,25 +15,33 @@ from simplicit.cli.options import (
     PENALTY_PANEL,
     Alpha,
     Beta,
-    ExecutorName,
+    BlockRows,
+    BlockTimeout,
     ExecutorOption,
     Gamma,
+    JournalOption,
     Json,
     Overwrite,
     PenaltyName,
     PenaltyOption,
+    RayAddress,
+    Resume,
     Rounds,
     Throw,
     Tol,
     Workers,
+    check_resumable,
+    parse_part,
 )
+from simplicit.errors import InputError
+from simplicit.experiments.rowfiles import run_part, run_solve
 from simplicit.experiments.run import check_output
 from simplicit.experiments.solutions import PICTURE, save_solve
-from simplicit.experiments.solving import SMALLEST, SolveRun, SolveSettings, run_solve
+from simplicit.experiments.solving import SMALLEST, SolveRun, SolveSettings
 from simplicit.report import draw_path, draw_solution
 from simplicit.rows import RowStatus, Solution
 
-__all__ = ["solve_command"]
+__all__ = ["solve_command", "write_and_tell"]
 
 _ROWS = "Rows"
 _RUNNING = "Running"
@@ -113,8 +121,23 @@ def solve_command(
             rich_help_panel=_RUNNING,
         ),
     ] = SolverName.ACTIVE_SET,
-    executor: ExecutorOption = ExecutorName.THREADS,
+    executor: ExecutorOption = _DEFAULT.executor,
     workers: Workers = _DEFAULT.workers,
+    block_rows: BlockRows = _DEFAULT.block_rows,
+    ray_address: RayAddress = _DEFAULT.ray_address,
+    block_timeout: BlockTimeout = _DEFAULT.block_timeout,
+    journal: JournalOption = None,
+    resume: Resume = False,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Solve the I-th of N shares of the blocks into --journal, and write no folder: one task of a job "
+            "array. `simplicit journal merge` makes the folder of them.",
+            rich_help_panel=_RUNNING,
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="Where the batched part runs: cpu or cuda.", rich_help_panel=_RUNNING)
     ] = _DEFAULT.device,
@@ -150,17 +173,40 @@ def solve_command(
         strengths=strengths,
         smallest=smallest,
         solver=solver.value,
-        executor=executor.value,
+        executor=executor,
         workers=workers,
+        block_rows=block_rows,
+        ray_address=ray_address,
+        block_timeout=block_timeout,
         device=device,
         throw=throw,
     )
-    read = [path for path in (features, targets, support) if path is not None]
+    check_resumable(journal, resume=resume)
+    if part is not None:
+        _solve_part(settings, parse_part(part), journal, json=json)
+        return
+    read = [path for path in (features, targets, support, journal) if path is not None]
     check_output(output, overwrite=overwrite, kind="solve", inputs=read)
-    with show_progress() as on_step:
-        run = run_solve(settings, progress=on_step)
+    with show_progress(None) as steps:
+        run = run_solve(settings, journal=journal, progress=steps.rows)
+    write_and_tell(run, output, command=command_line(context), overwrite=overwrite, json=json)
+
+
+def _solve_part(settings: SolveSettings, part: tuple[int, int], journal: Path | None, *, json: bool) -> None:
+    if journal is None:
+        raise InputError("part: name the journal that keeps its blocks with --journal")
+    with show_progress(None) as steps:
+        state = run_part(settings, part, journal=journal, progress=steps.rows)
+    if json:
+        print_json({"journal": journal, "part": part, "blocks": state.blocks, "missing": state.missing})
+    else:
+        say(f"Part {part[0]} of {part[1]} is solved. In {journal}: {state}.")
+
+
+def write_and_tell(run: SolveRun, output: Path, *, command: list[str], overwrite: bool, json: bool) -> None:
+    """Write the folder of a solve, and print its figures."""
     drawable = importlib.util.find_spec("matplotlib") is not None
-    save_solve(run, output, command=command_line(context), overwrite=overwrite, draw=_draw if drawable else None)
+    save_solve(run, output, command=command, overwrite=overwrite, draw=_draw if drawable else None)
     if json:
         print_json({"folder": output} | run.results())
         return
@@ -212,7 +258,8 @@ def _table(run: SolveRun) -> Any:
 def _remarks(run: SolveRun) -> list[str]:
     """Where the time went, and the rows that are not certified."""
     stages = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in run.timings.items())
-    told = [f"Solved in {run.seconds['solving']:.2f} s; processor time: {stages}."]
+    took = {"Solved": run.seconds.get("solving"), "Merged": run.seconds.get("merging")}
+    told = [f"{done} in {spent:.2f} s; processor time: {stages}." for done, spent in took.items() if spent is not None]
     for number, member in enumerate(run.members):
         where = "" if len(run.members) == 1 else f" of member {number}"
         told += [_unproved(member.solution, status, where) for status in np.unique(member.solution.status) if status]

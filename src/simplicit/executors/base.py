@@ -1,97 +1,110 @@
-"""What an executor is."""
+"""What an executor is: workers that solve one block at a time, and report.
+
+An executor lets workers know a work, starts blocks on them and waits for their reports. It decides nothing: which block
+comes next, what happens when a worker dies or hangs, and when a run ends is decided in one place for all of them,
+:mod:`simplicit.executors.running`.
+"""
 
 from __future__ import annotations
 
-import os
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
-import torch
-from threadpoolctl import threadpool_limits
+from simplicit.checks import as_count
+from simplicit.errors import InputError
+from simplicit.executors.limits import available_processors
+from simplicit.executors.work import Block, Failure, Result, Work
 
-__all__ = ["Executor", "available_processors", "flushed_denormals", "one_thread_each"]
+__all__ = ["Executor", "Finished", "Lost", "Report"]
 
-T = TypeVar("T")
-R = TypeVar("R")
+
+@dataclass(frozen=True)
+class Finished:
+    """A worker is through with its block: the result, or the exception that any other worker would have met too."""
+
+    worker: int
+    outcome: Result | Failure
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker is gone, whatever it was doing; its block may be in order."""
+
+    worker: int
+    reason: str
+
+
+Report = Finished | Lost
 
 
 class Executor(ABC):
-    """Runs independent tasks.
+    """Workers that solve one block each at a time.
+
+    One executor serves any number of works, one after another, and keeps its workers between them; ``close``, or the
+    end of a ``with`` block, ends them.
 
     Parameters
     ----------
-    workers : int or None
-        How many tasks run at a time; None lets the executor choose.
+    workers : int, optional
+        How many blocks are solved at a time; the number of processors when left out.
+    address : str, optional
+        Of a cluster, for the executor that has one.
+
+    Raises
+    ------
+    InputError
+        For fewer than one worker, or an address that the executor has no use for.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
-        self.workers = workers if workers is not None else available_processors()
+    #: Its name in the registry.
+    name: ClassVar[str]
+    #: Whether a worker that died or hangs can be replaced.
+    replaces: ClassVar[bool] = False
+
+    def __init__(self, workers: int | None = None, *, address: str | None = None) -> None:
+        self.workers = available_processors() if workers is None else as_count("workers", workers)
+        if address is not None:
+            raise InputError(f"ray_address: the executor {self.name!r} joins no cluster; leave it out, or take 'ray'")
+
+    @property
+    def copies(self) -> int:
+        """How many workers of this machine keep for themselves what they compute from the shared arrays."""
+        return 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers and give back all that they held; blocks that still run are given up."""
+        self.unload()
 
     @abstractmethod
-    def run(self, task: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
-        """Yield (position of the item, its result), in whatever order they finish.
+    def load(self, work: Work) -> None:
+        """Make the arrays of a work, let it fill them, and let the workers know it."""
 
-        The first exception of a task is raised here, after the running ones have ended; none that waits is started.
+    @abstractmethod
+    def unload(self) -> None:
+        """Let go of the work, if there is one; blocks that still run are given up."""
+
+    @abstractmethod
+    def idle(self) -> list[int]:
+        """The workers that could start a block now."""
+
+    @abstractmethod
+    def start(self, worker: int, block: Block) -> None:
+        """Let an idle worker solve a block."""
+
+    @abstractmethod
+    def wait(self, seconds: float | None) -> list[Report]:
+        """What the workers report, as soon as there is anything.
+
+        Nothing is reported after so many seconds, or when a worker has come up that was not idle before.
         """
 
-
-def available_processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@contextmanager
-def flushed_denormals() -> Iterator[None]:
-    """Denormal numbers count as zero in this thread meanwhile: they are worthless here and up to 100 times slower.
-
-    The setting is the processor's, so the caller's own is found out and put back.
-    """
-    half_of_smallest_normal = torch.full((), torch.finfo(torch.float64).tiny, dtype=torch.float64) / 2
-    before = float(half_of_smallest_normal) == 0.0
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(before)
-
-
-class _OneThread:
-    """The process's thread limits while at least one caller wants them."""
-
-    def __init__(self) -> None:
-        self.lock, self.users, self.restore = threading.Lock(), 0, ExitStack()
-
-    def enter(self) -> None:
-        with self.lock:
-            self.users += 1
-            if self.users == 1:
-                self.restore.enter_context(threadpool_limits(limits=1))
-                self.restore.callback(torch.set_num_threads, torch.get_num_threads())
-                torch.set_num_threads(1)
-
-    def leave(self) -> None:
-        with self.lock:
-            self.users -= 1
-            if not self.users:
-                self.restore.close()
-
-
-_ONE_THREAD = _OneThread()
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """One BLAS and OpenMP thread per worker: more would fight for the same processors and change the rounding.
-
-    The setting is the process's: of callers that overlap, the first sets it and the last puts it back.
-    """
-    _ONE_THREAD.enter()
-    try:
-        yield
-    finally:
-        _ONE_THREAD.leave()
+    def replace(self, worker: int) -> None:
+        """End what may be left of a worker and start another in its place; only where ``replaces`` says so."""
+        raise NotImplementedError

@@ -1,21 +1,36 @@
-"""One block after another, in this thread."""
+"""One block after another, in the thread of the caller."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-
-from simplicit.executors.base import Executor, R, T, flushed_denormals, one_thread_each
+from simplicit.executors.base import Finished, Report
+from simplicit.executors.inprocess import InProcessExecutor
+from simplicit.executors.work import Block
 
 __all__ = ["SerialExecutor"]
 
 
-class SerialExecutor(Executor):
-    """Runs tasks one by one; the reference that the others must equal."""
+class SerialExecutor(InProcessExecutor):
+    """The reference that the others must equal. It has one worker, whatever is asked for."""
 
-    def __init__(self, workers: int | None = None) -> None:
-        super().__init__(1)
+    name = "serial"
 
-    def run(self, task: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
-        with one_thread_each(), flushed_denormals():
-            for position, item in enumerate(items):
-                yield position, task(item)
+    def __init__(self, workers: int | None = None, *, address: str | None = None) -> None:
+        super().__init__(workers, address=address)
+        self.workers = 1
+        self._begun: Block | None = None
+
+    def idle(self) -> list[int]:
+        return [0] if self._begun is None else []
+
+    def start(self, worker: int, block: Block) -> None:
+        self._begun = block
+
+    def wait(self, seconds: float | None) -> list[Report]:
+        if self._begun is None:
+            return []
+        block, self._begun = self._begun, None
+        return [Finished(0, self._solved(block))]
+
+    def unload(self) -> None:
+        self._begun = None
+        super().unload()

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 
-import torch
-
-from simplicit.executors.base import Executor, R, T, one_thread_each
+from simplicit.executors.base import Finished, Report
+from simplicit.executors.inprocess import InProcessExecutor
+from simplicit.executors.limits import prepare_thread
+from simplicit.executors.work import Block, Failure, Result, Work
 
 __all__ = ["ThreadExecutor"]
 
 
-class ThreadExecutor(Executor):
-    """Runs tasks on a pool of threads, one BLAS thread each."""
+class ThreadExecutor(InProcessExecutor):
+    """A pool of threads, one BLAS thread each. A thread cannot be ended: whoever gives up waits for running blocks."""
 
-    def run(self, task: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="simplicit", initializer=_prepare)
-        with one_thread_each():
-            try:
-                futures = {pool.submit(task, item): position for position, item in enumerate(items)}
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+    name = "threads"
 
+    def __init__(self, workers: int | None = None, *, address: str | None = None) -> None:
+        super().__init__(workers, address=address)
+        self._pool: ThreadPoolExecutor | None = None
+        self._running: dict[Future[Result | Failure], int] = {}
 
-def _prepare() -> None:
-    # Both settings belong to the calling thread, which ends with the pool.
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    def load(self, work: Work) -> None:
+        super().load(work)
+        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="simplicit", initializer=prepare_thread)
+
+    def idle(self) -> list[int]:
+        return sorted(set(range(self.workers)) - set(self._running.values()))
+
+    def start(self, worker: int, block: Block) -> None:
+        assert self._pool is not None
+        self._running[self._pool.submit(self._solved, block)] = worker
+
+    def wait(self, seconds: float | None) -> list[Report]:
+        done, _ = wait_for(self._running, timeout=seconds, return_when=FIRST_COMPLETED)
+        return [Finished(self._running.pop(future), future.result()) for future in done]
+
+    def unload(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = None
+        self._running.clear()
+        super().unload()

@@ -12,6 +12,7 @@ from typing import Any
 from simplicit.checks import as_seed
 from simplicit.data import Dataset
 from simplicit.errors import InputError
+from simplicit.executors import OnProgress
 from simplicit.experiments.baseline import CONFIG, WEIGHTS, Baseline, make_baseline, save_baseline
 from simplicit.experiments.evaluate import Evaluation, evaluate, parse_eps
 from simplicit.experiments.fitting import FitRun, capture_task, fill_fit_folder, run_fit
@@ -185,7 +186,12 @@ def _fit_all(
             seed=settings.seed,
             sparsity=sparsity,
         )
-        run = run_fit(fit_settings, task, baseline=captured.model, progress=on_step)
+        run = run_fit(
+            fit_settings,
+            task,
+            baseline=captured.model,
+            progress=_rows_as_steps(on_step),
+        )
         figures = evaluate(
             run.result.model,
             captured.model,
@@ -214,6 +220,10 @@ def _fit_all(
 
 def _labelled(tell: OnStep, label: str) -> OnStep:
     return lambda stage, done, total: tell(f"{label}: {stage}", done, total)
+
+
+def _rows_as_steps(tell: OnStep) -> OnProgress:
+    return lambda state: tell(state.stage, state.done, state.total)
 
 
 def _point(folder: str, run: FitRun, figures: Evaluation) -> FrontierPoint:

@@ -6,7 +6,6 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from simplicit.baseline import Capture, capture
 from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError, SimplicitError
+from simplicit.executors import OnProgress
 from simplicit.experiments.run import Manifest, run_folder, write_json
 from simplicit.experiments.settings import FitSettings
 from simplicit.experiments.task import Task
@@ -125,7 +125,8 @@ def run_fit(
     task: Task,
     *,
     baseline: ImplicitModel | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    journal: Path | None = None,
+    progress: OnProgress | None = None,
 ) -> FitRun:
     """Fit and measure on the test part.
 
@@ -136,8 +137,10 @@ def run_fit(
         Opened from the same settings.
     baseline : ImplicitModel, optional
         The network's exact implicit form, if it is at hand.
+    journal : Path, optional
+        Folder in which finished blocks of rows are kept, and from which a fit that was broken off goes on.
     progress : callable, optional
-        Called with a stage, the steps done, and the steps in all.
+        Called with a :class:`simplicit.Progress` after every block of rows.
 
     Raises
     ------
@@ -168,6 +171,10 @@ def run_fit(
         tol=settings.tol,
         executor=settings.executor,
         workers=settings.workers,
+        block_rows=settings.block_rows,
+        ray_address=settings.ray_address,
+        block_timeout=settings.block_timeout,
+        journal=journal,
         throw=settings.throw,
         progress=progress,
     )

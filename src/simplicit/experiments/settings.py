@@ -15,6 +15,7 @@ from typing import Any
 from simplicit.checks import as_seed
 from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError
+from simplicit.executors import check_executor
 from simplicit.experiments.penalties import make_penalty, penalty_parameters
 from simplicit.experiments.run import MANIFEST, check_manifest, read_json, read_manifest, relative_to
 from simplicit.rows import Penalty
@@ -46,7 +47,8 @@ class FitSettings:
         A name in ``simplicit.rows.penalties.PENALTIES``.
     beta, alpha, gamma : float, optional
         The numbers that the penalty takes; its own defaults where they are None.
-    lambda1, lambda2, kappa, structure, normalize, sparsity, rounds, regenerate, tol, executor, workers, throw
+    lambda1, lambda2, kappa, structure, normalize, sparsity, rounds, regenerate, tol, executor, workers, block_rows,
+    ray_address, block_timeout, throw
         As in :func:`simplicit.fit`.
     """
 
@@ -73,6 +75,9 @@ class FitSettings:
     tol: float = 1e-6
     executor: str = "threads"
     workers: int | None = None
+    block_rows: int | None = None
+    ray_address: str | None = None
+    block_timeout: float | None = None
     throw: bool = True
 
     def __post_init__(self) -> None:
@@ -87,6 +92,7 @@ class FitSettings:
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
         as_seed("seed", self.seed)
+        check_executor(self.executor)
         self.make_penalty()
 
     @property

@@ -1,32 +1,25 @@
-"""Row problems from files: what is asked, and its solution."""
+"""Row problems from files: what is asked, and what came of it."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from simplicit.checks import as_count, as_number
 from simplicit.errors import InputError
-from simplicit.experiments.npy import map_npy
-from simplicit.experiments.penalties import make_penalty, penalty_parameters, scaled_penalty
-from simplicit.experiments.run import file_hash, relative_to
-from simplicit.rows import Ball, Penalty, RowStatus, Solution
-from simplicit.solve import beta_max, solve_path, solve_rows
+from simplicit.executors import check_executor
+from simplicit.experiments.penalties import make_penalty, penalty_parameters
+from simplicit.experiments.run import relative_to
+from simplicit.rows import RowStatus, Solution
 
-__all__ = ["SMALLEST", "Member", "SolveRun", "SolveSettings", "run_solve"]
+__all__ = ["SMALLEST", "Member", "SolveRun", "SolveSettings"]
 
 SMALLEST = 1e-3
-
-OnStep = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ class SolveSettings:
         File ``.npy`` with booleans (d,) or (r, d).
     strengths : int, optional
         Solve a path of so many strengths, from the least at which all rows are zero down to the share `smallest` of it.
-    weight, intercept, tol, rounds, solver, executor, workers, device, throw
+    weight, intercept, tol, rounds, solver, executor, workers, block_rows, ray_address, block_timeout, device, throw
         As in :func:`simplicit.solve_rows`.
     """
 
@@ -69,11 +62,15 @@ class SolveSettings:
     solver: str = "active-set"
     executor: str = "threads"
     workers: int | None = None
+    block_rows: int | None = None
+    ray_address: str | None = None
+    block_timeout: float | None = None
     device: str = "cpu"
     throw: bool = True
 
     def __post_init__(self) -> None:
         as_count("rounds", self.rounds)
+        check_executor(self.executor)
         kink = float(make_penalty(self.penalty, self._given).spread(1, 1).kink.max())
         if self.ball_columns is not None:
             if self.kappa is None:
@@ -209,112 +206,3 @@ class SolveRun:
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "processor_seconds": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
         }
-
-
-def run_solve(settings: SolveSettings, *, progress: OnStep | None = None) -> SolveRun:
-    """Read the files and solve.
-
-    Raises
-    ------
-    SimplicitError
-        As :func:`simplicit.solve_rows`; what is wrong with a file names it.
-    """
-    paths = {"features": Path(settings.features), "targets": Path(settings.targets)}
-    if settings.support is not None:
-        paths["support"] = Path(settings.support)
-    arrays = {name: map_npy(path) for name, path in paths.items()}
-    features, targets = arrays["features"], arrays["targets"]
-    if targets.ndim == 1:
-        raise InputError(
-            f"targets {paths['targets']}: shape {targets.shape} is one target; save targets[:, None], a column per row"
-        )
-    with _named(paths):
-        ball = _ball(settings, features)
-        shared: dict[str, Any] = {"weight": settings.weight, "intercept": settings.intercept}
-        if "support" in arrays:
-            shared["support"] = np.array(arrays["support"])
-        inputs, seconds = {}, {}
-        begun = time.perf_counter()
-        for name, path in paths.items():
-            inputs[name] = {
-                "shape": list(arrays[name].shape),
-                "dtype": str(arrays[name].dtype),
-                "hash": file_hash(path),
-            }
-        seconds["hashing"] = time.perf_counter() - begun
-        begun = time.perf_counter()
-        members = _solved(settings, features, targets, shared, ball, progress)
-        seconds["solving"] = time.perf_counter() - begun
-    return SolveRun(settings, members, len(features), inputs, seconds)
-
-
-def _solved(
-    settings: SolveSettings,
-    features: Any,
-    targets: Any,
-    shared: dict[str, Any],
-    ball: Ball | None,
-    progress: OnStep | None,
-) -> tuple[Member, ...]:
-    running: dict[str, Any] = {
-        "ball": ball,
-        "tol": settings.tol,
-        "executor": settings.executor,
-        "workers": settings.workers,
-        "device": settings.device,
-        "throw": settings.throw,
-        "progress": None if progress is None else lambda done, total: progress("rows", done, total),
-    }
-    name = settings.penalty
-    if settings.strengths is None:
-        penalty = make_penalty(name, settings.numbers)
-        solution = solve_rows(
-            features,
-            targets,
-            penalty=penalty,
-            rounds=settings.rounds,
-            solver=settings.solver,
-            **shared,
-            **running,
-        )
-        return (Member(settings.numbers, _kink(penalty), solution),)
-    largest = float(beta_max(features, targets, **shared).max())
-    if not largest:
-        raise InputError("strengths: every target is zero or orthogonal to all columns, so all rows are zero anyway")
-    first = largest / _kink(make_penalty(name, settings.numbers))
-    pairs = [
-        scaled_penalty(name, settings.numbers, first * share)
-        for share in np.geomspace(1.0, settings.share, settings.strengths).tolist()
-    ]
-    solutions = solve_path(features, targets, [penalty for penalty, _ in pairs], **shared, **running)
-    return tuple(
-        Member(numbers, _kink(penalty), solution) for (penalty, numbers), solution in zip(pairs, solutions, strict=True)
-    )
-
-
-def _kink(penalty: Penalty) -> float:
-    return float(penalty.spread(1, 1).kink.max())
-
-
-def _ball(settings: SolveSettings, features: npt.NDArray[Any]) -> Ball | None:
-    if settings.kappa is None:
-        return None
-    columns = settings.columns()
-    last = columns.stop or (columns.start or 0) + 1
-    if features.ndim == 2 and last > features.shape[1]:
-        raise InputError(
-            f"ball_columns: {settings.ball_columns} goes beyond the {features.shape[1]} columns of features"
-        )
-    return Ball(settings.kappa, columns)
-
-
-@contextmanager
-def _named(paths: dict[str, Path]) -> Iterator[None]:
-    """An error about an array names the file that it came from."""
-    try:
-        yield
-    except InputError as error:
-        name = re.match(r"\w+", str(error))
-        if name is None or name[0] not in paths:
-            raise
-        raise InputError(f"{name[0]} {paths[name[0]]}{str(error)[name.end() :]}") from error

@@ -29,6 +29,11 @@ _GELU_SLOPE = 1.128904145185163
 _GELU_TANH_SLOPE = 1.128993068658772
 _SILU_SLOPE = 1.099839320128868
 
+# Maxima of |φ''|, rounded up in the last digit: 4/(3√3) (tanh), 1/(6√3) (sigmoid), 2/√(2π) at 0 (GELU in both forms).
+_TANH_CURVATURE = 0.7698003589195011
+_SIGMOID_CURVATURE = 0.09622504486493764
+_GELU_CURVATURE = 0.7978845608028655
+
 # torch's softplus switches to the identity at beta z = threshold and jumps there by log(1 + exp(-threshold)) / beta.
 # Below this threshold the jump is too large for the function to pass as one with slope 1.
 _SMALLEST_SOFTPLUS_THRESHOLD = 10.0
@@ -44,6 +49,8 @@ class _Kind:
     homogeneous: bool | Callable[..., bool] = False
     monotone: bool | Callable[..., bool] = True
     jump: float | Callable[..., float] = 0.0
+    curvature: float | Callable[..., float] = 0.0
+    kinks: tuple[float, ...] | Callable[..., tuple[float, ...]] = ()
     defaults: Mapping[str, float] = field(default_factory=dict)
     defect: Callable[..., str | None] | None = None
 
@@ -104,22 +111,24 @@ def _softplus_defect(beta: float, threshold: float) -> str | None:
 
 
 _KINDS: dict[str, _Kind] = {
-    "relu": _Kind(functional.relu, lambda z: _step(z, 0.0), homogeneous=True),
+    "relu": _Kind(functional.relu, lambda z: _step(z, 0.0), homogeneous=True, kinks=(0.0,)),
     "leaky_relu": _Kind(
         functional.leaky_relu,
         lambda z, negative_slope: _step(z, negative_slope),
         slope=lambda negative_slope: max(1.0, abs(negative_slope)),
         homogeneous=True,
         monotone=lambda negative_slope: negative_slope >= 0.0,
+        kinks=(0.0,),
         defaults={"negative_slope": 0.01},
     ),
-    "abs": _Kind(torch.abs, torch.sign, homogeneous=True, monotone=False),
+    "abs": _Kind(torch.abs, torch.sign, homogeneous=True, monotone=False, kinks=(0.0,)),
     "identity": _Kind(torch.clone, torch.ones_like, homogeneous=True),
-    "tanh": _Kind(torch.tanh, lambda z: 1.0 - torch.tanh(z) ** 2),
-    "sigmoid": _Kind(torch.sigmoid, _sigmoid_derivative, slope=0.25),
+    "tanh": _Kind(torch.tanh, lambda z: 1.0 - torch.tanh(z) ** 2, curvature=_TANH_CURVATURE),
+    "sigmoid": _Kind(torch.sigmoid, _sigmoid_derivative, slope=0.25, curvature=_SIGMOID_CURVATURE),
     "hardtanh": _Kind(
         functional.hardtanh,
         _hardtanh_derivative,
+        kinks=lambda min_val, max_val: (min_val, max_val),
         defaults={"min_val": -1.0, "max_val": 1.0},
         defect=_hardtanh_defect,
     ),
@@ -127,6 +136,7 @@ _KINDS: dict[str, _Kind] = {
         functional.softplus,
         _softplus_derivative,
         jump=lambda beta, threshold: math.log1p(math.exp(-threshold)) / beta,
+        curvature=lambda beta, threshold: 0.25 * beta,
         defaults={"beta": 1.0, "threshold": 20.0},
         defect=_softplus_defect,
     ),
@@ -136,16 +146,19 @@ _KINDS: dict[str, _Kind] = {
         slope=lambda alpha: max(1.0, abs(alpha)),
         homogeneous=lambda alpha: alpha == 0.0,
         monotone=lambda alpha: alpha >= 0.0,
+        curvature=lambda alpha: abs(alpha),
+        kinks=(0.0,),
         defaults={"alpha": 1.0},
     ),
-    "gelu": _Kind(functional.gelu, _gelu_derivative, slope=_GELU_SLOPE, monotone=False),
+    "gelu": _Kind(functional.gelu, _gelu_derivative, slope=_GELU_SLOPE, monotone=False, curvature=_GELU_CURVATURE),
     "gelu_tanh": _Kind(
         lambda z: functional.gelu(z, approximate="tanh"),
         _gelu_tanh_derivative,
         slope=_GELU_TANH_SLOPE,
         monotone=False,
+        curvature=_GELU_CURVATURE,
     ),
-    "silu": _Kind(functional.silu, _silu_derivative, slope=_SILU_SLOPE, monotone=False),
+    "silu": _Kind(functional.silu, _silu_derivative, slope=_SILU_SLOPE, monotone=False, curvature=0.5),
 }
 
 
@@ -227,6 +240,17 @@ class Activation:
         """How far torch's φ departs from the continuous function it stands for; only softplus, 2e-9 by default."""
         return float(self._of_parameters(self._kind.jump))
 
+    @property
+    def curvature(self) -> float:
+        """A bound on |φ''| away from the :attr:`kinks`; 0 for what is piecewise linear."""
+        return float(self._of_parameters(self._kind.curvature))
+
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        """Where φ is not twice differentiable."""
+        kinks: tuple[float, ...] = self._of_parameters(self._kind.kinks)
+        return kinks
+
     def spread(self, z: Tensor, radius: Tensor) -> Tensor:
         """A bound on |φ(z') - φ(z)| for all |z' - z| <= radius, elementwise, apart from rounding and :attr:`jump`.
 
@@ -237,6 +261,22 @@ class Activation:
             return bound
         middle = self(z)
         return torch.minimum(bound, torch.maximum(self(z + radius) - middle, middle - self(z - radius)))
+
+    def steepest(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """A bound on |φ'| over [lower, upper], elementwise: the slopes of both half-lines for homogeneous φ, else L."""
+        if not self.homogeneous:
+            return torch.full_like(lower, self.slope)
+        left, right = self.half_lines
+        below = torch.where(lower < 0, lower.new_tensor(abs(left)), 0.0)
+        return torch.where(upper > 0, below.clamp(min=abs(right)), below)
+
+    @property
+    def half_lines(self) -> tuple[float, float]:
+        """Slopes of a homogeneous φ left and right of 0."""
+        if not self.homogeneous:
+            raise InputError(f"activation {self.name!r} is not made of two half-lines that meet in 0")
+        ends = self(torch.tensor([-1.0, 1.0], dtype=torch.float64)).tolist()
+        return -ends[0], ends[1]
 
     def _of_parameters(self, value: Any) -> Any:
         return value(**dict(self.parameters)) if callable(value) else value

@@ -97,9 +97,9 @@ class System:
         """s > 0 and ρ < 1 with diag(L)|A| s <= ρ s; NotWellPosedError where there are none."""
         return contraction(self.A, self.slopes)
 
-    def drive(self, U: Tensor) -> Tensor:
-        """B u + b, (m, n), in the order of the states."""
-        Z = self._bias.repeat(U.shape[0], 1)
+    def drive(self, U: Tensor, *, bias: bool = True) -> Tensor:
+        """B u + b, (m, n), in the order of the states; B u without ``bias``."""
+        Z = self._bias.repeat(U.shape[0], 1) if bias else U.new_zeros(U.shape[0], self.size)
         for (row, _), block in self._inputs.items():
             Z[:, self.slices[row]] += block.apply(U)
         return Z
@@ -133,10 +133,14 @@ class System:
             Z_bar = plan.to_model(plan.substitute_back_(slopes, plan.to_working(X_bar)))
         else:
             Z_bar = picard_adjoint(plan, self.contraction, slopes, X_bar)
+        return self.pull_back_drive(Z_bar)
+
+    def pull_back_drive(self, Z_bar: Tensor) -> Tensor:
+        """Z̄ B, (m, n) in the order of the states to (m, p): the gradient by the inputs from the one by B u."""
         U_bar: Tensor | None = None
         for (row, _), block in self._inputs.items():
             part = block.apply_transpose(Z_bar[:, self.slices[row]])
-            U_bar = part if U_bar is None else U_bar.add_(part)
+            U_bar = part if U_bar is None else U_bar + part
         return Z_bar.new_zeros(Z_bar.shape[0], self._n_inputs) if U_bar is None else U_bar
 
     def error_bound(self, solution: StateSolution, U: Tensor) -> Tensor:
@@ -162,7 +166,7 @@ class System:
 
     def _substituted_errors(self, Z: Tensor, before: Tensor, after: Tensor) -> Tensor:
         errors = torch.empty_like(Z)
-        for stage in self._absolute.plan.stages:
+        for stage in self.absolute.plan.stages:
             radius = before[:, stage.target]
             for source, block in stage.terms:
                 radius = radius + block.apply(errors[:, source])
@@ -175,7 +179,7 @@ class System:
         rounding = torch.from_numpy(self.slopes) * before + after
         scalar = (rho * (step / s).amax(dim=1) + (rounding / s).amax(dim=1)) / (1.0 - rho)
         errors = self._widened(scalar[:, None] * s)
-        plan = self._absolute.plan
+        plan = self.absolute.plan
         for _ in range(_SHARPENING_STEPS):
             radius = self._widened(plan.product(errors + step) + before)
             sharper = torch.minimum(errors, self._widened(plan.spread(Z, radius)) + after)
@@ -187,10 +191,10 @@ class System:
 
     def _widened(self, bound: Tensor) -> Tensor:
         """``bound``, (m, n) float64, rounded up by what its own evaluation may have lost."""
-        return bound * (1.0 + (self._terms + 64) * torch.finfo(torch.float64).eps)
+        return bound * (1.0 + (self.terms + 64) * torch.finfo(torch.float64).eps)
 
     @cached_property
-    def _terms(self) -> int:
+    def terms(self) -> int:
         """The largest number of terms in one row of [A B b], and a few for the sums over blocks."""
         return self.size + self._n_inputs + 2 * len(self._groups) + 4
 
@@ -200,23 +204,23 @@ class System:
         A sum of k products in any order errs by at most γ = k u / (1 - k u) times the sum of their sizes.
         """
         unit = 0.5 * torch.finfo(U.dtype).eps
-        gamma = self._terms * unit / (1.0 - self._terms * unit)
+        gamma = self.terms * unit / (1.0 - self.terms * unit)
         X = solution.X.double().abs()
         # In an iteration the product was formed with the states before the last step.
         inner = X if solution.step is None else X + solution.step
-        absolute, plan = self._absolute, self._absolute.plan
+        absolute, plan = self.absolute, self.absolute.plan
         sizes = plan.product(inner) + plan.to_working(absolute.drive(U.double().abs()))
         jumps = np.repeat([g.activation.jump for g in self._groups], [g.size for g in self._groups])
         # φ errs in the last places of its value, or as if its argument did: by much less where φ is flat.
         # What underflows loses at most the smallest normal number each time.
         tiny = torch.finfo(U.dtype).tiny
-        before = gamma * sizes + _ACTIVATION_ULPS * unit * solution.Z.double().abs() + self._terms * tiny
+        before = gamma * sizes + _ACTIVATION_ULPS * unit * solution.Z.double().abs() + self.terms * tiny
         after = _ACTIVATION_ULPS * unit * X + tiny
         return self._widened(before), after + plan.to_working(torch.from_numpy(jumps)[None])
 
     def row_scales(self) -> NDArray[np.float64]:
         """s = 1 + diag(L)|A| s, (n,), by a triangular plan's substitution; infinite where it overflows."""
-        plan = self._absolute.plan
+        plan = self.absolute.plan
         s = torch.ones(1, self.size, dtype=torch.float64)
         for stage in plan.stages:
             for source, block in stage.terms:
@@ -225,7 +229,7 @@ class System:
         return scales
 
     @cached_property
-    def _absolute(self) -> System:
+    def absolute(self) -> System:
         """The same system with |A|, |B| and |b|, in float64, planned alike."""
         blocks = {k: block.astype(np.float64).absolute() for k, block in {**self._states, **self._inputs}.items()}
         return System(self._groups, blocks, self._bias.double().abs().numpy(), self._n_inputs)

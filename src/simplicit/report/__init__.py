@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from simplicit.report.bars import Bars, draw_bars
 from simplicit.report.picture import Curve, draw_frontier
+from simplicit.report.robustness import RobustCurve, draw_robustness
 from simplicit.report.solution import draw_path, draw_solution
 
-__all__ = ["Curve", "draw_frontier", "draw_path", "draw_solution"]
+__all__ = [
+    "Bars",
+    "Curve",
+    "RobustCurve",
+    "draw_bars",
+    "draw_frontier",
+    "draw_path",
+    "draw_robustness",
+    "draw_solution",
+]

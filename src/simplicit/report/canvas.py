@@ -9,10 +9,22 @@ from typing import Any
 
 from simplicit.errors import MissingExtraError
 
-__all__ = ["COLOURS", "EDGE", "GRID", "INK", "QUIET", "clean", "pattern_colours", "two_panels"]
+__all__ = [
+    "COLOURS",
+    "EDGE",
+    "GRID",
+    "INK",
+    "PALETTE",
+    "QUIET",
+    "clean",
+    "one_panel",
+    "pattern_colours",
+    "two_panels",
+]
 
 #: Okabe and Ito's, told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00")
+PALETTE = (*COLOURS, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, QUIET, GRID, EDGE = "#222222", "#6b6b6b", "#e6e6e6", "#bdbdbd"
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -36,6 +48,19 @@ def two_panels(path: Path, width_ratios: tuple[float, float]) -> Iterator[Any]:
     MissingExtraError
         matplotlib is not installed.
     """
+    with _figure(path, (10, 4.2)) as figure:
+        yield figure.subplots(1, 2, width_ratios=width_ratios)
+
+
+@contextmanager
+def one_panel(path: Path) -> Iterator[Any]:
+    """As :func:`two_panels`, with one."""
+    with _figure(path, (7.5, 4.6)) as figure:
+        yield figure.subplots()
+
+
+@contextmanager
+def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     try:
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -44,9 +69,9 @@ def two_panels(path: Path, width_ratios: tuple[float, float]) -> Iterator[Any]:
     except ImportError as error:
         raise MissingExtraError("pictures need matplotlib: pip install 'simplicit[report]'") from error
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(10, 4.2), layout=ConstrainedLayoutEngine(w_pad=0.12, wspace=0.06))
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, wspace=0.06))
         FigureCanvasAgg(figure)
-        yield figure.subplots(1, 2, width_ratios=width_ratios)
+        yield figure
         figure.savefig(path, dpi=160, facecolor="white")
 
 

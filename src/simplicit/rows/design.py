@@ -59,10 +59,18 @@ class Design:
 
     @classmethod
     def of_features(
-        cls, features: npt.NDArray[np.floating[Any]], columns: Index, mean: Array | None, device: str = "cpu"
+        cls,
+        features: npt.NDArray[np.floating[Any]],
+        columns: Index,
+        mean: Array | None,
+        device: str = "cpu",
+        out: Array | None = None,
     ) -> Design:
-        """From some columns of Φ (m, d), none of them zero, less their means (d,) if those are given."""
-        transposed = np.empty((len(columns), len(features)))
+        """From some columns of Φ (m, d), none of them zero, less their means (d,) if those are given.
+
+        Φᵀ is written to ``out`` (k, m), such as memory that processes share, where that is given.
+        """
+        transposed = np.empty((len(columns), len(features))) if out is None else out
         for first in range(0, len(columns), 256):  # in parts, without a second copy of Φ
             part = slice(first, first + 256)
             transposed[part] = features[:, columns[part]].T

@@ -112,7 +112,9 @@ def prove_equality(problem: RowProblem, block: BlockSolution, theta: Array, tol:
 
 def _least_squares(problem: RowProblem) -> BlockSolution:
     """The nearest that any coefficients come to the targets, under the ball and on the support."""
-    nothing = replace(problem, penalty=NoPenalty().spread(*problem.shape).to(problem.cross))
+    # In full: of a tensor expanded from one entry torch's median, by which ADMM chooses its number type, is arbitrary.
+    penalty = NoPenalty().spread(*problem.shape).to(problem.cross).scaled(torch.ones_like(problem.cross), 1.0)
+    nothing = replace(problem, penalty=penalty)
     least = solve_block(nothing, tol=1e-9)
     missed = np.flatnonzero(least.residual > MATCHED * problem.energy.sqrt().cpu().numpy())
     if not len(missed) or max(problem.shape[1], len(problem.design.units)) > MOST_SUPPORTING:

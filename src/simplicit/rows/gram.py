@@ -7,10 +7,10 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from simplicit.checks import as_float_array, check_magnitudes
 from simplicit.errors import InputError
+from simplicit.rows.products import fill_gram, fill_product
 
 __all__ = ["Gram"]
 
@@ -121,9 +121,11 @@ class Gram:
         before, total = self.n_samples, self.n_samples + len(phi)
         phi_mean, z_mean = phi.mean(axis=0), z.mean(axis=0)
         phi, z = phi - phi_mean, z - z_mean
-        wide, tall = torch.from_numpy(phi), torch.from_numpy(z)
-        torch.from_numpy(self._scatter).addmm_(wide.T, wide)
-        torch.from_numpy(self._cross).addmm_(tall.T, wide)
+        scatter, cross = np.empty_like(self._scatter), np.empty_like(self._cross)
+        fill_gram(phi.T, scatter)
+        fill_product(z.T, phi.T, cross)
+        self._scatter += scatter
+        self._cross += cross
         self._energy += np.einsum("ij,ij->j", z, z)
         phi_step, z_step = phi_mean - self.feature_mean, z_mean - self.target_mean
         share = before * len(phi) / total

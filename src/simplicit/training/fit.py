@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from simplicit.baseline import capture
+from simplicit.executors import Executor, OnProgress, digest
 from simplicit.implicit import ImplicitModel, equilibrium
+from simplicit.rowrun import RunOptions
 from simplicit.rows import L1, Penalty
-from simplicit.training.matching import Match, Matching, Progress
+from simplicit.training.matching import Match, Matching
 from simplicit.training.options import FitOptions
 from simplicit.training.result import FitResult, row_figures
 from simplicit.training.statedata import StateData, state_data
@@ -37,10 +41,14 @@ def fit(
     rounds: int = 1,
     regenerate: bool = True,
     tol: float = 1e-6,
-    executor: str = "threads",
+    executor: str | Executor = "threads",
     workers: int | None = None,
+    block_rows: int | None = None,
+    ray_address: str | None = None,
+    block_timeout: float | None = None,
+    journal: str | PathLike[str] | None = None,
     throw: bool = True,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> FitResult:
     r"""Retrain a network as an implicit model by convex optimisation on its own states (problem (7)).
 
@@ -82,12 +90,16 @@ def fit(
         Match [C D] on the equilibrium of the [A B] just trained, not on the baseline's states.
     tol : float
         Relative duality gap of every row.
-    executor, workers
-        Where rows are solved; see :func:`simplicit.solve_rows`.
+    executor, workers, block_rows, ray_address, block_timeout
+        Where rows are solved; see :func:`simplicit.solve_rows`. The workers serve all stages and trials.
+    journal : path, optional
+        A folder in which every block of rows is kept as soon as it is solved; a fit that was broken off goes on from
+        there.
     throw : bool
         Raise if a row does not converge; otherwise it is marked in ``result.rows.status``.
     progress : callable, optional
-        Called with (stage, done, total); while `sparsity` is searched, the stage says which trial it is part of.
+        Called with a :class:`simplicit.Progress` after every block; its ``stage`` says which rows are solved and, while
+        `sparsity` is searched, which trial they are part of.
 
     Returns
     -------
@@ -98,11 +110,13 @@ def fit(
     ------
     InputError
         For settings out of range, inputs that do not fit or are not finite, a sparsity that is unreachable or that
-        the penalty cannot be searched for.
+        the penalty cannot be searched for, an unknown executor, or a journal of another fit or in use.
     UnsupportedOperationError
         If the network has an operation without an exact implicit form.
     ConvergenceError
         If a row does not converge and ``throw`` is set.
+    ExecutionError, DataError, MissingExtraError
+        As :func:`simplicit.solve_rows`.
 
     Examples
     --------
@@ -124,18 +138,19 @@ def fit(
         rounds=rounds,
         regenerate=regenerate,
         tol=tol,
-        executor=executor,
-        workers=workers,
+        block_rows=block_rows,
         throw=throw,
     )
     clock = _Clock()
-    with clock.stage("capture"):
-        captured = capture(net, inputs, argument="inputs")
-        options.check_well_posed(captured.model)
-    with clock.stage("states"):
-        data = state_data(captured.model, captured.states(inputs), captured.weight_count)
-    with clock.stage("training"):
-        match, trials = _trained(Matching(data, options, progress), data)
+    with RunOptions(executor, workers, ray_address, block_timeout, journal, progress).opened() as run:
+        with clock.stage("capture"):
+            captured = capture(net, inputs, argument="inputs")
+            options.check_well_posed(captured.model)
+        with clock.stage("states"):
+            states = captured.states(inputs)
+            data = state_data(captured.model, states, captured.weight_count)
+        with clock.stage("training"), run.kept("fit", lambda: _key(captured.model, states.U, options), {}) as run:
+            match, trials = _trained(Matching(data, options, run), data)
     return FitResult(
         model=match.model,
         rows=row_figures(match, data),
@@ -157,19 +172,31 @@ def _trained(matching: Matching, data: StateData) -> tuple[Match, int]:
         return matching.solve(), 1
     matching.options.check_searchable(matching.penalty)
     trials = 0
-    tell = matching.progress
-    if tell is not None:
-        matching = replace(matching, progress=lambda stage, done, total: tell(f"trial {trials}, {stage}", done, total))
 
     def solve(strength: float, start: Match | None) -> Match:
         nonlocal trials
         trials += 1
-        return matching.solve(strength, start)
+        return replace(matching, run=matching.run.staged(f"trial {trials}")).solve(strength, start)
 
     # One weight more or less is 100/N₀ points, so that a small network may have nothing nearer.
     tolerance = max(SPARSITY_TOLERANCE, 50 / data.weight_count) * (1 + 1e-12)
     found = search_strength(solve, lambda match: match.model.sparsity(data.weight_count), target, tolerance)
     return found, trials
+
+
+def _key(model: ImplicitModel, inputs: Any, options: FitOptions) -> str:
+    """The hash of everything that decides a fit."""
+    parts: dict[str, Any] = {"inputs": np.asarray(inputs), "groups": [repr(group) for group in model.groups]}
+    for name in "ABCD":
+        matrix = getattr(model, name)
+        parts |= {f"{name} {part}": getattr(matrix, part) for part in ("data", "indices", "indptr")}
+    parts |= {"state_bias": model.state_bias, "output_bias": model.output_bias}
+    penalty = options.penalty.spread(model.n_states + model.n_outputs, model.n_states + model.n_inputs)
+    for item in fields(penalty):
+        value = getattr(penalty, item.name)
+        parts[f"penalty {item.name}"] = value.cpu().numpy() if isinstance(value, torch.Tensor) else value
+    decided = {item.name: getattr(options, item.name) for item in fields(options)}
+    return digest(parts | {name: value for name, value in decided.items() if name not in ("penalty", "throw")})
 
 
 def _errors(model: ImplicitModel, data: StateData) -> Mapping[str, float]:

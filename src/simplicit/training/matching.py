@@ -9,8 +9,8 @@ far: the states that C will meet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array, vstack
 
 from simplicit.implicit import ImplicitModel, equilibrium
+from simplicit.rowrun import RunOptions
 from simplicit.rows import Ball, PiecewiseQuadratic, Solution
 from simplicit.solve import solve_rows
 from simplicit.training.normalize import NORMALIZATIONS, Units
@@ -25,11 +26,9 @@ from simplicit.training.options import FitOptions
 from simplicit.training.statedata import StateData
 from simplicit.training.structure import STRUCTURES, Mask
 
-__all__ = ["Match", "Matching", "Progress", "Stage"]
+__all__ = ["Match", "Matching", "Stage"]
 
 Array = npt.NDArray[np.float64]
-#: Called with what is under way, how much of it is done and how much there is.
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Matching:
 
     data: StateData
     options: FitOptions
-    progress: Progress | None = None
+    run: RunOptions = field(default_factory=RunOptions)
 
     @cached_property
     def structure(self) -> Mask:
@@ -114,7 +113,7 @@ class Matching:
         return self.options.penalty.spread(self.data.n_rows, self.data.n_columns)
 
     def _solve(self, stage: Stage, features: Array, strength: float, warm: Solution | None) -> Solution:
-        rows, options, progress = stage.rows, self.options, self.progress
+        rows, options, run = stage.rows, self.options, self.run
         target_units, column_units = self.units
         penalty = self.penalty.in_units(strength, target_units, column_units)
         return solve_rows(
@@ -128,10 +127,9 @@ class Matching:
             rounds=options.rounds,
             tol=options.tol,
             warm_start=warm,
-            executor=options.executor,
-            workers=options.workers,
+            block_rows=options.block_rows,
             throw=options.throw,
-            progress=None if progress is None else lambda done, total: progress(stage.name, done, total),
+            **run.staged(stage.name).arguments,
         )
 
     def _model(self, solutions: Sequence[Solution]) -> ImplicitModel:

@@ -34,8 +34,7 @@ class FitOptions:
     rounds: int = 1
     regenerate: bool = True
     tol: float = 1e-6
-    executor: str = "threads"
-    workers: int | None = None
+    block_rows: int | None = None
     throw: bool = True
 
     def __post_init__(self) -> None:
@@ -46,6 +45,8 @@ class FitOptions:
         if self.sparsity is not None and as_number("sparsity", self.sparsity) >= 100:
             raise InputError(f"sparsity is in per cent, from 0 to below 100, got {self.sparsity!r}")
         as_count("rounds", self.rounds)
+        if self.block_rows is not None:
+            as_count("block_rows", self.block_rows)
         if as_number("tol", self.tol, positive=True) >= 1:
             raise InputError(f"tol must lie between 0 and 1, got {self.tol!r}")
         if isinstance(self.penalty, type) or not isinstance(self.penalty, Penalty):

@@ -9,35 +9,11 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
+from simplicit.baseline import from_torch
 from simplicit.errors import InputError, NotWellPosedError
-from simplicit.implicit import Activation, ImplicitModel, StateGroup
+from simplicit.implicit import ImplicitModel
 from simplicit.robustness import accuracy, fgsm, pgd
-
-P, N, Q = 12, 10, 4
-
-
-def model_of(kind: str, activation: str = "relu", dtype: type = np.float64, seed: int = 0) -> ImplicitModel:
-    """Well-posed models with biases; ``kind`` is "triangular" (states shuffled) or "full"."""
-    rng = np.random.default_rng(seed)
-    phi = Activation(activation)
-    A = rng.normal(size=(N, N))
-    if kind == "triangular":
-        order = rng.permutation(N)
-        A = np.triu(A, 1)[order][:, order]
-    else:
-        A *= 0.8 / (phi.slope * np.abs(np.linalg.eigvals(np.abs(A))).max())
-    groups = [StateGroup("one", 4, phi), StateGroup("two", N - 4, phi)]
-    # Outputs of order one: of a confident sample differences of the loss are all rounding.
-    matrices = (A, rng.normal(size=(N, P)), 0.3 * rng.normal(size=(Q, N)), 0.3 * rng.normal(size=(Q, P)))
-    biases = {"state_bias": rng.normal(size=N), "output_bias": 0.3 * rng.normal(size=Q)}
-    model = ImplicitModel.from_matrices(*matrices, activation=groups, input_shape=(3, 4), **biases)
-    return model.astype(dtype)
-
-
-def data(model: ImplicitModel, m: int = 60, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs in [0, 1] with the model's own classes as labels."""
-    U = np.random.default_rng(seed).uniform(size=(m, P)).astype(model.dtype)
-    return U, model.predict(U).argmax(axis=1)
+from victims import P, Q, data, layered, model_of
 
 
 def loss(model: ImplicitModel, U: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -208,6 +184,37 @@ def test_steps_longer_than_the_box_end_at_its_edges() -> None:
     assert_array_equal(long, longer)
 
 
+@pytest.mark.parametrize(("kind", "seed"), [("triangular", 0), ("triangular", 1), ("triangular", 2), ("full", 0)])
+def test_adaptive_steps_are_at_least_as_strong_as_plain_ones(kind: str, seed: int) -> None:
+    model = model_of(kind, "relu", seed=seed)
+    U, labels = data(model, 400 if kind == "triangular" else 80)
+    for eps in (0.02, 0.06):
+        plain = accuracy(model, pgd(model, U, labels, eps, 40, step_size=2.5 * eps / 40), labels)
+        plain_again = accuracy(model, pgd(model, U, labels, eps, 40, step_size=2.5 * eps / 40, restarts=5), labels)
+        adaptive = accuracy(model, pgd(model, U, labels, eps, 40), labels)
+        again = accuracy(model, pgd(model, U, labels, eps, 40, restarts=5), labels)
+        assert adaptive <= plain + 0.0051  # two samples of four hundred, for the random start
+        assert again <= plain_again
+        assert again <= adaptive
+
+
+def test_restarts_climb_margins_that_the_cross_entropy_misses() -> None:
+    model = layered((12, 20, 15, 6), seed=2)
+    U, labels = data(model, 400)
+    one, many = (pgd(model, U, labels, 0.1, 30, restarts=restarts) for restarts in (1, 5))
+    assert accuracy(model, many, labels) < accuracy(model, one, labels)
+
+
+def test_an_implicit_model_and_its_network_are_attacked_alike() -> None:
+    torch.manual_seed(3)
+    net = torch.nn.Sequential(torch.nn.Linear(12, 9), torch.nn.ReLU(), torch.nn.Linear(9, 4)).double().eval()
+    U = torch.rand(50, 12, dtype=torch.float64)
+    model, labels = from_torch(net, U), net(U).argmax(dim=1)
+    assert_allclose(fgsm(net, U, labels, 0.1), fgsm(model, U, labels, 0.1))
+    by_net, by_model = (accuracy(net, pgd(v, U, labels, 0.1, 20, restarts=3), labels) for v in (net, model))
+    assert abs(by_net - by_model) <= 0.041
+
+
 def test_accuracy_counts() -> None:
     model = model_of("full")
     U, labels = data(model, 10)
@@ -250,8 +257,9 @@ U_GOOD, Y_GOOD = np.full((2, P), 0.5), np.array([0, 1])
         ({"clip": (0, 1, 2)}, r"clip must be \(low, high\)"),
         ({"clip": (None, 1)}, r"clip must be \(low, high\)"),
         ({"clip": (0.0, float("nan"))}, r"clip must be \(low, high\)"),
-        ({"model": torch.nn.Linear(2, 2)}, r"model must be an ImplicitModel, got Linear; see simplicit\.from_torch"),
-        ({"model": None}, "model must be an ImplicitModel"),
+        ({"model": torch.nn.Linear(2, 2)}, r"model: Linear fails on samples of shape \(12,\) \(mat1 and mat2"),
+        ({"model": torch.nn.Unflatten(1, (3, 4))}, r"must return logits of shape \(m, q\), got \(2, 3, 4\) for m = 2"),
+        ({"model": None}, "model must be an ImplicitModel or a torch.nn.Module, got NoneType"),
         ({"batch_size": "2"}, "batch_size must be an integer of at least 1"),
         ({"labels": [[0], [1, 2]]}, "labels must be an array with rows of equal length"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),

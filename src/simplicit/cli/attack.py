@@ -1,0 +1,162 @@
+"""``simplicit attack``: how much accuracy is left under attack."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
+from simplicit.cli.options import AnyData, DataDir, Eps, Json, OtherBaseline, Overwrite, Runs, Samples, TrustPt2
+from simplicit.experiments.attacking import PICTURE, AttackRun, AttackSettings, radii_of, run_attack, save_attack
+from simplicit.experiments.run import check_output
+from simplicit.experiments.subjects import BASELINE, open_subjects
+from simplicit.report import RobustCurve, draw_robustness
+from simplicit.robustness.attacks.autoattack import check_autoattack
+
+__all__ = ["attack_command"]
+
+_ATTACKS = "Attacks"
+_DEFAULT = AttackSettings()
+
+
+def attack_command(
+    context: typer.Context,
+    runs: Runs,
+    eps: Eps = list(_DEFAULT.eps),  # noqa: B006 - Typer copies it
+    steps: Annotated[int, typer.Option(help="Gradient steps of PGD.", rich_help_panel=_ATTACKS)] = _DEFAULT.steps,
+    restarts: Annotated[
+        int,
+        typer.Option(
+            help="Restarts of PGD: the first on the cross-entropy, the others on margins.", rich_help_panel=_ATTACKS
+        ),
+    ] = _DEFAULT.restarts,
+    queries: Annotated[
+        int, typer.Option(help="Queries of Square, which sees outputs only.", rich_help_panel=_ATTACKS)
+    ] = _DEFAULT.queries,
+    transfer: Annotated[
+        bool,
+        typer.Option(
+            "--transfer/--no-transfer",
+            help="Try points that PGD finds on the baseline on every run.",
+            rich_help_panel=_ATTACKS,
+        ),
+    ] = _DEFAULT.transfer,
+    autoattack: Annotated[
+        bool,
+        typer.Option(
+            "--autoattack/--no-autoattack",
+            help="Run AutoAttack too, some hundred times slower than FGSM; needs the extra attacks.",
+            rich_help_panel=_ATTACKS,
+        ),
+    ] = _DEFAULT.autoattack,
+    samples: Samples = None,
+    seed: Annotated[
+        int, typer.Option(help="Of the samples drawn and of all attacks.", rich_help_panel=_ATTACKS)
+    ] = _DEFAULT.seed,
+    baseline: OtherBaseline = None,
+    data: AnyData = None,
+    data_dir: DataDir = None,
+    trust_pt2: TrustPt2 = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write attack.json, outcomes.npz, run.json and a picture into this folder too.",
+            rich_help_panel="Output",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Attack fitted models on test samples, the baseline beside them.
+
+    FGSM, PGD with restarts, Square, transfer from the baseline and, if asked for, AutoAttack, in ℓ∞ boxes around each
+    sample. "Worst" counts the samples that hold against all of them. Every run also checks the attacks themselves:
+    vanishing gradients, a weaker attack that does better, a larger radius that helps, a gradient that is wrong.
+    A RUN is a folder of `simplicit fit`; that of a baseline is attacked alone. All shares are in per cent.
+
+    Example: `simplicit attack runs/fit --eps 0.004 --eps 8/255 --output runs/attack`
+    """
+    settings = AttackSettings(tuple(eps), steps, restarts, queries, transfer, autoattack, samples, seed)
+    if autoattack:
+        check_autoattack()
+    if output is not None:
+        check_output(output, overwrite=overwrite, kind="attack", inputs=runs)
+    subjects = open_subjects(runs, baseline=baseline, data=data, data_dir=data_dir, trust_pt2=trust_pt2)
+    with show_progress(lines=True) as on_step:
+        run = run_attack(subjects, settings, on_step=on_step)
+    drawable = importlib.util.find_spec("matplotlib") is not None
+    if output is not None:
+        draw = _draw if drawable else None
+        save_attack(run, output, command=command_line(context), overwrite=overwrite, draw=draw)
+    if json:
+        print_json({"folder": output} | run.results())
+        return
+    say(_table(run), "", *_remarks(run))
+    if output is not None:
+        picture = str(output / PICTURE) if drawable else "no picture: pip install 'simplicit[report]' for one"
+        say(f"Saved in {output}, {picture}.")
+
+
+def _draw(run: AttackRun, path: Path) -> None:
+    curves = [
+        RobustCurve(
+            subject.name,
+            100.0 * run.found[subject.name].correct.mean(),
+            attacked=(100.0 * run.found[subject.name].accuracy()).tolist(),
+        )
+        for subject in run.subjects.members
+    ]
+    title = f"{run.subjects.data.name}: worst of all attacks, {len(run.samples.labels):,} samples"
+    draw_robustness(path, radii_of(run.settings.eps), curves, title=title)
+
+
+def _names(run: AttackRun) -> dict[str, str]:
+    """The attacks as the table calls them."""
+    settings = run.settings
+    names = {
+        "fgsm": "FGSM",
+        "pgd": f"PGD-{settings.steps}x{settings.restarts}",
+        "square": f"Square-{settings.queries}",
+        "autoattack": "AutoAttack",
+        f"transfer from {BASELINE}": "transfer",
+    }
+    shown = {name for result in run.found.values() for name in result.held}
+    return {name: title for name, title in names.items() if name in shown}
+
+
+def _table(run: AttackRun) -> Any:
+    names = _names(run)
+    title = f"{run.subjects.data.name}, {len(run.samples.labels):,} test samples"
+    table = figures_table("", "sparsity", "ε", "clean", *names.values(), "worst", title=title)
+    for subject in run.subjects.members:
+        result = run.found[subject.name]
+        for place, text in enumerate(radii_of(run.settings.eps)):
+            shares = [f"{100 * result.accuracy(name)[place]:.2f}" if name in result.held else "" for name in names]
+            first = place == 0
+            table.add_row(
+                subject.name if first else "",
+                f"{subject.sparsity:.1f}" if first and subject.name != BASELINE else "",
+                text,
+                f"{100 * result.correct.mean():.2f}" if first else "",
+                *shares,
+                f"{100 * result.accuracy()[place]:.2f}",
+            )
+    return table
+
+
+def _remarks(run: AttackRun) -> list[str]:
+    """What the checks found, and the time."""
+    told = [
+        f"Check: {subject.name}: {finding}."
+        for subject in run.subjects.members
+        for finding in run.found[subject.name].checks.findings
+    ]
+    if not told:
+        told = [
+            "All checks passed: gradients do not vanish and are true, no weaker attack does better, no larger ε helps."
+        ]
+    return [*told, f"{run.seconds:.0f} s."]

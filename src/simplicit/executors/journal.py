@@ -1,0 +1,311 @@
+"""The journal: every finished block is a file before it counts, so that a run that is killed loses none.
+
+A journal is a folder:
+
+    journal.json            what it is a journal of: the hash of all inputs and settings, and versions
+    lock                    held (flock) by the run that writes; gone with its process, however that ends
+    <hash>/section.json     one solve; a fit has several
+    <hash>/000012.safetensors     block 12: arrays, and their checksum in the metadata
+
+A file is written under another name, flushed to the disk, renamed, and the folder flushed: it is there as a whole or
+not at all. A block that is damaged all the same, by whatever happened to the disk, is not believed: its checksum covers
+names, types, shapes, bytes and where it belongs. It is solved again. Nothing in a journal can run code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from simplicit.errors import DataError, InputError
+from simplicit.executors.durable import PARTIAL, read_json, write_durably, write_json
+from simplicit.executors.work import Result
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows has no flock: there two runs must be kept apart by hand
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Journal", "Section", "digest"]
+
+FORMAT = 1
+HEADER, SECTION, LOCK = "journal.json", "section.json", "lock"
+#: Digits of a hash in the name of a section.
+_DIGITS = 16
+#: Bytes that are hashed at a time.
+_CHUNK = 2**24
+
+_log = logging.getLogger(__name__)
+
+
+def digest(parts: Mapping[str, Any]) -> str:
+    """The hash of arrays and plain values under names: of types, shapes and bytes, in the order of the names.
+
+    Arrays are read in parts, so that a memory map is never in memory as a whole.
+    """
+    sha = hashlib.sha256()
+    for name in sorted(parts):
+        value = parts[name]
+        if isinstance(value, np.ndarray):
+            sha.update(f"{name}:{value.dtype.str}:{value.shape}:".encode())
+            step = max(1, _CHUNK // max(1, value[:1].nbytes)) if value.ndim else 1
+            for first in range(0, len(value), step) if value.ndim else ():
+                sha.update(np.ascontiguousarray(value[first : first + step]).data)
+            if not value.ndim:
+                sha.update(value.tobytes())
+        else:
+            sha.update(f"{name}:{json.dumps(value, sort_keys=True)}:".encode())
+    return sha.hexdigest()
+
+
+@dataclass(frozen=True)
+class Section:
+    """The blocks of one solve.
+
+    Attributes
+    ----------
+    folder : Path
+    key : str
+        The hash of what is solved.
+    facts : dict
+        What is said about it in ``section.json``.
+    """
+
+    folder: Path
+    key: str
+    facts: Mapping[str, Any]
+
+    def numbers(self) -> list[int]:
+        """The blocks that have a file."""
+        found = (path.stem for path in self.folder.glob("*.safetensors"))
+        return sorted(int(stem) for stem in found if stem.isdecimal())
+
+    def store(self, number: int, result: Result) -> None:
+        """Write a finished block, for good.
+
+        Raises
+        ------
+        DataError
+            If it cannot be written; what is there stays as it is.
+        """
+        arrays = {name: np.ascontiguousarray(array) for name, array in result.items()}
+        metadata = {"section": self.key, "block": str(number), "sha256": self._checksum(number, arrays)}
+        write_durably(self._path(number), safetensors.numpy.save(arrays, metadata))
+
+    def load(self, number: int) -> Result | None:
+        """A finished block; None if it is not there, or, with a warning, if it is damaged."""
+        path = self._path(number)
+        try:
+            with safetensors.safe_open(path, framework="np") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+                found = (file.metadata() or {}).get("sha256")
+        except FileNotFoundError:
+            return None
+        except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+            why = str(error)
+        else:
+            if found == self._checksum(number, arrays):
+                return arrays
+            why = "its checksum does not fit"
+        _log.warning("journal: %s is damaged (%s); its rows are solved again", path, why)
+        return None
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.safetensors"
+
+    def _checksum(self, number: int, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+        return digest({f"array {name}": array for name, array in arrays.items()} | {"block": number, "key": self.key})
+
+
+class Journal:
+    """A folder of finished blocks; open it with :meth:`open` or :meth:`read` and close it, or use it in ``with``.
+
+    Attributes
+    ----------
+    folder : Path
+    facts : dict
+        ``journal.json``.
+    """
+
+    def __init__(self, folder: Path, facts: dict[str, Any], locks: contextlib.ExitStack) -> None:
+        self.folder, self.facts, self._locks = folder, facts, locks
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        key: str,
+        facts: Mapping[str, Any],
+        *,
+        part: tuple[int, int] | None = None,
+    ) -> Journal:
+        """Open a journal to write in it, or make one.
+
+        Parameters
+        ----------
+        folder : path
+        key : str
+            The hash of all inputs and settings.
+        facts : mapping
+            What is said about them in the header; ``versions`` is compared first.
+        part : (int, int), optional
+            Which part of how many this run computes. Runs of different parts share a journal; others have it alone.
+
+        Raises
+        ------
+        InputError
+            A journal of another problem, one that is in use, or a folder that is none.
+        DataError
+            It cannot be read or written, or its header is damaged.
+        """
+        place = Path(folder)
+        with contextlib.ExitStack() as locks, _told(place):
+            if place.is_dir() and not (place / HEADER).is_file() and any(_foreign(place)):
+                raise InputError(f"journal {place}: the folder holds other things; choose a new or an empty one")
+            place.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(_locked(place, LOCK, shared=part is not None))
+            if part is not None:
+                locks.enter_context(_locked(place, f"part-{part[0]}-of-{part[1]}.{LOCK}"))
+            else:
+                for left in (*place.glob(f".*{PARTIAL}"), *place.glob(f"*/.*{PARTIAL}")):
+                    left.unlink(missing_ok=True)
+            if not (place / HEADER).is_file():
+                write_json(place / HEADER, {"format": FORMAT, "key": key, **facts})
+            found = read_json(place / HEADER)
+            _check_same(place, found, key, facts)
+            held = locks.pop_all()
+        return cls(place, found, held)
+
+    @staticmethod
+    def exists(folder: str | os.PathLike[str]) -> bool:
+        """Whether the folder is a journal."""
+        return (Path(folder) / HEADER).is_file()
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> Journal:
+        """Open a journal to read it, whatever it is of: what is there is whole, also while somebody writes.
+
+        Raises
+        ------
+        InputError
+            A folder that is none.
+        DataError
+            It cannot be read, or its header is damaged.
+        """
+        place = Path(folder)
+        if not (place / HEADER).is_file():
+            raise InputError(f"journal {place}: is none, it has no {HEADER}")
+        with _told(place):
+            found = read_json(place / HEADER)
+        return cls(place, found, contextlib.ExitStack())
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others use it."""
+        self._locks.close()
+
+    @property
+    def key(self) -> str:
+        """The hash of what it is a journal of."""
+        return str(self.facts["key"])
+
+    def section(self, key: str, facts: Mapping[str, Any]) -> Section:
+        """The section of a solve, made if it is not there.
+
+        Raises
+        ------
+        DataError
+            It cannot be written, or its header is damaged.
+        """
+        place = self.folder / key[:_DIGITS]
+        with _told(self.folder):
+            place.mkdir(exist_ok=True)
+            if not (place / SECTION).is_file():
+                write_json(place / SECTION, {"key": key, **facts})
+            found = read_json(place / SECTION)
+        if found.get("key") != key:
+            raise DataError(f"journal {self.folder}: {place.name}/{SECTION} is damaged; remove the folder {place}")
+        return Section(place, key, found)
+
+    def sections(self) -> list[Section]:
+        """All that there are."""
+        with _told(self.folder):
+            headers = [(path.parent, read_json(path)) for path in sorted(self.folder.glob(f"*/{SECTION}"))]
+        return [Section(folder, str(facts.get("key")), facts) for folder, facts in headers]
+
+
+def _foreign(folder: Path) -> Iterator[Path]:
+    """What a journal whose making was broken off cannot have left behind."""
+    return (path for path in folder.iterdir() if not path.name.endswith((LOCK, PARTIAL)))
+
+
+def _check_same(place: Path, found: Mapping[str, Any], key: str, facts: Mapping[str, Any]) -> None:
+    if found.get("format") != FORMAT:
+        raise InputError(
+            f"journal {place}: format {found.get('format')}, this version writes {FORMAT}; begin a new one"
+        )
+    if found.get("key") == key:
+        return
+    theirs, ours = found.get("versions"), facts.get("versions")
+    if theirs != ours:
+        raise InputError(f"journal {place}: written with {_named(theirs)}, this is {_named(ours)}; begin a new one")
+    raise InputError(
+        f"journal {place}: is of another problem, the hash of inputs and settings differs; choose another folder"
+    )
+
+
+def _named(versions: Any) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items()) if isinstance(versions, dict) else "?"
+
+
+@contextlib.contextmanager
+def _told(place: Path) -> Iterator[None]:
+    """Tell a failure of the file system as one about the journal."""
+    try:
+        yield
+    except (DataError, InputError):
+        raise
+    except OSError as error:
+        raise DataError(f"journal {place}: cannot be written ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, name: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock, which the system lets go of when this process ends, in whatever way."""
+    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(descriptor, 200, 0).decode(errors="replace")
+                raise InputError(
+                    f"journal {folder}: in use by another run{holder and f' ({holder})'}; wait for its end, or choose "
+                    "another folder"
+                ) from None
+            if not shared:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+        if not shared:
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)

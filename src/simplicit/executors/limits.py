@@ -1,0 +1,90 @@
+"""What a worker's thread and process are set to: one BLAS thread, denormal numbers counted as zero."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+from threadpoolctl import threadpool_limits
+
+__all__ = ["available_memory", "available_processors", "flushed_denormals", "one_thread_each", "prepare_thread"]
+
+
+def available_processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def available_memory() -> int | None:
+    """Bytes that may still be allocated; None where the platform does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def prepare_thread() -> None:
+    """Set the calling thread, which does nothing else any more, to one kernel thread and flushed denormals."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Denormal numbers count as zero in this thread meanwhile: they are worthless here and up to 100 times slower.
+
+    The setting is the processor's, so the caller's own is found out and put back.
+    """
+    half_of_smallest_normal = torch.full((), torch.finfo(torch.float64).tiny, dtype=torch.float64) / 2
+    before = float(half_of_smallest_normal) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+class _OneThread:
+    """The process's thread limits while at least one caller wants them."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.restore = threading.Lock(), 0, ExitStack()
+
+    def enter(self) -> None:
+        with self.lock:
+            self.users += 1
+            if self.users == 1:
+                self.restore.enter_context(threadpool_limits(limits=1))
+                self.restore.callback(torch.set_num_threads, torch.get_num_threads())
+                torch.set_num_threads(1)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                self.restore.close()
+
+
+_ONE_THREAD = _OneThread()
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """One BLAS and OpenMP thread per worker: more would fight for the same processors and change the rounding.
+
+    The setting is the process's: of callers that overlap, the first sets it and the last puts it back.
+    """
+    _ONE_THREAD.enter()
+    try:
+        yield
+    finally:
+        _ONE_THREAD.leave()

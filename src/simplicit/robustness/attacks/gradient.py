@@ -1,0 +1,216 @@
+r"""FGSM and PGD in the ℓ∞ box, with the true gradient through the equilibrium.
+
+The cross-entropy ℓ = log Σⱼ exp yⱼ - y_c of the true class c has the gradient by the outputs
+
+    softmax(y) - e_c = (1 - softmax(y)_c) · (softmax over j ≠ c of y - e_c).
+
+Only signs of the gradient by the inputs matter, so that the positive factor is left out: it vanishes in floating point
+for confident samples, and with it the gradient that an attack needs most there.
+
+The box |u' - u| <= ε is kept to the last bit, in exact arithmetic and not only as rounded.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simplicit.checks import as_count, as_number, as_seed
+from simplicit.implicit.batch import Batch
+from simplicit.robustness.attacks.climb import Objective, climb, walk
+from simplicit.robustness.attacks.problem import BATCH_SIZE, Problem
+from simplicit.robustness.attacks.victims import AttackedModel, Victim
+from simplicit.robustness.box import Clip
+
+__all__ = ["cross_entropy", "fgsm", "margin_to", "pgd"]
+
+
+def fgsm(
+    model: AttackedModel,
+    U: Batch,
+    labels: Any,
+    eps: float,
+    *,
+    clip: Clip = (0.0, 1.0),
+    batch_size: int = BATCH_SIZE,
+) -> Any:
+    """The fast gradient sign method: u + ε sign(∇ᵤ ℓ), clipped.
+
+    Parameters
+    ----------
+    model : ImplicitModel or torch.nn.Module
+        A network takes samples in the form of U, returns logits, and is used in evaluation mode.
+    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape)
+    labels : array of integers, shape (m,)
+        The true classes, in [0, q).
+    eps : float
+        Half-width ε of the box, in units of the inputs.
+    clip : (float, float) or None
+        Range of valid inputs, which U must keep too; None for no range.
+    batch_size : int
+        Samples worked on at a time; bounds the memory.
+
+    Returns
+    -------
+    Adversarial inputs of the kind and shape of U, in the model's dtype. The middle of the box is U as cast to it, and
+    at the ends of ``clip`` towards the inside.
+
+    Raises
+    ------
+    InputError
+        U or labels do not fit the model; NaN or infinite values, also in the model's outputs; ``eps`` negative, too
+        large for the dtype or wider than ``clip``; ``clip`` no interval; U outside ``clip``.
+    NotWellPosedError, ConvergenceError
+        The model has no unique equilibrium, or iterating for it takes too long.
+    """
+    problem = Problem.checked(model, U, labels, eps, clip, batch_size)
+    adversarial = torch.empty_like(problem.inputs)
+    for rows in problem.batches():
+        box, objective = problem.box(rows), cross_entropy(problem.labels[rows])
+        adversarial[rows] = walk(problem.victim, box, box.centre.clone(), objective, problem.eps, 1)
+    return problem.returned(adversarial)
+
+
+def pgd(
+    model: AttackedModel,
+    U: Batch,
+    labels: Any,
+    eps: float,
+    steps: int,
+    *,
+    step_size: float | None = None,
+    restarts: int = 1,
+    random_start: bool = True,
+    clip: Clip = (0.0, 1.0),
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+) -> Any:
+    """Projected gradient ascent with restarts; the step sizes adapt, unless one is given.
+
+    Without ``step_size``, steps start at 2 ε with momentum, and each sample halves its own where it stops to gain
+    (Auto-PGD; Croce and Hein, *Reliable Evaluation of Adversarial Robustness*, 2020). The first restart climbs the
+    cross-entropy, the others the margins y_k - y_c to the classes k that come second, third, … at the sample (Gowal et
+    al., *An Alternative Surrogate Loss for PGD-based Adversarial Testing*, 2019). With ``step_size`` all restarts take
+    plain steps of that size on the cross-entropy (Madry et al., 2018).
+
+    For every sample the worst point is returned: one that is misclassified before one that is not, then the one with
+    the largest loss, among the best of all restarts and the sample itself. Samples once misclassified sit out the
+    remaining restarts.
+
+    Parameters
+    ----------
+    model, U, labels, eps, clip, batch_size
+        As in :func:`fgsm`.
+    steps : int
+        Gradient steps in each restart, at least 1.
+    step_size : float, optional
+        In units of the inputs.
+    restarts : int
+        At least 1.
+    random_start : bool
+        Start uniformly in the box; False: the first restart starts at the sample, later ones are random.
+    seed : int
+        Of the random starts, in [0, 2⁶⁴). They depend on ``batch_size`` too.
+
+    Returns
+    -------
+    As :func:`fgsm`.
+
+    Raises
+    ------
+    InputError
+        As :func:`fgsm`; ``steps``, ``restarts``, ``step_size`` or ``seed`` out of range.
+    NotWellPosedError
+        As :func:`fgsm`.
+    """
+    problem = Problem.checked(model, U, labels, eps, clip, batch_size)
+    steps, restarts = as_count("steps", steps), as_count("restarts", restarts)
+    # The box is no wider than 2 ε, so that longer steps end at the same edges, without overflow.
+    stride = None if step_size is None else min(as_number("step_size", step_size, positive=True), 2.0 * problem.eps)
+    generator = torch.Generator().manual_seed(as_seed("seed", seed))
+    adversarial = torch.empty_like(problem.inputs)
+    for rows in problem.batches():
+        box, classes = problem.box(rows), problem.labels[rows]
+        worst = _Worst.at(problem.victim, box.centre, classes)
+        for restart in range(restarts):
+            open_rows = torch.arange(len(classes)) if restart == 0 else torch.nonzero(~worst.broken).flatten()
+            if not len(open_rows):
+                break
+            part = box.part(open_rows)
+            start = part.random_point(generator) if random_start or restart else part.centre.clone()
+            if stride is None:
+                objective = worst.objective(restart, open_rows)
+                points = climb(problem.victim, part, start, classes[open_rows], objective, problem.eps, steps)
+            else:
+                points = walk(problem.victim, part, start, cross_entropy(classes[open_rows]), stride, steps)
+            worst.update(problem.victim, open_rows, points)
+        adversarial[rows] = worst.points
+    return problem.returned(adversarial)
+
+
+def cross_entropy(classes: Tensor) -> Objective:
+    """ℓ for true classes (m,)."""
+    column = classes[:, None]
+
+    def objective(Y: Tensor) -> tuple[Tensor, Tensor]:
+        value = torch.nn.functional.cross_entropy(Y, classes, reduction="none")
+        others = Y.scatter(1, column, -math.inf).softmax(dim=1)
+        return value, others.scatter_(1, column, -1.0)
+
+    return objective
+
+
+def margin_to(targets: Tensor, classes: Tensor) -> Objective:
+    """y_k - y_c for targets k and true classes c, both (m,)."""
+
+    def objective(Y: Tensor) -> tuple[Tensor, Tensor]:
+        value = (Y.gather(1, targets[:, None]) - Y.gather(1, classes[:, None]))[:, 0]
+        direction = torch.zeros_like(Y).scatter_(1, targets[:, None], 1.0).scatter_(1, classes[:, None], -1.0)
+        return value, direction
+
+    return objective
+
+
+@dataclass
+class _Worst:
+    """For every sample the worst point so far, (m, p), its loss, (m,), and whether it is misclassified, (m,).
+
+    ``rivals`` are the other classes at the sample itself, from the likeliest, (m, q - 1).
+    """
+
+    points: Tensor
+    loss: Tensor
+    broken: Tensor
+    classes: Tensor
+    rivals: Tensor
+
+    @classmethod
+    def at(cls, victim: Victim, points: Tensor, classes: Tensor) -> _Worst:
+        """Starting with ``points``."""
+        Y = victim.outputs(points)
+        rivals = Y.scatter(1, classes[:, None], -math.inf).argsort(dim=1, descending=True, stable=True)[:, :-1]
+        return cls(points.clone(), *_judge(Y, classes), classes, rivals)
+
+    def objective(self, restart: int, rows: Tensor) -> Objective:
+        """What a restart climbs: the cross-entropy first, then the margins to one rival after the other."""
+        if restart == 0:
+            return cross_entropy(self.classes[rows])
+        return margin_to(self.rivals[rows, (restart - 1) % self.rivals.shape[1]], self.classes[rows])
+
+    def update(self, victim: Victim, rows: Tensor, points: Tensor) -> None:
+        """Take ``points`` for the samples ``rows`` where they are worse."""
+        loss, broken = _judge(victim.outputs(points), self.classes[rows])
+        was_broken = self.broken[rows]
+        better = (broken & ~was_broken) | ((broken == was_broken) & (loss > self.loss[rows]))
+        self.points[rows] = torch.where(better[:, None], points, self.points[rows])
+        self.loss[rows] = torch.where(better, loss, self.loss[rows])
+        self.broken[rows] = was_broken | broken
+
+
+def _judge(Y: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy, (m,), and whether another class has the largest output, (m,)."""
+    return torch.nn.functional.cross_entropy(Y, classes, reduction="none"), Y.argmax(dim=1) != classes

@@ -1,0 +1,87 @@
+"""The arguments that all attacks share, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simplicit.checks import as_count, as_number
+from simplicit.errors import InputError
+from simplicit.implicit.batch import Batch, as_batch, like
+from simplicit.robustness.attacks.victims import AttackedModel, Victim, as_victim
+from simplicit.robustness.box import Clip, InnerBox, checked_clip
+from simplicit.robustness.labels import as_labels
+
+__all__ = ["BATCH_SIZE", "Problem"]
+
+#: Samples worked on at a time.
+BATCH_SIZE = 2048
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A victim, samples (m, p) in its dtype, their labels (m,), and the box around each."""
+
+    victim: Victim
+    inputs: Tensor
+    labels: Tensor
+    eps: float
+    clip: Clip
+    batch_size: int
+    given: Batch
+
+    @classmethod
+    def checked(cls, model: AttackedModel, U: Batch, labels: Any, eps: float, clip: Clip, batch_size: int) -> Problem:
+        """From what the user passes.
+
+        Raises
+        ------
+        InputError
+            As :func:`simplicit.fgsm` says.
+        """
+        victim = as_victim(model, U)
+        inputs = as_batch(U, victim.n_inputs, victim.input_shape, victim.dtype)
+        classes = as_labels(labels, inputs.shape[0], victim.n_outputs)
+        if victim.n_outputs < 2:
+            raise InputError("an attack needs a model with at least two outputs, one for each class")
+        radius = as_number("eps", eps)
+        # Points of the box, and steps between them, must be numbers too.
+        largest = torch.finfo(inputs.dtype).max / 4.0 - inputs.abs().max().item()
+        if radius > largest:
+            raise InputError(f"eps = {radius} is too large for inputs in {victim.dtype}; pass one of their size")
+        if clip is not None:
+            clip = checked_clip(clip, radius, inputs)
+            inputs = inputs.clamp(*clip)  # not in place: it may be the caller's
+        return cls(victim, inputs, classes, radius, clip, as_count("batch_size", batch_size), U)
+
+    def batches(self) -> list[slice]:
+        """Slices that cover the samples."""
+        m = self.inputs.shape[0]
+        return [slice(start, min(start + self.batch_size, m)) for start in range(0, m, self.batch_size)]
+
+    def box(self, rows: slice | Tensor = slice(None)) -> InnerBox:
+        """The boxes of some samples."""
+        return InnerBox.around(self.inputs[rows], self.eps, self.clip)
+
+    def part(self, rows: Tensor) -> Problem:
+        """Some of the samples."""
+        return replace(self, inputs=self.inputs[rows], labels=self.labels[rows])
+
+    def at(self, eps: float) -> Problem:
+        """The same with another radius."""
+        return replace(self, eps=eps)
+
+    def broken(self, points: Tensor) -> Tensor:
+        """Which points, one for each sample, are misclassified, (m,)."""
+        parts = [self.victim.outputs(points[rows]).argmax(dim=1) != self.labels[rows] for rows in self.batches()]
+        return torch.cat(parts)
+
+    def returned(self, adversarial: Tensor) -> Any:
+        """Points (m, p) in the kind and shape of what was given."""
+        shape = np.shape(self.given) if isinstance(self.given, Sequence) else self.given.shape
+        return like(adversarial.reshape(tuple(shape)), self.given)

@@ -1,0 +1,144 @@
+r"""An attack that sees outputs only: random search over squares (Andriushchenko et al., *Square Attack*, 2020).
+
+A point has every input at an end of its box. It starts with vertical stripes of random sign; a query sets a square at a
+random place to one random end, in all its pixels at once, and is kept where the margin of the true class falls. The
+squares shrink on the paper's schedule. Samples without the form of an image have segments for squares.
+
+It is there to catch gradients that lie: where it does better than an attack along gradients, those are masked.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simplicit.checks import as_count, as_seed
+from simplicit.errors import InputError
+from simplicit.implicit.batch import Batch
+from simplicit.robustness.attacks.problem import BATCH_SIZE, Problem
+from simplicit.robustness.attacks.victims import AttackedModel
+from simplicit.robustness.box import Clip, InnerBox
+
+__all__ = ["square"]
+
+# Share of the pixels in a square at first, halved where these shares of all queries are reached.
+_FIRST_SHARE = 0.8
+_HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+
+
+def square(
+    model: AttackedModel,
+    U: Batch,
+    labels: Any,
+    eps: float,
+    queries: int,
+    *,
+    image_shape: tuple[int, ...] | None = None,
+    clip: Clip = (0.0, 1.0),
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+) -> Any:
+    """Adversarial inputs by random search with ``queries`` evaluations of each sample, and no gradient.
+
+    Parameters
+    ----------
+    model, U, labels, eps, clip, batch_size
+        As in :func:`simplicit.fgsm`.
+    queries : int
+        At least 1; a few hundred show whether gradients can be trusted, the paper takes 5,000.
+    image_shape : tuple of int, optional
+        The form of a sample, (…, height, width); the form in which U comes, or the model's, if left out. Samples in one
+        dimension have segments for squares.
+    seed : int
+        Of the search, in [0, 2⁶⁴). It depends on ``batch_size`` too.
+
+    Returns
+    -------
+    As :func:`simplicit.fgsm`: the point with the smallest margin that was met, for every sample.
+
+    Raises
+    ------
+    InputError
+        As :func:`simplicit.fgsm`; ``queries`` or ``seed`` out of range, ``image_shape`` of another size.
+    NotWellPosedError, ConvergenceError
+        As :func:`simplicit.fgsm`.
+    """
+    problem = Problem.checked(model, U, labels, eps, clip, batch_size)
+    queries = as_count("queries", queries)
+    shape = _image(image_shape or problem.victim.input_shape, problem.victim.n_inputs)
+    generator = torch.Generator().manual_seed(as_seed("seed", seed))
+    adversarial = torch.empty_like(problem.inputs)
+    for rows in problem.batches():
+        adversarial[rows] = _Search(problem, rows, shape, generator).run(queries)
+    return problem.returned(adversarial)
+
+
+def _image(shape: tuple[int, ...], size: int) -> tuple[int, int, int]:
+    """``shape`` as (channels, height, width), height 1 for one dimension."""
+    checked = tuple(as_count("each entry of image_shape", length) for length in shape)
+    if math.prod(checked) != size:
+        raise InputError(f"image_shape = {checked} has {math.prod(checked)} entries, a sample has {size}")
+    *channels, height, width = (1, 1, *checked)[-max(2, len(checked)) :]
+    return math.prod(channels), height, width
+
+
+class _Search:
+    """The points of a batch, (m, p), and the margin of the true class at each, (m,)."""
+
+    def __init__(self, problem: Problem, rows: slice, shape: tuple[int, int, int], generator: torch.Generator) -> None:
+        self._problem, self._shape, self._generator = problem, shape, generator
+        self._box, self._classes = problem.box(rows), problem.labels[rows]
+        self._points = problem.inputs[rows].clone()
+        self._margins = self._margin(self._points, self._classes)
+
+    def run(self, queries: int) -> Tensor:
+        """The points after ``queries`` queries of all samples that are not misclassified before."""
+        for query in range(queries):
+            rows = torch.nonzero(self._margins > 0).flatten()
+            if not len(rows):
+                break
+            box = self._box.part(rows)
+            tried = self._stripes(box) if query == 0 else self._moved(box, self._points[rows], query / queries)
+            margins = self._margin(tried, self._classes[rows])
+            # The first point replaces the sample even if it is no worse: squares need ends of the box to start from.
+            better = margins < self._margins[rows] if query else torch.ones_like(margins, dtype=torch.bool)
+            self._points[rows] = torch.where(better[:, None], tried, self._points[rows])
+            self._margins[rows] = torch.where(better, margins, self._margins[rows])
+        return self._points
+
+    def _margin(self, points: Tensor, classes: Tensor) -> Tensor:
+        """y_c less the largest other output, at most 0 where the sample is misclassified."""
+        Y = self._problem.victim.outputs(points)
+        own = Y.gather(1, classes[:, None])[:, 0]
+        margin = own - Y.scatter(1, classes[:, None], -math.inf).amax(dim=1)
+        return torch.where(
+            Y.argmax(dim=1) == classes, margin.clamp(min=torch.finfo(Y.dtype).tiny), margin.clamp(max=0.0)
+        )
+
+    def _signs(self, *shape: int) -> Tensor:
+        return torch.randint(0, 2, shape, generator=self._generator, dtype=torch.bool)
+
+    def _stripes(self, box: InnerBox) -> Tensor:
+        """Each column of each channel at one end of its box; each pixel where there is one row only."""
+        channels, _, width = self._shape
+        up = self._signs(len(box.centre), channels, 1, width).expand(-1, *self._shape).flatten(1)
+        return torch.where(up, box.upper, box.lower)
+
+    def _moved(self, box: InnerBox, points: Tensor, progress: float) -> Tensor:
+        """``points`` with one square for each sample at one end, drawn for each channel."""
+        channels, height, width = self._shape
+        share = _FIRST_SHARE / 2 ** sum(progress > at for at in _HALVINGS)
+        side = max(1, round(math.sqrt(share * height * width) if height > 1 else share * width))
+        inside = self._covered(len(points), height, side)[:, :, None] & self._covered(len(points), width, side)[:, None]
+        up = self._signs(len(points), channels, 1, 1).expand(-1, *self._shape).flatten(1)
+        mask = inside[:, None].expand(-1, channels, -1, -1).flatten(1)
+        return torch.where(mask, torch.where(up, box.upper, box.lower), points)
+
+    def _covered(self, samples: int, length: int, side: int) -> Tensor:
+        """A random interval of ``side`` places, or all of them, for each sample, (samples, length)."""
+        first = torch.randint(0, max(1, length - side + 1), (samples, 1), generator=self._generator)
+        places = torch.arange(length)[None]
+        return (places >= first) & (places < first + side)

@@ -1,0 +1,148 @@
+r"""Boxes of inputs around samples, rounded so that what is proved about them, or found in them, is true.
+
+An attack may only use points that are in the exact box |u' - u| <= ε, so its box (:class:`InnerBox`) is the largest
+one of floating-point numbers inside. A certificate must hold for every point of the exact box, so its box
+(:class:`OuterBox`) is one around it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simplicit.checks import as_interval, as_number
+from simplicit.errors import InputError
+
+__all__ = ["Clip", "InnerBox", "OuterBox", "as_radii", "checked_clip"]
+
+#: Range of valid inputs, or None for no range.
+Clip = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class InnerBox:
+    """Points between ``lower`` and ``upper``, which lie within ε of ``centre`` and in the valid range; all (m, p)."""
+
+    centre: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    @classmethod
+    def around(cls, centre: Tensor, eps: float, clip: Clip) -> InnerBox:
+        """The largest floating-point box that is inside the exact one."""
+        radius = torch.tensor(_rounded_down(eps, centre.dtype), dtype=centre.dtype)
+        # Rounding may push an edge outwards; two-sum gives its exact error, one step back inwards mends it.
+        upper = _sum_rounded_down(centre, radius)
+        lower = -_sum_rounded_down(-centre, radius)
+        if clip is not None:
+            lower, upper = lower.clamp_(min=clip[0]), upper.clamp_(max=clip[1])
+        return cls(centre, lower, upper)
+
+    def part(self, rows: slice | Tensor) -> InnerBox:
+        """The box of some samples."""
+        return InnerBox(self.centre[rows], self.lower[rows], self.upper[rows])
+
+    def project_(self, points: Tensor) -> Tensor:
+        """The nearest points in the box; overwrites ``points``."""
+        torch.maximum(points, self.lower, out=points)
+        return torch.minimum(points, self.upper, out=points)
+
+    def random_point(self, generator: torch.Generator) -> Tensor:
+        """Uniform in the box."""
+        share = torch.rand(self.centre.shape, generator=generator, dtype=self.centre.dtype)
+        return self.project_(torch.lerp(self.lower, self.upper, share))
+
+
+@dataclass(frozen=True)
+class OuterBox:
+    """Points with |u' - centre| <= radius, (m, p) float64, among them all of the exact box."""
+
+    centre: Tensor
+    radius: Tensor
+
+    @classmethod
+    def around(cls, U: Tensor, eps: float, clip: Clip) -> OuterBox:
+        """Around |u' - u| <= eps, within ``clip`` if it is given; U (m, p) in any dtype."""
+        U = U.double()
+        lower, upper = _down(U - eps), _up(U + eps)
+        if clip is not None:
+            lower, upper = lower.clamp(min=clip[0]), upper.clamp(max=clip[1])
+        centre = 0.5 * lower + 0.5 * upper
+        return cls(centre, _up(torch.maximum(upper - centre, centre - lower)))
+
+    @property
+    def largest(self) -> Tensor:
+        """A bound on |u'|, (m, p)."""
+        return _up(self.centre.abs() + self.radius)
+
+    def part(self, rows: Tensor) -> OuterBox:
+        """The boxes of some samples."""
+        return OuterBox(self.centre[rows], self.radius[rows])
+
+    def distance(self, U: Tensor) -> Tensor:
+        """A bound on |u' - u| for points u' of the box and given u, (m, p) float64."""
+        return _up((U - self.centre).abs() + self.radius)
+
+
+def as_radii(eps: Any) -> tuple[float, ...]:
+    """One radius or a sequence of them, as floats; InputError for none, or for one that is no number of at least 0."""
+    several = tuple(eps) if isinstance(eps, list | tuple) or (isinstance(eps, np.ndarray) and eps.ndim == 1) else (eps,)
+    if not several:
+        raise InputError("eps must be a radius or a sequence of them, got an empty one")
+    return tuple(as_number("eps", value) for value in several)
+
+
+def checked_clip(clip: tuple[float, float], eps: float, inputs: Tensor) -> tuple[float, float]:
+    """The ends of ``clip``, rounded to the dtype of ``inputs`` (m, p) towards the inside.
+
+    Raises
+    ------
+    InputError
+        ``clip`` is no interval, is narrower than ``eps``, does not hold the inputs or no number of their dtype.
+    """
+    low, high = as_interval("clip", clip)
+    if eps > high - low:
+        raise InputError(f"eps = {eps} is wider than the range of inputs, clip = {clip}")
+    smallest, largest = inputs.min().item(), inputs.max().item()
+    # Inputs at an end may have been rounded over it by the cast to this dtype; they are brought back.
+    if (
+        smallest < torch.tensor(low, dtype=inputs.dtype).item()
+        or largest > torch.tensor(high, dtype=inputs.dtype).item()
+    ):
+        raise InputError(
+            f"U must lie in clip = {clip}, got values from {smallest:.6g} to {largest:.6g}; "
+            "pass the range of the inputs, or clip=None"
+        )
+    inner = -_rounded_down(-low, inputs.dtype), _rounded_down(high, inputs.dtype)
+    if inner[0] > inner[1]:
+        raise InputError(f"clip = {clip} holds no number in {inputs.dtype}; pass a wider one")
+    return inner
+
+
+def _rounded_down(value: float, dtype: torch.dtype) -> float:
+    """The largest number of ``dtype`` that is at most ``value``."""
+    nearest = torch.tensor(value, dtype=dtype)
+    if nearest.item() > value:
+        nearest = torch.nextafter(nearest, torch.full_like(nearest, -math.inf))
+    return nearest.item()
+
+
+def _sum_rounded_down(a: Tensor, b: Tensor) -> Tensor:
+    """a + b, rounded towards minus infinity."""
+    total = a + b
+    b_part = total - a
+    error = (a - (total - b_part)) + (b - b_part)
+    return torch.where(error < 0, torch.nextafter(total, torch.full_like(total, -math.inf)), total)
+
+
+def _up(values: Tensor) -> Tensor:
+    return torch.nextafter(values, values.new_tensor(math.inf))
+
+
+def _down(values: Tensor) -> Tensor:
+    return torch.nextafter(values, values.new_tensor(-math.inf))

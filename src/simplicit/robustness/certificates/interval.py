@@ -1,0 +1,213 @@
+r"""Interval bounds through the equilibrium: certificate (b), and the global bound (a) that it starts from.
+
+**(a)** For two inputs whose distance is at most r, entry by entry, the equilibria differ by at most d with
+d = L (|A| d + |B| r), hence d = (I - L|A|)⁻¹ L |B| r, and a difference of outputs y_c - y_k moves by at most
+
+    |C_c - C_k| d + |D_c - D_k| r.
+
+**(b)** Let F(X, U) be the interval image of φ(A x + B u + b) for x in the box X and u in the box U. *If X holds the
+equilibria of all u in U, so does F(X, U) ∩ X*: each of them satisfies x = φ(A x + B u + b), with x in X and u in U. So
+from any sound start every iterate is sound, whether or not the iteration has converged, and the boxes only shrink. It
+starts with x(u₀) ± d from (a). Where A is triangular one substitution, stage after stage, is the fixed point.
+
+Sharper than (a), never looser: after the start, φ of an interval is its true image where (a) takes slope L everywhere,
+and margins are bounded as one interval of y_c - y_k, not as a difference of two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from simplicit.implicit.model import PREDICTION_TOL
+from simplicit.robustness.box import OuterBox
+from simplicit.robustness.certificates.lines import extremes
+from simplicit.robustness.certificates.prepared import Prepared
+
+__all__ = ["Enclosure", "Neighbourhood"]
+
+# The iteration stops when no box shrinks by more than this share of its width, or after so many sweeps.
+_SETTLED, _SWEEPS = 1e-4, 100
+
+
+@dataclass(frozen=True)
+class Enclosure:
+    """Boxes that hold Z and X of every input in the box, (m, n) float64 in working order."""
+
+    z_lower: Tensor
+    z_upper: Tensor
+    x_lower: Tensor
+    x_upper: Tensor
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All four."""
+        return self.z_lower, self.z_upper, self.x_lower, self.x_upper
+
+    @property
+    def largest(self) -> Tensor:
+        """A bound on |x|, (m, n)."""
+        return torch.maximum(self.x_lower.abs(), self.x_upper.abs())
+
+    def part(self, rows: Tensor) -> Enclosure:
+        """The boxes of some samples."""
+        return Enclosure(*(bound[rows] for bound in self.bounds))
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbourhood:
+    """Samples ``U`` (m, p), float64, with a box of inputs around each; states are in working order.
+
+    Margins are lower bounds on y_c - y_k over the box, (m, q), one for every k; c is the sample's label, where they
+    are infinite.
+    """
+
+    prepared: Prepared
+    U: Tensor
+    box: OuterBox
+
+    def part(self, rows: Tensor) -> Neighbourhood:
+        """Some of the samples."""
+        return Neighbourhood(self.prepared, self.U[rows], self.box.part(rows))
+
+    @cached_property
+    def drive(self) -> Tensor:
+        """B u + b at the centres of the boxes, (m, n)."""
+        return self.prepared.system.plan.to_working(self.prepared.system.drive(self.box.centre))
+
+    @cached_property
+    def drive_radii(self) -> Tensor:
+        """|B| r for the radii of the boxes, (m, n)."""
+        return self.prepared.drive_reach(self.box.radius)
+
+    @cached_property
+    def drive_sizes(self) -> Tensor:
+        """|B| |u| + |b|, at most, (m, n)."""
+        system = self.prepared.system
+        return self.prepared.widened(system.plan.to_working(system.absolute.drive(self.box.largest)))
+
+    def sizes(self, X: Tensor) -> Tensor:
+        """|A| X + |B| |u| + |b|, (m, n), for bounds X on |x|: what rounding is measured against."""
+        return self.prepared.widened(self.prepared.system.absolute.plan.product(X) + self.drive_sizes)
+
+    @cached_property
+    def states(self) -> Tensor:
+        """x at the samples, (m, n), up to rounding."""
+        return self.prepared.system.solve(self.U, PREDICTION_TOL).X
+
+    @cached_property
+    def outputs(self) -> Tensor:
+        """y at the samples, (m, q), up to rounding."""
+        return self.states @ self.prepared.C.T + self.U @ self.prepared.D.T + self.prepared.d
+
+    @cached_property
+    def distance(self) -> Tensor:
+        """A bound on |u' - u| over the box, (m, p)."""
+        return self.box.distance(self.U)
+
+    @cached_property
+    def state_radii(self) -> Tensor:
+        """(a): d, (m, n)."""
+        return self.prepared.state_radii(self.prepared.drive_reach(self.distance))
+
+    @cached_property
+    def largest_states(self) -> Tensor:
+        """A bound on |x| over the box, (m, n), from (a)."""
+        return self.prepared.widened(self.states.abs() + self.state_radii)
+
+    @cached_property
+    def state_errors(self) -> Tensor:
+        """How far :attr:`states`, computed in float64, may be from exact, (m, n)."""
+        X = self.largest_states
+        # Twice, because X is a bound on the states as computed.
+        return 2.0 * self.prepared.state_errors(X, self.sizes(X), torch.float64)
+
+    def global_margins(self, labels: Tensor) -> Tensor:
+        """(a): y_c - y_k at the sample less what it can move."""
+        prepared = self.prepared
+        Y = self.outputs
+        reach = torch.empty_like(Y)
+        for c in set(labels.tolist()):
+            at = labels == c
+            reach[at] = self.state_radii[at] @ (prepared.C[c] - prepared.C).abs().T
+            reach[at] += self.distance[at] @ (prepared.D[c] - prepared.D).abs().T
+        errors = prepared.output_errors(self.state_errors, self.largest_states, self.box.largest, torch.float64)
+        margins = Y.gather(1, labels[:, None]) - Y - prepared.widened(reach) - _sums(errors, labels)
+        return margins.scatter(1, labels[:, None], torch.inf)
+
+    def enclosure(self) -> Enclosure:
+        """(b): sweeps from the start until the boxes settle; one sweep if A is triangular."""
+        prepared = self.prepared
+        reach = prepared.widened(self.state_radii + self.state_errors)
+        lower, upper = self.states - reach, self.states + reach
+        infinite = torch.full_like(lower, torch.inf)
+        found = Enclosure(-infinite, infinite, lower, upper)
+        for _ in range(1 if prepared.system.plan.triangular else _SWEEPS):
+            width = found.x_upper - found.x_lower
+            for number in range(len(prepared.system.plan.stages)):
+                self.update_stage_(found, number)
+            if bool((found.x_upper - found.x_lower >= (1.0 - _SETTLED) * width).all()):
+                break
+        return found
+
+    def update_stage_(self, found: Enclosure, number: int) -> None:
+        """F(X, U) ∩ X for the states of one stage; overwrites their bounds in ``found``."""
+        prepared, plan = self.prepared, self.prepared.system.plan
+        stage, twin = plan.stages[number], prepared.system.absolute.plan.stages[number]
+        at = stage.target
+        centre, radius, sizes = self.drive[:, at], self.drive_radii[:, at], self.drive_sizes[:, at]
+        for (source, block), (_, size) in zip(stage.terms, twin.terms, strict=True):
+            lower, upper = found.x_lower[:, source], found.x_upper[:, source]
+            middle = 0.5 * lower + 0.5 * upper
+            centre = centre + block.apply(middle)
+            radius = radius + size.apply(torch.maximum(upper - middle, middle - lower))
+            sizes = sizes + size.apply(torch.maximum(lower.abs(), upper.abs()))
+        radius = radius + prepared.gamma * sizes
+        found.z_lower[:, at] = torch.maximum(found.z_lower[:, at], centre - radius)
+        found.z_upper[:, at] = torch.minimum(found.z_upper[:, at], centre + radius)
+        self.activate_stage_(found, number)
+
+    def activate_stage_(self, found: Enclosure, number: int) -> None:
+        """Bounds of x for the states of one stage from those of z; overwrites them in ``found``."""
+        stage = self.prepared.system.plan.stages[number]
+        at = stage.target
+        low, high = extremes(stage.activation, found.z_lower[:, at], found.z_upper[:, at], 0.0)
+        found.x_lower[:, at] = torch.maximum(found.x_lower[:, at], low)
+        found.x_upper[:, at] = torch.minimum(found.x_upper[:, at], high)
+
+    def interval_margins(self, enclosure: Enclosure, labels: Tensor) -> Tensor:
+        """(b): the lower end of the interval of y_c - y_k."""
+        prepared, box = self.prepared, self.box
+        middle = 0.5 * enclosure.x_lower + 0.5 * enclosure.x_upper
+        radius = torch.maximum(enclosure.x_upper - middle, middle - enclosure.x_lower)
+        margins = torch.empty(len(labels), self.prepared.model.n_outputs, dtype=torch.float64)
+        for c in set(labels.tolist()):
+            at = labels == c
+            C, D = prepared.C[c] - prepared.C, prepared.D[c] - prepared.D
+            margins[at] = middle[at] @ C.T + box.centre[at] @ D.T + (prepared.d[c] - prepared.d)
+            margins[at] -= radius[at] @ C.abs().T + box.radius[at] @ D.abs().T
+            sizes = enclosure.largest[at] @ C.abs().T + box.largest[at] @ D.abs().T
+            margins[at] -= prepared.gamma * (sizes + (prepared.d[c].abs() + prepared.d.abs()))
+        return margins.scatter(1, labels[:, None], torch.inf)
+
+    def evaluation_errors(self, enclosure: Enclosure | None, labels: Tensor) -> Tensor:
+        """How far y_c - y_k as the model evaluates it may be from exact, (m, q), over the box.
+
+        Without an ``enclosure`` from what (a) knows of the states.
+        """
+        prepared, dtype = self.prepared, self.prepared.dtype
+        X = self.largest_states if enclosure is None else enclosure.largest
+        sizes = self.sizes(X)
+        if enclosure is None or not prepared.system.plan.triangular:
+            errors = prepared.state_errors(X, sizes, dtype)
+        else:
+            errors = prepared.sharp_state_errors(enclosure.z_lower, enclosure.z_upper, X, sizes, dtype)
+        return _sums(prepared.output_errors(errors, X, self.box.largest, dtype), labels)
+
+
+def _sums(errors: Tensor, labels: Tensor) -> Tensor:
+    """Errors of differences from those of the outputs, (m, q)."""
+    return errors.gather(1, labels[:, None]) + errors

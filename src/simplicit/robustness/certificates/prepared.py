@@ -1,0 +1,223 @@
+r"""A model made ready to be bounded: in float64, its states in working order, and what rounding can do to it.
+
+Certificates speak of the model *as it is evaluated*, in its own dtype, and are themselves computed in float64. With
+unit roundoff u, a sum of k products errs by at most γ = k u / (1 - k u) times the sum of their sizes, in any order
+(Higham, *Accuracy and Stability of Numerical Algorithms*, 2002, section 3.1). So there are two errors to give up:
+
+- *Bounding.* Every bound is a sum of products whose sizes are known; γ of float64 times their total, some 1e-13 of it,
+  is taken off (:attr:`Prepared.gamma`).
+- *Evaluation.* If |x| <= X and |z| <= w = |A| X + |B| U + |b| for all inputs of a box, then computed z and x differ
+  from the exact ones by at most ζ and e, with
+
+      ζ = γ (w + |A| e) + |A| e,      e = slope(z ± ζ) (ζ + 16 u w) + 16 u X,
+
+  γ and u now of the model's dtype, slope the largest |φ'| nearby: 0 for a ReLU that stays below 0. Piecewise linear φ
+  lose the terms with 16, the units in the last place that evaluating a φ may cost. A substitution solves this stage by
+  stage. Where the model is iterated, (I - L|A|)⁻¹ does, and what Picard's iteration leaves over comes on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simplicit.implicit import ImplicitModel
+from simplicit.implicit.model import PREDICTION_TOL
+from simplicit.implicit.plan import Stage
+from simplicit.implicit.system import System
+
+__all__ = ["UNDERFLOW", "Prepared", "unit_roundoff"]
+
+#: More than all that can underflow, and far enough from the smallest float64 that products with it stay normal numbers:
+#: denormal ones would slow everything down.
+UNDERFLOW = 1e-200
+# As in implicit/system.py, and for sums of sums: blocks, centre and radius, and the operations around them.
+_ACTIVATION_ULPS, _SAFETY = 16.0, 4.0
+# Where Picard's iteration is content with steps that are rounding; as in implicit/picard.py.
+_NOISE_ULPS = 64.0
+# Equations for radii are iterated until they change by less than this share, and made sound afterwards.
+_SETTLED, _STEPS = 1e-12, 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """``model`` as it is evaluated. States stand in working order in everything that follows."""
+
+    model: ImplicitModel
+
+    @cached_property
+    def exact(self) -> ImplicitModel:
+        """The same numbers in float64."""
+        return self.model.astype(np.float64)
+
+    @property
+    def system(self) -> System:
+        """The state equation in float64."""
+        return self.exact._system
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the plan of evaluation."""
+        return self.system.plan.stages
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """In which the model is evaluated."""
+        return torch.float32 if self.model.dtype == np.float32 else torch.float64
+
+    @cached_property
+    def gamma(self) -> float:
+        """γ of float64 for any sum in a bound."""
+        return _SAFETY * _gamma(self.model.n_states + self.model.n_inputs + 64, torch.float64)
+
+    @cached_property
+    def C(self) -> Tensor:  # noqa: N802
+        """C, (q, n)."""
+        return self.system.plan.to_working(torch.from_numpy(self.exact.C.toarray()))
+
+    @cached_property
+    def D(self) -> Tensor:  # noqa: N802
+        """D, (q, p)."""
+        return torch.from_numpy(self.exact.D.toarray())
+
+    @cached_property
+    def d(self) -> Tensor:
+        """The bias of the outputs, (q,)."""
+        return torch.tensor(self.exact.output_bias)
+
+    @cached_property
+    def b(self) -> Tensor:
+        """The bias of the states, (n,)."""
+        return self._working(self.exact.state_bias)
+
+    @cached_property
+    def slopes(self) -> Tensor:
+        """L, (n,)."""
+        return self._working(self.system.slopes)
+
+    @cached_property
+    def jumps(self) -> Tensor:
+        """What torch's activations may jump by, (n,)."""
+        return self._working(self._by_state([group.activation.jump for group in self.model.groups]))
+
+    @cached_property
+    def ulps(self) -> Tensor:
+        """Units in the last place that evaluating φ may cost, (n,): none where it is linear on both sides of 0."""
+        costs = [0.0 if group.activation.homogeneous else _ACTIVATION_ULPS for group in self.model.groups]
+        return self._working(self._by_state(costs))
+
+    def widened(self, bound: Tensor) -> Tensor:
+        """A sum of non-negative terms, rounded up by what its own evaluation may have lost."""
+        return bound * (1.0 + self.gamma)
+
+    def drive_reach(self, radii: Tensor) -> Tensor:
+        """|B| r, (m, p) to (m, n)."""
+        system = self.system
+        return self.widened(system.plan.to_working(system.absolute.drive(radii, bias=False)))
+
+    def state_radii(self, reach: Tensor, growth: float = 1.0) -> Tensor:
+        """d >= L (g |A| d + r): how far states move if B u moves by at most r; (m, n) to (m, n).
+
+        With ``growth`` g = 1 the solution (I - L|A|)⁻¹ L r, by substitution. Where the model is iterated, a solution of
+        finite accuracy is made sound by its defect, measured in s with L|A| s <= ρ s: d + s t with
+        t = max(defect / s) / (1 - g ρ) satisfies the inequality. Infinite if g ρ >= 1.
+        """
+        plan = self.system.absolute.plan
+        if plan.triangular:
+            d = torch.zeros_like(reach)
+            for stage in plan.stages:
+                drive = reach[:, stage.target]
+                for source, block in stage.terms:
+                    drive = drive + growth * block.apply(d[:, source])
+                d[:, stage.target] = self.widened(stage.activation.slope * drive)
+            return d
+        s, rho = torch.from_numpy(self.system.contraction.s), growth * self.system.contraction.rho
+        if rho >= 1.0:
+            return torch.full_like(reach, torch.inf)
+
+        def step(d: Tensor) -> Tensor:
+            return self.widened(self.slopes * (growth * plan.product(d) + reach))
+
+        d = _iterated(step, reach)
+        t = ((step(d) - d).clamp(min=0.0) / s).amax(dim=1, keepdim=True) / (1.0 - rho)
+        return self.widened(d + s * t)
+
+    def state_errors(self, X: Tensor, sizes: Tensor, dtype: torch.dtype) -> Tensor:
+        """e with slope L everywhere, (m, n), for states computed in ``dtype``; X and ``sizes`` w are (m, n)."""
+        unit, gamma, tiny = unit_roundoff(dtype), self._row_gammas(dtype), self._underflow(dtype)
+        before = (gamma + self.ulps * unit) * sizes + tiny
+        after = self.ulps * unit * X + self.jumps + tiny
+        # What rounding adds to errors themselves.
+        growth = 1.0 + max((gamma + 3.0 * self.ulps * unit).tolist(), default=0.0)
+        errors = self.state_radii(growth * (before + after / self.slopes), growth)
+        if self.system.plan.triangular:
+            return errors
+        # Left over by the iteration: its tolerance, or steps that are taken for rounding, over 1 - ρ (picard.py).
+        s, rho = torch.from_numpy(self.system.contraction.s), self.system.contraction.rho
+        noise = _NOISE_ULPS * 2.0 * unit * (X / s).amax(dim=1, keepdim=True) / (1.0 - rho)
+        return errors + s * (PREDICTION_TOL + 2.0 * noise)
+
+    def sharp_state_errors(
+        self, z_lower: Tensor, z_upper: Tensor, X: Tensor, sizes: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """e with the slopes that φ has on the bounds of z, (m, n); for triangular models."""
+        unit, gamma, tiny = unit_roundoff(dtype), self._row_gammas(dtype), self._underflow(dtype)
+        errors = torch.zeros_like(X)
+        for stage in self.system.absolute.plan.stages:
+            at, phi = stage.target, stage.activation
+            inherited = torch.zeros_like(X[:, at])
+            for source, block in stage.terms:
+                inherited = inherited + block.apply(errors[:, source])
+            zeta = gamma[at] * (sizes[:, at] + inherited) + inherited + tiny
+            slope = phi.steepest(z_lower[:, at] - zeta, z_upper[:, at] + zeta)
+            evaluating = self.ulps[at] * unit * (slope * (sizes[:, at] + 2.0 * zeta) + X[:, at])
+            errors[:, at] = self.widened(slope * zeta + evaluating + self.jumps[at] + tiny)
+        return errors
+
+    def output_errors(self, errors: Tensor, X: Tensor, U: Tensor, dtype: torch.dtype) -> Tensor:
+        """The error of outputs, (m, q), from that of the states; X (m, n) and U (m, p) bound states and inputs."""
+        terms = int((self.C != 0).sum(dim=1).max() + (self.D != 0).sum(dim=1).max()) + len(self.model.groups) + 4
+        sizes = (X + errors) @ self.C.abs().T + U @ self.D.abs().T + self.d.abs()
+        return self.widened(errors @ self.C.abs().T + _gamma(terms, dtype) * sizes) + self._underflow(dtype)
+
+    def _underflow(self, dtype: torch.dtype) -> float:
+        """All that one sum in ``dtype`` can lose below the smallest normal number."""
+        return max(UNDERFLOW, (self.model.n_states + self.model.n_inputs + 64) * torch.finfo(dtype).tiny)
+
+    def _row_gammas(self, dtype: torch.dtype) -> Tensor:
+        """γ for the sum A x + B u + b of every state, (n,)."""
+        counts = np.diff(self.exact.A.indptr) + np.diff(self.exact.B.indptr) + len(self.model.groups) + 4
+        return self._working(np.array([_gamma(int(count), dtype) for count in counts]))
+
+    def _by_state(self, values: list[float]) -> np.ndarray:
+        return np.repeat(values, [group.size for group in self.model.groups])
+
+    def _working(self, values: np.ndarray) -> Tensor:
+        return self.system.plan.to_working(torch.from_numpy(np.array(values, dtype=np.float64))[None])[0]
+
+
+def _iterated(step: Callable[[Tensor], Tensor], first: Tensor) -> Tensor:
+    """A fixed point, nearly."""
+    d = first
+    for _ in range(_STEPS):
+        following = step(d)
+        change = (following - d).abs().amax()
+        d = following
+        if not change > _SETTLED * d.abs().amax():
+            break
+    return d
+
+
+def unit_roundoff(dtype: torch.dtype) -> float:
+    """u, half the distance from 1 to the next number."""
+    return 0.5 * torch.finfo(dtype).eps
+
+
+def _gamma(terms: int, dtype: torch.dtype) -> float:
+    loss = terms * unit_roundoff(dtype)
+    return loss / (1.0 - loss) if loss < 1.0 else torch.inf

@@ -1,0 +1,86 @@
+r"""Closed forms behind the certificates, as training can use them: what a row costs in robustness.
+
+An ε-box of inputs becomes a box of half-width r on the states, and a row w of [A B] or [C D] moves by at most
+Σⱼ rⱼ|wⱼ|. That is an ℓ1 penalty with column weights r, convex and exact for the row: ``L1(beta, column_weights=r)``
+of :func:`simplicit.solve_rows`, with :func:`box_radii` for states and ε for inputs. What the outputs feel is at most
+
+    Sᵢ Σⱼ rⱼ|wⱼ|,   S = |C| (I - L|A|)⁻¹ L,
+
+a weight for row i (:func:`sensitivity`). With slope L everywhere, both solve linear equations in the sizes of the
+coefficients, r = L (|A| r + ε|B| 1) and S = (|C| + S|A|) L; the boxes here are narrower, being those of (b).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from simplicit.checks import as_number
+from simplicit.implicit import ImplicitModel
+from simplicit.implicit.batch import Batch, as_batch, chunks
+from simplicit.implicit.model import as_model
+from simplicit.implicit.picard import picard_adjoint
+from simplicit.robustness.box import Clip, OuterBox, checked_clip
+from simplicit.robustness.certificates.interval import Neighbourhood
+from simplicit.robustness.certificates.prepared import Prepared
+
+__all__ = ["box_radii", "sensitivity"]
+
+Array = npt.NDArray[np.float64]
+
+
+def sensitivity(model: ImplicitModel) -> Array:
+    """S = |C| (I - L|A|)⁻¹ L, (q, n) float64: a bound on |∂yₖ/∂zᵢ| for every input, zᵢ the pre-activation of state i.
+
+    Parameters
+    ----------
+    model : ImplicitModel
+        Well-posed; L are the slope bounds of its activations.
+
+    Raises
+    ------
+    InputError
+        Not an ImplicitModel.
+    NotWellPosedError
+        λ_pf(L|A|) < 1 fails or could not be shown.
+    """
+    prepared = Prepared(as_model(model))
+    plan, slopes = prepared.system.absolute.plan, prepared.slopes[None].expand(model.n_outputs, -1)
+    if plan.triangular:
+        S = plan.substitute_back_(slopes, prepared.C.abs())
+    else:
+        S = picard_adjoint(plan, prepared.system.contraction, slopes, prepared.C.abs())
+    return plan.to_model(S).numpy()
+
+
+def box_radii(model: ImplicitModel, U: Batch, eps: float, *, clip: Clip = (0.0, 1.0)) -> Array:
+    """Half-widths of the boxes of states around every sample, (m, n) float64, by interval bounds (b).
+
+    Zero, up to rounding, where a state cannot move, as a ReLU that stays below 0. Their mean over samples is the column
+    weight with which the worst case of a row over the box is an ℓ1 penalty.
+
+    Parameters
+    ----------
+    model : ImplicitModel
+    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape)
+    eps : float
+        Half-width of the box of inputs.
+    clip : (float, float) or None
+        Range of valid inputs, which U must keep too; None for no range.
+
+    Raises
+    ------
+    InputError, NotWellPosedError
+        As :func:`simplicit.certify`.
+    """
+    inputs, radius = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype), as_number("eps", eps)
+    if clip is not None:
+        inputs = inputs.clamp(*checked_clip(clip, radius, inputs))
+    prepared = Prepared(model)
+    radii = torch.empty(len(inputs), model.n_states, dtype=torch.float64)
+    for rows in chunks(len(inputs), model.n_inputs + model.n_states):
+        part = inputs[rows].double()
+        found = Neighbourhood(prepared, part, OuterBox.around(part, radius, clip)).enclosure()
+        radii[rows] = 0.5 * (found.x_upper - found.x_lower)
+    return prepared.system.plan.to_model(radii).numpy()

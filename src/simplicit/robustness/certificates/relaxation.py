@@ -1,0 +1,267 @@
+r"""Linear relaxation, run backwards: lower bounds of linear functionals of the states over a box of inputs.
+
+A functional f = v·x + w·u + c is bounded from below by replacing states from the last to the first (Zhang et al.,
+*CROWN*, 2018). With the lines of every state on its bounds of z (:mod:`~simplicit.robustness.certificates.lines`)
+
+    vᵢ xᵢ >= vᵢ (kᵢ zᵢ + hᵢ),   the lower line where vᵢ >= 0, the upper one where vᵢ < 0,
+
+and zᵢ = Aᵢ x + Bᵢ u + bᵢ, the coefficient of xᵢ is gone and others have changed. Where A is triangular none is left
+after one pass through the stages, and f >= w·u₀ - |w|·r + c. Where A has cycles the equation holds all the same, so
+that every substitution is sound; the coefficients that are left after one are bounded on the boxes of x, they shrink as
+A contracts, and the best bound of all substitutions counts.
+
+Every slope is sound, so that slopes may be chosen for each functional by gradient ascent on its bound.
+
+Rounding. A pass sums products. With z̄ the coefficients that z had, all that they can have lost is at most
+γ (|z̄|·(|A| X + |B| U + |b|) + |v|·X + |w|·U + |x̄|·|h|), X and U bounds on |x| and |u|: a few products for each sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simplicit.implicit.maps import LinearMap
+from simplicit.implicit.plan import Stage
+from simplicit.implicit.system import System
+from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
+from simplicit.robustness.certificates.lines import Lines, extremes, standard_slopes
+from simplicit.robustness.certificates.prepared import UNDERFLOW
+
+__all__ = ["Functionals", "Relaxation"]
+
+# Where A has cycles: at most so many substitutions, with bounds taken after 1, 2, 4, … of them.
+_SUBSTITUTIONS = 64
+# Adam's, in units of slopes: a few steps reach from one end of a ReLU's slopes to the other.
+_LEARNING_RATE, _DECAY = 0.25, 0.9
+
+
+@dataclass(frozen=True)
+class Functionals:
+    """s functionals z̄·z + x̄·x + ū·u + constant of each sample, to be bounded from below.
+
+    ``z`` and ``x`` are (m, s, n), in working order, ``u`` is (m, s, p), ``constant`` (m, s). None stands for zero; one
+    of ``z`` and ``x`` is given.
+    """
+
+    z: Tensor | None = None
+    x: Tensor | None = None
+    u: Tensor | None = None
+    constant: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """m, s and n."""
+        given = self.x if self.z is None else self.z
+        assert given is not None
+        m, s, n = given.shape
+        return m, s, n
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """Samples, their boxes and bounds of all states, which the lines are made for."""
+
+    hood: Neighbourhood
+    enclosure: Enclosure
+
+    def lower_bounds(self, functionals: Functionals, last: int, steps: int = 0) -> Tensor:
+        """Lower bounds, (m, s), with the standard slopes, and with those found by gradient ascent if they are better.
+
+        Parameters
+        ----------
+        functionals : Functionals
+        last : int
+            How many stages, from the first, the functionals depend on; all where A has cycles.
+        steps : int
+            Of gradient ascent, on slopes of its own for every functional.
+        """
+        best = self._bounded(functionals, self._standard, last)
+        if steps:
+            best = torch.fmax(best, self._climbed(functionals, last, steps))
+        return best
+
+    @cached_property
+    def _standard(self) -> Lines:
+        return self._lines(*(slope[:, None] for slope in self._slopes))
+
+    @cached_property
+    def _slopes(self) -> tuple[Tensor, Tensor]:
+        """The standard slopes of lower and upper lines, (m, n)."""
+        low, high = torch.empty_like(self.enclosure.z_lower), torch.empty_like(self.enclosure.z_lower)
+        for stage in self.hood.prepared.stages:
+            at = stage.target
+            bounds = self.enclosure.z_lower[:, at], self.enclosure.z_upper[:, at]
+            low[:, at], high[:, at] = standard_slopes(stage.activation, *bounds)
+        return low, high
+
+    def _lines(self, low_slope: Tensor, high_slope: Tensor) -> Lines:
+        """The lines with given slopes, (m, 1 or s, n)."""
+        z_lower, z_upper = self.enclosure.z_lower[:, None], self.enclosure.z_upper[:, None]
+        low, high = torch.empty_like(low_slope), torch.empty_like(high_slope)
+        for stage in self.hood.prepared.stages:
+            at, phi = stage.target, stage.activation
+            low[..., at] = extremes(phi, z_lower[..., at], z_upper[..., at], low_slope[..., at])[0]
+            high[..., at] = extremes(phi, z_lower[..., at], z_upper[..., at], high_slope[..., at])[1]
+        return Lines(low_slope, low, high_slope, high)
+
+    def _climbed(self, functionals: Functionals, last: int, steps: int) -> Tensor:
+        """The best bounds, (m, s), along ``steps`` steps of Adam on the slopes."""
+        m, s, _ = functionals.shape
+        low, high = (slope[:, None].repeat(1, s, 1).requires_grad_() for slope in self._slopes)
+        optimiser = torch.optim.Adam([low, high], lr=_LEARNING_RATE)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, _DECAY)
+        best = torch.full((m, s), -torch.inf, dtype=torch.float64)
+        for _ in range(steps):
+            bounds = self._bounded(functionals, self._lines(low, high), last)
+            best = torch.fmax(best, bounds.detach())
+            optimiser.zero_grad()
+            (-bounds.sum()).backward()  # type: ignore[no-untyped-call]
+            self._freeze_(low, high)
+            optimiser.step()
+            schedule.step()
+            self._limit_(low, high)
+        return best
+
+    def _freeze_(self, low: Tensor, high: Tensor) -> None:
+        """No gradient for the line on a homogeneous φ's better side, nor where φ is a straight line on the bounds."""
+        assert low.grad is not None
+        assert high.grad is not None
+        for stage in self.hood.prepared.stages:
+            if stage.activation.homogeneous:
+                at = stage.target
+                left, right = stage.activation.half_lines
+                crossing = (self.enclosure.z_lower[:, None, at] < 0) & (self.enclosure.z_upper[:, None, at] > 0)
+                free, fixed = (low.grad, high.grad) if right >= left else (high.grad, low.grad)
+                free[..., at] *= crossing
+                fixed[..., at] = 0.0
+
+    def _limit_(self, *slopes: Tensor) -> None:
+        """Between those of its half-lines where φ is homogeneous: no other slope can be better."""
+        with torch.no_grad():
+            for stage in self.hood.prepared.stages:
+                if stage.activation.homogeneous:
+                    ends = sorted(stage.activation.half_lines)
+                    for slope in slopes:
+                        slope[..., stage.target] = slope[..., stage.target].clamp(*ends)
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """|A| X + |B| U + |b|, (m, n)."""
+        return self.hood.sizes(self.enclosure.largest)
+
+    def _bounded(self, functionals: Functionals, lines: Lines, last: int) -> Tensor:
+        """One backward pass: lower bounds, (m, s)."""
+        walk = _Walk(self, functionals, lines)
+        stages = self.hood.prepared.stages
+        if self.hood.prepared.system.plan.triangular:
+            for stage in reversed(stages[:last]):
+                walk.replace(stage)
+            return walk.bound()
+        best = walk.bound()
+        for count in range(1, _SUBSTITUTIONS + 1):
+            walk.replace(*stages)
+            if count & (count - 1) == 0:
+                best = torch.fmax(best, walk.bound())
+        return best
+
+
+class _Walk:
+    """Functionals on their way back to the inputs: z̄·z + x̄·x + ū·u + offset, less γ times ``size`` for rounding.
+
+    The z̄ are settled, since z is a sum of x and u; what they pass on to x is in x̄ already.
+    """
+
+    def __init__(self, relaxation: Relaxation, functionals: Functionals, lines: Lines) -> None:
+        m, s, n = functionals.shape
+        self._relaxation, self._lines, self._functionals = relaxation, lines, functionals
+        self._x = torch.zeros(m, s, n, dtype=torch.float64) if functionals.x is None else functionals.x.clone()
+        self._z = torch.zeros(m, s, n, dtype=torch.float64)
+        zero = torch.zeros(m, s, dtype=torch.float64)
+        self._offset = zero if functionals.constant is None else functionals.constant
+        self._size = self._offset.abs() + _dot(self._x.abs(), relaxation.enclosure.largest)
+        if functionals.z is not None:
+            for stage in relaxation.hood.prepared.stages:
+                self._settle(stage, functionals.z[..., stage.target])
+
+    def replace(self, *stages: Stage) -> None:
+        """x̄·x of some stages, all at once, by the lines' z̄·z + h."""
+        taken = [(stage, self._x[..., stage.target].clone()) for stage in stages]
+        for stage in stages:
+            self._x[..., stage.target] = 0.0
+        for stage, x in taken:
+            lines, at = self._lines, stage.target
+            positive, negative = x.clamp(min=0.0), x.clamp(max=0.0)
+            low, high = lines.low[..., at], lines.high[..., at]
+            self._offset = self._offset + (positive * low + negative * high).sum(dim=-1)
+            self._size = self._size + (positive * low.abs() - negative * high.abs()).sum(dim=-1).detach()
+            self._settle(stage, positive * lines.low_slope[..., at] + negative * lines.high_slope[..., at])
+
+    def _settle(self, stage: Stage, z: Tensor) -> None:
+        """z̄·z of a stage: passed on to x̄, and remembered for u and b."""
+        at = stage.target
+        self._z[..., at] += z
+        self._size = self._size + _dot(z.detach().abs(), self._relaxation.sizes[:, at])
+        for source, block in stage.terms:
+            self._x[..., source] += _flat(_Transposed.apply, z, block)
+
+    def bound(self) -> Tensor:
+        """What the functionals are at least, over the boxes of u and of the x that are left."""
+        hood, enclosure = self._relaxation.hood, self._relaxation.enclosure
+        prepared, box = hood.prepared, hood.box
+        u, size = _flat(_Pulled.apply, self._z, prepared.system), self._size
+        if self._functionals.u is not None:
+            u, size = u + self._functionals.u, size + _dot(self._functionals.u.abs(), box.largest)
+        value = self._offset + self._z @ prepared.b + _dot(u, box.centre) - _dot(u.abs(), box.radius)
+        if not prepared.system.plan.triangular:
+            middle = 0.5 * enclosure.x_lower + 0.5 * enclosure.x_upper
+            radius = torch.maximum(enclosure.x_upper - middle, middle - enclosure.x_lower)
+            left = self._x.clone()  # it is overwritten later, and gradients need it as it is
+            value = value + _dot(left, middle) - _dot(left.abs(), radius)
+            size = size + _dot(left.detach().abs(), enclosure.largest)
+        return value - prepared.gamma * size - UNDERFLOW
+
+
+def _dot(coefficients: Tensor, values: Tensor) -> Tensor:
+    """Σₖ of (m, s, k) and (m, k), (m, s)."""
+    return (coefficients @ values[:, :, None])[..., 0]
+
+
+def _flat(function: Callable[..., Any], z: Tensor, operator: LinearMap | System) -> Tensor:
+    """``function`` of (m s, k), for (m, s, k)."""
+    m, s, k = z.shape
+    result: Tensor = function(z.reshape(m * s, k), operator)
+    return result.reshape(m, s, -1)
+
+
+class _Transposed(torch.autograd.Function):
+    """Y M for a linear map M, (m, out) to (m, in)."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, block: LinearMap) -> Tensor:
+        ctx.block = block
+        return block.apply_transpose(y)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        product: Tensor = ctx.block.apply(gradient)
+        return product, None
+
+
+class _Pulled(torch.autograd.Function):
+    """Z̄ B, (m, n) in working order to (m, p)."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, system: System) -> Tensor:
+        ctx.system = system
+        return system.pull_back_drive(system.plan.to_model(z))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        system: System = ctx.system
+        return system.plan.to_working(system.drive(gradient, bias=False)), None

@@ -1,0 +1,59 @@
+"""Executors that the tests share: processes and Ray take seconds to come up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cached_property
+from typing import Any
+
+import pytest
+
+from simplicit.executors import EXECUTORS, Executor, make_executor
+
+# A cluster that several processes of ours make up: on the loopback, and with a token that all of them know. Ray reads
+# this when it is imported.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 64)
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+class Crews:
+    """One executor of each kind with two workers, made when it is first asked for.
+
+    Ray's joins ``cluster``: two nodes with a processor each, on this machine.
+    """
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+        self.made: dict[str, Executor] = {}
+
+    @cached_property
+    def cluster(self) -> Any:
+        pytest.importorskip("ray")
+        from ray.cluster_utils import Cluster
+
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        self.stack.callback(made.shutdown)
+        made.add_node(num_cpus=1)
+        return made
+
+    def __getitem__(self, name: str) -> Executor:
+        if name not in self.made:
+            address = self.cluster.address if name == "ray" else None
+            self.made[name] = self.stack.enter_context(make_executor(name, 2, ray_address=address))
+        return self.made[name]
+
+
+@pytest.fixture(scope="session")
+def crews() -> Iterator[Crews]:
+    with ExitStack() as stack:
+        yield Crews(stack)
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request: pytest.FixtureRequest, crews: Crews) -> Executor:
+    """Each executor, with two workers."""
+    return crews[request.param]

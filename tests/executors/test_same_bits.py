@@ -1,0 +1,161 @@
+"""Whatever runs the blocks, and in whatever order: the same solution, to the last bit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import simplicit as sp
+from families import PENALTIES, RowCase, random_case
+from simplicit.executors import Executor
+from simplicit.rows.products import TILE, fill_gram, fill_product
+
+FIGURES = ("objective", "dual_gap", "relative_gap", "cardinality_gap", "multiplier", "residual", "status", "intercepts")
+
+
+def same(one: sp.Solution, other: sp.Solution) -> None:
+    for name in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(one.coefficients, name), getattr(other.coefficients, name))
+    for name in FIGURES:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+    assert len(one.earlier) == len(other.earlier)
+    for before, then in zip(one.earlier, other.earlier, strict=True):
+        same(before, then)
+
+
+def case(penalty: str, *, support: str = "own", rows: int = 90) -> RowCase:
+    return random_case(17, rows=rows, largest=40, penalty=penalty, ball="slice", support=support, regime="normal")
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_every_penalty(executor: Executor, penalty: str) -> None:
+    problem = case(penalty)
+    same(problem.solve(executor=executor, workers=None), problem.solve(executor="serial"))
+
+
+def dense() -> tuple[Any, Any]:
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(51, 67))
+    return features, features @ (rng.normal(size=(67, 90)) * (rng.random((67, 90)) < 0.2)) + 0.1 * rng.normal(
+        size=(51, 90)
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rounds": 3, "intercept": True},
+        {"block_rows": 7, "weight": np.linspace(0.5, 2.0, 90)},
+        {"support": np.arange(90)[:, None] % 3 == np.arange(67)[None] % 3},  # three designs
+        {"ball": sp.Ball(np.linspace(0.2, 3.0, 90), slice(0, 30))},
+    ],
+    ids=["rounds", "small blocks", "three designs", "balls"],
+)
+def test_options(executor: Executor, options: dict[str, Any]) -> None:
+    settings = {"penalty": sp.L1(3.0)} | options
+    same(sp.solve_rows(*dense(), executor=executor, **settings), sp.solve_rows(*dense(), executor="serial", **settings))
+
+
+def test_warm_starts(executor: Executor) -> None:
+    start = sp.solve_rows(*dense(), penalty=sp.L1(4.0))
+    settings = {"penalty": sp.L1(3.0), "warm_start": start}
+    same(sp.solve_rows(*dense(), executor=executor, **settings), sp.solve_rows(*dense(), executor="serial", **settings))
+
+
+def test_single_precision_and_grams(executor: Executor) -> None:
+    features, targets = dense()
+    gram = sp.Gram.from_batches([(features, targets)])
+    for given in ((features.astype(np.float32), targets.astype(np.float32)), (gram,)):
+        settings = {"penalty": sp.ElasticNet(3.0, 1.0), "intercept": True}
+        same(sp.solve_rows(*given, executor=executor, **settings), sp.solve_rows(*given, executor="serial", **settings))
+
+
+def test_paths(executor: Executor) -> None:
+    penalties, balls = [sp.L1(9.0), sp.L1(3.0)], [sp.Ball(1.0), None]
+    one = sp.solve_path(*dense(), penalties, ball=balls, executor=executor)
+    other = sp.solve_path(*dense(), penalties, ball=balls, executor="serial")
+    for first, second in zip(one, other, strict=True):
+        same(first, second)
+
+
+def test_a_fit(executor: Executor) -> None:
+    torch.manual_seed(3)
+    net = torch.nn.Sequential(torch.nn.Linear(20, 40), torch.nn.ReLU(), torch.nn.Linear(40, 5)).eval()
+    inputs = torch.rand(60, 20)
+    one, other = (sp.fit(net, inputs, sparsity=60, executor=each) for each in (executor, "serial"))
+    for name in "ABCD":
+        np.testing.assert_array_equal(getattr(one.model, name).toarray(), getattr(other.model, name).toarray())
+    np.testing.assert_array_equal(one.model.state_bias, other.model.state_bias)
+    assert one.trials == other.trials > 1
+
+
+@contextmanager
+def scattered() -> Iterator[None]:
+    """Memory in which new arrays lie elsewhere."""
+    rng = np.random.default_rng(os.getpid())
+    kept = [np.empty(int(size)) for size in rng.integers(1, 5000, size=200)]
+    del kept[::2]
+    yield
+    del kept
+
+
+@pytest.mark.parametrize("penalty", ["L1", "BasisPursuit"])
+def test_whatever_else_is_in_memory(penalty: str) -> None:
+    problem = case(penalty, support="none", rows=40)
+    first = problem.solve(executor="serial")
+    for _ in range(4):
+        with scattered():
+            same(problem.solve(executor="serial"), first)
+
+
+def test_however_many_threads_form_products() -> None:
+    rng = np.random.default_rng(0)
+    rows, others = rng.normal(size=(TILE + 100, 30)), rng.normal(size=(20, 30))
+    grams, products = np.empty((4, TILE + 100, TILE + 100)), np.empty((4, 20, TILE + 100))
+    before = torch.get_num_threads()
+    try:
+        for place, (threads, outside) in enumerate([(1, 1), (3, 1), (None, 1), (None, 3)]):
+            torch.set_num_threads(outside)
+            fill_gram(rows, grams[place], threads)
+            fill_product(others, rows, products[place], threads)
+    finally:
+        torch.set_num_threads(before)
+    for place in (1, 2, 3):
+        np.testing.assert_array_equal(grams[place], grams[0])
+        np.testing.assert_array_equal(products[place], products[0])
+    np.testing.assert_array_equal(grams[0], grams[0].T)
+    np.testing.assert_allclose(grams[0], rows @ rows.T, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(products[0], others @ rows.T, rtol=1e-12, atol=1e-12)
+
+
+def test_the_split_is_that_of_the_shapes_alone() -> None:
+    """One block for each 32 rows, hardest first; the workers have no say."""
+    seen: list[int] = []
+    sp.solve_rows(*dense(), penalty=sp.L1(3.0), workers=1, progress=lambda state: seen.append(state.done))
+    assert seen == [30, 60, 90]
+    seen.clear()
+    sp.solve_rows(
+        *dense(), penalty=sp.L1(3.0), workers=5, block_rows=60, progress=lambda state: seen.append(state.done)
+    )
+    assert seen == [45, 90]
+
+
+def test_bad_block_rows() -> None:
+    for value in (0, -3, 2.5, True):
+        with pytest.raises(sp.InputError, match="block_rows must be an integer of at least 1"):
+            sp.solve_rows(*dense(), penalty=sp.L1(3.0), block_rows=value)
+    with pytest.raises(sp.InputError, match="block_timeout must be positive"):
+        sp.solve_rows(*dense(), penalty=sp.L1(3.0), block_timeout=0)
+
+
+def test_an_executor_given_has_its_workers_already() -> None:
+    with sp.make_executor("threads", 2) as executor:
+        for name, value in (("workers", 2), ("ray_address", "auto")):
+            with pytest.raises(sp.InputError, match=f"{name}: the executor given has its own"):
+                sp.solve_rows(*dense(), penalty=sp.L1(3.0), executor=executor, **{name: value})
