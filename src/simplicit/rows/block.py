@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from simplicit.rows.admm import Start, admm
-from simplicit.rows.ball import project_into_ball, shrink_into_ball
 from simplicit.rows.outcome import BlockSolution, RowStatus, Stopwatch
 from simplicit.rows.problem import RowProblem
 from simplicit.rows.rounds import Rounds
@@ -27,6 +26,8 @@ FACTOR_BYTES = 2**26
 ADMM_COLUMNS = 2048
 #: A larger relative gap than this is not for want of digits alone.
 ROUNDED = 1e-7
+#: What a row without ADMM begins with in an empty ball, as a share of the largest coefficient that it may have.
+SEED = 1e-3
 #: ADMM helps a warm start where more columns a row want in than this, or than a share of those that are in.
 NEAR_LEAST, NEAR_SHARE = 32, 0.05
 
@@ -89,8 +90,7 @@ def _once_more(block: BlockSolution, problem: RowProblem, tol: float) -> BlockSo
     if not len(failed):
         return block
     part = problem.select(torch.from_numpy(failed).to(problem.cross.device))
-    nothing = torch.zeros_like(part.cross)
-    rounds = Rounds(part, tol, Start(nothing, nothing.sum(1), nothing > 0), Stopwatch())
+    rounds = Rounds(part, tol, _seeded(part, torch.zeros_like(part.cross)), Stopwatch())
     rounds.run()
     return block.improved(failed, rounds.solution())
 
@@ -120,10 +120,32 @@ def _first_guess(problem: RowProblem, start: Tensor | None) -> Start:
     if problem.design.forms_gram and problem.shape[1] <= ADMM_COLUMNS and (start is None or not _near(problem, start)):
         found = admm(problem, start)
     else:
-        w = nothing if start is None else start
-        found = Start(w, nothing.sum(1), torch.zeros_like(wanted))
+        found = _seeded(problem, nothing if start is None else start)
     w = torch.where((moving & found.w.isfinite().all(1))[:, None], found.w, 0.0)
-    return Start(torch.from_numpy(_feasible(problem, w.cpu().numpy())).to(w.device), found.multiplier, found.doubt)
+    return Start(problem.feasible(w), found.multiplier, found.doubt)
+
+
+def _seeded(problem: RowProblem, w: Tensor) -> Start:
+    """A start without ADMM.
+
+    Where columns of the ball have no penalty of their own, all of them want in at once while the ball is slack. A path
+    for such rows begins in a ball that is tight around the column that wants in most.
+    """
+    inside = problem.ball_columns
+    kink = problem.penalty.kink.expand(problem.shape)[:, inside]
+    seeded, multiplier = w.clone(), problem.cross.new_zeros(len(w))
+    rows = torch.nonzero(((kink == 0).any(1) & (w[:, inside] == 0).all(1)))[:, 0]
+    if len(rows):
+        pull = problem.residuals(w)[1][rows][:, inside]
+        if problem.allowed is not None:
+            pull = pull * problem.allowed[rows][:, inside]
+        excess = (pull.abs() - kink[rows]) / problem.ball_weights
+        price, first = excess.max(1)
+        step = torch.minimum(price, problem.radius[rows, 0] / problem.ball_weights[0, first]) * SEED
+        sign = pull.gather(1, first[:, None])[:, 0].sign()
+        seeded[rows, inside[first]] = torch.where(price > 0, sign * step, 0.0)
+        multiplier[rows] = price.clamp(min=0)
+    return Start(seeded, multiplier, torch.zeros_like(w, dtype=torch.bool))
 
 
 def _near(problem: RowProblem, start: Tensor) -> bool:
@@ -135,21 +157,8 @@ def _near(problem: RowProblem, start: Tensor) -> bool:
     return float(wanting.sum()) <= max(NEAR_LEAST * len(start), NEAR_SHARE * int(start.count_nonzero()))
 
 
-def _feasible(problem: RowProblem, w: Array) -> Array:
-    """The nearest to ``w`` on the support and in the ball, to the last bit."""
-    if problem.allowed is not None:
-        w = w * problem.allowed.cpu().numpy()
-    inside, weights = problem.ball_columns.cpu().numpy(), problem.ball_weights.cpu().numpy()[0]
-    if len(inside):
-        w = w.copy()
-        projected = project_into_ball(torch.from_numpy(w[:, inside]), problem.ball_weights.cpu(), problem.radius.cpu())
-        for i, radius in enumerate(problem.radius[:, 0].tolist()):
-            w[i, inside] = shrink_into_ball(projected[i].numpy(), radius, weights)
-    return w
-
-
 def _useful(problem: RowProblem, start: Tensor) -> Tensor:
     """The start, made feasible, with the rows at zero that are no better than zero."""
-    start = torch.from_numpy(_feasible(problem, start.cpu().numpy())).to(problem.cross.device)
+    start = problem.feasible(start)
     better = problem.certify(start).objective < 0.5 * problem.energy
     return torch.where(better[:, None], start, 0.0)

@@ -105,6 +105,10 @@ class Polish:
             slots.column >= 0, self.kink.gather(1, slots.column.clamp(min=0)), torch.inf
         )
         self.clean = torch.zeros_like(self.clean)
+        feasible = problem.feasible(self.w)
+        held, self.w = (self.w != 0) & (feasible == 0), feasible
+        self.pending |= held & ~self.watched
+        self._hold(slots.active)
         lasting = torch.nonzero(~self.worn)[:, 0]
         if len(lasting) and self.bases is not None:
             soon = self._soon_at_zero(lasting) | (near & (self.gradient.abs() > self._limit()))[lasting]
@@ -177,7 +181,8 @@ class Polish:
         if not bool(self.clean.any()):
             return violating
         excess = self.gradient.abs() - limit
-        violating = (excess > VIOLATION * limit + LEAST_VIOLATION) & ~self._active() & self.clean[:, None]
+        violating = (excess > VIOLATION * limit + LEAST_VIOLATION) & ~self._active() & ~self.watched
+        violating &= self.clean[:, None]
         most = self.w.count_nonzero(1).clamp(min=ENTER_LEAST)
         for i in torch.nonzero(violating.sum(1) > most)[:, 0].tolist():
             relative = torch.where(violating[i], excess[i] / (limit[i] + 1e-300), -torch.inf)
@@ -276,7 +281,7 @@ class Polish:
         at, entries, corner = self._bases.watch(column, slots.place, curvature)
         self.tableau.extend(at, entries, corner, slots)
         self.watched |= fresh
-        self._hold(at, slots)
+        self._hold(slots.active, at, slots.column)
 
     def _slots(self, column: Tensor) -> Slots:
         """Slots of columns (r, f), −1 for none; those of the base count as in."""
@@ -293,13 +298,15 @@ class Polish:
             slots.normal = torch.where(slots.active, self._bases.normal.gather(1, slots.place.clamp(min=0)), 0.0)
         return slots
 
-    def _hold(self, at: Tensor, slots: Slots) -> None:
-        """Hold those of the newly watched base columns that are at zero."""
-        held = slots.active & (self.w.gather(1, slots.column.clamp(min=0)) == 0)
+    def _hold(self, active: Tensor, at: Tensor | None = None, column: Tensor | None = None) -> None:
+        """Hold those of the active slots ``at`` (all when left out), whose columns are these, that are at zero."""
+        column = self.tableau.slots.column if column is None else column
+        held = active & (column >= 0) & (self.w.gather(1, column.clamp(min=0)) == 0)
         row = torch.arange(len(held), device=held.device)
         while bool(held.any()):
             first = held.int().argmax(1)
-            self.tableau.pivot(torch.where(held.any(1), at[row, first], SPARE))
+            slot = first if at is None else at[row, first]
+            self.tableau.pivot(torch.where(held.any(1), slot, SPARE))
             held[row, first] = False
 
     def _follow(self) -> Tensor:

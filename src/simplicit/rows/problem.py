@@ -28,9 +28,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from simplicit.rows.ball import project_into_ball, shrink_into_ball
 from simplicit.rows.design import Design
 from simplicit.rows.penalties import PiecewiseQuadratic
 
@@ -137,6 +139,23 @@ class RowProblem:
         assert self.design.transposed is not None
         cross = targets @ self.design.transposed.T
         return replace(self, targets=targets, cross=cross, energy=(targets * targets).sum(1))
+
+    def feasible(self, w: Tensor, *, nearly: bool = False) -> Tensor:
+        """The nearest coefficients to ``w`` (r, k) on the support and in the ball, to the last bit.
+
+        Rows are scaled into the ball alone where ``nearly`` says that they miss it by rounding.
+        """
+        w = w if self.allowed is None else w * self.allowed
+        if not len(self.ball_columns):
+            return w
+        inside, weights = w[:, self.ball_columns], self.ball_weights[0].cpu().numpy()
+        if not nearly:
+            inside = project_into_ball(inside, self.ball_weights, self.radius)
+        parts = zip(inside.cpu().numpy(), self.radius[:, 0].tolist(), strict=True)
+        rows = np.stack([shrink_into_ball(part, radius, weights) for part, radius in parts])
+        w = w.clone()
+        w[:, self.ball_columns] = torch.from_numpy(rows).to(w.device)
+        return w
 
     @cached_property
     def outside_ball(self) -> Tensor:

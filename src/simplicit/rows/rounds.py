@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from simplicit.rows.admm import Start
-from simplicit.rows.ball import shrink_into_ball
 from simplicit.rows.outcome import BlockSolution, RowStatus, Stopwatch
 from simplicit.rows.polish import Polish
 from simplicit.rows.problem import RowProblem
@@ -96,7 +95,7 @@ class Rounds:
     def _improve(self, polish: Polish) -> Tensor:
         with self.watch.stage("polish"):
             changed = polish.improve()
-            self._into_ball(polish)
+            polish.w = polish.problem.feasible(polish.w, nearly=True)
         return changed
 
     def _judge(self, rows: Tensor, polish: Polish) -> Tensor:
@@ -107,16 +106,6 @@ class Rounds:
             self.certificate.update(rows[better], new.select(better))
             self.best[rows[better]] = polish.w[better]
         return self.certificate.dual_gap[rows]
-
-    def _into_ball(self, polish: Polish) -> None:
-        """To the last bit."""
-        problem = polish.problem
-        if not len(problem.ball_columns):
-            return
-        inside, weights = polish.w[:, problem.ball_columns].cpu().numpy(), problem.ball_weights.cpu().numpy()[0]
-        for row, radius in zip(inside, problem.radius[:, 0].tolist(), strict=True):
-            row[:] = shrink_into_ball(row, radius, weights)
-        polish.w[:, problem.ball_columns] = torch.from_numpy(inside).to(polish.w.device)
 
     @property
     def status(self) -> npt.NDArray[np.int8]:
