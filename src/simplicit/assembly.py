@@ -43,10 +43,10 @@ BATCH_BYTES = 2**30
 LISTED = 6
 
 
-def block_rows(n_columns: int, wanted: int | None = None) -> int:
-    """Rows per block for so many columns, if no number is wanted."""
+def block_rows(n_columns: int) -> int:
+    """Rows per block for so many columns, at most."""
     usual = BLOCK_ROWS if n_columns <= ADMM_COLUMNS else WIDE_ROWS
-    return wanted or min(usual, max(8, BLOCK_ENTRIES // max(1, n_columns)))
+    return min(usual, max(8, BLOCK_ENTRIES // max(1, n_columns)))
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class Problem:
         # Blocks of like difficulty, so that one ρ of ADMM suits a block, and the hardest first.
         order = np.argsort(-hardness, kind="stable")
         if wanted is None:
-            parts = cut_rows(hardness[order], block_rows(len(live)))
+            sizes = cut_rows(hardness[order], block_rows(len(live)))
         else:
-            parts = np.array_split(order, -(-len(rows) // wanted))
-        return Group(rows[order], live, tuple(len(rows[part]) for part in parts), masked)
+            sizes = [len(part) for part in np.array_split(order, -(-len(rows) // wanted))]
+        return Group(rows[order], live, tuple(sizes), masked)
 
     def _gathered(self) -> list[tuple[Index, Index]]:
         """Rows by support; where nearly every row has its own, all on one design, with masks."""

@@ -9,11 +9,13 @@ __all__ = ["cut_rows"]
 
 #: What a block costs, and what a full one costs more, in decades of difficulty between its rows.
 BLOCK_COST, FULL_COST = 0.5, 0.3
+#: So few rows cost as much as one.
+FEW = 8
 #: Rows that are cut at a time; the cuts of more are looked for piece by piece.
 PIECE = 1024
 
 
-def cut_rows(hardness: npt.NDArray[np.float64], most: int) -> list[slice]:
+def cut_rows(hardness: npt.NDArray[np.float64], most: int) -> list[int]:
     """Cut rows, sorted from hard to easy, into blocks of at most ``most``.
 
     The blocks minimise Σ (log₁₀ of the hardness of the first row over that of the last + BLOCK_COST + FULL_COST·(size /
@@ -26,15 +28,21 @@ def cut_rows(hardness: npt.NDArray[np.float64], most: int) -> list[slice]:
         ≥ 0, descending.
     most : int
         Rows per block.
+
+    Returns
+    -------
+    list of int
+        The rows of each block, in order.
     """
-    cuts: list[slice] = []
+    if len(hardness) <= min(FEW, most):
+        return [len(hardness)]
+    sizes: list[int] = []
     for first in range(0, len(hardness), PIECE):
-        piece = np.log10(np.clip(hardness[first : first + PIECE], 1e-300, 1e300))
-        cuts += [slice(first + part.start, first + part.stop) for part in _cut(piece, most)]
-    return cuts
+        sizes += _cut(np.log10(np.clip(hardness[first : first + PIECE], 1e-300, 1e300)), most)
+    return sizes
 
 
-def _cut(level: npt.NDArray[np.float64], most: int) -> list[slice]:
+def _cut(level: npt.NDArray[np.float64], most: int) -> list[int]:
     n = len(level)
     cost, begin = np.zeros(n + 1), np.zeros(n + 1, dtype=int)  # of the first rows; where their last block begins
     for end in range(1, n + 1):
@@ -43,8 +51,8 @@ def _cut(level: npt.NDArray[np.float64], most: int) -> list[slice]:
         total = cost[starts] + (level[starts] - level[end - 1]) + BLOCK_COST + FULL_COST * share * share
         best = int(np.argmin(total))
         cost[end], begin[end] = total[best], starts[best]
-    parts, end = [], n
+    sizes, end = list[int](), n
     while end:
-        parts.append(slice(int(begin[end]), end))
+        sizes.append(end - int(begin[end]))
         end = int(begin[end])
-    return parts[::-1]
+    return sizes[::-1]

@@ -222,8 +222,9 @@ def check_memory(problem: Problem, executor: Executor, rows: int | None = None) 
     if forms_gram(n_samples, columns):
         # G, and where ADMM prepares its inverse, that and its factor, once in every process.
         need += 8 * columns**2 * (1 + (3 * executor.copies if columns <= ADMM_COLUMNS else 0))
-    rows = block_rows(columns, rows)
-    need += min(executor.workers, -(-r // rows)) * (16 * 8 * rows * columns + FACTOR_BYTES)
+    rows = rows or block_rows(columns)
+    # A block works on a dozen arrays of its coefficients, and on factorisations with their borders and tableaux.
+    need += min(executor.workers, -(-r // rows)) * (16 * 8 * rows * columns + 4 * FACTOR_BYTES)
     available = available_memory()
     if available is not None and need > available:
         raise InputError(

@@ -6,9 +6,11 @@ Split w = y (all columns have norms near 1, so that one ρ suits them):
 
 One factorisation of G + ρI serves all rows and all iterations, so that an iteration is one matrix product, in float32
 where its digits are enough: the polish needs the support and not the values. ρ begins where the thresholds p/ρ meet
-the size of a ridge solution, and follows the balance of primal and dual residuals (Boyd et al. 2011, §3.4.1) on a grid,
-so that blocks meet at the same values and share the inverses. The multiplier of the ball makes one Newton step an
-iteration: it and y settle together. y has exact zeros: it, and not an average, is what the polish starts from.
+the size of a ridge solution, and then follows the columns, on a grid, so that blocks meet at the same values and share
+the inverses: where more leave the support than enter it the thresholds are too low, and ρ falls; else it rises.
+The residuals that balance ρ elsewhere (Boyd et al. 2011, §3.4.1) say less of the support, which is all that is wanted.
+The multiplier of the ball makes one Newton step an iteration: it and y settle together. y has exact zeros: it, and not
+an average, is what the polish starts from.
 
 With v = x̂ + u the iteration needs v and u alone, y being v − u, and for the ℓ1 norm u is v clamped to its thresholds.
 Few large operations matter here: threads that run small ones wait for the interpreter more than they compute.
@@ -27,18 +29,22 @@ from simplicit.rows.problem import RowProblem
 __all__ = ["Start", "admm"]
 
 RELAXATION = 1.85
-#: ρ of the ridge solution that sets the scale, and the range in which the first ρ may lie.
+#: ρ of the ridge solution that sets the scale, and the range of what the first ρ is set to by it.
 PILOT_RHO, FIRST_RHO = 1e-2, (1e-4, 1.0)
 #: The thresholds p/ρ are this many times the size of the ridge solution at first.
 FIRST_SHARE = 4.0
-CHECK_EVERY, BALANCE_EVERY = 10, 20
-#: Share of the signs that may still change between two checks when the polish takes over.
+#: What has changed is asked every so many iterations, of the last half of them.
+CHECK_EVERY = 10
+#: Share of the signs that may still change between sight and check when the polish takes over.
 SETTLED = 0.008
-#: Columns are in doubt that are no further from changing sides than they moved between two checks, times this; and no
-#: more of them than a share of the support.
-DRIFTS, DOUBT_SHARE = 6.0, 0.4
-LEAST = 20
-LAST_BALANCE, SURPLUS, FEW = 30, 0.15, 0.05
+#: Up to this iteration ρ may change, where more than a share of the columns change sides; columns that leave may be
+#: more than those that enter by so many powers of ten.
+LAST_BALANCE, FEW, SURPLUS = 30, 0.05, 0.15
+#: The least change of ρ and the largest, in powers of ten.
+LEAST_CHANGE, LARGEST_CHANGE = 0.25, 0.75
+#: Columns are in doubt that are no further from changing sides than they moved between sight and check, times this; and
+#: no more of them than a share of the support, and a few.
+DRIFTS, DOUBT_SHARE, DOUBT_LEAST = 6.0, 0.4, 8
 #: A smaller ρ would leave G + ρI singular to working precision.
 LEAST_RHO = 1e-9
 #: Where the largest gradient is so many times the kink, float32 cannot tell what is at zero.
@@ -91,35 +97,50 @@ def admm(problem: RowProblem, start: Tensor | None = None, *, iterations: int = 
         if it moved on as it did between the last two checks, and a little further.
     """
     state = _State(problem, start)
-    pattern, before = state.y.sign(), state.v.clone()
+    sight = _Sight(state)
     for iteration in range(1, iterations + 1):
-        check = iteration % CHECK_EVERY == 0
-        previous = state.y if check else None
-        x = state.step()
-        if iteration % CHECK_EVERY == CHECK_EVERY // 2:
-            pattern, before = state.y.sign(), state.v.clone()
-        if previous is None:
+        if iteration % CHECK_EVERY:
+            state.step()
+            if iteration % CHECK_EVERY == CHECK_EVERY // 2:
+                sight = _Sight(state)
             continue
-        y = state.y
-        signs = y.sign()
-        moved = signs != pattern
-        left, entered = int((moved & (pattern != 0)).sum()), int((moved & (signs != 0)).sum())
-        doubt = state.doubt(before)
-        size = torch.maximum(x.norm(dim=1), y.norm(dim=1)).clamp(min=1e-30)
-        primal = (x - y).norm(dim=1) / size
-        dual = (y - previous).norm(dim=1) / state.u.norm(dim=1).clamp(min=1e-30)
-        LOG.append((iteration, round(math.log10(state.rho),2), left, entered, int(signs.count_nonzero())))
-        if int(moved.sum()) <= SETTLED * int(signs.count_nonzero()) or float(torch.maximum(primal, dual).max()) <= tol:
+        previous = state.y
+        x = state.step()
+        left, entered, size = sight.changes(state)
+        if left + entered <= SETTLED * size or state.residual(x, previous) <= tol:
             break
-        if iteration <= LAST_BALANCE:
-            if left + entered > FEW * int(signs.count_nonzero()):
-                state.set_rho(state.rho * _rebalance(left, entered))
-    ITS.append(iteration)
-    return Start(state.y.double(), (state.mu * state.rho)[:, 0].double(), doubt)
+        if iteration <= LAST_BALANCE and left + entered > FEW * size:
+            state.set_rho(state.rho * _rebalance(left, entered))
+    return Start(state.y.double(), (state.mu * state.rho)[:, 0].double(), sight.doubt(state))
 
 
-LOG=[]
-ITS=[]
+class _Sight:
+    """What a state was, for comparison some iterations later."""
+
+    def __init__(self, state: _State) -> None:
+        self.signs, self.v = state.y.sign(), state.v.clone()
+
+    def changes(self, state: _State) -> tuple[int, int, int]:
+        """How many columns have left and entered, and how many are in, on either side of zero."""
+        signs = state.y.sign()
+        moved = signs != self.signs
+        counts = (moved & (self.signs != 0)).sum(), (moved & (signs != 0)).sum(), signs.count_nonzero()
+        left, entered, size = (int(count) for count in counts)
+        return left, entered, size
+
+    def doubt(self, state: _State) -> Tensor:
+        """What would change sides if it moved on as it did since then, DRIFTS times over."""
+        y = state.y
+        margin = torch.where(y != 0, y.abs(), state.upper - state.v.abs())
+        ratio = margin / (state.v - self.v).abs().clamp(min=1e-30)
+        most = int(DOUBT_SHARE * float(y.count_nonzero(dim=1).double().median())) + DOUBT_LEAST
+        if most < ratio.shape[1]:
+            least = ratio.kthvalue(most, dim=1, keepdim=True).values.clamp(max=DRIFTS)
+        else:
+            least = torch.full_like(ratio[:, :1], DRIFTS)
+        return ratio <= least
+
+
 class _State:
     """v and u of a block, in the working type."""
 
@@ -148,18 +169,13 @@ class _State:
     def y(self) -> Tensor:
         return self.v - self.u
 
-    def doubt(self, before: Tensor) -> Tensor:
-        """What would change sides if it moved on as it did since ``before``, DRIFTS times over."""
+    def residual(self, x: Tensor, previous: Tensor) -> float:
+        """The largest relative primal or dual residual, after an iteration from ``previous``."""
         y = self.y
-        margin = torch.where(y != 0, y.abs(), self.upper - self.v.abs())
-        drift = (self.v - before).abs()
-        ratio = margin / drift.clamp(min=1e-30)
-        most = int(DOUBT_SHARE * float(y.count_nonzero(dim=1).double().median())) + 8
-        if most < ratio.shape[1]:
-            least = ratio.kthvalue(most, dim=1, keepdim=True).values.clamp(max=DRIFTS)
-        else:
-            least = torch.full_like(ratio[:, :1], DRIFTS)
-        return ratio <= least
+        size = torch.maximum(x.norm(dim=1), y.norm(dim=1)).clamp(min=1e-30)
+        primal = (x - y).norm(dim=1) / size
+        dual = (y - previous).norm(dim=1) / self.u.norm(dim=1).clamp(min=1e-30)
+        return float(torch.maximum(primal, dual).max())
 
     def set_rho(self, rho: float) -> None:
         """Another ρ, at the same y and the same unscaled multipliers."""
@@ -250,4 +266,6 @@ def _rebalance(left: int, entered: int) -> float:
     Where more leave, the thresholds p/ρ are too low and the support shrinks from above; where more enter, too high.
     """
     surplus = math.log10((left + 1) / (entered + 1)) - SURPLUS
-    return 1.0 if abs(surplus) < 0.25 else float(10 ** -min(max(surplus, -0.75), 0.75))
+    if abs(surplus) < LEAST_CHANGE:
+        return 1.0
+    return float(10 ** -min(max(surplus, -LARGEST_CHANGE), LARGEST_CHANGE))

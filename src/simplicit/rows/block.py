@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from simplicit.rows.admm import Start, admm
-from simplicit.rows.outcome import BlockSolution, RowStatus, Stopwatch
+from simplicit.rows.outcome import BlockSolution, Stopwatch
 from simplicit.rows.problem import RowProblem
 from simplicit.rows.rounds import Rounds
 
@@ -66,7 +66,9 @@ def solve_block_path(problems: Sequence[RowProblem], *, tol: float, start: Tenso
     for group in _groups(first.w.cpu().numpy()):
         rows = torch.from_numpy(group).to(first.w.device)
         members = [problem.select(rows) for problem in problems]
-        for number, (part, solution) in enumerate(zip(parts, _solved_path(members, tol, first.select(rows), watch), strict=True)):
+        for number, (part, solution) in enumerate(
+            zip(parts, _solved_path(members, tol, first.select(rows), watch), strict=True)
+        ):
             part.append(solution)
             if not number:
                 solution.seconds[:] += share
@@ -134,7 +136,7 @@ def _seeded(problem: RowProblem, w: Tensor) -> Start:
     inside = problem.ball_columns
     kink = problem.penalty.kink.expand(problem.shape)[:, inside]
     seeded, multiplier = w.clone(), problem.cross.new_zeros(len(w))
-    rows = torch.nonzero(((kink == 0).any(1) & (w[:, inside] == 0).all(1)))[:, 0]
+    rows = torch.nonzero((kink == 0).any(1) & (w[:, inside] == 0).all(1))[:, 0]
     if len(rows):
         pull = problem.residuals(w)[1][rows][:, inside]
         if problem.allowed is not None:

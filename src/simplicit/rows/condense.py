@@ -139,7 +139,7 @@ class Bases:
             Their columns of the first tableau, at the variables that were watched before and among themselves.
         """
         real, inside = column >= 0, place >= 0
-        (rows, q), f = self.outside.shape, column.shape[1]
+        rows, q = self.outside.shape
         new = torch.where(self.real[:, :, None], self._gram(self.columns, torch.where(inside, -1, column)), 0.0)
         row, slot = torch.nonzero(inside, as_tuple=True)
         new[row, place[row, slot], slot] = -1.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -141,30 +141,22 @@ class Design:
         """The ridge solutions (G + ρI)⁻¹c of right-hand sides c (r, k)."""
         with self._lock:
             if self._pilot is None:
-                self._pilot = self._shifted_factor(rho, cross.dtype)[0]
+                self._pilot = self._shifted_factor(rho, cross.dtype)
         return torch.cholesky_solve(cross.to(self._pilot.dtype).T, self._pilot).T.to(cross.dtype)
 
-    def _shifted_factor(self, rho: float, dtype: torch.dtype) -> tuple[Tensor, torch.dtype]:
-        working = dtype if rho >= 1e-3 else torch.float64
+    def _shifted_factor(self, rho: float, dtype: torch.dtype) -> Tensor:
+        """The Cholesky factor of G + ρI, or of more ρ where the Gram matrix is indefinite by its own rounding."""
+        working = dtype if rho >= 1e-3 else torch.float64  # float32 loses the digits of a nearly singular G
         while True:
             shifted = self.gram.to(working, copy=True)
             shifted.diagonal().add_(rho)
             factor, failed = torch.linalg.cholesky_ex(shifted)
             if not int(failed):
-                return factor, working
+                return cast(Tensor, factor)
             rho, working = rho * 10, torch.float64
 
     def _invert(self, rho: float, dtype: torch.dtype) -> Tensor:
-        # float32 loses the digits of a nearly singular G.
-        working = dtype if rho >= 1e-3 else torch.float64
-        while True:
-            shifted = self.gram.to(working, copy=True)
-            shifted.diagonal().add_(rho)
-            factor, failed = torch.linalg.cholesky_ex(shifted)
-            del shifted
-            if not int(failed):
-                return torch.cholesky_inverse(factor).to(dtype)
-            rho, working = rho * 10, torch.float64  # the Gram matrix is indefinite by its own rounding
+        return torch.cholesky_inverse(self._shifted_factor(rho, dtype)).to(dtype)
 
     def block(self, rows: Tensor, columns: Tensor) -> Tensor:
         """G on some rows and columns, given by index tensors."""

@@ -9,7 +9,7 @@ it is inverted by the identity of Woodbury, through a matrix of m × m:
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -83,10 +83,10 @@ class _Cholesky:
 
     def encode(self, right: Tensor) -> Tensor:
         # Triangular solves: LAPACK's potrs is several times slower for few right-hand sides.
-        return torch.linalg.solve_triangular(self.factor, right, upper=False)
+        return cast(Tensor, torch.linalg.solve_triangular(self.factor, right, upper=False))
 
     def decode(self, right: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(self.factor.T, right, upper=True)
+        return cast(Tensor, torch.linalg.solve_triangular(self.factor.T, right, upper=True))
 
 
 def _cholesky(matrix: Tensor) -> tuple[Tensor, bool]:

@@ -54,6 +54,11 @@ class Stopwatch:
         finally:
             self.seconds[name] += time.thread_time() - begun
 
+    def move(self, seconds: float, source: str, target: str) -> None:
+        """Seconds of one stage to another, which was part of it."""
+        self.seconds[source] -= seconds
+        self.seconds[target] += seconds
+
 
 @dataclass(frozen=True)
 class BlockSolution:

@@ -5,11 +5,12 @@ coefficients, gradients and multipliers of the watched columns (``tableau``) are
 coefficient reaches zero, a gradient its threshold p + μa, a coefficient the τ at which the penalty bends, the ball's
 slack or multiplier zero. At every event one variable changes sides by one pivot. Since the problems are convex t only
 grows, and a path ends after about as many events as there are columns on the wrong side: that is the parametric
-active-set method (Best 1996; Ferreau, Bock and Diehl 2008), and with all columns watched from zero it is the homotopy of
-the lasso (Osborne, Presnell and Turlach 2000).
+active-set method (Best 1996; Ferreau, Bock and Diehl 2008), and with all columns watched from zero it is the homotopy
+of the lasso (Osborne, Presnell and Turlach 2000).
 
-What a variable has left to its events is kept as *rooms* ≥ 0 on three sides. Each shrinks at a speed a·rate + b·μ', with
-rate the entry of the tableau's right-hand side, μ' the speed of the multiplier, and (a, b) by the state of the variable:
+What a variable has left to its events is kept as *rooms* ≥ 0 on three sides. Each shrinks at a speed a·rate + b·μ',
+with rate the entry of the tableau's right-hand side, μ' the speed of the multiplier, and (a, b) by the state of the
+variable:
 
     side           FALL or UP                               DOWN                          BEND
     active         s·w                  (s, 0)              none                          |w| to τ        (∓s, 0)
@@ -160,7 +161,23 @@ class _Path:
         """Some of the rows."""
         part = _Path()
         part.bends, part.has_ball = self.bends, self.has_ball
-        for name in ("rate", "rooms", "along", "drag", "active", "bent", "inside", "fixed", "tight", "t", "worn", "stuck", "still", "slowest", "slowest_gradient"):
+        for name in (
+            "rate",
+            "rooms",
+            "along",
+            "drag",
+            "active",
+            "bent",
+            "inside",
+            "fixed",
+            "tight",
+            "t",
+            "worn",
+            "stuck",
+            "still",
+            "slowest",
+            "slowest_gradient",
+        ):
             setattr(part, name, getattr(self, name)[rows])
         part.table = self.table[torch.from_numpy(rows).to(self.table.device)]
         part._prepare()
@@ -205,10 +222,10 @@ class _Path:
         self.blocked = np.where(dt > 0, SPARE, slot)
         if self.bends and (side == BEND).any():
             slot = self._bend(np.where(side == BEND, slot, SPARE), slot)
-        going = self._change_sides(side, slot) & more
-        lost = self.stuck > STUCK + rate.shape[1]
+        lost: Mask = self.stuck > STUCK + rate.shape[1]
+        going: Mask = self._change_sides(side, slot) & more & ~lost
         self.worn |= lost
-        return going & ~lost
+        return going
 
     def _bend(self, here: Index, slot: Index) -> Index:
         """The events at which the penalty bends, at the slots ``here``; returns the slots of the others."""
@@ -224,7 +241,13 @@ class _Path:
 
     def _apply(self, change: Any, slot: Index, *arguments: Tensor) -> None:
         """A change of rank one of all tableaux and rates."""
-        change(self.table, torch.from_numpy(self.rate), self.row_tensor, torch.from_numpy(slot).to(self.table.device), *arguments)
+        change(
+            self.table,
+            torch.from_numpy(self.rate),
+            self.row_tensor,
+            torch.from_numpy(slot).to(self.table.device),
+            *arguments,
+        )
 
     def _change_sides(self, side: Index, slot: Index) -> Mask:
         """The pivots of all rows; returns where they could be made."""
@@ -250,7 +273,8 @@ class _Path:
         column = slot > SPARE
         self._enter(np.flatnonzero(column & ~active), slot, sign)
         self._leave(np.flatnonzero(column & active), slot, sign)
-        return ~halted
+        moved: Mask = ~halted
+        return moved
 
     def _enter(self, rows: Index, slot: Index, sign: Array) -> None:
         """Rooms and speeds of columns that have become active, at zero."""

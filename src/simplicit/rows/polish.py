@@ -17,6 +17,7 @@ penalty, or rounding has spoilt it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from copy import copy
 
@@ -47,10 +48,9 @@ VIOLATION, LEAST_VIOLATION = 1e-10, 1e-15
 #: Gradients start from below their thresholds by up to this share of them, spread by multiples of the golden ratio.
 SPREAD, GOLDEN = 1e-4, (1 + 5**0.5) / 2
 #: With a new penalty those columns are watched at once whose gradients are at least this share of the old threshold.
-NEAR = .95
+NEAR = 0.95
 #: Events of a path, per slot.
 EVENTS = 20
-STATS = {"bases": 0}
 
 
 class Polish:
@@ -62,6 +62,8 @@ class Polish:
         The coefficients, feasible but for rounding, and μ.
     worn : (r,) boolean tensor
         Rows that take a new base in the next round.
+    factoring : float
+        Processor seconds in factorisations, for whoever counts them to take and set back.
     """
 
     def __init__(self, problem: RowProblem, start: Start) -> None:
@@ -77,6 +79,7 @@ class Polish:
         self.place = torch.full((rows, k), -1, dtype=torch.int64, device=device)  # in the base
         self.watched = torch.zeros(rows, k, dtype=torch.bool, device=device)
         self.pending = torch.zeros_like(self.watched)
+        self.factoring = 0.0
 
     def _pose(self, problem: RowProblem) -> None:
         """Take the penalty and the ball of a problem."""
@@ -101,9 +104,7 @@ class Polish:
         same = (curvature == self.curvature) & (threshold == self.threshold) & (free == self.free)
         self.worn |= ~same.all(1) if torch.equal(ball, self.ball) else torch.ones_like(self.worn)
         slots = self.tableau.slots
-        slots.kink = torch.where(
-            slots.column >= 0, self.kink.gather(1, slots.column.clamp(min=0)), torch.inf
-        )
+        slots.kink = torch.where(slots.column >= 0, self.kink.gather(1, slots.column.clamp(min=0)), torch.inf)
         self.clean = torch.zeros_like(self.clean)
         feasible = problem.feasible(self.w)
         held, self.w = (self.w != 0) & (feasible == 0), feasible
@@ -198,7 +199,7 @@ class Polish:
         return self.watched.sum(1) > (WATCHED_SHARE * self.w.count_nonzero(1)).clamp(min=MOST_WATCHED)
 
     def _pieces(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the penalty at w: whether it is beyond the threshold, and slope and curvature of |w| ↦ slope + c|w| there."""
+        """Of the penalty at w: whether it is beyond the threshold, and slope and c of its |w| ↦ slope + c|w| there."""
         bent = self.w.abs() >= self.threshold
         if not self.bends:
             return bent, self.kink, torch.zeros_like(self.w)
@@ -214,13 +215,14 @@ class Polish:
 
     def _build(self, rows: Tensor) -> None:
         """New bases, of the columns that are in."""
-        STATS["bases"] += len(rows)
         if self._thin_out(rows):
             self.gradient = self.problem.residuals(self.w)[1]
         w = self.w[rows]
         # A ball that nothing is in is not tight.
         self.multiplier[rows] *= (w * self.ball != 0).any(1)
+        begun = time.thread_time()
         fresh = Bases(self.problem.design, self._active()[rows], w.sign() * self.ball, self._pieces()[2][rows])
+        self.factoring += time.thread_time() - begun
         tableau = Tableau(fresh.first_table())
         tableau.pivot(torch.where(self.multiplier[rows] > 0, BALL, SPARE))
         place = torch.full_like(self.place[rows], -1)
@@ -253,7 +255,9 @@ class Polish:
         whole = len(rows) == len(self.w)
         bases = self._bases if whole else self._bases.select(rows)
         columns, w = bases.columns, self.w[rows].gather(1, bases.columns)
-        step = bases.encode(torch.where(bases.real, (self.gradient - self._wanted())[rows].gather(1, columns), 0.0)[:, :, None])
+        step = bases.encode(
+            torch.where(bases.real, (self.gradient - self._wanted())[rows].gather(1, columns), 0.0)[:, :, None]
+        )
         if self.has_ball:
             normal, tight = bases.border[:, :, :1], self.multiplier[rows] > 0
             missing = self._ball_value(self.multiplier > 0)[1][rows]
@@ -285,7 +289,7 @@ class Polish:
 
     def _slots(self, column: Tensor) -> Slots:
         """Slots of columns (r, f), −1 for none; those of the base count as in."""
-        slots = Slots.empty(*column.shape, like=self.w)
+        slots = Slots.empty(column.shape[0], column.shape[1], self.w)
         real, index = column >= 0, column.clamp(min=0)
         slots.column, slots.place = column, torch.where(real, self.place.gather(1, index), -1)
         slots.active = slots.place >= 0
@@ -337,7 +341,9 @@ class Polish:
         z = torch.where(real, torch.where(inside, force, move), 0.0)
         z[:, BALL] = new_mu - mu
         right = encoded * reached[:, None, None] - bases.border @ z[:, :, None]
-        new = torch.zeros_like(w).scatter_add_(1, bases.columns, torch.where(bases.real, bases.decode(right)[:, :, 0], 0.0))
+        new = torch.zeros_like(w).scatter_add_(
+            1, bases.columns, torch.where(bases.real, bases.decode(right)[:, :, 0], 0.0)
+        )
         new = torch.where(self.place >= 0, w + new, 0.0)
         row = torch.arange(len(new), device=new.device)[:, None].expand_as(real)
         new[row[real], slots.column[real]] = coefficient[real]
@@ -382,7 +388,13 @@ class Polish:
         new = torch.where(passed, 0.0, new)
         changed = ((new != 0) != (self.w != 0)).any(1) | passed.any(1) | (reached < 1)
         if self.bends:
-            crossed = (new != 0) & ~self.watched & (self.place >= 0) & (self.curvature > 0) & ((new.abs() >= self.threshold) != (self.w.abs() >= self.threshold))
+            crossed = (
+                (new != 0)
+                & ~self.watched
+                & (self.place >= 0)
+                & (self.curvature > 0)
+                & ((new.abs() >= self.threshold) != (self.w.abs() >= self.threshold))
+            )
             crossed &= ~astray[:, None]
             self.doubt |= crossed
             worn = worn | crossed.any(1)

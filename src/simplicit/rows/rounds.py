@@ -32,6 +32,9 @@ class Rounds:
 
     #: Rounds in which nothing but digits could be gained, and were not, after which a row is given up.
     PATIENCE = 3
+    #: The same of rounds in which the gap was not halved, whatever else they changed: columns that are nearly equal
+    #: change places for ever.
+    SLOW = 25
     #: At most so many rounds.
     MOST_ROUNDS = 200
 
@@ -64,7 +67,7 @@ class Rounds:
         rows = torch.arange(len(self.best), device=self.best.device)
         solved = self.certificate.converged(self.tol) if self.best.any() else self.certificate.dual_gap == 0
         parts: list[tuple[Tensor, Polish]] = []
-        polish, stalled = self.polish, torch.zeros_like(rows)
+        polish, stalled, slow = self.polish, torch.zeros_like(rows), torch.zeros_like(rows)
         smallest = torch.full((len(rows),), torch.inf, dtype=torch.float64, device=rows.device)
         done = solved
         for _ in range(self.MOST_ROUNDS):
@@ -74,15 +77,16 @@ class Rounds:
             if not len(going):
                 break
             if len(finished):
-                rows, stalled, smallest = rows[going], stalled[going], smallest[going]
+                rows, stalled, slow, smallest = (a[going] for a in (rows, stalled, slow, smallest))
                 polish = polish.select(going)
             begun = time.perf_counter()
             changed = self._improve(polish)
             gap = self._judge(rows, polish)
-            stalled = torch.where(changed | (gap < 0.5 * smallest), 0, stalled + 1)
-            smallest = torch.minimum(smallest, gap)
+            halved = gap < 0.5 * smallest
+            stalled, slow = torch.where(changed | halved, 0, stalled + 1), torch.where(halved, 0, slow + 1)
+            smallest = torch.where(halved, gap, smallest)
             polish.worn |= stalled > 0
-            lost = stalled > self.PATIENCE
+            lost = (stalled > self.PATIENCE) | (slow > self.SLOW)
             done = self.certificate.select(rows).converged(self.tol)
             self.given_up[rows[lost & ~done]] = True
             done = done | lost
@@ -95,6 +99,8 @@ class Rounds:
     def _improve(self, polish: Polish) -> Tensor:
         with self.watch.stage("polish"):
             changed = polish.improve()
+            self.watch.move(polish.factoring, "polish", "factor")
+            polish.factoring = 0.0
             polish.w = polish.problem.feasible(polish.w, nearly=True)
         return changed
 
