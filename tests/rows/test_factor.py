@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from reference import Array
 from simplicit.rows import factor as factors
 from simplicit.rows.design import Design, forms_gram, power_of_two
 from simplicit.rows.factor import Factor, factorise
@@ -17,62 +17,52 @@ def design_of(m: int, d: int, seed: int = 0) -> Design:
     return Design.of_features(features, np.arange(d), None)
 
 
-def checked(factor: Factor, gram: Array, curvature: Array, normal: Array, *, rtol: float = 1e-7) -> None:
-    """All that a factorisation answers, against the matrices themselves."""
-    rng = np.random.default_rng(1)
-    right = rng.normal(size=(len(gram), 3))
-    bordered = gram + factor.sigma * np.outer(normal, normal)
-    expected = np.linalg.solve(bordered + np.diag(curvature), right)
-    np.testing.assert_allclose(factor.solve(right), expected, rtol=rtol, atol=rtol * abs(expected).max())
-    squares = np.einsum("ij,ij->j", right, gram @ right)
-    np.testing.assert_allclose(factor.gram_times(right), squares, rtol=1e-9, atol=1e-9 * abs(squares).max())
-    product = bordered @ right[:, 0]
-    np.testing.assert_allclose(factor.product(right[:, 0]), product, rtol=1e-9, atol=1e-9 * abs(product).max())
+def block(design: Design, columns: Tensor) -> Tensor:
+    return design.gram[columns][:, columns]
 
 
-@pytest.mark.parametrize("sigma", [0.0, 0.5])
-def test_cholesky(sigma: float) -> None:
+def solved(factor: Factor, right: Tensor) -> Tensor:
+    return factor.decode(factor.encode(right))
+
+
+def test_cholesky() -> None:
     rng = np.random.default_rng(0)
-    design = design_of(40, 20)
-    columns = rng.permutation(20)[:12]
-    gram = design.gram_array
-    assert gram is not None
-    normal = rng.choice([-1.0, 0.0, 2.0], size=12)
-    for curvature in (np.zeros(12), rng.uniform(0, 2, size=12)):
-        factor = factorise(design, columns, curvature, sigma, normal)
-        assert factor.sigma == sigma
-        checked(factor, gram[np.ix_(columns, columns)], curvature, normal)
+    design, columns = design_of(40, 20), torch.from_numpy(rng.permutation(20)[:12])
+    right = torch.from_numpy(rng.normal(size=(12, 3)))
+    for curvature in (torch.zeros(12).double(), torch.from_numpy(rng.uniform(0, 2, size=12))):
+        factor = factorise(design, columns, curvature)
+        matrix = block(design, columns) + curvature.diag()
+        assert (factor.size, factor.symmetric) == (12, True)
+        torch.testing.assert_close(solved(factor, right), torch.linalg.solve(matrix, right), rtol=1e-7, atol=1e-8)
+        # Encoded once, a right-hand side gives DᵀH⁻¹D by one product.
+        encoded = factor.encode(right)
+        torch.testing.assert_close(encoded.T @ encoded, right.T @ solved(factor, right), rtol=1e-9, atol=1e-9)
 
 
 def test_woodbury_is_cholesky(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    design, columns, curvature = design_of(6, 40), rng.permutation(40)[:30], rng.uniform(0.5, 2, size=30)
-    wide = factorise(design, columns, curvature, 0.5, np.ones(30))
-    assert type(wide).__name__ == "_Woodbury"
-    assert wide.sigma == 0
-    gram = design.gram_array
-    assert gram is not None
-    checked(wide, gram[np.ix_(columns, columns)], curvature, np.ones(30), rtol=1e-6)
+    design, columns = design_of(6, 40), torch.from_numpy(rng.permutation(40)[:30])
+    curvature, right = (torch.from_numpy(a) for a in (rng.uniform(0.5, 2, size=30), rng.normal(size=(30, 2))))
+    wide = factorise(design, columns, curvature)
+    assert not wide.symmetric
     monkeypatch.setattr(factors, "COLUMNS_PER_SAMPLE", 1000)
-    tall = factorise(design, columns, curvature, 0.0, np.ones(30))
-    assert type(tall).__name__ == "_Cholesky"
-    right = rng.normal(size=(30, 2))
-    np.testing.assert_allclose(wide.solve(right), tall.solve(right), rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(wide.gram_times(right), tall.gram_times(right), rtol=1e-9)
+    tall = factorise(design, columns, curvature)
+    assert tall.symmetric
+    torch.testing.assert_close(solved(wide, right), solved(tall, right), rtol=1e-6, atol=1e-8)
 
 
 def test_woodbury_without_curvature_only_for_very_many_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    design, columns = design_of(6, 40), np.arange(40)
-    assert type(factorise(design, columns, np.zeros(40), 0.0, np.zeros(40))).__name__ == "_Cholesky"
+    design, columns = design_of(6, 40), torch.arange(40)
+    nothing = torch.zeros(40).double()
+    assert factorise(design, columns, nothing).symmetric
     monkeypatch.setattr(factors, "MOST_COLUMNS", 30)
-    wide = factorise(design, columns, np.zeros(40), 0.0, np.zeros(40))
-    assert type(wide).__name__ == "_Woodbury"
+    wide = factorise(design, columns, nothing)
+    assert not wide.symmetric
     # A singular system with a right-hand side in its range: the least-squares solution up to the proximal term.
-    gram = design.gram_array
-    assert gram is not None
-    right = gram @ np.random.default_rng(0).normal(size=(40, 1))
-    solved = wide.solve(right)
-    np.testing.assert_allclose(gram @ solved, right, rtol=1e-4, atol=1e-4 * abs(right).max())
+    right = design.gram @ torch.from_numpy(np.random.default_rng(0).normal(size=(40, 1)))
+    torch.testing.assert_close(
+        design.gram @ solved(wide, right), right, rtol=1e-4, atol=1e-4 * float(right.abs().max())
+    )
 
 
 @pytest.mark.parametrize("kind", ["duplicates", "rank one", "a tiny gap"])
@@ -86,13 +76,19 @@ def test_singular_columns_are_no_crash(kind: str) -> None:
     else:
         features = np.hstack([features, features + 1e-9 * rng.normal(size=(10, 8))])
     design = Design.of_features(features, np.arange(16), None)
-    gram = design.gram_array
-    assert gram is not None
-    factor = factorise(design, np.arange(16), np.zeros(16), 0.0, np.zeros(16))
-    right = gram @ rng.normal(size=(16, 1))
-    solved = factor.solve(right)
-    assert np.isfinite(solved).all()
-    np.testing.assert_allclose(gram @ solved, right, rtol=1e-4, atol=1e-4 * abs(right).max())
+    factor = factorise(design, torch.arange(16), torch.zeros(16).double())
+    right = design.gram @ torch.from_numpy(rng.normal(size=(16, 1)))
+    found = solved(factor, right)
+    assert bool(found.isfinite().all())
+    torch.testing.assert_close(design.gram @ found, right, rtol=1e-4, atol=1e-4 * float(right.abs().max()))
+
+
+def test_ridge_solutions() -> None:
+    design = design_of(30, 12)
+    cross = torch.from_numpy(np.random.default_rng(2).normal(size=(4, 12)))
+    shifted = design.gram + 0.01 * torch.eye(12, dtype=torch.float64)
+    expected = torch.linalg.solve(shifted, cross.T).T
+    torch.testing.assert_close(design.ridge(0.01, cross), expected, rtol=1e-8, atol=1e-10)
 
 
 # --- the design -----------------------------------------------------------------------------------------------------
@@ -113,7 +109,7 @@ def test_units_are_powers_of_two_and_lose_no_bit() -> None:
 
 
 def test_blocks_with_and_without_a_whole_gram_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, columns = np.array([3, 1, 8]), np.array([0, 8])
+    rows, columns = torch.tensor([3, 1, 8]), torch.tensor([0, 8])
     whole = design_of(4, 9)
     assert whole.forms_gram
     expected = whole.block(rows, columns)
@@ -122,8 +118,9 @@ def test_blocks_with_and_without_a_whole_gram_matrix(monkeypatch: pytest.MonkeyP
     parts = design_of(4, 9)
     assert not parts.forms_gram
     assert parts.gram_array is None
-    np.testing.assert_allclose(parts.block(rows, columns), expected, rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(parts.block(rows, rows), whole.block(rows, rows), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(parts.block(rows, columns), expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(parts.block(rows, rows), whole.block(rows, rows), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(whole.block(rows, columns), whole.gram[rows][:, columns], rtol=1e-15, atol=1e-15)
 
 
 def test_which_gram_matrices_are_formed() -> None:
