@@ -42,7 +42,7 @@ from simplicit.executors import Journal
 
 COMMAND = "import sys; from simplicit.cli import main; sys.exit(main())"
 MARK = "SIMPLICIT_KILL_TEST"
-VICTIMS = {"parent": 0.4, "worker": 0.4, "all": 0.2}
+VICTIMS = {"parent": 0.25, "worker": 0.6, "all": 0.15}
 #: How long processes may take to notice that their parent is gone, and a run to end: many times what they do.
 GONE_SECONDS, END_SECONDS = 15.0, 300.0
 
@@ -109,9 +109,12 @@ class Killer:
         before = self.things()
         run = self.begin()
         self.report.resumed_blocks += len(list((self.folder / "journal").glob("*/*.safetensors")))
+        disturbed = False
         while self.report.killed < most:
-            # Most of the time goes by before the workers are up; what is of interest comes after.
-            pause = float(self.random.uniform(0.2, 1.0) * self.usual)
+            # Most of the time goes by before the workers are up; what is of interest comes after. A run that has lost
+            # a worker is disturbed again sooner.
+            first, last = (0.02, 0.4) if disturbed else (0.2, 1.0)
+            pause = float(self.random.uniform(first, last) * self.usual)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 run.process.wait(pause)
             if run.process.poll() is not None:
@@ -119,6 +122,7 @@ class Killer:
             victim = str(self.random.choice(list(VICTIMS), p=list(VICTIMS.values())))
             if run.kill(victim, self.random):
                 self.report.kills[victim] += 1
+                disturbed = True
             if victim != "worker":
                 break
         self.look(run, before)
