@@ -45,6 +45,8 @@ MARK = "SIMPLICIT_KILL_TEST"
 VICTIMS = {"parent": 0.25, "worker": 0.6, "all": 0.15}
 #: How long processes may take to notice that their parent is gone, and a run to end: many times what they do.
 GONE_SECONDS, END_SECONDS = 15.0, 300.0
+#: Blocks that must be finished between two kills of workers: so many that the one that was lost is among them.
+RECOVERED_BLOCKS = 4
 
 
 @dataclass
@@ -108,24 +110,28 @@ class Killer:
         """One run: wait, kill, look; again and again if it survives."""
         before = self.things()
         run = self.begin()
-        self.report.resumed_blocks += len(list((self.folder / "journal").glob("*/*.safetensors")))
-        disturbed = False
+        self.report.resumed_blocks += self.finished_blocks()
+        done = enough = 0
         while self.report.killed < most:
-            # Most of the time goes by before the workers are up; what is of interest comes after. A run that has lost
-            # a worker is disturbed again sooner.
-            first, last = (0.02, 0.4) if disturbed else (0.2, 1.0)
-            pause = float(self.random.uniform(first, last) * self.usual)
+            # Most of the time goes by before the workers are up; what is of interest comes after.
+            pause = float(self.random.uniform(0.2, 1.0) * self.usual)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 run.process.wait(pause)
             if run.process.poll() is not None:
                 break
             victim = str(self.random.choice(list(VICTIMS), p=list(VICTIMS.values())))
+            if victim == "worker" and (done := self.finished_blocks()) < enough:
+                continue  # a run that is given no time to recover ends with an error, and rightly
             if run.kill(victim, self.random):
                 self.report.kills[victim] += 1
-                disturbed = True
+                enough = done + RECOVERED_BLOCKS if victim == "worker" else 0
             if victim != "worker":
                 break
         self.look(run, before)
+
+    def finished_blocks(self) -> int:
+        """How many blocks are in the journal."""
+        return len(list((self.folder / "journal").glob("*/*.safetensors")))
 
     def look(self, run: Run, before: set[str]) -> None:
         """How it ended, and what is left."""
