@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import secrets
 import sys
 import tempfile
 import time
@@ -18,6 +20,13 @@ from scale_model import Constants, Size, predict
 
 from simplicit.executors import Block, Deadline, Executor, Journal, Work, make_executor, run_blocks
 from simplicit.executors.work import Arrays, Result, Spec
+
+# The cluster of two nodes is made of several processes of ours: on the loopback, with a token that all of them know.
+# Ray reads this when it is imported.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def say(text: str) -> None:
