@@ -93,7 +93,7 @@ class Simulated(Executor):
             if isinstance(report, Finished):
                 self.free[worker] = None
             return [report]
-        self.now = until
+        self.now = until + 1e-3  # as real time does: a time-out that is just reached is not yet over
         return []
 
     def replace(self, worker: int) -> None:
