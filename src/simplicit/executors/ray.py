@@ -105,9 +105,9 @@ class RayExecutor(Executor):
             self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
     def _join(self, address: str) -> None:
+        _check_answers(address)
         if self._ray.is_initialized():
             raise InputError("ray_address: this process is connected to a Ray cluster already; leave ray_address out")
-        _check_answers(address)
         try:
             self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
