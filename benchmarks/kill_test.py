@@ -42,9 +42,11 @@ from simplicit.executors import Journal
 
 COMMAND = "import sys; from simplicit.cli import main; sys.exit(main())"
 MARK = "SIMPLICIT_KILL_TEST"
-VICTIMS = {"parent": 0.4, "worker": 0.4, "all": 0.2}
+VICTIMS = {"parent": 0.25, "worker": 0.6, "all": 0.15}
 #: How long processes may take to notice that their parent is gone, and a run to end: many times what they do.
 GONE_SECONDS, END_SECONDS = 15.0, 300.0
+#: Blocks that must be finished between two kills of workers: so many that the one that was lost is among them.
+RECOVERED_BLOCKS = 4
 
 
 @dataclass
@@ -108,7 +110,8 @@ class Killer:
         """One run: wait, kill, look; again and again if it survives."""
         before = self.things()
         run = self.begin()
-        self.report.resumed_blocks += len(list((self.folder / "journal").glob("*/*.safetensors")))
+        self.report.resumed_blocks += self.finished_blocks()
+        done = enough = 0
         while self.report.killed < most:
             # Most of the time goes by before the workers are up; what is of interest comes after.
             pause = float(self.random.uniform(0.2, 1.0) * self.usual)
@@ -117,11 +120,18 @@ class Killer:
             if run.process.poll() is not None:
                 break
             victim = str(self.random.choice(list(VICTIMS), p=list(VICTIMS.values())))
+            if victim == "worker" and (done := self.finished_blocks()) < enough:
+                continue  # a run that is given no time to recover ends with an error, and rightly
             if run.kill(victim, self.random):
                 self.report.kills[victim] += 1
+                enough = done + RECOVERED_BLOCKS if victim == "worker" else 0
             if victim != "worker":
                 break
         self.look(run, before)
+
+    def finished_blocks(self) -> int:
+        """How many blocks are in the journal."""
+        return len(list((self.folder / "journal").glob("*/*.safetensors")))
 
     def look(self, run: Run, before: set[str]) -> None:
         """How it ended, and what is left."""

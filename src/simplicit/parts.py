@@ -93,9 +93,10 @@ def solve_part(
         One as for ``solve_rows``, or those of a path; ``rounds`` and ``warm_start`` go with one alone.
     journal : path
         The folder of the journal.
-    features, targets, weight, ball, support, intercept, rounds, tol, warm_start, solver, executor, workers, block_rows,
-    ray_address, block_timeout, device, progress
-        As for :func:`solve_rows` and :func:`solve_path`.
+    features, targets, weight, ball, support, intercept, rounds, tol, warm_start, solver
+        The problem, as for :func:`solve_rows` and :func:`solve_path`.
+    executor, workers, block_rows, ray_address, block_timeout, device, progress
+        How it is solved, likewise.
 
     Returns
     -------

@@ -19,6 +19,7 @@ import pytest
 import simplicit as sp
 from simplicit.executors import Deadline, memory, run_blocks
 from simplicit.executors.memory import Segment, map_segment
+from simplicit.executors.processes import ProcessExecutor
 from simplicit.experiments.solutions import load_coefficients
 from toy import ToyWork
 
@@ -37,6 +38,14 @@ def descendants(pid: int) -> set[int]:
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
     return found - {pid}
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there, and not only its entry until its new parent has asked how it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def wait_for(condition: Any, seconds: float = 60.0) -> None:
@@ -69,7 +78,7 @@ def test_an_interrupt_ends_all_and_the_journal_is_whole(files: Path) -> None:
     out, err = run.communicate(timeout=60)
     assert run.returncode == 130
     assert (out, err) == ("", "Error: interrupted\n")
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    wait_for(lambda: not any(lives(pid) for pid in workers))  # killed they are; the kernel takes its time under load
     assert set(os.listdir("/dev/shm")) <= shared  # noqa: PTH208
     assert not list(files.rglob("*.partial"))
     done = len(list(files.glob("journal/*/*.safetensors")))
@@ -162,6 +171,30 @@ def test_more_shared_memory_than_there_is_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(sp.InputError, match=r"which could not be had \(No space left on device\); make room"):
         Segment(2**20)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc")
+def test_no_worker_holds_the_socket_of_another() -> None:
+    """Otherwise its end would not be seen when it dies. All are asked for at once, before their parent is there."""
+    with sp.make_executor("processes", 4) as executor:
+        work = ToyWork(8, do=dict.fromkeys(range(8), "slow"))
+        list(run_blocks(executor, work, work.blocks, deadline=Deadline()))
+        assert isinstance(executor, ProcessExecutor)
+        processes = [worker.process for worker in executor._crew.workers.values() if worker.process is not None]
+        sockets = [socket_numbers(process) for process in processes]
+    assert len(processes) == 4
+    assert all(sockets)
+    assert sum(map(len, sockets)) == len(set().union(*sockets))
+
+
+def socket_numbers(process: int) -> set[str]:
+    """The sockets that a process holds open."""
+    found = set()
+    for entry in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if (name := os.readlink(entry)).startswith("socket:"):  # noqa: PTH115
+                found.add(name)
+    return found
 
 
 def test_descriptors_do_not_pile_up() -> None:

@@ -6,6 +6,7 @@ a worker that has stopped in the middle of a message.
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
 import struct
@@ -103,4 +104,11 @@ class Channel:
             return
 
     def close(self) -> None:
+        """Close this end, and whatever descriptors have come and were not asked for.
+
+        One message may bring the descriptor of the next along. A fork that kept it would hold another worker's socket
+        open, whose end would then not be seen.
+        """
         self.end.close()
+        while self._descriptors:
+            os.close(self._descriptors.popleft())

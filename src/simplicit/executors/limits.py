@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 __all__ = ["available_memory", "available_processors", "flushed_denormals", "one_thread_each", "prepare_thread"]
 
@@ -58,12 +59,24 @@ class _OneThread:
 
     def __init__(self) -> None:
         self.lock, self.users, self.restore = threading.Lock(), 0, ExitStack()
+        self.found: tuple[int, ThreadpoolController] | None = None
+
+    def libraries(self) -> ThreadpoolController:
+        """The BLAS and OpenMP libraries of this process.
+
+        Looking for them takes 8 ms, as long as a small solve, so that is done again only when modules have been
+        imported since: nothing else brings a library along.
+        """
+        modules = len(sys.modules)
+        if self.found is None or self.found[0] != modules:
+            self.found = modules, ThreadpoolController()
+        return self.found[1]
 
     def enter(self) -> None:
         with self.lock:
             self.users += 1
             if self.users == 1:
-                self.restore.enter_context(threadpool_limits(limits=1))
+                self.restore.enter_context(self.libraries().limit(limits=1))
                 self.restore.callback(torch.set_num_threads, torch.get_num_threads())
                 torch.set_num_threads(1)
 

@@ -105,9 +105,9 @@ class RayExecutor(Executor):
             self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
     def _join(self, address: str) -> None:
+        _check_answers(address)
         if self._ray.is_initialized():
             raise InputError("ray_address: this process is connected to a Ray cluster already; leave ray_address out")
-        _check_answers(address)
         try:
             self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
@@ -318,7 +318,8 @@ _IMPORTED_HERE = False
 def _import_ray(*, local: bool) -> Any:
     """Ray, imported with the settings of a cluster of our own if we are the first and are going to start one."""
     global _IMPORTED_HERE
-    added = [name for name in _ENVIRONMENT if local and "ray" not in sys.modules and name not in os.environ]
+    first = local and "ray" not in sys.modules
+    added = [name for name in _ENVIRONMENT if first and name not in os.environ]
     os.environ.update({name: _ENVIRONMENT[name] for name in added})
     try:
         import ray
@@ -327,7 +328,7 @@ def _import_ray(*, local: bool) -> Any:
     finally:
         for name in added:
             os.environ.pop(name)
-    _IMPORTED_HERE = _IMPORTED_HERE or bool(added)
+    _IMPORTED_HERE = _IMPORTED_HERE or first  # what the user has set in the environment is the user's choice
     if local and not _IMPORTED_HERE and not ray.is_initialized():
         _log.warning("Ray was imported before: its ports will be open on all interfaces, though not without a token")
     return ray
