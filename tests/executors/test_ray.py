@@ -77,10 +77,13 @@ def test_one_process_has_one_cluster(crews: Any) -> None:
     executor = crews["ray"]
     with pytest.raises(sp.InputError, match="connected to a Ray cluster already"):
         sp.make_executor("ray", ray_address=crews.cluster.address)
-    with sp.make_executor("ray") as other:  # the one that it is connected to
-        assert other.workers == 2
-        work = ToyWork(3)
-        assert len(list(run_blocks(other, work, work.blocks, deadline=Deadline()))) == 3
+    node = crews.cluster.add_node(num_cpus=2)  # the others' processors are taken by the workers of ``executor``
+    try:
+        with sp.make_executor("ray", 2) as other:  # on the cluster that it is connected to
+            work = ToyWork(3)
+            assert len(list(run_blocks(other, work, work.blocks, deadline=Deadline()))) == 3
+    finally:
+        crews.cluster.remove_node(node)
     assert ray.is_initialized()
     assert len(list(run_blocks(executor, work, work.blocks, deadline=Deadline()))) == 3
 

@@ -3,7 +3,8 @@
 ``problem`` states the primal and the dual, ``penalties`` and ``ball`` what stands in them, ``design`` and ``gram`` what
 is known of Φ. ``admm`` finds the support; ``polish`` goes from there to the exact solution, by ``path`` on a
 ``tableau`` that ``condense`` makes of a ``factor``; ``rounds`` certifies and goes on, ``block`` runs all of it,
-``equality`` builds exact matching on it, and ``reference`` gives a second opinion. :func:`simplicit.solve_rows` is the front.
+``equality`` builds exact matching on it, and ``reference`` gives a second opinion. :func:`simplicit.solve_rows` is the
+front.
 """
 
 from __future__ import annotations
