@@ -16,7 +16,7 @@ from simplicit.checks import as_seed
 from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError
 from simplicit.executors import check_executor
-from simplicit.experiments.penalties import make_penalty, penalty_parameters
+from simplicit.experiments.penalties import NUMBERS, make_penalty, penalty_parameters
 from simplicit.experiments.run import MANIFEST, check_manifest, read_json, read_manifest, relative_to
 from simplicit.rows import Penalty
 from simplicit.training import preset_of
@@ -127,7 +127,10 @@ class FitSettings:
             An unknown name or preset, or a value of the wrong type.
         """
         if values.get("preset") is not None:
-            values = {**preset_of(values["preset"]).settings, **values}
+            chosen = preset_of(values["preset"]).settings
+            if values.get("penalty", chosen["penalty"]) != chosen["penalty"]:
+                chosen = {name: value for name, value in chosen.items() if name not in NUMBERS}
+            values = {**chosen, **values}
         hints = typing.get_type_hints(cls)
         known: dict[str, Any] = {}
         for name, value in values.items():

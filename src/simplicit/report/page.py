@@ -75,8 +75,9 @@ class Picture:
         # A PNG tells its size in the first chunk; with it the page does not jump while it loads.
         width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
         source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+        size = f'width="{2 * width // 3}" height="{2 * height // 3}"'
         return (
-            f'<figure><img src="{source}" width="{2 * width // 3}" height="{2 * height // 3}" alt="{html.escape(self.alt)}">'
+            f'<figure><img src="{source}" {size} alt="{html.escape(self.alt)}">'
             f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
         )
 
