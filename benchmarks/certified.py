@@ -45,7 +45,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("SIMPLICIT_DATA", "../shared/data")))
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--decays", type=float, nargs="*", default=list(DECAYS), help="weight decays of the baselines")
     parser.add_argument("--fit-samples", type=int, default=5000, help="training images of the fits")
     parser.add_argument("--samples", type=int, default=2000, help="test images for attacks and certificates")

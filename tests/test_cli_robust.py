@@ -38,10 +38,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_preset_is_written_out_and_repeats(run: Run, base: Path, tmp_path: Path) -> None:
-    words = ("--samples", "100", "--preset", "robust", "--attacks", "1", "--output", "a")
+    words = ("--samples", "100", "--preset", "robust", "--later", "0.3", "--output", "a")
     code, out, err = run("fit", base, *words)
     assert code == 0, err
-    assert "robust     l1 of the worst case, x 0.3 on later layers; 1 rounds of worst cases" in out
+    assert "robust     l1 of the worst case, x 0.3 on later layers; 1 round of worst cases" in out
     settings = json.loads((tmp_path / "a" / "run.json").read_text())["settings"]
     told = {name: settings[name] for name in ("preset", "robust", "later", "attacks", "kappa", "penalty", "beta")}
     assert told == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,19 @@ def test_equal_runs_are_equal() -> None:
         ours, theirs = getattr(again.model, part), getattr(fitted().model, part)
         np.testing.assert_array_equal(ours.indices, theirs.indices)
         np.testing.assert_array_equal(ours.data, theirs.data)
+
+
+def test_a_journal_holds_every_layer(tmp_path: Path) -> None:
+    told: list[str | None] = []
+    options = {"preset": "robust", "attacks": 1, "attack_eps": 0.04, "journal": tmp_path / "journal"}
+    runs = [
+        sp.fit(net(), DIGITS.train_inputs[:150], progress=lambda state: told.append(state.stage), **options)
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(runs[0].model.B.data, runs[1].model.B.data)
+    assert {"round 0, 1", "round 1, output"} <= set(told)
+    with pytest.raises(sp.InputError, match="journal"):
+        sp.fit(net(), DIGITS.train_inputs[:150], **(options | {"attacks": 0}))
 
 
 def test_worst_cases_matter() -> None:

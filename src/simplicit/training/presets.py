@@ -61,8 +61,8 @@ PRESETS: dict[str, Preset] = {
             "kappa": None,  # a triangular A is well-posed without
             "structure": "baseline",
             "robust": True,
-            "later": 0.3,
-            "attacks": 3,
+            "later": 1.0,
+            "attacks": 1,
             "attack_eps": 3 / 255,
         },
     ),

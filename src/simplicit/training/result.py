@@ -143,8 +143,9 @@ class FitResult:
         if not options.robust:
             return []
         later = ", ".join(f"{value:g}" for value in np.atleast_1d(options.later))
+        rounds = "1 round" if options.attacks == 1 else f"{options.attacks} rounds"
         return [
-            f"  robust     l1 of the worst case, x {later} on later layers; {options.attacks} rounds of worst cases at "
+            f"  robust     l1 of the worst case, x {later} on later layers; {rounds} of worst cases at "
             f"eps {options.attack_eps:.4g}, {self.n_samples * (1 + options.attacks):,} points"
         ]
 
