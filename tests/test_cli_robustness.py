@@ -76,7 +76,7 @@ def test_attack_of_two_runs_beside_the_baseline(run: Run, runs: Path, tmp_path: 
     assert (code, err) == (0, "")
     for told in ("baseline", "FGSM", "PGD-10x2", "Square-40", "transfer", "worst", "60 test samples", "Saved in a"):
         assert told in out
-    assert files(tmp_path) == ["a", "a/attack.json", "a/outcomes.npz", "a/picture.png", "a/run.json"]
+    assert files(tmp_path) == ["a", "a/attack.json", "a/examples.npz", "a/outcomes.npz", "a/picture.png", "a/run.json"]
     document = json.loads((tmp_path / "a" / "attack.json").read_text())
     assert document["eps"] == ["0.02", "0.1"]
     baseline, one, two = document["models"]

@@ -27,6 +27,7 @@ from simplicit.cli.demo import demo_command
 from simplicit.cli.evaluate import eval_command
 from simplicit.cli.fit import fit_command
 from simplicit.cli.journal import journal_app
+from simplicit.cli.report import report_command
 from simplicit.cli.reproduce import figure5_command, reproduce_app
 from simplicit.cli.solve import solve_command
 from simplicit.errors import SimplicitError
@@ -46,6 +47,7 @@ _COMMANDS = (
     attack_command,
     certify_command,
     solve_command,
+    report_command,
     figure5_command,
 )
 _OPTIONS = {name for command in _COMMANDS for name in inspect.signature(command).parameters}
@@ -85,6 +87,7 @@ app.command("fit")(fit_command)
 app.command("eval")(eval_command)
 app.command("attack")(attack_command)
 app.command("certify")(certify_command)
+app.command("report")(report_command)
 app.command("solve")(solve_command)
 app.add_typer(journal_app, name="journal")
 app.add_typer(reproduce_app, name="reproduce")

@@ -25,6 +25,7 @@ from simplicit.cli.options import (
     Overwrite,
     PenaltyName,
     PenaltyOption,
+    Preset,
     RayAddress,
     Resume,
     Rounds,
@@ -35,6 +36,7 @@ from simplicit.cli.options import (
     Weights,
     Workers,
     check_resumable,
+    parse_kappa,
     parse_shape,
 )
 from simplicit.experiments.fitting import FitRun, capture_task, run_fit, save_fit
@@ -42,12 +44,14 @@ from simplicit.experiments.penalties import NUMBERS
 from simplicit.experiments.run import check_output
 from simplicit.experiments.settings import FitSettings, read_config
 from simplicit.experiments.task import check_unchanged, open_task
+from simplicit.training import preset_of
 
 __all__ = ["fit_command"]
 
 _PROBLEM = "Problem (7)"
 _SPARSITY = "Sparsity"
 _SAMPLES = "Data"
+_ROBUST = "Robustness"
 _RUNNING = "Running"
 _DEFAULT = FitSettings(baseline="")
 _OF_THE_COMMAND = {"context", "trust_pt2", "output", "overwrite", "json", "config", "journal", "resume"}
@@ -77,6 +81,7 @@ def fit_command(
         int, typer.Option(help="Training samples, drawn at random; labels are not used.", rich_help_panel=_SAMPLES)
     ] = _DEFAULT.samples,
     seed: Annotated[int, typer.Option(help="Of that draw.", rich_help_panel=_SAMPLES)] = _DEFAULT.seed,
+    preset: Preset = None,
     sparsity: Annotated[
         float | None,
         typer.Option(
@@ -107,8 +112,13 @@ def fit_command(
         float, typer.Option(help="Weight of matching the outputs.", rich_help_panel=_PROBLEM)
     ] = _DEFAULT.lambda2,
     kappa: Annotated[
-        float, typer.Option(help="Bound on ‖A‖∞; below 1 it proves well-posedness.", rich_help_panel=_PROBLEM)
-    ] = _DEFAULT.kappa,
+        str,
+        typer.Option(
+            help="Bound on ‖A‖∞, which below 1 proves well-posedness; none takes it away, for triangular structures.",
+            rich_help_panel=_PROBLEM,
+            metavar="FLOAT|none",
+        ),
+    ] = str(_DEFAULT.kappa),
     normalize: Annotated[
         NormalizeName,
         typer.Option(
@@ -124,6 +134,29 @@ def fit_command(
             rich_help_panel=_PROBLEM,
         ),
     ] = _DEFAULT.regenerate,
+    robust: Annotated[
+        bool,
+        typer.Option(
+            "--robust/--no-robust",
+            help="Train for robustness: ℓ1 of the worst case, one-sided, on the model's own worst cases too. See the "
+            "presets robust and certified.",
+            rich_help_panel=_ROBUST,
+        ),
+    ] = _DEFAULT.robust,
+    later: Annotated[
+        float,
+        typer.Option(
+            help="Strength on the states of later layers, relative to that on inputs: large ones raise what can be "
+            "proved, small ones keep accuracy.",
+            rich_help_panel=_ROBUST,
+        ),
+    ] = _DEFAULT.later,
+    attacks: Annotated[
+        int, typer.Option(help="Rounds of worst cases that join the samples.", rich_help_panel=_ROBUST)
+    ] = _DEFAULT.attacks,
+    attack_eps: Annotated[
+        float, typer.Option(help="Radius of the box that they are searched in, by PGD.", rich_help_panel=_ROBUST)
+    ] = round(_DEFAULT.attack_eps, 5),
     tol: Tol = _DEFAULT.tol,
     executor: ExecutorOption = _DEFAULT.executor,
     workers: Workers = _DEFAULT.workers,
@@ -181,13 +214,18 @@ def _given(context: typer.Context) -> dict[str, Any]:
         given[name] = str(value) if isinstance(value, Path) else value
         if isinstance(value, enum.Enum):
             given[name] = value.value
+    if "kappa" in given:
+        given["kappa"] = parse_kappa(given["kappa"])
     if "input_shape" in given:
         given["input_shape"] = parse_shape(given["input_shape"])
     return given
 
 
 def _merged(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What was typed before what was recorded; a network or a penalty replaces the recorded one as a whole."""
+    """What was typed before what was recorded; a network, penalty or preset replaces the recorded one as a whole."""
+    if given.get("preset") is not None:
+        set_by_it = preset_of(given["preset"]).settings
+        recorded = {name: value for name, value in recorded.items() if name not in (*set_by_it, *NUMBERS)}
     if given.keys() & set(_NETWORK):
         recorded = {name: value for name, value in recorded.items() if name not in (*_NETWORK, "input_shape")}
     if given.get("penalty", recorded.get("penalty", "l1")) != recorded.get("penalty", "l1"):

@@ -15,11 +15,24 @@ from simplicit.errors import InputError
 from simplicit.experiments.evaluate import DEFAULT_EPS, parse_eps
 from simplicit.experiments.run import Manifest, run_folder, write_json
 from simplicit.experiments.subjects import BASELINE, OnStep, Samples, Subject, Subjects, choose_samples, told_of
-from simplicit.robustness import AttackResult, attack
+from simplicit.robustness import AttackResult, attack, pgd
 
-__all__ = ["ATTACK", "OUTCOMES", "PICTURE", "AttackRun", "AttackSettings", "radii_of", "run_attack", "save_attack"]
+__all__ = [
+    "ATTACK",
+    "EXAMPLES",
+    "OUTCOMES",
+    "PICTURE",
+    "AttackRun",
+    "AttackSettings",
+    "radii_of",
+    "run_attack",
+    "save_attack",
+]
 
 ATTACK, OUTCOMES, PICTURE = "attack.json", "outcomes.npz", "picture.png"
+EXAMPLES = "examples.npz"
+#: How many samples are kept as examples.
+N_EXAMPLES = 6
 TRANSFER = f"transfer from {BASELINE}"
 
 
@@ -168,11 +181,11 @@ def save_attack(
     overwrite: bool = False,
     draw: Callable[[AttackRun, Path], None] | None = None,
 ) -> None:
-    """Write ``attack.json``, ``outcomes.npz``, ``run.json`` and, with `draw`, ``picture.png``.
+    """Write ``attack.json``, ``outcomes.npz``, ``examples.npz``, ``run.json`` and, with `draw`, ``picture.png``.
 
     ``outcomes.npz`` holds, as arrays without pickles, ``places`` of the samples among the test samples, ``labels``,
     ``eps``, and for every model and attack which samples held, (radii, samples): ``0/pgd`` for the baseline, ``1/pgd``
-    for the first run.
+    for the first run. ``examples.npz`` is what :func:`examples` returns.
 
     Raises
     ------
@@ -184,6 +197,7 @@ def save_attack(
     with run_folder(folder, overwrite=overwrite, kind="attack", inputs=run.subjects.folders) as draft:
         write_json(draft / ATTACK, run.results())
         np.savez_compressed(draft / OUTCOMES, **_outcomes(run))
+        np.savez_compressed(draft / EXAMPLES, **examples(run))
         if draw is not None:
             draw(run, draft / PICTURE)
         Manifest(
@@ -207,4 +221,39 @@ def _outcomes(run: AttackRun) -> dict[str, Any]:
         result = run.found[subject.name]
         arrays[f"{number}/clean"] = result.correct
         arrays |= {f"{number}/{name}": held for name, held in result.held.items()}
+    return arrays
+
+
+def examples(run: AttackRun) -> dict[str, Any]:
+    """A few samples and what PGD makes of them, at the largest radius, for each model.
+
+    Those at which the baseline fails come first: ``places``, ``labels``, ``eps``, ``shape`` of a sample, ``inputs``
+    (k, p), and for every model ``0/inputs`` (k, p), ``0/clean`` and ``0/attacked``, the classes that it gives.
+    """
+    largest = max(radii_of(run.settings.eps).values())
+    first = run.found[run.subjects.baseline.name]
+    broken = first.correct & ~first.held["pgd"][-1]
+    chosen = np.sort(np.argsort(~broken, kind="stable")[:N_EXAMPLES])
+    U, labels, data = run.samples.inputs[chosen], run.samples.labels[chosen], run.subjects.data
+    arrays: dict[str, Any] = {
+        "places": run.samples.places[chosen],
+        "labels": labels,
+        "eps": np.array(largest),
+        "shape": np.array(data.input_shape),
+        "inputs": U,
+    }
+    for number, subject in enumerate(run.subjects.members):
+        points = pgd(
+            subject.model,
+            U,
+            labels,
+            largest,
+            run.settings.steps,
+            restarts=run.settings.restarts,
+            clip=data.input_range,
+            seed=run.settings.seed,
+        )
+        arrays[f"{number}/inputs"] = points
+        arrays[f"{number}/clean"] = subject.model.predict(U).argmax(axis=1)
+        arrays[f"{number}/attacked"] = subject.model.predict(points).argmax(axis=1)
     return arrays

@@ -42,7 +42,7 @@ __all__ = [
 
 MANIFEST = "run.json"
 FORMAT = 1
-KINDS = ("baseline", "fit", "eval", "demo", "solve", "attack", "certify", "reproduce")
+KINDS = ("baseline", "fit", "eval", "demo", "solve", "attack", "certify", "reproduce", "report")
 _LONG_NAME = 40  # characters of the target's name that temporary names repeat
 _PACKAGES = ("simplicit", "torch", "numpy", "scipy")
 

@@ -18,6 +18,7 @@ __all__ = [
     "QUIET",
     "clean",
     "one_panel",
+    "panels",
     "pattern_colours",
     "two_panels",
 ]
@@ -57,6 +58,18 @@ def one_panel(path: Path) -> Iterator[Any]:
     """As :func:`two_panels`, with one."""
     with _figure(path, (7.5, 4.6)) as figure:
         yield figure.subplots()
+
+
+@contextmanager
+def panels(path: Path, count: int, columns: int, size: tuple[float, float]) -> Iterator[Any]:
+    """As :func:`two_panels`, with ``count`` axes of ``size`` inches each, row after row of ``columns`` of them."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    with _figure(path, (size[0] * columns, size[1] * rows)) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for unused in grid[count:]:
+            unused.set_axis_off()
+        yield grid[:count]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from simplicit.implicit import ImplicitModel
 from simplicit.report.canvas import COLOURS, EDGE, INK, clean, pattern_colours, two_panels
 
-__all__ = ["Curve", "draw_frontier"]
+__all__ = ["Curve", "draw_frontier", "draw_pattern"]
 
 _MARKERS = ("o", "s")
 
@@ -51,7 +51,7 @@ def draw_frontier(
     """
     with two_panels(path, (1.15, 1)) as (left, right):
         _draw_curves(left, sparsities, curves)
-        _draw_pattern(right, model, title)
+        draw_pattern(right, model, title)
 
 
 def _draw_curves(axes: Any, sparsities: Sequence[float], curves: Sequence[Curve]) -> None:
@@ -92,7 +92,8 @@ def _draw_curves(axes: Any, sparsities: Sequence[float], curves: Sequence[Curve]
     clean(axes)
 
 
-def _draw_pattern(axes: Any, model: ImplicitModel, title: str) -> None:
+def draw_pattern(axes: Any, model: ImplicitModel, title: str) -> None:
+    """Draw the non-zeros of M, its blocks outlined, on some axes."""
     n, p, q = model.n_states, model.n_inputs, model.n_outputs
     whole = sp.block_array([[model.A, model.B], [model.C, model.D]]).toarray() != 0
     axes.imshow(whole, cmap=pattern_colours(), vmin=0, vmax=1, interpolation_stage="rgba", zorder=1, aspect="auto")

@@ -15,18 +15,21 @@ from torch import nn
 
 from simplicit.baseline import capture
 from simplicit.executors import Executor, OnProgress, digest
-from simplicit.implicit import ImplicitModel, equilibrium
+from simplicit.implicit import ImplicitModel, equilibrium, rescale
 from simplicit.rowrun import RunOptions
 from simplicit.rows import L1, Penalty
 from simplicit.training.matching import Match, Matching
 from simplicit.training.options import FitOptions
+from simplicit.training.presets import with_preset
 from simplicit.training.result import FitResult, row_figures
+from simplicit.training.robust import RobustMatching
 from simplicit.training.statedata import StateData, state_data
 from simplicit.training.strength import SPARSITY_TOLERANCE, search_strength
 
 __all__ = ["fit"]
 
 
+@with_preset
 def fit(
     net: nn.Module,
     inputs: Any,
@@ -40,6 +43,12 @@ def fit(
     sparsity: float | None = None,
     rounds: int = 1,
     regenerate: bool = True,
+    robust: bool = False,
+    later: float | tuple[float, ...] = 1.0,
+    attacks: int = 4,
+    attack_eps: float = 4 / 255,
+    clip: tuple[float, float] = (0.0, 1.0),
+    preset: str | None = None,
     tol: float = 1e-6,
     executor: str | Executor = "threads",
     workers: int | None = None,
@@ -88,6 +97,23 @@ def fit(
         :func:`simplicit.solve_rows`. The certificates are those of the last round.
     regenerate : bool
         Match [C D] on the equilibrium of the [A B] just trained, not on the baseline's states.
+    robust : bool
+        Train for robustness: layer after layer on the student's own states, with ℓ1 in units of the worst case over a
+        box, one-sided where a ReLU is off, and with the student's own worst cases among the samples; see
+        :mod:`simplicit.training.robust`. For ``L1``, a triangular structure and ``kappa=None``. Samples count by their
+        mean here, not their sum, so that a strength suits any number of them.
+    later : float or tuple of float
+        With `robust`: the strength on state columns relative to that on inputs, one for all layers after the first or
+        one for each. Large ones raise what can be proved and cost clean accuracy.
+    attacks : int
+        With `robust`: how many rounds of worst cases join the samples; 0 for none.
+    attack_eps : float
+        With `robust`: the radius of the box in which PGD searches them, against the classes that the baseline gives.
+    clip : (float, float)
+        With `robust`: the range of valid inputs.
+    preset : {"robust", "certified"}, optional
+        Options for a purpose; those given beside it win. ``robust``: little clean accuracy given up for much robust
+        accuracy, sparse. ``certified``: the largest provable accuracy for two points.
     tol : float
         Relative duality gap of every row.
     executor, workers, block_rows, ray_address, block_timeout
@@ -109,8 +135,9 @@ def fit(
     Raises
     ------
     InputError
-        For settings out of range, inputs that do not fit or are not finite, a sparsity that is unreachable or that
-        the penalty cannot be searched for, an unknown executor, or a journal of another fit or in use.
+        For settings out of range or that do not go together, an unknown preset, inputs that do not fit or are not
+        finite, a sparsity that is unreachable or that the penalty cannot be searched for, an unknown executor, or a
+        journal of another fit or in use.
     UnsupportedOperationError
         If the network has an operation without an exact implicit form.
     ConvergenceError
@@ -137,6 +164,12 @@ def fit(
         sparsity=sparsity,
         rounds=rounds,
         regenerate=regenerate,
+        robust=robust,
+        later=later,
+        attacks=attacks,
+        attack_eps=attack_eps,
+        clip=clip,
+        preset=preset,
         tol=tol,
         block_rows=block_rows,
         throw=throw,
@@ -148,11 +181,11 @@ def fit(
             options.check_well_posed(captured.model)
         with clock.stage("states"):
             states = captured.states(inputs)
-            data = state_data(captured.model, states, captured.weight_count)
+            data = state_data(captured.model, states, captured.weight_count, rescaled=not options.robust)
         with clock.stage("training"), run.kept("fit", lambda: _key(captured.model, states.U, options), {}) as run:
-            match, trials = _trained(Matching(data, options, run), data)
+            match, trials = _trained(data, options, run)
     return FitResult(
-        model=match.model,
+        model=rescale(match.model) if options.robust and data.homogeneous else match.model,
         rows=row_figures(match, data),
         options=options,
         strength=match.strength,
@@ -165,9 +198,14 @@ def fit(
     )
 
 
-def _trained(matching: Matching, data: StateData) -> tuple[Match, int]:
+def _trained(data: StateData, options: FitOptions, run: RunOptions) -> tuple[Match, int]:
     """The match at the strength given or searched, and how many were solved for it."""
-    target = matching.options.sparsity
+    target = options.sparsity
+    # One weight more or less is 100/N₀ points, so that a small network may have nothing nearer.
+    tolerance = max(SPARSITY_TOLERANCE, 50 / data.weight_count) * (1 + 1e-12)
+    if options.robust:
+        return RobustMatching(data, options, run).train(target, tolerance)
+    matching = Matching(data, options, run)
     if target is None:
         return matching.solve(), 1
     matching.options.check_searchable(matching.penalty)
@@ -178,8 +216,6 @@ def _trained(matching: Matching, data: StateData) -> tuple[Match, int]:
         trials += 1
         return replace(matching, run=matching.run.staged(f"trial {trials}")).solve(strength, start)
 
-    # One weight more or less is 100/N₀ points, so that a small network may have nothing nearer.
-    tolerance = max(SPARSITY_TOLERANCE, 50 / data.weight_count) * (1 + 1e-12)
     found = search_strength(solve, lambda match: match.model.sparsity(data.weight_count), target, tolerance)
     return found, trials
 
@@ -196,7 +232,9 @@ def _key(model: ImplicitModel, inputs: Any, options: FitOptions) -> str:
         value = getattr(penalty, item.name)
         parts[f"penalty {item.name}"] = value.cpu().numpy() if isinstance(value, torch.Tensor) else value
     decided = {item.name: getattr(options, item.name) for item in fields(options)}
-    return digest(parts | {name: value for name, value in decided.items() if name not in ("penalty", "throw")})
+    return digest(
+        parts | {name: value for name, value in decided.items() if name not in ("penalty", "preset", "throw")}
+    )
 
 
 def _errors(model: ImplicitModel, data: StateData) -> Mapping[str, float]:

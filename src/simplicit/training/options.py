@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from simplicit.checks import as_count, as_number
+import numpy as np
+
+from simplicit.checks import as_count, as_interval, as_number
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 from simplicit.rows import L1, Penalty, PiecewiseQuadratic
@@ -33,6 +35,12 @@ class FitOptions:
     sparsity: float | None = None
     rounds: int = 1
     regenerate: bool = True
+    robust: bool = False
+    later: float | tuple[float, ...] = 1.0
+    attacks: int = 4
+    attack_eps: float = 4 / 255
+    clip: tuple[float, float] = (0.0, 1.0)
+    preset: str | None = None
     tol: float = 1e-6
     block_rows: int | None = None
     throw: bool = True
@@ -57,6 +65,38 @@ class FitOptions:
         ):
             if not isinstance(chosen, str) or chosen not in known:
                 raise InputError(f"{name}: {chosen!r} is unknown; choose one of {', '.join(map(repr, known))}")
+        self._check_robust()
+
+    def _check_robust(self) -> None:
+        """Refuse settings of the robust mode that are out of range, and options that have no meaning in it."""
+        later = self.later if isinstance(self.later, tuple) else (self.later,)
+        for strength in later:
+            as_number("later", strength)
+        low, high = as_interval("clip", self.clip)
+        as_count("attacks", self.attacks, minimum=0)
+        if as_number("attack_eps", self.attack_eps) > high - low:
+            raise InputError(
+                f"attack_eps must lie between 0 and the width of clip, {high - low:g}, got {self.attack_eps}"
+            )
+        if not isinstance(self.robust, bool):
+            raise InputError(f"robust must be True or False, got {self.robust!r}")
+        if not self.robust:
+            return
+        if not isinstance(self.penalty, L1) or np.ndim(self.penalty.beta) or self.penalty.column_weights is not None:
+            raise InputError(
+                f"robust: the penalty is the worst case of a row, L1 with one strength and its own weights; got "
+                f"{self.penalty}, take simplicit.L1(beta=…)"
+            )
+        reasons = {
+            "structure": (STRUCTURES[self.structure].triangular, "'baseline' or 'feedforward': layers need an order"),
+            "kappa": (self.kappa is None, "None: a triangular A is well-posed without, and is rescaled at the end"),
+            "normalize": (self.normalize == "targets", "'targets': columns have the units of their boxes"),
+            "rounds": (self.rounds == 1, "1: weights of columns are those of the worst case"),
+            "regenerate": (self.regenerate, "True: every layer is matched on the new model's own states"),
+        }
+        for name, (fits, wanted) in reasons.items():
+            if not fits:
+                raise InputError(f"{name}: got {getattr(self, name)!r}; robust takes {wanted}")
 
     def check_searchable(self, penalty: PiecewiseQuadratic) -> None:
         """Refuse to search a sparsity where the strength of the penalty does not lead to it.

@@ -68,7 +68,8 @@ class FitResult:
     Attributes
     ----------
     model : ImplicitModel
-        float64, in the units of Theorem 2.4 if the baseline could be rescaled.
+        float64, in the units of Theorem 2.4 if the baseline could be rescaled: its own, after ``robust``, whose rows
+        are solved in the baseline's.
     rows : RowFigures
     options : FitOptions
     strength : float
@@ -136,6 +137,18 @@ class FitResult:
         more = self.model.nnz - self.weight_count
         return f"{self.sparsity:.1f} % sparse" if more <= 0 else f"{100 * more / self.weight_count:.1f} % more"
 
+    def _robustly(self) -> list[str]:
+        """What the robust mode did."""
+        options = self.options
+        if not options.robust:
+            return []
+        later = ", ".join(f"{value:g}" for value in np.atleast_1d(options.later))
+        rounds = "1 round" if options.attacks == 1 else f"{options.attacks} rounds"
+        return [
+            f"  robust     l1 of the worst case, x {later} on later layers; {rounds} of worst cases at "
+            f"eps {options.attack_eps:.4g}, {self.n_samples * (1 + options.attacks):,} points"
+        ]
+
     def summary(self) -> str:
         """One screen of text: what was done, what is certified, where the non-zeros went."""
         options, figures = self.options, self.figures()
@@ -146,6 +159,8 @@ class FitResult:
         units = (
             "rescaled states (Theorem 2.4)"
             if self.rescaled
+            else "states in their own units"
+            if options.robust
             else "states as they are (an activation is not homogeneous)"
         )
         lines = [
@@ -153,6 +168,7 @@ class FitResult:
             f"  problem    structure {options.structure}, normalize {options.normalize}, {ball}, lambda1 "
             f"{options.lambda1:g}, lambda2 {options.lambda2:g}",
             f"  penalty    {options.penalty}{rounds}{found}",
+            *self._robustly(),
             f"  rows       {figures['rows_certified']} of {len(self.rows)} certified, largest relative gap "
             f"{figures['largest_relative_gap']:.1e} (tol {options.tol:g})",
             f"  model      {states} states, {self.model.n_inputs} inputs, {self.model.n_outputs} outputs",

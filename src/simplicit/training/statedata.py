@@ -55,25 +55,34 @@ class StateData:
         return int(self.features.shape[1])
 
     @property
+    def homogeneous(self) -> bool:
+        """Whether every activation allows rescaling."""
+        return _homogeneous(self.model)
+
+    @property
     def inputs(self) -> Array:
         """U, (m, p)."""
         return self.features[:, self.n_states :]
 
 
-def state_data(model: ImplicitModel, states: States, weight_count: int) -> StateData:
-    """Gather the states of a baseline, rescaled where every activation allows it.
+def state_data(model: ImplicitModel, states: States, weight_count: int, *, rescaled: bool = True) -> StateData:
+    """Gather the states of a baseline, ``rescaled`` if it is wanted and every activation allows it.
 
     Rescaling needs positively homogeneous activations; without it the ball ‖A‖∞ ≤ κ may not hold the baseline itself
     and matching costs accuracy.
     """
     model = model.astype(np.float64)
-    homogeneous = all(group.activation.homogeneous for group in model.groups)
-    scale = scaling_vector(model) if homogeneous and model.n_states else np.ones(model.n_states)
+    rescaled = rescaled and _homogeneous(model)
+    scale = scaling_vector(model) if rescaled and model.n_states else np.ones(model.n_states)
     return StateData(
-        model=rescale(model) if homogeneous and model.n_states else model,
+        model=rescale(model) if rescaled and model.n_states else model,
         features=np.hstack([states.X / scale, states.U], dtype=np.float64),
         targets=np.hstack([states.Z / scale, states.Y], dtype=np.float64),
-        rescaled=homogeneous,
+        rescaled=rescaled,
         intercept=bool(model.state_bias.any() or model.output_bias.any()),
         weight_count=weight_count,
     )
+
+
+def _homogeneous(model: ImplicitModel) -> bool:
+    return all(group.activation.homogeneous for group in model.groups)

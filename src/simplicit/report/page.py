@@ -1,0 +1,126 @@
+"""One self-contained HTML page: text, tables and embedded pictures, nothing from elsewhere, for light and dark."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["Page", "Picture", "Section", "Table"]
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c1c1c; --quiet: #5a5a5a; --ground: #ffffff; --line: #d8d8d8; --band: #f4f6f8;
+        --mark: #0072b2; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8e8e8; --quiet: #a8a8a8; --ground: #16181b; --line: #3a3f45; --band: #1f2327; --mark: #56b4e9; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 62rem; background: var(--ground); color: var(--ink);
+       font: 1rem/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .25rem; }
+h2 { font-size: 1.25rem; margin: 2.75rem 0 .5rem; padding-top: .5rem; border-top: 1px solid var(--line); }
+p { margin: .5rem 0; max-width: 46rem; }
+.quiet, figcaption, caption { color: var(--quiet); font-size: .9rem; }
+a { color: var(--mark); }
+nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; }
+figure { margin: 1rem 0; }
+figure img { display: block; max-width: 100%; height: auto; background: #ffffff; border: 1px solid var(--line);
+             border-radius: .5rem; padding: .5rem; }
+figcaption { margin-top: .4rem; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
+caption { text-align: left; padding-bottom: .4rem; }
+th, td { padding: .3rem .75rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+thead th { border-bottom: 2px solid var(--line); vertical-align: bottom; white-space: normal; }
+th[scope=row], thead th:first-child { text-align: left; padding-left: 0; font-weight: 600; }
+tbody tr:nth-child(even) { background: var(--band); }
+code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .92em; }
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as texts; the first column and ``head`` are headers."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def html(self) -> str:
+        head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in self.head)
+        body = "\n".join(
+            f'<tr><th scope="row">{html.escape(first)}</th>'
+            + "".join(f"<td>{html.escape(text)}</td>" for text in rest)
+            + "</tr>"
+            for first, *rest in self.rows
+        )
+        return (
+            f'<div class="scroll" tabindex="0"><table><caption>{html.escape(self.caption)}</caption>\n'
+            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+        )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file, what it shows for those who do not see it, and a caption."""
+
+    path: Path
+    alt: str
+    caption: str
+
+    def html(self) -> str:
+        data = self.path.read_bytes()
+        # A PNG tells its size in the first chunk; with it the page does not jump while it loads.
+        width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+        source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+        size = f'width="{2 * width // 3}" height="{2 * height // 3}"'
+        return (
+            f'<figure><img src="{source}" {size} alt="{html.escape(self.alt)}">'
+            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
+        )
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with paragraphs, pictures and tables under it, in that order."""
+
+    title: str
+    text: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+
+    @property
+    def anchor(self) -> str:
+        return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
+
+    def html(self) -> str:
+        text = "\n".join(f"<p>{html.escape(line)}</p>" for line in self.text)
+        parts = [text, *(picture.html() for picture in self.pictures), *(table.html() for table in self.tables)]
+        inside = "\n".join(part for part in parts if part)
+        return (
+            f'<section aria-labelledby="{self.anchor}">\n<h2 id="{self.anchor}">{html.escape(self.title)}</h2>\n'
+            f"{inside}\n</section>"
+        )
+
+
+@dataclass
+class Page:
+    """The page; :meth:`html` is the whole document."""
+
+    title: str
+    text: Sequence[str] = ()
+    sections: list[Section] = field(default_factory=list)
+
+    def html(self) -> str:
+        links = "".join(f'<li><a href="#{part.anchor}">{html.escape(part.title)}</a></li>' for part in self.sections)
+        text = "\n".join(f'<p class="quiet">{html.escape(line)}</p>' for line in self.text)
+        body = "\n".join(part.html() for part in self.sections)
+        return (
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f'<link rel="icon" href="data:,">\n<title>{html.escape(self.title)}</title>\n<style>{_STYLE}</style>\n'
+            f"</head>\n<body>\n<header>\n<h1>{html.escape(self.title)}</h1>\n{text}\n"
+            f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n</header>\n<main>\n{body}\n</main>\n</body>\n</html>\n'
+        )

@@ -1,0 +1,111 @@
+"""Options by name, for purposes that are common. A new preset is one entry here; options given beside it win."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from simplicit.errors import InputError
+from simplicit.rows.penalties import PENALTIES
+
+__all__ = ["PRESETS", "Preset", "preset_of", "with_preset"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Options of :func:`simplicit.fit`.
+
+    Attributes
+    ----------
+    about : str
+        For ``--help`` and the summary.
+    penalty : str
+        A name in ``PENALTIES``.
+    numbers : mapping
+        That the penalty takes.
+    options : mapping
+        The other options.
+    """
+
+    about: str
+    penalty: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As :func:`simplicit.fit` takes them."""
+        return {"penalty": PENALTIES[self.penalty](**self.numbers), **self.options}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As plain values: the penalty by its name and numbers."""
+        return {"penalty": self.penalty, **self.numbers, **self.options}
+
+
+#: The presets by name.
+PRESETS: dict[str, Preset] = {
+    "robust": Preset(
+        "as accurate as the baseline within a point or so, much harder to attack, and sparse",
+        penalty="l1",
+        numbers={"beta": 1.4e-3},
+        options={
+            "lambda1": 1.0,
+            "lambda2": 1.0,
+            "kappa": None,  # a triangular A is well-posed without
+            "structure": "baseline",
+            "robust": True,
+            "later": 1.0,
+            "attacks": 1,
+            "attack_eps": 3 / 255,
+        },
+    ),
+    "certified": Preset(
+        "the largest accuracy that can be proved at 8/255, for two points of clean accuracy",
+        penalty="l1",
+        numbers={"beta": 1.5e-3},
+        options={
+            "lambda1": 1.0,
+            "lambda2": 1.0,
+            "kappa": None,
+            "structure": "baseline",
+            "robust": True,
+            "later": 3.0,
+            "attacks": 4,
+            "attack_eps": 6 / 255,
+        },
+    ),
+}
+
+
+def preset_of(name: Any) -> Preset:
+    """The preset of that name.
+
+    Raises
+    ------
+    InputError
+        If it is unknown.
+    """
+    if not isinstance(name, str) or name not in PRESETS:
+        raise InputError(f"preset: {name!r} is unknown; choose one of {', '.join(map(repr, PRESETS))}")
+    return PRESETS[name]
+
+
+def with_preset(function: Callable[P, R]) -> Callable[P, R]:
+    """A function whose ``preset`` stands for options that its caller did not give."""
+
+    @wraps(function)
+    def called(*args: P.args, **given: P.kwargs) -> R:
+        if given.get("preset") is None:
+            return function(*args, **given)
+        chosen: Any = preset_of(given["preset"]).arguments | given
+        return function(*args, **chosen)
+
+    called.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return called

@@ -1,0 +1,135 @@
+"""``simplicit report`` as a user meets it, and as a browser opens it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from simplicit.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+PICTURES = ["attacked", "frontier", "gaps", "layers", "patterns", "robustness"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in an empty folder of its own; returns code, standard output and standard error."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SIMPLICIT_DATA", raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def invoke(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return invoke
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A baseline with two fits, attacked and certified."""
+    folder = tmp_path_factory.mktemp("runs")
+    words = ["--arch", "12-8", "--no-bias", "--batch-size", "64", "--epochs", "6", "--output", str(folder / "base")]
+    assert main(["baseline", *words]) == 0
+    for sparsity in ("30", "60"):
+        words = ["--samples", "120", "--sparsity", sparsity, "--output", str(folder / sparsity)]
+        assert main(["fit", str(folder / "base"), *words]) == 0
+    fits, common = [str(folder / "30"), str(folder / "60")], ["--eps", "0.02", "--eps", "0.1", "--samples", "40"]
+    quick = ["--steps", "5", "--restarts", "1", "--queries", "10"]
+    assert main(["attack", *fits, *common, *quick, "--output", str(folder / "attack")]) == 0
+    assert main(["certify", *fits, *common, "--output", str(folder / "certify")]) == 0
+    return folder
+
+
+def all_of(runs: Path) -> list[Path]:
+    return [runs / name for name in ("30", "60", "attack", "certify")]
+
+
+def test_the_page_and_its_pictures(run: Run, runs: Path, tmp_path: Path) -> None:
+    code, out, err = run("report", *all_of(runs), "--output", "r")
+    assert (code, err) == (0, "")
+    assert "Open r/report.html in a browser" in out
+    wanted = [*(f"{name}.png" for name in PICTURES), "report.html", "run.json"]
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == sorted(wanted)
+    text = (tmp_path / "r" / "report.html").read_text()
+    assert text.count("<img ") == len(PICTURES)
+    document = json.loads((runs / "attack" / "attack.json").read_text())
+    for model in document["models"]:
+        assert f"<td>{model['worst'][-1]:.2f}</td>" in text
+    # The attack knows the fits by the same weights, not by a name of its own.
+    assert text.count(f'<th scope="row">{runs / "30"}</th>') == 5
+    manifest = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert manifest["kind"] == "report"
+    assert run("report", *all_of(runs), "--output", "r")[0] == 2
+    assert run("report", *all_of(runs), "--output", "r", "--overwrite", "--json")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "pictures"),
+    [
+        (["30"], ["frontier", "gaps", "layers", "patterns"]),
+        (["certify"], ["frontier", "robustness"]),
+        (["attack"], ["attacked", "frontier", "robustness"]),
+    ],
+)
+def test_whatever_there_is(run: Run, runs: Path, tmp_path: Path, names: list[str], pictures: list[str]) -> None:
+    assert run("report", *(runs / name for name in names), "--output", "r")[0] == 0
+    assert sorted(path.stem for path in (tmp_path / "r").glob("*.png")) == pictures
+
+
+def test_bad_input(run: Run, runs: Path, tmp_path: Path) -> None:
+    def refused(told: str, *words: object) -> None:
+        code, out, err = run("report", *words, "--output", "r")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert told in err
+        assert not (tmp_path / "r").exists()
+
+    refused("no such folder; name those that", "nothing")
+    refused("written by `simplicit baseline`; a report is made of", runs / "base")
+    refused("named twice", runs / "30", runs / "30")
+    (tmp_path / "empty").mkdir()
+    refused("has no run.json", "empty")
+    shutil.copytree(runs / "certify", "damaged")
+    (tmp_path / "damaged" / "certificates.json").write_text("{}")
+    refused("damaged: damaged, an entry is missing or unreadable", "damaged")
+    (tmp_path / "damaged" / "certificates.json").write_text("{")
+    refused("damaged, not a JSON document", "damaged")
+
+
+def test_a_browser_shows_it(run: Run, runs: Path, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    assert run("report", *all_of(runs), "--output", "r")[0] == 0
+    text = (tmp_path / "r" / "report.html").read_text()
+    probe = """<script>
+      const wrong = [];
+      addEventListener("error", event => wrong.push(String(event.message || event.target.outerHTML)), true);
+      addEventListener("load", () => {
+        const sizes = [...document.images].map(image => [image.naturalWidth, image.clientWidth, image.clientHeight]);
+        const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+        document.documentElement.dataset.found = JSON.stringify({wrong, sizes, wide});
+      });
+    </script></head>"""
+    (tmp_path / "probe.html").write_text(text.replace("</head>", probe, 1))
+    words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    words += ["--window-size=900,700", "--virtual-time-budget=4000", "--enable-logging=stderr", "--dump-dom"]
+    shown = subprocess.run(
+        [browser, *words, (tmp_path / "probe.html").as_uri()], capture_output=True, text=True, timeout=120, check=False
+    )
+    if "data-found=" not in shown.stdout:
+        pytest.skip(f"{browser} does not run here: {shown.stderr[-300:]}")
+    found = json.loads(shown.stdout.split('data-found="')[1].split('"')[0].replace("&quot;", '"'))
+    assert found["wrong"] == []
+    assert found["wide"] <= 0
+    assert len(found["sizes"]) == len(PICTURES)
+    assert all(side > 100 for size in found["sizes"] for side in size)
+    assert "CONSOLE" not in shown.stderr
