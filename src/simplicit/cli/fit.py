@@ -25,6 +25,7 @@ from simplicit.cli.options import (
     Overwrite,
     PenaltyName,
     PenaltyOption,
+    Preset,
     RayAddress,
     Resume,
     Rounds,
@@ -35,6 +36,7 @@ from simplicit.cli.options import (
     Weights,
     Workers,
     check_resumable,
+    parse_kappa,
     parse_shape,
 )
 from simplicit.experiments.fitting import FitRun, capture_task, run_fit, save_fit
@@ -42,6 +44,7 @@ from simplicit.experiments.penalties import NUMBERS
 from simplicit.experiments.run import check_output
 from simplicit.experiments.settings import FitSettings, read_config
 from simplicit.experiments.task import check_unchanged, open_task
+from simplicit.training import preset_of
 
 __all__ = ["fit_command"]
 
@@ -77,12 +80,13 @@ def fit_command(
         int, typer.Option(help="Training samples, drawn at random; labels are not used.", rich_help_panel=_SAMPLES)
     ] = _DEFAULT.samples,
     seed: Annotated[int, typer.Option(help="Of that draw.", rich_help_panel=_SAMPLES)] = _DEFAULT.seed,
+    preset: Preset = None,
     sparsity: Annotated[
         float | None,
         typer.Option(
             metavar="PERCENT",
-            help="Wanted share of zeros, in per cent of the baseline's weights, met within 0.5 points by scaling "
-            "the penalty. Default: the penalty as it is.",
+            help="Wanted share of zeros, in per cent of the baseline's weights: met to the weight with --refine, else "
+            "within 0.5 points by scaling the penalty. Default: the penalty as it is.",
             rich_help_panel=_SPARSITY,
             show_default=False,
         ),
@@ -92,6 +96,33 @@ def fit_command(
     alpha: Alpha = None,
     gamma: Gamma = None,
     rounds: Rounds = _DEFAULT.rounds,
+    refine: Annotated[
+        bool,
+        typer.Option(
+            "--refine/--no-refine",
+            help="Choose the support by elimination and exchanges, at one price for a weight in the whole model.",
+            rich_help_panel=_SPARSITY,
+        ),
+    ] = _DEFAULT.refine,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit/--no-refit",
+            help="Take the values from ridge on the support, not from the penalty, which shrinks them.",
+            rich_help_panel=_SPARSITY,
+        ),
+    ] = _DEFAULT.refit,
+    ridge: Annotated[
+        float,
+        typer.Option(help="Of refine and refit, in units of the mean square of a column.", rich_help_panel=_SPARSITY),
+    ] = _DEFAULT.ridge,
+    anchor: Annotated[
+        float,
+        typer.Option(
+            help="Share of the baseline's weights that ridge draws to, from 0 (robust) to 1 (accurate).",
+            rich_help_panel=_SPARSITY,
+        ),
+    ] = _DEFAULT.anchor,
     structure: Annotated[
         StructureName,
         typer.Option(
@@ -107,8 +138,13 @@ def fit_command(
         float, typer.Option(help="Weight of matching the outputs.", rich_help_panel=_PROBLEM)
     ] = _DEFAULT.lambda2,
     kappa: Annotated[
-        float, typer.Option(help="Bound on ‖A‖∞; below 1 it proves well-posedness.", rich_help_panel=_PROBLEM)
-    ] = _DEFAULT.kappa,
+        str,
+        typer.Option(
+            help="Bound on ‖A‖∞, which below 1 proves well-posedness; none takes it away, for triangular structures.",
+            rich_help_panel=_PROBLEM,
+            metavar="FLOAT|none",
+        ),
+    ] = str(_DEFAULT.kappa),
     normalize: Annotated[
         NormalizeName,
         typer.Option(
@@ -116,6 +152,14 @@ def fit_command(
             rich_help_panel=_PROBLEM,
         ),
     ] = NormalizeName.TARGETS,
+    propagate: Annotated[
+        bool,
+        typer.Option(
+            "--propagate/--no-propagate",
+            help="Match each layer on the states of the layers just trained, or all on the baseline's.",
+            rich_help_panel=_PROBLEM,
+        ),
+    ] = _DEFAULT.propagate,
     regenerate: Annotated[
         bool,
         typer.Option(
@@ -151,7 +195,7 @@ def fit_command(
     solved to a proven duality gap. The folder written holds config.json and model.safetensors (read them with
     simplicit.load), rows.json with the certificate of every row, and run.json, which repeats the run.
 
-    Example: `simplicit fit runs/baseline --samples 1000 --sparsity 65 --output runs/fit`
+    Example: `simplicit fit runs/baseline --preset sparse --sparsity 90 --output runs/fit`
     """
     check_resumable(journal, resume=resume)
     read = [path for path in (baseline, journal) if path is not None]
@@ -181,13 +225,18 @@ def _given(context: typer.Context) -> dict[str, Any]:
         given[name] = str(value) if isinstance(value, Path) else value
         if isinstance(value, enum.Enum):
             given[name] = value.value
+    if "kappa" in given:
+        given["kappa"] = parse_kappa(given["kappa"])
     if "input_shape" in given:
         given["input_shape"] = parse_shape(given["input_shape"])
     return given
 
 
 def _merged(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What was typed before what was recorded; a network or a penalty replaces the recorded one as a whole."""
+    """What was typed before what was recorded; a network, penalty or preset replaces the recorded one as a whole."""
+    if given.get("preset") is not None:
+        set_by_it = preset_of(given["preset"]).settings
+        recorded = {name: value for name, value in recorded.items() if name not in (*set_by_it, *NUMBERS)}
     if given.keys() & set(_NETWORK):
         recorded = {name: value for name, value in recorded.items() if name not in (*_NETWORK, "input_shape")}
     if given.get("penalty", recorded.get("penalty", "l1")) != recorded.get("penalty", "l1"):

@@ -11,6 +11,7 @@ import typer
 
 from simplicit.errors import InputError
 from simplicit.executors import EXECUTORS, Journal
+from simplicit.training import PRESETS
 
 __all__ = [
     "PENALTY_PANEL",
@@ -34,6 +35,7 @@ __all__ = [
     "PenaltyName",
     "PenaltyOption",
     "PgdSteps",
+    "Preset",
     "RayAddress",
     "Resume",
     "Rounds",
@@ -46,6 +48,7 @@ __all__ = [
     "Weights",
     "Workers",
     "check_resumable",
+    "parse_kappa",
     "parse_part",
     "parse_shape",
 ]
@@ -84,6 +87,17 @@ class PenaltyName(StrEnum):
     BASIS_PURSUIT = "basis-pursuit"
     NONE = "none"
 
+
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(PRESETS),
+        help="Options for a purpose: "
+        + "; ".join(f"{name}: {preset.about}" for name, preset in PRESETS.items())
+        + ". Options given beside it win.",
+        show_default=False,
+    ),
+]
 
 Json = Annotated[
     bool,
@@ -316,6 +330,22 @@ def parse_part(text: str) -> tuple[int, int]:
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         raise InputError(f"part: expected I/N with 1 <= I <= N, such as 3/16, got {text!r}")
     return int(found[1]), int(found[2])
+
+
+def parse_kappa(text: str) -> float | None:
+    """A bound on ‖A‖∞, or None for ``"none"``.
+
+    Raises
+    ------
+    InputError
+        Neither a number nor none.
+    """
+    if text.strip().lower() == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"kappa: expected a number or none, got {text!r}") from None
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:

@@ -19,6 +19,7 @@ from simplicit.executors import check_executor
 from simplicit.experiments.penalties import make_penalty, penalty_parameters
 from simplicit.experiments.run import MANIFEST, check_manifest, read_json, read_manifest, relative_to
 from simplicit.rows import Penalty
+from simplicit.training import preset_of
 
 __all__ = ["FitSettings", "read_config", "read_fit"]
 
@@ -47,9 +48,9 @@ class FitSettings:
         A name in ``simplicit.rows.penalties.PENALTIES``.
     beta, alpha, gamma : float, optional
         The numbers that the penalty takes; its own defaults where they are None.
-    lambda1, lambda2, kappa, structure, normalize, sparsity, rounds, regenerate, tol, executor, workers, block_rows,
-    ray_address, block_timeout, throw
-        As in :func:`simplicit.fit`.
+    lambda1, lambda2, kappa, structure, normalize, sparsity, rounds, propagate, refine, refit, ridge, anchor,
+    regenerate, preset, tol, executor, workers, block_rows, ray_address, block_timeout, throw
+        As in :func:`simplicit.fit`; what `preset` stands for is in the other settings already.
     """
 
     baseline: str | None = None
@@ -66,11 +67,17 @@ class FitSettings:
     beta: float | None = None
     alpha: float | None = None
     gamma: float | None = None
-    kappa: float = 0.99
+    kappa: float | None = 0.99
     structure: str = "baseline"
     normalize: str = "targets"
     sparsity: float | None = None
     rounds: int = 1
+    propagate: bool = False
+    refine: bool = False
+    refit: bool = False
+    ridge: float = 0.01
+    anchor: float = 0.0
+    preset: str | None = None
     regenerate: bool = True
     tol: float = 1e-6
     executor: str = "threads"
@@ -91,6 +98,8 @@ class FitSettings:
             raise InputError(f"samples must be at least 1, got {self.samples}")
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
+        if self.preset is not None:
+            preset_of(self.preset)
         as_seed("seed", self.seed)
         check_executor(self.executor)
         self.make_penalty()
@@ -111,13 +120,15 @@ class FitSettings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> FitSettings:
-        """Settings from untyped values; errors name `where` they came from.
+        """Settings from untyped values; errors name `where` they came from. A preset stands for those not given.
 
         Raises
         ------
         InputError
-            An unknown name, or a value of the wrong type.
+            An unknown name or preset, or a value of the wrong type.
         """
+        if values.get("preset") is not None:
+            values = {**preset_of(values["preset"]).settings, **values}
         hints = typing.get_type_hints(cls)
         known: dict[str, Any] = {}
         for name, value in values.items():

@@ -20,6 +20,7 @@ from simplicit.rowrun import RunOptions
 from simplicit.rows import L1, Penalty
 from simplicit.training.matching import Match, Matching
 from simplicit.training.options import FitOptions
+from simplicit.training.presets import with_preset
 from simplicit.training.result import FitResult, row_figures
 from simplicit.training.statedata import StateData, state_data
 from simplicit.training.strength import SPARSITY_TOLERANCE, search_strength
@@ -27,6 +28,7 @@ from simplicit.training.strength import SPARSITY_TOLERANCE, search_strength
 __all__ = ["fit"]
 
 
+@with_preset
 def fit(
     net: nn.Module,
     inputs: Any,
@@ -39,7 +41,13 @@ def fit(
     normalize: str = "targets",
     sparsity: float | None = None,
     rounds: int = 1,
+    propagate: bool = False,
+    refine: bool = False,
+    refit: bool = False,
+    ridge: float = 0.01,
+    anchor: float = 0.0,
     regenerate: bool = True,
+    preset: str | None = None,
     tol: float = 1e-6,
     executor: str | Executor = "threads",
     workers: int | None = None,
@@ -81,13 +89,33 @@ def fit(
         Units of the penalty: targets in their layer's root mean square, input columns in their own units, state columns
         ten times weaker; targets and all columns in root mean squares; (11) to the letter.
     sparsity : float, optional
-        Wanted 100·(1 − nnz(M)/N₀), in per cent of the baseline's N₀ weights. The strength of the penalty that comes
-        within half a point (half a weight, if N₀ < 100) is searched; without it the penalty is taken as given.
+        Wanted 100·(1 − nnz(M)/N₀), in per cent of the baseline's N₀ weights; the method itself spreads it over rows and
+        layers. The strength of the penalty that comes within half a point (half a weight, if N₀ < 100) is searched, or,
+        with `refine`, met to the weight; without it the penalty is taken as given.
     rounds : int
         Solve so many times, from the second time on with a penalty that spares what was large the time before; see
         :func:`simplicit.solve_rows`. The certificates are those of the last round.
+    propagate : bool
+        Layer after layer: match each on the states of the layers just trained, not on the baseline's, against the
+        baseline's pre-activations. For the triangular structures.
+    refine : bool
+        Choose the support by backward elimination and exchanges, at one price for a weight in the whole model: what it
+        adds to the outputs' squared error, to first order. Candidates are the non-zeros of the penalty's solution, or
+        all admissible columns if the penalty makes no zeros (``NoPenalty()``). Without `sparsity` as many stay as the
+        penalty left, at better places.
+    refit : bool
+        Take the values on the support from least squares with a `ridge`, under the ball, not from the penalty, which
+        shrinks them. The certificates are those of the refit.
+    ridge : float
+        Of `refine` and `refit`, in units of the mean of ‖Φⱼ‖² over the columns, ≥ 0.
+    anchor : float
+        What the ridge draws to: this share of the baseline's weights, from 0 to 1. High keeps accuracy where samples
+        are few; low gives robustness.
     regenerate : bool
-        Match [C D] on the equilibrium of the [A B] just trained, not on the baseline's states.
+        Match [C D] on the equilibrium of the [A B] just trained, not on the baseline's states; `propagate` implies it.
+    preset : {"sparse", "paper"}, optional
+        Options for a purpose; those given beside it win. ``sparse``: the most accurate model of a given `sparsity`
+        (80 if not given). ``paper``: (11) to the letter.
     tol : float
         Relative duality gap of every row.
     executor, workers, block_rows, ray_address, block_timeout
@@ -109,8 +137,9 @@ def fit(
     Raises
     ------
     InputError
-        For settings out of range, inputs that do not fit or are not finite, a sparsity that is unreachable or that
-        the penalty cannot be searched for, an unknown executor, or a journal of another fit or in use.
+        For settings out of range or that do not go together, an unknown preset, inputs that do not fit or are not
+        finite, a sparsity that is unreachable or that the penalty cannot be searched for, an unknown executor, or a
+        journal of another fit or in use.
     UnsupportedOperationError
         If the network has an operation without an exact implicit form.
     ConvergenceError
@@ -129,6 +158,12 @@ def fit(
     """
     options = FitOptions(
         penalty=L1(beta=1e-3) if penalty is None else penalty,
+        propagate=propagate,
+        refine=refine,
+        refit=refit,
+        ridge=ridge,
+        anchor=anchor,
+        preset=preset,
         lambda1=lambda1,
         lambda2=lambda2,
         kappa=kappa,
@@ -157,6 +192,7 @@ def fit(
         options=options,
         strength=match.strength,
         trials=trials,
+        exchanged=match.exchanged,
         n_samples=len(data.features),
         weight_count=data.weight_count,
         rescaled=data.rescaled,
@@ -166,8 +202,11 @@ def fit(
 
 
 def _trained(matching: Matching, data: StateData) -> tuple[Match, int]:
-    """The match at the strength given or searched, and how many were solved for it."""
+    """The match at the strength given or searched, or refined, and how many were solved for it."""
     target = matching.options.sparsity
+    if matching.options.refine:
+        matching.options.check_refinable(matching.penalty)
+        return matching.refine(), 1
     if target is None:
         return matching.solve(), 1
     matching.options.check_searchable(matching.penalty)
@@ -196,7 +235,9 @@ def _key(model: ImplicitModel, inputs: Any, options: FitOptions) -> str:
         value = getattr(penalty, item.name)
         parts[f"penalty {item.name}"] = value.cpu().numpy() if isinstance(value, torch.Tensor) else value
     decided = {item.name: getattr(options, item.name) for item in fields(options)}
-    return digest(parts | {name: value for name, value in decided.items() if name not in ("penalty", "throw")})
+    return digest(
+        parts | {name: value for name, value in decided.items() if name not in ("penalty", "preset", "throw")}
+    )
 
 
 def _errors(model: ImplicitModel, data: StateData) -> Mapping[str, float]:

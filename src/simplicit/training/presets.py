@@ -1,0 +1,108 @@
+"""Options by name, for purposes that are common. A new preset is one entry here; options given beside it win."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from simplicit.errors import InputError
+from simplicit.rows.penalties import PENALTIES
+
+__all__ = ["PRESETS", "Preset", "preset_of", "with_preset"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Options of :func:`simplicit.fit`.
+
+    Attributes
+    ----------
+    about : str
+        For ``--help`` and the summary.
+    penalty : str
+        A name in ``PENALTIES``.
+    numbers : mapping
+        That the penalty takes.
+    options : mapping
+        The other options.
+    """
+
+    about: str
+    penalty: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As :func:`simplicit.fit` takes them."""
+        return {"penalty": PENALTIES[self.penalty](**self.numbers), **self.options}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As plain values: the penalty by its name and numbers."""
+        return {"penalty": self.penalty, **self.numbers, **self.options}
+
+
+#: The presets by name.
+PRESETS: dict[str, Preset] = {
+    "sparse": Preset(
+        "the most accurate model at a given number of weights",
+        penalty="none",  # every admissible column is a candidate for the refinement
+        options={
+            "structure": "baseline",
+            "kappa": None,  # a triangular A is well-posed without
+            "sparsity": 80.0,
+            "propagate": True,
+            "refine": True,
+            "refit": True,
+            "ridge": 0.05,
+            "anchor": 0.8,
+        },
+    ),
+    "paper": Preset(
+        "(11) to the letter, as in Table 3 of the paper",
+        penalty="l1",
+        numbers={"beta": 1e-3},
+        options={
+            "lambda1": 0.1,
+            "lambda2": 0.1,
+            "kappa": 0.99,
+            "structure": "dense",
+            "normalize": "none",
+            "regenerate": False,
+        },
+    ),
+}
+
+
+def preset_of(name: Any) -> Preset:
+    """The preset of that name.
+
+    Raises
+    ------
+    InputError
+        If it is unknown.
+    """
+    if not isinstance(name, str) or name not in PRESETS:
+        raise InputError(f"preset: {name!r} is unknown; choose one of {', '.join(map(repr, PRESETS))}")
+    return PRESETS[name]
+
+
+def with_preset(function: Callable[P, R]) -> Callable[P, R]:
+    """A function whose ``preset`` stands for options that its caller did not give."""
+
+    @wraps(function)
+    def called(*args: P.args, **given: P.kwargs) -> R:
+        if given.get("preset") is None:
+            return function(*args, **given)
+        chosen: Any = preset_of(given["preset"]).arguments | given
+        return function(*args, **chosen)
+
+    called.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return called
