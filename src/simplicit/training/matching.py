@@ -26,7 +26,7 @@ from simplicit.solve import solve_rows
 from simplicit.training.normalize import NORMALIZATIONS, Units
 from simplicit.training.options import FitOptions
 from simplicit.training.propagate import Stage, features_on, stages_of
-from simplicit.training.refine import paths_of, refined
+from simplicit.training.refine import Elimination, refined
 from simplicit.training.refit import refit
 from simplicit.training.ridge import Ridge
 from simplicit.training.spread import importance, spread
@@ -103,28 +103,33 @@ class Matching:
 
     def refine(self) -> Match:
         """The support by elimination, to the wanted number of weights exactly, and the values on it."""
-        baseline = [self._ridge(stage, self.data.features) for stage in self.stages]
-        candidates = self._candidates()
-        count = self._count(sum(int(mask.sum()) for mask in candidates))
-        workers, scales = self.run.crew.workers, importance(self.data)
-        paths = [paths_of(*each, workers) for each in zip(baseline, candidates, strict=True)]
+        pilot, scales, workers = self.pilot, importance(self.data), self.run.crew.workers
         of_rows = np.concatenate([np.arange(self.data.n_rows)[stage.rows] for stage in self.stages])
-        counts = spread([path for stage in paths for path in stage], scales[of_rows], count)
-        ends = np.cumsum([len(stage) for stage in paths])
+        paths = [path for stage in pilot for path in stage.paths]
+        count = self._count(sum(len(path.order) for path in paths))
+        ends = np.cumsum([len(stage.paths) for stage in pilot])
+        counts = [int(part.sum()) for part in np.split(spread(paths, scales[of_rows], count), ends[:-1])]
         solutions, exchanged = list[Solution](), 0
-        for i, stage in enumerate(self.stages):
+        for stage, known, kept in zip(self.stages, pilot, counts, strict=True):
             features = self._features(stage, solutions)
             if features is not self.data.features:
-                baseline[i] = self._ridge(stage, features)
-                paths[i] = paths_of(baseline[i], candidates[i], workers)
-            kept = int(counts[ends[i] - len(paths[i]) : ends[i]].sum())
-            found = refined(baseline[i], candidates[i], paths[i], scales[stage.rows], kept, workers)
+                known = known.on(self._ridge(stage, features), workers)
+            found = refined(known, scales[stage.rows], kept, workers)
             exchanged += found.exchanged
             if self.options.refit:
-                solutions.append(self._refitted(stage, baseline[i], found.support, found.coefficients))
+                solutions.append(self._refitted(stage, known.problem, found.support, found.coefficients))
             else:
                 solutions.append(self._penalised(stage, features, 1.0, None, found.support))
         return replace(self._match(1.0, solutions), exchanged=exchanged)
+
+    @cached_property
+    def pilot(self) -> list[Elimination]:
+        """The elimination of every stage on the baseline's states, from which the counts come."""
+        workers = self.run.crew.workers
+        return [
+            Elimination.of(self._ridge(stage, self.data.features), candidates, workers)
+            for stage, candidates in zip(self.stages, self._candidates(), strict=True)
+        ]
 
     def _candidates(self) -> list[Mask]:
         """What the refinement may keep, stage by stage: the support of the penalty's solution on the baseline's states;

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from simplicit.training.elimination import Path, eliminate, exchange, inverse, l
 from simplicit.training.ridge import Ridge
 from simplicit.training.spread import spread
 
-__all__ = ["Refined", "paths_of", "refined"]
+__all__ = ["Elimination", "Refined", "refined"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -53,17 +53,30 @@ class Refined:
     exchanged: int
 
 
-def paths_of(problem: Ridge, candidates: Mask, workers: int = 1) -> list[Path]:
-    """The elimination path of every row from its candidates, (r, d), to none."""
-    result: dict[int, Path] = {}
-    with one_thread_each():
-        # Rows with the same candidates, such as all of a dense layer, start from the same inverse.
-        for rows in _alike(candidates):
-            columns = np.flatnonzero(candidates[rows[0]])
-            start, cross = inverse(problem.gram[np.ix_(columns, columns)]), problem.cross[:, columns]
-            path = partial(_path, start, cross, columns)
-            result.update(zip(rows, _side_by_side(path, rows, workers), strict=True))
-    return [result[i] for i in range(len(candidates))]
+@dataclass(frozen=True, eq=False)
+class Elimination:
+    """The elimination paths of the rows of a stage, from their candidates, (r, d), to none."""
+
+    problem: Ridge
+    candidates: Mask
+    paths: Sequence[Path]
+
+    @classmethod
+    def of(cls, problem: Ridge, candidates: Mask, workers: int) -> Self:
+        """Eliminate every row, so many at a time."""
+        found: dict[int, Path] = {}
+        with one_thread_each():
+            # Rows with the same candidates, such as all of a dense layer, start from the same inverse.
+            for rows in _alike(candidates):
+                columns = np.flatnonzero(candidates[rows[0]])
+                start, cross = inverse(problem.gram[np.ix_(columns, columns)]), problem.cross[:, columns]
+                path = partial(_path, start, cross, columns)
+                found.update(zip(rows, _side_by_side(path, rows, workers), strict=True))
+        return cls(problem, candidates, [found[i] for i in range(len(candidates))])
+
+    def on(self, problem: Ridge, workers: int) -> Self:
+        """The same rows and candidates on other states."""
+        return type(self).of(problem, self.candidates, workers)
 
 
 def _path(start: Array, cross: Array, columns: Index, row: int) -> Path:
@@ -78,23 +91,20 @@ def _left(paths: Sequence[Path], shape: tuple[int, ...], counts: Index) -> Mask:
     return support
 
 
-def refined(
-    problem: Ridge, candidates: Mask, paths: Sequence[Path], scales: Array, count: int, workers: int = 1
-) -> Refined:
+def refined(stage: Elimination, scales: Array, count: int, workers: int) -> Refined:
     """The support with ``count`` weights in all, after exchanges.
 
     Parameters
     ----------
-    problem : Ridge
-    candidates : (r, d) array of bool
-    paths : sequence of r Path
+    stage : Elimination
     scales : (r,) array
         As for :func:`~simplicit.training.spread.spread`.
     count : int
     workers : int
         Rows at a time.
     """
-    support = _left(paths, candidates.shape, spread(paths, scales, count))
+    problem, candidates = stage.problem, stage.candidates
+    support = _left(stage.paths, candidates.shape, spread(stage.paths, scales, count))
     rows = range(len(candidates))
 
     def exchanged(i: int) -> Index:
