@@ -235,8 +235,8 @@ def _given(context: typer.Context) -> dict[str, Any]:
 def _merged(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """What was typed before what was recorded; a network, penalty or preset replaces the recorded one as a whole."""
     if given.get("preset") is not None:
-        set_by_it = preset_of(given["preset"]).settings
-        recorded = {name: value for name, value in recorded.items() if name not in (*set_by_it, *NUMBERS)}
+        set_by_it = preset_of(given["preset"]).settings({})
+        recorded = {name: value for name, value in recorded.items() if name not in (*set_by_it, *NUMBERS, "ridge")}
     if given.keys() & set(_NETWORK):
         recorded = {name: value for name, value in recorded.items() if name not in (*_NETWORK, "input_shape")}
     if given.get("penalty", recorded.get("penalty", "l1")) != recorded.get("penalty", "l1"):

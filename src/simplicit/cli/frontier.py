@@ -151,7 +151,8 @@ def markdown(found: Frontier) -> str:
         f"# Sparsity against accuracy\n\n{settings.samples:,} calibration samples, {settings.seeds} seeds (each a "
         f"baseline and samples of its own): mean ± standard deviation, per cent. Attacks: ε = {settings.eps}, "
         f"PGD with {settings.pgd_steps} steps, {settings.attacked_samples:,} test samples. The study took "
-        f"{found.seconds / 60:.0f} minutes with {settings.workers} workers.\n"
+        f"{found.seconds / 60:.0f} minutes with {settings.workers} workers, "
+        f"{found.processor_seconds / 60:.0f} minutes of processor time.\n"
     ]
     for kind, title in _KINDS.items():
         head = ["method", *(f"{value:g} %" for value in settings.sparsities)]

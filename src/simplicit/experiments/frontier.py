@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from simplicit.baseline import capture
 from simplicit.checks import as_count, as_number
 from simplicit.data import Dataset
 from simplicit.errors import InputError
+from simplicit.executors.limits import one_thread_each
 from simplicit.experiments.demo import OnStep
 from simplicit.experiments.evaluate import parse_eps
 from simplicit.experiments.mlp import MlpSettings, train_mlp
@@ -125,11 +125,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Frontier:
-    """All that was measured, and the processor's and the clock's seconds."""
+    """All that was measured, by the clock's seconds and the processors'."""
 
     settings: FrontierSettings
     measured: tuple[Measured, ...]
     seconds: float
+    processor_seconds: float
 
     @property
     def methods(self) -> list[Method]:
@@ -157,6 +158,7 @@ class Frontier:
         return {
             "settings": asdict(self.settings),
             "seconds": self.seconds,
+            "processor_seconds": self.processor_seconds,
             "means": means,
             "measured": [asdict(one) for one in self.measured],
         }
@@ -187,17 +189,17 @@ def run_frontier(data: Dataset, settings: FrontierSettings, *, on_step: OnStep |
     for name, count in available.items():
         if getattr(settings, name) > count:
             raise InputError(f"{name}: {data.name} has {count}, got {getattr(settings, name)}")
-    begun, measured = time.perf_counter(), list[Measured]()
-    for done, found in enumerate(_seeds(data, settings), start=1):
-        measured += found
+    begun, measured, busy = time.perf_counter(), list[Measured](), 0.0
+    for done, (found, seconds) in enumerate(_seeds(data, settings), start=1):
+        measured, busy = measured + found, busy + seconds
         if on_step is not None:
             on_step("seeds", done, settings.seeds)
     measured.sort(key=lambda one: one.seed)
-    return Frontier(settings, tuple(measured), time.perf_counter() - begun)
+    return Frontier(settings, tuple(measured), time.perf_counter() - begun, busy)
 
 
-def _seeds(data: Dataset, settings: FrontierSettings) -> Iterator[list[Measured]]:
-    """What each seed gave, as they come; in processes of their own, if there are to be several at a time."""
+def _seeds(data: Dataset, settings: FrontierSettings) -> Iterator[tuple[list[Measured], float]]:
+    """What each seed gave, and its processor seconds, as they come; in processes of their own, if there are to be several at a time."""
     if min(settings.workers, settings.seeds) == 1:
         yield from (_of_seed(data, settings, seed) for seed in range(settings.seeds))
         return
@@ -206,13 +208,10 @@ def _seeds(data: Dataset, settings: FrontierSettings) -> Iterator[list[Measured]
             yield job.result()
 
 
-def _of_seed(data: Dataset, settings: FrontierSettings, seed: int) -> list[Measured]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return list(_measured(data, settings, seed))
-    finally:
-        torch.set_num_threads(threads)
+def _of_seed(data: Dataset, settings: FrontierSettings, seed: int) -> tuple[list[Measured], float]:
+    begun = time.process_time()
+    with one_thread_each():
+        return list(_measured(data, settings, seed)), time.process_time() - begun
 
 
 def _measured(data: Dataset, settings: FrontierSettings, seed: int) -> Iterator[Measured]:

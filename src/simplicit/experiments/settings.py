@@ -128,7 +128,7 @@ class FitSettings:
             An unknown name or preset, or a value of the wrong type.
         """
         if values.get("preset") is not None:
-            values = {**preset_of(values["preset"]).settings, **values}
+            values = preset_of(values["preset"]).settings(values)
         hints = typing.get_type_hints(cls)
         known: dict[str, Any] = {}
         for name, value in values.items():
