@@ -199,7 +199,7 @@ def run_frontier(data: Dataset, settings: FrontierSettings, *, on_step: OnStep |
 
 
 def _seeds(data: Dataset, settings: FrontierSettings) -> Iterator[tuple[list[Measured], float]]:
-    """What each seed gave, and its processor seconds, as they come; in processes of their own, if there are to be several at a time."""
+    """What each seed gave, and its processor seconds, as they come; several at a time in processes of their own."""
     if min(settings.workers, settings.seeds) == 1:
         yield from (_of_seed(data, settings, seed) for seed in range(settings.seeds))
         return

@@ -75,7 +75,7 @@ class FitSettings:
     propagate: bool = False
     refine: bool = False
     refit: bool = False
-    ridge: float = 0.01
+    ridge: float = 1e-3
     anchor: float = 0.0
     preset: str | None = None
     regenerate: bool = True

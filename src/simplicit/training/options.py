@@ -35,7 +35,7 @@ class FitOptions:
     propagate: bool = False
     refine: bool = False
     refit: bool = False
-    ridge: float = 0.01
+    ridge: float = 1e-3
     anchor: float = 0.0
     regenerate: bool = True
     preset: str | None = None
