@@ -69,7 +69,7 @@ def frontier_command(
     pgd_steps: Annotated[int, typer.Option(help="Of PGD.", rich_help_panel=_MEASURED)] = _DEFAULT.pgd_steps,
     attack_samples: Annotated[
         int, typer.Option(help="Test samples under attack, drawn at random.", rich_help_panel=_MEASURED)
-    ] = _DEFAULT.attacked_samples,
+    ] = _DEFAULT.attack_samples,
     epochs: Annotated[int, typer.Option(help="Of the baseline.", rich_help_panel=_MEASURED)] = _DEFAULT.epochs,
     workers: Annotated[
         int, typer.Option(help="Seeds at a time, one thread each.", rich_help_panel="Running")
@@ -95,7 +95,7 @@ def frontier_command(
         preset=preset,
         eps=eps,
         pgd_steps=pgd_steps,
-        attacked_samples=attack_samples,
+        attack_samples=attack_samples,
         epochs=epochs,
         workers=workers,
     )
@@ -150,7 +150,7 @@ def markdown(found: Frontier) -> str:
     parts = [
         f"# Sparsity against accuracy\n\n{settings.samples:,} calibration samples, {settings.seeds} seeds (each a "
         f"baseline and samples of its own): mean ± standard deviation, per cent. Attacks: ε = {settings.eps}, "
-        f"PGD with {settings.pgd_steps} steps, {settings.attacked_samples:,} test samples. The study took "
+        f"PGD with {settings.pgd_steps} steps, {settings.attack_samples:,} test samples. The study took "
         f"{found.seconds / 60:.0f} minutes with {settings.workers} workers, "
         f"{found.processor_seconds / 60:.0f} minutes of processor time.\n"
     ]

@@ -47,7 +47,7 @@ def table2_command(
     preset: Preset = _DEFAULT.preset,
     seeds: Seeds = _DEFAULT.seeds,
     pgd_steps: PgdSteps = _DEFAULT.pgd_steps,
-    attack_samples: Attacked = _DEFAULT.attacked_samples,
+    attack_samples: Attacked = _DEFAULT.attack_samples,
     epochs: Epochs = _DEFAULT.epochs,
     output: Output = None,
     overwrite: Overwrite = False,
@@ -72,7 +72,7 @@ def table3_command(
     preset: Preset = _DEFAULT.preset,
     seeds: Seeds = _DEFAULT.seeds,
     pgd_steps: PgdSteps = _DEFAULT.pgd_steps,
-    attack_samples: Attacked = _DEFAULT.attacked_samples,
+    attack_samples: Attacked = _DEFAULT.attack_samples,
     epochs: Epochs = _DEFAULT.epochs,
     output: Output = None,
     overwrite: Overwrite = False,
@@ -155,7 +155,7 @@ def _notes(found: Table) -> list[str]:
     certified = min(row.letter.certified for row in found.rows)
     notes = [
         f"Baseline: {one.clean:.1f} clean, FGSM {_pair(one.fgsm)}, PGD {_pair(one.pgd)}.",
-        f"Ours: preset {settings.preset}. PGD with {settings.pgd_steps} steps; {settings.attacked_samples:,} test "
+        f"Ours: preset {settings.preset}. PGD with {settings.pgd_steps} steps; {settings.attack_samples:,} test "
         f"samples attacked; {'one seed' if settings.seeds == 1 else f'means over {settings.seeds} seeds'}.",
         f"By the letter, at least {certified:.0f} % of the rows of every model are certified.",
     ]

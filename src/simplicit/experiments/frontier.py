@@ -69,7 +69,7 @@ class FrontierSettings:
         Of :func:`simplicit.fit`.
     eps : str
         Radius of the attacks.
-    pgd_steps, attacked_samples, epochs : int
+    pgd_steps, attack_samples, epochs : int
     workers : int
         Seeds at a time, each on one thread.
 
@@ -87,12 +87,12 @@ class FrontierSettings:
     preset: str = "sparse"
     eps: str = "8/255"
     pgd_steps: int = 50
-    attacked_samples: int = 1000
+    attack_samples: int = 1000
     epochs: int = 20
     workers: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("samples", "seeds", "pgd_steps", "attacked_samples", "epochs", "workers"):
+        for name in ("samples", "seeds", "pgd_steps", "attack_samples", "epochs", "workers"):
             as_count(name, getattr(self, name))
         if parse_eps(self.eps) > 1:
             raise InputError(f"eps: {self.eps} is wider than the range of the inputs, from 0 to 1")
@@ -185,7 +185,7 @@ def run_frontier(data: Dataset, settings: FrontierSettings, *, on_step: OnStep |
     InputError
         More samples than there are, or settings that :func:`simplicit.fit` refuses.
     """
-    available = {"samples": len(data.train_inputs), "attacked_samples": len(data.test_inputs)}
+    available = {"samples": len(data.train_inputs), "attack_samples": len(data.test_inputs)}
     for name, count in available.items():
         if getattr(settings, name) > count:
             raise InputError(f"{name}: {data.name} has {count}, got {getattr(settings, name)}")
@@ -220,7 +220,7 @@ def _measured(data: Dataset, settings: FrontierSettings, seed: int) -> Iterator[
     inputs = data.train_inputs[np.sort(random.choice(len(data.train_inputs), settings.samples, replace=False))]
     captured = capture(net, inputs)
     network = Network(captured.model.astype(np.float64), captured.states(inputs))
-    chosen = np.sort(random.choice(len(data.test_inputs), settings.attacked_samples, replace=False))
+    chosen = np.sort(random.choice(len(data.test_inputs), settings.attack_samples, replace=False))
     attacked = (data.test_inputs[chosen], data.test_labels[chosen])
 
     def measure(model: ImplicitModel, sparsity: float, method: Method, seconds: float) -> Measured:

@@ -80,7 +80,7 @@ class TableSettings:
         Of :func:`simplicit.fit`, for the rows of our own.
     seeds : int
         Repetitions, each with a baseline and samples of its own; figures are means.
-    pgd_steps, attacked_samples, epochs : int
+    pgd_steps, attack_samples, epochs : int
 
     Raises
     ------
@@ -92,13 +92,13 @@ class TableSettings:
     preset: str = "sparse"
     seeds: int = 1
     pgd_steps: int = 50
-    attacked_samples: int = 2000
+    attack_samples: int = 2000
     epochs: int = 20
 
     def __post_init__(self) -> None:
         if self.table not in TABLES:
             raise InputError(f"table: there are {' and '.join(map(str, TABLES))}, got {self.table!r}")
-        for name in ("seeds", "pgd_steps", "attacked_samples", "epochs"):
+        for name in ("seeds", "pgd_steps", "attack_samples", "epochs"):
             as_count(name, getattr(self, name))
         preset_of(self.preset)
 
@@ -163,7 +163,7 @@ def run_table(data: Dataset, settings: TableSettings, *, on_step: OnStep | None 
     most = max(row.samples for row in rows)
     for name, needed, there in (
         ("samples", most, len(data.train_inputs)),
-        ("attacked_samples", settings.attacked_samples, len(data.test_inputs)),
+        ("attack_samples", settings.attack_samples, len(data.test_inputs)),
     ):
         if needed > there:
             raise InputError(f"{name}: table {settings.table} takes {needed}, {data.name} has {there}")
@@ -199,7 +199,7 @@ class _Bench:
     @classmethod
     def of(cls, data: Dataset, settings: TableSettings, seed: int) -> _Bench:
         net = train_mlp(data, MlpSettings(arch=(64, 32, 16), bias=False, epochs=settings.epochs, seed=seed))
-        chosen = np.random.default_rng(seed).choice(len(data.test_inputs), settings.attacked_samples, replace=False)
+        chosen = np.random.default_rng(seed).choice(len(data.test_inputs), settings.attack_samples, replace=False)
         return cls(data, settings, seed, net, np.sort(chosen))
 
     def letter(self, row: PaperRow) -> Robust:
