@@ -27,6 +27,13 @@ Data = Annotated[
 Preset = Annotated[
     str, typer.Option(metavar="|".join(PRESETS), help="Of the rows of our own.", rich_help_panel=_MEASURED)
 ]
+Anchor = Annotated[
+    float,
+    typer.Option(
+        help="Of the rows of our own: share of the baseline's weights that ridge draws to; low is robust.",
+        rich_help_panel=_MEASURED,
+    ),
+]
 Seeds = Annotated[
     int, typer.Option(help="Repetitions, each with its own baseline and samples.", rich_help_panel=_MEASURED)
 ]
@@ -45,6 +52,7 @@ def table2_command(
     data: Data = "fashion-mnist",
     data_dir: DataDir = None,
     preset: Preset = _DEFAULT.preset,
+    anchor: Anchor = _DEFAULT.anchor,
     seeds: Seeds = _DEFAULT.seeds,
     pgd_steps: PgdSteps = _DEFAULT.pgd_steps,
     attack_samples: Attacked = _DEFAULT.attack_samples,
@@ -60,7 +68,7 @@ def table2_command(
 
     Example: `simplicit reproduce table2 --data-dir data --output runs/table2`
     """
-    settings = TableSettings(2, preset, seeds, pgd_steps, attack_samples, epochs)
+    settings = TableSettings(2, preset, anchor, seeds, pgd_steps, attack_samples, epochs)
     _reproduce(context, settings, data, data_dir, output, overwrite=overwrite, json=json)
 
 
@@ -70,6 +78,7 @@ def table3_command(
     data: Data = "fashion-mnist",
     data_dir: DataDir = None,
     preset: Preset = _DEFAULT.preset,
+    anchor: Anchor = _DEFAULT.anchor,
     seeds: Seeds = _DEFAULT.seeds,
     pgd_steps: PgdSteps = _DEFAULT.pgd_steps,
     attack_samples: Attacked = _DEFAULT.attack_samples,
@@ -84,7 +93,7 @@ def table3_command(
 
     Example: `simplicit reproduce table3 --data-dir data --output runs/table3`
     """
-    settings = TableSettings(3, preset, seeds, pgd_steps, attack_samples, epochs)
+    settings = TableSettings(3, preset, anchor, seeds, pgd_steps, attack_samples, epochs)
     _reproduce(context, settings, data, data_dir, output, overwrite=overwrite, json=json)
 
 
@@ -155,7 +164,7 @@ def _notes(found: Table) -> list[str]:
     certified = min(row.letter.certified for row in found.rows)
     notes = [
         f"Baseline: {one.clean:.1f} clean, FGSM {_pair(one.fgsm)}, PGD {_pair(one.pgd)}.",
-        f"Ours: preset {settings.preset}. PGD with {settings.pgd_steps} steps; {settings.attack_samples:,} test "
+        f"Ours: preset {settings.preset}, anchor {settings.anchor:g}. PGD with {settings.pgd_steps} steps; {settings.attack_samples:,} test "
         f"samples attacked; {'one seed' if settings.seeds == 1 else f'means over {settings.seeds} seeds'}.",
         f"By the letter, at least {certified:.0f} % of the rows of every model are certified.",
     ]
