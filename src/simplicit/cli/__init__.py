@@ -26,10 +26,12 @@ from simplicit.cli.console import complain
 from simplicit.cli.demo import demo_command
 from simplicit.cli.evaluate import eval_command
 from simplicit.cli.fit import fit_command
+from simplicit.cli.frontier import frontier_command
 from simplicit.cli.journal import journal_app
 from simplicit.cli.report import report_command
 from simplicit.cli.reproduce import figure5_command, reproduce_app
 from simplicit.cli.solve import solve_command
+from simplicit.cli.tables import table2_command, table3_command
 from simplicit.errors import SimplicitError
 
 __all__ = ["app", "main"]
@@ -49,6 +51,9 @@ _COMMANDS = (
     solve_command,
     report_command,
     figure5_command,
+    frontier_command,
+    table2_command,
+    table3_command,
 )
 _OPTIONS = {name for command in _COMMANDS for name in inspect.signature(command).parameters}
 _OPTIONS -= {"context", "run", "runs", "features", "targets", "baseline"}  # all but the first are arguments

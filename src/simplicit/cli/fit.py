@@ -86,8 +86,8 @@ def fit_command(
         float | None,
         typer.Option(
             metavar="PERCENT",
-            help="Wanted share of zeros, in per cent of the baseline's weights, met within 0.5 points by scaling "
-            "the penalty. Default: the penalty as it is.",
+            help="Wanted share of zeros, in per cent of the baseline's weights: met to the weight with --refine, else "
+            "within 0.5 points by scaling the penalty. Default: the penalty as it is.",
             rich_help_panel=_SPARSITY,
             show_default=False,
         ),
@@ -97,6 +97,33 @@ def fit_command(
     alpha: Alpha = None,
     gamma: Gamma = None,
     rounds: Rounds = _DEFAULT.rounds,
+    refine: Annotated[
+        bool,
+        typer.Option(
+            "--refine/--no-refine",
+            help="Choose the support by elimination and exchanges, at one price for a weight in the whole model.",
+            rich_help_panel=_SPARSITY,
+        ),
+    ] = _DEFAULT.refine,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit/--no-refit",
+            help="Take the values from ridge on the support, not from the penalty, which shrinks them.",
+            rich_help_panel=_SPARSITY,
+        ),
+    ] = _DEFAULT.refit,
+    ridge: Annotated[
+        float,
+        typer.Option(help="Of refine and refit, in units of the mean square of a column.", rich_help_panel=_SPARSITY),
+    ] = _DEFAULT.ridge,
+    anchor: Annotated[
+        float,
+        typer.Option(
+            help="Share of the baseline's weights that ridge draws to, from 0 (robust) to 1 (accurate).",
+            rich_help_panel=_SPARSITY,
+        ),
+    ] = _DEFAULT.anchor,
     structure: Annotated[
         StructureName,
         typer.Option(
@@ -126,6 +153,14 @@ def fit_command(
             rich_help_panel=_PROBLEM,
         ),
     ] = NormalizeName.TARGETS,
+    propagate: Annotated[
+        bool,
+        typer.Option(
+            "--propagate/--no-propagate",
+            help="Match each layer on the states of the layers just trained, or all on the baseline's.",
+            rich_help_panel=_PROBLEM,
+        ),
+    ] = _DEFAULT.propagate,
     regenerate: Annotated[
         bool,
         typer.Option(
@@ -184,7 +219,7 @@ def fit_command(
     solved to a proven duality gap. The folder written holds config.json and model.safetensors (read them with
     simplicit.load), rows.json with the certificate of every row, and run.json, which repeats the run.
 
-    Example: `simplicit fit runs/baseline --samples 1000 --sparsity 65 --output runs/fit`
+    Example: `simplicit fit runs/baseline --preset sparse --sparsity 90 --output runs/fit`
     """
     check_resumable(journal, resume=resume)
     read = [path for path in (baseline, journal) if path is not None]
@@ -224,8 +259,8 @@ def _given(context: typer.Context) -> dict[str, Any]:
 def _merged(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """What was typed before what was recorded; a network, penalty or preset replaces the recorded one as a whole."""
     if given.get("preset") is not None:
-        set_by_it = preset_of(given["preset"]).settings
-        recorded = {name: value for name, value in recorded.items() if name not in (*set_by_it, *NUMBERS)}
+        set_by_it = preset_of(given["preset"]).settings({})
+        recorded = {name: value for name, value in recorded.items() if name not in (*set_by_it, *NUMBERS, "ridge")}
     if given.keys() & set(_NETWORK):
         recorded = {name: value for name, value in recorded.items() if name not in (*_NETWORK, "input_shape")}
     if given.get("penalty", recorded.get("penalty", "l1")) != recorded.get("penalty", "l1"):

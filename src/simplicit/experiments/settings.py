@@ -16,7 +16,7 @@ from simplicit.checks import as_seed
 from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError
 from simplicit.executors import check_executor
-from simplicit.experiments.penalties import NUMBERS, make_penalty, penalty_parameters
+from simplicit.experiments.penalties import make_penalty, penalty_parameters
 from simplicit.experiments.run import MANIFEST, check_manifest, read_json, read_manifest, relative_to
 from simplicit.rows import Penalty
 from simplicit.training import preset_of
@@ -48,8 +48,9 @@ class FitSettings:
         A name in ``simplicit.rows.penalties.PENALTIES``.
     beta, alpha, gamma : float, optional
         The numbers that the penalty takes; its own defaults where they are None.
-    lambda1, lambda2, kappa, structure, normalize, sparsity, rounds, regenerate, robust, later, attacks, attack_eps,
-    preset, tol, executor, workers, block_rows, ray_address, block_timeout, throw
+    lambda1, lambda2, kappa, structure, normalize, sparsity, rounds, propagate, refine, refit, ridge, anchor,
+    regenerate, robust, later, attacks, attack_eps, preset, tol, executor, workers, block_rows, ray_address,
+    block_timeout, throw
         As in :func:`simplicit.fit`; what `preset` stands for is in the other settings already.
     """
 
@@ -72,6 +73,11 @@ class FitSettings:
     normalize: str = "targets"
     sparsity: float | None = None
     rounds: int = 1
+    propagate: bool = False
+    refine: bool = False
+    refit: bool = False
+    ridge: float = 1e-3
+    anchor: float = 0.0
     regenerate: bool = True
     robust: bool = False
     later: float = 1.0
@@ -127,10 +133,7 @@ class FitSettings:
             An unknown name or preset, or a value of the wrong type.
         """
         if values.get("preset") is not None:
-            chosen = preset_of(values["preset"]).settings
-            if values.get("penalty", chosen["penalty"]) != chosen["penalty"]:
-                chosen = {name: value for name, value in chosen.items() if name not in NUMBERS}
-            values = {**chosen, **values}
+            values = preset_of(values["preset"]).settings(values)
         hints = typing.get_type_hints(cls)
         known: dict[str, Any] = {}
         for name, value in values.items():

@@ -1,10 +1,12 @@
 """State-driven training: from a network's own states to a sparse, well-posed implicit model, by convex optimisation.
 
-``options`` says what can be chosen, ``statedata`` gathers the states in the units of Theorem 2.4, ``structure`` and
-``normalize`` fix the admissible coefficients and the units of the penalty, ``matching`` solves problem (7) once,
-``strength`` searches the penalty for a wanted sparsity, ``fit`` runs them in that order, ``result`` is what comes out.
-``robust`` trains for robustness instead of ``matching``, each layer by ``onesided``; ``presets`` are options for a
-purpose.
+``options`` says what can be chosen and ``presets`` what for, ``statedata`` gathers the states in the units of Theorem
+2.4, ``structure`` and ``normalize`` fix the admissible coefficients and the units of the penalty. ``matching`` solves
+problem (7) once: ``propagate`` says in which stages and on which states; a support comes from the penalty, whose
+``strength`` is searched for a wanted sparsity, or from ``refine``, by ``elimination`` on the least-squares problem of
+``ridge`` and at one price for a weight, which ``spread`` finds; values come from the penalty or from ``refit``.
+``robust`` trains for robustness instead of ``matching``, each layer by ``onesided``. ``fit`` runs all that, ``result``
+is what comes out.
 """
 
 from __future__ import annotations

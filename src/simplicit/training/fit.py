@@ -42,6 +42,11 @@ def fit(
     normalize: str = "targets",
     sparsity: float | None = None,
     rounds: int = 1,
+    propagate: bool = False,
+    refine: bool = False,
+    refit: bool = False,
+    ridge: float = 1e-3,
+    anchor: float = 0.0,
     regenerate: bool = True,
     robust: bool = False,
     later: float | tuple[float, ...] = 1.0,
@@ -90,13 +95,30 @@ def fit(
         Units of the penalty: targets in their layer's root mean square, input columns in their own units, state columns
         ten times weaker; targets and all columns in root mean squares; (11) to the letter.
     sparsity : float, optional
-        Wanted 100·(1 − nnz(M)/N₀), in per cent of the baseline's N₀ weights. The strength of the penalty that comes
-        within half a point (half a weight, if N₀ < 100) is searched; without it the penalty is taken as given.
+        Wanted 100·(1 − nnz(M)/N₀), in per cent of the baseline's N₀ weights; the method itself spreads it over rows and
+        layers. The strength of the penalty that comes within half a point (half a weight, if N₀ < 100) is searched, or,
+        with `refine`, met to the weight; without it the penalty is taken as given.
     rounds : int
         Solve so many times, from the second time on with a penalty that spares what was large the time before; see
         :func:`simplicit.solve_rows`. The certificates are those of the last round.
+    propagate : bool
+        Layer after layer: match each on the states of the layers just trained, not on the baseline's, against the
+        baseline's pre-activations. For the triangular structures.
+    refine : bool
+        Choose the support by backward elimination and exchanges, at one price for a weight in the whole model: what it
+        adds to the outputs' squared error, to first order. Candidates are the non-zeros of the penalty's solution, or
+        all admissible columns if the penalty makes no zeros (``NoPenalty()``). Without `sparsity` as many stay as the
+        penalty left, at better places.
+    refit : bool
+        Take the values on the support from least squares with a `ridge`, under the ball, not from the penalty, which
+        shrinks them. The certificates are those of the refit.
+    ridge : float
+        Of `refine` and `refit`, in units of the mean of ‖Φⱼ‖² over the columns, ≥ 0.
+    anchor : float
+        What the ridge draws to: this share of the baseline's weights, from 0 to 1. High keeps accuracy where samples
+        are few; low gives robustness.
     regenerate : bool
-        Match [C D] on the equilibrium of the [A B] just trained, not on the baseline's states.
+        Match [C D] on the equilibrium of the [A B] just trained, not on the baseline's states; `propagate` implies it.
     robust : bool
         Train for robustness: layer after layer on the student's own states, with ℓ1 in units of the worst case over a
         box, one-sided where a ReLU is off, and with the student's own worst cases among the samples; see
@@ -111,9 +133,10 @@ def fit(
         With `robust`: the radius of the box in which PGD searches them, against the classes that the baseline gives.
     clip : (float, float)
         With `robust`: the range of valid inputs.
-    preset : {"robust", "certified"}, optional
-        Options for a purpose; those given beside it win. ``robust``: little clean accuracy given up for much robust
-        accuracy, sparse. ``certified``: the largest provable accuracy for two points.
+    preset : {"sparse", "robust", "certified", "paper"}, optional
+        Options for a purpose; those given beside it win. ``sparse``: the most accurate model of a given `sparsity`
+        (80 if not given). ``robust``: little clean accuracy given up for much robust accuracy, sparse. ``certified``:
+        the largest provable accuracy for two points. ``paper``: (11) to the letter.
     tol : float
         Relative duality gap of every row.
     executor, workers, block_rows, ray_address, block_timeout
@@ -156,6 +179,11 @@ def fit(
     """
     options = FitOptions(
         penalty=L1(beta=1e-3) if penalty is None else penalty,
+        propagate=propagate,
+        refine=refine,
+        refit=refit,
+        ridge=ridge,
+        anchor=anchor,
         lambda1=lambda1,
         lambda2=lambda2,
         kappa=kappa,
@@ -190,6 +218,7 @@ def fit(
         options=options,
         strength=match.strength,
         trials=trials,
+        exchanged=match.exchanged,
         n_samples=len(data.features),
         weight_count=data.weight_count,
         rescaled=data.rescaled,
@@ -199,13 +228,16 @@ def fit(
 
 
 def _trained(data: StateData, options: FitOptions, run: RunOptions) -> tuple[Match, int]:
-    """The match at the strength given or searched, and how many were solved for it."""
+    """The match at the strength given or searched, or refined, and how many were solved for it."""
     target = options.sparsity
     # One weight more or less is 100/N₀ points, so that a small network may have nothing nearer.
     tolerance = max(SPARSITY_TOLERANCE, 50 / data.weight_count) * (1 + 1e-12)
     if options.robust:
         return RobustMatching(data, options, run).train(target, tolerance)
     matching = Matching(data, options, run)
+    if options.refine:
+        options.check_refinable(matching.penalty)
+        return matching.refine(), 1
     if target is None:
         return matching.solve(), 1
     matching.options.check_searchable(matching.penalty)

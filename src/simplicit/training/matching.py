@@ -2,68 +2,54 @@ r"""State and output matching: problem (7), solved once at one strength of the p
 
     min over M   f(M) + λ₁‖Z − XAᵀ − UBᵀ‖² + λ₂‖Ŷ − XCᵀ − UDᵀ‖²   s.t.  ‖A‖∞ ≤ κ,  M zero off its structure
 
-M is filled stage by stage; a stage is some rows, on some states. The rows of [A B] come first, on the baseline's
-states. The rows of [C D] follow, on the baseline's states too, or, with ``regenerate``, on those of the model made so
-far: the states that C will meet.
+M is filled stage by stage (:mod:`~simplicit.training.propagate`); a stage is some rows, on some states. Its support is
+that of the penalty's solution, or that of :mod:`~simplicit.training.refine`; its values are the penalty's, or those of
+:mod:`~simplicit.training.refit`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array, hstack, vstack
 
-from simplicit.implicit import ImplicitModel, equilibrium
+from simplicit.errors import InputError
+from simplicit.implicit import ImplicitModel
 from simplicit.rowrun import RunOptions
 from simplicit.rows import Ball, PiecewiseQuadratic, Solution
 from simplicit.solve import solve_rows
 from simplicit.training.normalize import NORMALIZATIONS, Units
 from simplicit.training.options import FitOptions
+from simplicit.training.propagate import Stage, features_on, stages_of
+from simplicit.training.refine import Elimination, refined
+from simplicit.training.refit import refit
+from simplicit.training.ridge import Ridge
+from simplicit.training.spread import importance, spread
 from simplicit.training.statedata import StateData
 from simplicit.training.structure import STRUCTURES, Mask
 
-__all__ = ["Match", "Matching", "Stage"]
+__all__ = ["Match", "Matching"]
 
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Some rows of M = [[A, B], [C, D]] that are solved together.
-
-    Attributes
-    ----------
-    name : str
-        For the progress.
-    rows : slice
-        Among the n + q rows.
-    weight : float
-        λ₁ or λ₂.
-    bounded : bool
-        Whether the rows are under the ball ‖A‖∞ ≤ κ.
-    regenerate : bool
-        Whether the features are the states of the model made by the stages before, not those of the baseline.
-    """
-
-    name: str
-    rows: slice
-    weight: float
-    bounded: bool
-    regenerate: bool
-
-
 @dataclass(frozen=True, eq=False)
 class Match:
-    """A solved problem (7): the solution of each stage, and the model that they make."""
+    """A solved problem (7): the solution of each stage, and the model that they make.
+
+    ``exchanged`` is how many weights the exchanges of the refinement placed elsewhere.
+    """
 
     strength: float
     solutions: tuple[Solution, ...]
     order: npt.NDArray[np.intp]  # for each row of M, its place among the rows of the solutions in turn
     model: ImplicitModel
+    exchanged: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,50 +73,130 @@ class Matching:
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """What is solved, in order; together all rows of M."""
-        n, total, options = self.data.n_states, self.data.n_rows, self.options
-        outputs = Stage("output rows", slice(n, total), options.lambda2, bounded=False, regenerate=options.regenerate)
-        if not n:
-            return (outputs,)
-        states = Stage("state rows", slice(0, n), options.lambda1, bounded=options.kappa is not None, regenerate=False)
-        return (states, outputs)
-
-    def solve(self, strength: float = 1.0, start: Match | None = None) -> Match:
-        """Solve with the penalty multiplied by ``strength``, warm-started from another match."""
-        solutions: list[Solution] = []
-        starts = (None,) * len(self.stages) if start is None else start.solutions
-        for stage, warm in zip(self.stages, starts, strict=True):
-            features = self.data.features
-            if stage.regenerate and solutions:
-                states = equilibrium(self._model(solutions), self.data.inputs).states
-                features = np.hstack([states, self.data.inputs])
-            solutions.append(self._solve(stage, features, strength, warm))
-        order = np.argsort(np.concatenate([np.arange(self.data.n_rows)[stage.rows] for stage in self.stages]))
-        return Match(strength, tuple(solutions), order, self._model(solutions))
+        return stages_of(self.data, self.options)
 
     @cached_property
     def penalty(self) -> PiecewiseQuadratic:
         """The penalty on all rows and columns of M."""
         return self.options.penalty.spread(self.data.n_rows, self.data.n_columns)
 
-    def _solve(self, stage: Stage, features: Array, strength: float, warm: Solution | None) -> Solution:
-        rows, options, run = stage.rows, self.options, self.run
-        target_units, column_units = self.units
+    @cached_property
+    def prior(self) -> Array:
+        """What ridge draws towards: the baseline's weights times the anchor, (n + q, n + p)."""
+        model = self.data.model
+        M = vstack([hstack([model.A, model.B]), hstack([model.C, model.D])]).toarray()
+        return np.asarray(self.options.anchor * M)
+
+    def solve(self, strength: float = 1.0, start: Match | None = None) -> Match:
+        """Solve with the penalty multiplied by ``strength``, warm-started from another match."""
+        solutions: list[Solution] = []
+        starts = (None,) * len(self.stages) if start is None else start.solutions
+        for stage, warm in zip(self.stages, starts, strict=True):
+            features = self._features(stage, solutions)
+            solution = self._penalised(stage, features, strength, warm)
+            if self.options.refit:
+                support = solution.coefficients.toarray() != 0
+                values = self._refitted(stage, self._ridge(stage, features), support, solution)
+                solution = replace(values, earlier=(*solution.earlier, replace(solution, earlier=())))
+            solutions.append(solution)
+        return self._match(strength, solutions)
+
+    def refine(self) -> Match:
+        """The support by elimination, to the wanted number of weights exactly, and the values on it."""
+        pilot, scales, workers = self.pilot, importance(self.data), self.run.crew.workers
+        of_rows = np.concatenate([np.arange(self.data.n_rows)[stage.rows] for stage in self.stages])
+        paths = [path for stage in pilot for path in stage.paths]
+        count = self._count(sum(len(path.order) for path in paths))
+        ends = np.cumsum([len(stage.paths) for stage in pilot])
+        counts = [int(part.sum()) for part in np.split(spread(paths, scales[of_rows], count), ends[:-1])]
+        solutions, exchanged = list[Solution](), 0
+        for stage, known, kept in zip(self.stages, pilot, counts, strict=True):
+            features = self._features(stage, solutions)
+            if features is not self.data.features:
+                known = known.on(self._ridge(stage, features), workers)
+            found = refined(known, scales[stage.rows], kept, workers)
+            exchanged += found.exchanged
+            if self.options.refit:
+                solutions.append(self._refitted(stage, known.problem, found.support, found.coefficients))
+            else:
+                solutions.append(self._penalised(stage, features, 1.0, None, found.support))
+        return replace(self._match(1.0, solutions), exchanged=exchanged)
+
+    @cached_property
+    def pilot(self) -> list[Elimination]:
+        """The elimination of every stage on the baseline's states, from which the counts come."""
+        workers = self.run.crew.workers
+        return [
+            Elimination.of(self._ridge(stage, self.data.features), candidates, workers)
+            for stage, candidates in zip(self.stages, self._candidates(), strict=True)
+        ]
+
+    def _candidates(self) -> list[Mask]:
+        """What the refinement may keep, stage by stage: the support of the penalty's solution on the baseline's states;
+        all that is admissible, if the penalty makes no zeros."""
+        if not bool(self.penalty.kink.any()):
+            return [self.structure[stage.rows] for stage in self.stages]
+        return [
+            self._penalised(stage, self.data.features, 1.0, None).coefficients.toarray() != 0 for stage in self.stages
+        ]
+
+    def _count(self, available: int) -> int:
+        """How many weights are to stay, of so many candidates."""
+        total, sparsity = self.data.weight_count, self.options.sparsity
+        if sparsity is None:
+            return available
+        count = int(total * (1 - sparsity / 100) + 1e-9)
+        if count > available:
+            raise InputError(
+                f"sparsity: {sparsity:g} % cannot be reached with these settings; the nearest is "
+                f"{100 * (1 - available / total):.2f} %, for the penalty leaves {available:,} candidates to refine, of "
+                f"the {count:,} weights wanted: take a weaker one, or simplicit.NoPenalty() for all columns"
+            )
+        return count
+
+    def _features(self, stage: Stage, solutions: Sequence[Solution]) -> Array:
+        """Of a stage that follows those solved so far."""
+        return features_on(self.data, self._model(solutions) if stage.own_states and solutions else None)
+
+    def _ridge(self, stage: Stage, features: Array) -> Ridge:
+        rows, data, options = stage.rows, self.data, self.options
+        targets, support = data.targets[:, rows], self.structure[rows]
+        return Ridge(features, targets, self.prior[rows] * support, options.ridge, support, data.intercept)
+
+    def _arguments(self, stage: Stage) -> Mapping[str, Any]:
+        options = self.options
+        common = {"tol": options.tol, "block_rows": options.block_rows, "throw": options.throw}
+        return common | self.run.staged(stage.name).arguments
+
+    def _ball(self, stage: Stage) -> Ball | None:
+        kappa = self.options.kappa
+        return Ball(kappa, slice(0, self.data.n_states)) if stage.bounded and kappa else None
+
+    def _refitted(self, stage: Stage, problem: Ridge, support: Mask, start: Solution | Array) -> Solution:
+        arguments = {**self._arguments(stage), "warm_start": start}
+        return refit(problem, support, weight=stage.weight, ball=self._ball(stage), arguments=arguments)
+
+    def _penalised(
+        self, stage: Stage, features: Array, strength: float, warm: Solution | None, support: Mask | None = None
+    ) -> Solution:
+        rows, (target_units, column_units) = stage.rows, self.units
         penalty = self.penalty.in_units(strength, target_units, column_units)
         return solve_rows(
             features,
             self.data.targets[:, rows],
             penalty=penalty.select(np.arange(self.data.n_rows)[rows], np.arange(self.data.n_columns)),
             weight=stage.weight,
-            ball=Ball(options.kappa, slice(0, self.data.n_states)) if stage.bounded and options.kappa else None,
-            support=self.structure[rows],
+            ball=self._ball(stage),
+            support=self.structure[rows] if support is None else support,
             intercept=self.data.intercept,
-            rounds=options.rounds,
-            tol=options.tol,
+            rounds=self.options.rounds,
             warm_start=warm,
-            block_rows=options.block_rows,
-            throw=options.throw,
-            **run.staged(stage.name).arguments,
+            **self._arguments(stage),
         )
+
+    def _match(self, strength: float, solutions: Sequence[Solution]) -> Match:
+        order = np.argsort(np.concatenate([np.arange(self.data.n_rows)[stage.rows] for stage in self.stages]))
+        return Match(strength, tuple(solutions), order, self._model(solutions))
 
     def _model(self, solutions: Sequence[Solution]) -> ImplicitModel:
         """The model of the stages solved so far; the other rows are zero."""

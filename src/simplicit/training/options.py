@@ -9,7 +9,7 @@ import numpy as np
 from simplicit.checks import as_count, as_interval, as_number
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
-from simplicit.rows import L1, Penalty, PiecewiseQuadratic
+from simplicit.rows import L1, BasisPursuit, Penalty, PiecewiseQuadratic
 from simplicit.training.normalize import NORMALIZATIONS
 from simplicit.training.structure import STRUCTURES
 
@@ -34,6 +34,11 @@ class FitOptions:
     normalize: str = "targets"
     sparsity: float | None = None
     rounds: int = 1
+    propagate: bool = False
+    refine: bool = False
+    refit: bool = False
+    ridge: float = 1e-3
+    anchor: float = 0.0
     regenerate: bool = True
     robust: bool = False
     later: float | tuple[float, ...] = 1.0
@@ -53,6 +58,12 @@ class FitOptions:
         if self.sparsity is not None and as_number("sparsity", self.sparsity) >= 100:
             raise InputError(f"sparsity is in per cent, from 0 to below 100, got {self.sparsity!r}")
         as_count("rounds", self.rounds)
+        as_number("ridge", self.ridge)
+        if as_number("anchor", self.anchor) > 1:
+            raise InputError(f"anchor must lie between 0 and 1, got {self.anchor!r}")
+        for name in ("propagate", "refine", "refit", "regenerate"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.block_rows is not None:
             as_count("block_rows", self.block_rows)
         if as_number("tol", self.tol, positive=True) >= 1:
@@ -65,6 +76,7 @@ class FitOptions:
         ):
             if not isinstance(chosen, str) or chosen not in known:
                 raise InputError(f"{name}: {chosen!r} is unknown; choose one of {', '.join(map(repr, known))}")
+        self._check_stages()
         self._check_robust()
 
     def _check_robust(self) -> None:
@@ -93,10 +105,33 @@ class FitOptions:
             "normalize": (self.normalize == "targets", "'targets': columns have the units of their boxes"),
             "rounds": (self.rounds == 1, "1: weights of columns are those of the worst case"),
             "regenerate": (self.regenerate, "True: every layer is matched on the new model's own states"),
+            "propagate": (not self.propagate, "False: every layer is matched on the new model's own states as it is"),
+            "refine": (not self.refine, "False: the support is that of the worst case"),
+            "refit": (not self.refit, "False: a refit gives the robustness away"),
         }
         for name, (fits, wanted) in reasons.items():
             if not fits:
                 raise InputError(f"{name}: got {getattr(self, name)!r}; robust takes {wanted}")
+
+    def _check_stages(self) -> None:
+        """Refuse stages that cannot go together."""
+        if self.propagate and not STRUCTURES[self.structure].triangular:
+            raise InputError(
+                f"propagate: structure {self.structure!r} has no order of layers, each on the states of those before; "
+                "take structure='baseline' or 'feedforward'"
+            )
+        kind, exact = type(self.penalty).__name__, isinstance(self.penalty, BasisPursuit)
+        for name in ("refine", "refit"):
+            if exact and getattr(self, name):
+                raise InputError(f"{name}: {kind} matches exactly, and {name} would undo that; take another penalty")
+
+    def check_refinable(self, penalty: PiecewiseQuadratic) -> None:
+        """Refuse to refine where nothing says how many weights are to stay."""
+        if self.sparsity is None and not bool(penalty.kink.any()):
+            raise InputError(
+                f"refine: {self.penalty} gives no zeros, so sparsity must say how many weights are to stay, such as "
+                "sparsity=90"
+            )
 
     def check_searchable(self, penalty: PiecewiseQuadratic) -> None:
         """Refuse to search a sparsity where the strength of the penalty does not lead to it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
@@ -31,26 +32,54 @@ class Preset:
         That the penalty takes.
     options : mapping
         The other options.
+    ridge : callable, optional
+        The ridge for a sparsity in per cent.
     """
 
     about: str
     penalty: str
     numbers: Mapping[str, float] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    ridge: Callable[[float], float] | None = None
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """As :func:`simplicit.fit` takes them."""
-        return {"penalty": PENALTIES[self.penalty](**self.numbers), **self.options}
+    def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As :func:`simplicit.fit` takes them, with those that are given."""
+        return self._with({"penalty": PENALTIES[self.penalty](**self.numbers)}, given)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """As plain values: the penalty by its name and numbers."""
-        return {"penalty": self.penalty, **self.numbers, **self.options}
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As plain values: the penalty by its name and numbers, which stay away where another one is given."""
+        penalty = {"penalty": self.penalty, **self.numbers}
+        return self._with({} if given.get("penalty", self.penalty) != self.penalty else penalty, given)
+
+    def _with(self, penalty: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        chosen = {**penalty, **self.options, **given}
+        sparsity = chosen.get("sparsity")
+        if self.ridge is not None and isinstance(sparsity, int | float) and 0 <= sparsity < 100:
+            chosen.setdefault("ridge", self.ridge(sparsity))
+        return chosen
+
+
+def _growing(sparsity: float) -> float:
+    """What few weights leave unexplained acts as noise, against which ridge is the remedy."""
+    return float(0.01 / math.sqrt(1 - sparsity / 100))
 
 
 #: The presets by name.
 PRESETS: dict[str, Preset] = {
+    "sparse": Preset(
+        "the most accurate model at a given number of weights",
+        penalty="none",  # every admissible column is a candidate for the refinement
+        options={
+            "structure": "baseline",
+            "kappa": None,  # a triangular A is well-posed without
+            "sparsity": 80.0,
+            "propagate": True,
+            "refine": True,
+            "refit": True,
+            "anchor": 0.8,
+        },
+        ridge=_growing,
+    ),
     "robust": Preset(
         "as accurate as the baseline within a point or so, much harder to attack, and sparse",
         penalty="l1",
@@ -81,6 +110,19 @@ PRESETS: dict[str, Preset] = {
             "attack_eps": 6 / 255,
         },
     ),
+    "paper": Preset(
+        "(11) to the letter, as in Table 3 of the paper",
+        penalty="l1",
+        numbers={"beta": 1e-3},
+        options={
+            "lambda1": 0.1,
+            "lambda2": 0.1,
+            "kappa": 0.99,
+            "structure": "dense",
+            "normalize": "none",
+            "regenerate": False,
+        },
+    ),
 }
 
 
@@ -104,7 +146,7 @@ def with_preset(function: Callable[P, R]) -> Callable[P, R]:
     def called(*args: P.args, **given: P.kwargs) -> R:
         if given.get("preset") is None:
             return function(*args, **given)
-        chosen: Any = preset_of(given["preset"]).arguments | given
+        chosen: Any = preset_of(given["preset"]).arguments(given)
         return function(*args, **chosen)
 
     called.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ from simplicit.rows import RowStatus
 from simplicit.training.matching import Match
 from simplicit.training.options import FitOptions
 from simplicit.training.statedata import StateData
+from simplicit.training.structure import STRUCTURES
 
 __all__ = ["FitResult", "RowFigures"]
 
@@ -76,6 +77,8 @@ class FitResult:
         What the penalty was multiplied by to reach ``options.sparsity``; 1 if none was asked for.
     trials : int
         How many times problem (7) was solved for that.
+    exchanged : int
+        How many weights the exchanges of ``refine`` placed elsewhere than elimination alone.
     n_samples : int
     weight_count : int
         N₀, the number of weights of the baseline.
@@ -91,6 +94,7 @@ class FitResult:
     options: FitOptions
     strength: float
     trials: int
+    exchanged: int
     n_samples: int
     weight_count: int
     rescaled: bool
@@ -128,6 +132,7 @@ class FitResult:
             "perron_frobenius": {"value": pf.value, "lower": pf.lower, "upper": pf.upper},
             "strength": self.strength,
             "trials": self.trials,
+            "exchanged": self.exchanged,
             "rescaled": self.rescaled,
             "errors": dict(self.errors),
             "seconds": dict(self.seconds),
@@ -136,6 +141,32 @@ class FitResult:
     def _compared(self) -> str:
         more = self.model.nnz - self.weight_count
         return f"{self.sparsity:.1f} % sparse" if more <= 0 else f"{100 * more / self.weight_count:.1f} % more"
+
+    def _proof(self) -> str:
+        if STRUCTURES[self.options.structure].triangular:
+            return "A is strictly triangular"
+        return "|A|_inf <= kappa"
+
+    def _method(self) -> list[str]:
+        """What was done, one line for each part of it."""
+        options = self.options
+        rounds = "" if options.rounds == 1 else f", {options.rounds} rounds"
+        searched = options.sparsity is not None and not options.refine
+        found = f", strength x {self.strength:.4g} found in {self.trials} trials" if searched else ""
+        used = not (options.refine and options.refit)
+        lines = [f"  preset     {options.preset}"] if options.preset else []
+        lines += [f"  penalty    {options.penalty}{rounds}{found}{'' if used else ', for the candidates'}"]
+        lines += self._robustly()
+        if options.propagate:
+            lines.append("  states     layer after layer on the model's own, against the baseline's pre-activations")
+        if options.refine:
+            lines.append(
+                "  support    eliminated at one price for a weight in the whole model, "
+                f"{self.exchanged:,} of {self.model.nnz:,} weights exchanged"
+            )
+        if options.refit:
+            lines.append(f"  values     ridge {options.ridge:g} towards {options.anchor:g} of the baseline's weights")
+        return lines
 
     def _robustly(self) -> list[str]:
         """What the robust mode did."""
@@ -152,9 +183,7 @@ class FitResult:
     def summary(self) -> str:
         """One screen of text: what was done, what is certified, where the non-zeros went."""
         options, figures = self.options, self.figures()
-        states, wanted = self.model.n_states, options.sparsity
-        rounds = "" if options.rounds == 1 else f", {options.rounds} rounds"
-        found = "" if wanted is None else f", strength x {self.strength:.4g} found in {self.trials} trials"
+        states = self.model.n_states
         ball = "no ball" if options.kappa is None else f"kappa {options.kappa:g}"
         units = (
             "rescaled states (Theorem 2.4)"
@@ -167,14 +196,14 @@ class FitResult:
             f"State-driven training on {self.n_samples:,} samples, {units}",
             f"  problem    structure {options.structure}, normalize {options.normalize}, {ball}, lambda1 "
             f"{options.lambda1:g}, lambda2 {options.lambda2:g}",
-            f"  penalty    {options.penalty}{rounds}{found}",
-            *self._robustly(),
+            *self._method(),
             f"  rows       {figures['rows_certified']} of {len(self.rows)} certified, largest relative gap "
             f"{figures['largest_relative_gap']:.1e} (tol {options.tol:g})",
             f"  model      {states} states, {self.model.n_inputs} inputs, {self.model.n_outputs} outputs",
             f"  weights    {self.model.nnz:,} non-zeros, the baseline has {self.weight_count:,}: {self._compared()} "
             f"({figures['density_of_M']:.1f} % of M)",
-            f"  stability  |A|_inf {self.row_norm:.4f}, lambda_pf {float(self.perron_frobenius):.4g}",
+            f"  stability  |A|_inf {self.row_norm:.4f}, lambda_pf {float(self.perron_frobenius):.4g}: well-posed, "
+            f"{self._proof()}",
             f"  time       {', '.join(f'{stage} {seconds:.2f} s' for stage, seconds in self.seconds.items())}",
             f"  {'group':<20}{'rows':>6}{'non-zeros':>12}{'per row':>10}{'rel. error':>12}",
         ]

@@ -1,0 +1,135 @@
+r"""``refine``: the support by an ℓ0 method, where the convex penalty only proposes candidates.
+
+The ℓ1 norm chooses non-zeros and their values at once, and its shrinkage makes it choose badly when few are to stay. So
+candidates come from the penalty (all admissible columns, if it makes no zeros), and then
+
+1. every row is eliminated backwards, on the baseline's states (:func:`~simplicit.training.elimination.eliminate`);
+2. one price for all weights says how many each row and layer keeps (:func:`~simplicit.training.spread.spread`), so that
+   the wanted number is met exactly;
+3. stage after stage, on the states that the stage will meet: the path again, the stage's number spread over its rows,
+   and exchanges until none gains (:func:`~simplicit.training.elimination.exchange`).
+
+Rows go side by side on one core each, so that the number of cores does not change the rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from simplicit.executors.limits import one_thread_each
+from simplicit.training.elimination import Path, eliminate, exchange, inverse, least_squares
+from simplicit.training.ridge import Ridge
+from simplicit.training.spread import spread
+
+__all__ = ["Elimination", "Refined", "refined"]
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """The support of the rows of a stage.
+
+    Attributes
+    ----------
+    support : (r, d) array of bool
+    coefficients : (r, d) array
+        Least squares on it, without a ball.
+    exchanged : int
+        Columns that differ from what elimination alone had left.
+    """
+
+    support: Mask
+    coefficients: Array
+    exchanged: int
+
+
+@dataclass(frozen=True, eq=False)
+class Elimination:
+    """The elimination paths of the rows of a stage, from their candidates, (r, d), to none."""
+
+    problem: Ridge
+    candidates: Mask
+    paths: Sequence[Path]
+
+    @classmethod
+    def of(cls, problem: Ridge, candidates: Mask, workers: int) -> Self:
+        """Eliminate every row, so many at a time."""
+        found: dict[int, Path] = {}
+        with one_thread_each():
+            # Rows with the same candidates, such as all of a dense layer, start from the same inverse.
+            for rows in _alike(candidates):
+                columns = np.flatnonzero(candidates[rows[0]])
+                start, cross = inverse(problem.gram[np.ix_(columns, columns)]), problem.cross[:, columns]
+                path = partial(_path, start, cross, columns)
+                found.update(zip(rows, _side_by_side(path, rows, workers), strict=True))
+        return cls(problem, candidates, [found[i] for i in range(len(candidates))])
+
+    def on(self, problem: Ridge, workers: int) -> Self:
+        """The same rows and candidates on other states."""
+        return type(self).of(problem, self.candidates, workers)
+
+
+def _path(start: Array, cross: Array, columns: Index, row: int) -> Path:
+    return eliminate(start, cross[row], columns)
+
+
+def _left(paths: Sequence[Path], shape: tuple[int, ...], counts: Index) -> Mask:
+    """The support that elimination alone leaves, (r, d)."""
+    support = np.zeros(shape, dtype=bool)
+    for row, path, count in zip(support, paths, counts, strict=True):
+        row[path.left(count)] = True
+    return support
+
+
+def refined(stage: Elimination, scales: Array, count: int, workers: int) -> Refined:
+    """The support with ``count`` weights in all, after exchanges.
+
+    Parameters
+    ----------
+    stage : Elimination
+    scales : (r,) array
+        As for :func:`~simplicit.training.spread.spread`.
+    count : int
+    workers : int
+        Rows at a time.
+    """
+    problem, candidates = stage.problem, stage.candidates
+    support = _left(stage.paths, candidates.shape, spread(stage.paths, scales, count))
+    rows = range(len(candidates))
+
+    def exchanged(i: int) -> Index:
+        chosen, allowed = np.flatnonzero(support[i]), np.flatnonzero(problem.support[i])
+        return exchange(problem.gram, problem.cross[i], chosen, allowed)
+
+    with one_thread_each():
+        chosen = _side_by_side(exchanged, rows, workers)
+        coefficients = [least_squares(problem.gram, problem.cross[i], chosen[i]) for i in rows]
+    final = np.zeros_like(support)
+    for i in rows:
+        final[i, chosen[i]] = True
+    return Refined(final, np.array(coefficients).reshape(final.shape), int((final & ~support).sum()))
+
+
+def _alike(candidates: Mask) -> list[list[int]]:
+    """The rows, in groups of equal candidates."""
+    groups: dict[bytes, list[int]] = {}
+    for i, row in enumerate(candidates):
+        groups.setdefault(row.tobytes(), []).append(i)
+    return list(groups.values())
+
+
+def _side_by_side(work: Callable[[int], Any], rows: Sequence[int], workers: int) -> list[Any]:
+    if workers == 1 or len(rows) == 1:
+        return [work(i) for i in rows]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, rows))
