@@ -64,7 +64,7 @@ def test_equal_settings_give_equal_figures() -> None:
 
 def test_names_of_methods() -> None:
     assert str(Method("simplicit")) == "simplicit"
-    assert str(Method("alps", "ours", "states")) == "ALPS, ours allocation, states targets"
+    assert str(Method("alps", "ours", "states")) == "ALPS, our allocation, our targets"
 
 
 def test_the_command_writes_tables_and_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

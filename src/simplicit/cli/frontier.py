@@ -177,7 +177,7 @@ def _draw(found: Frontier, path: Path) -> None:
             summaries = [found.summary(method, value) for value in found.settings.sparsities]
             lines.append(
                 Line(
-                    str(method).removesuffix(", states targets"),
+                    str(method).removesuffix(", our targets"),
                     method.solver,
                     [summary[kind] for summary in summaries],
                     [summary[f"{kind}_std"] for summary in summaries],

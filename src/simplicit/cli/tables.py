@@ -164,8 +164,9 @@ def _notes(found: Table) -> list[str]:
     certified = min(row.letter.certified for row in found.rows)
     notes = [
         f"Baseline: {one.clean:.1f} clean, FGSM {_pair(one.fgsm)}, PGD {_pair(one.pgd)}.",
-        f"Ours: preset {settings.preset}, anchor {settings.anchor:g}. PGD with {settings.pgd_steps} steps; {settings.attack_samples:,} test "
-        f"samples attacked; {'one seed' if settings.seeds == 1 else f'means over {settings.seeds} seeds'}.",
+        f"Ours: preset {settings.preset}, anchor {settings.anchor:g}. PGD with {settings.pgd_steps} steps; "
+        f"{settings.attack_samples:,} test samples attacked; "
+        f"{'one seed' if settings.seeds == 1 else f'means over {settings.seeds} seeds'}.",
         f"By the letter, at least {certified:.0f} % of the rows of every model are certified.",
     ]
     if settings.table == 2:

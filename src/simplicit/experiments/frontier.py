@@ -36,6 +36,7 @@ OURS, BASELINE = "simplicit", "baseline"
 UNIFORM, AS_OURS, GLOBAL = "uniform", "ours", "global"
 #: What weights are fitted to: the dense weights on the layer's own inputs, or the baseline's states.
 OWN, STATES = "own", "states"
+_SAID = {UNIFORM: "uniform", AS_OURS: "our", GLOBAL: "global", OWN: "own", STATES: "our"}
 
 
 @dataclass(frozen=True, order=True)
@@ -48,8 +49,8 @@ class Method:
 
     def __str__(self) -> str:
         words = [PEERS[self.solver].title if self.solver in PEERS else self.solver]
-        words += [f"{self.allocation} allocation"] if self.allocation else []
-        return ", ".join(words + ([f"{self.targets} targets"] if self.targets else []))
+        words += [f"{_SAID[self.allocation]} allocation"] if self.allocation else []
+        return ", ".join(words + ([f"{_SAID[self.targets]} targets"] if self.targets else []))
 
 
 @dataclass(frozen=True)

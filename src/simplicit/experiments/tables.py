@@ -92,7 +92,7 @@ class TableSettings:
 
     table: int
     preset: str = "sparse"
-    anchor: float = 0.3
+    anchor: float = 0.2
     seeds: int = 1
     pgd_steps: int = 50
     attack_samples: int = 2000

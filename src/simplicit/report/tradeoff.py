@@ -49,7 +49,8 @@ def draw_tradeoff(path: Path, sparsities: Sequence[float], panels: tuple[Panel, 
         for each, panel in zip(axes, panels, strict=True):
             _draw(each, list(sparsities), panel, colours)
         axes[0].set_ylabel("accuracy, %")
-        axes[0].legend(frameon=False, fontsize=7, loc="lower left")
+        # Above the attacked accuracies, which are the low ones.
+        axes[1].legend(frameon=False, fontsize=7, loc="upper right", ncol=2, handlelength=3.2, columnspacing=1.2)
 
 
 def _draw(axes: Any, x: Sequence[float], panel: Panel, colours: dict[str, str]) -> None:
