@@ -30,7 +30,6 @@ ROBUSTNESS = {
 
 TRAINING = {"fit", "FitResult"}
 
-
 EXECUTORS = {"make_executor", "Executor", "Progress", "solve_part", "merge_journals", "JournalState"}
 
 
@@ -77,17 +76,10 @@ def test_the_links_between_pages_lead_somewhere(page: Path) -> None:
         assert not file or (page.parent / file).is_file(), target
 
 
-<<<<<<< HEAD
-def test_the_reference_has_every_public_name_of_rows_robustness_and_executors() -> None:
+def test_the_reference_has_every_public_name() -> None:
     page = (DOCS / "reference.md").read_text(encoding="utf-8")
     shown = re.findall(r"\.\. auto(?:function|class|exception):: ([\w.]+)", page)
-    assert set(shown) >= ROW_SOLVER | ROBUSTNESS | EXECUTORS
-=======
-def test_the_reference_has_every_public_name_of_the_row_solver_of_training_and_of_robustness() -> None:
-    page = (DOCS / "reference.md").read_text(encoding="utf-8")
-    shown = re.findall(r"\.\. auto(?:function|class|exception):: ([\w.]+)", page)
-    assert set(shown) >= ROW_SOLVER | TRAINING | ROBUSTNESS
->>>>>>> train
+    assert set(shown) >= ROW_SOLVER | TRAINING | ROBUSTNESS | EXECUTORS
     for name in shown:
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module) if module else simplicit, attribute), name
