@@ -29,6 +29,12 @@ from simplicit.training import FitResult, RowFigures, fit
 __all__ = ["ROWS", "FitRun", "capture_task", "fill_fit_folder", "run_fit", "save_fit"]
 
 ROWS = "rows.json"
+#: Settings that go to :func:`simplicit.fit` as they are.
+_OPTIONS = (
+    *("lambda1", "lambda2", "kappa", "structure", "normalize", "sparsity", "rounds", "propagate", "refine", "refit"),
+    *("ridge", "anchor", "regenerate", "robust", "later", "attacks", "attack_eps", "preset", "tol", "throw"),
+    *("executor", "workers", "block_rows", "ray_address", "block_timeout"),
+)
 _log = logging.getLogger(__name__)
 
 
@@ -160,33 +166,9 @@ def run_fit(
         net,
         inputs,
         penalty=settings.make_penalty(),
-        lambda1=settings.lambda1,
-        lambda2=settings.lambda2,
-        kappa=settings.kappa,
-        structure=settings.structure,
-        normalize=settings.normalize,
-        sparsity=settings.sparsity,
-        rounds=settings.rounds,
-        propagate=settings.propagate,
-        refine=settings.refine,
-        refit=settings.refit,
-        ridge=settings.ridge,
-        anchor=settings.anchor,
-        regenerate=settings.regenerate,
-        robust=settings.robust,
-        later=settings.later,
-        attacks=settings.attacks,
-        attack_eps=settings.attack_eps,
         clip=task.data.input_range,
-        preset=settings.preset,
-        tol=settings.tol,
-        executor=settings.executor,
-        workers=settings.workers,
-        block_rows=settings.block_rows,
-        ray_address=settings.ray_address,
-        block_timeout=settings.block_timeout,
+        **{name: getattr(settings, name) for name in _OPTIONS},
         journal=journal,
-        throw=settings.throw,
         progress=progress,
     )
     seconds = time.perf_counter() - start
