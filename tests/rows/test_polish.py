@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -62,7 +62,21 @@ def solved(problem: RowProblem, start: Start) -> Rounds:
     return rounds
 
 
+@dataclass(frozen=True)
+class Bent:
+    """p|w| up to τ, and beyond it a quadratic that the line through its origin meets below zero."""
+
+    kink: float = 1.0
+    curvature: float = 20.0
+    threshold: float = 0.3
+
+    def spread(self, rows: int, columns: int) -> PiecewiseQuadratic:
+        full = torch.ones(rows, columns, dtype=torch.float64)
+        return PiecewiseQuadratic(self.kink * full, self.curvature * full, self.threshold * full)
+
+
 PENALTIES = {
+    "bent": Bent(),
     "l1": L1(1.0),
     "elastic net": ElasticNet(1.0, 0.5),
     "perspective": Perspective(alpha=0.5, gamma=2.0),

@@ -61,7 +61,7 @@ def follow(tableau: Tableau, rate: Tensor, most: int) -> tuple[Tensor, Tensor]:
     Returns
     -------
     reached : (r,) tensor
-        t; below 1 where a row has made all its events or cannot go on.
+        t; below 1 where a row has made all its events or goes in a circle.
     worn : (r,) boolean tensor
         Where the base no longer is the one of the first tableau, so that the row can go on only with a new one.
     """
@@ -213,7 +213,7 @@ class _Path:
         more = best < left
         dt = np.where(more, best, left)
         self.rooms += speed * dt[:, None, None]
-        np.maximum(self.rooms, 0.0, out=self.rooms)
+        np.maximum(self.rooms, 0.0, out=self.rooms, where=self.still > -np.inf)
         before, self.t = self.t, np.where(more, self.t + dt, 1.0)
         self.stuck = np.where(self.t > before, 0, self.stuck + 1)
         side, slot = np.divmod(index, rate.shape[1])
@@ -223,7 +223,8 @@ class _Path:
         if self.bends and (side == BEND).any():
             slot = self._bend(np.where(side == BEND, slot, SPARE), slot)
         lost: Mask = self.stuck > STUCK + rate.shape[1]
-        going: Mask = self._change_sides(side, slot) & more & ~lost
+        going: Mask = more & ~lost
+        self._change_sides(side, slot)
         self.worn |= lost
         return going
 
@@ -249,16 +250,17 @@ class _Path:
             *arguments,
         )
 
-    def _change_sides(self, side: Index, slot: Index) -> Mask:
-        """The pivots of all rows; returns where they could be made."""
+    def _change_sides(self, side: Index, slot: Index) -> None:
+        """The pivots of all rows."""
         row = self.row
         ball, normal = self.fixed[row, slot, 1], self.fixed[row, slot, 2]
         active, inside = self.active[row, slot], self.inside[row, slot]
         sign = np.where(active, self.along[row, UP, slot], np.where(side == UP, 1.0, -1.0))
-        # The base knows a column of the ball by one sign alone.
+        # The base knows a column of the ball by one sign alone: one that wants back by the other waits for a new base.
         halted = ~active & inside & (sign * ball != normal)
         if halted.any():
             self.worn |= halted
+            self.still[row[halted], :, slot[halted]] = -np.inf
             slot = np.where(halted, SPARE, slot)
             active, inside = self.active[row, slot], self.inside[row, slot]
         coupling = np.where(inside | (slot <= SPARE), 0.0, sign * ball)
@@ -273,8 +275,6 @@ class _Path:
         column = slot > SPARE
         self._enter(np.flatnonzero(column & ~active), slot, sign)
         self._leave(np.flatnonzero(column & active), slot, sign)
-        moved: Mask = ~halted
-        return moved
 
     def _enter(self, rows: Index, slot: Index, sign: Array) -> None:
         """Rooms and speeds of columns that have become active, at zero."""

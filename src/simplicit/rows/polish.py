@@ -162,15 +162,22 @@ class Polish:
         """One round; returns where more than digits has changed, (r,)."""
         limit = self._limit()
         entering = self._violating(limit)
-        rebuilt = torch.nonzero(self.worn | self._too_large())[:, 0]
+        large = self._too_large()
+        self.doubt |= self.watched & (self.worn & ~large)[:, None]
+        rebuilt = torch.nonzero(self.worn | large)[:, 0]
         if len(rebuilt):
             self._build(rebuilt)
         fresh = self.pending | entering
         self.pending = torch.zeros_like(fresh)
         if len(rebuilt):
             fresh[rebuilt] |= self.doubt[rebuilt] | self._soon_at_zero(rebuilt)
-        self._watch(fresh & ~self.watched & ~self.free)
+        # What nothing holds at zero is worth watching only for where its penalty bends.
+        self._watch(fresh & ~self.watched & ~(self.free & ~self._bending()))
         return self._follow() | entering.any(1)
+
+    def _bending(self) -> Tensor:
+        """Columns whose penalty has two pieces, (r, k)."""
+        return (self.curvature > 0) & (self.threshold > 0)
 
     def _limit(self) -> Tensor:
         """p + μa, (r, k)."""
@@ -211,7 +218,7 @@ class Polish:
         _, slope, c = self._pieces()
         if self.has_ball:
             slope = torch.addcmul(slope, self.multiplier[:, None], self.ball)
-        return slope.copysign(self.w) + c * self.w
+        return slope * _side(self.w) + c * self.w
 
     def _build(self, rows: Tensor) -> None:
         """New bases, of the columns that are in."""
@@ -365,7 +372,7 @@ class Polish:
         """The gradients of the watched columns, where active those at which they are optimal."""
         curvature = torch.where(slots.bent, slots.curvature, 0.0)
         slope = slots.kink - curvature * slots.threshold + slots.ball * mu[:, None]
-        return torch.where(slots.active, slope.copysign(slots.value) + curvature * slots.value, slots.value)
+        return torch.where(slots.active, slope * _side(slots.value) + curvature * slots.value, slots.value)
 
     def _ball_value(self, tight: Tensor) -> tuple[Tensor, Tensor]:
         """μ or the slack, and what the radius lacks."""
@@ -376,36 +383,41 @@ class Polish:
 
     def _accept(self, kept: Tableau, new: Tensor, mu: Tensor, reached: Tensor, worn: Tensor) -> Tensor:
         """Take the ends of the paths, but for rows that have gone astray."""
-        limit = torch.addcmul(self.kink, mu[:, None], self.ball) if self.has_ball else self.kink
-        passed = (new * self.w < 0) & (limit > 0) & ~self.watched
+        passed, crossed = self._unseen(new, mu)
+        unseen = passed | crossed
         most = (ASTRAY_SHARE * self.w.count_nonzero(1)).clamp(min=ASTRAY_LEAST)
-        astray = passed.sum(1) > most
+        astray = unseen.sum(1) > most
         back = torch.nonzero(astray)[:, 0]
         if len(back):
-            reach = torch.where(passed[back], self.w[back].abs() / (self.w[back] - new[back]).abs(), torch.inf)
-            passed[back] = _least(reach, torch.inf, self.w[back].count_nonzero(1))
+            move = (new[back] - self.w[back]).abs()
+            way = torch.where(crossed[back], (self.threshold[back] - self.w[back].abs()).abs(), self.w[back].abs())
+            reach = torch.where(unseen[back], way / move, torch.inf)
+            unseen[back] = _least(reach, torch.inf, self.w[back].count_nonzero(1))
             self.tableau.put(back, kept.copy(back))
-        new = torch.where(passed, 0.0, new)
-        changed = ((new != 0) != (self.w != 0)).any(1) | passed.any(1) | (reached < 1)
-        if self.bends:
-            crossed = (
-                (new != 0)
-                & ~self.watched
-                & (self.place >= 0)
-                & (self.curvature > 0)
-                & ((new.abs() >= self.threshold) != (self.w.abs() >= self.threshold))
-            )
-            crossed &= ~astray[:, None]
-            self.doubt |= crossed
-            worn = worn | crossed.any(1)
-            changed |= crossed.any(1)
-        self.doubt |= passed
-        self.pending = passed
-        self.clean = (reached >= 1) & ~passed.any(1)
-        self.worn |= worn & ~astray
+        new = torch.where(passed, 0.0, torch.where(crossed, self.threshold.copysign(new), new))
+        changed = ((new != 0) != (self.w != 0)).any(1) | unseen.any(1) | (reached < 1)
+        self.doubt |= unseen
+        self.pending = unseen
+        self.clean = (reached >= 1) & ~unseen.any(1)
+        # The base has the old pieces of what has crossed to another one.
+        self.worn |= (worn | crossed.any(1)) & ~astray
         self.w = torch.where(astray[:, None], self.w, new)
         self.multiplier = torch.where(astray, self.multiplier, mu)
         return changed
+
+    def _unseen(self, new: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+        """Columns of the base that have passed zero, and the bend of their penalty, without being watched, (r, k)."""
+        limit = torch.addcmul(self.kink, mu[:, None], self.ball) if self.has_ball else self.kink
+        passed = (new * self.w < 0) & (limit > 0) & ~self.watched
+        if not self.bends:
+            return passed, torch.zeros_like(passed)
+        beyond = (new.abs() >= self.threshold) != (self.w.abs() >= self.threshold)
+        return passed, beyond & ~passed & ~self.watched & (self.place >= 0) & self._bending()
+
+
+def _side(value: Tensor) -> Tensor:
+    """1 or −1, also for a zero, whose sign says from where it came; the slope that it goes on may be negative."""
+    return torch.ones_like(value).copysign(value)
 
 
 def _least(reach: Tensor, bound: float, counts: Tensor | None = None) -> Tensor:
