@@ -113,8 +113,8 @@ class Killer:
         self.report.resumed_blocks += self.finished_blocks()
         done = enough = 0
         while self.report.killed < most:
-            # Most of the time goes by before the workers are up; what is of interest comes after.
-            pause = float(self.random.uniform(0.2, 1.0) * self.usual)
+            # Much of the time goes by before the workers are up; what is of interest comes after.
+            pause = float(self.random.uniform(0.1, 0.7) * self.usual)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 run.process.wait(pause)
             if run.process.poll() is not None:
@@ -220,7 +220,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="how many (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims (default: 0)")
-    parser.add_argument("--rows", type=int, default=1200, help="of the problem (default: 1200)")
+    parser.add_argument("--rows", type=int, default=4000, help="of the problem (default: 4000)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder (default: results beside this file)")
     options = parser.parse_args()
     begun = time.monotonic()

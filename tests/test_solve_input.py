@@ -119,8 +119,8 @@ def test_a_cuda_device_solves_the_same_rows(penalty: Any) -> None:
 
 
 def test_what_cannot_fit_is_refused_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rowinput, "available_memory", lambda: 2**20)
-    message = r"features: 2 rows x 5 columns need about .* GiB .* 0\.000977 GiB are free: restrict the support"
+    monkeypatch.setattr(rowinput, "available_memory", lambda: 2**10)
+    message = r"features: 2 rows x 5 columns need about .* GiB .* 9\.54e-07 GiB are free: restrict the support"
     refused(message)
     with pytest.raises(sp.InputError, match="are free"):
         sp.solve_path(FEATURES, TARGETS, [sp.L1(0.1)])

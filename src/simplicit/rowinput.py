@@ -224,7 +224,9 @@ def check_memory(problem: Problem, executor: Executor, rows: int | None = None) 
         need += 8 * columns**2 * (1 + (3 * executor.copies if columns <= ADMM_COLUMNS else 0))
     rows = rows or block_rows(columns)
     # A block works on a dozen arrays of its coefficients, and on factorisations with their borders and tableaux.
-    need += min(executor.workers, -(-r // rows)) * (16 * 8 * rows * columns + 4 * FACTOR_BYTES)
+    base = columns if n_samples is None else min(columns, n_samples)
+    factors = min(FACTOR_BYTES, 8 * min(rows, r) * base**2)
+    need += min(executor.workers, -(-r // rows)) * (16 * 8 * rows * columns + 4 * factors)
     available = available_memory()
     if available is not None and need > available:
         raise InputError(

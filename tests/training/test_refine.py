@@ -253,7 +253,7 @@ def test_the_paper_to_the_letter() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"preset": "fast"}, "preset: 'fast' is unknown; choose one of 'sparse', 'paper'"),
+        ({"preset": "fast"}, "preset: 'fast' is unknown; choose one of 'sparse', 'robust', 'certified', 'paper'"),
         ({"preset": 1}, "preset: 1 is unknown"),
         ({"propagate": True, "structure": "dense"}, "propagate: structure 'dense' has no order of layers"),
         ({"refine": True, "penalty": sp.NoPenalty()}, "refine: NoPenalty.* sparsity must say how many"),

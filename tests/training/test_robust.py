@@ -187,7 +187,7 @@ def test_activations_without_a_side_and_skips() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"preset": "fast"}, "preset: 'fast' is unknown; choose one of 'robust', 'certified'"),
+        ({"preset": "fast"}, "preset: 'fast' is unknown; choose one of 'sparse', 'robust', 'certified', 'paper'"),
         ({"preset": ["robust"]}, "preset: .* is unknown"),
         ({"robust": True}, "kappa: got 0.99; robust takes None"),
         ({"robust": "yes"}, "robust must be True or False"),

@@ -74,7 +74,10 @@ def solve_block_path(problems: Sequence[RowProblem], *, tol: float, start: Tenso
                 solution.seconds[:] += share
         watch = Stopwatch()
     blocks = [BlockSolution.joined(part) for part in parts]
-    return [_once_more(block, problem, tol) for block, problem in zip(blocks, problems, strict=True)]
+    return [
+        _once_more(block, problem, tol, alone=number == 0)
+        for number, (block, problem) in enumerate(zip(blocks, problems, strict=True))
+    ]
 
 
 def _solved_path(problems: Sequence[RowProblem], tol: float, start: Start, watch: Stopwatch) -> Iterator[BlockSolution]:
@@ -86,12 +89,16 @@ def _solved_path(problems: Sequence[RowProblem], tol: float, start: Start, watch
         yield rounds.solution()
 
 
-def _once_more(block: BlockSolution, problem: RowProblem, tol: float) -> BlockSolution:
-    """Rows that did not come near their solutions, by another way: from nothing, without ADMM."""
+def _once_more(block: BlockSolution, problem: RowProblem, tol: float, *, alone: bool) -> BlockSolution:
+    """Rows that did not come near their solutions, by another way: alone, if they were a member of a path, else from
+    nothing, without ADMM.
+    """
     failed = np.flatnonzero(block.relative_gap > max(tol, ROUNDED))
     if not len(failed):
         return block
     part = problem.select(torch.from_numpy(failed).to(problem.cross.device))
+    if not alone:
+        return block.improved(failed, solve_block(part, tol=tol))
     rounds = Rounds(part, tol, _seeded(part, torch.zeros_like(part.cross)), Stopwatch())
     rounds.run()
     return block.improved(failed, rounds.solution())

@@ -49,6 +49,8 @@ VIOLATION, LEAST_VIOLATION = 1e-10, 1e-15
 SPREAD, GOLDEN = 1e-4, (1 + 5**0.5) / 2
 #: With a new penalty those columns are watched at once whose gradients are at least this share of the old threshold.
 NEAR = 0.95
+#: What a column begins with that comes in without a path, as a share of the most that it may have.
+PUSH = 1e-3
 #: Events of a path, per slot.
 EVENTS = 20
 
@@ -158,10 +160,17 @@ class Polish:
         self.gradient = certificate.gradient
         return certificate
 
+    def idle(self) -> Tensor:
+        """Rows at zero though a column wants in, (r,): a gap within the tolerance does not make zero the solution."""
+        wanted = (self.gradient.abs() > (1 + VIOLATION) * self._limit() + LEAST_VIOLATION).any(1)
+        return ~self.w.any(1) & wanted
+
     def improve(self) -> Tensor:
         """One round; returns where more than digits has changed, (r,)."""
         limit = self._limit()
         entering = self._violating(limit)
+        changed = entering.any(1)
+        entering &= ~self._push_in(entering & (limit == 0))
         large = self._too_large()
         self.doubt |= self.watched & (self.worn & ~large)[:, None]
         rebuilt = torch.nonzero(self.worn | large)[:, 0]
@@ -173,7 +182,17 @@ class Polish:
             fresh[rebuilt] |= self.doubt[rebuilt] | self._soon_at_zero(rebuilt)
         # What nothing holds at zero is worth watching only for where its penalty bends.
         self._watch(fresh & ~self.watched & ~(self.free & ~self._bending()))
-        return self._follow() | entering.any(1)
+        return self._follow() | changed
+
+    def _push_in(self, pushed: Tensor) -> Tensor:
+        """Put columns of a slack ball in that no penalty holds, all at once: a path would turn about at its start."""
+        if bool(pushed.any()):
+            least = torch.minimum(self.gradient.abs(), self.problem.radius / self.ball)
+            share = PUSH / pushed.sum(1, keepdim=True).clamp(min=1)
+            self.w = torch.where(pushed, (share * least).copysign(self.gradient), self.w)
+            self.worn |= pushed.any(1)
+            self.gradient = self.problem.residuals(self.w)[1]
+        return pushed
 
     def _bending(self) -> Tensor:
         """Columns whose penalty has two pieces, (r, k)."""

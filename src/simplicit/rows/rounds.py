@@ -87,7 +87,7 @@ class Rounds:
             smallest = torch.where(halved, gap, smallest)
             polish.worn |= stalled > 0
             lost = (stalled > self.PATIENCE) | (slow > self.SLOW)
-            done = self.certificate.select(rows).converged(self.tol)
+            done = self.certificate.select(rows).converged(self.tol) & ~polish.idle()
             self.given_up[rows[lost & ~done]] = True
             done = done | lost
             self.seconds[rows.cpu().numpy()] += (time.perf_counter() - begun) / len(rows)
