@@ -78,7 +78,12 @@ def solved(shared: Arrays, settings: Any, block: Block, own: Arrays) -> Result:
     arrays = {**shared, **own}
     return {
         "sums": own["row"][:, 0] * settings["factor"] + shared["whole"].sum() + own["entry"].sum(),
-        "threads": np.array([torch.get_num_threads(), *(info["num_threads"] for info in threadpool_info())]),
+        "threads": np.array(
+            [
+                torch.get_num_threads(),
+                *(info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"),
+            ]
+        ),
         "tiny": (torch.tensor(2.0**-1022, dtype=torch.float64) / 2).numpy().reshape(1),
         "writable": np.array([array.flags.writeable for array in arrays.values()]),
         "aligned": np.array([array.ctypes.data % 64 == 0 for array in shared.values()]),
