@@ -22,8 +22,8 @@ Index = npt.NDArray[np.intp]
 
 #: Bytes of factorisations that a block keeps at a time.
 FACTOR_BYTES = 2**26
-#: Up to so many columns ADMM finds the support; the inverse that it reads is small enough for the caches.
-ADMM_COLUMNS = 2048
+#: Up to so many columns ADMM finds the support; its inverse takes as much memory as the Gram matrix.
+ADMM_COLUMNS = 4096
 #: A larger relative gap than this is not for want of digits alone.
 ROUNDED = 1e-7
 #: What a row without ADMM begins with in an empty ball, as a share of the largest coefficient that it may have.
