@@ -9,10 +9,10 @@ theirs. At its end
   many did, the path has gone astray: the row goes back to where it was, and what passes zero first is watched;
 - columns outside that nobody watched may violate |gradient| ≤ p + μa: they are watched from the next round on.
 
-Without either the row is solved, up to rounding, of which one more round without events takes most. Since what is
-watched only grows, there are finitely many rounds, whatever the rank of Φ. One factorisation serves a row through all
-of them: it is made anew only where a tableau has grown too large, a base column has passed to another piece of its
-penalty, or rounding has spoilt it.
+Without either the row is solved, up to rounding, of which one more round without events takes most. Since on one
+base what is watched only grows, there are finitely many rounds, whatever the rank of Φ. As a rule one factorisation
+serves a row through all of them: it is made anew only where a tableau has grown too large, and then forgets what it
+watched, a base column has passed to another piece of its penalty, or rounding has spoilt it.
 """
 
 from __future__ import annotations
