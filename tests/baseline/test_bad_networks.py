@@ -93,13 +93,18 @@ UNSUPPORTED = {
     "no activation slope": (lambda u: functional.threshold(u, 1.0, 0.0), "threshold", "it jumps where its threshold"),
     "negative alpha": (lambda u: functional.celu(u, -1.5), "celu", "its alpha must be positive"),
     "random slope": (lambda u: functional.rrelu(u, training=True), "rrelu", "random also in evaluation mode"),
-    "largest feature": (lambda u: u.max(1)[0], "max", "of this operation, the form 'max.dim' is not known"),
+    "largest of all": (lambda u: u + u.max(), "max", "of this operation, the form 'max.default' is not known"),
+    "place of the largest": (lambda u: u.max(1)[1][:, None] + u, "argmax", "where an extremum stands"),
+    "batch statistics": (
+        lambda u: functional.batch_norm(u, None, None, training=True),
+        "_native_batch_norm_legit",
+        "statistics of the batch",
+    ),
     "layer norm": (lambda u: functional.layer_norm(u, (4,)), "layer_norm", "divides by a deviation"),
     "deviation": (lambda u: u / u.std(1, keepdim=True), "std", "normalise by constants"),
     "root": (lambda u: u.abs().sqrt(), "sqrt", "no bounded slope near zero"),
     "nothing left": (lambda u: torch.cat([u, 2 * u[:, 4:]], 1), "mul", "applied to an empty tensor"),
     "vector as weight": (lambda u: functional.linear(u, VECTOR)[:, None], "linear", "its weight has 1 dimensions"),
-    "convolution": (lambda u: functional.conv1d(u[:, None], VECTOR[None, None, :3]), "conv1d", "no entry"),
 }
 
 

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from baseline.networks import Function
 from simplicit.baseline import capture
 from simplicit.baseline.layers import REGISTRY, summary, supported
 from simplicit.baseline.rewrites import REFUSALS, REWRITES
 from simplicit.baseline.rules import Elementwise, Linear
+from simplicit.errors import UnsupportedOperationError
 from simplicit.implicit import CsrMap
 
 SHAPE = (4, 4, 6)
@@ -158,6 +160,72 @@ OPERATIONS = {
     "zero": in_place_zero,
     "lerp": lambda u: torch.lerp(u, SAMPLE, 0.3) + torch.lerp(SAMPLE, u, SAMPLE),
 }
+KERNEL = torch.randn(6, 4, 3, 2, dtype=torch.float64)
+BIAS = torch.randn(6, dtype=torch.float64)
+STATISTICS = [torch.randn(4, dtype=torch.float64), 0.5 + torch.rand(4, dtype=torch.float64)]
+
+
+def volume(u):
+    return u.reshape(-1, 2, 2, 4, 6)
+
+
+def series(u):
+    return u.flatten(1, 2)[:, :8]
+
+
+# u is 4 channels of 4 x 6 pixels to them.
+IMAGES = {
+    "conv1d": lambda u: functional.conv1d(series(u), KERNEL[:, :, 0].repeat(1, 2, 1), BIAS, 2, 1, 2),
+    "conv2d": lambda u: functional.conv2d(u, KERNEL, BIAS, (2, 1), (1, 2), (1, 3)),
+    "conv2d in groups": lambda u: functional.conv2d(u, KERNEL[:, :2], None, 1, 1, groups=2),
+    "conv2d by channel": lambda u: functional.conv2d(u, KERNEL[:4, :1], BIAS[:4], padding="same", dilation=2, groups=4),
+    "conv2d same": lambda u: functional.conv2d(u, KERNEL[..., :1], BIAS, padding="same"),
+    "conv2d valid": lambda u: functional.conv2d(u, KERNEL, padding="valid"),
+    "conv3d": lambda u: functional.conv3d(volume(u), KERNEL[:2, :2, None].repeat(1, 1, 2, 1, 1), padding=1),
+    "convolution": lambda u: torch.convolution(u, KERNEL, BIAS, (1, 1), (0, 1), (1, 1), False, (0, 0), 1),
+    "convolution back": lambda u: torch.convolution(u, KERNEL[:4], None, (2, 1), (0, 1), (1, 1), True, (1, 0), 1),
+    "conv_transpose1d": lambda u: functional.conv_transpose1d(series(u), KERNEL[:2, :, 0].repeat(4, 1, 1), stride=2),
+    "conv_transpose2d": lambda u: functional.conv_transpose2d(u, KERNEL[:4], BIAS[:4], 2, 1, (1, 0)),
+    "conv_transpose3d": lambda u: functional.conv_transpose3d(volume(u), KERNEL[:2, :, None]),
+    "batch_norm": lambda u: functional.batch_norm(u, *STATISTICS, BIAS[:4], BIAS[2:]),
+    "batch_norm bare": lambda u: functional.batch_norm(series(u)[:, :4], *STATISTICS),
+    "avg_pool1d": lambda u: functional.avg_pool1d(series(u), 2, padding=1),
+    "avg_pool2d": lambda u: functional.avg_pool2d(u, (2, 3), (1, 2), 1),
+    "avg_pool2d borders": lambda u: functional.avg_pool2d(u, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+    "avg_pool2d divisor": lambda u: functional.avg_pool2d(u, 3, 2, divisor_override=5),
+    "avg_pool3d": lambda u: functional.avg_pool3d(volume(u), 2),
+    "adaptive_avg_pool1d": lambda u: functional.adaptive_avg_pool1d(series(u), 4),
+    "adaptive_avg_pool2d": lambda u: functional.adaptive_avg_pool2d(u, (3, 4)),
+    "adaptive_avg_pool3d": lambda u: functional.adaptive_avg_pool3d(volume(u), (1, 3, 4)),
+    "max_pool1d": lambda u: functional.max_pool1d(series(u), 3, 2, 1),
+    "max_pool2d": lambda u: functional.max_pool2d(u, (2, 3), (1, 2), (1, 1)),
+    "max_pool2d ceil": lambda u: functional.max_pool2d(u, 3, 3, ceil_mode=True),
+    "max_pool2d dilated": lambda u: functional.max_pool2d(u - 5, 2, 2, 1, dilation=(2, 3), ceil_mode=True),
+    "max_pool3d": lambda u: functional.max_pool3d(volume(u), 2, padding=1),
+    "max_pool2d_with_indices": lambda u: functional.max_pool2d_with_indices(u, 2)[0],
+    "adaptive_max_pool1d": lambda u: functional.adaptive_max_pool1d(series(u), 4),
+    "adaptive_max_pool2d": lambda u: functional.adaptive_max_pool2d(u, (3, 4)),
+    "adaptive_max_pool3d": lambda u: functional.adaptive_max_pool3d(volume(u), (1, 3, 4)),
+    "amax": lambda u: u.amax((1, -1), keepdim=True),
+    "amin": lambda u: u.amin(2),
+    "max": lambda u: u.max(1).values,
+    "min": lambda u: u.min(3, keepdim=True)[0],
+    "upsample_linear1d": lambda u: functional.interpolate(series(u), 9, mode="linear"),
+    "upsample_bilinear2d": lambda u: functional.interpolate(u, scale_factor=(2, 1.5), mode="bilinear"),
+    "upsample_bicubic2d": lambda u: functional.interpolate(u, (5, 7), mode="bicubic", align_corners=True),
+    "upsample_trilinear3d": lambda u: functional.interpolate(volume(u), (3, 5, 7), mode="trilinear"),
+    "channel_shuffle": lambda u: functional.channel_shuffle(u, 2),
+    "reflected": lambda u: functional.conv2d(functional.pad(u, (1, 1, 1, 1), mode="reflect"), KERNEL),
+    "repeated": lambda u: functional.conv2d(functional.pad(u, (2, 0, 0, 1), mode="replicate"), KERNEL),
+    "around": lambda u: functional.conv2d(functional.pad(u, (1, 1, 1, 1), mode="circular"), KERNEL),
+    "padded by a number": lambda u: functional.conv2d(functional.pad(u, (1, 2, 0, 1), value=0.5), KERNEL),
+    "no activation between": lambda u: functional.conv2d(
+        functional.conv2d(u, KERNEL, BIAS, padding=1), KERNEL[..., :1].repeat(1, 2, 1, 1)[:, :6]
+    ),
+    "shortcut of option A": lambda u: (
+        functional.pad(u[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1)) + functional.conv2d(u, KERNEL, None, 2, 1)[..., :3]
+    ),
+}
 ACTIVATIONS = {
     "abs": torch.abs,
     "elu": functional.elu,
@@ -170,7 +238,7 @@ ACTIVATIONS = {
     "softplus": functional.softplus,
     "tanh": torch.tanh,
 }
-CASES = OPERATIONS | ACTIVATIONS
+CASES = OPERATIONS | IMAGES | ACTIVATIONS
 
 
 class AllOperations(nn.Module):
@@ -195,6 +263,13 @@ def test_operation(name):
     expected = CASES[name](u).flatten(1)
     found = predicted[:, start : start + expected.shape[1]]
     np.testing.assert_allclose(found, expected, rtol=0.0, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
+def test_padding_that_is_wider_at_the_end():
+    net = nn.Conv2d(4, 4, (2, 4), padding="same", groups=2).double().eval()
+    u = torch.randn(3, *SHAPE, dtype=torch.float64)
+    np.testing.assert_allclose(capture(net, u).model.predict(u), net(u).flatten(1).detach(), rtol=0.0, atol=1e-12)
 
 
 def test_states_of_rewritten_operations():
@@ -227,15 +302,14 @@ def test_summary_is_short_and_names_what_is_close():
 
 
 def test_a_new_operation_is_one_entry(monkeypatch):
-    def conv1d(value, weight, bias=None, stride=(1,), padding=(0,)):
-        assert (bias, stride, padding) == (None, [2], [1])
-        taps = np.zeros((3, 6))
-        for row in range(3):
-            taps[row, max(2 * row - 1, 0) : 2 * row + 2] = weight.flatten()[max(1 - 2 * row, 0) :]
-        return value.through(CsrMap(taps), (1, 3))
+    def rotated(value, k=1, dims=(0, 1)):
+        assert (k, dims) == (1, [1, 2])
+        places = np.rot90(np.arange(6).reshape(2, 3))
+        return value.through(CsrMap(np.eye(6)[places.ravel()]), (3, 2))
 
-    monkeypatch.setitem(REGISTRY, "conv1d", Linear(conv1d))
-    net = nn.Sequential(nn.Conv1d(1, 1, 3, stride=2, padding=1, bias=False), nn.ReLU()).double().eval()
-    u = torch.randn(4, 1, 6, dtype=torch.float64)
-    predicted = capture(net, u).model.predict(u.numpy())
-    np.testing.assert_allclose(predicted, net(u).flatten(1).detach(), atol=1e-12)
+    net = Function(lambda u: torch.relu(torch.rot90(u, 1, (1, 2)))).eval()
+    u = torch.randn(4, 2, 3, dtype=torch.float64)
+    with pytest.raises(UnsupportedOperationError, match="rot90"):
+        capture(net, u)
+    monkeypatch.setitem(REGISTRY, "rot90", Linear(rotated))
+    np.testing.assert_allclose(capture(net, u).model.predict(u), net(u).flatten(1), atol=1e-12)

@@ -15,7 +15,7 @@ import torch
 from numpy.testing import assert_array_equal
 
 from simplicit.errors import DataError, InputError
-from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, load, save, storage
+from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, load, mapfiles, save, storage
 
 
 def make(dtype: type = np.float64, seed: int = 0) -> ImplicitModel:
@@ -193,7 +193,7 @@ def test_damaged_arrays(damage: Callable[[Arrays], object], message: str, saved:
     ("changes", "message"),
     [
         ({"format": "something else"}, '"format" is not'),
-        ({"version": 2}, "has format version 2, this simplicit reads version 1"),
+        ({"version": 3}, "has format version 3, this simplicit reads versions up to 2"),
         ({"dtype": "float16"}, '"dtype" must be float32 or float64'),
         ({"dtype": "nonsense"}, "nonsense"),
         ({"dtype": None}, "the entry 'dtype' must be a JSON text, got None"),
@@ -315,4 +315,6 @@ def test_what_is_no_model_is_not_saved(tmp_path: Path) -> None:
 
 def test_format_is_documented() -> None:
     assert storage.__doc__ is not None
-    assert "block.k.indptr" in storage.__doc__
+    assert mapfiles.__doc__ is not None
+    assert "block.k." in storage.__doc__
+    assert all(name in mapfiles.__doc__ for name in ("values", "indices", "indptr", "columns"))

@@ -16,14 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simplicit.implicit import CsrMap, LinearMap
+from simplicit.implicit import GatherMap, LinearMap, added, composed
 
-__all__ = ["Affine", "Indices", "NotAffineError", "Shape", "Vector", "as_vector", "selection"]
+__all__ = ["Affine", "Indices", "NotAffineError", "Shape", "Vector", "as_vector"]
 
 Shape = tuple[int, ...]
 Vector = NDArray[np.float64]
@@ -56,7 +55,7 @@ class Affine:
     def source(cls, name: str, shape: Shape) -> Affine:
         """The input or a group of states itself: one identity map."""
         size = math.prod(shape)
-        return cls(shape, {name: selection(np.arange(size), size)}, np.zeros(size))
+        return cls(shape, {name: GatherMap.identity(size)}, np.zeros(size))
 
     @property
     def size(self) -> int:
@@ -70,14 +69,14 @@ class Affine:
 
     def through(self, linear: LinearMap, shape: Shape) -> Affine:
         """M v: the value after the linear map M, whose results have ``shape``."""
-        terms = {source: linear.compose(block) for source, block in self.terms.items()}
+        terms = {source: composed(linear, block) for source, block in self.terms.items()}
         return Affine(shape, terms, linear.apply(torch.from_numpy(self.constant)[None])[0].numpy())
 
     def selected(self, columns: Indices, shape: Shape) -> Affine:
         """The elements v_j with j in ``columns``, in that order; -1 stands for a zero."""
         if np.array_equal(columns, np.arange(self.size)):
             return Affine(shape, self.terms, self.constant)
-        return self.through(selection(columns, self.size), shape)
+        return self.through(GatherMap(columns, self.size), shape)
 
     def broadcast(self, shape: Shape) -> Affine:
         """The elements repeated by torch's broadcasting rule up to ``shape``, of as many dimensions."""
@@ -93,15 +92,8 @@ class Affine:
         """v + w for a value w of the same shape."""
         terms = dict(self.terms)
         for source, block in other.terms.items():
-            terms[source] = terms[source].add(block) if source in terms else block
+            terms[source] = added(terms[source], block) if source in terms else block
         return Affine(self.shape, terms, self.constant + other.constant)
-
-
-def selection(columns: Indices, width: int) -> CsrMap:
-    """The map (len(columns), width) that picks the elements ``columns`` of a vector; -1 stands for a zero."""
-    rows = np.flatnonzero(columns >= 0)
-    entries = (np.ones(rows.size), (rows, columns[rows]))
-    return CsrMap(sp.csr_array(entries, shape=(columns.size, width)))
 
 
 def as_vector(tensor: Tensor, what: str = "a constant of the network") -> Vector:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from functools import partial
 
-from simplicit.baseline import linear
+from simplicit.baseline import images, linear
 from simplicit.baseline.affine import NotAffineError
 from simplicit.baseline.rewrites import REWRITES
 from simplicit.baseline.rules import Along, Elementwise, Filling, Linear, Moving, Rule
@@ -70,13 +70,23 @@ _TABLE: tuple[tuple[str, Rule], ...] = (
     ("inner", Linear(linear.inner)),
     ("tensordot", Linear(linear.tensordot)),
     ("einsum", Linear(linear.einsum)),
+    *((f"conv{rank}d", Linear(images.convolution_of(rank))) for rank in (1, 2, 3)),
+    ("convolution", Linear(images.convolution)),
+    ("conv_transpose1d conv_transpose2d conv_transpose3d", Linear(images.convolution_transposed)),
+    ("_native_batch_norm_legit_no_training", Linear(images.batch_norm)),
+    *((f"avg_pool{rank}d", Linear(images.avg_pool(rank))) for rank in (1, 2, 3)),
+    *((f"adaptive_avg_pool{rank}d", Linear(images.adaptive_avg_pool(rank))) for rank in (1, 2, 3)),
+    ("upsample_linear1d", Linear(images.upsample("linear"))),
+    ("upsample_bilinear2d", Linear(images.upsample("bilinear"))),
+    ("upsample_bicubic2d", Linear(images.upsample("bicubic"))),
+    ("upsample_trilinear3d", Linear(images.upsample("trilinear"))),
     ("cumsum", Linear(linear.cumsum)),
     ("diff", Linear(linear.diff)),
     ("_to_copy type_as", Linear(linear.converted)),
     ("sym_size", Linear(linear.sym_size)),
     ("_unsafe_view view expand permute t transpose squeeze unsqueeze clone copy detach", Moving()),
     ("cat hstack stack repeat tile diag_embed select select_scatter index index_put", Moving()),
-    ("pixel_shuffle pixel_unshuffle upsample_nearest1d upsample_nearest2d", Moving()),
+    ("pixel_shuffle pixel_unshuffle upsample_nearest1d upsample_nearest2d channel_shuffle", Moving()),
     ("fill masked_fill pad", Moving(numbers=("value",))),
     ("where", Moving(numbers=("self", "other"))),
     ("slice slice_scatter split split_with_sizes unbind unfold index_select", Along()),
@@ -108,8 +118,12 @@ ADVICE: dict[str, str] = {
         "it has no bounded slope near zero, so that it is no activation here; apply it to the data beforehand",
     ),
     **dict.fromkeys(
-        ("max", "min", "amax", "amin"),
-        "the extremum over a dimension has no entry; write it as torch.maximum or torch.minimum of slices",
+        ("argmax", "argmin", "argsort"),
+        "where an extremum stands is no affine function of the input nor a ReLU state; its value is (amax, max_pool2d)",
+    ),
+    **dict.fromkeys(
+        ("native_batch_norm", "_native_batch_norm_legit", "batch_norm"),
+        "it takes the statistics of the batch; keep running ones (track_running_stats=True)",
     ),
     "native_dropout": "it is random also in evaluation mode; pass `training=self.training` to it",
 }
@@ -133,8 +147,9 @@ def summary(operation: str) -> str:
     near = [name for name in get_close_matches(operation, sorted(set(known)), n=3, cutoff=0.7) if name != operation]
     close = f" Similar and supported: {', '.join(near)}." if near else ""
     return (
-        f"Supported are linear layers, the activations {', '.join(_names(Elementwise))}, maximum, minimum and clamp, "
-        "reshaping, slicing, concatenation and padding of features, sums, means and products with constants; "
+        "Supported are linear layers, convolutions, batch norm in evaluation mode, pooling, the activations "
+        f"{', '.join(_names(Elementwise))}, maximum, minimum and clamp, reshaping, slicing, concatenation "
+        "and padding of features, sums, means and products with constants; "
         f"simplicit.baseline.layers.supported() gives the full list.{close}"
     )
 

@@ -21,8 +21,12 @@ from simplicit.baseline.moving import NUMBER_OF_SAMPLES, BatchSize
 from simplicit.implicit import CsrMap
 
 __all__ = [
+    "UNIT_VECTORS_AT_ONCE",
+    "Operand",
     "add",
     "affine_layer",
+    "by_unit_vectors",
+    "constant",
     "converted",
     "cumsum",
     "diff",
@@ -38,12 +42,13 @@ __all__ = [
     "summed",
     "sym_size",
     "tensordot",
+    "variable",
 ]
 
 Operand: TypeAlias = Affine | Tensor | float
 
 _BOTH_DEPEND = "it multiplies two values that both depend on the input"
-_UNIT_VECTORS_AT_ONCE = 256
+UNIT_VECTORS_AT_ONCE = 256
 
 
 def _lifted(operand: Operand, dimensions: int) -> Affine:
@@ -129,7 +134,7 @@ def _feature_axes(dim: int | Sequence[int] | None, shape: Shape) -> set[int]:
 
 
 def affine_layer(input: Operand, weight: Operand, bias: Operand | None = None) -> Affine:  # noqa: A002
-    value, matrix = _variable(input), _constant(weight)
+    value, matrix = variable(input), constant(weight)
     if matrix.ndim != 2:
         raise NotAffineError(f"its weight has {matrix.ndim} dimensions, not 2")
     leading = value.shape[:-1]
@@ -143,10 +148,10 @@ def matmul(self: Operand, other: Operand) -> Affine:
     if isinstance(self, Affine) and isinstance(other, Tensor) and other.ndim == 2 and self.shape:
         return affine_layer(self, other.T)
     if isinstance(self, Affine) and not self.is_constant:
-        right = _constant(other)
-        return _by_unit_vectors(lambda units: units @ right, self)
-    left = _constant(self)
-    return _by_unit_vectors(lambda units: left @ units, _variable(other))
+        right = constant(other)
+        return by_unit_vectors(lambda units: units @ right, self)
+    left = constant(self)
+    return by_unit_vectors(lambda units: left @ units, variable(other))
 
 
 def einsum(equation: str, operands: Sequence[Operand], *, path: Any = None) -> Affine:
@@ -155,25 +160,25 @@ def einsum(equation: str, operands: Sequence[Operand], *, path: Any = None) -> A
     if len(varying) > 1:
         raise NotAffineError(_BOTH_DEPEND)
     place = varying[0] if varying else next(iter(affine))
-    before = [_constant(operand) for operand in operands[:place]]
-    after = [_constant(operand) for operand in operands[place + 1 :]]
-    return _by_unit_vectors(lambda units: torch.einsum(equation, *before, units, *after), _variable(operands[place]))
+    before = [constant(operand) for operand in operands[:place]]
+    after = [constant(operand) for operand in operands[place + 1 :]]
+    return by_unit_vectors(lambda units: torch.einsum(equation, *before, units, *after), variable(operands[place]))
 
 
 def cumsum(self: Affine, dim: int, *, dtype: Any = None) -> Affine:
-    return _by_unit_vectors(lambda units: torch.cumsum(units, dim), self)
+    return by_unit_vectors(lambda units: torch.cumsum(units, dim), self)
 
 
 def diff(self: Affine, n: int = 1, dim: int = -1) -> Affine:
-    return _by_unit_vectors(lambda units: torch.diff(units, n, dim), self)
+    return by_unit_vectors(lambda units: torch.diff(units, n, dim), self)
 
 
 def tensordot(self: Operand, other: Operand, dims_self: Sequence[int], dims_other: Sequence[int]) -> Affine:
     if isinstance(self, Affine) and not self.is_constant:
-        right = _constant(other)
-        return _by_unit_vectors(lambda units: torch.tensordot(units, right, (dims_self, dims_other)), self)
-    left = _constant(self)
-    return _by_unit_vectors(lambda units: torch.tensordot(left, units, (dims_self, dims_other)), _variable(other))
+        right = constant(other)
+        return by_unit_vectors(lambda units: torch.tensordot(units, right, (dims_self, dims_other)), self)
+    left = constant(self)
+    return by_unit_vectors(lambda units: torch.tensordot(left, units, (dims_self, dims_other)), variable(other))
 
 
 def inner(self: Operand, other: Operand) -> Affine:
@@ -190,7 +195,7 @@ def sym_size(self: Affine, dim: int) -> int | BatchSize:
     return sizes[dim]
 
 
-def _constant(operand: Operand) -> Tensor:
+def constant(operand: Operand) -> Tensor:
     """An operand that has to be constant, as a float64 tensor."""
     if isinstance(operand, Affine):
         if not operand.is_constant:
@@ -199,20 +204,21 @@ def _constant(operand: Operand) -> Tensor:
     return torch.from_numpy(as_vector(torch.as_tensor(operand))).reshape(torch.as_tensor(operand).shape)
 
 
-def _variable(operand: Operand) -> Affine:
+def variable(operand: Operand) -> Affine:
+    """An operand that depends on the input."""
     if not isinstance(operand, Affine):
         raise NotAffineError("the batch dimension is not where it is needed")
     return operand
 
 
-def _by_unit_vectors(operation: Callable[[Tensor], Tensor], value: Affine) -> Affine:
+def by_unit_vectors(operation: Callable[[Tensor], Tensor], value: Affine) -> Affine:
     """``operation`` (linear in one tensor) of an affine value; its matrix is what it makes of the unit vectors.
 
     They are given to it as samples, with the zero vector as last one: if that does not stay zero, samples are mixed.
     """
     images = []
-    for start in range(0, value.size, _UNIT_VECTORS_AT_ONCE):
-        stop = min(start + _UNIT_VECTORS_AT_ONCE, value.size)
+    for start in range(0, value.size, UNIT_VECTORS_AT_ONCE):
+        stop = min(start + UNIT_VECTORS_AT_ONCE, value.size)
         units = torch.zeros(stop - start + 1, value.size, dtype=torch.float64)
         units[torch.arange(stop - start), torch.arange(start, stop)] = 1.0
         image = operation(units.reshape(-1, *value.shape))

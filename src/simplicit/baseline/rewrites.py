@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from simplicit.baseline import pooling
+
 __all__ = ["REFUSALS", "REWRITES"]
 
 _aten = torch.ops.aten
@@ -115,7 +117,7 @@ def _lerp(self: Tensor, end: Tensor, weight: float | Tensor) -> Tensor:
     return self + weight * (end - self)
 
 
-REWRITES: dict[Any, Callable[..., Tensor]] = {
+REWRITES: dict[Any, Callable[..., Any]] = {
     _aten.maximum.default: _maximum,
     _aten.max.other: _maximum,
     _aten.minimum.default: _minimum,
@@ -142,6 +144,19 @@ REWRITES: dict[Any, Callable[..., Tensor]] = {
     _aten.zero.default: _zero,
     _aten.lerp.Scalar: _lerp,
     _aten.lerp.Tensor: _lerp,
+    _aten.max_pool1d.default: pooling.max_pool(1),
+    _aten.max_pool2d.default: pooling.max_pool(2),
+    _aten.max_pool3d.default: pooling.max_pool(3),
+    _aten.max_pool1d_with_indices.default: pooling.max_pool_with_indices(1),
+    _aten.max_pool2d_with_indices.default: pooling.max_pool_with_indices(2),
+    _aten.max_pool3d_with_indices.default: pooling.max_pool_with_indices(3),
+    _aten.adaptive_max_pool1d.default: pooling.adaptive_max_pool(1),
+    _aten.adaptive_max_pool2d.default: pooling.adaptive_max_pool(2),
+    _aten.adaptive_max_pool3d.default: pooling.adaptive_max_pool(3),
+    _aten.amax.default: pooling.extremum(1),
+    _aten.amin.default: pooling.extremum(-1),
+    _aten.max.dim: pooling.max_along(1),
+    _aten.min.dim: pooling.max_along(-1),
 }
 
 REFUSALS: dict[Any, str] = {

@@ -1,8 +1,12 @@
 """What an implicit model is: its parts, its equilibrium, its well-posedness, its storage."""
 
 from simplicit.implicit.activation import Activation
+from simplicit.implicit.algebra import added, composed
 from simplicit.implicit.bits import StorageBits
+from simplicit.implicit.composite import GatheredConvMap, SumMap
+from simplicit.implicit.convolution import ConvMap
 from simplicit.implicit.equilibrium import Equilibrium, Linearisation, adjoint, equilibrium, linearise
+from simplicit.implicit.gather import GatherMap
 from simplicit.implicit.maps import CsrMap, LinearMap
 from simplicit.implicit.model import ImplicitModel, StateGroup
 from simplicit.implicit.rescaling import rescale, scaling_vector
@@ -12,16 +16,22 @@ from simplicit.implicit.wellposed import collatz_wielandt, contraction_vector, p
 
 __all__ = [
     "Activation",
+    "ConvMap",
     "CsrMap",
     "Equilibrium",
+    "GatherMap",
+    "GatheredConvMap",
     "ImplicitModel",
     "LinearMap",
     "Linearisation",
     "PerronFrobenius",
     "StateGroup",
     "StorageBits",
+    "SumMap",
+    "added",
     "adjoint",
     "collatz_wielandt",
+    "composed",
     "contraction_vector",
     "equilibrium",
     "linearise",

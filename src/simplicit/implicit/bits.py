@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from simplicit.implicit.maps import Csr
-
 __all__ = ["StorageBits", "storage_bits"]
 
 
@@ -36,12 +34,12 @@ class StorageBits:
         return self.dense / self.total if self.total else float("inf")
 
 
-def storage_bits(matrices: Sequence[Csr], n_biases: int, dtype: np.dtype[Any]) -> StorageBits:
+def storage_bits(matrices: Sequence[tuple[int, int, int]], n_biases: int, dtype: np.dtype[Any]) -> StorageBits:
     """The storage of sparse matrices in CSR, each with n_r⌈log₂ nnz⌉ + nnz⌈log₂ n_c⌉ bits of index (appendix B).
 
     Parameters
     ----------
-    matrices : sequence of csr_array, each (n_r, n_c), canonical
+    matrices : sequence of (n_r, n_c, nnz)
     n_biases : int
         Numbers stored beside them.
     dtype : dtype
@@ -49,17 +47,15 @@ def storage_bits(matrices: Sequence[Csr], n_biases: int, dtype: np.dtype[Any]) -
     """
     width = 8 * dtype.itemsize
     return StorageBits(
-        index=sum(_index_bits(matrix) for matrix in matrices),
-        values=width * sum(int(matrix.nnz) for matrix in matrices),
+        index=sum(_index_bits(*matrix) for matrix in matrices),
+        values=width * sum(nnz for _, _, nnz in matrices),
         bias=width * n_biases,
-        dense=width * (sum(matrix.shape[0] * matrix.shape[1] for matrix in matrices) + n_biases),
+        dense=width * (sum(rows * columns for rows, columns, _ in matrices) + n_biases),
     )
 
 
-def _index_bits(matrix: Csr) -> int:
-    rows, columns = matrix.shape
-    nnz = int(matrix.nnz)
-    return int(rows * _ceil_log2(nnz) + nnz * _ceil_log2(columns))
+def _index_bits(rows: int, columns: int, nnz: int) -> int:
+    return rows * _ceil_log2(nnz) + nnz * _ceil_log2(columns)
 
 
 def _ceil_log2(count: int) -> int:

@@ -1,8 +1,9 @@
 r"""Blocks of A, B, C and D: linear maps that know how to multiply.
 
 A block is anything that satisfies :class:`LinearMap`. Samples come first, so that a map M of shape (out, in) takes
-X (m, in) to X Mᵀ (m, out). :class:`CsrMap` holds its entries; maps that never write theirs down (convolutions) fit in
-beside it, because nobody else asks what a block is made of.
+X (m, in) to X Mᵀ (m, out). :class:`CsrMap` holds its entries; :class:`~simplicit.implicit.gather.GatherMap` and
+:class:`~simplicit.implicit.convolution.ConvMap` never write theirs down. What becomes of two of them, one after the
+other or added up, is in :mod:`~simplicit.implicit.algebra`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from simplicit.checks import as_array
 from simplicit.errors import InputError
 
-__all__ = ["CsrMap", "LinearMap", "canonical_csr"]
+__all__ = ["CsrMap", "LinearMap", "as_factors", "canonical_csr", "rounded", "row_counts_of"]
 
 Csr: TypeAlias = sp.csr_array
 
@@ -49,6 +50,10 @@ class LinearMap(Protocol):
         """How many entries differ from zero."""
         ...
 
+    def row_counts(self) -> NDArray[np.int64]:
+        """How many entries of each row differ from zero, (out,)."""
+        ...
+
     def apply(self, x: Tensor) -> Tensor:
         """X Mᵀ: (m, in) to (m, out), a new tensor."""
         ...
@@ -63,14 +68,6 @@ class LinearMap(Protocol):
 
     def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> LinearMap:
         """diag(left) M diag(right); None stands for ones."""
-        ...
-
-    def compose(self, inner: LinearMap) -> LinearMap:
-        """M N with N = ``inner``: first N, then M."""
-        ...
-
-    def add(self, other: LinearMap) -> LinearMap:
-        """M + N with N = ``other``."""
         ...
 
     def astype(self, dtype: Any) -> LinearMap:
@@ -154,6 +151,10 @@ class CsrMap:
         """How many entries differ from zero."""
         return int(self._matrix.nnz)
 
+    def row_counts(self) -> NDArray[np.int64]:
+        """How many entries of each row differ from zero, (out,)."""
+        return row_counts_of(self._matrix)
+
     @property
     def multiplies_densely(self) -> bool:
         """Whether products go through a dense copy."""
@@ -188,23 +189,11 @@ class CsrMap:
         structure = (self._matrix.indices, self._matrix.indptr)
         with np.errstate(over="ignore"):  # what overflows is refused as infinite, with its place
             if left is not None:
-                data *= np.repeat(_factors(left, self.shape[0], "left"), np.diff(self._matrix.indptr))
+                data *= np.repeat(as_factors(left, self.shape[0], "left"), np.diff(self._matrix.indptr))
             if right is not None:
-                data *= _factors(right, self.shape[1], "right")[self._matrix.indices]
+                data *= as_factors(right, self.shape[1], "right")[self._matrix.indices]
             scaled = data.astype(self.dtype)
         return CsrMap(sp.csr_array((scaled, *structure), shape=self.shape))
-
-    def compose(self, inner: LinearMap) -> CsrMap:
-        """M N with N = ``inner``."""
-        if self.shape[1] != inner.shape[0]:
-            raise InputError(f"cannot compose a map of shape {self.shape} with an inner map of shape {inner.shape}")
-        return CsrMap(self._matrix @ inner.to_csr())
-
-    def add(self, other: LinearMap) -> CsrMap:
-        """M + N with N = ``other``."""
-        if self.shape != other.shape:
-            raise InputError(f"cannot add maps of shapes {self.shape} and {other.shape}")
-        return CsrMap(self._matrix + other.to_csr())
 
     def astype(self, dtype: Any) -> CsrMap:
         """The same entries as float32 or float64; InputError where they leave its range."""
@@ -218,11 +207,26 @@ class CsrMap:
         return self._matrix.copy()
 
 
-def _factors(values: NDArray[Any], length: int, name: str) -> NDArray[np.float64]:
+def row_counts_of(matrix: Csr) -> NDArray[np.int64]:
+    """How many entries each row of a canonical matrix has, (out,)."""
+    counts: NDArray[np.int64] = np.diff(matrix.indptr).astype(np.int64)
+    return counts
+
+
+def as_factors(values: NDArray[Any], length: int, name: str) -> NDArray[np.float64]:
+    """The entries of a diagonal, (length,), as float64; InputError, with their ``name``, for another shape."""
     factors = np.asarray(values, dtype=np.float64)
     if factors.shape != (length,):
         raise InputError(f"{name} must have shape ({length},), got {factors.shape}")
     return factors
+
+
+def rounded(values: NDArray[Any] | None, dtype: Any) -> NDArray[Any] | None:
+    """``values`` in another dtype; what leaves its range becomes infinite, for the map to refuse."""
+    if values is None:
+        return None
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
 
 
 def _sparse_product(matrix: Csr, x: Tensor) -> Tensor:

@@ -173,7 +173,7 @@ class ImplicitModel:
 
     @property
     def A(self) -> Csr:  # noqa: N802
-        """The whole of A as one ``csr_array`` (n, n): canonical, read-only."""
+        """The whole of A as one ``csr_array`` (n, n): canonical, read-only; :attr:`csr_bytes` says how large."""
         return self._system.A
 
     @cached_property
@@ -201,6 +201,13 @@ class ImplicitModel:
         return sum(block.nnz for block in self.blocks.values())
 
     @property
+    def csr_bytes(self) -> int:
+        """Bytes that A, B, C and D take together as CSR, without writing them down: a convolution is much smaller."""
+        index = 4 if max(self.nnz, self.n_states, self.n_inputs) < 2**31 else 8
+        rows = 2 * (self.n_states + self.n_outputs) + 4
+        return self.nnz * (self.dtype.itemsize + index) + rows * index
+
+    @property
     def size(self) -> int:
         """Entries of M, (n + q)(n + p)."""
         return (self.n_states + self.n_outputs) * (self.n_states + self.n_inputs)
@@ -211,7 +218,12 @@ class ImplicitModel:
 
     def storage_bits(self) -> StorageBits:
         """What A, B, C, D and the biases take as CSR, in bits (appendix B)."""
-        return storage_bits((self.A, self.B, self.C, self.D), self.n_states + self.n_outputs, self.dtype)
+        n, p, q = self.n_states, self.n_inputs, self.n_outputs
+        sizes = {(False, False): (n, n), (False, True): (n, p), (True, False): (q, n), (True, True): (q, p)}
+        count = dict.fromkeys(sizes, 0)
+        for (row, column), block in self.blocks.items():
+            count[row == OUTPUT, column == INPUT] += block.nnz
+        return storage_bits([(*sizes[part], count[part]) for part in sizes], n + q, self.dtype)
 
     def astype(self, dtype: Any) -> ImplicitModel:
         """The same model in float32 or float64; InputError for another ``dtype``, or where values leave its range."""

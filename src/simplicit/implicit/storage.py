@@ -2,8 +2,9 @@ r"""Models on disk: a folder with ``config.json`` and ``model.safetensors``; nev
 
 ``config.json`` holds the groups with their activations, the shapes, the list of blocks, and a SHA-256 of all that and
 the other file: of the object without "sha256", as compact JSON with sorted keys in ASCII, followed by the other file.
-``model.safetensors`` holds both biases and, for block k of that list, ``block.k.values``, ``block.k.indices`` and
-``block.k.indptr``: compressed sparse rows, with indices in the narrowest unsigned integers that hold them.
+``model.safetensors`` holds both biases and, for block k of that list, arrays ``block.k.…``
+(:mod:`~simplicit.implicit.mapfiles`). A block is listed as [row, column] where it is stored as compressed sparse rows;
+otherwise, since version 2, as [row, column, what it is].
 """
 
 from __future__ import annotations
@@ -19,21 +20,20 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-import scipy.sparse as sp
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from simplicit.errors import DataError, InputError
 from simplicit.implicit.activation import Activation
-from simplicit.implicit.maps import CsrMap, LinearMap
+from simplicit.implicit.mapfiles import Arrays, CheckedArrays, describe, is_plain, restore
+from simplicit.implicit.maps import LinearMap
 from simplicit.implicit.model import INPUT, OUTPUT, ImplicitModel, StateGroup, as_model
 
 __all__ = ["load", "save"]
 
 CONFIG, ARRAYS = "config.json", "model.safetensors"
-FORMAT, VERSION = "simplicit implicit model", 1
-
-Arrays = dict[str, NDArray[Any]]
+FORMAT = "simplicit implicit model"
+# The first knows compressed sparse rows only; it is still written where that is enough.
+PLAIN_VERSION, VERSION = 1, 2
 
 
 def save(model: ImplicitModel, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -55,11 +55,11 @@ def save(model: ImplicitModel, folder: str | os.PathLike[str], *, overwrite: boo
     DataError
         ``folder`` exists and ``overwrite`` is False, or it holds anything that is not a model's; writing fails.
     """
-    arrays = _arrays(as_model(model))
+    arrays, blocks = _stored(as_model(model))
     target = _as_path(folder)
     _check_target(target, overwrite)
     payload = safetensors.numpy.save(arrays)
-    config = _config(model)
+    config = _config(model, blocks)
     text = json.dumps(config | {"sha256": _digest(config, payload)}, indent=2, ensure_ascii=False)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
@@ -112,10 +112,10 @@ def _digest(config: Mapping[str, Any], payload: bytes) -> str:
     return hashlib.sha256(canonical.encode("ascii") + payload).hexdigest()
 
 
-def _config(model: ImplicitModel) -> dict[str, Any]:
+def _config(model: ImplicitModel, blocks: list[list[Any]]) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": PLAIN_VERSION if all(len(entry) == 2 for entry in blocks) else VERSION,
         "dtype": str(model.dtype),
         "n_inputs": model.n_inputs,
         "n_outputs": model.n_outputs,
@@ -125,19 +125,19 @@ def _config(model: ImplicitModel) -> dict[str, Any]:
             {"name": group.name, "size": group.size, "activation": group.activation.to_config()}
             for group in model.groups
         ],
-        "blocks": [list(key) for key in model.blocks],
+        "blocks": blocks,
     }
 
 
-def _arrays(model: ImplicitModel) -> Arrays:
+def _stored(model: ImplicitModel) -> tuple[Arrays, list[list[Any]]]:
+    """The arrays of a model, and the entries of its blocks in the config."""
     arrays: Arrays = {"state_bias": model.state_bias, "output_bias": model.output_bias}
-    for number, block in enumerate(model.blocks.values()):
-        csr = block.to_csr()
-        arrays[f"block.{number}.values"] = csr.data
-        arrays[f"block.{number}.indices"] = csr.indices.astype(np.min_scalar_type(csr.shape[1] - 1))
-        arrays[f"block.{number}.indptr"] = csr.indptr.astype(np.min_scalar_type(csr.nnz))
+    entries: list[list[Any]] = []
+    for number, (key, block) in enumerate(model.blocks.items()):
+        entry = describe(block, f"block.{number}", arrays)
+        entries.append([*key] if is_plain(block) else [*key, entry])
     # safetensors writes the memory as it lies there, so that a view or a transpose would come back scrambled.
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}, entries
 
 
 def load(folder: str | os.PathLike[str]) -> ImplicitModel:
@@ -154,7 +154,7 @@ def load(folder: str | os.PathLike[str]) -> ImplicitModel:
     config_file, array_file = path / CONFIG, path / ARRAYS
     config = _read_config(config_file)
     payload = _read_bytes(array_file)
-    arrays = _Checked(_parsed(payload, array_file), array_file)
+    arrays = CheckedArrays(_parsed(payload, array_file), array_file, CONFIG)
     try:
         _check_entries(config, _ENTRIES, "the file")
         sha256 = config.pop("sha256")
@@ -184,9 +184,9 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise DataError(f"{file} is not JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise DataError(f'{file} does not describe a model: "format" is not {FORMAT!r}')
-    if config.get("version") != VERSION:
+    if config.get("version") not in (PLAIN_VERSION, VERSION):
         raise DataError(
-            f"{file} has format version {config.get('version')!r}, this simplicit reads version {VERSION}; "
+            f"{file} has format version {config.get('version')!r}, this simplicit reads versions up to {VERSION}; "
             "use the version of simplicit that wrote it"
         )
     return config
@@ -232,7 +232,7 @@ def _parsed(payload: bytes, file: Path) -> Arrays:
     return arrays
 
 
-def _model(config: Mapping[str, Any], arrays: _Checked) -> ImplicitModel:
+def _model(config: Mapping[str, Any], arrays: CheckedArrays) -> ImplicitModel:
     groups = [_group(entry, number) for number, entry in enumerate(config["groups"])]
     sizes: dict[str, int] = {group.name: group.size for group in groups}
     rows, columns = sizes | {OUTPUT: config["n_outputs"]}, sizes | {INPUT: config["n_inputs"]}
@@ -240,12 +240,13 @@ def _model(config: Mapping[str, Any], arrays: _Checked) -> ImplicitModel:
         raise InputError(f'"dtype" must be float32 or float64, got {config["dtype"]!r}')
     dtype = np.dtype(config["dtype"])
     blocks: dict[tuple[str, str], LinearMap] = {}
-    for number, (row, column) in enumerate(config["blocks"]):
+    for number, (row, column, *described) in enumerate(config["blocks"]):
         if (row, column) in blocks:
             raise InputError(f"block {(row, column)} stands there twice")
         if row not in rows or column not in columns:
             raise InputError(f"block {(row, column)} is not one of a group, output or input")
-        blocks[row, column] = arrays.block(number, (rows[row], columns[column]), dtype)
+        entry = described[0] if described else {"kind": "csr"}
+        blocks[row, column] = restore(entry, f"block.{number}", (rows[row], columns[column]), dtype, arrays)
     state_bias = arrays.floats("state_bias", dtype, sum(sizes.values()))
     output_bias = arrays.floats("output_bias", dtype, config["n_outputs"])
     arrays.check_all_used()
@@ -265,60 +266,3 @@ def _model(config: Mapping[str, Any], arrays: _Checked) -> ImplicitModel:
 def _group(entry: Any, number: int) -> StateGroup:
     _check_entries(entry, _GROUP_ENTRIES, f"group {number}")
     return StateGroup(entry["name"], entry["size"], Activation.from_config(entry["activation"]))
-
-
-class _Checked:
-    """The arrays of a file, each checked when it is taken."""
-
-    def __init__(self, arrays: Arrays, file: Path) -> None:
-        self._arrays = arrays
-        self._file = file
-        self._used: set[str] = set()
-
-    def _take(self, name: str) -> NDArray[Any]:
-        if name not in self._arrays:
-            raise DataError(f"{self._file} lacks the array {name!r}")
-        self._used.add(name)
-        return self._arrays[name]
-
-    def _refuse(self, name: str, defect: str) -> DataError:
-        return DataError(f"{self._file}: array {name!r} {defect}")
-
-    def check_all_used(self) -> None:
-        surplus = sorted(set(self._arrays) - self._used)
-        if surplus:
-            raise DataError(f"{self._file} holds the array {surplus[0]!r}, which {CONFIG} does not know")
-
-    def floats(self, name: str, dtype: np.dtype[Any], length: int | None = None) -> NDArray[Any]:
-        """A finite vector of ``dtype``."""
-        array = self._take(name)
-        if array.dtype != dtype:
-            raise self._refuse(name, f"has dtype {array.dtype}, {CONFIG} says {dtype}")
-        if array.ndim != 1 or (length is not None and array.size != length):
-            raise self._refuse(name, f"has shape {array.shape}, expected ({'nnz' if length is None else length},)")
-        if not np.isfinite(array).all():
-            raise self._refuse(name, "holds NaN or infinite values")
-        return array
-
-    def _integers(self, name: str, length: int) -> NDArray[np.int64]:
-        array = self._take(name)
-        if array.dtype.kind != "u":
-            raise self._refuse(name, f"has dtype {array.dtype}, expected unsigned integers")
-        if array.shape != (length,):
-            raise self._refuse(name, f"has shape {array.shape}, expected ({length},)")
-        return array.astype(np.int64)
-
-    def block(self, number: int, shape: tuple[int, int], dtype: np.dtype[Any]) -> CsrMap:
-        """Block ``number``: consistent compressed sparse rows."""
-        values = self.floats(f"block.{number}.values", dtype)
-        indices = self._integers(f"block.{number}.indices", values.size)
-        indptr = self._integers(f"block.{number}.indptr", shape[0] + 1)
-        if indptr[0] != 0 or indptr[-1] != values.size or (np.diff(indptr) < 0).any():
-            raise self._refuse(f"block.{number}.indptr", f"does not rise from 0 to {values.size}")
-        if ((indices < 0) | (indices >= shape[1])).any():
-            raise self._refuse(f"block.{number}.indices", f"goes to {indices.max()}, but there are {shape[1]} columns")
-        falls = np.diff(indices) <= 0
-        falls[indptr[1:-1][(indptr[1:-1] > 0) & (indptr[1:-1] < values.size)] - 1] = False
-        if falls.any():
-            raise self._refuse(f"block.{number}.indices", "does not rise within a row")
-        return CsrMap(sp.csr_array((values, indices, indptr), shape=shape))

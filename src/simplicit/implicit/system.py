@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from simplicit.implicit.activation import Activation
@@ -77,6 +78,28 @@ class System:
     def A(self) -> Csr:  # noqa: N802
         """The whole of A, (n, n)."""
         return assemble(self._states, self.slices, self.slices, (self.size, self.size), self._bias.numpy().dtype)
+
+    @cached_property
+    def cyclic(self) -> tuple[Csr, NDArray[np.float64]]:
+        """The part of A among the groups that depend on themselves, directly or through others, and its slopes L.
+
+        All cycles among states lie in it, and so do all eigenvalues of |A| but zeros.
+        """
+        names = list(self.slices)
+        places = {name: place for place, name in enumerate(names)}
+        edges = [(places[row], places[column]) for row, column in self._states]
+        links = sp.csr_array(
+            (np.ones(len(edges)), tuple(zip(*edges, strict=True)) or ([], [])), shape=(len(names),) * 2
+        )
+        _, labels = connected_components(links, directed=True, connection="strong")
+        own = {row for row, column in self._states if row == column}
+        inside = [k for k, name in enumerate(names) if name in own or (labels == labels[k]).sum() > 1]
+        groups = [self._groups[k] for k in inside]
+        slices = slices_of(groups)
+        size = sum(group.size for group in groups)
+        part = assemble(self._states, slices, slices, (size, size), self._bias.numpy().dtype)
+        slopes = np.repeat([group.activation.slope for group in groups], [group.size for group in groups])
+        return part, slopes.astype(np.float64)
 
     @cached_property
     def slopes(self) -> NDArray[np.float64]:
@@ -196,7 +219,15 @@ class System:
     @cached_property
     def terms(self) -> int:
         """The largest number of terms in one row of [A B b], and a few for the sums over blocks."""
-        return self.size + self._n_inputs + 2 * len(self._groups) + 4
+        return int(self.row_counts.max(initial=0)) + 2 * len(self._groups) + 4
+
+    @cached_property
+    def row_counts(self) -> NDArray[np.int64]:
+        """Non-zeros of every row of [A B], (n,)."""
+        counts = np.zeros(self.size, dtype=np.int64)
+        for (row, _), block in {**self._states, **self._inputs}.items():
+            counts[self.slices[row]] += block.row_counts()
+        return counts
 
     def _rounding(self, solution: StateSolution, U: Tensor) -> tuple[Tensor, Tensor]:
         """δ of A x + B u + b and ε of φ, entry by entry in working order, (m, n) float64.
@@ -243,13 +274,15 @@ def assemble(
     dtype: np.dtype[Any],
 ) -> Csr:
     """The matrix of ``shape`` with the blocks whose row and column are among ``rows`` and ``columns``; read-only."""
-    data, row_indices, column_indices = [np.empty(0, dtype)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    nnz = sum(block.nnz for (row, column), block in blocks.items() if row in rows and column in columns)
+    index = np.int32 if max(nnz, *shape) < 2**31 else np.int64
+    data, row_indices, column_indices = [np.empty(0, dtype)], [np.empty(0, index)], [np.empty(0, index)]
     for (row, column), block in blocks.items():
         if row in rows and column in columns:
             part = block.to_csr().tocoo()
             data.append(part.data)
-            row_indices.append(part.row.astype(np.int64) + rows[row].start)
-            column_indices.append(part.col.astype(np.int64) + columns[column].start)
+            row_indices.append(part.row.astype(index) + index(rows[row].start))
+            column_indices.append(part.col.astype(index) + index(columns[column].start))
     indices = (np.concatenate(row_indices), np.concatenate(column_indices))
     whole = sp.csr_array((np.concatenate(data), indices), shape=shape, dtype=dtype)
     whole.sort_indices()

@@ -41,6 +41,8 @@ def perron_frobenius(A: SquareMatrix | ImplicitModel) -> PerronFrobenius:
     InputError
         Not square, not real, or not finite.
     """
+    if isinstance(A, ImplicitModel):
+        return spectral_bounds(dominating(*A._system.cyclic))
     return spectral_bounds(_dominating(A))
 
 

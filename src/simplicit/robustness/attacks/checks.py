@@ -1,24 +1,29 @@
 r"""Whether gradients can be trusted: how many vanish, and whether two ways to them agree.
 
 The *implicit* gradient solves the adjoint equation at the equilibrium. The *unrolled* one differentiates the iteration
-x ← φ(A x + B u + b), run from 0, by torch's autograd; it shares no code with the first. Where A is triangular the
-iteration ends after as many steps as there are stages, and both are exact.
+x ← φ(A x + B u + b), run from 0, by torch's autograd; neither the adjoint equation nor any transposed map has a part
+in it. Where A is triangular one pass in the order of substitution ends it, and both are exact.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.implicit import ImplicitModel, linearise
+from simplicit.implicit import Activation, CsrMap, ImplicitModel, LinearMap, SumMap, linearise
+from simplicit.implicit.model import INPUT, OUTPUT
 from simplicit.robustness.attacks.gradient import cross_entropy
 from simplicit.robustness.attacks.victims import Victim
 
 __all__ = ["GradientAgreement", "gradient_agreement", "unrolled_gradient", "zero_gradient_share"]
+
+Product: TypeAlias = Callable[[Tensor], Tensor]
 
 # The unrolled iteration stops where what is left is below this share, or after so many steps.
 _LEFT, _STEPS = 1e-9, 2000
@@ -72,25 +77,55 @@ def gradient_agreement(model: ImplicitModel, points: Tensor, classes: Tensor) ->
 
 def unrolled_gradient(model: ImplicitModel, points: Tensor, Y_bar: Tensor) -> tuple[Tensor, int]:
     """Jᵀ Ȳ, (m, p) float64, by autograd through the iteration, and its number of steps."""
-    A, B, C, D = (torch.from_numpy(part.toarray()).double() for part in (model.A, model.B, model.C, model.D))
-    b = torch.tensor(model.state_bias, dtype=torch.float64)
-    steps = _steps(model)
+    maps: dict[str, list[tuple[str, Product]]] = {}
+    for (row, column), block in model.blocks.items():
+        maps.setdefault(row, []).append((column, _differentiable(block)))
+    bias = {name: torch.from_numpy(model.state_bias[at].copy()) for name, at in model.slices.items()}
+    steps, in_order = _steps(model)
     with torch.enable_grad():
         U = points.detach().clone().requires_grad_()
-        drive = U @ B.T + b
-        X = torch.zeros_like(drive)
+        X = {INPUT: U} | {group.name: U.new_zeros(len(U), group.size) for group in model.groups}
         for _ in range(steps):
-            Z = X @ A.T + drive
-            X = torch.cat([group.activation(Z[:, model.slices[group.name]]) for group in model.groups], dim=1)
-        (gradient,) = torch.autograd.grad((Y_bar * (X @ C.T + U @ D.T)).sum(), U)
+            before = X if in_order else dict(X)
+            for name, phi in _evaluated(model, in_order):
+                X[name] = phi(sum((apply(before[source]) for source, apply in maps.get(name, ())), bias[name]))
+        Y = sum((apply(X[source]) for source, apply in maps.get(OUTPUT, ())), torch.zeros(()))
+        if not isinstance(Y, Tensor) or not Y.requires_grad:
+            return torch.zeros_like(points), steps
+        (gradient,) = torch.autograd.grad((Y_bar * Y).sum(), U, allow_unused=True, materialize_grads=True)
     return gradient, steps
 
 
-def _steps(model: ImplicitModel) -> int:
+def _differentiable(block: LinearMap) -> Product:
+    """The product with a map, by operations of torch that autograd knows."""
+    if isinstance(block, SumMap):
+        parts = [_differentiable(part) for part in block.parts]
+        return lambda x: sum((part(x) for part in parts[1:]), parts[0](x))
+    if not isinstance(block, CsrMap):
+        return block.apply
+    if block.multiplies_densely:
+        dense = torch.from_numpy(block.to_csr().toarray())
+        return lambda x: x @ dense.T
+    entries = block.to_csr().tocoo()
+    places = torch.from_numpy(np.stack([entries.row, entries.col]).astype(np.int64))
+    sparse = torch.sparse_coo_tensor(places, torch.from_numpy(entries.data), entries.shape, check_invariants=False)
+    return lambda x: torch.sparse.mm(sparse, x.T).T
+
+
+def _evaluated(model: ImplicitModel, in_order: bool) -> list[tuple[str, Activation]]:
+    """The groups with their activations; in the order of substitution, where there is one."""
+    names = {at.start: name for name, at in model.slices.items()}
+    phi = {group.name: group.activation for group in model.groups}
+    order = [names[stage.target.start] for stage in model._system.plan.stages] if in_order else list(phi)
+    return [(name, phi[name]) for name in order]
+
+
+def _steps(model: ImplicitModel) -> tuple[int, bool]:
+    """How many steps, and whether each goes group by group in an order of substitution: then one is enough."""
     system = model._system
     if system.plan.triangular:
-        return len(system.plan.stages)
+        return (1, True) if system.plan.order is None else (len(system.plan.stages), False)
     rho = system.contraction.rho
     if rho <= 0.0:
-        return 1
-    return min(_STEPS, math.ceil(math.log(_LEFT * (1.0 - rho)) / math.log(rho)))
+        return 1, False
+    return min(_STEPS, math.ceil(math.log(_LEFT * (1.0 - rho)) / math.log(rho))), False

@@ -191,7 +191,7 @@ class Prepared:
 
     def _row_gammas(self, dtype: torch.dtype) -> Tensor:
         """γ for the sum A x + B u + b of every state, (n,)."""
-        counts = np.diff(self.exact.A.indptr) + np.diff(self.exact.B.indptr) + len(self.model.groups) + 4
+        counts = self.system.row_counts + len(self.model.groups) + 4
         return self._working(np.array([_gamma(int(count), dtype) for count in counts]))
 
     def _by_state(self, values: list[float]) -> np.ndarray:

@@ -1,0 +1,153 @@
+r"""Maxima over windows, written with ReLU: max(a, b) = a + ReLU(b − a), in a tree.
+
+A maximum over a window of several dimensions is taken dimension by dimension, which needs fewer states than a tree over
+the whole window (1.5 instead of 2 per pixel for 3 × 3 windows of stride 2). Places of a window that lie in the padding
+are replaced by another of its own places, which leaves the maximum as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Numbers", "adaptive_max_pool", "each", "extremum", "max_along", "max_pool", "max_pool_with_indices"]
+
+Numbers = int | Sequence[int]
+
+_aten = torch.ops.aten
+
+
+def _larger(first: Tensor, second: Tensor) -> Tensor:
+    return first + torch.relu(second - first)
+
+
+def _tree(parts: Sequence[Tensor]) -> Tensor:
+    """The maximum of tensors of one shape, by a tree."""
+    level = list(parts)
+    while len(level) > 1:
+        pairs = [_larger(a, b) for a, b in zip(level[::2], level[1::2], strict=False)]
+        level = pairs + (level[-1:] if len(level) % 2 else [])
+    return level[0]
+
+
+def _over_windows(x: Tensor, dim: int, windows: Sequence[Sequence[int]]) -> Tensor:
+    """The maximum over windows along a dimension, each given by its places."""
+    longest = max(map(len, windows))
+    taps = [[window[min(t, len(window) - 1)] for window in windows] for t in range(longest)]
+    return _tree([_picked(x, dim, tap) for tap in taps])
+
+
+def _picked(x: Tensor, dim: int, places: Sequence[int]) -> Tensor:
+    """Some places along a dimension, by slices, since a traced graph has no tensor of numbers to index with."""
+    runs: list[list[int]] = []
+    for place in places:
+        run = runs[-1] if runs else []
+        if run and place > run[-1] and (len(run) == 1 or place - run[-1] == run[1] - run[0]):
+            run.append(place)
+        else:
+            runs.append([place])
+    slices = [_aten.slice(x, dim, run[0], run[-1] + 1, run[1] - run[0] if len(run) > 1 else 1) for run in runs]
+    return torch.cat(slices, dim) if len(slices) > 1 else slices[0]
+
+
+def max_pool(rank: int) -> Callable[..., Tensor]:
+    """max_pool1d, 2d or 3d."""
+
+    def pooled(
+        self: Tensor,
+        kernel_size: Numbers,
+        stride: Numbers = (),
+        padding: Numbers = 0,
+        dilation: Numbers = 1,
+        ceil_mode: bool = False,
+    ) -> Tensor:
+        kernels = each(kernel_size, rank)
+        strides = kernels if isinstance(stride, Sequence) and not stride else each(stride, rank)
+        pads, spacings = each(padding, rank), each(dilation, rank)
+        for axis, (k, s, p, d) in enumerate(zip(kernels, strides, pads, spacings, strict=True)):
+            dim = self.dim() - rank + axis
+            self = _over_windows(self, dim, _windows(self.shape[dim], k, s, p, d, ceil_mode))
+        return self
+
+    return pooled
+
+
+def max_pool_with_indices(rank: int) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The same for the forms that also return where the maxima are, which has no implicit form."""
+
+    def pooled(self: Tensor, *args: Numbers, **kwargs: Numbers) -> tuple[Tensor, Tensor]:
+        # The indices stay an operation without an entry: it is refused by its name if they are used.
+        return max_pool(rank)(self, *args, **kwargs), torch.argmax(self, dim=-1)
+
+    return pooled
+
+
+def _windows(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> list[list[int]]:
+    """The places in the input of each window, as torch lays them."""
+    span = n + 2 * p - d * (k - 1) - 1
+    count = (math.ceil(span / s) if ceil_mode else span // s) + 1
+    if ceil_mode and (count - 1) * s >= n + p:
+        count -= 1  # the last window must start inside of the input or of the padding before it
+    windows = [[o * s - p + d * t for t in range(k)] for o in range(count)]
+    return [[place for place in window if 0 <= place < n] for window in windows]
+
+
+def adaptive_max_pool(rank: int) -> Callable[..., tuple[Tensor, Tensor]]:
+    """adaptive_max_pool1d, 2d or 3d, with indices as in :func:`max_pool_with_indices`."""
+
+    def pooled(self: Tensor, output_size: Numbers) -> tuple[Tensor, Tensor]:
+        pooled = self
+        for axis, out in enumerate(each(output_size, rank)):
+            dim = self.dim() - rank + axis
+            n = self.shape[dim]
+            windows = [list(range(i * n // out, math.ceil((i + 1) * n / out))) for i in range(out)]
+            pooled = _over_windows(pooled, dim, windows)
+        return pooled, torch.argmax(self, dim=-1)
+
+    return pooled
+
+
+def extremum(sign: int) -> Callable[..., Any]:
+    """amax (``sign`` 1) or amin (-1) over dimensions of features."""
+
+    def reduced_over(self: Tensor, dim: Numbers = (), keepdim: bool = False) -> Any:
+        dims = [dim] if isinstance(dim, int) else list(dim)
+        axes = sorted({d % self.dim() for d in dims} or range(self.dim()))
+        if 0 in axes or not self.is_floating_point():
+            return NotImplemented
+        value = self if sign > 0 else -self
+        for axis in axes:
+            value = _halved(value, axis)
+        value = value if keepdim else _aten.squeeze(value, axes)
+        return value if sign > 0 else -value
+
+    return reduced_over
+
+
+def _halved(x: Tensor, axis: int) -> Tensor:
+    """The maximum along an axis, one half against the other until a single place is left."""
+    while (length := x.shape[axis]) > 1:
+        half = length // 2
+        larger = _larger(_aten.slice(x, axis, 0, half), _aten.slice(x, axis, half, 2 * half))
+        x = torch.cat([larger, _aten.slice(x, axis, 2 * half, length)], axis) if length % 2 else larger
+    return x
+
+
+def max_along(sign: int) -> Callable[..., Any]:
+    """torch.max (``sign`` 1) or torch.min (-1) along a dimension of features, with indices as above."""
+
+    def along(self: Tensor, dim: int, keepdim: bool = False) -> Any:
+        value = extremum(sign)(self, [dim], keepdim)
+        return NotImplemented if value is NotImplemented else (value, torch.argmax(self, dim, keepdim))
+
+    return along
+
+
+def each(number: Numbers, rank: int) -> tuple[int, ...]:
+    """One number per dimension."""
+    numbers = (number,) if isinstance(number, int) else tuple(number)
+    return numbers * rank if len(numbers) == 1 else numbers
