@@ -5,6 +5,7 @@ from simplicit.implicit.bits import StorageBits
 from simplicit.implicit.equilibrium import Equilibrium, Linearisation, adjoint, equilibrium, linearise
 from simplicit.implicit.maps import CsrMap, LinearMap
 from simplicit.implicit.model import ImplicitModel, StateGroup
+from simplicit.implicit.onnx_export import OnnxFile, export_onnx
 from simplicit.implicit.rescaling import rescale, scaling_vector
 from simplicit.implicit.spectral import PerronFrobenius
 from simplicit.implicit.storage import load, save
@@ -17,6 +18,7 @@ __all__ = [
     "ImplicitModel",
     "LinearMap",
     "Linearisation",
+    "OnnxFile",
     "PerronFrobenius",
     "StateGroup",
     "StorageBits",
@@ -24,6 +26,7 @@ __all__ = [
     "collatz_wielandt",
     "contraction_vector",
     "equilibrium",
+    "export_onnx",
     "linearise",
     "load",
     "perron_frobenius",
