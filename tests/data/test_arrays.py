@@ -160,7 +160,9 @@ def test_folder_without_data_and_file_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(InputError, match=r"'mnist': neither a known data set \(digits, fashion-mnist\)"):
+    with pytest.raises(
+        InputError, match=r"'mnist': neither a known data set \(cifar-10, cifar-100, digits, fashion-mnist\)"
+    ):
         load_dataset("mnist")
 
 

@@ -1,7 +1,8 @@
 """Data sets: inputs in a known range, integer labels, a fixed split, checked files.
 
-``load_dataset("digits")`` needs nothing but scikit-learn; ``"fashion-mnist"`` reads (or downloads) the four published
-files and checks their MD5 sums; a path reads the user's own arrays. Nothing here ever unpickles.
+``load_dataset("digits")`` needs nothing but scikit-learn; ``"fashion-mnist"``, ``"cifar-10"`` and ``"cifar-100"`` read
+(or download) the published files and check their MD5 sums; a path reads the user's own arrays. Nothing here runs code
+that a file carries, not even where the published files are pickles.
 """
 
 from __future__ import annotations

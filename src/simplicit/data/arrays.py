@@ -26,7 +26,7 @@ import numpy.typing as npt
 from simplicit.data.dataset import Dataset, as_inputs, as_labels
 from simplicit.errors import DataError
 
-__all__ = ["load_arrays"]
+__all__ = ["load_arrays", "load_npz"]
 
 Array = npt.NDArray[np.generic]
 _LAYOUTS = "train.npz and test.npz, or data.npz, or inputs.npy and labels.npy"
@@ -97,7 +97,7 @@ def _read(path: Path) -> tuple[dict[str, tuple[Array, Array]], list[Path]]:
 
 
 def _read_npz(path: Path) -> dict[str, tuple[Array, Array]]:
-    arrays = _load_npz(path)
+    arrays = load_npz(path)
     for word in ("inputs", "images"):
         if {f"train_{word}", "train_labels", f"test_{word}", "test_labels"} <= arrays.keys():
             return {part: (arrays[f"{part}_{word}"], arrays[f"{part}_labels"]) for part in ("train", "test")}
@@ -110,14 +110,15 @@ def _read_npz(path: Path) -> dict[str, tuple[Array, Array]]:
 
 
 def _pair(path: Path) -> tuple[Array, Array]:
-    arrays = _load_npz(path)
+    arrays = load_npz(path)
     missing = {"inputs", "labels"} - arrays.keys()
     if missing:
         raise DataError(f"{path}: no key {' and '.join(sorted(missing))}, has {', '.join(sorted(arrays)) or 'none'}")
     return arrays["inputs"], arrays["labels"]
 
 
-def _load_npz(path: Path) -> dict[str, Array]:
+def load_npz(path: Path) -> dict[str, Array]:
+    """The arrays of an ``.npz`` file, without pickle; DataError where it is damaged or holds objects."""
     try:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)

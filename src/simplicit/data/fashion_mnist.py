@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.data.dataset import Dataset
+from simplicit.data.download import download, named_folder
 from simplicit.errors import DataError
 
 __all__ = ["FILES", "load_fashion_mnist"]
@@ -40,8 +40,8 @@ def load_fashion_mnist(data_dir: Path | None = None) -> Dataset:
     DataError
         A file is missing, cannot be downloaded, has another MD5 sum, or is not a well-formed gzip or IDX file.
     """
-    named = data_dir or (Path(os.environ["SIMPLICIT_DATA"]) if os.environ.get("SIMPLICIT_DATA") else None)
-    paths = _find(named) if named is not None else {name: _download(name) for name in FILES}
+    named = named_folder(data_dir)
+    paths = _find(named) if named is not None else {name: _download(name, md5) for name, md5 in FILES.items()}
     arrays = {name: _read_idx(path, FILES[name]) for name, path in paths.items()}
     train_u, train_y, test_u, test_y = (arrays[name] for name in FILES)
     folder = next(iter(paths.values())).parent
@@ -83,27 +83,8 @@ def _find(folder: Path) -> dict[str, Path]:
     )
 
 
-def _download(name: str) -> Path:
-    import logging
-
-    import pooch
-
-    pooch.get_logger().setLevel(logging.WARNING)  # stdout and stderr belong to the caller
-    try:
-        return Path(
-            pooch.retrieve(
-                url=ADDRESS + name,
-                known_hash=f"md5:{FILES[name]}",
-                fname=name,
-                path=pooch.os_cache("simplicit") / "fashion-mnist",
-            )
-        )
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError is pooch's hash mismatch
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise DataError(
-            f"Fashion-MNIST could not be downloaded ({name}: {reason}); fetch the four .gz files by hand and name "
-            "their folder with --data-dir or SIMPLICIT_DATA, or use --data digits"
-        ) from error
+def _download(name: str, md5: str) -> Path:
+    return download(ADDRESS + name, md5, data="fashion-mnist", by_hand="the four .gz files")
 
 
 def _read_idx(path: Path, md5: str) -> npt.NDArray[np.uint8]:

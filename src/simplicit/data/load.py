@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from simplicit.data.arrays import load_arrays
+from simplicit.data.cifar import load_cifar10, load_cifar100
 from simplicit.data.dataset import Dataset
 from simplicit.data.digits import load_digits
 from simplicit.data.fashion_mnist import load_fashion_mnist
@@ -16,6 +17,8 @@ __all__ = ["DATASETS", "load_dataset"]
 
 #: Name to loader; a new data set is one file and one line here. A loader is given the data folder, or None.
 DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
+    "cifar-10": load_cifar10,
+    "cifar-100": load_cifar100,
     "digits": lambda _: load_digits(),
     "fashion-mnist": load_fashion_mnist,
 }
@@ -24,7 +27,7 @@ DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
 def load_dataset(
     name_or_path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None, seed: int = 0
 ) -> Dataset:
-    """A data set by name (``digits``, ``fashion-mnist``) or from the user's NumPy files.
+    """A data set by name (a key of :data:`DATASETS`) or from the user's NumPy files.
 
     Parameters
     ----------

@@ -9,6 +9,7 @@ from simplicit.implicit.equilibrium import Equilibrium, Linearisation, adjoint, 
 from simplicit.implicit.gather import GatherMap
 from simplicit.implicit.maps import CsrMap, LinearMap
 from simplicit.implicit.model import ImplicitModel, StateGroup
+from simplicit.implicit.onnx_export import OnnxFile, export_onnx
 from simplicit.implicit.rescaling import rescale, scaling_vector
 from simplicit.implicit.spectral import PerronFrobenius
 from simplicit.implicit.storage import load, save
@@ -24,6 +25,7 @@ __all__ = [
     "ImplicitModel",
     "LinearMap",
     "Linearisation",
+    "OnnxFile",
     "PerronFrobenius",
     "StateGroup",
     "StorageBits",
@@ -34,6 +36,7 @@ __all__ = [
     "composed",
     "contraction_vector",
     "equilibrium",
+    "export_onnx",
     "linearise",
     "load",
     "perron_frobenius",

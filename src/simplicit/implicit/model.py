@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,6 +25,9 @@ from simplicit.implicit.batch import Batch, as_batch, check_range, chunks, like
 from simplicit.implicit.bits import StorageBits, storage_bits
 from simplicit.implicit.maps import Csr, CsrMap, LinearMap, canonical_csr
 from simplicit.implicit.system import StateGroup, System, assemble, slices_of
+
+if TYPE_CHECKING:
+    from simplicit.implicit.module import ImplicitModule
 
 __all__ = ["ImplicitModel", "StateGroup", "as_model"]
 
@@ -238,6 +241,15 @@ class ImplicitModel:
             input_shape=self.input_shape,
             output_shape=self.output_shape,
         )
+
+    def to_torch(self, *, trainable: bool = False) -> ImplicitModule:
+        """A ``torch.nn.Module`` with the same outputs, differentiable through the equilibrium.
+
+        With ``trainable`` its parameters, the non-zeros and biases, ask for gradients too.
+        """
+        from simplicit.implicit.module import ImplicitModule
+
+        return ImplicitModule(self, trainable=trainable)
 
     def __call__(self, U: Batch) -> Any:
         """As :meth:`predict`."""

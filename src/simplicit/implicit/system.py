@@ -146,17 +146,19 @@ class System:
         return picard(plan, self.contraction, self.drive(U), tol)
 
     def pull_back_(self, slopes: Tensor, X_bar: Tensor) -> Tensor:
-        """Ū = Z̄ B with Z̄ = φ'(Z) ∘ (Z̄ A + X̄): the gradient by the inputs, (m, p), from the one by the states.
+        """Ū = Z̄ B with the Z̄ of :meth:`pull_back_states_`: the gradient by the inputs, (m, p)."""
+        return self.pull_back_drive(self.pull_back_states_(slopes, X_bar))
+
+    def pull_back_states_(self, slopes: Tensor, X_bar: Tensor) -> Tensor:
+        """Z̄ = φ'(Z) ∘ (Z̄ A + X̄): the gradient by the pre-activations, (m, n) in the order of the states.
 
         ``slopes`` (m, n) is φ'(Z) in working order; X̄ (m, n) stands in the order of the states and is overwritten.
         Errors as in :meth:`solve`.
         """
         plan = self.plan
         if plan.triangular:
-            Z_bar = plan.to_model(plan.substitute_back_(slopes, plan.to_working(X_bar)))
-        else:
-            Z_bar = picard_adjoint(plan, self.contraction, slopes, X_bar)
-        return self.pull_back_drive(Z_bar)
+            return plan.to_model(plan.substitute_back_(slopes, plan.to_working(X_bar)))
+        return picard_adjoint(plan, self.contraction, slopes, X_bar)
 
     def pull_back_drive(self, Z_bar: Tensor) -> Tensor:
         """Z̄ B, (m, n) in the order of the states to (m, p): the gradient by the inputs from the one by B u."""

@@ -18,6 +18,7 @@ from simplicit.executors import Executor, OnProgress, digest
 from simplicit.implicit import ImplicitModel, equilibrium, rescale
 from simplicit.rowrun import RunOptions
 from simplicit.rows import L1, Penalty
+from simplicit.training.baseline_weights import Origin
 from simplicit.training.matching import Match, Matching
 from simplicit.training.options import FitOptions
 from simplicit.training.presets import with_preset
@@ -224,7 +225,17 @@ def fit(
         rescaled=data.rescaled,
         errors=_errors(match.model, data),
         seconds=clock.seconds,
+        origin=Origin(captured, _units(captured.model, match.model, data, options)),
     )
+
+
+def _units(
+    baseline: ImplicitModel, fitted: ImplicitModel, data: StateData, options: FitOptions
+) -> ImplicitModel | None:
+    """The model whose scaling vector divides the states of the result, if there is one."""
+    if options.robust:
+        return fitted if data.homogeneous else None
+    return baseline.astype(np.float64) if data.rescaled else None
 
 
 def _trained(data: StateData, options: FitOptions, run: RunOptions) -> tuple[Match, int]:

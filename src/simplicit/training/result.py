@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
+from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, PerronFrobenius, perron_frobenius
 from simplicit.rows import RowStatus
+from simplicit.training.baseline_weights import Origin
 from simplicit.training.matching import Match
 from simplicit.training.options import FitOptions
 from simplicit.training.statedata import StateData
@@ -87,6 +90,8 @@ class FitResult:
         ‖target − fitted‖/‖target‖ on the training samples, per group and for ``"output"``, along the model itself.
     seconds : mapping of str to float
         Time of each stage.
+    origin : Origin, optional
+        The network as it was captured, and the units of the states; for :meth:`to_baseline`.
     """
 
     model: ImplicitModel
@@ -100,6 +105,26 @@ class FitResult:
     rescaled: bool
     errors: Mapping[str, float]
     seconds: Mapping[str, float]
+    origin: Origin | None = field(default=None, kw_only=True, repr=False)
+
+    def to_baseline(self) -> nn.Module:
+        """A copy of the network that was fitted, of its own class and in evaluation mode, with the trained weights.
+
+        Its ``state_dict`` has the keys, shapes and dtype of the network's; its outputs are those of ``model``, to
+        rounding. What ``fit`` left free stays: scales of batch norms, and everything that does not reach the output.
+
+        Raises
+        ------
+        InputError
+            The fit has another structure than ``baseline``; or the network has no parameter of its own for a block of
+            M: one that several layers without an activation between compose, or a skip connection.
+        """
+        if self.origin is None or self.options.structure != "baseline":
+            raise InputError(
+                f"to_baseline: structure {self.options.structure!r} has weights where the network has none; fit with "
+                "structure='baseline', or use result.model.to_torch()"
+            )
+        return self.origin.network(self.model)
 
     @property
     def sparsity(self) -> float:
