@@ -18,21 +18,39 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from simplicit.executors.limits import one_thread_each
 from simplicit.training.elimination import Path, eliminate, exchange, inverse, least_squares
-from simplicit.training.ridge import Ridge
 from simplicit.training.spread import spread
 
-__all__ = ["Elimination", "Refined", "refined"]
+__all__ = ["Elimination", "Quadratic", "Refined", "refined"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
+
+
+class Quadratic(Protocol):
+    """Least-squares problems of r rows on the same d columns, such as :class:`~simplicit.training.ridge.Ridge`."""
+
+    @property
+    def gram(self) -> Array:
+        """(d, d), positive definite."""
+        ...
+
+    @property
+    def cross(self) -> Array:
+        """(r, d)."""
+        ...
+
+    @property
+    def support(self) -> Mask:
+        """(r, d): admissible coefficients."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +75,12 @@ class Refined:
 class Elimination:
     """The elimination paths of the rows of a stage, from their candidates, (r, d), to none."""
 
-    problem: Ridge
+    problem: Quadratic
     candidates: Mask
     paths: Sequence[Path]
 
     @classmethod
-    def of(cls, problem: Ridge, candidates: Mask, workers: int) -> Self:
+    def of(cls, problem: Quadratic, candidates: Mask, workers: int) -> Self:
         """Eliminate every row, so many at a time."""
         found: dict[int, Path] = {}
         with one_thread_each():
@@ -74,7 +92,7 @@ class Elimination:
                 found.update(zip(rows, _side_by_side(path, rows, workers), strict=True))
         return cls(problem, candidates, [found[i] for i in range(len(candidates))])
 
-    def on(self, problem: Ridge, workers: int) -> Self:
+    def on(self, problem: Quadratic, workers: int) -> Self:
         """The same rows and candidates on other states."""
         return type(self).of(problem, self.candidates, workers)
 
