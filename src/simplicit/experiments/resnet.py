@@ -20,6 +20,9 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class _Normalize(nn.Module):
     """(x − mean)/deviation, channel by channel. Constants, not weights: they are not in the state_dict."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)

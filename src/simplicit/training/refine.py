@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,9 @@ class Quadratic(Protocol):
         ...
 
 
+Q = TypeVar("Q", bound=Quadratic)
+
+
 @dataclass(frozen=True, eq=False)
 class Refined:
     """The support of the rows of a stage.
@@ -72,15 +75,15 @@ class Refined:
 
 
 @dataclass(frozen=True, eq=False)
-class Elimination:
+class Elimination(Generic[Q]):
     """The elimination paths of the rows of a stage, from their candidates, (r, d), to none."""
 
-    problem: Quadratic
+    problem: Q
     candidates: Mask
     paths: Sequence[Path]
 
     @classmethod
-    def of(cls, problem: Quadratic, candidates: Mask, workers: int) -> Self:
+    def of(cls, problem: Q, candidates: Mask, workers: int) -> Self:
         """Eliminate every row, so many at a time."""
         found: dict[int, Path] = {}
         with one_thread_each():
@@ -92,7 +95,7 @@ class Elimination:
                 found.update(zip(rows, _side_by_side(path, rows, workers), strict=True))
         return cls(problem, candidates, [found[i] for i in range(len(candidates))])
 
-    def on(self, problem: Quadratic, workers: int) -> Self:
+    def on(self, problem: Q, workers: int) -> Self:
         """The same rows and candidates on other states."""
         return type(self).of(problem, self.candidates, workers)
 
@@ -109,7 +112,7 @@ def _left(paths: Sequence[Path], shape: tuple[int, ...], counts: Index) -> Mask:
     return support
 
 
-def refined(stage: Elimination, scales: Array, count: int, workers: int) -> Refined:
+def refined(stage: Elimination[Any], scales: Array, count: int, workers: int) -> Refined:
     """The support with ``count`` weights in all, after exchanges.
 
     Parameters

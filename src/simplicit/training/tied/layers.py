@@ -53,8 +53,8 @@ class Norm:
 
     Attributes
     ----------
-    weight : str or None
-        The placeholder of γ.
+    weight, bias : str or None
+        The placeholders of γ and β.
     mean, variance : str
         The placeholders of μ and v.
     eps : float
@@ -63,6 +63,7 @@ class Norm:
     """
 
     weight: str | None
+    bias: str | None
     mean: str
     variance: str
     eps: float
@@ -88,10 +89,8 @@ class TiedLayer:
     norm : Norm or None
     skip : Node or None
         What is added to the (normalised) result.
-    skip_at : Node or None
-        The sum.
-    rectified : Node or None
-        The pre-activation of a ReLU that alone reads it.
+    rectified : bool
+        Whether a ReLU, and nothing else, reads the (normalised) result or its sum with the skip path.
     """
 
     name: str
@@ -103,7 +102,7 @@ class TiedLayer:
     geometry: Geometry | None
     norm: Norm | None
     skip: Node | None
-    rectified: Node | None
+    rectified: bool
 
     @property
     def groups(self) -> int:
@@ -198,6 +197,7 @@ def _layer(graph: NetworkGraph, node: Node, names: dict[str, str]) -> TiedLayer 
     norm = _norm(node)
     after = node if norm is None else norm.result
     skip, total = _residual(after)
+    reader = _only_user(total)
     return TiedLayer(
         name=name,
         node=node,
@@ -208,7 +208,7 @@ def _layer(graph: NetworkGraph, node: Node, names: dict[str, str]) -> TiedLayer 
         geometry=geometry,
         norm=norm,
         skip=skip,
-        rectified=total if _only_user(total) is not None and _only_user(total).target in _RELU else None,  # type: ignore[union-attr]
+        rectified=reader is not None and reader.target in _RELU,
     )
 
 
@@ -221,7 +221,7 @@ def _depends_on(node: Node, names: dict[str, str]) -> bool:
 
 def _geometry(node: Node, shape: tuple[int, ...]) -> Geometry:
     kernel = shape[2:]
-    given = list(node.args[3:])
+    given: list[Any] = list(node.args[3:])
     if node.target is _aten.convolution.default:
         stride, padding, dilation, transposed, _, groups = given
         if transposed:
@@ -230,7 +230,8 @@ def _geometry(node: Node, shape: tuple[int, ...]) -> Geometry:
                 "trained here"
             )
     else:
-        stride, padding, dilation, groups = (*given, *([1], [0], [1], 1)[len(given) :])
+        defaults: list[Any] = [1, 0, 1, 1]
+        stride, padding, dilation, groups = given + defaults[len(given) :]
     return Geometry.of(kernel, stride, padding, dilation, groups)
 
 
@@ -244,19 +245,23 @@ def _norm(node: Node) -> Norm | None:
     user = _only_user(node)
     if user is None or user.target not in _NORMS or user.args[0] is not node:
         return None
-    weight, mean, variance, eps = user.args[1], user.args[3], user.args[4], user.args[_NORMS[user.target]]
+    _, weight, bias, mean, variance, *rest = user.args
+    eps = rest[_NORMS[user.target] - 5]
     result: Node | None = user
     if user.target is _aten._native_batch_norm_legit_no_training.default:
         result = _only_user(user)
         if result is None or result.target is not operator.getitem or result.args[1] != 0:
             return None
-    if not all(isinstance(part, Node) and part.op == "placeholder" for part in (mean, variance)):
+    if result is None or not (isinstance(mean, Node) and isinstance(variance, Node)):
         return None
-    assert isinstance(mean, Node)
-    assert isinstance(variance, Node)
-    if len(mean.users) != 1 or len(variance.users) != 1:
+    if any(part.op != "placeholder" or len(part.users) != 1 for part in (mean, variance)):
         return None
-    return Norm(weight.name if isinstance(weight, Node) else None, mean.name, variance.name, float(eps), result)  # type: ignore[arg-type]
+    assert isinstance(eps, float)
+    return Norm(_name(weight), _name(bias), mean.name, variance.name, eps, result)
+
+
+def _name(argument: Any) -> str | None:
+    return argument.name if isinstance(argument, Node) else None
 
 
 def _residual(after: Node) -> tuple[Node | None, Node]:

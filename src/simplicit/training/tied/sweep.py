@@ -14,7 +14,7 @@ from simplicit.baseline.graph import NetworkGraph
 from simplicit.training.tied.layers import TiedLayer
 from simplicit.training.tied.norms import constants_of
 from simplicit.training.tied.rows import Moments
-from simplicit.training.tied.statistics import Statistics, gather
+from simplicit.training.tied.statistics import Gathering, Statistics
 from simplicit.training.tied.walk import Walk
 
 __all__ = ["Solver", "Sweep"]
@@ -52,13 +52,14 @@ class Sweep:
     own_output: bool = True
     absorb: bool = True
     correct: bool = True
+    rectify: int = 0
 
     def statistics(self) -> list[Statistics]:
         """Of all layers on the baseline."""
         walk, result = Walk(self.graph, self.batches), []
         for layer in self.layers:
             walk.run_until(layer.node)
-            result.append(gather(walk, layer, set(), own=False))
+            result.append(Gathering(walk, layer, own=False).statistics())
         return result
 
     def run(self, solve: Solver) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -67,9 +68,13 @@ class Sweep:
         for place, layer in enumerate(self.layers):
             walk.run_until(layer.node)
             own = self.own or (self.own_output and place == len(self.layers) - 1)
-            later = {one.node.name for one in self.layers[place:]}
-            statistics = gather(walk, layer, later, own=own, absorb=self.absorb)
+            later = frozenset(one.node.name for one in self.layers[place:])
+            gathering = Gathering(walk, layer, later, own=own, absorb=self.absorb)
+            statistics = gathering.statistics()
             weights = solve(layer, statistics)
+            for _ in range(self.rectify if layer.rectified else 0):
+                statistics = gathering.rectified(statistics, weights)
+                weights = solve(layer, statistics)
             moments = Moments.of(statistics, weights)
             old = self.graph.constants[layer.weight]
             changed = {layer.weight: torch.from_numpy(weights).reshape(old.shape).to(old.dtype)}

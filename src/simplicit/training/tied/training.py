@@ -155,10 +155,10 @@ class TiedTraining:
         )
 
     @cached_property
-    def pilot(self) -> dict[str, list[Elimination]]:
+    def pilot(self) -> dict[str, list[Elimination[TiedProblem]]]:
         """The elimination of every layer on the baseline's states, group by group."""
         workers = self.run.crew.workers
-        result: dict[str, list[Elimination]] = {}
+        result: dict[str, list[Elimination[TiedProblem]]] = {}
         for layer in self.layers:
             statistics = self.baseline[layer.name]
             result[layer.name] = []
@@ -196,7 +196,7 @@ class TiedTraining:
             )
         return count
 
-    def _group_counts(self, known: list[Elimination], scales: Array, count: int) -> list[int]:
+    def _group_counts(self, known: list[Elimination[TiedProblem]], scales: Array, count: int) -> list[int]:
         """A layer's number of weights spread over its groups."""
         kept = spread([path for one in known for path in one.paths], scales, count)
         return [int(part.sum()) for part in np.array_split(kept, len(known))]

@@ -74,9 +74,16 @@ class Walk:
         self._compute(node)
         return node in self._student
 
-    def baseline_result(self, node: Node, place: int) -> Any:
-        """The baseline's value of a node on one batch, computed without going on to it."""
-        return self._result(node, place, student=False)
+    def baseline_on(self, node: Node, source: Node, place: int, part: slice) -> Any:
+        """The baseline's value of a node that was not computed yet, on some samples of a batch of its source."""
+
+        def value(one: Node) -> Any:
+            known = self._baseline[one][place]
+            return known[part] if one is source else known
+
+        assert callable(node.target)
+        with torch.no_grad():
+            return node.target(*map_arg(node.args, value), **map_arg(node.kwargs, value))
 
     def change(self, constants: Mapping[str, Tensor]) -> None:
         """Give the student new constants, for nodes that were not computed yet."""

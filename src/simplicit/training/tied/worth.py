@@ -61,7 +61,7 @@ def _probes(outputs: Tensor, generator: torch.Generator) -> Tensor:
     if q <= PROBES:
         return torch.eye(q, dtype=outputs.dtype).unsqueeze(1)
     signs = torch.randint(0, 2, (PROBES, *outputs.shape), generator=generator).to(outputs.dtype)
-    return (2 * signs - 1) / PROBES**0.5
+    return torch.mul(2 * signs - 1, PROBES**-0.5)
 
 
 def _per_channel(gradient: Tensor, node: Node, layers: list[TiedLayer]) -> Tensor:
