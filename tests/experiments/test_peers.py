@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float64]
 def layer(r: int = 5, k: int = 12, count: int = 20, seed: int = 0) -> Layer:
     rng = np.random.default_rng(seed)
     features, weights = rng.random((40, k)) * rng.random(k), rng.normal(size=(r, k))
-    return Layer(weights, features, features @ weights.T, count)
+    return Layer.of_samples(weights, features, features @ weights.T, count)
 
 
 def network(bias: bool = False) -> Network:

@@ -1,9 +1,9 @@
 """Pruning methods on networks with convolutions: layer by layer on the Gram matrix of the patches.
 
 A method sees what :func:`simplicit.fit` sees: the same samples, patches, batches and order of layers. As published it
-matches the dense weights on the layer's own inputs, and leaves biases and batch norms as they are. With ``states`` it is
-given what fit has besides: the baseline's states as targets, less the error of the skip path in a residual branch, with
-means taken off; with ``correct`` the constants and the statistics of batch norms are corrected in the same way.
+matches the dense weights on the layer's own inputs, and leaves biases and batch norms as they are. With ``states`` it
+is given what fit has besides: the baseline's states as targets, less the error of the skip path in a residual branch,
+with means taken off; with ``correct`` constants and the statistics of batch norms are corrected in the same way.
 """
 
 from __future__ import annotations
