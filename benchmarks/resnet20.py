@@ -5,8 +5,8 @@
 A draw is 1,000 of the 4,000 training images, without labels, the same for all methods. Accuracy, and agreement with the
 dense network's predictions, are of the 1,000 test images; on the training images that were not drawn, agreement is
 reported too. `fit` runs alone, in a process of its own, on all cores; peers run side by side, one core each, so that
-their seconds are of one core. Finished models are kept in --parts, from which a broken-off run goes on. Prints the table
-and writes results/resnet20.json and results/resnet20.md beside this file.
+their seconds are of one core. Finished models are kept in --parts, from which a broken-off run goes on. Prints the
+tables and writes results/resnet20.json and results/resnet20.md beside this file.
 
 A peer is named by its allocation over layers (uniform, global by size, or that of fit) and by its targets: its own (the
 dense weights on the layer's inputs in the network pruned so far) or fit's (the baseline's states, which correct what
@@ -244,9 +244,9 @@ def page(report: dict[str, Any]) -> str:
         "# ResNet-20 on CIFAR-10, tied rows",
         "",
         f"`{report['command']}`, {of['cores']} cores, Python {of['python']}, torch {of['torch']}. Dense: "
-        f"{report['dense']:.1f} %. Means over {len(settings['draws'])} draws of {settings['samples']:,} training images "
-        "without labels, standard deviations in brackets; sparsity is over the 268,336 weights of all convolutions and "
-        "the linear layer. 1,000 test images: the standard error of one accuracy is about 0.9, that of a difference "
+        f"{report['dense']:.1f} %. Means over {len(settings['draws'])} draws of {settings['samples']:,} training "
+        "images without labels, standard deviations in brackets; sparsity is over the 268,336 weights of all "
+        "convolutions and the linear layer. 1,000 test images: the standard error of one accuracy is about 0.9, that of a difference "
         "between two models smaller, as they err on the same images.",
     ]
     for figure, title in (
@@ -259,8 +259,8 @@ def page(report: dict[str, Any]) -> str:
     certified = [row["certified"] for row in ours]
     lines += [
         "",
-        f"`fit`: {sum(a for a, _ in certified):,} of {sum(b for _, b in certified):,} rows certified; peak memory of the "
-        f"process {max(row['peak_megabytes'] for row in ours):,.0f} MB, of which "
+        f"`fit`: {sum(a for a, _ in certified):,} of {sum(b for _, b in certified):,} rows certified; peak memory of "
+        f"the process {max(row['peak_megabytes'] for row in ours):,.0f} MB, of which "
         f"{max(row['megabytes_before'] for row in ours):,.0f} MB before it began (torch, the images, the network).",
         "",
     ]

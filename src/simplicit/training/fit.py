@@ -74,6 +74,12 @@ def fit(
     which falls apart into one convex problem per row of M = [[A, B], [C, D]], each solved to a duality gap. No labels
     and no back-propagation are used.
 
+    The rows of a convolution are copies of its kernel, one for every position, and stay so: in a network with
+    convolutions there is one row problem per output channel, on all patches that its kernel sees, and the result is the
+    same network with sparse kernels (:meth:`TiedResult.to_baseline`). Sums then run over samples and positions. That is
+    for ``structure="baseline"``, ``kappa=None`` and the options that neither name another structure nor ``robust``;
+    batch norms are corrected so that their outputs keep the baseline's mean and variance.
+
     Parameters
     ----------
     net : torch.nn.Module
@@ -154,12 +160,12 @@ def fit(
     Returns
     -------
     FitResult
-        ``model``, ``rows`` (figures per row), ``summary()``.
+        ``model``, ``rows`` (figures per row), ``summary()``. A :class:`TiedResult` for a network with convolutions.
 
     Raises
     ------
     InputError
-        For settings out of range or that do not go together, an unknown preset, inputs that do not fit or are not
+        For settings out of range or that do not go together, or have no meaning for a network with convolutions, an unknown preset, inputs that do not fit or are not
         finite, a sparsity that is unreachable or that the penalty cannot be searched for, an unknown executor, or a
         journal of another fit or in use.
     UnsupportedOperationError
