@@ -246,8 +246,8 @@ def page(report: dict[str, Any]) -> str:
         f"`{report['command']}`, {of['cores']} cores, Python {of['python']}, torch {of['torch']}. Dense: "
         f"{report['dense']:.1f} %. Means over {len(settings['draws'])} draws of {settings['samples']:,} training "
         "images without labels, standard deviations in brackets; sparsity is over the 268,336 weights of all "
-        "convolutions and the linear layer. 1,000 test images: the standard error of one accuracy is about 0.9, that of a difference "
-        "between two models smaller, as they err on the same images.",
+        "convolutions and the linear layer. 1,000 test images: the standard error of one accuracy is about 0.9, that "
+        "of a difference between two models smaller, as they err on the same images.",
     ]
     for figure, title in (
         ("accuracy", "Accuracy on the test images, per cent"),

@@ -165,9 +165,9 @@ def fit(
     Raises
     ------
     InputError
-        For settings out of range or that do not go together, or have no meaning for a network with convolutions, an unknown preset, inputs that do not fit or are not
-        finite, a sparsity that is unreachable or that the penalty cannot be searched for, an unknown executor, or a
-        journal of another fit or in use.
+        For settings out of range or that do not go together, or have no meaning for a network with convolutions, an
+        unknown preset, inputs that do not fit or are not finite, a sparsity that is unreachable or that the penalty
+        cannot be searched for, an unknown executor, or a journal of another fit or in use.
     UnsupportedOperationError
         If the network has an operation without an exact implicit form.
     ConvergenceError

@@ -17,6 +17,7 @@ from simplicit.rowrun import RunOptions
 from simplicit.training.clock import Clock
 from simplicit.training.options import FitOptions
 from simplicit.training.tied import TiedResult, fit_tied, tied_layers
+from simplicit.training.tied.memory import live_numbers
 from simplicit.training.tied.patches import channels_first, patches
 from simplicit.training.tied.walk import Walk, batches_of
 from simplicit.training.tied.worth import worth
@@ -281,3 +282,13 @@ def test_networks_without_convolutions_are_trained_as_before() -> None:
     result = sp.fit(net, torch.rand(30, 6, dtype=torch.float64), preset="sparse", sparsity=50)
     assert not isinstance(result, TiedResult)
     assert result.model.nnz == int(0.5 * 45 + 1e-9)
+
+
+def test_what_cannot_fit_is_refused_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, inputs = made("residual")
+    graph = capture_graph(net, inputs)
+    # At the sum: the skip path, the branch before its ReLU or norm, and their results, of 4 x 7 x 7 numbers each.
+    assert 3 * 196 <= live_numbers(graph) <= 4 * 196
+    monkeypatch.setattr("simplicit.training.tied.memory.available_memory", lambda: 1000)
+    with pytest.raises(sp.InputError, match=r"inputs: 40 samples need about .* give fewer samples"):
+        sp.fit(net, inputs, preset="sparse")

@@ -21,6 +21,7 @@ from simplicit.training.clock import Clock
 from simplicit.training.options import FitOptions
 from simplicit.training.strength import SPARSITY_TOLERANCE, search_strength
 from simplicit.training.tied.layers import tied_layers
+from simplicit.training.tied.memory import check_memory
 from simplicit.training.tied.network import student
 from simplicit.training.tied.result import TiedResult, tied_rows
 from simplicit.training.tied.training import TiedMatch, TiedTraining
@@ -57,9 +58,8 @@ def fit_tied(
     layers = tied_layers(graph)
     samples = samples_of(graph, inputs)
     with run.opened() as run, run.kept("fit", lambda: _key(graph, samples, options), {}) as run:
+        check_memory(graph, layers, len(samples), run.crew.workers)
         training = TiedTraining(graph, layers, batches_of(samples, batch_size), samples, options, run)
-        with clock.stage("states"):
-            _ = training.baseline if _needs_pilot(options) else None
         with clock.stage("training"):
             match, trials = _trained(training)
     return TiedResult(
@@ -86,10 +86,6 @@ def samples_of(graph: NetworkGraph, inputs: Batch) -> Tensor:
     flat = inputs.reshape(len(inputs), -1) if tuple(inputs.shape[1:]) == graph.input_shape else inputs
     U = as_batch(flat, math.prod(graph.input_shape), graph.input_shape, graph.dtype, "inputs")
     return U.reshape(-1, *graph.input_shape)
-
-
-def _needs_pilot(options: FitOptions) -> bool:
-    return options.refine or not options.propagate
 
 
 def _check(options: FitOptions) -> None:

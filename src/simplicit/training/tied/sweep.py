@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,13 +54,12 @@ class Sweep:
     correct: bool = True
     rectify: int = 0
 
-    def statistics(self) -> list[Statistics]:
-        """Of all layers on the baseline."""
-        walk, result = Walk(self.graph, self.batches), []
+    def statistics(self) -> Iterator[tuple[TiedLayer, Statistics]]:
+        """Layer after layer, on the baseline."""
+        walk = Walk(self.graph, self.batches)
         for layer in self.layers:
             walk.run_until(layer.node)
-            result.append(Gathering(walk, layer, own=False).statistics())
-        return result
+            yield layer, Gathering(walk, layer, own=False).statistics()
 
     def run(self, solve: Solver) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The new constants of the graph, by placeholder, and the relative error of each layer."""

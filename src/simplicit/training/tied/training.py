@@ -8,7 +8,7 @@ layer is eliminated anew on the inputs that the student has there. Otherwise it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from simplicit.errors import InputError
 from simplicit.rowrun import RunOptions
 from simplicit.rows import NoPenalty, PiecewiseQuadratic, Solution
 from simplicit.solve import solve_rows
+from simplicit.training.elimination import Path
 from simplicit.training.options import FitOptions
 from simplicit.training.refine import Elimination, refined
 from simplicit.training.spread import spread
@@ -68,6 +69,14 @@ class TiedMatch:
 
 
 @dataclass(frozen=True, eq=False)
+class Candidates:
+    """What a group of channels may keep, (r, d), and the paths of its rows on the baseline's states."""
+
+    admitted: Mask
+    paths: Sequence[Path]
+
+
+@dataclass(frozen=True, eq=False)
 class TiedTraining:
     """Problem (7) of one graph, its samples and one set of options."""
 
@@ -88,11 +97,6 @@ class TiedTraining:
         """How the layers are gone through."""
         own = self.options.propagate
         return Sweep(self.graph, self.layers, self.batches, own=own, own_output=self.options.regenerate)
-
-    @cached_property
-    def baseline(self) -> dict[str, Statistics]:
-        """The statistics of all layers on the baseline's own states."""
-        return dict(zip((layer.name for layer in self.layers), self.sweep.statistics(), strict=True))
 
     def has_zeros(self) -> bool:
         """Whether the penalty makes any."""
@@ -129,7 +133,7 @@ class TiedTraining:
             problems = [self._ridge(layer, statistics, group) for group in range(layer.groups)]
             # Only what the elimination on the baseline's states had for candidates.
             known = [
-                Elimination.of(problem, earlier.candidates, workers)
+                Elimination.of(problem, earlier.admitted, workers)
                 for problem, earlier in zip(problems, self.pilot[layer.name], strict=True)
             ]
             found = []
@@ -155,20 +159,19 @@ class TiedTraining:
         )
 
     @cached_property
-    def pilot(self) -> dict[str, list[Elimination[TiedProblem]]]:
+    def pilot(self) -> dict[str, list[Candidates]]:
         """The elimination of every layer on the baseline's states, group by group."""
         workers = self.run.crew.workers
-        result: dict[str, list[Elimination[TiedProblem]]] = {}
-        for layer in self.layers:
-            statistics = self.baseline[layer.name]
+        result: dict[str, list[Candidates]] = {}
+        for layer, statistics in self.sweep.statistics():
             result[layer.name] = []
             for group in range(layer.groups):
                 problem = self._ridge(layer, statistics, group)
-                candidates = problem.support
+                admitted = problem.support
                 if self.has_zeros():
                     solution = self._penalised(layer, statistics, group, 1.0, None)
-                    candidates = solution.coefficients.toarray() != 0
-                result[layer.name].append(Elimination.of(problem, candidates, workers))
+                    admitted = solution.coefficients.toarray() != 0
+                result[layer.name].append(Candidates(admitted, Elimination.of(problem, admitted, workers).paths))
         return result
 
     @cached_property
