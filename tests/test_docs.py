@@ -28,7 +28,7 @@ ROBUSTNESS = {
     *("certify", "Certificates", "sensitivity", "box_radii"),
 }
 
-TRAINING = {"fit", "FitResult"}
+TRAINING = {"fit", "FitResult", "TiedResult"}
 
 EXECUTORS = {"make_executor", "Executor", "Progress", "solve_part", "merge_journals", "JournalState"}
 

@@ -64,7 +64,7 @@ from simplicit.rows import (
     Solution,
 )
 from simplicit.solve import beta_max, solve_path, solve_rows
-from simplicit.training import FitResult, fit
+from simplicit.training import FitResult, TiedResult, fit
 
 __version__ = "0.1.0"
 
@@ -103,6 +103,7 @@ __all__ = [
     "StateGroup",
     "States",
     "StorageBits",
+    "TiedResult",
     "TrainingModeWarning",
     "UnsupportedOperationError",
     "accuracy",

@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float64]
 def layer(r: int = 5, k: int = 12, count: int = 20, seed: int = 0) -> Layer:
     rng = np.random.default_rng(seed)
     features, weights = rng.random((40, k)) * rng.random(k), rng.normal(size=(r, k))
-    return Layer(weights, features, features @ weights.T, count)
+    return Layer.of_samples(weights, features, features @ weights.T, count)
 
 
 def network(bias: bool = False) -> Network:
@@ -64,7 +64,7 @@ def test_wanda_keeps_the_largest_products_of_every_row() -> None:
     given = layer(count=22)
     found = PEERS["wanda"].prune(given)
     for i, row in enumerate(given.weights):
-        scores = [abs(w) * np.sqrt(sum(x * x for x in given.features[:, j])) for j, w in enumerate(row)]
+        scores = [abs(w) * np.sqrt(given.gram[j, j]) for j, w in enumerate(row)]
         best = sorted(range(len(row)), key=lambda j, s=scores: -s[j])[: 5 if i < 2 else 4]
         assert np.flatnonzero(found[i]).tolist() == sorted(best)
         np.testing.assert_array_equal(found[i, best], row[best])

@@ -72,7 +72,9 @@ def made(name: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
-@pytest.mark.parametrize("options", [{"penalty": sp.L1(beta=0.01)}, {"preset": "sparse", "sparsity": 60}, {"preset": "robust"}])
+@pytest.mark.parametrize(
+    "options", [{"penalty": sp.L1(beta=0.01)}, {"preset": "sparse", "sparsity": 60}, {"preset": "robust"}]
+)
 def test_gives_what_the_model_gives(name: str, options: dict[str, object]) -> None:
     net = made(name)
     before = copy.deepcopy(net.state_dict())

@@ -15,7 +15,7 @@ from simplicit.baseline.states import States, record_states
 from simplicit.implicit import ImplicitModel, StateGroup
 from simplicit.implicit.batch import Batch
 
-__all__ = ["Capture", "capture", "extract_states", "from_torch", "weight_count"]
+__all__ = ["Capture", "capture", "capture_of", "extract_states", "from_torch", "weight_count"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,17 @@ def capture(net: nn.Module, example_input: Batch, *, argument: str = "example_in
 
     ``argument`` is what the caller calls ``example_input``, for errors.
     """
-    graph = capture_graph(net, example_input, argument)
+    return capture_of(capture_graph(net, example_input, argument))
+
+
+def capture_of(graph: NetworkGraph) -> Capture:
+    """The implicit model of a graph that is captured already.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        It has an operation without exact implicit form.
+    """
     model, activations = read_model(graph)
     return Capture(model, graph, activations)
 

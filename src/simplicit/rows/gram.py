@@ -91,6 +91,18 @@ class Gram:
             raise InputError("batches: there was none; give an iterable of pairs (features, targets)")
         return result
 
+    @classmethod
+    def of_products(cls, gram: Array, cross: Array, energy: Array, n_samples: int) -> Self:
+        """From ΦᵀΦ (d, d), Φᵀz (r, d) and ‖z‖² (r,), all about the same origin; means count as zero.
+
+        For sums that come from elsewhere, such as those of patches; nothing is checked.
+        """
+        result = cls()
+        result.n_samples = n_samples
+        result.feature_mean, result.target_mean = np.zeros(gram.shape[0]), np.zeros(len(energy))
+        result._scatter, result._cross, result._energy = gram, cross, energy
+        return result
+
     def update(self, features: Any, targets: Any) -> None:
         """Add a batch of samples, features (b, d) and targets (b, r), float32 or float64.
 

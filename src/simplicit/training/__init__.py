@@ -6,7 +6,7 @@ problem (7) once: ``propagate`` says in which stages and on which states; a supp
 ``strength`` is searched for a wanted sparsity, or from ``refine``, by ``elimination`` on the least-squares problem of
 ``ridge`` and at one price for a weight, which ``spread`` finds; values come from the penalty or from ``refit``.
 ``robust`` trains for robustness instead of ``matching``, each layer by ``onesided``. ``fit`` runs all that, ``result``
-is what comes out.
+is what comes out. Networks with convolutions go through ``tied``.
 """
 
 from __future__ import annotations
@@ -15,5 +15,6 @@ from simplicit.training.fit import fit
 from simplicit.training.options import FitOptions
 from simplicit.training.presets import PRESETS, Preset, preset_of
 from simplicit.training.result import FitResult, RowFigures
+from simplicit.training.tied import TiedResult
 
-__all__ = ["PRESETS", "FitOptions", "FitResult", "Preset", "RowFigures", "fit", "preset_of"]
+__all__ = ["PRESETS", "FitOptions", "FitResult", "Preset", "RowFigures", "TiedResult", "fit", "preset_of"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from os import PathLike
 from typing import Any
@@ -13,12 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from simplicit.baseline import capture
+from simplicit.baseline import capture_of
+from simplicit.baseline.graph import capture_graph
 from simplicit.executors import Executor, OnProgress, digest
 from simplicit.implicit import ImplicitModel, equilibrium, rescale
 from simplicit.rowrun import RunOptions
 from simplicit.rows import L1, Penalty
 from simplicit.training.baseline_weights import Origin
+from simplicit.training.clock import Clock
 from simplicit.training.matching import Match, Matching
 from simplicit.training.options import FitOptions
 from simplicit.training.presets import with_preset
@@ -26,6 +26,7 @@ from simplicit.training.result import FitResult, row_figures
 from simplicit.training.robust import RobustMatching
 from simplicit.training.statedata import StateData, state_data
 from simplicit.training.strength import SPARSITY_TOLERANCE, search_strength
+from simplicit.training.tied import fit_tied, has_convolutions
 
 __all__ = ["fit"]
 
@@ -73,6 +74,12 @@ def fit(
 
     which falls apart into one convex problem per row of M = [[A, B], [C, D]], each solved to a duality gap. No labels
     and no back-propagation are used.
+
+    The rows of a convolution are copies of its kernel, one for every position, and stay so: in a network with
+    convolutions there is one row problem per output channel, on all patches that its kernel sees, and the result is the
+    same network with sparse kernels (:meth:`TiedResult.to_baseline`). Sums then run over samples and positions. That is
+    for ``structure="baseline"``, ``kappa=None`` and the options that neither name another structure nor ``robust``;
+    batch norms are corrected so that their outputs keep the baseline's mean and variance.
 
     Parameters
     ----------
@@ -154,14 +161,14 @@ def fit(
     Returns
     -------
     FitResult
-        ``model``, ``rows`` (figures per row), ``summary()``.
+        ``model``, ``rows`` (figures per row), ``summary()``. A :class:`TiedResult` for a network with convolutions.
 
     Raises
     ------
     InputError
-        For settings out of range or that do not go together, an unknown preset, inputs that do not fit or are not
-        finite, a sparsity that is unreachable or that the penalty cannot be searched for, an unknown executor, or a
-        journal of another fit or in use.
+        For settings out of range or that do not go together, or have no meaning for a network with convolutions, an
+        unknown preset, inputs that do not fit or are not finite, a sparsity that is unreachable or that the penalty
+        cannot be searched for, an unknown executor, or a journal of another fit or in use.
     UnsupportedOperationError
         If the network has an operation without an exact implicit form.
     ConvergenceError
@@ -203,10 +210,14 @@ def fit(
         block_rows=block_rows,
         throw=throw,
     )
-    clock = _Clock()
-    with RunOptions(executor, workers, ray_address, block_timeout, journal, progress).opened() as run:
+    clock, run = Clock(), RunOptions(executor, workers, ray_address, block_timeout, journal, progress)
+    with clock.stage("capture"):
+        graph = capture_graph(net, inputs, "inputs")
+    if has_convolutions(graph):
+        return fit_tied(graph, inputs, options, run, clock)
+    with run.opened() as run:
         with clock.stage("capture"):
-            captured = capture(net, inputs, argument="inputs")
+            captured = capture_of(graph)
             options.check_well_posed(captured.model)
         with clock.stage("states"):
             states = captured.states(inputs)
@@ -214,7 +225,7 @@ def fit(
         with clock.stage("training"), run.kept("fit", lambda: _key(captured.model, states.U, options), {}) as run:
             match, trials = _trained(data, options, run)
     return FitResult(
-        model=rescale(match.model) if options.robust and data.homogeneous else match.model,
+        made=rescale(match.model) if options.robust and data.homogeneous else match.model,
         rows=row_figures(match, data),
         options=options,
         strength=match.strength,
@@ -293,16 +304,3 @@ def _errors(model: ImplicitModel, data: StateData) -> Mapping[str, float]:
 def _relative(fitted: Any, target: Any) -> float:
     norm = float(np.linalg.norm(target))
     return float(np.linalg.norm(fitted - target)) / norm if norm else 0.0
-
-
-class _Clock:
-    """Seconds of each stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - begun

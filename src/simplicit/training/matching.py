@@ -123,7 +123,7 @@ class Matching:
         return replace(self._match(1.0, solutions), exchanged=exchanged)
 
     @cached_property
-    def pilot(self) -> list[Elimination]:
+    def pilot(self) -> list[Elimination[Ridge]]:
         """The elimination of every stage on the baseline's states, from which the counts come."""
         workers = self.run.crew.workers
         return [

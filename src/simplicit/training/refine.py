@@ -18,21 +18,42 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from simplicit.executors.limits import one_thread_each
 from simplicit.training.elimination import Path, eliminate, exchange, inverse, least_squares
-from simplicit.training.ridge import Ridge
 from simplicit.training.spread import spread
 
-__all__ = ["Elimination", "Refined", "refined"]
+__all__ = ["Elimination", "Quadratic", "Refined", "refined"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
+
+
+class Quadratic(Protocol):
+    """Least-squares problems of r rows on the same d columns, such as :class:`~simplicit.training.ridge.Ridge`."""
+
+    @property
+    def gram(self) -> Array:
+        """(d, d), positive definite."""
+        ...
+
+    @property
+    def cross(self) -> Array:
+        """(r, d)."""
+        ...
+
+    @property
+    def support(self) -> Mask:
+        """(r, d): admissible coefficients."""
+        ...
+
+
+Q = TypeVar("Q", bound=Quadratic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +75,15 @@ class Refined:
 
 
 @dataclass(frozen=True, eq=False)
-class Elimination:
+class Elimination(Generic[Q]):
     """The elimination paths of the rows of a stage, from their candidates, (r, d), to none."""
 
-    problem: Ridge
+    problem: Q
     candidates: Mask
     paths: Sequence[Path]
 
     @classmethod
-    def of(cls, problem: Ridge, candidates: Mask, workers: int) -> Self:
+    def of(cls, problem: Q, candidates: Mask, workers: int) -> Self:
         """Eliminate every row, so many at a time."""
         found: dict[int, Path] = {}
         with one_thread_each():
@@ -74,7 +95,7 @@ class Elimination:
                 found.update(zip(rows, _side_by_side(path, rows, workers), strict=True))
         return cls(problem, candidates, [found[i] for i in range(len(candidates))])
 
-    def on(self, problem: Ridge, workers: int) -> Self:
+    def on(self, problem: Q, workers: int) -> Self:
         """The same rows and candidates on other states."""
         return type(self).of(problem, self.candidates, workers)
 
@@ -91,7 +112,7 @@ def _left(paths: Sequence[Path], shape: tuple[int, ...], counts: Index) -> Mask:
     return support
 
 
-def refined(stage: Elimination, scales: Array, count: int, workers: int) -> Refined:
+def refined(stage: Elimination[Any], scales: Array, count: int, workers: int) -> Refined:
     """The support with ``count`` weights in all, after exchanges.
 
     Parameters

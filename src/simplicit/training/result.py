@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -71,9 +71,8 @@ class FitResult:
 
     Attributes
     ----------
-    model : ImplicitModel
-        float64, in the units of Theorem 2.4 if the baseline could be rescaled: its own, after ``robust``, whose rows
-        are solved in the baseline's.
+    made : ImplicitModel, or callable
+        The model, or how to make it.
     rows : RowFigures
     options : FitOptions
     strength : float
@@ -94,7 +93,7 @@ class FitResult:
         The network as it was captured, and the units of the states; for :meth:`to_baseline`.
     """
 
-    model: ImplicitModel
+    made: ImplicitModel | Callable[[], ImplicitModel]
     rows: RowFigures
     options: FitOptions
     strength: float
@@ -125,6 +124,12 @@ class FitResult:
                 "structure='baseline', or use result.model.to_torch()"
             )
         return self.origin.network(self.model)
+
+    @cached_property
+    def model(self) -> ImplicitModel:
+        """In float64 and the units of Theorem 2.4 if the baseline could be rescaled: its own, after ``robust``, whose
+        rows are solved in the baseline's."""
+        return self.made if isinstance(self.made, ImplicitModel) else self.made()
 
     @property
     def sparsity(self) -> float:
@@ -172,7 +177,7 @@ class FitResult:
             return "A is strictly triangular"
         return "|A|_inf <= kappa"
 
-    def _method(self) -> list[str]:
+    def _method(self, nnz: int) -> list[str]:
         """What was done, one line for each part of it."""
         options = self.options
         rounds = "" if options.rounds == 1 else f", {options.rounds} rounds"
@@ -187,7 +192,7 @@ class FitResult:
         if options.refine:
             lines.append(
                 "  support    eliminated at one price for a weight in the whole model, "
-                f"{self.exchanged:,} of {self.model.nnz:,} weights exchanged"
+                f"{self.exchanged:,} of {nnz:,} weights exchanged"
             )
         if options.refit:
             lines.append(f"  values     ridge {options.ridge:g} towards {options.anchor:g} of the baseline's weights")
@@ -221,7 +226,7 @@ class FitResult:
             f"State-driven training on {self.n_samples:,} samples, {units}",
             f"  problem    structure {options.structure}, normalize {options.normalize}, {ball}, lambda1 "
             f"{options.lambda1:g}, lambda2 {options.lambda2:g}",
-            *self._method(),
+            *self._method(self.model.nnz),
             f"  rows       {figures['rows_certified']} of {len(self.rows)} certified, largest relative gap "
             f"{figures['largest_relative_gap']:.1e} (tol {options.tol:g})",
             f"  model      {states} states, {self.model.n_inputs} inputs, {self.model.n_outputs} outputs",

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 from simplicit.errors import InputError
-from simplicit.training.matching import Match
 
 __all__ = ["SPARSITY_TOLERANCE", "search_strength"]
+
+#: What is solved at one strength.
+M = TypeVar("M")
 
 #: In points of sparsity.
 SPARSITY_TOLERANCE = 0.5
@@ -23,11 +26,11 @@ MAX_TRIALS = 40
 
 
 def search_strength(
-    solve: Callable[[float, Match | None], Match],
-    sparsity_of: Callable[[Match], float],
+    solve: Callable[[float, M | None], M],
+    sparsity_of: Callable[[M], float],
     target: float,
     tolerance: float = SPARSITY_TOLERANCE,
-) -> Match:
+) -> M:
     """The match whose sparsity is within ``tolerance`` points of ``target``, in per cent.
 
     Parameters
@@ -43,7 +46,7 @@ def search_strength(
     InputError
         If no strength gives it; the message says how near one comes.
     """
-    trials: list[tuple[float, float, Match]] = []
+    trials: list[tuple[float, float, M]] = []
 
     def tried(log_strength: float) -> float:
         near = min(trials, key=lambda t: abs(t[0] - log_strength), default=None)
@@ -70,7 +73,7 @@ def search_strength(
     return trials[-1][2]
 
 
-def _unreachable(target: float, trials: list[tuple[float, float, Match]]) -> InputError:
+def _unreachable(target: float, trials: list[tuple[float, float, M]]) -> InputError:
     reached = sorted(value for _, value, _ in trials)
     nearest = min(reached, key=lambda value: abs(value - target))
     return InputError(

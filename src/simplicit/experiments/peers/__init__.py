@@ -9,9 +9,10 @@ from simplicit.experiments.peers.alps import ALPS
 from simplicit.experiments.peers.base import Layer, Network, Peer
 from simplicit.experiments.peers.magnitude import MAGNITUDE
 from simplicit.experiments.peers.sparsegpt import SPARSEGPT
+from simplicit.experiments.peers.tied import TiedNetwork
 from simplicit.experiments.peers.wanda import WANDA
 
-__all__ = ["PEERS", "Layer", "Network", "Peer"]
+__all__ = ["PEERS", "Layer", "Network", "Peer", "TiedNetwork"]
 
 #: The peers by name.
 PEERS: dict[str, Peer] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,28 +29,23 @@ class Layer:
     ----------
     weights : (r, k) array
         The dense ones.
-    features : (m, k) array
-        Its inputs in the model pruned so far.
-    targets : (m, r) array
-        What a method that fits weights is to match, biases taken off.
+    gram : (k, k) array
+        XᵀX of its inputs in the model pruned so far.
+    cross : (r, k) array
+        TᵀX with what a method that fits weights is to match, biases taken off.
     count : int
         How many weights stay.
     """
 
     weights: Array
-    features: Array
-    targets: Array
+    gram: Array
+    cross: Array
     count: int
 
-    @cached_property
-    def gram(self) -> Array:
-        """XᵀX, (k, k)."""
-        return np.asarray(self.features.T @ self.features)
-
-    @cached_property
-    def cross(self) -> Array:
-        """One row Xᵀt per output, (r, k)."""
-        return np.asarray(self.targets.T @ self.features)
+    @classmethod
+    def of_samples(cls, weights: Array, features: Array, targets: Array, count: int) -> Self:
+        """From inputs X (m, k) and targets T (m, r)."""
+        return cls(weights, np.asarray(features.T @ features), np.asarray(targets.T @ features), count)
 
 
 @dataclass(frozen=True)
@@ -148,7 +144,7 @@ class Network:
             features = self._features(M)[:, columns]
             weights = self.matrix[rows][:, columns]
             targets = features @ weights.T if own_targets else baseline[:, rows]
-            found = peer.prune(Layer(weights, features, targets, counts[name]))
+            found = peer.prune(Layer.of_samples(weights, features, targets, counts[name]))
             M[np.arange(rows.start, rows.stop)[:, None], columns] = found
         return self._with(M, n)
 

@@ -10,7 +10,7 @@ __all__ = ["WANDA"]
 
 
 def _prune(layer: Layer) -> Array:
-    scores = np.abs(layer.weights) * np.linalg.norm(layer.features, axis=0)
+    scores = np.abs(layer.weights) * np.sqrt(layer.gram.diagonal())
     return layer.weights * keep_largest_in_rows(scores, layer.count)
 
 

@@ -1,0 +1,293 @@
+"""Tied rows on ResNet-20, CIFAR-10: sparsity against accuracy, and against pruning methods on the same images.
+
+    python benchmarks/resnet20.py            # about an hour on 2 cores; needs the data, see --help
+
+A draw is 1,000 of the 4,000 training images, without labels, the same for all methods. Accuracy, and agreement with the
+dense network's predictions, are of the 1,000 test images; on the training images that were not drawn, agreement is
+reported too. `fit` runs alone, in a process of its own, on all cores; peers run side by side, one core each, so that
+their seconds are of one core. Finished models are kept in --parts, from which a broken-off run goes on. Prints the
+tables and writes results/resnet20.json and results/resnet20.md beside this file.
+
+A peer is named by its allocation over layers (uniform, global by size, or that of fit) and by its targets: its own (the
+dense weights on the layer's inputs in the network pruned so far) or fit's (the baseline's states, which correct what
+went wrong before, skip paths included). "as published" leaves biases and batch norms as they are; "norms" corrects them
+as fit does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+from results import RESULTS, grid, machine
+from torch import Tensor, nn
+
+import simplicit as sp
+from simplicit.baseline.graph import capture_graph
+from simplicit.executors.limits import one_thread_each
+from simplicit.experiments.peers import PEERS, TiedNetwork
+from simplicit.experiments.resnet import resnet20
+
+OURS = "simplicit"
+SPARSITIES = (50.0, 70.0, 80.0, 90.0, 95.0)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A line of the table."""
+
+    solver: str
+    allocation: str = ""
+    targets: str = ""  # "own" or "fit"; "" where none are fitted
+    norms: bool = True
+
+    def __str__(self) -> str:
+        if self.solver == OURS:
+            return OURS
+        parts = [PEERS[self.solver].title, f"{self.allocation} allocation"]
+        parts += [f"{self.targets} targets"] if self.targets else []
+        return ", ".join([*parts, "norms" if self.norms else "as published"])
+
+
+def methods() -> list[Method]:
+    """All lines, in the order of the table."""
+    plain = [
+        Method("magnitude", allocation, "", norms)
+        for allocation in ("global", "uniform", "fit's")
+        for norms in (False, True)
+    ]
+    plain += [Method("wanda", allocation, "", norms) for allocation in ("uniform", "fit's") for norms in (False, True)]
+    fitted = [
+        Method(solver, allocation, targets, norms)
+        for solver in ("sparsegpt", "alps")
+        for allocation in ("uniform", "fit's")
+        for targets, norms in (("own", False), ("own", True), ("fit's", True))
+    ]
+    return [Method(OURS), *fitted[::-1], *plain]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images (m, 3, 32, 32) in [0, 1] and labels."""
+
+    train: Tensor
+    train_labels: np.ndarray
+    test: Tensor
+    test_labels: np.ndarray
+
+    @classmethod
+    def read(cls, folder: Path) -> Data:
+        with np.load(folder / "cifar-10" / "cifar10-subset-lossless.npz") as file:
+            images = [torch.from_numpy(file[f"{part}_images"]).permute(0, 3, 1, 2) for part in ("train", "test")]
+            train, test = (part.float().div(255).contiguous() for part in images)
+            return cls(train, file["train_labels"].ravel(), test, file["test_labels"].ravel())
+
+    def drawn(self, draw: int, samples: int) -> np.ndarray:
+        """The places of the images of a draw."""
+        return np.sort(np.random.default_rng(draw).choice(len(self.train), samples, replace=False))
+
+
+def trained(folder: Path) -> nn.Module:
+    """ResNet-20 with the published weights."""
+    stored = torch.load(folder / "weights" / "resnet20-12fca82f.th", map_location="cpu", weights_only=True)
+    net = resnet20()
+    net.load_state_dict({name.removeprefix("module."): value for name, value in stored["state_dict"].items()})
+    return net.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("SIMPLICIT_DATA", "../shared/data")))
+    parser.add_argument("--draws", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--samples", type=int, default=1000, help="training images of a draw")
+    parser.add_argument("--sparsities", type=float, nargs="*", default=list(SPARSITIES))
+    parser.add_argument("--only", nargs="*", default=None, help="solvers, such as alps; all when left out")
+    parser.add_argument("--parts", type=Path, default=Path("build/resnet20"), help="folder of finished models")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    options = parser.parse_args()
+    options.parts.mkdir(parents=True, exist_ok=True)
+    chosen = [one for one in methods() if one.solver == OURS or options.only is None or one.solver in options.only]
+    for draw in options.draws:
+        run_all(options, draw, [Method(OURS)], workers=1)
+        run_all(options, draw, [one for one in chosen if one.solver != OURS], workers=2)
+    rows = [json.loads(file.read_text()) for _, file in tasks(options, options.draws, chosen) if file.exists()]
+    report = {
+        "command": " ".join(["python", "benchmarks/resnet20.py", *sys.argv[1:]]),
+        "machine": machine(),
+        "settings": {"samples": options.samples, "draws": options.draws, "sparsities": options.sparsities},
+        "dense": dense(options),
+        "rows": rows,
+    }
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "resnet20.json").write_text(json.dumps(report, indent=1) + "\n")
+    (options.output / "resnet20.md").write_text(page(report))
+    print(page(report))
+
+
+Task = tuple[Any, Path]
+
+
+def tasks(options: argparse.Namespace, draws: list[int], chosen: list[Method]) -> Iterator[Task]:
+    """Everything that is to be run, with the file of its figures."""
+    for draw in draws:
+        for sparsity in options.sparsities:
+            for method in chosen:
+                name = str(method).replace(", ", "-").replace(" ", "-").replace("'", "")
+                file = options.parts / f"{options.samples}-{draw}-{sparsity:g}-{name}.json"
+                yield (options.data_dir, options.samples, draw, sparsity, method, options.parts), file
+
+
+def run_all(options: argparse.Namespace, draw: int, chosen: list[Method], workers: int) -> None:
+    """Run what has no file yet, each in a process of its own."""
+    missing = [(task, file) for task, file in tasks(options, [draw], chosen) if not file.exists()]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1 if workers == 1 else None) as pool:
+        for (_, file), row in zip(missing, pool.map(run, [task for task, _ in missing]), strict=True):
+            draft = file.with_suffix(".partial")
+            draft.write_text(json.dumps(row))
+            draft.replace(file)
+            print(json.dumps({key: row[key] for key in ("name", "sparsity", "accuracy", "seconds")}), file=sys.stderr)
+
+
+def run(task: Any) -> dict[str, Any]:
+    """One model: made, and measured."""
+    folder, samples, draw, sparsity, method, parts = task
+    data, net = Data.read(folder), trained(folder)
+    drawn = data.drawn(draw, samples)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun = time.perf_counter()
+    if method.solver == OURS:
+        result = sp.fit(net, data.train[drawn], preset="sparse", sparsity=sparsity)
+        found, layers = result.to_baseline(), result.figures()["layers"]
+        certified = result.figures()["rows_certified"], len(result.rows)
+    else:
+        with one_thread_each():
+            torch.set_num_threads(1)
+            found, layers = peer(net, data.train[drawn], method, sparsity, parts / _ours(samples, draw, sparsity))
+        certified = None
+    seconds = time.perf_counter() - begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    weights = [p for p in found.parameters() if p.ndim > 1]
+    row = {
+        "name": str(method),
+        "draw": draw,
+        "wanted": sparsity,
+        "sparsity": 100 * (1 - sum(int((p != 0).sum()) for p in weights) / sum(p.numel() for p in weights)),
+        "seconds": seconds,
+        "peak_megabytes": peak / 1024,
+        "megabytes_before": before / 1024,
+        "certified": certified,
+        "layers": layers,
+    }
+    rest = np.setdiff1d(np.arange(len(data.train)), drawn)
+    return row | measured(net, found, data, rest)
+
+
+def _ours(samples: int, draw: int, sparsity: float) -> str:
+    return f"{samples}-{draw}-{sparsity:g}-{OURS}.json"
+
+
+def peer(net: nn.Module, images: Tensor, method: Method, sparsity: float, ours: Path) -> tuple[nn.Module, Any]:
+    """A network pruned by a peer."""
+    network = TiedNetwork(capture_graph(net, images), images)
+    counts = {
+        "uniform": lambda: network.uniform(sparsity),
+        "global": lambda: network.by_size(sparsity),
+        "fit's": lambda: json.loads(ours.read_text())["layers"],
+    }[method.allocation]()
+    found = network.pruned(PEERS[method.solver], counts, states=method.targets == "fit's", correct=method.norms)
+    return found, counts
+
+
+def measured(net: nn.Module, found: nn.Module, data: Data, rest: np.ndarray) -> dict[str, float]:
+    """Accuracy and agreement, in per cent; distance of the logits."""
+    with torch.no_grad():
+        theirs, ours = logits(net, data.test), logits(found, data.test)
+        held = [logits(one, data.train[rest]).argmax(1) for one in (net, found)]
+    return {
+        "accuracy": 100 * float(np.mean(ours.argmax(1).numpy() == data.test_labels)),
+        "agreement": 100 * float((ours.argmax(1) == theirs.argmax(1)).double().mean()),
+        "logit_error": float((ours - theirs).norm() / theirs.norm()),
+        "held_out_agreement": 100 * float((held[0] == held[1]).double().mean()),
+    }
+
+
+def logits(net: nn.Module, images: Tensor) -> Tensor:
+    return torch.cat([net(part) for part in images.split(250)])
+
+
+def dense(options: argparse.Namespace) -> float:
+    """Accuracy of the network itself."""
+    data, net = Data.read(options.data_dir), trained(options.data_dir)
+    with torch.no_grad():
+        return 100 * float(np.mean(logits(net, data.test).argmax(1).numpy() == data.test_labels))
+
+
+def page(report: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    of, settings, rows = report["machine"], report["settings"], report["rows"]
+    ours = [row for row in rows if row["name"] == OURS]
+    lines = [
+        "# ResNet-20 on CIFAR-10, tied rows",
+        "",
+        f"`{report['command']}`, {of['cores']} cores, Python {of['python']}, torch {of['torch']}. Dense: "
+        f"{report['dense']:.1f} %. Means over {len(settings['draws'])} draws of {settings['samples']:,} training "
+        "images without labels, standard deviations in brackets; sparsity is over the 268,336 weights of all "
+        "convolutions and the linear layer. 1,000 test images: the standard error of one accuracy is about 0.9, that "
+        "of a difference between two models smaller, as they err on the same images.",
+    ]
+    for figure, title in (
+        ("accuracy", "Accuracy on the test images, per cent"),
+        ("agreement", "Agreement with the dense network's predictions on the test images, per cent"),
+        ("held_out_agreement", "Agreement on the training images that were not drawn, per cent"),
+        ("seconds", "Seconds per model (fit: all cores; peers: one core)"),
+    ):
+        lines += ["", f"## {title}", "", *grid(columns(rows, figure, settings["sparsities"]), names(rows))]
+    certified = [row["certified"] for row in ours]
+    lines += [
+        "",
+        f"`fit`: {sum(a for a, _ in certified):,} of {sum(b for _, b in certified):,} rows certified; peak memory of "
+        f"the process {max(row['peak_megabytes'] for row in ours):,.0f} MB, of which "
+        f"{max(row['megabytes_before'] for row in ours):,.0f} MB before it began (torch, the images, the network).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def names(rows: list[dict[str, Any]]) -> list[str]:
+    found = {row["name"] for row in rows}
+    return [str(method) for method in methods() if str(method) in found]
+
+
+def columns(rows: list[dict[str, Any]], figure: str, sparsities: list[float]) -> dict[str, Any]:
+    """A column for each sparsity."""
+
+    def at(sparsity: float) -> Any:
+        def cell(name: str) -> str:
+            values = [row[figure] for row in rows if row["name"] == name and row["wanted"] == sparsity]
+            if not values:
+                return ""
+            digits = 0 if figure == "seconds" else 1
+            spread = f" ({stdev(values):.1f})" if len(values) > 1 and digits else ""
+            return f"{mean(values):.{digits}f}{spread}"
+
+        return cell
+
+    return {"": lambda name: name} | {f"{sparsity:g} % sparse": at(sparsity) for sparsity in sparsities}
+
+
+if __name__ == "__main__":
+    main()

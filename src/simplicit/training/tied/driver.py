@@ -1,0 +1,150 @@
+"""``fit`` for networks with convolutions: checks, the training, and the result."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simplicit.baseline.graph import NetworkGraph
+from simplicit.baseline.network import check_kind
+from simplicit.errors import InputError
+from simplicit.executors import digest
+from simplicit.implicit.batch import Batch, as_batch
+from simplicit.rowrun import RunOptions
+from simplicit.rows import BasisPursuit
+from simplicit.training.clock import Clock
+from simplicit.training.options import FitOptions
+from simplicit.training.strength import SPARSITY_TOLERANCE, search_strength
+from simplicit.training.tied.layers import tied_layers
+from simplicit.training.tied.memory import check_memory
+from simplicit.training.tied.network import student
+from simplicit.training.tied.result import TiedResult, tied_rows
+from simplicit.training.tied.training import TiedMatch, TiedTraining
+from simplicit.training.tied.walk import batches_of
+
+__all__ = ["fit_tied", "samples_of"]
+
+#: Samples at a time: what a layer makes of them should stay near the cache.
+BATCH = 50
+
+
+def fit_tied(
+    graph: NetworkGraph, inputs: Batch, options: FitOptions, run: RunOptions, clock: Clock, *, batch_size: int = BATCH
+) -> TiedResult:
+    """Train a network with tied rows; see :func:`simplicit.fit`.
+
+    Parameters
+    ----------
+    graph : NetworkGraph
+    inputs : (m, p) or (m, *input_shape) array or tensor
+    options : FitOptions
+    run : RunOptions
+        Not opened yet.
+    clock : Clock
+    batch_size : int
+        Samples at a time; it changes nothing but the rounding.
+
+    Raises
+    ------
+    InputError
+        For options that have no meaning here, weights that are shared or computed, inputs that do not fit.
+    """
+    _check(options)
+    layers = tied_layers(graph)
+    samples = samples_of(graph, inputs)
+    with run.opened() as run, run.kept("fit", lambda: _key(graph, samples, options), {}) as run:
+        check_memory(graph, layers, len(samples), run.crew.workers)
+        training = TiedTraining(graph, layers, batches_of(samples, batch_size), samples, options, run)
+        with clock.stage("training"):
+            match, trials = _trained(training)
+    return TiedResult(
+        made=lambda: _model(graph, match),
+        rows=tied_rows(match),
+        options=options,
+        strength=match.strength,
+        trials=trials,
+        exchanged=match.exchanged,
+        n_samples=len(samples),
+        weight_count=training.weight_count,
+        rescaled=False,
+        errors=match.errors,
+        seconds=clock.seconds,
+        graph=graph,
+        layers=tuple(layers),
+        match=match,
+    )
+
+
+def samples_of(graph: NetworkGraph, inputs: Batch) -> Tensor:
+    """The inputs as a tensor (m, *input_shape) in the network's dtype."""
+    check_kind(inputs, "inputs")
+    flat = inputs.reshape(len(inputs), -1) if tuple(inputs.shape[1:]) == graph.input_shape else inputs
+    U = as_batch(flat, math.prod(graph.input_shape), graph.input_shape, graph.dtype, "inputs")
+    return U.reshape(-1, *graph.input_shape)
+
+
+def _check(options: FitOptions) -> None:
+    """Refuse what has no meaning for tied rows."""
+    reasons = {
+        "structure": (
+            options.structure == "baseline",
+            "'baseline': the rows of a convolution are tied to its kernel; other structures are for networks without",
+        ),
+        "kappa": (
+            options.kappa is None,
+            "None: the ball on the rows of A is not available for tied rows, and 'baseline' is well-posed without",
+        ),
+        "robust": (not options.robust, "False: its boxes are those of single states"),
+        "penalty": (
+            not isinstance(options.penalty, BasisPursuit),
+            "another penalty: exact matching needs every patch at once; take simplicit.L1 or simplicit.NoPenalty",
+        ),
+    }
+    for name, (fits, wanted) in reasons.items():
+        if not fits:
+            raise InputError(f"{name}: got {getattr(options, name)!r}; a network with convolutions takes {wanted}")
+
+
+def _trained(training: TiedTraining) -> tuple[TiedMatch, int]:
+    """The match at the strength given or searched, or refined, and how many were solved for it."""
+    options, total = training.options, training.weight_count
+    penalty = options.penalty.spread(1, 1)
+    if options.refine:
+        options.check_refinable(penalty)
+        return training.refine(), 1
+    if options.sparsity is None:
+        return training.solve(), 1
+    options.check_searchable(penalty)
+    trials = 0
+
+    def solve(strength: float, start: TiedMatch | None) -> TiedMatch:
+        nonlocal trials
+        trials += 1
+        return replace(training, run=training.run.staged(f"trial {trials}")).solve(strength, start)
+
+    tolerance = max(SPARSITY_TOLERANCE, 50 / total) * (1 + 1e-12)
+    found = search_strength(solve, lambda match: 100 * (1 - match.nnz / total), options.sparsity, tolerance)
+    return found, trials
+
+
+def _model(graph: NetworkGraph, match: TiedMatch) -> Any:
+    """The implicit model of the trained network."""
+    from simplicit.baseline import from_torch  # the capture of convolutions is only needed here
+
+    dtype = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}[graph.dtype]
+    return from_torch(student(graph, match.changed), torch.zeros(2, *graph.input_shape, dtype=dtype))
+
+
+def _key(graph: NetworkGraph, samples: Tensor, options: FitOptions) -> str:
+    """The hash of everything that decides a fit."""
+    parts: dict[str, Any] = {f"constant {name}": value.numpy() for name, value in graph.constants.items()}
+    parts |= {"graph": str(graph.module.graph), "inputs": samples.numpy(), "penalty": repr(options.penalty)}
+    decided = {item.name: getattr(options, item.name) for item in fields(options)}
+    return digest(
+        parts | {name: value for name, value in decided.items() if name not in ("penalty", "preset", "throw")}
+    )

@@ -1,0 +1,62 @@
+"""What tied training allocates at its peak, before it starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Node
+
+from simplicit.baseline.graph import NetworkGraph
+from simplicit.errors import InputError
+from simplicit.executors.limits import available_memory
+from simplicit.training.tied.layers import TiedLayer
+
+__all__ = ["check_memory", "live_numbers"]
+
+#: Square matrices of a layer that are alive at a time: products, centred, with ridge, and one each of the workers'.
+MATRICES = 4
+
+
+def check_memory(graph: NetworkGraph, layers: list[TiedLayer], samples: int, workers: int) -> None:
+    """Refuse before the start what cannot fit.
+
+    Raises
+    ------
+    InputError
+        With the estimate, what there is, and what would need less.
+    """
+    states = 2 * samples * live_numbers(graph) * graph.dtype.itemsize
+    columns = [(layer.groups, layer.size // layer.rows) for layer in layers]
+    grams = max((8 * d * d * (MATRICES * groups + 2 * workers) for groups, d in columns), default=0)
+    available = available_memory()
+    if available is not None and states + grams > available:
+        raise InputError(
+            f"inputs: {samples:,} samples need about {states / 2**30:.3g} GiB for the states of two networks and "
+            f"{grams / 2**30:.3g} GiB for Gram matrices, and {available / 2**30:.3g} GiB are free: give fewer samples"
+        )
+
+
+def live_numbers(graph: NetworkGraph) -> int:
+    """How many numbers of one sample are alive at most while the graph is walked through."""
+    left = {node: len(node.users) for node in graph.module.graph.nodes}
+    live = peak = 0
+    for node in graph.module.graph.nodes:
+        if node.op in ("placeholder", "output"):
+            continue
+        live += _numbers(node)
+        peak = max(peak, live)
+        for argument in node.all_input_nodes:
+            left[argument] -= 1
+            if not left[argument] and argument.op != "placeholder":
+                live -= _numbers(argument)
+    return peak
+
+
+def _numbers(node: Node) -> int:
+    """Of one sample; the parts of a tuple are counted where they are taken out."""
+    value: Any = node.meta.get("val")
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return 0
+    sizes = value.shape[1:] if not isinstance(value.shape[0], int) else value.shape
+    return int(sizes.numel()) if all(isinstance(size, int) for size in sizes) else 0

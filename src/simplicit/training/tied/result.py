@@ -1,0 +1,113 @@
+"""What :func:`simplicit.fit` returns for a network with convolutions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from simplicit.baseline.graph import NetworkGraph
+from simplicit.training.result import FitResult, RowFigures
+from simplicit.training.tied.layers import TiedLayer
+from simplicit.training.tied.network import student
+from simplicit.training.tied.training import TiedMatch
+
+__all__ = ["TiedResult", "tied_rows"]
+
+
+@dataclass(frozen=True, eq=False)
+class TiedResult(FitResult):
+    """A network trained by tied rows: a row is an output channel, whose kernel serves all positions.
+
+    ``model`` is made when it is first asked for; ``to_baseline()`` is the network itself with its new weights.
+    ``rows.group`` is the layer, by its module's path; ``errors`` are relative to the means, on the training samples.
+
+    Attributes
+    ----------
+    graph : NetworkGraph
+        Of the baseline.
+    layers : tuple of TiedLayer
+        In the order of evaluation.
+    match : TiedMatch
+    """
+
+    graph: NetworkGraph
+    layers: tuple[TiedLayer, ...]
+    match: TiedMatch
+
+    def to_baseline(self) -> nn.Module:
+        """A new copy of the network, of its own class and in evaluation mode, with the trained weights.
+
+        Its ``state_dict`` has the keys and shapes of the baseline's. Biases and the running statistics of batch norms
+        are corrected to the new weights; all other values are the baseline's.
+        """
+        return student(self.graph, self.match.changed)
+
+    @property
+    def nnz(self) -> int:
+        """Weights of convolutions and linear layers that are not zero; a kernel's count once."""
+        return int(self.rows.nnz.sum())
+
+    @property
+    def sparsity(self) -> float:
+        """100·(1 − nnz/N₀), in per cent of the weights of all convolutions and linear layers."""
+        return 100.0 * (1.0 - self.nnz / self.weight_count)
+
+    def figures(self) -> dict[str, Any]:
+        """The summary as plain numbers, ready for JSON."""
+        return {
+            "samples": self.n_samples,
+            "rows": len(self.rows),
+            "rows_certified": int(self.rows.converged.sum()),
+            "largest_relative_gap": float(self.rows.relative_gap.max(initial=0.0)),
+            "non_zeros": self.nnz,
+            "baseline_weights": self.weight_count,
+            "sparsity": self.sparsity,
+            "tied": True,
+            "layers": {layer.name: int(self._of(layer).sum()) for layer in self.layers},
+            "strength": self.strength,
+            "trials": self.trials,
+            "exchanged": self.exchanged,
+            "rescaled": self.rescaled,
+            "errors": dict(self.errors),
+            "seconds": dict(self.seconds),
+        }
+
+    def _of(self, layer: TiedLayer) -> Any:
+        return self.rows.nnz[self.rows.group == layer.name]
+
+    def summary(self) -> str:
+        """One screen of text: what was done, what is certified, where the non-zeros went."""
+        options, figures = self.options, self.figures()
+        lines = [
+            f"State-driven training on {self.n_samples:,} samples, rows tied over all patches",
+            f"  problem    structure {options.structure}, normalize {options.normalize}, lambda1 {options.lambda1:g}, "
+            f"lambda2 {options.lambda2:g}",
+            *self._method(self.nnz),
+            f"  rows       {figures['rows_certified']} of {len(self.rows)} certified, largest relative gap "
+            f"{figures['largest_relative_gap']:.1e} (tol {options.tol:g})",
+            f"  weights    {self.nnz:,} of {self.weight_count:,}: {self.sparsity:.1f} % sparse",
+            f"  time       {', '.join(f'{stage} {seconds:.2f} s' for stage, seconds in self.seconds.items())}",
+            f"  {'layer':<24}{'rows':>6}{'weights':>10}{'non-zeros':>12}{'sparse':>9}{'rel. error':>12}",
+        ]
+        for layer in self.layers:
+            nnz = int(self._of(layer).sum())
+            lines.append(
+                f"  {layer.name:<24}{layer.rows:>6}{layer.size:>10,}{nnz:>12,}{100 * (1 - nnz / layer.size):>8.1f}%"
+                f"{self.errors[layer.name]:>12.3f}"
+            )
+        return "\n".join(lines)
+
+
+def tied_rows(match: TiedMatch) -> RowFigures:
+    """The figures of all layers, one entry for each output channel."""
+    solutions = [solution for groups in match.solutions.values() for solution in groups]
+    names = ("objective", "dual_gap", "relative_gap", "status", "nnz", "multiplier", "cardinality_gap")
+    rounds = [sum((earlier.seconds for earlier in last.earlier), last.seconds) for last in solutions]
+    return RowFigures(
+        group=np.concatenate([[name] * len(s.status) for name, groups in match.solutions.items() for s in groups]),
+        seconds=np.concatenate(rounds),
+        **{name: np.concatenate([getattr(solution, name) for solution in solutions]) for name in names},
+    )

@@ -1,0 +1,147 @@
+r"""The row problems of a layer from its statistics: one least-squares problem a channel, ridge towards the baseline.
+
+    min over w   ‖t − Φw‖² + δ Σⱼ (wⱼ − a·w⁰ⱼ)²  (+ the penalty)        w zero off the support
+
+as in :mod:`simplicit.training.ridge`, of Gram statistics: H = ΦᵀΦ + δI, c = Φᵀt + δa·w⁰, and the energy
+‖t‖² + δa²‖w⁰‖². Where a constant is free, all is centred. δ is in units of the mean of ‖Φⱼ‖² over a group's columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from simplicit.rows import Gram
+from simplicit.training.ridge import LEAST_RIDGE
+from simplicit.training.tied.statistics import Statistics
+
+__all__ = ["Moments", "TiedProblem"]
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class TiedProblem:
+    """The rows of one group of channels.
+
+    Attributes
+    ----------
+    gram : (d, d) array
+        H.
+    cross : (r, d) array
+        c.
+    energy : (r,) array
+    support : (r, d) array of bool
+        Where the baseline has weights.
+    count : int
+        Patches.
+    """
+
+    gram: Array
+    cross: Array
+    energy: Array
+    support: Mask
+    count: int
+
+    @classmethod
+    def of(
+        cls,
+        statistics: Statistics,
+        group: int,
+        *,
+        constant: bool,
+        ridge: float = 0.0,
+        anchor: float = 0.0,
+        positive: bool = False,
+    ) -> Self:
+        """From the statistics of a layer.
+
+        Parameters
+        ----------
+        statistics : Statistics
+        group : int
+        constant : bool
+            Whether rows have a free constant.
+        ridge : float
+            In units of the mean of ‖Φⱼ‖².
+        anchor : float
+            a.
+        positive : bool
+            With at least the ridge that makes every support's Gram matrix positive definite.
+        """
+        G, cross, energy = centred(statistics, group) if constant else _plain(statistics, group)
+        weights = statistics.weights[group]
+        mean = float(G.diagonal().mean()) or 1.0
+        delta = (max(ridge, LEAST_RIDGE) if positive else ridge) * mean
+        prior = anchor * weights
+        H = G.copy()
+        H[np.diag_indices_from(H)] += delta
+        return cls(
+            gram=H,
+            cross=cross + delta * prior,
+            energy=energy + delta * np.square(prior).sum(axis=1),
+            support=weights != 0,
+            count=statistics.count,
+        )
+
+    @property
+    def statistics(self) -> Gram:
+        """As :func:`simplicit.solve_rows` takes them."""
+        return Gram.of_products(self.gram, self.cross, self.energy, self.count)
+
+
+def _plain(statistics: Statistics, group: int) -> tuple[Array, Array, Array]:
+    """ΦᵀΦ, tᵀΦ and ‖t‖² as they are."""
+    s, W = statistics, statistics.weights[group]
+    return _shifted(s.products[group], s.cross[group], s.energy[group], W)
+
+
+def centred(statistics: Statistics, group: int) -> tuple[Array, Array, Array]:
+    """ΦᵀΦ, tᵀΦ and ‖t‖² less the means of features and targets."""
+    s, W, n = statistics, statistics.weights[group], statistics.count
+    mean, shift = s.mean[group], s.shift[group]
+    G = s.products[group] - n * np.outer(mean, mean)
+    # A constant column leaves only rounding behind, which must not count as a direction.
+    constant = G.diagonal() <= 1e-12 * s.products[group].diagonal()
+    G[constant] = G[:, constant] = 0.0
+    cross = s.cross[group] - n * np.outer(shift, mean)
+    cross[:, constant] = 0.0
+    energy = np.maximum(s.energy[group] - n * shift**2, 0.0)
+    return _shifted(G, cross, energy, W)
+
+
+def _shifted(G: Array, cross: Array, energy: Array, W: Array) -> tuple[Array, Array, Array]:
+    """From products with the residual to those with the target t = r + W⁰φ."""
+    through = W @ G
+    energy = energy + 2 * np.einsum("ij,ij->i", cross, W) + np.einsum("ij,ij->i", through, W)
+    return G, cross + through, np.maximum(energy, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Means and variances over all patches of a layer's targets and of what its new weights give, (rows,) each.
+
+    The baseline's own bias is in neither. ``error`` is the sum of squares of their difference, means taken off.
+    """
+
+    target_mean: Array
+    target_variance: Array
+    mean: Array
+    variance: Array
+    error: Array
+
+    @classmethod
+    def of(cls, statistics: Statistics, weights: Array) -> Self:
+        """For weights (g, r, d)."""
+        s, parts = statistics, []
+        for group, W in enumerate(weights):
+            G, cross, energy = centred(s, group)
+            fitted = np.maximum(np.einsum("ij,ij->i", W @ G, W), 0.0)
+            error = np.maximum(energy - 2 * np.einsum("ij,ij->i", W, cross) + fitted, 0.0)
+            target_mean = s.shift[group] + s.weights[group] @ s.mean[group]
+            parts.append((target_mean, energy / s.count, W @ s.mean[group], fitted / s.count, error))
+        return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))

@@ -1,0 +1,269 @@
+r"""What a layer's row problems need of the samples, summed up patch by patch.
+
+With patches φ of the student's inputs (columns of R, :mod:`~simplicit.training.tied.patches`), the baseline's weights
+W⁰ and b⁰, and the target t, the residual r = t − W⁰φ − b⁰ is small where the student is near the baseline, and the sums
+
+    n,  Σφ,  Σφφᵀ,  Σr,  Σrφᵀ,  Σr²
+
+give every statistic of the problem in t to full precision: Σtφᵀ = Σrφᵀ + W⁰Σφφᵀ, and so on. Products of a few thousand
+patches are taken in the network's dtype, their sums in float64. No matrix of all patches is ever made.
+
+The target is the baseline's pre-activation. Where the result (normalised by γ, σ) is added to a skip path, the branch
+can also answer for what the skip path gets wrong, with
+
+    t = z + (σ/γ)(skip of the baseline − skip of the student)
+
+Where a ReLU follows, with pre-activation a⁰ in the baseline and a in the student, and a⁰ ≤ 0, all a ≤ 0 are as good.
+(a₊ − a⁰₊)² is at most (a − a⁰)² where a⁰ > 0, and at most (a − min(a', 0))² where a⁰ ≤ 0, with equality at a = a'
+there: so least squares on targets that are moved to min(a', 0) there, a' the present fit, lowers the one-sided error,
+and again (majorisation and minimisation). Only the sums with the target change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from simplicit.training.tied.layers import TiedLayer, nodes_before, weight_matrix
+from simplicit.training.tied.patches import channels_first, patches
+from simplicit.training.tied.walk import Walk
+
+__all__ = ["Gathering", "Statistics", "constants_for"]
+
+Array = npt.NDArray[np.float64]
+
+#: Entries of a patch matrix at a time: a few megabytes, which stay in the cache.
+CHUNK = 2**20
+#: The error of a skip path is left alone where the norm's gain is below this share of the layer's largest.
+LEAST_GAIN = 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Sums over all patches; a layer's rows come in g groups of r, each on d columns.
+
+    Attributes
+    ----------
+    count : int
+        n.
+    features : (g, d) array
+        Σφ.
+    products : (g, d, d) array
+        Σφφᵀ.
+    residuals : (g, r) array
+        Σr.
+    cross : (g, r, d) array
+        Σrφᵀ.
+    energy : (g, r) array
+        Σr².
+    weights : (g, r, d) array
+        W⁰.
+    """
+
+    count: int
+    features: Array
+    products: Array
+    residuals: Array
+    cross: Array
+    energy: Array
+    weights: Array
+
+    @cached_property
+    def mean(self) -> Array:
+        """Of φ, (g, d)."""
+        return self.features / self.count
+
+    @cached_property
+    def shift(self) -> Array:
+        """The mean of r, (g, r)."""
+        return self.residuals / self.count
+
+
+class _Sums:
+    """Statistics in the making."""
+
+    def __init__(self, weights: Tensor, bias: Tensor | None) -> None:
+        g, r, d = weights.shape
+        self.weights, self.bias = weights, bias
+        self.count = 0
+        self.features, self.products = torch.zeros(g, d).double(), torch.zeros(g, d, d).double()
+        self.residuals, self.energy = torch.zeros(g, r).double(), torch.zeros(g, r).double()
+        self.cross = torch.zeros(g, r, d).double()
+
+    def add(self, R: Tensor, target: Tensor | None) -> None:
+        """Add patches (g, d, n) and their targets (g, r, n); None where they are the baseline's own results."""
+        self.count += R.shape[2]
+        self.features += R.sum(dim=2, dtype=torch.float64)
+        self.products += R @ R.transpose(1, 2)
+        if target is not None:
+            self.retarget(R, target)
+
+    def retarget(self, R: Tensor, target: Tensor) -> None:
+        """Add the targets alone."""
+        residual = target - self.weights @ R
+        if self.bias is not None:
+            residual -= self.bias
+        self.residuals += residual.sum(dim=2, dtype=torch.float64)
+        self.energy += residual.square().sum(dim=2, dtype=torch.float64)
+        self.cross += residual @ R.transpose(1, 2)
+
+    def with_products_of(self, earlier: Statistics) -> Statistics:
+        """These targets, with the patches of other statistics."""
+        residuals, cross, energy = (part.numpy() for part in (self.residuals, self.cross, self.energy))
+        return replace(earlier, residuals=residuals, cross=cross, energy=energy)
+
+    def finished(self) -> Statistics:
+        products = (self.products + self.products.transpose(1, 2)) / 2
+        return Statistics(
+            count=self.count,
+            features=self.features.numpy(),
+            products=products.numpy(),
+            residuals=self.residuals.numpy(),
+            cross=self.cross.numpy(),
+            energy=self.energy.numpy(),
+            weights=self.weights.double().numpy(),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Gathering:
+    """Where the statistics of a layer come from: the present state of a walk.
+
+    Attributes
+    ----------
+    walk : Walk
+        Has come to the layer.
+    layer : TiedLayer
+    later : frozenset of str
+        Names of the nodes of this layer and of those not trained yet.
+    own : bool
+        On the student's inputs, not the baseline's.
+    absorb : bool
+        Whether a branch answers for the error of its skip path.
+    """
+
+    walk: Walk
+    layer: TiedLayer
+    later: frozenset[str] = frozenset()
+    own: bool = True
+    absorb: bool = True
+
+    @cached_property
+    def absorbs(self) -> bool:
+        """Whether there is an error of a skip path to answer for, known by now."""
+        skip = self.layer.skip
+        if skip is None or not self.own or not self.absorb or any(n.name in self.later for n in nodes_before(skip)):
+            return False
+        return self.walk.differs(skip)
+
+    def statistics(self) -> Statistics:
+        """Of the layer's inputs and targets."""
+        sums = _Sums(self._weights, self._bias)
+        exact = not self.absorbs and not (self.own and self.walk.differs(self.layer.source))
+        for place, part, R in self._chunks():
+            sums.add(R, None if exact else self._grouped(self._target(place, part)))
+        return sums.finished()
+
+    def rectified(self, statistics: Statistics, weights: Array) -> Statistics:
+        """The statistics with the targets that a ReLU cannot tell from the present ones.
+
+        Parameters
+        ----------
+        statistics : Statistics
+            Of the same layer.
+        weights : (g, r, d) array
+            The layer's present weights W.
+        """
+        constants = torch.from_numpy(constants_for(statistics, weights)).to(self._weights.dtype)
+        W, sums = torch.from_numpy(weights).to(self._weights.dtype), _Sums(self._weights, self._bias)
+        gain, offset = (part.reshape(*self._weights.shape[:2], 1) for part in self.norm)
+        safe = torch.where(gain == 0, 1.0, gain)
+        for place, part, R in self._chunks():
+            target = self._grouped(self._target(place, part))
+            wanted = gain * target + offset
+            if self.layer.skip is not None:
+                skip = (self.walk.student if self.own else self.walk.baseline)(self.layer.skip)[place][part]
+                wanted += channels_first(skip, self.layer.geometry)
+            fitted = W @ R + constants.unsqueeze(2)
+            got = wanted + gain * (fitted - target)
+            off = torch.where(wanted <= 0, got.clamp(max=0) - wanted, 0.0)
+            sums.retarget(R, target + off / safe)
+        return sums.with_products_of(statistics)
+
+    @cached_property
+    def norm(self) -> tuple[Tensor, Tensor]:
+        """Gain and offset of the norm after the layer, (rows,); 1 and 0 without."""
+        gain = norm_gain(self.walk, self.layer)
+        constants, norm = self.walk.graph.constants, self.layer.norm
+        if norm is None:
+            return gain, torch.zeros_like(gain)
+        shift = torch.zeros_like(gain) if norm.bias is None else constants[norm.bias]
+        return gain, shift - gain * constants[norm.mean]
+
+    @property
+    def _weights(self) -> Tensor:
+        layer = self.layer
+        matrix = weight_matrix(self.walk.graph.constants[layer.weight])
+        return matrix.reshape(layer.groups, layer.rows // layer.groups, -1)
+
+    @property
+    def _bias(self) -> Tensor | None:
+        layer = self.layer
+        if layer.bias is None:
+            return None
+        return self.walk.graph.constants[layer.bias].reshape(layer.groups, -1, 1)
+
+    def _grouped(self, z: Tensor) -> Tensor:
+        return channels_first(z, self.layer.geometry)
+
+    def _chunks(self) -> Iterator[tuple[int, slice, Tensor]]:
+        """Batch by batch, a few samples at a time: the batch, its samples, their patches."""
+        inputs = (self.walk.student if self.own else self.walk.baseline)(self.layer.source)
+        for place, x in enumerate(inputs):
+            step = max(1, CHUNK * len(x) // max(1, _patch_entries(x, self.layer)))
+            for first in range(0, len(x), step):
+                part = slice(first, first + step)
+                yield place, part, patches(x[part], self.layer.geometry)
+
+    def _target(self, place: int, part: slice) -> Tensor:
+        """t of some samples of a batch, in the shape of z."""
+        walk, layer = self.walk, self.layer
+        target: Tensor = walk.baseline_on(layer.node, layer.source, place, part)
+        if not self.absorbs:
+            return target
+        assert layer.skip is not None
+        gain = self.norm[0]
+        factor = torch.where(gain.abs() > LEAST_GAIN * gain.abs().max(), 1 / gain, 0.0)
+        shape = (-1,) if layer.geometry is None else (-1, *[1] * (target.ndim - 2))
+        error = walk.baseline(layer.skip)[place][part] - walk.student(layer.skip)[place][part]
+        return target.add(factor.reshape(shape) * error)
+
+
+def norm_gain(walk: Walk, layer: TiedLayer) -> Tensor:
+    """γ/√(v + ε) of the norm after a layer, (rows,); ones without."""
+    constants, norm = walk.graph.constants, layer.norm
+    weight = constants[layer.weight]
+    if norm is None:
+        return torch.ones(layer.rows, dtype=weight.dtype)
+    gain = (constants[norm.variance] + norm.eps).rsqrt()
+    return gain if norm.weight is None else gain * constants[norm.weight]
+
+
+def constants_for(statistics: Statistics, weights: Array) -> Array:
+    """The constants (g, r) with which weights (g, r, d) give targets' means; the baseline's bias is not in them."""
+    change = np.einsum("grd,gd->gr", statistics.weights - weights, statistics.mean)
+    return np.asarray(change + statistics.shift)
+
+
+def _patch_entries(x: Tensor, layer: TiedLayer) -> int:
+    """Entries of the patch matrix of a whole batch."""
+    if layer.geometry is None:
+        return x.numel()
+    columns = layer.groups * layer.size // layer.rows
+    return len(x) * torch.Size(layer.geometry.positions(x.shape[2:])).numel() * columns

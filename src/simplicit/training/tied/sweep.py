@@ -1,0 +1,90 @@
+"""One pass over a network: layer after layer, statistics in, new weights out, and on with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from simplicit.baseline.graph import NetworkGraph
+from simplicit.training.tied.layers import TiedLayer
+from simplicit.training.tied.norms import constants_of
+from simplicit.training.tied.rows import Moments
+from simplicit.training.tied.statistics import Gathering, Statistics
+from simplicit.training.tied.walk import Walk
+
+__all__ = ["Solver", "Sweep"]
+
+Array = npt.NDArray[np.float64]
+#: From a layer and its statistics to its new weights, (g, r, d).
+Solver = Callable[[TiedLayer, Statistics], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """How a network is gone through.
+
+    Attributes
+    ----------
+    graph : NetworkGraph
+    layers : list of TiedLayer
+        In the order of evaluation.
+    batches : list of tensors
+        The calibration samples.
+    own : bool
+        Every layer on the student's inputs; otherwise on the baseline's.
+    own_output : bool
+        The last layer on the student's inputs in any case.
+    absorb : bool
+        Whether residual branches answer for the error of their skip path.
+    correct : bool
+        Whether constants and norms are corrected.
+    """
+
+    graph: NetworkGraph
+    layers: list[TiedLayer]
+    batches: list[Tensor]
+    own: bool = True
+    own_output: bool = True
+    absorb: bool = True
+    correct: bool = True
+    rectify: int = 0
+
+    def statistics(self) -> Iterator[tuple[TiedLayer, Statistics]]:
+        """Layer after layer, on the baseline."""
+        walk = Walk(self.graph, self.batches)
+        for layer in self.layers:
+            walk.run_until(layer.node)
+            yield layer, Gathering(walk, layer, own=False).statistics()
+
+    def run(self, solve: Solver) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """The new constants of the graph, by placeholder, and the relative error of each layer."""
+        walk, errors = Walk(self.graph, self.batches), {}
+        for place, layer in enumerate(self.layers):
+            walk.run_until(layer.node)
+            own = self.own or (self.own_output and place == len(self.layers) - 1)
+            later = frozenset(one.node.name for one in self.layers[place:])
+            gathering = Gathering(walk, layer, later, own=own, absorb=self.absorb)
+            statistics = gathering.statistics()
+            weights = solve(layer, statistics)
+            for _ in range(self.rectify if layer.rectified else 0):
+                statistics = gathering.rectified(statistics, weights)
+                weights = solve(layer, statistics)
+            moments = Moments.of(statistics, weights)
+            old = self.graph.constants[layer.weight]
+            changed = {layer.weight: torch.from_numpy(weights).reshape(old.shape).to(old.dtype)}
+            if self.correct:
+                changed |= constants_of(self.graph, layer, moments)
+            walk.change(changed)
+            errors[layer.name] = _relative(moments, statistics.count)
+        return walk.changed, errors
+
+
+def _relative(moments: Moments, count: int) -> float:
+    """‖t − ẑ‖/‖t‖ about the means."""
+    energy = float(moments.target_variance.sum()) * count
+    return float(np.sqrt(moments.error.sum() / energy)) if energy else 0.0

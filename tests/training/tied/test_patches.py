@@ -1,0 +1,101 @@
+"""Patches against torch's own convolution and unfold; sums against the matrix of all patches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from simplicit.baseline.graph import capture_graph
+from simplicit.training.tied.layers import tied_layers
+from simplicit.training.tied.patches import Geometry, channels_first, patches
+from simplicit.training.tied.rows import Moments, TiedProblem
+from simplicit.training.tied.statistics import Gathering
+from simplicit.training.tied.walk import Walk, batches_of
+from tied_nets import NETS, made
+
+
+@pytest.mark.parametrize("stride", [1, (2, 3)])
+@pytest.mark.parametrize("padding", [0, (1, 2), "same", "valid"])
+@pytest.mark.parametrize("dilation", [1, (2, 1)])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_convolution_is_its_kernel_times_the_patches(
+    stride: object, padding: object, dilation: object, groups: int
+) -> None:
+    if padding == "same" and stride != 1:
+        pytest.skip("torch has no such convolution")
+    kernel = (3, 5) if padding == "same" else (3, 2)  # torch warns of even sizes
+    conv = nn.Conv2d(4, 8, kernel, stride, padding, dilation, groups, bias=False).double()
+    x = torch.rand(3, 4, 9, 8, dtype=torch.float64)
+    geometry = Geometry.of(kernel, stride, padding, dilation, groups)
+    R = patches(x, geometry)
+    with torch.no_grad():
+        z = conv(x)
+    assert z.shape[2:] == geometry.positions(x.shape[2:])
+    torch.testing.assert_close(conv.weight.detach().reshape(groups, 8 // groups, -1) @ R, channels_first(z, geometry))
+
+
+def test_patches_are_those_of_unfold() -> None:
+    x = torch.rand(3, 4, 9, 8, dtype=torch.float64)
+    R = patches(x, Geometry.of((3, 2), (2, 1), (1, 0), (1, 3), 1))
+    expected = functional.unfold(x, (3, 2), dilation=(1, 3), padding=(1, 0), stride=(2, 1))
+    torch.testing.assert_close(R[0], expected.transpose(0, 1).reshape(24, -1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 11), (2, 5, 6, 5, 7)])
+def test_one_and_three_dimensions(shape: tuple[int, ...]) -> None:
+    k = len(shape) - 2
+    conv = {1: nn.Conv1d, 3: nn.Conv3d}[k](5, 3, 3, stride=2, padding=1).double()
+    x = torch.rand(shape, dtype=torch.float64)
+    geometry = Geometry.of((3,) * k, 2, 1, 1, 1)
+    with torch.no_grad():
+        z = channels_first(conv(x), geometry)
+        torch.testing.assert_close(conv.weight.reshape(1, 3, -1) @ patches(x, geometry) + conv.bias[:, None], z)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_sums_are_those_of_the_matrix_of_all_patches(name: str) -> None:
+    net, inputs = made(name)
+    graph = capture_graph(net, inputs)
+    walk = Walk(graph, batches_of(inputs, 7))
+    for layer in tied_layers(graph):
+        walk.run_until(layer.node)
+        statistics = Gathering(walk, layer, own=False).statistics()
+        R = patches(torch.cat(walk.baseline(layer.source)), layer.geometry).numpy()
+        assert statistics.count == R.shape[2]
+        expected = R @ R.transpose(0, 2, 1)
+        assert abs(statistics.products - expected).max() <= 1e-10 * abs(expected).max()
+        centred = R - R.mean(axis=2, keepdims=True)
+        for group, part in enumerate(centred):
+            problem = TiedProblem.of(statistics, group, constant=True)
+            assert abs(problem.gram - part @ part.T).max() <= 1e-10 * abs(expected).max()
+            z = statistics.weights[group] @ part
+            assert abs(problem.cross - z @ part.T).max() <= 1e-9 * abs(problem.cross).max()
+            assert abs(problem.energy - (z * z).sum(axis=1)).max() <= 1e-9 * problem.energy.max()
+        moments = Moments.of(statistics, statistics.weights)
+        assert abs(moments.variance - moments.target_variance).max() <= 1e-10 * moments.variance.max()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_walk_computes_what_the_network_does(name: str) -> None:
+    net, inputs = made(name)
+    graph = capture_graph(net, inputs)
+    walk = Walk(graph, batches_of(inputs, 9))
+    layers = tied_layers(graph)
+    changed = {layer.weight: 0.9 * graph.constants[layer.weight] for layer in layers}
+    walk.change(changed)
+    own, theirs = torch.cat(walk.student(graph.output)), torch.cat(walk.baseline(graph.output))
+    with torch.no_grad():
+        torch.testing.assert_close(theirs, net(inputs))
+        for parameter in net.parameters():
+            if parameter.ndim > 1:
+                parameter *= 0.9
+        torch.testing.assert_close(own, net(inputs))
+
+
+@pytest.mark.parametrize(
+    ("m", "size", "sizes"), [(1, 5, [2]), (6, 5, [6]), (11, 5, [5, 6]), (4, 1, [2, 2]), (3, 1, [3])]
+)
+def test_no_batch_has_a_single_sample(m: int, size: int, sizes: list[int]) -> None:
+    assert [len(batch) for batch in batches_of(torch.rand(m, 2), size)] == sizes
