@@ -172,7 +172,19 @@ def _called(network: nn.Module, example: Tensor, argument: str) -> Any:
             shape = ", ".join(map(str, ("m", *example.shape[1:])))
             raise InputError(
                 f"net does not accept {argument} of shape ({shape}): {type(error).__name__}: {first_line(error)}"
+                f"{_other_layout(network, example, argument)}"
             ) from error
+
+
+def _other_layout(network: nn.Module, example: Tensor, argument: str) -> str:
+    """What to do where the network takes the same numbers with channels first."""
+    if example.ndim < 3:
+        return ""
+    try:
+        network(example.movedim(-1, 1).contiguous())
+    except Exception:  # as before, the user's own code
+        return ""
+    return f"; it takes them with channels first: give np.moveaxis({argument}, -1, 1)"
 
 
 def first_line(error: BaseException) -> str:

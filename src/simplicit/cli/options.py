@@ -146,7 +146,8 @@ InputShape = Annotated[
     str | None,
     typer.Option(
         metavar="SHAPE",
-        help="Shape of one sample as the network takes it, such as 1x28x28. Default: flat.",
+        help="Shape of one sample as the network takes it, such as 1x28x28. Default: flat, or the data's own where the "
+        "network takes only that.",
         rich_help_panel=_NETWORK,
         show_default=False,
     ),

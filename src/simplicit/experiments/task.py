@@ -91,7 +91,7 @@ def open_task(settings: FitSettings, *, trust_pt2: bool = False) -> Task:
     else:
         net, files = _open_network(settings, trust_pt2)
     data = load_dataset(str(name), data_dir)
-    shape = settings.input_shape or (data.n_inputs,)
+    shape = settings.input_shape or _shape_for(net, data)
     if math.prod(shape) != data.n_inputs:
         raise InputError(
             f"input shape {'x'.join(map(str, shape))} has {math.prod(shape)} values, a sample of {data.name} has "
@@ -101,6 +101,20 @@ def open_task(settings: FitSettings, *, trust_pt2: bool = False) -> Task:
     if settings.model is not None:
         hashes["structure"] = _structure_hash(net)
     return Task(net, data, shape, {"network": hashes, "data": data.describe()})
+
+
+def _shape_for(net: nn.Module, data: Dataset) -> tuple[int, ...]:
+    """Flat, unless only the data's own shape is one that the network takes."""
+    flat = (data.n_inputs,)
+    samples = torch.from_numpy(data.test_inputs[:2])
+    for shape in (flat, data.input_shape):
+        try:
+            with torch.no_grad():
+                net(samples.reshape(len(samples), *shape))
+        except Exception:  # the user's own forward may raise anything; the error is told when the network is captured
+            continue
+        return shape
+    return flat
 
 
 def _open_network(settings: FitSettings, trust_pt2: bool) -> tuple[nn.Module, list[Path]]:

@@ -31,6 +31,9 @@ def load_weights(net: nn.Module, path: Path) -> None:
     """
     state = read_state(path)
     own = net.state_dict()
+    # Checkpoints of old versions of torch lack the counters of batch norms, which evaluation does not use.
+    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    state = counters | state
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unexpected:
         told = [f"{word} {_some(names)}" for word, names in (("misses", missing), ("has unknown", unexpected)) if names]

@@ -45,7 +45,8 @@ def as_batch(U: Batch, width: int, shape: tuple[int, ...] | None, dtype: np.dtyp
         f"(m, {width})" if shape is None or shape == (width,) else f"(m, {width}) or (m, {', '.join(map(str, shape))})"
     )
     if tensor.ndim < 2 or tuple(tensor.shape[1:]) not in {(width,), shape}:
-        raise InputError(f"{name} must have shape {forms}, samples first, got {tuple(tensor.shape)}")
+        got = tuple(tensor.shape)
+        raise InputError(f"{name} must have shape {forms}, samples first, got {got}{_layout_hint(got[1:], shape)}")
     if tensor.shape[0] < 1:
         raise InputError(f"{name} must hold at least one sample, got shape {tuple(tensor.shape)}")
     batch = tensor.reshape(tensor.shape[0], width).to(_TORCH[np.dtype(dtype)])
@@ -56,6 +57,17 @@ def as_batch(U: Batch, width: int, shape: tuple[int, ...] | None, dtype: np.dtyp
             row = int(finite.to(torch.uint8).argmin())
             raise InputError(f"{name} must be finite in {dtype}, got NaN or infinite values in sample {row}")
     return batch
+
+
+def _layout_hint(got: tuple[int, ...], shape: tuple[int, ...] | None) -> str:
+    """What to do where channels stand last and should stand first, or the other way round."""
+    if shape is None or len(shape) < 2 or len(got) != len(shape):
+        return ""
+    if got == (*shape[1:], shape[0]):
+        return "; channels stand last there: use np.moveaxis(U, -1, 1)"
+    if got == (shape[-1], *shape[:-1]):
+        return "; channels stand first there: use np.moveaxis(U, 1, -1)"
+    return ""
 
 
 _TORCH = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}

@@ -177,7 +177,11 @@ class ConvMap:
 
     def apply(self, x: Tensor) -> Tensor:
         """X Mᵀ: (m, in) to (m, out)."""
-        weight, left, right = self._tensors
+        return self.product(x, self._tensors[0])
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """X Mᵀ with other weights of the same shape, by operations that autograd knows."""
+        _, left, right = self._tensors
         x = x if right is None else x * right
         images = x.reshape(x.shape[0], *self.input_shape)
         convolve = _FORWARD[len(self.kernel) - 1]

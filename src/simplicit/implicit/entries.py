@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from simplicit.errors import InputError
+from simplicit.implicit.convolution import ConvMap
 from simplicit.implicit.maps import CsrMap, LinearMap
 
 __all__ = ["ENTRIES", "Entries", "entries_of"]
@@ -81,8 +82,40 @@ class CsrEntries:
         return torch.cat(sums)
 
 
+class ConvEntries:
+    """The weights of a :class:`ConvMap` that are not zero, each for all its places; factors stay as they are."""
+
+    def __init__(self, block: ConvMap) -> None:
+        self._block = block
+        self._places = torch.from_numpy(block.weight != 0)
+
+    @property
+    def values(self) -> Tensor:
+        """(number of weights,), a copy."""
+        return torch.from_numpy(self._block.weight)[self._places]
+
+    @property
+    def pattern(self) -> bytes:
+        """The geometry and where the weights stand."""
+        return b"conv" + repr(self._block).encode() + self._places.numpy().tobytes()
+
+    def rebuilt(self, values: Tensor) -> ConvMap:
+        """The convolution with other weights at the same places."""
+        weight = torch.zeros(self._places.shape, dtype=values.dtype)
+        weight[self._places] = values.detach()
+        return self._block.with_(weight.numpy())
+
+    def gradient(self, Y_bar: Tensor, X: Tensor) -> Tensor:
+        """By the weights, summed over samples and places."""
+        weight = torch.from_numpy(self._block.weight).to(X.dtype).requires_grad_()
+        with torch.enable_grad():
+            y = self._block.product(X.detach(), weight)
+            (gradient,) = torch.autograd.grad((Y_bar * y).sum(), weight)
+        return gradient[self._places]
+
+
 #: Kind of map to what its entries are.
-ENTRIES: dict[type[Any], type[Any]] = {CsrMap: CsrEntries}
+ENTRIES: dict[type[Any], type[Any]] = {CsrMap: CsrEntries, ConvMap: ConvEntries}
 
 
 def entries_of(block: LinearMap, key: tuple[str, str], *, needed: bool) -> Entries | None:

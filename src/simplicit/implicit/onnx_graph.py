@@ -18,6 +18,9 @@ from torch import Tensor
 
 from simplicit.errors import InputError
 from simplicit.implicit.activation import Activation
+from simplicit.implicit.composite import GatheredConvMap, SumMap
+from simplicit.implicit.convolution import ConvMap
+from simplicit.implicit.gather import GatherMap
 from simplicit.implicit.maps import CsrMap, LinearMap
 from simplicit.implicit.model import INPUT, OUTPUT, ImplicitModel
 from simplicit.implicit.plan import Plan, Stage
@@ -74,8 +77,59 @@ def _dense(graph: Graph, block: LinearMap, x: str) -> str:
     return graph.node("MatMul", x, graph.constant(block.to_csr().toarray().T))
 
 
+def _gather(graph: Graph, block: GatherMap, x: str) -> str:
+    """The picked columns of X times their factors; a column of zeros stands behind X for the empty rows."""
+    if not block.in_order:
+        if block.nnz < block.columns.size:
+            ends = graph.constant(np.array([0, 0, 0, 1], dtype=np.int64))
+            x = graph.node("Pad", x, ends)
+        columns = np.where(block.columns >= 0, block.columns, block.width)
+        x = graph.node("Gather", x, graph.constant(columns), axis=1)
+    return x if block.factors is None else graph.node("Mul", x, graph.constant(block.factors))
+
+
+def _convolution(graph: Graph, block: ConvMap, x: str) -> str:
+    """A convolution of X as images."""
+    if block.right is not None:
+        x = graph.node("Mul", x, graph.constant(block.right))
+    images = graph.node("Reshape", x, graph.constant(np.array([0, *block.input_shape], dtype=np.int64)))
+    y = graph.node(
+        "Conv",
+        images,
+        graph.constant(block.weight),
+        group=block.groups,
+        strides=list(block.stride),
+        dilations=list(block.dilation),
+        pads=list(block.padding * 2),
+    )
+    y = graph.node("Flatten", y, axis=1)
+    return y if block.left is None else graph.node("Mul", y, graph.constant(block.left))
+
+
+def _gathered(graph: Graph, block: GatheredConvMap, x: str) -> str:
+    return _gather(graph, block.after, _convolution(graph, block.core, _gather(graph, block.before, x)))
+
+
+def _sum_of(graph: Graph, block: SumMap, x: str) -> str:
+    total = linear(graph, block.parts[0], x)
+    for part in block.parts[1:]:
+        total = graph.node("Add", total, linear(graph, part, x))
+    return total
+
+
+def linear(graph: Graph, block: LinearMap, x: str) -> str:
+    """X Mᵀ, as its kind of map is written."""
+    return LINEAR.get(type(block), _dense)(graph, block, x)
+
+
 #: Kind of map to how X Mᵀ, (m, in) to (m, out), is written: takes the graph, the map and the name of X.
-LINEAR: dict[type[Any], Callable[[Graph, Any, str], str]] = {CsrMap: _dense}
+LINEAR: dict[type[Any], Callable[[Graph, Any, str], str]] = {
+    CsrMap: _dense,
+    GatherMap: _gather,
+    ConvMap: _convolution,
+    GatheredConvMap: _gathered,
+    SumMap: _sum_of,
+}
 
 
 def _leaky_relu(graph: Graph, z: str, negative_slope: float) -> str:
