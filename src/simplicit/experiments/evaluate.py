@@ -15,12 +15,13 @@ from simplicit.checks import as_seed
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, PerronFrobenius, equilibrium, perron_frobenius
+from simplicit.implicit.wellposed import row_norm
 from simplicit.robustness import fgsm, pgd
 
 __all__ = ["DEFAULT_EPS", "AttackFigures", "Evaluation", "evaluate", "parse_eps"]
 
 DEFAULT_EPS = ("0.004", "0.008", "8/255")
-_BATCH = 2048
+_BATCH, _NUMBERS = 2048, 2**22  # samples at a time, and their states together
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -185,7 +186,7 @@ def evaluate(
         baseline_weights=baseline_weights,
         size=model.size,
         perron_frobenius=perron_frobenius(model),
-        norm_inf=float(np.max(abs(model.A).sum(axis=1), initial=0.0)),
+        norm_inf=row_norm(model),
         storage_bits=stored,
         baseline_dense_weight_bits=dense,
         storage_ratio=dense / stored if stored else math.inf,
@@ -269,7 +270,8 @@ def _classes(model: ImplicitModel, inputs: Any) -> Labels:
 
 
 def _equilibria(model: ImplicitModel, inputs: Floats) -> tuple[str, int, float]:
-    parts = [equilibrium(model, inputs[start : start + _BATCH]) for start in range(0, len(inputs), _BATCH)]
+    batch = max(1, min(_BATCH, _NUMBERS // max(1, model.n_states)))
+    parts = [equilibrium(model, inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
     bound = max(float(np.max(part.error_bound)) for part in parts)
     return parts[0].method, max(part.iterations for part in parts), bound
 

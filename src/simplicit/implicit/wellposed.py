@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from simplicit.checks import as_array
@@ -18,7 +19,7 @@ from simplicit.implicit.maps import Csr, LinearMap, canonical_csr
 from simplicit.implicit.model import ImplicitModel
 from simplicit.implicit.spectral import PerronFrobenius, contraction, dominating, ratios, spectral_bounds
 
-__all__ = ["collatz_wielandt", "contraction_vector", "perron_frobenius"]
+__all__ = ["collatz_wielandt", "contraction_vector", "perron_frobenius", "row_norm"]
 
 SquareMatrix: TypeAlias = ArrayLike | sp.sparray | sp.spmatrix | LinearMap
 
@@ -88,6 +89,16 @@ def contraction_vector(A: SquareMatrix | ImplicitModel) -> tuple[NDArray[np.floa
     """
     found = contraction(_dominating(A))
     return found.s, found.rho
+
+
+def row_norm(model: ImplicitModel) -> float:
+    """‖A‖∞, the largest sum of |entries| over a row of A, block by block, so that A is never written down."""
+    sums = {group.name: np.zeros(group.size) for group in model.groups}
+    for (row, column), block in model.blocks.items():
+        if row in sums and column in sums:
+            ones = torch.ones(1, block.shape[1], dtype=torch.float64)
+            sums[row] += block.astype(np.float64).absolute().apply(ones)[0].numpy()
+    return max((float(values.max(initial=0.0)) for values in sums.values()), default=0.0)
 
 
 def _dominating(A: SquareMatrix | ImplicitModel) -> Csr:

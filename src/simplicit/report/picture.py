@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
+import numpy.typing as npt
 
 from simplicit.implicit import ImplicitModel
 from simplicit.report.canvas import COLOURS, EDGE, INK, clean, pattern_colours, two_panels
@@ -16,6 +16,7 @@ from simplicit.report.canvas import COLOURS, EDGE, INK, clean, pattern_colours, 
 __all__ = ["Curve", "draw_frontier", "draw_pattern"]
 
 _MARKERS = ("o", "s")
+_CELLS = 4096  # on a side: more than any picture has pixels
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,19 @@ def _draw_curves(axes: Any, sparsities: Sequence[float], curves: Sequence[Curve]
 def draw_pattern(axes: Any, model: ImplicitModel, title: str) -> None:
     """Draw the non-zeros of M, its blocks outlined, on some axes."""
     n, p, q = model.n_states, model.n_inputs, model.n_outputs
-    whole = sp.block_array([[model.A, model.B], [model.C, model.D]]).toarray() != 0
-    axes.imshow(whole, cmap=pattern_colours(), vmin=0, vmax=1, interpolation_stage="rgba", zorder=1, aspect="auto")
+    whole, cell = _pattern(model)
+    # In units of states, whatever the size of the cells.
+    extent = (-0.5, whole.shape[1] * cell - 0.5, whole.shape[0] * cell - 0.5, -0.5)
+    axes.imshow(
+        whole,
+        cmap=pattern_colours(),
+        vmin=0,
+        vmax=1,
+        interpolation_stage="rgba",
+        zorder=1,
+        aspect="auto",
+        extent=extent,
+    )
     # True to scale as far as the panel allows; a very wide or tall M is squeezed rather than shrunk to a strip.
     axes.set_box_aspect(min(max(whole.shape[0] / whole.shape[1], 0.7), 1.0))
     edges = [0]
@@ -114,3 +126,16 @@ def draw_pattern(axes: Any, model: ImplicitModel, title: str) -> None:
     axes.set_title(title)
     for spine in axes.spines.values():
         spine.set_color(INK)
+
+
+def _pattern(model: ImplicitModel) -> tuple[npt.NDArray[np.bool_], int]:
+    """Which cells of M hold non-zeros, and the side of a cell: 1, unless M has more rows or columns than ``_CELLS``."""
+    n, p, q = model.n_states, model.n_inputs, model.n_outputs
+    cell = -(-max(n + p, n + q) // _CELLS)
+    held = np.zeros((-(-(n + q) // cell), -(-(n + p) // cell)), dtype=bool)
+    starts = {name: columns.start for name, columns in model.slices.items()} | {"output": n, "input": n}
+    for (row, column), block in model.blocks.items():  # one at a time: a convolution's entries take room
+        entries = block.to_csr().tocoo()
+        rows, columns = entries.coords
+        held[(rows.astype(np.int64) + starts[row]) // cell, (columns.astype(np.int64) + starts[column]) // cell] = True
+    return held, cell

@@ -13,6 +13,7 @@ from torch import nn
 
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, PerronFrobenius, perron_frobenius
+from simplicit.implicit.wellposed import row_norm
 from simplicit.rows import RowStatus
 from simplicit.training.baseline_weights import Origin
 from simplicit.training.matching import Match
@@ -139,7 +140,7 @@ class FitResult:
     @property
     def row_norm(self) -> float:
         """‖A‖∞, the largest ℓ1 norm of a row of A."""
-        return float(abs(self.model.A).sum(axis=1).max(initial=0.0)) if self.model.n_states else 0.0
+        return row_norm(self.model)
 
     @cached_property
     def perron_frobenius(self) -> PerronFrobenius:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from simplicit.checks import as_count, as_number
 from simplicit.errors import InputError
+from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch, as_batch, like
 from simplicit.robustness.attacks.victims import AttackedModel, Victim, as_victim
 from simplicit.robustness.box import Clip, InnerBox, checked_clip
@@ -21,6 +22,13 @@ __all__ = ["BATCH_SIZE", "Problem"]
 
 #: Samples worked on at a time.
 BATCH_SIZE = 2048
+#: No more than so many states at a time, whatever the number of samples asked for.
+_NUMBERS = 2**25
+
+
+def _fitting(model: AttackedModel) -> int:
+    """How many samples may be worked on at a time: gradients keep all states of a batch, several times over."""
+    return max(1, _NUMBERS // max(1, model.n_states)) if isinstance(model, ImplicitModel) else _NUMBERS
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,8 @@ class Problem:
         if clip is not None:
             clip = checked_clip(clip, radius, inputs)
             inputs = inputs.clamp(*clip)  # not in place: it may be the caller's
-        return cls(victim, inputs, classes, radius, clip, as_count("batch_size", batch_size), U)
+        samples = min(as_count("batch_size", batch_size), _fitting(model))
+        return cls(victim, inputs, classes, radius, clip, samples, U)
 
     def batches(self) -> list[slice]:
         """Slices that cover the samples."""
