@@ -51,6 +51,12 @@ def test_clean_figures() -> None:
     assert found.storage_ratio == found.baseline_dense_weight_bits / found.storage_bits
 
 
+def test_tied_weights_count_once() -> None:
+    found = figures(eps=(), weights=2)
+    assert (found.nnz, found.sparsity, found.sparsity_of_size) == (2, 75.0, 75.0)
+    assert (found.storage_bits, found.storage_ratio) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("eps", "accuracy"), [("0", 75.0), ("0.04", 75.0), ("0.07", 50.0), ("1/8", 25.0), ("0.3", 0.0)]
 )

@@ -12,7 +12,7 @@ from simplicit.cli.options import AttackSamples, DataDir, Eps, Json, Overwrite, 
 from simplicit.experiments.evaluate import DEFAULT_EPS, Evaluation, evaluate, parse_eps
 from simplicit.experiments.fitting import capture_task
 from simplicit.experiments.run import MANIFEST, Manifest, check_output, file_hash, run_folder, write_json
-from simplicit.experiments.settings import FitSettings, read_config, read_fit
+from simplicit.experiments.settings import FitSettings, read_config, read_fit, tied_weights
 from simplicit.experiments.task import check_unchanged, open_task
 from simplicit.implicit import load
 
@@ -84,6 +84,7 @@ def eval_command(
             eps=eps,
             pgd_steps=pgd_steps,
             attacked_samples=attack_samples,
+            weights=tied_weights(run),
             seed=seed,
             on_step=on_step,
         )
@@ -128,9 +129,10 @@ def _tables(figures: Evaluation) -> tuple[Any, ...]:
     pf = figures.perron_frobenius
     table.add_row("λ_pf between", "", f"{pf.lower:.4g} and {pf.upper:.4g}")
     table.add_row("‖A‖∞", "", f"{figures.norm_inf:.4f}")
-    stored = figures.baseline_dense_weight_bits, figures.storage_bits
-    table.add_row("storage, KiB: dense weights, sparse model", *(f"{bits / 8192:.1f}" for bits in stored))
-    table.add_row("storage, baseline / implicit model", "", f"{figures.storage_ratio:.2f}")
+    if figures.storage_bits is not None:
+        stored = figures.baseline_dense_weight_bits, figures.storage_bits
+        table.add_row("storage, KiB: dense weights, sparse model", *(f"{bits / 8192:.1f}" for bits in stored))
+        table.add_row("storage, baseline / implicit model", "", f"{figures.storage_ratio:.2f}")
     steps = f", {figures.equilibrium_iterations} steps" if figures.equilibrium_iterations else ""
     table.add_row("equilibrium", "", f"{figures.equilibrium_method}{steps}")
     table.add_row("error of the states at most", "", f"{figures.equilibrium_error_bound:.1e}")

@@ -56,19 +56,20 @@ class Evaluation:
     clean_accuracy_of_attacked, baseline_clean_accuracy_of_attacked : float
         Accuracy on the attacked samples before the attack.
     sparsity : float
-        100 (1 - nnz(M)/N0), N0 the baseline's weights.
+        100 (1 - nnz/N0), N0 the baseline's weights.
     sparsity_of_size : float
         100 (1 - nnz(M)/((n+q)(n+p))).
     nnz, baseline_weights, size : int
+        nnz(M), or after a fit with tied rows the weights that are not zero; N0; (n+q)(n+p).
     perron_frobenius : PerronFrobenius
         λ_pf(diag(L)|A|) between its Collatz-Wielandt bounds.
     norm_inf : float
         ‖A‖∞, the largest row sum of |A|.
-    storage_bits : int
-        Non-zeros, their places and the biases, as in appendix B of the paper.
+    storage_bits : int or None
+        Non-zeros, their places and the biases, as in appendix B of the paper; None for tied rows.
     baseline_dense_weight_bits : int
         The baseline's N0 weights, dense, in its own dtype; its biases are not counted.
-    storage_ratio : float
+    storage_ratio : float or None
         baseline_dense_weight_bits / storage_bits.
     equilibrium_method : str
         ``"substitution"`` or ``"picard"``.
@@ -94,9 +95,9 @@ class Evaluation:
     size: int
     perron_frobenius: PerronFrobenius
     norm_inf: float
-    storage_bits: int
+    storage_bits: int | None
     baseline_dense_weight_bits: int
-    storage_ratio: float
+    storage_ratio: float | None
     equilibrium_method: str
     equilibrium_iterations: int
     equilibrium_error_bound: float
@@ -130,6 +131,7 @@ def evaluate(
     eps: Sequence[str] = DEFAULT_EPS,
     pgd_steps: int = 20,
     attacked_samples: int | None = None,
+    weights: int | None = None,
     seed: int = 0,
     on_step: OnStep | None = None,
 ) -> Evaluation:
@@ -148,6 +150,8 @@ def evaluate(
         Steps of PGD, from one random start.
     attacked_samples : int, optional
         Attack only the first test samples; default: all.
+    weights : int, optional
+        Non-zero weights, where one stands at many places of M (tied rows); sparsity is told of them, storage is not.
     seed : int
         Of the random starts.
     on_step : callable, optional
@@ -170,7 +174,9 @@ def evaluate(
     method, iterations, bound = _equilibria(model, U)
     steps.end()
     count = len(labels) if attacked_samples is None else min(attacked_samples, len(labels))
-    stored, dense = model.storage_bits().total, 8 * baseline.dtype.itemsize * baseline_weights
+    stored = model.storage_bits().total if weights is None else None
+    dense = 8 * baseline.dtype.itemsize * baseline_weights
+    nnz = model.nnz if weights is None else weights
     bench = _Bench(U[:count], labels[:count], data.input_range, pgd_steps, seed, steps)
     return Evaluation(
         samples=len(labels),
@@ -180,16 +186,16 @@ def evaluate(
         clean_accuracy_of_attacked=_share((ours == labels)[:count]),
         baseline_clean_accuracy_of_attacked=_share((theirs == labels)[:count]),
         agreement=_share(ours == theirs),
-        sparsity=model.sparsity(baseline_weights),
+        sparsity=100.0 * (1.0 - nnz / baseline_weights),
         sparsity_of_size=model.sparsity(),
-        nnz=model.nnz,
+        nnz=nnz,
         baseline_weights=baseline_weights,
         size=model.size,
         perron_frobenius=perron_frobenius(model),
         norm_inf=row_norm(model),
         storage_bits=stored,
         baseline_dense_weight_bits=dense,
-        storage_ratio=dense / stored if stored else math.inf,
+        storage_ratio=None if stored is None else dense / stored if stored else math.inf,
         equilibrium_method=method,
         equilibrium_iterations=iterations,
         equilibrium_error_bound=bound,

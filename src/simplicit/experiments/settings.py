@@ -21,7 +21,7 @@ from simplicit.experiments.run import MANIFEST, check_manifest, read_json, read_
 from simplicit.rows import Penalty
 from simplicit.training import preset_of
 
-__all__ = ["FitSettings", "read_config", "read_fit"]
+__all__ = ["FitSettings", "read_config", "read_fit", "tied_weights"]
 
 _PATHS = ("baseline", "weights", "data", "data_dir")
 
@@ -229,3 +229,20 @@ def read_fit(
     if data_dir is not None:
         values["data_dir"] = str(data_dir)
     return FitSettings.from_mapping(values, str(folder / MANIFEST))
+
+
+def tied_weights(folder: Path) -> int | None:
+    """After a fit with tied rows, where a weight stands at many places of M: how many are not zero; else None.
+
+    Raises
+    ------
+    DataError
+        `folder` is not of a fit, or is damaged.
+    """
+    results = read_manifest(folder, "fit").get("results")
+    if not isinstance(results, Mapping) or not results.get("tied"):
+        return None
+    count = results.get("non_zeros")
+    if type(count) is not int or count < 0:
+        raise DataError(f"{folder / MANIFEST}: damaged, its results have no number of 'non_zeros'")
+    return count

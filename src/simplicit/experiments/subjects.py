@@ -14,7 +14,7 @@ from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.experiments.fitting import capture_task
 from simplicit.experiments.run import MANIFEST, file_hash, read_json
-from simplicit.experiments.settings import FitSettings, read_config, read_fit
+from simplicit.experiments.settings import FitSettings, read_config, read_fit, tied_weights
 from simplicit.experiments.task import Task, check_unchanged, open_task
 from simplicit.implicit import ImplicitModel, load
 
@@ -106,7 +106,10 @@ def open_subjects(
                 f"{task.data.n_inputs} values, of {task.data.classes} classes; name the --data that it was trained on"
             )
     members = [Subject(BASELINE, captured.model, 0.0)]
-    members += [Subject(str(run), model, model.sparsity(captured.weight_count)) for run, model in models.items()]
+    for run, model in models.items():
+        nnz = tied_weights(run)
+        nnz = model.nnz if nnz is None else nnz
+        members.append(Subject(str(run), model, 100.0 * (1.0 - nnz / captured.weight_count)))
     hashes = {str(run): {name: file_hash(run / name) for name in _MODEL_FILES} for run in models}
     return Subjects(tuple(members), task.data, task.inputs | {"models": hashes}, tuple(runs))
 
