@@ -25,6 +25,7 @@ from simplicit.cli.certify import certify_command
 from simplicit.cli.console import complain
 from simplicit.cli.demo import demo_command
 from simplicit.cli.evaluate import eval_command
+from simplicit.cli.export import export_command
 from simplicit.cli.fit import fit_command
 from simplicit.cli.frontier import frontier_command
 from simplicit.cli.journal import journal_app
@@ -48,6 +49,7 @@ _COMMANDS = (
     eval_command,
     attack_command,
     certify_command,
+    export_command,
     solve_command,
     report_command,
     figure5_command,
@@ -92,6 +94,7 @@ app.command("fit")(fit_command)
 app.command("eval")(eval_command)
 app.command("attack")(attack_command)
 app.command("certify")(certify_command)
+app.command("export")(export_command)
 app.command("report")(report_command)
 app.command("solve")(solve_command)
 app.add_typer(journal_app, name="journal")

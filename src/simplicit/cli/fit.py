@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +46,7 @@ from simplicit.experiments.run import check_output
 from simplicit.experiments.settings import FitSettings, read_config
 from simplicit.experiments.task import check_unchanged, open_task
 from simplicit.training import preset_of
+from simplicit.training.tied import has_convolutions
 
 __all__ = ["fit_command"]
 
@@ -141,7 +143,8 @@ def fit_command(
     kappa: Annotated[
         str,
         typer.Option(
-            help="Bound on ‖A‖∞, which below 1 proves well-posedness; none takes it away, for triangular structures.",
+            help="Bound on ‖A‖∞, which below 1 proves well-posedness; none takes it away, for triangular structures, "
+            "and is the default for networks with convolutions.",
             rich_help_panel=_PROBLEM,
             metavar="FLOAT|none",
         ),
@@ -225,11 +228,14 @@ def fit_command(
     read = [path for path in (baseline, journal) if path is not None]
     check_output(output, overwrite=overwrite, kind="fit", inputs=read)
     recorded, inputs = read_config(config) if config is not None else ({}, {})
-    settings = FitSettings.from_mapping(_merged(recorded, _given(context)), str(config or "options"))
+    told = _merged(recorded, _given(context))
+    settings = FitSettings.from_mapping(told, str(config or "options"))
     task = open_task(settings, trust_pt2=trust_pt2)
     if config is not None and not {"data", "data_dir", *_NETWORK} & _given(context).keys():
         check_unchanged(inputs, task.inputs, config)
     captured = capture_task(task)
+    if "kappa" not in told and settings.preset is None and has_convolutions(captured.graph):
+        settings = replace(settings, kappa=None)  # the default is a ball that tied rows do not have
     with show_progress("elapsed" if settings.sparsity is not None else None) as steps:
         run = run_fit(settings, task, baseline=captured.model, journal=journal, progress=steps.rows)
     save_fit(run, output, command=command_line(context), overwrite=overwrite)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from simplicit.baseline import Capture, capture
@@ -25,10 +26,13 @@ from simplicit.implicit import ImplicitModel, save
 from simplicit.robustness import accuracy
 from simplicit.rows import BasisPursuit, RowStatus
 from simplicit.training import FitResult, RowFigures, fit
+from simplicit.training.tied import TiedResult
 
-__all__ = ["ROWS", "FitRun", "capture_task", "fill_fit_folder", "run_fit", "save_fit"]
+__all__ = ["ROWS", "WEIGHTS", "FitRun", "capture_task", "fill_fit_folder", "run_fit", "save_fit"]
 
 ROWS = "rows.json"
+#: Of the network with its trained weights, where rows are tied.
+WEIGHTS = "weights.safetensors"
 #: Settings that go to :func:`simplicit.fit` as they are.
 _OPTIONS = (
     *("lambda1", "lambda2", "kappa", "structure", "normalize", "sparsity", "rounds", "propagate", "refine", "refit"),
@@ -198,6 +202,8 @@ def _in_float64(net: nn.Module) -> nn.Module:
 def save_fit(run: FitRun, folder: Path, *, command: list[str] | None = None, overwrite: bool = False) -> None:
     """Write ``config.json`` and ``model.safetensors`` (:func:`simplicit.load` reads them), ``rows.json``, ``run.json``.
 
+    After tied rows ``weights.safetensors`` too, the state_dict of the network with its new weights.
+
     Raises
     ------
     InputError
@@ -215,6 +221,8 @@ def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: list[str] |
         save(run.result.model, draft, overwrite=True)
     except DataError as error:  # it names the draft; run_folder names the folder that was asked for
         raise (error.__cause__ if isinstance(error.__cause__, OSError) else error) from None
+    if isinstance(run.result, TiedResult):  # batch norms are folded into the model, so that it does not tell
+        save_file(run.result.to_baseline().state_dict(), draft / WEIGHTS)
     write_json(draft / ROWS, _row_table(run.result.rows))
     Manifest(
         "fit",
