@@ -35,7 +35,7 @@ def eval_command(
     data: Annotated[
         str | None,
         typer.Option(
-            help="digits, fashion-mnist, or a folder or .npz file. Default: that of the fit.",
+            help="digits, fashion-mnist, cifar-10, cifar-100, or a folder or .npz file. Default: that of the fit.",
             rich_help_panel="Data",
             show_default=False,
         ),

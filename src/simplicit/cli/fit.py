@@ -73,7 +73,7 @@ def fit_command(
     data: Annotated[
         str | None,
         typer.Option(
-            help="digits, fashion-mnist, or a folder or .npz file. Default: the baseline's own.",
+            help="digits, fashion-mnist, cifar-10, cifar-100, or a folder or .npz file. Default: the baseline's own.",
             rich_help_panel=_SAMPLES,
             show_default=False,
         ),

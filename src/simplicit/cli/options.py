@@ -296,7 +296,7 @@ AnyData = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="digits, fashion-mnist, or a folder or .npz file. Default: that of the fits.",
+        help="digits, fashion-mnist, cifar-10, cifar-100, or a folder or .npz file. Default: that of the fits.",
         rich_help_panel=_DATA,
         show_default=False,
     ),

@@ -13,7 +13,7 @@ from torch import Tensor
 from simplicit.errors import DataError, InputError
 from simplicit.experiments.fitting import WEIGHTS, capture_task
 from simplicit.experiments.run import MANIFEST, read_manifest
-from simplicit.experiments.settings import read_config, read_fit
+from simplicit.experiments.settings import read_config, read_fit, tied_weights
 from simplicit.experiments.task import check_unchanged, open_task
 from simplicit.experiments.weights import read_state
 from simplicit.implicit import export_onnx, load
@@ -83,6 +83,8 @@ def _state(run: Path, manifest: dict[str, Any], data_dir: Path | None, trust_pt2
     """The state_dict of the network with the weights of the run."""
     if (run / WEIGHTS).is_file():
         return read_state(run / WEIGHTS)
+    if tied_weights(run) is not None:
+        raise DataError(f"{run}: its {WEIGHTS} is missing, without which tied rows are not taken apart; fit again")
     settings = read_fit(run, data_dir=data_dir)
     if settings.structure != "baseline":
         raise InputError(
