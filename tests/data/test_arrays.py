@@ -171,3 +171,15 @@ def test_single_array_under_the_wrong_suffix(tmp_path: Path) -> None:
         np.save(file, INPUTS)
     with pytest.raises(DataError, match="one array, not an archive"):
         load_dataset(tmp_path / "one.npz")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "uint16"])
+def test_bytes_of_images_in_another_type(tmp_path: Path, dtype: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 4, 4))
+    np.savez(tmp_path / "d.npz", inputs=pixels.astype(dtype), labels=np.arange(20) % 2)
+    with pytest.raises(DataError, match=r"whole numbers from \d+ to 25\d in .*save them as uint8 .*divided by 255"):
+        load_dataset(tmp_path / "d.npz")
+    np.savez(tmp_path / "d.npz", inputs=pixels.reshape(20, -1).astype(dtype), labels=np.arange(20) % 2)
+    assert load_dataset(tmp_path / "d.npz").train_inputs.max() > 200
+    np.savez(tmp_path / "d.npz", inputs=pixels.astype("uint8"), labels=np.arange(20) % 2)
+    assert load_dataset(tmp_path / "d.npz").train_inputs.max() <= 1

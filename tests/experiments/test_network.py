@@ -108,6 +108,14 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         load_weights(net, path)
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int8])
+def test_weights_of_another_kind(tmp_path: Path, dtype: torch.dtype) -> None:
+    net, path = make(), tmp_path / "w.pt"
+    torch.save(net.state_dict() | {"3.bias": torch.ones(2).to(dtype)}, path)
+    with pytest.raises(DataError, match=rf"3\.bias has dtype {dtype}, the network torch.float32; save real weights"):
+        load_weights(net, path)
+
+
 def test_damaged_weight_files(tmp_path: Path) -> None:
     for name in ("w.safetensors", "w.pt"):
         path = tmp_path / name

@@ -87,7 +87,10 @@ def _check_weights(net: nn.Module) -> None:
         if isinstance(parameter, UninitializedParameter):
             raise InputError(f"net: parameter {name!r} has no shape yet; run the network once before")
         if parameter.dtype not in _FLOATS:
-            raise InputError(f"net: parameter {name!r} has dtype {parameter.dtype}; float32 and float64 are supported")
+            raise InputError(
+                f"net: parameter {name!r} has dtype {parameter.dtype}; float32 and float64 are supported. Convert half "
+                "precision with net.float(); complex weights have no implicit form"
+            )
         dtypes[parameter.dtype] = name
     if len(dtypes) > 1:
         mixed = " and ".join(f"{name!r} has {dtype}" for dtype, name in dtypes.items())

@@ -13,7 +13,7 @@ from simplicit.experiments.evaluate import DEFAULT_EPS, Evaluation, evaluate, pa
 from simplicit.experiments.fitting import capture_task
 from simplicit.experiments.run import MANIFEST, Manifest, check_output, file_hash, run_folder, write_json
 from simplicit.experiments.settings import FitSettings, read_config, read_fit, tied_weights
-from simplicit.experiments.task import check_unchanged, open_task
+from simplicit.experiments.task import check_range, check_unchanged, open_task
 from simplicit.implicit import load
 
 __all__ = ["eval_command"]
@@ -72,8 +72,10 @@ def eval_command(
     settings = read_fit(run, baseline=baseline, data=data, data_dir=data_dir)
     model = load(run)
     task = open_task(settings, trust_pt2=trust_pt2)
+    recorded = read_config(run)[1]
     if baseline is None and data is None:
-        check_unchanged(read_config(run)[1], task.inputs, run / MANIFEST)
+        check_unchanged(recorded, task.inputs, run / MANIFEST)
+    check_range(recorded, task.data, run)
     captured = capture_task(task)
     with show_progress() as on_step:
         figures = evaluate(

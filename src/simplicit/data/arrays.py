@@ -52,6 +52,7 @@ def load_arrays(path: Path, seed: int = 0) -> Dataset:
     train_u, train_y = parts["train"]
     inputs = as_inputs(train_u, f"{path} (train inputs)")
     labels = as_labels(train_y, len(inputs), f"{path} (train labels)")
+    _check_bytes(train_u, f"{path} (train inputs)")
     if "test" not in parts:
         train, test = _split(labels, seed, path)
         inputs, test_inputs, labels, test_labels = inputs[train], inputs[test], labels[train], labels[test]
@@ -107,6 +108,18 @@ def _read_npz(path: Path) -> dict[str, tuple[Array, Array]]:
         f"{path}: has the keys {', '.join(sorted(arrays)) or 'none'}; expected inputs and labels, or train_inputs, "
         "train_labels, test_inputs and test_labels"
     )
+
+
+def _check_bytes(array: Array, where: str) -> None:
+    """Refuse images that hold bytes in another type, which are not divided by 255 then."""
+    if array.ndim < 3 or array.dtype == np.uint8 or not 128 <= array.max() <= 255 or array.min() < 0:
+        return
+    if bool((array == np.floor(array)).all()):
+        raise DataError(
+            f"{where}: images of whole numbers from {array.min():g} to {array.max():g} in {array.dtype}, which no "
+            "network takes that was trained on [0, 1]; save them as uint8 to have them divided by 255, or flattened, "
+            "(m, p), if the network takes them as they are"
+        )
 
 
 def _pair(path: Path) -> tuple[Array, Array]:

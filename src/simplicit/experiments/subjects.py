@@ -15,7 +15,7 @@ from simplicit.errors import InputError
 from simplicit.experiments.fitting import capture_task
 from simplicit.experiments.run import MANIFEST, file_hash, read_json
 from simplicit.experiments.settings import FitSettings, read_config, read_fit, tied_weights
-from simplicit.experiments.task import Task, check_unchanged, open_task
+from simplicit.experiments.task import Task, check_range, check_unchanged, open_task
 from simplicit.implicit import ImplicitModel, load
 
 __all__ = ["BASELINE", "OnStep", "Samples", "Subject", "Subjects", "choose_samples", "open_subjects", "told_of"]
@@ -125,8 +125,10 @@ def _open(
         return run, open_task(alone, trust_pt2=trust_pt2), False
     settings = read_fit(run, baseline=baseline, data=data, data_dir=data_dir)
     task = open_task(settings, trust_pt2=trust_pt2)
+    recorded = read_config(run)[1]
     if baseline is None and data is None:
-        check_unchanged(read_config(run)[1], task.inputs, run / MANIFEST)
+        check_unchanged(recorded, task.inputs, run / MANIFEST)
+    check_range(recorded, task.data, run)
     return run, task, True
 
 

@@ -23,7 +23,7 @@ from simplicit.experiments.network import load_network, load_program
 from simplicit.experiments.run import file_hash
 from simplicit.experiments.settings import FitSettings
 
-__all__ = ["Task", "check_unchanged", "open_task"]
+__all__ = ["Task", "check_range", "check_unchanged", "open_task"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ def open_task(settings: FitSettings, *, trust_pt2: bool = False) -> Task:
             f"input shape {'x'.join(map(str, shape))} has {math.prod(shape)} values, a sample of {data.name} has "
             f"{data.n_inputs} ({'x'.join(map(str, data.input_shape))})"
         )
+    if len(shape) > 2 and shape == (data.input_shape[-1], *data.input_shape[:-1]) != data.input_shape:
+        raise _channels_last(data)  # the numbers would fit, in a wrong order
     hashes = {path.name: file_hash(path) for path in files} | {"state_dict": _state_hash(net)}
     if settings.model is not None:
         hashes["structure"] = _structure_hash(net)
@@ -104,17 +106,39 @@ def open_task(settings: FitSettings, *, trust_pt2: bool = False) -> Task:
 
 
 def _shape_for(net: nn.Module, data: Dataset) -> tuple[int, ...]:
-    """Flat, unless only the data's own shape is one that the network takes."""
-    flat = (data.n_inputs,)
-    samples = torch.from_numpy(data.test_inputs[:2])
-    for shape in (flat, data.input_shape):
-        try:
-            with torch.no_grad():
-                net(samples.reshape(len(samples), *shape))
-        except Exception:  # the user's own forward may raise anything; the error is told when the network is captured
-            continue
-        return shape
-    return flat
+    """Flat, unless the network takes only the data's own shape, or that with one channel.
+
+    Raises
+    ------
+    InputError
+        It takes none of them, but images with channels first where the data has them last.
+    """
+    flat, own = (data.n_inputs,), data.input_shape
+    for shape in (flat, own, (1, *own)):
+        if _takes(net, data, shape):
+            return shape
+    if len(own) > 2 and _takes(net, data, (own[-1], *own[:-1])):
+        raise _channels_last(data)
+    return own if len(own) > 2 else flat
+
+
+def _takes(net: nn.Module, data: Dataset, shape: tuple[int, ...]) -> bool:
+    """Whether the network takes two samples of this shape, whatever their values."""
+    values = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(0))
+    try:
+        with torch.no_grad():
+            outputs = net(torch.zeros(2, *shape, dtype=values.dtype))
+    except Exception:  # the user's own forward may raise anything; the error is told when the network is captured
+        return False
+    return isinstance(outputs, Tensor) and outputs.shape[:1] == (2,)
+
+
+def _channels_last(data: Dataset) -> InputError:
+    shape = ", ".join(map(str, ("m", *data.input_shape)))
+    return InputError(
+        f"data {data.name}: samples have shape ({shape}), channels last, the network takes them first; transpose the "
+        "arrays, np.moveaxis(inputs, -1, 1), and save them again"
+    )
 
 
 def _open_network(settings: FitSettings, trust_pt2: bool) -> tuple[nn.Module, list[Path]]:
@@ -166,6 +190,26 @@ def check_unchanged(recorded: Mapping[str, Any], found: Mapping[str, Any], confi
                 f"{config}: {', '.join(changed)} changed since that run, so it cannot be repeated or compared with; "
                 f"restore the {section}, or name another one explicitly"
             )
+
+
+def check_range(recorded: Mapping[str, Any], data: Dataset, run: Path) -> None:
+    """Refuse data of another range than that of a run: pixels up to 255, say, for a network that takes them up to 1.
+
+    Raises
+    ------
+    InputError
+        Values go further beyond the run's range than that is wide.
+    """
+    made = recorded.get("data")
+    ends = made.get("input_range") if isinstance(made, Mapping) else None
+    if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(isinstance(end, int | float) for end in ends):
+        return
+    (low, high), (least, largest) = ends, data.input_range
+    if least < low - (high - low) or largest > high + (high - low):
+        raise InputError(
+            f"data {data.name}: values from {least:g} to {largest:g}, {run} was made on values from {low:g} to "
+            f"{high:g}; bring them into that range, as the network was trained (uint8 is divided by 255)"
+        )
 
 
 def _section(values: Mapping[str, Any], name: str, config: Path) -> Mapping[str, Any]:

@@ -41,6 +41,11 @@ def load_weights(net: nn.Module, path: Path) -> None:
     for name, tensor in own.items():
         if tensor.shape != state[name].shape:
             raise DataError(f"{path}: {name} has shape {tuple(state[name].shape)}, the network {tuple(tensor.shape)}")
+        if tensor.is_floating_point() != state[name].is_floating_point():  # torch would cast, and drop what is lost
+            raise DataError(
+                f"{path}: {name} has dtype {state[name].dtype}, the network {tensor.dtype}; save real weights, "
+                "integers of a quantised network multiplied by their scales"
+            )
     check_finite(state, path)
     net.load_state_dict(state)
 
