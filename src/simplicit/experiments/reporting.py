@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simplicit.experiments.gathering import Examples, Gathered, Measured
+from simplicit.experiments.gathering import Examples, FitFacts, Gathered, Measured
 from simplicit.experiments.run import Manifest, run_folder
 from simplicit.experiments.subjects import BASELINE
 from simplicit.implicit import ImplicitModel
@@ -30,6 +30,8 @@ __all__ = ["PAGE", "save_report"]
 PAGE = "report.html"
 #: More models than these have no room in a picture; the tables have all.
 _MOST = 6
+#: More layers than these have no room for the word.
+_FEW = 8
 
 
 def save_report(
@@ -104,7 +106,7 @@ def _fit_rows(found: Gathered) -> list[list[str]]:
             [
                 fit.name,
                 _number(fit.sparsity),
-                f"{fit.model.nnz:,}",
+                f"{results.get('non_zeros', fit.model.nnz):,}",
                 _number(results["accuracy"], 2),
                 _number(results["baseline_accuracy"], 2),
                 _number(results.get("agreement"), 2),
@@ -225,9 +227,9 @@ def _layers(found: Gathered, draft: Path) -> list[Section]:
     """Where the non-zeros went: those of each layer, in the order in which the network computes them."""
     if not found.fits:
         return []
-    names = list(dict.fromkeys(name for fit in found.fits for name in _in_order(fit.groups.tolist())))
+    names = list(dict.fromkeys(name for fit in found.fits for name in _in_order(fit)))
     counts = {fit.name: [int(fit.nnz[fit.groups == name].sum()) for name in names] for fit in found.fits}
-    titles = [name if name == "output" else f"layer {name}" for name in names]
+    titles = [name if name == "output" or len(names) > _FEW else f"layer {name}" for name in names]
     draw_layers(draft / "layers.png", titles, dict([*counts.items()][:_MOST]))
     alt = "Non-zeros by layer. " + " ".join(
         f"{run}: " + ", ".join(f"{title} {count:,}" for title, count in zip(titles, values, strict=True)) + "."
@@ -239,10 +241,11 @@ def _layers(found: Gathered, draft: Path) -> list[Section]:
     return [Section("Where the non-zeros went", pictures=[Picture(draft / "layers.png", alt, caption)], tables=[table])]
 
 
-def _in_order(groups: list[str]) -> list[str]:
-    """The names of groups as the network computes them: states come last layer first, the outputs after them."""
-    *states, output = dict.fromkeys(groups)
-    return [*states[::-1], output]
+def _in_order(fit: FitFacts) -> list[str]:
+    """The names of groups as the network computes them: states come last layer first, the outputs after them; layers
+    with tied rows come as they are."""
+    names = list(dict.fromkeys(fit.groups.tolist()))
+    return names if fit.results.get("tied") else [*names[-2::-1], names[-1]]
 
 
 def _examples(found: Gathered, draft: Path) -> list[Section]:

@@ -16,6 +16,8 @@ from simplicit.report.picture import draw_pattern
 __all__ = ["Attacked", "Series", "draw_attacked", "draw_gaps", "draw_layers", "draw_patterns", "draw_series"]
 
 _MARKERS = ("o", "s", "^")
+# Layers whose names and numbers stand beside each other.
+_FEW = 8
 # Relative gaps below are drawn as this one: rounding.
 _LEAST_GAP = 1e-16
 
@@ -84,11 +86,12 @@ def draw_layers(path: Path, layers: Sequence[str], counts: Mapping[str, Sequence
         for number, (name, values) in enumerate(counts.items()):
             at = places + (number - (len(counts) - 1) / 2) * width
             bars = axes.bar(at, values, width=0.9 * width, color=PALETTE[number % len(PALETTE)], label=name)
-            if len(counts) <= 4:
+            if len(counts) <= 4 and len(layers) <= _FEW:
                 axes.bar_label(bars, [f"{value:,}" for value in values], fontsize=8, color=QUIET, padding=2)
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(0, 3 * max(1, *(max(values, default=0) for values in counts.values())))
-        axes.set_xticks(places, layers)
+        crowded = len(layers) > _FEW
+        axes.set_xticks(places, layers, rotation=90 if crowded else 0, fontsize=8 if crowded else None)
         axes.set_ylabel("non-zeros")
         clean(axes)
         if len(counts) > 1:
