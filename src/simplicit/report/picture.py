@@ -16,6 +16,8 @@ from simplicit.report.canvas import COLOURS, EDGE, INK, clean, pattern_colours, 
 __all__ = ["Curve", "draw_frontier", "draw_pattern"]
 
 _MARKERS = ("o", "s")
+# More than a picture has pixels: a larger M is drawn by cells of several entries.
+_CELLS = 1500
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,32 @@ def _draw_curves(axes: Any, sparsities: Sequence[float], curves: Sequence[Curve]
     clean(axes)
 
 
+def _pattern(model: ImplicitModel) -> Any:
+    """Where M is not zero, (n + q, n + p); of a large one, which of some 1,500 x 1,500 cells have a non-zero."""
+    entries = sp.block_array([[model.A, model.B], [model.C, model.D]]).tocoo()
+    steps = [max(1, -(-length // _CELLS)) for length in entries.shape]
+    pattern = np.zeros([-(-length // step) for length, step in zip(entries.shape, steps, strict=True)], dtype=bool)
+    pattern[entries.row // steps[0], entries.col // steps[1]] = True
+    return pattern
+
+
 def draw_pattern(axes: Any, model: ImplicitModel, title: str) -> None:
     """Draw the non-zeros of M, its blocks outlined, on some axes."""
     n, p, q = model.n_states, model.n_inputs, model.n_outputs
-    whole = sp.block_array([[model.A, model.B], [model.C, model.D]]).toarray() != 0
-    axes.imshow(whole, cmap=pattern_colours(), vmin=0, vmax=1, interpolation_stage="rgba", zorder=1, aspect="auto")
+    whole = _pattern(model)
+    rows, columns = n + q, n + p
+    axes.imshow(
+        whole,
+        cmap=pattern_colours(),
+        vmin=0,
+        vmax=1,
+        interpolation_stage="rgba",
+        zorder=1,
+        aspect="auto",
+        extent=(-0.5, columns - 0.5, rows - 0.5, -0.5),
+    )
     # True to scale as far as the panel allows; a very wide or tall M is squeezed rather than shrunk to a strip.
-    axes.set_box_aspect(min(max(whole.shape[0] / whole.shape[1], 0.7), 1.0))
+    axes.set_box_aspect(min(max(rows / columns, 0.7), 1.0))
     edges = [0]
     for group in model.groups:
         edges.append(edges[-1] + group.size)
