@@ -242,3 +242,17 @@ def test_nothing_is_told_beside(tmp_path: Path, capfd: pytest.CaptureFixture[str
         sp.export_onnx(in_layers(ACTIVATIONS[9], np.float64), tmp_path / "m.onnx")
     assert capfd.readouterr() == ("", "")
     assert onnx_export.check_onnx() is onnx
+
+
+def test_convolutions_are_written_as_such(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, groups=2),
+        nn.ReLU(), nn.Flatten(), nn.Linear(16, 5),
+    ).eval()  # fmt: skip
+    model = sp.from_torch(net, torch.rand(2, 3, 8, 8))
+    written = sp.export_onnx(model, tmp_path / "model.onnx")
+    assert written.checked_by == "onnxruntime"
+    kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+    assert {"Conv", "Gather"} <= kinds
+    assert sp.export_onnx(sp.rescale(model), tmp_path / "rescaled.onnx").difference < 1e-5

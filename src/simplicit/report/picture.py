@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import scipy.sparse as sp
 
 from simplicit.implicit import ImplicitModel
 from simplicit.report.canvas import COLOURS, EDGE, INK, clean, pattern_colours, two_panels
@@ -16,7 +16,8 @@ from simplicit.report.canvas import COLOURS, EDGE, INK, clean, pattern_colours, 
 __all__ = ["Curve", "draw_frontier", "draw_pattern"]
 
 _MARKERS = ("o", "s")
-_CELLS = 4096  # on a side: more than any picture has pixels
+# More than a picture has pixels: a larger M is drawn by cells of several entries.
+_CELLS = 1500
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,20 @@ def _draw_curves(axes: Any, sparsities: Sequence[float], curves: Sequence[Curve]
     clean(axes)
 
 
+def _pattern(model: ImplicitModel) -> Any:
+    """Where M is not zero, (n + q, n + p); of a large one, which of some 1,500 x 1,500 cells have a non-zero."""
+    entries = sp.block_array([[model.A, model.B], [model.C, model.D]]).tocoo()
+    steps = [max(1, -(-length // _CELLS)) for length in entries.shape]
+    pattern = np.zeros([-(-length // step) for length, step in zip(entries.shape, steps, strict=True)], dtype=bool)
+    pattern[entries.row // steps[0], entries.col // steps[1]] = True
+    return pattern
+
+
 def draw_pattern(axes: Any, model: ImplicitModel, title: str) -> None:
     """Draw the non-zeros of M, its blocks outlined, on some axes."""
     n, p, q = model.n_states, model.n_inputs, model.n_outputs
-    whole, cell = _pattern(model)
-    # In units of states, whatever the size of the cells.
-    extent = (-0.5, whole.shape[1] * cell - 0.5, whole.shape[0] * cell - 0.5, -0.5)
+    whole = _pattern(model)
+    rows, columns = n + q, n + p
     axes.imshow(
         whole,
         cmap=pattern_colours(),
@@ -107,10 +116,10 @@ def draw_pattern(axes: Any, model: ImplicitModel, title: str) -> None:
         interpolation_stage="rgba",
         zorder=1,
         aspect="auto",
-        extent=extent,
+        extent=(-0.5, columns - 0.5, rows - 0.5, -0.5),
     )
     # True to scale as far as the panel allows; a very wide or tall M is squeezed rather than shrunk to a strip.
-    axes.set_box_aspect(min(max(whole.shape[0] / whole.shape[1], 0.7), 1.0))
+    axes.set_box_aspect(min(max(rows / columns, 0.7), 1.0))
     edges = [0]
     for group in model.groups:
         edges.append(edges[-1] + group.size)
@@ -126,16 +135,3 @@ def draw_pattern(axes: Any, model: ImplicitModel, title: str) -> None:
     axes.set_title(title)
     for spine in axes.spines.values():
         spine.set_color(INK)
-
-
-def _pattern(model: ImplicitModel) -> tuple[npt.NDArray[np.bool_], int]:
-    """Which cells of M hold non-zeros, and the side of a cell: 1, unless M has more rows or columns than ``_CELLS``."""
-    n, p, q = model.n_states, model.n_inputs, model.n_outputs
-    cell = -(-max(n + p, n + q) // _CELLS)
-    held = np.zeros((-(-(n + q) // cell), -(-(n + p) // cell)), dtype=bool)
-    starts = {name: columns.start for name, columns in model.slices.items()} | {"output": n, "input": n}
-    for (row, column), block in model.blocks.items():  # one at a time: a convolution's entries take room
-        entries = block.to_csr().tocoo()
-        rows, columns = entries.coords
-        held[(rows.astype(np.int64) + starts[row]) // cell, (columns.astype(np.int64) + starts[column]) // cell] = True
-    return held, cell

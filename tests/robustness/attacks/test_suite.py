@@ -100,7 +100,7 @@ def test_unrolled_and_implicit_gradients_agree(kind: str, phi: object) -> None:
     Y_bar = np.random.default_rng(0).normal(size=(10, Q))
     unrolled, steps = unrolled_gradient(model, torch.from_numpy(U), torch.from_numpy(Y_bar))
     np.testing.assert_allclose(unrolled, adjoint(model, U, Y_bar), atol=1e-7, rtol=1e-6)
-    assert steps == 1 if kind == "triangular" else steps > 20
+    assert steps > (1 if kind == "triangular" else 20)
     assert gradient_agreement(model, torch.from_numpy(U), torch.from_numpy(labels)).largest_difference < 1e-6
 
 
