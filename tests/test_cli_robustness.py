@@ -143,7 +143,9 @@ def test_a_baseline_alone(run: Run, runs: Path) -> None:
 def test_autoattack_from_the_command_line(run: Run, runs: Path, tmp_path: Path) -> None:
     words = ("attack", runs / "one", "--eps", "0.1", "--samples", "10", "--steps", "3", "--queries", "5")
     code, out, err = run(*words, "--autoattack", "--no-transfer", "--output", "a")
-    assert (code, err) == (0, "")
+    assert code == 0
+    # On a slow machine the run tells how far it is; it has nothing else to say.
+    assert [line for line in err.splitlines() if not re.search(r": \d+ of \d+ done(, about \d+ s left)?$", line)] == []
     assert "AutoAttack" in out
     assert "transfer" not in out
     assert "pyautoattack" in json.loads((tmp_path / "a" / "run.json").read_text())["versions"]

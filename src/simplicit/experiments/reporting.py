@@ -11,8 +11,6 @@ import numpy as np
 from simplicit.experiments.gathering import Examples, FitFacts, Gathered, Measured
 from simplicit.experiments.run import Manifest, run_folder
 from simplicit.experiments.subjects import BASELINE
-from simplicit.implicit import ImplicitModel
-from simplicit.implicit.model import INPUT, OUTPUT
 from simplicit.report import RobustCurve, draw_robustness
 from simplicit.report.comparison import (
     Attacked,
@@ -186,25 +184,17 @@ def _patterns(found: Gathered, draft: Path) -> list[Section]:
     shown = found.fits[:_MOST]
     draw_patterns(draft / "patterns.png", {fit.name: fit.model for fit in shown})
     alt = "Patterns of non-zeros of M = [[A, B], [C, D]]. " + " ".join(
-        f"{fit.name}: " + ", ".join(f"{part} {count:,}" for part, count in _parts(fit.model).items()) + "."
+        f"{fit.name}: " + ", ".join(f"{part} {count:,}" for part, count in fit.model.part_nnz.items()) + "."
         for fit in shown
     )
     rows = [
-        [fit.name, *(f"{count:,}" for count in _parts(fit.model).values()), f"{fit.model.nnz:,}"] for fit in found.fits
+        [fit.name, *(f"{count:,}" for count in fit.model.part_nnz.values()), f"{fit.model.nnz:,}"] for fit in found.fits
     ]
     caption = "Each point is a non-zero; rows compute states and outputs, columns are states and inputs."
     table = Table("Non-zeros of each part", ("run", "A", "B", "C", "D", "in all"), rows)
     return [
         Section("Pattern of A, B, C and D", pictures=[Picture(draft / "patterns.png", alt, caption)], tables=[table])
     ]
-
-
-def _parts(model: ImplicitModel) -> dict[str, int]:
-    """Non-zeros of A, B, C and D."""
-    counts = dict.fromkeys("ABCD", 0)
-    for (row, column), block in model.blocks.items():
-        counts["ABCD"[2 * (row == OUTPUT) + (column == INPUT)]] += block.nnz
-    return counts
 
 
 def _gaps(found: Gathered, draft: Path) -> list[Section]:

@@ -46,7 +46,9 @@ def as_batch(U: Batch, width: int, shape: tuple[int, ...] | None, dtype: np.dtyp
     )
     if tensor.ndim < 2 or tuple(tensor.shape[1:]) not in {(width,), shape}:
         got = tuple(tensor.shape)
-        raise InputError(f"{name} must have shape {forms}, samples first, got {got}{_layout_hint(got[1:], shape)}")
+        raise InputError(
+            f"{name} must have shape {forms}, samples first, got {got}{_layout_hint(got[1:], shape, name)}"
+        )
     if tensor.shape[0] < 1:
         raise InputError(f"{name} must hold at least one sample, got shape {tuple(tensor.shape)}")
     batch = tensor.reshape(tensor.shape[0], width).to(_TORCH[np.dtype(dtype)])
@@ -59,14 +61,14 @@ def as_batch(U: Batch, width: int, shape: tuple[int, ...] | None, dtype: np.dtyp
     return batch
 
 
-def _layout_hint(got: tuple[int, ...], shape: tuple[int, ...] | None) -> str:
+def _layout_hint(got: tuple[int, ...], shape: tuple[int, ...] | None, name: str) -> str:
     """What to do where channels stand last and should stand first, or the other way round."""
     if shape is None or len(shape) < 2 or len(got) != len(shape):
         return ""
     if got == (*shape[1:], shape[0]):
-        return "; channels stand last there: use np.moveaxis(U, -1, 1)"
+        return f"; channels stand last there: use np.moveaxis({name}, -1, 1)"
     if got == (shape[-1], *shape[:-1]):
-        return "; channels stand first there: use np.moveaxis(U, 1, -1)"
+        return f"; channels stand first there: use np.moveaxis({name}, 1, -1)"
     return ""
 
 

@@ -6,32 +6,40 @@ group of states (or the output) and a group of states (or the input). Samples co
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from simplicit.checks import as_array, as_count
+from simplicit.checks import as_count
 from simplicit.errors import InputError
 from simplicit.implicit.activation import Activation
 from simplicit.implicit.batch import Batch, as_batch, check_range, chunks, like
 from simplicit.implicit.bits import StorageBits, storage_bits
 from simplicit.implicit.maps import Csr, CsrMap, LinearMap, canonical_csr
+from simplicit.implicit.model_checks import (
+    INPUT,
+    OUTPUT,
+    check_blocks,
+    check_fit,
+    checked_bias,
+    checked_groups,
+    checked_shape,
+    common_dtype,
+    float_dtype,
+    groups_of,
+)
 from simplicit.implicit.system import StateGroup, System, assemble, slices_of
 
 if TYPE_CHECKING:
     from simplicit.implicit.module import ImplicitModule
 
-__all__ = ["ImplicitModel", "StateGroup", "as_model"]
-
-INPUT, OUTPUT = "input", "output"
+__all__ = ["INPUT", "OUTPUT", "ImplicitModel", "StateGroup", "as_model"]
 
 # Outputs of a model that has to be iterated are computed to this, or to the resolution of its dtype.
 PREDICTION_TOL = 1e-9
@@ -77,16 +85,16 @@ class ImplicitModel:
         input_shape: tuple[int, ...] | None = None,
         output_shape: tuple[int, ...] | None = None,
     ) -> None:
-        self.groups = _checked_groups(groups)
+        self.groups = checked_groups(groups)
         self.n_states = sum(group.size for group in self.groups)
         self.n_inputs = as_count("n_inputs", n_inputs)
         self.n_outputs = as_count("n_outputs", n_outputs)
-        self.input_shape = _checked_shape(input_shape, self.n_inputs, "input_shape", "n_inputs")
-        self.output_shape = _checked_shape(output_shape, self.n_outputs, "output_shape", "n_outputs")
-        _check_blocks(blocks, {group.name: group.size for group in self.groups}, self.n_inputs, self.n_outputs)
-        self.dtype = _common_dtype(blocks, state_bias, output_bias)
-        self.state_bias = _checked_bias(state_bias, self.n_states, self.dtype, "state_bias")
-        self.output_bias = _checked_bias(output_bias, self.n_outputs, self.dtype, "output_bias")
+        self.input_shape = checked_shape(input_shape, self.n_inputs, "input_shape", "n_inputs")
+        self.output_shape = checked_shape(output_shape, self.n_outputs, "output_shape", "n_outputs")
+        check_blocks(blocks, {group.name: group.size for group in self.groups}, self.n_inputs, self.n_outputs)
+        self.dtype = common_dtype(blocks, state_bias, output_bias)
+        self.state_bias = checked_bias(state_bias, self.n_states, self.dtype, "state_bias")
+        self.output_bias = checked_bias(output_bias, self.n_outputs, self.dtype, "output_bias")
         # In the order of rows and columns, so that sums over blocks do not depend on who listed them how.
         last = len(self.groups)
         order = {group.name: place for place, group in enumerate(self.groups)} | {OUTPUT: last, INPUT: last}
@@ -129,8 +137,8 @@ class ImplicitModel:
         """
         parts = {name: canonical_csr(part, name) for name, part in zip("ABCD", (A, B, C, D), strict=True)}
         n, (q, p) = parts["A"].shape[0], parts["D"].shape
-        _check_fit(parts, {"A": (n, n), "B": (n, p), "C": (q, n), "D": (q, p)})
-        groups = _groups_of(activation, n)
+        check_fit(parts, {"A": (n, n), "B": (n, p), "C": (q, n), "D": (q, p)})
+        groups = groups_of(activation, n)
         held = sum(group.size for group in groups)
         if held != n:
             raise InputError(f"activation: the groups hold {held} states, A has {n}")
@@ -204,6 +212,14 @@ class ImplicitModel:
         return sum(block.nnz for block in self.blocks.values())
 
     @property
+    def part_nnz(self) -> dict[str, int]:
+        """Non-zeros of A, B, C and D, without writing them down."""
+        counts = dict.fromkeys("ABCD", 0)
+        for (row, column), block in self.blocks.items():
+            counts["ABCD"[2 * (row == OUTPUT) + (column == INPUT)]] += block.nnz
+        return counts
+
+    @property
     def csr_bytes(self) -> int:
         """Bytes that A, B, C and D take together as CSR, without writing them down: a convolution is much smaller."""
         index = 4 if max(self.nnz, self.n_states, self.n_inputs) < 2**31 else 8
@@ -222,22 +238,19 @@ class ImplicitModel:
     def storage_bits(self) -> StorageBits:
         """What A, B, C, D and the biases take as CSR, in bits (appendix B)."""
         n, p, q = self.n_states, self.n_inputs, self.n_outputs
-        sizes = {(False, False): (n, n), (False, True): (n, p), (True, False): (q, n), (True, True): (q, p)}
-        count = dict.fromkeys(sizes, 0)
-        for (row, column), block in self.blocks.items():
-            count[row == OUTPUT, column == INPUT] += block.nnz
-        return storage_bits([(*sizes[part], count[part]) for part in sizes], n + q, self.dtype)
+        sizes = {"A": (n, n), "B": (n, p), "C": (q, n), "D": (q, p)}
+        return storage_bits([(*sizes[part], nnz) for part, nnz in self.part_nnz.items()], n + q, self.dtype)
 
     def astype(self, dtype: Any) -> ImplicitModel:
         """The same model in float32 or float64; InputError for another ``dtype``, or where values leave its range."""
-        dtype = _float_dtype(dtype)
+        dtype = float_dtype(dtype)
         return ImplicitModel(
             self.groups,
             {key: block.astype(dtype) for key, block in self.blocks.items()},
             n_inputs=self.n_inputs,
             n_outputs=self.n_outputs,
-            state_bias=_checked_bias(self.state_bias, self.n_states, dtype, "state_bias"),
-            output_bias=_checked_bias(self.output_bias, self.n_outputs, dtype, "output_bias"),
+            state_bias=checked_bias(self.state_bias, self.n_states, dtype, "state_bias"),
+            output_bias=checked_bias(self.output_bias, self.n_outputs, dtype, "output_bias"),
             input_shape=self.input_shape,
             output_shape=self.output_shape,
         )
@@ -299,13 +312,6 @@ class ImplicitModel:
         return X_bar, U_bar
 
 
-def _check_fit(parts: Mapping[str, Csr], expected: Mapping[str, tuple[int, int]]) -> None:
-    for name, shape in expected.items():
-        if parts[name].shape != shape:
-            got = ", ".join(f"{key} {part.shape}" for key, part in parts.items())
-            raise InputError(f"{name} must have shape {shape} to fit A (n, n), B (n, p), C (q, n), D (q, p); got {got}")
-
-
 def as_model(model: object) -> ImplicitModel:
     """``model``; InputError if it is anything else but an ImplicitModel."""
     if not isinstance(model, ImplicitModel):
@@ -313,95 +319,3 @@ def as_model(model: object) -> ImplicitModel:
             f"model must be an ImplicitModel, got {type(model).__name__}; see simplicit.from_torch for networks"
         )
     return model
-
-
-def _checked_groups(groups: Sequence[StateGroup]) -> tuple[StateGroup, ...]:
-    if isinstance(groups, str) or not isinstance(groups, Sequence):
-        raise InputError(f"groups must be a sequence of StateGroup, got {groups!r:.80}")
-    seen: set[str] = set()
-    for place, group in enumerate(groups):
-        if not isinstance(group, StateGroup):
-            raise InputError(f"groups must hold StateGroup(name, size, activation), got {group!r:.80} at {place}")
-        if not isinstance(group.name, str) or not group.name or group.name in (INPUT, OUTPUT):
-            raise InputError(f"a group's name must be a text other than '', 'input' and 'output', got {group.name!r}")
-        if group.name in seen:
-            raise InputError(f"groups must have unique names, got {group.name!r} twice")
-        if not isinstance(group.activation, Activation):
-            raise InputError(f"the activation of group {group.name!r} must be an Activation, got {group.activation!r}")
-        seen.add(group.name)
-        as_count(f"the size of group {group.name!r}", group.size)
-    return tuple(groups)
-
-
-def _checked_shape(shape: tuple[int, ...] | None, size: int, name: str, size_name: str) -> tuple[int, ...]:
-    if shape is None:
-        return (size,)
-    if not isinstance(shape, Sequence | torch.Size) or isinstance(shape, str):
-        raise InputError(f"{name} must be a tuple of integers, got {shape!r:.80}")
-    checked = tuple(as_count(f"each entry of {name}", length) for length in shape)
-    if math.prod(checked) != size:
-        raise InputError(f"{name} = {checked} has {math.prod(checked)} entries, but {size_name} = {size}")
-    return checked
-
-
-def _check_blocks(
-    blocks: Mapping[tuple[str, str], LinearMap], sizes: Mapping[str, int], n_inputs: int, n_outputs: int
-) -> None:
-    if not isinstance(blocks, Mapping):
-        raise InputError(f"blocks must map (row, column) to LinearMap, got {type(blocks).__name__}")
-    rows, columns = {**sizes, OUTPUT: n_outputs}, {**sizes, INPUT: n_inputs}
-    for key, block in blocks.items():
-        if not isinstance(key, tuple) or len(key) != 2 or key[0] not in rows or key[1] not in columns:
-            raise InputError(
-                f"block {key!r}: a key is (row, column), its row 'output' or a group, its column 'input' or a group; "
-                f"groups are {', '.join(sizes) or 'none'}"
-            )
-        row, column = key
-        if not isinstance(block, LinearMap):
-            raise InputError(f"block {key} must be a LinearMap, got {type(block).__name__}; wrap a matrix in CsrMap")
-        if block.shape != (rows[row], columns[column]):
-            raise InputError(f"block {key} must have shape {(rows[row], columns[column])}, got {block.shape}")
-
-
-def _common_dtype(blocks: Mapping[tuple[str, str], LinearMap], *biases: Any) -> np.dtype[Any]:
-    """float64 as soon as one block is float64; biases decide only where there are no blocks."""
-    dtypes = [block.dtype for block in blocks.values()] or [as_array("bias", b).dtype for b in biases if b is not None]
-    single = all(dtype in (np.float32, np.float16) for dtype in dtypes)
-    return np.dtype(np.float32 if single else np.float64)
-
-
-def _float_dtype(dtype: Any) -> np.dtype[Any]:
-    try:
-        wanted: np.dtype[Any] = np.dtype(dtype)
-    except TypeError as error:
-        raise InputError(f"dtype must be float32 or float64, got {dtype!r}") from error
-    if dtype is None or wanted not in (np.float32, np.float64):
-        raise InputError(f"dtype must be float32 or float64, got {dtype if dtype is None else wanted}")
-    return wanted
-
-
-def _checked_bias(bias: ArrayLike | None, length: int, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
-    with np.errstate(over="ignore"):  # refused below
-        values = np.zeros(length, dtype) if bias is None else np.array(as_array(name, bias), dtype=dtype)
-    if values.shape != (length,):
-        raise InputError(f"{name} must have shape ({length},), got {values.shape}")
-    finite = np.isfinite(values)
-    if not finite.all():
-        place = int(np.argmin(finite))
-        raise InputError(f"{name} must be finite in {dtype}, got {values[place]} at position {place}")
-    values.flags.writeable = False
-    return values
-
-
-def _groups_of(activation: object, n_states: int) -> tuple[StateGroup, ...]:
-    if isinstance(activation, str | Activation):
-        common = Activation(activation) if isinstance(activation, str) else activation
-        return (StateGroup("state", n_states, common),) if n_states else ()
-    if isinstance(activation, Sequence):
-        groups = tuple(group for group in activation if isinstance(group, StateGroup))
-        if len(groups) == len(activation):
-            return groups
-    raise InputError(
-        "activation must be one name or Activation for all states, or a sequence of StateGroup(name, size, "
-        f"activation), got {activation!r:.80}"
-    )

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, hstack, vstack
 
-from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 from simplicit.rowrun import RunOptions
 from simplicit.rows import Ball, PiecewiseQuadratic, Solution
@@ -29,7 +28,7 @@ from simplicit.training.propagate import Stage, features_on, stages_of
 from simplicit.training.refine import Elimination, refined
 from simplicit.training.refit import refit
 from simplicit.training.ridge import Ridge
-from simplicit.training.spread import importance, spread
+from simplicit.training.spread import count_of, importance, spread
 from simplicit.training.statedata import StateData
 from simplicit.training.structure import STRUCTURES, Mask
 
@@ -106,7 +105,7 @@ class Matching:
         pilot, scales, workers = self.pilot, importance(self.data), self.run.crew.workers
         of_rows = np.concatenate([np.arange(self.data.n_rows)[stage.rows] for stage in self.stages])
         paths = [path for stage in pilot for path in stage.paths]
-        count = self._count(sum(len(path.order) for path in paths))
+        count = count_of(self.data.weight_count, self.options.sparsity, sum(len(path.order) for path in paths))
         ends = np.cumsum([len(stage.paths) for stage in pilot])
         counts = [int(part.sum()) for part in np.split(spread(paths, scales[of_rows], count), ends[:-1])]
         solutions, exchanged = list[Solution](), 0
@@ -139,20 +138,6 @@ class Matching:
         return [
             self._penalised(stage, self.data.features, 1.0, None).coefficients.toarray() != 0 for stage in self.stages
         ]
-
-    def _count(self, available: int) -> int:
-        """How many weights are to stay, of so many candidates."""
-        total, sparsity = self.data.weight_count, self.options.sparsity
-        if sparsity is None:
-            return available
-        count = int(total * (1 - sparsity / 100) + 1e-9)
-        if count > available:
-            raise InputError(
-                f"sparsity: {sparsity:g} % cannot be reached with these settings; the nearest is "
-                f"{100 * (1 - available / total):.2f} %, for the penalty leaves {available:,} candidates to refine, of "
-                f"the {count:,} weights wanted: take a weaker one, or simplicit.NoPenalty() for all columns"
-            )
-        return count
 
     def _features(self, stage: Stage, solutions: Sequence[Solution]) -> Array:
         """Of a stage that follows those solved so far."""

@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from simplicit.errors import InputError
 from simplicit.training.elimination import Path
 from simplicit.training.statedata import StateData
 
-__all__ = ["importance", "spread"]
+__all__ = ["count_of", "importance", "spread"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -87,3 +88,23 @@ def spread(paths: Sequence[Path], scales: Array, count: int) -> Index:
     # Stable, so that of equal prices in a row the later ones, which its elimination keeps longer, stay.
     kept = np.argsort(flat, kind="stable")[len(flat) - count :]
     return np.bincount(rows[kept], minlength=len(paths))
+
+
+def count_of(total: int, sparsity: float | None, available: int) -> int:
+    """How many of ``total`` weights stay at a wanted sparsity in per cent; all that are ``available`` if None.
+
+    Raises
+    ------
+    InputError
+        That is more than are available.
+    """
+    if sparsity is None:
+        return available
+    count = int(total * (1 - sparsity / 100) + 1e-9)
+    if count > available:
+        raise InputError(
+            f"sparsity: {sparsity:g} % cannot be reached with these settings; the nearest is "
+            f"{100 * (1 - available / total):.2f} %, for the penalty leaves {available:,} candidates to refine, of "
+            f"the {count:,} weights wanted: take a weaker one, or simplicit.NoPenalty() for all columns"
+        )
+    return count

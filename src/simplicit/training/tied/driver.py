@@ -7,13 +7,14 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from simplicit.baseline import from_torch
 from simplicit.baseline.graph import NetworkGraph
 from simplicit.baseline.network import check_kind
 from simplicit.errors import InputError
 from simplicit.executors import digest
+from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch, as_batch
 from simplicit.rowrun import RunOptions
 from simplicit.rows import BasisPursuit
@@ -132,12 +133,9 @@ def _trained(training: TiedTraining) -> tuple[TiedMatch, int]:
     return found, trials
 
 
-def _model(graph: NetworkGraph, match: TiedMatch) -> Any:
+def _model(graph: NetworkGraph, match: TiedMatch) -> ImplicitModel:
     """The implicit model of the trained network."""
-    from simplicit.baseline import from_torch  # the capture of convolutions is only needed here
-
-    dtype = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}[graph.dtype]
-    return from_torch(student(graph, match.changed), torch.zeros(2, *graph.input_shape, dtype=dtype))
+    return from_torch(student(graph, match.changed), np.zeros((2, *graph.input_shape), dtype=graph.dtype))
 
 
 def _key(graph: NetworkGraph, samples: Tensor, options: FitOptions) -> str:

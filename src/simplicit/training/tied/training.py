@@ -18,14 +18,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from simplicit.baseline.graph import NetworkGraph
-from simplicit.errors import InputError
 from simplicit.rowrun import RunOptions
 from simplicit.rows import NoPenalty, PiecewiseQuadratic, Solution
 from simplicit.solve import solve_rows
 from simplicit.training.elimination import Path
 from simplicit.training.options import FitOptions
 from simplicit.training.refine import Elimination, refined
-from simplicit.training.spread import spread
+from simplicit.training.spread import count_of, spread
 from simplicit.training.tied.layers import TiedLayer
 from simplicit.training.tied.rows import TiedProblem
 from simplicit.training.tied.statistics import Statistics
@@ -180,24 +179,10 @@ class TiedTraining:
         paths = [path for layer in self.layers for one in self.pilot[layer.name] for path in one.paths]
         scales = np.concatenate([self.worth[layer.name] for layer in self.layers])
         available = sum(len(path.order) for path in paths)
-        kept = spread(paths, scales, self._count(available))
+        kept = spread(paths, scales, count_of(self.weight_count, self.options.sparsity, available))
         ends = np.cumsum([layer.rows for layer in self.layers])[:-1]
         parts = zip(self.layers, np.split(kept, ends), strict=True)
         return {layer.name: int(part.sum()) for layer, part in parts}
-
-    def _count(self, available: int) -> int:
-        """How many weights are to stay, of so many candidates."""
-        total, sparsity = self.weight_count, self.options.sparsity
-        if sparsity is None:
-            return available
-        count = int(total * (1 - sparsity / 100) + 1e-9)
-        if count > available:
-            raise InputError(
-                f"sparsity: {sparsity:g} % cannot be reached with these settings; the nearest is "
-                f"{100 * (1 - available / total):.2f} %, for there are {available:,} candidates to refine, of the "
-                f"{count:,} weights wanted: take a weaker penalty, or simplicit.NoPenalty() for all columns"
-            )
-        return count
 
     def _group_counts(self, known: list[Elimination[TiedProblem]], scales: Array, count: int) -> list[int]:
         """A layer's number of weights spread over its groups."""

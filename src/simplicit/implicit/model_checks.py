@@ -1,0 +1,126 @@
+"""What an implicit model is made from, checked: groups, blocks, biases and shapes; every function raises InputError."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from simplicit.checks import as_array, as_count
+from simplicit.errors import InputError
+from simplicit.implicit.activation import Activation
+from simplicit.implicit.maps import Csr, LinearMap
+from simplicit.implicit.system import StateGroup
+
+#: The names that stand for the input among columns of blocks, and for the output among rows.
+INPUT, OUTPUT = "input", "output"
+
+
+def check_fit(parts: Mapping[str, Csr], expected: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse matrices whose shapes do not make one model."""
+    for name, shape in expected.items():
+        if parts[name].shape != shape:
+            got = ", ".join(f"{key} {part.shape}" for key, part in parts.items())
+            raise InputError(f"{name} must have shape {shape} to fit A (n, n), B (n, p), C (q, n), D (q, p); got {got}")
+
+
+def checked_groups(groups: Sequence[StateGroup]) -> tuple[StateGroup, ...]:
+    """Groups with unique names and positive sizes."""
+    if isinstance(groups, str) or not isinstance(groups, Sequence):
+        raise InputError(f"groups must be a sequence of StateGroup, got {groups!r:.80}")
+    seen: set[str] = set()
+    for place, group in enumerate(groups):
+        if not isinstance(group, StateGroup):
+            raise InputError(f"groups must hold StateGroup(name, size, activation), got {group!r:.80} at {place}")
+        if not isinstance(group.name, str) or not group.name or group.name in (INPUT, OUTPUT):
+            raise InputError(f"a group's name must be a text other than '', 'input' and 'output', got {group.name!r}")
+        if group.name in seen:
+            raise InputError(f"groups must have unique names, got {group.name!r} twice")
+        if not isinstance(group.activation, Activation):
+            raise InputError(f"the activation of group {group.name!r} must be an Activation, got {group.activation!r}")
+        seen.add(group.name)
+        as_count(f"the size of group {group.name!r}", group.size)
+    return tuple(groups)
+
+
+def checked_shape(shape: tuple[int, ...] | None, size: int, name: str, size_name: str) -> tuple[int, ...]:
+    """The form of one sample, of ``size`` numbers."""
+    if shape is None:
+        return (size,)
+    if not isinstance(shape, Sequence | torch.Size) or isinstance(shape, str):
+        raise InputError(f"{name} must be a tuple of integers, got {shape!r:.80}")
+    checked = tuple(as_count(f"each entry of {name}", length) for length in shape)
+    if math.prod(checked) != size:
+        raise InputError(f"{name} = {checked} has {math.prod(checked)} entries, but {size_name} = {size}")
+    return checked
+
+
+def check_blocks(
+    blocks: Mapping[tuple[str, str], LinearMap], sizes: Mapping[str, int], n_inputs: int, n_outputs: int
+) -> None:
+    """Refuse blocks under unknown names or of other shapes."""
+    if not isinstance(blocks, Mapping):
+        raise InputError(f"blocks must map (row, column) to LinearMap, got {type(blocks).__name__}")
+    rows, columns = {**sizes, OUTPUT: n_outputs}, {**sizes, INPUT: n_inputs}
+    for key, block in blocks.items():
+        if not isinstance(key, tuple) or len(key) != 2 or key[0] not in rows or key[1] not in columns:
+            raise InputError(
+                f"block {key!r}: a key is (row, column), its row 'output' or a group, its column 'input' or a group; "
+                f"groups are {', '.join(sizes) or 'none'}"
+            )
+        row, column = key
+        if not isinstance(block, LinearMap):
+            raise InputError(f"block {key} must be a LinearMap, got {type(block).__name__}; wrap a matrix in CsrMap")
+        if block.shape != (rows[row], columns[column]):
+            raise InputError(f"block {key} must have shape {(rows[row], columns[column])}, got {block.shape}")
+
+
+def common_dtype(blocks: Mapping[tuple[str, str], LinearMap], *biases: Any) -> np.dtype[Any]:
+    """float64 as soon as one block is float64; biases decide only where there are no blocks."""
+    dtypes = [block.dtype for block in blocks.values()] or [as_array("bias", b).dtype for b in biases if b is not None]
+    single = all(dtype in (np.float32, np.float16) for dtype in dtypes)
+    return np.dtype(np.float32 if single else np.float64)
+
+
+def float_dtype(dtype: Any) -> np.dtype[Any]:
+    """float32 or float64."""
+    try:
+        wanted: np.dtype[Any] = np.dtype(dtype)
+    except TypeError as error:
+        raise InputError(f"dtype must be float32 or float64, got {dtype!r}") from error
+    if dtype is None or wanted not in (np.float32, np.float64):
+        raise InputError(f"dtype must be float32 or float64, got {dtype if dtype is None else wanted}")
+    return wanted
+
+
+def checked_bias(bias: ArrayLike | None, length: int, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    """A finite, read-only vector of ``dtype``; zeros for None."""
+    with np.errstate(over="ignore"):  # refused below
+        values = np.zeros(length, dtype) if bias is None else np.array(as_array(name, bias), dtype=dtype)
+    if values.shape != (length,):
+        raise InputError(f"{name} must have shape ({length},), got {values.shape}")
+    finite = np.isfinite(values)
+    if not finite.all():
+        place = int(np.argmin(finite))
+        raise InputError(f"{name} must be finite in {dtype}, got {values[place]} at position {place}")
+    values.flags.writeable = False
+    return values
+
+
+def groups_of(activation: object, n_states: int) -> tuple[StateGroup, ...]:
+    """The groups that an argument ``activation`` means."""
+    if isinstance(activation, str | Activation):
+        common = Activation(activation) if isinstance(activation, str) else activation
+        return (StateGroup("state", n_states, common),) if n_states else ()
+    if isinstance(activation, Sequence):
+        groups = tuple(group for group in activation if isinstance(group, StateGroup))
+        if len(groups) == len(activation):
+            return groups
+    raise InputError(
+        "activation must be one name or Activation for all states, or a sequence of StateGroup(name, size, "
+        f"activation), got {activation!r:.80}"
+    )
