@@ -60,7 +60,7 @@ def files(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(100, 200))
     np.save(tmp_path / "f.npy", features)
-    np.save(tmp_path / "t.npy", features @ rng.normal(size=(200, 8000)))
+    np.save(tmp_path / "t.npy", features @ rng.normal(size=(200, 1500)))
     return tmp_path
 
 
@@ -69,7 +69,13 @@ def test_an_interrupt_ends_all_and_the_journal_is_whole(files: Path) -> None:
     shared = set(os.listdir("/dev/shm"))  # noqa: PTH208
     words = [*SOLVE, "--executor", "processes", "--journal", "journal", "--output"]
     run = subprocess.Popen(
-        [*COMMAND, *words, "out"], cwd=files, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*COMMAND, *words, "out"],
+        cwd=files,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell that starts the tests in the background has them ignore it, and what they start would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(lambda: len(list(files.glob("journal/*/*.safetensors"))) >= 3)
     workers = descendants(run.pid)

@@ -152,3 +152,12 @@ def test_huge_radii_and_weights_certify_nothing() -> None:
     scaled = ImplicitModel.from_matrices(np.zeros((N, N)), 1e140 * model.B, 1e140 * model.C, model.D, activation="relu")
     assert not sp.certify(scaled, U_GOOD * 1e-9, 1e3, clip=None).certified["linear"].any()
     assert not sp.certify(model, U_GOOD, 1e300, clip=None, steps=1).certified["linear"].any()
+
+
+def test_what_cannot_fit_is_refused_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("triangular")
+    U, labels = data(model, 2)
+    monkeypatch.setattr("simplicit.robustness.certificates.proofs.available_memory", lambda: 1000)
+    with pytest.raises(InputError, match=r"method: 'linear' .* take method='interval'"):
+        sp.certify(model, U, 0.01, labels)
+    assert set(sp.certify(model, U, 0.01, labels, method="interval").margins) == {"global", "interval"}

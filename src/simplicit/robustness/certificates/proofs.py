@@ -26,6 +26,7 @@ from torch import Tensor
 
 from simplicit.checks import as_count
 from simplicit.errors import InputError
+from simplicit.executors.limits import available_memory
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch, as_batch
 from simplicit.implicit.model import as_model
@@ -43,6 +44,8 @@ METHODS = ("global", "interval", "linear")
 _NUMBERS = 2**23
 # What gradients through a pass keep of them.
 _COPIES = 8
+# Arrays as large as the largest that a pass holds at a time: coefficients of x and z, and what they are split into.
+_ALIVE = 4
 
 Progress = Callable[[str, int, int], None]
 
@@ -134,7 +137,8 @@ def certify(
     Raises
     ------
     InputError
-        U or labels do not fit the model, NaN or infinite values; ``eps`` negative or wider than ``clip``; ``clip`` no
+        The linear relaxation of one sample needs more memory than is free, as on a network of 10⁵ states; U or labels
+        do not fit the model, NaN or infinite values; ``eps`` negative or wider than ``clip``; ``clip`` no
         interval, U outside it; an unknown method; a model with one output.
     NotWellPosedError
         The model has no unique equilibrium.
@@ -187,6 +191,7 @@ class _Work:
 
     def margins(self, radii: Sequence[float]) -> dict[str, npt.NDArray[np.float64]]:
         """For every method the smallest margin of each sample, (k, m)."""
+        self._check_memory()
         m, total = len(self._U), len(self._U) * len(radii)
         found = {name: np.full((len(radii), m), -np.inf) for name in self._methods}
         done = 0
@@ -204,12 +209,33 @@ class _Work:
                 found[name][place] = bounds
         return found
 
-    def _parts(self) -> Iterator[slice]:
+    @property
+    def _numbers_each(self) -> int:
+        """Numbers of one sample in the largest array."""
         model = self._prepared.model
         widest = max((stage.target.stop - stage.target.start for stage in self._prepared.stages), default=0)
         functionals = max(2 * widest, model.n_outputs) if "linear" in self._methods else 1
+        return functionals * (model.n_states + model.n_inputs)
+
+    def _check_memory(self) -> None:
+        """Refuse before the start what cannot fit, with one sample at a time.
+
+        Raises
+        ------
+        InputError
+            Saying what would fit.
+        """
+        available = available_memory()
+        needed = 8 * _ALIVE * (_COPIES if self._steps else 1) * self._numbers_each
+        if "linear" in self._methods and available is not None and needed > available:
+            raise InputError(
+                f"method: 'linear' bounds every state of this model by all before it, for which one sample needs about "
+                f"{needed / 2**30:,.0f} GiB, and {available / 2**30:,.0f} GiB are free; take method='interval'"
+            )
+
+    def _parts(self) -> Iterator[slice]:
         numbers = _NUMBERS // (_COPIES if self._steps else 1)
-        step = max(1, numbers // (functionals * (model.n_states + model.n_inputs)))
+        step = max(1, numbers // self._numbers_each)
         for start in range(0, len(self._U), step):
             yield slice(start, min(start + step, len(self._U)))
 
