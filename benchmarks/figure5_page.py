@@ -70,12 +70,15 @@ def _memory(found: dict[str, Any]) -> list[str]:
     return [
         f"{found['rows']:,} rows x {found['columns']:,} columns, {found['samples']:,} samples: Φᵀ and G take "
         f"{found['shared_mib']:,.0f} MiB. Proportional set size of all processes together, at its peak, in MiB; wanted "
-        f"{found['limit_mib']:,.0f} at most, {MEMORY_FACTOR} x serial + {MEMORY_PER_WORKER:.0f} per worker.",
+        f"{found['limit_mib']:,.0f} at most, {MEMORY_FACTOR} x serial + {MEMORY_PER_WORKER:.0f} per worker. The least is "
+        "what a problem of no size takes: Python, torch and Ray, once per process.",
         "",
         *grid(
             {
                 "executor": lambda row: row["executor"],
                 "together": lambda row: f"{row['peak_mib']:,.0f}",
+                "the least": lambda row: f"{row['least_mib']:,.0f}",
+                "the problem": lambda row: f"{row['peak_mib'] - row['least_mib']:,.0f}",
                 "parent": share("parent"),
                 "workers": share("worker"),
                 "Ray's own": share("Ray"),
