@@ -70,8 +70,8 @@ def _memory(found: dict[str, Any]) -> list[str]:
     return [
         f"{found['rows']:,} rows x {found['columns']:,} columns, {found['samples']:,} samples: Φᵀ and G take "
         f"{found['shared_mib']:,.0f} MiB. Proportional set size of all processes together, at its peak, in MiB; wanted "
-        f"{found['limit_mib']:,.0f} at most, {MEMORY_FACTOR} x serial + {MEMORY_PER_WORKER:.0f} per worker. The least is "
-        "what a problem of no size takes: Python, torch and Ray, once per process.",
+        f"{found['limit_mib']:,.0f} at most, {MEMORY_FACTOR} x serial + {MEMORY_PER_WORKER:.0f} per worker. The least "
+        "is what a problem of no size takes: Python, torch and Ray, once per process.",
         "",
         *grid(
             {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.fx import Node
 
+from simplicit.baseline.blocks import last_of_blocks
 from simplicit.baseline.graph import NetworkGraph, capture_graph
 from simplicit.baseline.network import evaluation_copy
 from simplicit.baseline.reader import read_model
@@ -43,9 +44,17 @@ class Capture:
         """N₀: entries of the weight matrices on which the output depends; see :func:`weight_count`."""
         return _count_weights(self.graph.network, self.graph.parameters)
 
-    def states(self, inputs: Batch, *, batch_size: int = 1024) -> States:
-        """U, Z, X and Y of the network for ``inputs``; see :func:`extract_states`."""
-        return record_states(self.graph, self.activations, self.model, inputs, batch_size)
+    def states(self, inputs: Batch, *, batch_size: int = 1024, groups: tuple[StateGroup, ...] | None = None) -> States:
+        """U, Z, X and Y of the network for ``inputs``, of all groups or of some; see :func:`extract_states`."""
+        groups = self.model.groups if groups is None else groups
+        return record_states(self.graph, self.activations, groups, inputs, batch_size)
+
+    @property
+    def block_groups(self) -> tuple[StateGroup, ...]:
+        """The groups of the last activation of each block, in the order of the model; see
+        :mod:`simplicit.baseline.blocks`."""
+        kept = {self.activations[node].name for node in last_of_blocks(self.graph, self.activations)}
+        return tuple(group for group in self.model.groups if group.name in kept)
 
 
 def capture(net: nn.Module, example_input: Batch, *, argument: str = "example_input") -> Capture:

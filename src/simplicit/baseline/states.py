@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from torch.fx import Interpreter, Node
 from simplicit.baseline.graph import NetworkGraph
 from simplicit.baseline.network import check_kind
 from simplicit.errors import InputError
-from simplicit.implicit import ImplicitModel, StateGroup
+from simplicit.implicit import StateGroup
 from simplicit.implicit.batch import Batch, as_batch
 
 __all__ = ["States", "record_states"]
@@ -52,9 +53,13 @@ class States:
 
 
 def record_states(
-    graph: NetworkGraph, activations: Mapping[Node, StateGroup], model: ImplicitModel, inputs: Batch, batch_size: int
+    graph: NetworkGraph,
+    activations: Mapping[Node, StateGroup],
+    groups: tuple[StateGroup, ...],
+    inputs: Batch,
+    batch_size: int,
 ) -> States:
-    """The states of ``inputs`` (m, p) or (m, *input_shape), ``batch_size`` samples at a time.
+    """The states of ``inputs`` (m, p) or (m, *input_shape) in some groups, ``batch_size`` samples at a time.
 
     Raises
     ------
@@ -64,10 +69,11 @@ def record_states(
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise InputError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
     check_kind(inputs, "inputs")
-    U = as_batch(inputs, model.n_inputs, graph.input_shape, graph.dtype, "inputs")
-    Z, X, Y = (U.new_empty(U.shape[0], width) for width in (model.n_states, model.n_states, model.n_outputs))
-    columns = _columns(model.groups)
-    targets = {node: columns[group.name] for node, group in activations.items()}
+    U = as_batch(inputs, math.prod(graph.input_shape), graph.input_shape, graph.dtype, "inputs")
+    n_states, n_outputs = sum(group.size for group in groups), math.prod(graph.output.meta["val"].shape[1:])
+    Z, X, Y = (U.new_empty(U.shape[0], width) for width in (n_states, n_states, n_outputs))
+    columns = _columns(groups)
+    targets = {node: columns[group.name] for node, group in activations.items() if group.name in columns}
     constants = graph.constants.values()
     for start in range(0, U.shape[0], batch_size):
         rows = slice(start, start + batch_size)
@@ -78,7 +84,7 @@ def record_states(
         with torch.no_grad():
             result = recorder.run(*constants, batch)
         Y[rows] = result[:count].reshape(count, -1)
-    return States(U.numpy(), Z.numpy(), X.numpy(), Y.numpy(), model.groups)
+    return States(U.numpy(), Z.numpy(), X.numpy(), Y.numpy(), groups)
 
 
 class _Recorder(Interpreter):

@@ -126,6 +126,14 @@ def fit_command(
             rich_help_panel=_SPARSITY,
         ),
     ] = _DEFAULT.anchor,
+    states: Annotated[
+        str,
+        typer.Option(
+            help="States of the model: all, blocks (the last activation of each block), or groups by name, separated "
+            "by commas. A choice needs another structure than baseline.",
+            rich_help_panel=_SPARSITY,
+        ),
+    ] = _DEFAULT.states,
     structure: Annotated[
         StructureName,
         typer.Option(
@@ -234,7 +242,8 @@ def fit_command(
     if config is not None and not {"data", "data_dir", *_NETWORK} & _given(context).keys():
         check_unchanged(inputs, task.inputs, config)
     captured = capture_task(task)
-    if "kappa" not in told and settings.preset is None and has_convolutions(captured.graph):
+    tied = settings.states == "all" and has_convolutions(captured.graph)
+    if "kappa" not in told and settings.preset is None and tied:
         settings = replace(settings, kappa=None)  # the default is a ball that tied rows do not have
     with show_progress("elapsed" if settings.sparsity is not None else None) as steps:
         run = run_fit(settings, task, baseline=captured.model, journal=journal, progress=steps.rows)

@@ -171,6 +171,7 @@ def run_fit(
         inputs,
         penalty=settings.make_penalty(),
         clip=task.data.input_range,
+        states=settings.chosen_states,
         **{name: getattr(settings, name) for name in _OPTIONS},
         journal=journal,
         progress=progress,

@@ -48,6 +48,8 @@ class FitSettings:
         A name in ``simplicit.rows.penalties.PENALTIES``.
     beta, alpha, gamma : float, optional
         The numbers that the penalty takes; its own defaults where they are None.
+    states : str
+        ``all``, ``blocks``, or names of groups of states, separated by commas.
     lambda1, lambda2, kappa, structure, normalize, sparsity, rounds, propagate, refine, refit, ridge, anchor,
     regenerate, robust, later, attacks, attack_eps, preset, tol, executor, workers, block_rows, ray_address,
     block_timeout, throw
@@ -70,6 +72,7 @@ class FitSettings:
     gamma: float | None = None
     kappa: float | None = 0.99
     structure: str = "baseline"
+    states: str = "all"
     normalize: str = "targets"
     sparsity: float | None = None
     rounds: int = 1
@@ -108,6 +111,13 @@ class FitSettings:
         as_seed("seed", self.seed)
         check_executor(self.executor)
         self.make_penalty()
+
+    @property
+    def chosen_states(self) -> str | tuple[str, ...]:
+        """``states`` as :func:`simplicit.fit` takes it."""
+        if self.states in ("all", "blocks"):
+            return self.states
+        return tuple(name.strip() for name in self.states.split(","))
 
     @property
     def _numbers(self) -> dict[str, float | None]:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from simplicit.baseline import capture_of
+from simplicit.baseline import Capture, capture_of
 from simplicit.baseline.graph import capture_graph
-from simplicit.executors import Executor, OnProgress, digest
+from simplicit.executors import Executor, OnProgress
 from simplicit.implicit import ImplicitModel, equilibrium, rescale
 from simplicit.rowrun import RunOptions
 from simplicit.rows import L1, Penalty
 from simplicit.training.baseline_weights import Origin
+from simplicit.training.chosen import chosen_data
 from simplicit.training.clock import Clock
+from simplicit.training.key import fit_key
 from simplicit.training.matching import Match, Matching
 from simplicit.training.options import FitOptions
 from simplicit.training.presets import with_preset
@@ -41,6 +42,7 @@ def fit(
     lambda2: float = 0.1,
     kappa: float | None = 0.99,
     structure: str = "baseline",
+    states: str | list[str] | tuple[str, ...] = "all",
     normalize: str = "targets",
     sparsity: float | None = None,
     rounds: int = 1,
@@ -79,7 +81,8 @@ def fit(
     convolutions there is one row problem per output channel, on all patches that its kernel sees, and the result is the
     same network with sparse kernels (:meth:`TiedResult.to_baseline`). Sums then run over samples and positions. That is
     for ``structure="baseline"``, ``kappa=None`` and the options that neither name another structure nor ``robust``;
-    batch norms are corrected so that their outputs keep the baseline's mean and variance.
+    batch norms are corrected so that their outputs keep the baseline's mean and variance. Other structures are for
+    chosen `states`.
 
     Parameters
     ----------
@@ -99,6 +102,11 @@ def fit(
     structure : {"baseline", "feedforward", "no-self", "dense"}
         Where M may be non-zero: where the baseline has weights; on inputs and all earlier states; everywhere but the
         diagonal of A; everywhere (the paper).
+    states : {"all", "blocks"}, or list or tuple of str
+        Which of the baseline's states the model has: all; the last activation of each block (of a residual network:
+        the ReLU after each sum) and of plain layers between; or the groups of these names. On a choice of states rows
+        are untied and learn from samples what the others did, which needs another `structure` than ``baseline``; see
+        :mod:`simplicit.training.chosen`.
     normalize : {"targets", "both", "none"}
         Units of the penalty: targets in their layer's root mean square, input columns in their own units, state columns
         ten times weaker; targets and all columns in root mean squares; (11) to the letter.
@@ -196,6 +204,7 @@ def fit(
         lambda2=lambda2,
         kappa=kappa,
         structure=structure,
+        states=tuple(states) if isinstance(states, list) else states,
         normalize=normalize,
         sparsity=sparsity,
         rounds=rounds,
@@ -213,16 +222,15 @@ def fit(
     clock, run = Clock(), RunOptions(executor, workers, ray_address, block_timeout, journal, progress)
     with clock.stage("capture"):
         graph = capture_graph(net, inputs, "inputs")
-    if has_convolutions(graph):
+    if has_convolutions(graph) and not options.chooses_states:
         return fit_tied(graph, inputs, options, run, clock)
     with run.opened() as run:
         with clock.stage("capture"):
             captured = capture_of(graph)
             options.check_well_posed(captured.model)
         with clock.stage("states"):
-            states = captured.states(inputs)
-            data = state_data(captured.model, states, captured.weight_count, rescaled=not options.robust)
-        with clock.stage("training"), run.kept("fit", lambda: _key(captured.model, states.U, options), {}) as run:
+            data = _data(captured, inputs, options)
+        with clock.stage("training"), run.kept("fit", lambda: fit_key(graph, data.inputs, options), {}) as run:
             match, trials = _trained(data, options, run)
     return FitResult(
         made=rescale(match.model) if options.robust and data.homogeneous else match.model,
@@ -238,6 +246,14 @@ def fit(
         seconds=clock.seconds,
         origin=Origin(captured, _units(captured.model, match.model, data, options)),
     )
+
+
+def _data(captured: Capture, inputs: Any, options: FitOptions) -> StateData:
+    """Features and targets: of all states of the baseline, or of those chosen."""
+    if options.chooses_states:
+        return chosen_data(captured, inputs, options)
+    states = captured.states(inputs)
+    return state_data(captured.model, states, captured.weight_count, rescaled=not options.robust)
 
 
 def _units(
@@ -272,23 +288,6 @@ def _trained(data: StateData, options: FitOptions, run: RunOptions) -> tuple[Mat
 
     found = search_strength(solve, lambda match: match.model.sparsity(data.weight_count), target, tolerance)
     return found, trials
-
-
-def _key(model: ImplicitModel, inputs: Any, options: FitOptions) -> str:
-    """The hash of everything that decides a fit."""
-    parts: dict[str, Any] = {"inputs": np.asarray(inputs), "groups": [repr(group) for group in model.groups]}
-    for name in "ABCD":
-        matrix = getattr(model, name)
-        parts |= {f"{name} {part}": getattr(matrix, part) for part in ("data", "indices", "indptr")}
-    parts |= {"state_bias": model.state_bias, "output_bias": model.output_bias}
-    penalty = options.penalty.spread(model.n_states + model.n_outputs, model.n_states + model.n_inputs)
-    for item in fields(penalty):
-        value = getattr(penalty, item.name)
-        parts[f"penalty {item.name}"] = value.cpu().numpy() if isinstance(value, torch.Tensor) else value
-    decided = {item.name: getattr(options, item.name) for item in fields(options)}
-    return digest(
-        parts | {name: value for name, value in decided.items() if name not in ("penalty", "preset", "throw")}
-    )
 
 
 def _errors(model: ImplicitModel, data: StateData) -> Mapping[str, float]:

@@ -80,11 +80,10 @@ class Matching:
         return self.options.penalty.spread(self.data.n_rows, self.data.n_columns)
 
     @cached_property
-    def prior(self) -> Array:
+    def prior(self) -> csr_array:
         """What ridge draws towards: the baseline's weights times the anchor, (n + q, n + p)."""
         model = self.data.model
-        M = vstack([hstack([model.A, model.B]), hstack([model.C, model.D])]).toarray()
-        return np.asarray(self.options.anchor * M)
+        return csr_array(self.options.anchor * vstack([hstack([model.A, model.B]), hstack([model.C, model.D])]))
 
     def solve(self, strength: float = 1.0, start: Match | None = None) -> Match:
         """Solve with the penalty multiplied by ``strength``, warm-started from another match."""
@@ -146,7 +145,8 @@ class Matching:
     def _ridge(self, stage: Stage, features: Array) -> Ridge:
         rows, data, options = stage.rows, self.data, self.options
         targets, support = data.targets[:, rows], self.structure[rows]
-        return Ridge(features, targets, self.prior[rows] * support, options.ridge, support, data.intercept)
+        prior = self.prior[rows].toarray() * support
+        return Ridge(features, targets, prior, options.ridge, support, data.intercept)
 
     def _arguments(self, stage: Stage) -> Mapping[str, Any]:
         options = self.options

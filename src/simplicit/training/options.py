@@ -31,6 +31,7 @@ class FitOptions:
     lambda2: float = 0.1
     kappa: float | None = 0.99
     structure: str = "baseline"
+    states: str | tuple[str, ...] = "all"
     normalize: str = "targets"
     sparsity: float | None = None
     rounds: int = 1
@@ -76,8 +77,33 @@ class FitOptions:
         ):
             if not isinstance(chosen, str) or chosen not in known:
                 raise InputError(f"{name}: {chosen!r} is unknown; choose one of {', '.join(map(repr, known))}")
+        self._check_states()
         self._check_stages()
         self._check_robust()
+
+    def _check_states(self) -> None:
+        """Refuse a choice of states that is none, and options that have no meaning for one."""
+        states = self.states
+        named = isinstance(states, tuple) and len(states) > 0 and all(isinstance(name, str) for name in states)
+        if not named and states not in ("all", "blocks"):
+            raise InputError(f"states must be 'all', 'blocks' or the names of groups of states, got {states!r}")
+        if not self.chooses_states:
+            return
+        own = "the baseline has no weights between chosen states"
+        reasons = {
+            "structure": (self.structure != "baseline", f"'feedforward', 'no-self' or 'dense': {own}"),
+            "refine": (not self.refine, f"False: {own} that would say what an error is worth"),
+            "anchor": (self.anchor == 0, f"0: {own} that ridge could draw to"),
+            "robust": (not self.robust, f"False: {own} that would give the boxes of later layers"),
+        }
+        for name, (fits, wanted) in reasons.items():
+            if not fits:
+                raise InputError(f"{name}: got {getattr(self, name)!r}; states={states!r} takes {wanted}")
+
+    @property
+    def chooses_states(self) -> bool:
+        """Whether the model has some of the baseline's states only."""
+        return self.states != "all"
 
     def _check_robust(self) -> None:
         """Refuse settings of the robust mode that are out of range, and options that have no meaning in it."""

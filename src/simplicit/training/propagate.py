@@ -6,7 +6,8 @@ which they are evaluated, each on the states of the layers already made, against
 
     min over rows of layer l    ‖Z_l − X̂ A_lᵀ − U B_lᵀ‖² + …        X̂ = the states of the model made so far
 
-so that every layer corrects what those before it got wrong. Without it, ``regenerate`` does so for [C D] alone.
+so that every layer corrects what those before it got wrong. Without it, ``regenerate`` does so for [C D] alone. The
+groups of chosen states, of which there may be many, are solved one after the other too, to need less memory at a time.
 """
 
 from __future__ import annotations
@@ -58,11 +59,11 @@ def stages_of(data: StateData, options: FitOptions) -> tuple[Stage, ...]:
     if not n:
         return (outputs,)
     bounded = options.kappa is not None
-    if not options.propagate:
+    if not (options.propagate or options.chooses_states):
         return Stage("state rows", slice(0, n), options.lambda1, bounded, own_states=False), outputs
     # The first layer stands last in x.
     layers = [
-        Stage(f"state rows of {name}", rows, options.lambda1, bounded, own_states=True)
+        Stage(f"state rows of {name}", rows, options.lambda1, bounded, own_states=options.propagate)
         for name, rows in reversed(list(data.model.slices.items()))
     ]
     return *layers, outputs

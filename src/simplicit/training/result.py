@@ -173,6 +173,16 @@ class FitResult:
         more = self.model.nnz - self.weight_count
         return f"{self.sparsity:.1f} % sparse" if more <= 0 else f"{100 * more / self.weight_count:.1f} % more"
 
+    def _units(self) -> str:
+        """In which units the states are."""
+        if self.rescaled:
+            return "rescaled states (Theorem 2.4)"
+        if self.options.robust:
+            return "states in their own units"
+        if any(not group.activation.homogeneous for group in self.model.groups):
+            return "states as they are (an activation is not homogeneous)"
+        return "states of chosen groups in units of their size"
+
     def _proof(self) -> str:
         if STRUCTURES[self.options.structure].triangular:
             return "A is strictly triangular"
@@ -216,15 +226,8 @@ class FitResult:
         options, figures = self.options, self.figures()
         states = self.model.n_states
         ball = "no ball" if options.kappa is None else f"kappa {options.kappa:g}"
-        units = (
-            "rescaled states (Theorem 2.4)"
-            if self.rescaled
-            else "states in their own units"
-            if options.robust
-            else "states as they are (an activation is not homogeneous)"
-        )
         lines = [
-            f"State-driven training on {self.n_samples:,} samples, {units}",
+            f"State-driven training on {self.n_samples:,} samples, {self._units()}",
             f"  problem    structure {options.structure}, normalize {options.normalize}, {ball}, lambda1 "
             f"{options.lambda1:g}, lambda2 {options.lambda2:g}",
             *self._method(self.model.nnz),

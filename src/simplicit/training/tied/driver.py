@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
@@ -13,12 +12,12 @@ from simplicit.baseline import from_torch
 from simplicit.baseline.graph import NetworkGraph
 from simplicit.baseline.network import check_kind
 from simplicit.errors import InputError
-from simplicit.executors import digest
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch, as_batch
 from simplicit.rowrun import RunOptions
 from simplicit.rows import BasisPursuit
 from simplicit.training.clock import Clock
+from simplicit.training.key import fit_key
 from simplicit.training.options import FitOptions
 from simplicit.training.strength import SPARSITY_TOLERANCE, search_strength
 from simplicit.training.tied.layers import tied_layers
@@ -58,7 +57,7 @@ def fit_tied(
     _check(options)
     layers = tied_layers(graph)
     samples = samples_of(graph, inputs)
-    with run.opened() as run, run.kept("fit", lambda: _key(graph, samples, options), {}) as run:
+    with run.opened() as run, run.kept("fit", lambda: fit_key(graph, samples, options), {}) as run:
         check_memory(graph, layers, len(samples), run.crew.workers)
         training = TiedTraining(graph, layers, batches_of(samples, batch_size), samples, options, run)
         with clock.stage("training"):
@@ -94,7 +93,7 @@ def _check(options: FitOptions) -> None:
     reasons = {
         "structure": (
             options.structure == "baseline",
-            "'baseline': the rows of a convolution are tied to its kernel; other structures are for networks without",
+            "'baseline': the rows of a convolution are tied to its kernel; others go with chosen states='blocks'",
         ),
         "kappa": (
             options.kappa is None,
@@ -136,13 +135,3 @@ def _trained(training: TiedTraining) -> tuple[TiedMatch, int]:
 def _model(graph: NetworkGraph, match: TiedMatch) -> ImplicitModel:
     """The implicit model of the trained network."""
     return from_torch(student(graph, match.changed), np.zeros((2, *graph.input_shape), dtype=graph.dtype))
-
-
-def _key(graph: NetworkGraph, samples: Tensor, options: FitOptions) -> str:
-    """The hash of everything that decides a fit."""
-    parts: dict[str, Any] = {f"constant {name}": value.numpy() for name, value in graph.constants.items()}
-    parts |= {"graph": str(graph.module.graph), "inputs": samples.numpy(), "penalty": repr(options.penalty)}
-    decided = {item.name: getattr(options, item.name) for item in fields(options)}
-    return digest(
-        parts | {name: value for name, value in decided.items() if name not in ("penalty", "preset", "throw")}
-    )
