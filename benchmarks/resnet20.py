@@ -24,8 +24,9 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -155,11 +156,23 @@ def run_all(options: argparse.Namespace, draw: int, chosen: list[Method], worker
     missing = [(task, file) for task, file in tasks(options, [draw], chosen) if not file.exists()]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1 if workers == 1 else None) as pool:
-        for (_, file), row in zip(missing, pool.map(run, [task for task, _ in missing]), strict=True):
+        running = {pool.submit(run, task): (task, file) for task, file in missing}
+        for future in as_completed(running):
+            (*_, draw, sparsity, method, _), file = running[future]
+            try:
+                row = future.result()
+            except Exception as error:
+                row = {
+                    "name": str(method),
+                    "draw": draw,
+                    "wanted": sparsity,
+                    "error": f"{type(error).__name__}: {error}",
+                }
             draft = file.with_suffix(".partial")
             draft.write_text(json.dumps(row))
             draft.replace(file)
-            print(json.dumps({key: row[key] for key in ("name", "sparsity", "accuracy", "seconds")}), file=sys.stderr)
+            kept = {key: row[key] for key in ("name", "wanted", "accuracy", "seconds", "error") if key in row}
+            print(json.dumps(kept), file=sys.stderr)
 
 
 def run(task: Any) -> dict[str, Any]:
@@ -193,7 +206,7 @@ def run(task: Any) -> dict[str, Any]:
         "layers": layers,
     }
     rest = np.setdiff1d(np.arange(len(data.train)), drawn)
-    return row | measured(net, found, data, rest)
+    return row | measured(dense_logits(folder), found, data, rest)
 
 
 def _ours(samples: int, draw: int, sparsity: float) -> str:
@@ -212,17 +225,25 @@ def peer(net: nn.Module, images: Tensor, method: Method, sparsity: float, ours: 
     return found, counts
 
 
-def measured(net: nn.Module, found: nn.Module, data: Data, rest: np.ndarray) -> dict[str, float]:
+def measured(dense: tuple[Tensor, Tensor], found: nn.Module, data: Data, rest: np.ndarray) -> dict[str, float]:
     """Accuracy and agreement, in per cent; distance of the logits."""
+    theirs, on_train = dense
     with torch.no_grad():
-        theirs, ours = logits(net, data.test), logits(found, data.test)
-        held = [logits(one, data.train[rest]).argmax(1) for one in (net, found)]
+        ours, held = logits(found, data.test), logits(found, data.train[rest]).argmax(1)
     return {
         "accuracy": 100 * float(np.mean(ours.argmax(1).numpy() == data.test_labels)),
         "agreement": 100 * float((ours.argmax(1) == theirs.argmax(1)).double().mean()),
         "logit_error": float((ours - theirs).norm() / theirs.norm()),
-        "held_out_agreement": 100 * float((held[0] == held[1]).double().mean()),
+        "held_out_agreement": 100 * float((held == on_train[rest].argmax(1)).double().mean()),
     }
+
+
+@cache
+def dense_logits(folder: Path) -> tuple[Tensor, Tensor]:
+    """Of the network itself, on the test and on the training images."""
+    data, net = Data.read(folder), trained(folder)
+    with torch.no_grad():
+        return logits(net, data.test), logits(net, data.train)
 
 
 def logits(net: nn.Module, images: Tensor) -> Tensor:
@@ -231,9 +252,8 @@ def logits(net: nn.Module, images: Tensor) -> Tensor:
 
 def dense(options: argparse.Namespace) -> float:
     """Accuracy of the network itself."""
-    data, net = Data.read(options.data_dir), trained(options.data_dir)
-    with torch.no_grad():
-        return 100 * float(np.mean(logits(net, data.test).argmax(1).numpy() == data.test_labels))
+    labels = Data.read(options.data_dir).test_labels
+    return 100 * float(np.mean(dense_logits(options.data_dir)[0].argmax(1).numpy() == labels))
 
 
 def page(report: dict[str, Any]) -> str:
@@ -256,12 +276,16 @@ def page(report: dict[str, Any]) -> str:
         ("seconds", "Seconds per model (fit: all cores; peers: one core)"),
     ):
         lines += ["", f"## {title}", "", *grid(columns(rows, figure, settings["sparsities"]), names(rows))]
+    failed = [
+        f"{row['name']}, {row['wanted']:g} %, draw {row['draw']}: {row['error']}" for row in rows if "error" in row
+    ]
     certified = [row["certified"] for row in ours]
     lines += [
         "",
         f"`fit`: {sum(a for a, _ in certified):,} of {sum(b for _, b in certified):,} rows certified; peak memory of "
         f"the process {max(row['peak_megabytes'] for row in ours):,.0f} MB, of which "
         f"{max(row['megabytes_before'] for row in ours):,.0f} MB before it began (torch, the images, the network).",
+        *(["", "Failed: " + "; ".join(failed)] if failed else []),
         "",
     ]
     return "\n".join(lines)
@@ -277,9 +301,10 @@ def columns(rows: list[dict[str, Any]], figure: str, sparsities: list[float]) ->
 
     def at(sparsity: float) -> Any:
         def cell(name: str) -> str:
-            values = [row[figure] for row in rows if row["name"] == name and row["wanted"] == sparsity]
+            cells = [row for row in rows if row["name"] == name and row["wanted"] == sparsity]
+            values = [row[figure] for row in cells if figure in row]
             if not values:
-                return ""
+                return "failed" if cells else ""
             digits = 0 if figure == "seconds" else 1
             spread = f" ({stdev(values):.1f})" if len(values) > 1 and digits else ""
             return f"{mean(values):.{digits}f}{spread}"

@@ -11,7 +11,6 @@ from torch import nn
 
 import simplicit as sp
 from simplicit.cli import main
-from simplicit.data import load_dataset
 
 SOURCE = """
 import torch
@@ -67,7 +66,6 @@ def test_from_the_command_to_the_measures(folder: Path, capsys: pytest.CaptureFi
     assert main(["fit", "--config", "run/run.json", "--output", "again"]) == 0
     again = sp.load(folder / "again")
     assert (model.A != again.A).nnz == 0
-    assert load_dataset("digits").test_inputs.shape[1] == model.n_inputs
 
 
 def test_the_default_ball_is_for_structures_with_cycles(folder: Path) -> None:

@@ -275,3 +275,42 @@ def test_is_a_module_that_shows_itself() -> None:
     module = made("layered").to_torch()
     assert isinstance(module, ImplicitModule)
     assert "n_inputs=6, n_states=8, n_outputs=3" in repr(module)
+
+
+def convolutional() -> ImplicitModel:
+    """Kernels, gathers, their sums and gathered kernels among its blocks."""
+    from baseline.image_networks import IMAGE_NETWORKS, randomised
+
+    torch.manual_seed(0)
+    net = randomised(IMAGE_NETWORKS["resnet, activation before, option A"][0]()).double().eval()
+    return sp.from_torch(net, torch.rand(2, 3, 8, 8, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("rescaled", [False, True])
+def test_gradients_by_kernels(rescaled: bool) -> None:
+    """Against differences of the outputs, along random directions."""
+    model = convolutional()
+    module = (sp.rescale(model) if rescaled else model).to_torch(trainable=True)
+    assert {type(block).__name__ for block in model.blocks.values()} > {"CsrMap"}
+    U = torch.rand(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weight = torch.rand(module(U).shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    (module(U) * weight).sum().backward()
+    for place, values in enumerate(module.values):
+        direction = torch.randn(values.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(place))
+        step, sums = 1e-6 / float(direction.norm()), []
+        for sign in (1, -2):
+            with torch.no_grad():
+                values += sign * step * direction
+                sums.append(float((module(U) * weight).sum()))
+        with torch.no_grad():
+            values += step * direction
+        assert values.grad is not None
+        slope = float((values.grad * direction).sum())
+        assert abs((sums[0] - sums[1]) / (2 * step) - slope) <= 1e-5 * max(1.0, abs(slope)), module.keys[place]
+
+
+def test_values_of_a_rescaled_convolution_are_of_another_model() -> None:
+    model = convolutional()
+    with pytest.raises(InputError, match="of another implicit model"):
+        model.to_torch().load_state_dict(sp.rescale(model).to_torch().state_dict())
+    model.to_torch().load_state_dict(model.to_torch().state_dict())

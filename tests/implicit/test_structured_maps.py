@@ -261,3 +261,41 @@ def test_damaged_convolution(change: dict[str, Any], message: str, tmp_path: Pat
     checked = CheckedArrays(arrays, tmp_path / "model.safetensors", "config.json")
     with pytest.raises((InputError, DataError), match=message):
         restore(entry, "block.0", (SIZE, SIZE), np.dtype(np.float64), checked)
+
+
+def test_convolutions_of_other_output_shapes_are_not_merged() -> None:
+    """Their flat sizes agree, (2, 4, 6) and (2, 6, 4), and the taps of one are among those of the other."""
+    wide = ConvMap(np.random.default_rng(0).normal(size=(2, 1, 3, 3)), (1, 4, 4), padding=(1, 2))
+    high = ConvMap(np.random.default_rng(1).normal(size=(2, 1, 1, 1)), (1, 4, 4), padding=(1, 0))
+    assert wide.shape == high.shape
+    expected = (wide.to_csr() + high.to_csr()).toarray()
+    for first, second in ((wide, high), (high, wide)):
+        assert_allclose(added(first, second).to_csr().toarray(), expected, atol=1e-14)
+
+
+def test_a_product_is_bounded_by_its_own_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    tall, flat = CsrMap(np.ones((100, 1))), CsrMap(np.ones((1, 100)))
+    monkeypatch.setattr("simplicit.implicit.algebra.LARGEST_NNZ", 5_000)
+    with pytest.raises(InputError, match="no short form"):
+        composed(tall, flat)
+    assert composed(flat, tall).nnz == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: ConvMap(np.ones((1, 1, 3)), (1, 8), stride=(1, 1)), "stride must have 1 numbers"),
+        (lambda: ConvMap(np.ones((1, 1, 3, 3)), (1, 8, 8), padding=(1,)), "padding must have 2 numbers"),
+        (lambda: ConvMap(np.ones((1, 1, 1), np.float32), (1, 2), left=np.array([1e40, 1e39])), "finite in float32"),
+        (lambda: GatherMap([0.0, 1.5], 2), "columns must be integers"),
+    ],
+)
+def test_maps_that_are_none(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        make()
+
+
+def test_other_numbers_become_floats() -> None:
+    assert ConvMap(np.ones((1, 1, 3), int), (1, 8)).dtype == np.float64
+    assert ConvMap(np.ones((1, 1, 3), np.float16), (1, 8)).dtype == np.float32
+    assert GatherMap([0, 1], 2, np.array([2, 3])).dtype == np.float64

@@ -66,6 +66,18 @@ def test_the_last_activations_separate_the_network(name: str) -> None:
         assert not past
 
 
+def test_a_threshold_is_no_maximum() -> None:
+    class Threshold(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(5, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.relu(self.first(x) - 1.0) + 1.0)
+
+    assert [group.name for group in capture(Threshold().eval(), torch.rand(2, 5)).block_groups] == ["relu"]
+
+
 def test_states_of_some_groups_are_those_of_all() -> None:
     net, inputs = resnet()
     captured = capture(net, inputs)
@@ -159,6 +171,7 @@ def test_refused_before_the_start_where_memory_is_short(monkeypatch: pytest.Monk
         ({"states": "block"}, "states must be 'all', 'blocks' or the names"),
         ({"states": []}, "states must be"),
         ({"states": 3}, "states must be"),
+        ({"states": np.array(["0.2", "1.relu"])}, "states must be"),
         ({"states": ["0.2", 4]}, "states must be"),
         ({"states": ["relu"]}, "no group of states 'relu'; name some of '0.2', '1.relu'"),
         ({"structure": "baseline"}, "structure: got 'baseline'.*no weights between"),

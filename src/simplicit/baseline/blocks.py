@@ -91,4 +91,5 @@ def _makes_maximum(node: Node) -> bool:
         return False
     if difference.target not in (_aten.sub.Tensor, operator.sub):
         return False
-    return difference.args[1] in users[0].args
+    subtracted = difference.args[1]
+    return isinstance(subtracted, Node) and subtracted in users[0].args

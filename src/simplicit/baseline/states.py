@@ -18,6 +18,7 @@ from simplicit.baseline.network import check_kind
 from simplicit.errors import InputError
 from simplicit.implicit import StateGroup
 from simplicit.implicit.batch import Batch, as_batch
+from simplicit.implicit.system import slices_of
 
 __all__ = ["States", "record_states"]
 
@@ -49,7 +50,7 @@ class States:
     @property
     def columns(self) -> dict[str, slice]:
         """The columns of Z and X that belong to each group, by its name."""
-        return _columns(self.groups)
+        return slices_of(self.groups)
 
 
 def record_states(
@@ -72,7 +73,7 @@ def record_states(
     U = as_batch(inputs, math.prod(graph.input_shape), graph.input_shape, graph.dtype, "inputs")
     n_states, n_outputs = sum(group.size for group in groups), math.prod(graph.output.meta["val"].shape[1:])
     Z, X, Y = (U.new_empty(U.shape[0], width) for width in (n_states, n_states, n_outputs))
-    columns = _columns(groups)
+    columns = slices_of(groups)
     targets = {node: columns[group.name] for node, group in activations.items() if group.name in columns}
     constants = graph.constants.values()
     for start in range(0, U.shape[0], batch_size):
@@ -103,8 +104,3 @@ class _Recorder(Interpreter):
             for rows, value in ((self._Z, pre_activation), (self._X, result)):
                 rows[:, self._targets[n]] = value[: len(rows)].reshape(len(rows), -1)
         return result
-
-
-def _columns(groups: tuple[StateGroup, ...]) -> dict[str, slice]:
-    stops = np.cumsum([0, *(group.size for group in groups)]).tolist()
-    return {group.name: slice(stops[k], stops[k + 1]) for k, group in enumerate(groups)}

@@ -77,16 +77,17 @@ def eval_command(
         check_unchanged(recorded, task.inputs, run / MANIFEST)
     check_range(recorded, task.data, run)
     captured = capture_task(task)
+    weights, total = tied_weights(run) or (None, captured.weight_count)
     with show_progress() as on_step:
         figures = evaluate(
             model,
             captured.model,
-            captured.weight_count,
+            total,
             task.data,
             eps=eps,
             pgd_steps=pgd_steps,
             attacked_samples=attack_samples,
-            weights=tied_weights(run),
+            weights=weights,
             seed=seed,
             on_step=on_step,
         )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import save_file
 from torch import Tensor
 
 from simplicit.errors import DataError, InputError
@@ -15,7 +14,7 @@ from simplicit.experiments.fitting import WEIGHTS, capture_task
 from simplicit.experiments.run import MANIFEST, read_manifest
 from simplicit.experiments.settings import read_config, read_fit, tied_weights
 from simplicit.experiments.task import check_unchanged, open_task
-from simplicit.experiments.weights import read_state
+from simplicit.experiments.weights import read_state, write_state
 from simplicit.implicit import export_onnx, load
 from simplicit.training.baseline_weights import Origin
 
@@ -104,8 +103,7 @@ def _save(state: dict[str, Tensor], output: Path) -> None:
     draft = output.with_name(f".{output.name}.{secrets.token_hex(4)}.partial")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        # Copies: safetensors refuses tensors that share memory, as tied weights do.
-        save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, draft)
+        write_state(state, draft)
         draft.replace(output)
     except OSError as error:
         raise DataError(f"output {output}: cannot be written ({error.strerror or error})") from error

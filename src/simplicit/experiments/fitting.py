@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from simplicit.baseline import Capture, capture
@@ -22,6 +21,7 @@ from simplicit.executors import OnProgress
 from simplicit.experiments.run import Manifest, run_folder, write_json
 from simplicit.experiments.settings import FitSettings
 from simplicit.experiments.task import Task
+from simplicit.experiments.weights import write_state
 from simplicit.implicit import ImplicitModel, save
 from simplicit.robustness import accuracy
 from simplicit.rows import BasisPursuit, RowStatus
@@ -223,7 +223,7 @@ def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: list[str] |
     except DataError as error:  # it names the draft; run_folder names the folder that was asked for
         raise (error.__cause__ if isinstance(error.__cause__, OSError) else error) from None
     if isinstance(run.result, TiedResult):  # batch norms are folded into the model, so that it does not tell
-        save_file(run.result.to_baseline().state_dict(), draft / WEIGHTS)
+        write_state(run.result.to_baseline().state_dict(), draft / WEIGHTS)
     write_json(draft / ROWS, _row_table(run.result.rows))
     Manifest(
         "fit",

@@ -13,23 +13,23 @@ from torch.nn import functional
 
 __all__ = ["ResNet", "resnet20"]
 
-#: Of the three colours, over the training images in [0, 1], as the published weights were trained with.
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+#: ImageNet's mean and standard deviation of the three colours in [0, 1], with which the published weights were trained.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class _Normalize(nn.Module):
-    """(x − mean)/deviation, channel by channel. Constants, not weights: they are not in the state_dict."""
+    """(x − mean)/std, channel by channel. Constants, not weights: they are not in the state_dict."""
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        normalized: Tensor = (images - self.mean) / self.deviation
+        normalized: Tensor = (images - self.mean) / self.std
         return normalized
 
 

@@ -241,8 +241,8 @@ def read_fit(
     return FitSettings.from_mapping(values, str(folder / MANIFEST))
 
 
-def tied_weights(folder: Path) -> int | None:
-    """After a fit with tied rows, where a weight stands at many places of M: how many are not zero; else None.
+def tied_weights(folder: Path) -> tuple[int, int] | None:
+    """After a fit with tied rows, where a weight stands at many places of M: how many are not zero, and N₀; else None.
 
     Raises
     ------
@@ -252,7 +252,10 @@ def tied_weights(folder: Path) -> int | None:
     results = read_manifest(folder, "fit").get("results")
     if not isinstance(results, Mapping) or not results.get("tied"):
         return None
-    count = results.get("non_zeros")
-    if type(count) is not int or count < 0:
-        raise DataError(f"{folder / MANIFEST}: damaged, its results have no number of 'non_zeros'")
-    return count
+    counts: list[int] = []
+    for name in ("non_zeros", "baseline_weights"):
+        count = results.get(name)
+        if type(count) is not int or count < 0:
+            raise DataError(f"{folder / MANIFEST}: damaged, its results have no number of {name!r}")
+        counts.append(count)
+    return counts[0], counts[1]

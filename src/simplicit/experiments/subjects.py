@@ -107,9 +107,8 @@ def open_subjects(
             )
     members = [Subject(BASELINE, captured.model, 0.0)]
     for run, model in models.items():
-        nnz = tied_weights(run)
-        nnz = model.nnz if nnz is None else nnz
-        members.append(Subject(str(run), model, 100.0 * (1.0 - nnz / captured.weight_count)))
+        nnz, total = tied_weights(run) or (model.nnz, captured.weight_count)
+        members.append(Subject(str(run), model, 100.0 * (1.0 - nnz / total)))
     hashes = {str(run): {name: file_hash(run / name) for name in _MODEL_FILES} for run in models}
     return Subjects(tuple(members), task.data, task.inputs | {"models": hashes}, tuple(runs))
 

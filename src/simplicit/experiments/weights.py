@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from simplicit.errors import DataError
 
-__all__ = ["check_finite", "load_weights", "read_state"]
+__all__ = ["check_finite", "load_weights", "read_state", "write_state"]
 
 _NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep the state dictionary
+_WRAPPED = "module."
 _SHOWN = 3
 
 
@@ -29,8 +30,9 @@ def load_weights(net: nn.Module, path: Path) -> None:
     DataError
         The file is missing, damaged, holds pickled objects, NaN or infinite values, or tensors that do not fit `net`.
     """
-    state = read_state(path)
-    own = net.state_dict()
+    state, own = read_state(path), net.state_dict()
+    if not own.keys() & state.keys():  # of a network that was wrapped, as for training on several devices
+        state = {name.removeprefix(_WRAPPED): tensor for name, tensor in state.items()}
     # Checkpoints of old versions of torch lack the counters of batch norms, which evaluation does not use.
     counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
     state = counters | state
@@ -51,7 +53,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Name to tensor from ``.safetensors`` or from ``torch.save``; prefixes ``module.`` are taken off.
+    """Name to tensor from ``.safetensors`` or from ``torch.save``.
 
     Raises
     ------
@@ -66,7 +68,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
             state = state[key]
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise DataError(f"{path}: no state dictionary (name to tensor); save net.state_dict()")
-    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+    return {str(name): tensor for name, tensor in state.items()}
+
+
+def write_state(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write a state dictionary as safetensors, also where tensors share memory or are not contiguous; OSError if the
+    file cannot be written."""
+    copies = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+    path.write_bytes(save(copies))
 
 
 def check_finite(state: Mapping[str, Tensor], path: Path) -> None:

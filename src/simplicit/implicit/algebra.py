@@ -20,7 +20,7 @@ from simplicit.implicit.maps import CsrMap, LinearMap
 
 __all__ = ["added", "composed"]
 
-# Entries that composing may write down in one block: 12 GB as CSR in float64.
+# Entries that composing may write down in one block, and terms that it may add up: 12 GB as CSR in float64.
 LARGEST_NNZ = 10**9
 
 
@@ -37,12 +37,16 @@ def composed(outer: LinearMap, inner: LinearMap) -> LinearMap:
     known = _composed(outer, inner)
     if known is not None:
         return known
-    if inner.nnz + outer.nnz > LARGEST_NNZ:
-        raise InputError(
-            f"two linear maps of {inner.nnz:,} and {outer.nnz:,} entries follow each other without an activation "
-            "between them, and their product has no short form"
-        )
-    return CsrMap(outer.to_csr() @ inner.to_csr())
+    if inner.nnz + outer.nnz <= LARGEST_NNZ:
+        last, first = outer.to_csr(), inner.to_csr()
+        # What every entry of the last meets in its row of the first: the terms of the product, at least its entries.
+        terms = np.bincount(last.indices, minlength=last.shape[1]) @ np.diff(first.indptr).astype(np.int64)
+        if terms <= LARGEST_NNZ:
+            return CsrMap(last @ first)
+    raise InputError(
+        f"two linear maps of {inner.nnz:,} and {outer.nnz:,} entries follow each other without an activation between "
+        "them, and their product has no short form"
+    )
 
 
 def _composed(outer: LinearMap, inner: LinearMap) -> LinearMap | None:
@@ -199,7 +203,7 @@ def _into_convolution(conv: ConvMap, other: ConvMap | GatherMap) -> ConvMap | No
         if as_conv is None:
             return None
         other = as_conv
-    if not (conv.plain and other.plain) or (conv.input_shape, conv.stride) != (other.input_shape, other.stride):
+    if not (conv.plain and other.plain) or _frame(conv) != _frame(other):
         return None
     if conv.groups != other.groups:
         conv, other = conv.ungrouped(), other.ungrouped()
@@ -213,6 +217,11 @@ def _into_convolution(conv: ConvMap, other: ConvMap | GatherMap) -> ConvMap | No
         taps.append([own.index(offset) for offset in offsets])
     weight[np.ix_(range(weight.shape[0]), range(weight.shape[1]), *taps)] += other.weight
     return conv.with_(weight)
+
+
+def _frame(conv: ConvMap) -> tuple[tuple[int, ...], ...]:
+    """What two convolutions have in common if the same place of their outputs begins at the same place of the input."""
+    return conv.input_shape, conv.output_shape[1:], conv.stride
 
 
 def _as_convolution(gather: GatherMap, conv: ConvMap) -> ConvMap | None:

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from simplicit.checks import as_array
 from simplicit.errors import InputError
-from simplicit.implicit.maps import Csr, as_factors, rounded
+from simplicit.implicit.maps import Csr, as_factors, float_for, rounded
 
 __all__ = ["ConvMap"]
 
@@ -42,7 +42,7 @@ class ConvMap:
     Parameters
     ----------
     weight : array, shape (O, I / groups, *kernel)
-        W; copied, float32 or float64.
+        W; copied. float32 for itself and float16, float64 for other real numbers.
     input_shape : tuple of int
         (I, *sizes).
     stride, padding, dilation : tuple of int
@@ -71,7 +71,8 @@ class ConvMap:
         left: NDArray[Any] | None = None,
         right: NDArray[Any] | None = None,
     ) -> None:
-        self.weight: NDArray[Any] = np.array(as_array("weight", weight), order="C")
+        given = as_array("weight", weight)
+        self.weight: NDArray[Any] = np.array(given, dtype=float_for(given.dtype), order="C")
         self.input_shape: Sizes = tuple(int(size) for size in input_shape)
         rank = len(self.input_shape) - 1
         self.stride, self.dilation = tuple(stride or (1,) * rank), tuple(dilation or (1,) * rank)
@@ -81,13 +82,16 @@ class ConvMap:
         self.right = None if right is None else self._folded(right, self.input_shape, "right")
         parts = [part for part in (self.weight, self.left, self.right) if part is not None]
         with np.errstate(over="ignore", invalid="ignore"):
-            largest = math.prod(float(np.abs(part).max(initial=0.0)) for part in parts)
-        if not largest <= np.finfo(self.dtype).max:
+            sizes = [float(np.abs(part).max(initial=0.0)) for part in parts]
+        if not max(*sizes, math.prod(sizes)) <= float(np.finfo(self.dtype).max):
             raise InputError(f"the entries of a convolution must be finite in {self.dtype}")
 
     def _check(self, rank: int) -> None:
         if self.weight.ndim != rank + 2 or not 1 <= rank <= 3:
             raise InputError(f"weight {self.weight.shape} does not fit inputs of shape {self.input_shape}")
+        for name in ("stride", "padding", "dilation"):
+            if len(getattr(self, name)) != rank:
+                raise InputError(f"{name} must have {rank} numbers, one per dimension, got {getattr(self, name)}")
         if min(*self.stride, *self.dilation, self.groups) < 1 or min(self.padding) < 0:
             raise InputError("stride, dilation and groups of a convolution must be at least 1, padding at least 0")
         channels = self.weight.shape[1] * self.groups
@@ -248,20 +252,21 @@ class ConvMap:
 
     def to_csr(self) -> Csr:
         """All ``nnz`` entries, canonical."""
-        rows, columns, values = [], [], []
-        places = math.prod(self.output_shape[1:])
-        inner = math.prod(self.input_shape[1:])
+        places, inner = math.prod(self.output_shape[1:]), math.prod(self.input_shape[1:])
         out, within = self.weight.shape[0] // self.groups, self.weight.shape[1]
-        for tap in itertools.product(*map(range, self.kernel)):
-            outputs, inputs = self._places(tap)
-            at_tap = self.weight.reshape(*self.weight.shape[:2], -1)[:, :, np.ravel_multi_index(tap, self.kernel)]
-            o, c = np.nonzero(at_tap)
-            entries = at_tap[o, c]
-            rows.append((o[:, None] * places + outputs).ravel())
-            columns.append(((o // out * within + c)[:, None] * inner + inputs).ravel())
-            values.append(np.repeat(entries, len(outputs)))
-        triple = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
-        matrix = sp.csr_array(triple, shape=self.shape, dtype=self.dtype)
+        taps = self.weight.reshape(*self.weight.shape[:2], -1)
+        met = [self._places(tap) for tap in itertools.product(*map(range, self.kernel))]
+        total = sum(np.count_nonzero(taps[:, :, t]) * len(outputs) for t, (outputs, _) in enumerate(met))
+        index = np.int32 if max(total, *self.shape) < 2**31 else np.int64
+        rows, columns, values = np.empty(total, index), np.empty(total, index), np.empty(total, self.dtype)
+        filled = 0
+        for t, (outputs, inputs) in enumerate(met):
+            o, c = np.nonzero(taps[:, :, t])
+            part = slice(filled, filled := filled + len(o) * len(outputs))
+            rows[part] = (o[:, None] * places + outputs).ravel()
+            columns[part] = ((o // out * within + c)[:, None] * inner + inputs).ravel()
+            values[part] = np.repeat(taps[o, c, t], len(outputs))
+        matrix = sp.csr_array((values, (rows, columns)), shape=self.shape, dtype=self.dtype)
         matrix.sort_indices()
         if self.left is not None:
             matrix.data *= np.repeat(self.left, np.diff(matrix.indptr)).astype(self.dtype)

@@ -1,7 +1,8 @@
 r"""The entries of a linear map as numbers that can be trained.
 
 :data:`ENTRIES` has one entry per kind of map: how its free numbers are read, how a map is made of others, and what the
-gradient by them is. A kind that is missing stays as it is; a new kind (a convolution, say) is one class and one line.
+gradient by them is. Gathers are not trained: they are identities, slices and padding, the network's wiring. A new kind
+is one class and one line.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 
 from simplicit.errors import InputError
+from simplicit.implicit.composite import GatheredConvMap, SumMap
 from simplicit.implicit.convolution import ConvMap
+from simplicit.implicit.gather import GatherMap
 from simplicit.implicit.maps import CsrMap, LinearMap
 
 __all__ = ["ENTRIES", "Entries", "entries_of"]
@@ -96,8 +99,11 @@ class ConvEntries:
 
     @property
     def pattern(self) -> bytes:
-        """The geometry and where the weights stand."""
-        return b"conv" + repr(self._block).encode() + self._places.numpy().tobytes()
+        """The geometry, where the weights stand, and the factors."""
+        block = self._block
+        geometry = (block.weight.shape, block.input_shape, block.stride, block.padding, block.dilation, block.groups)
+        factors = [b"-" if part is None else part.tobytes() for part in (block.left, block.right)]
+        return b"conv" + repr(geometry).encode() + self._places.numpy().tobytes() + b"".join(factors)
 
     def rebuilt(self, values: Tensor) -> ConvMap:
         """The convolution with other weights at the same places."""
@@ -114,12 +120,78 @@ class ConvEntries:
         return gradient[self._places]
 
 
+class GatheredConvEntries:
+    """The weights of the convolution in a :class:`GatheredConvMap`; its gathers stay as they are."""
+
+    def __init__(self, block: GatheredConvMap) -> None:
+        self._block, self._core = block, ConvEntries(block.core)
+
+    @property
+    def values(self) -> Tensor:
+        """(number of weights,), a copy."""
+        return self._core.values
+
+    @property
+    def pattern(self) -> bytes:
+        """Those of the convolution, and where the gathers lead."""
+        gathers = (self._block.before, self._block.after)
+        factors = [np.ones(0) if one.factors is None else one.factors for one in gathers]
+        arrays = [*(one.columns for one in gathers), *factors]
+        return b"gathered" + self._core.pattern + b"".join(array.tobytes() for array in arrays)
+
+    def rebuilt(self, values: Tensor) -> GatheredConvMap:
+        """The same gathers around a convolution with other weights."""
+        core = self._core.rebuilt(values)
+        before, after = (one.astype(core.dtype) for one in (self._block.before, self._block.after))
+        return GatheredConvMap(after, core, before)
+
+    def gradient(self, Y_bar: Tensor, X: Tensor) -> Tensor:
+        """By the weights, summed over samples and places."""
+        return self._core.gradient(self._block.after.apply_transpose(Y_bar), self._block.before.apply(X))
+
+
+class SumEntries:
+    """The entries of the parts of a :class:`SumMap`, part by part."""
+
+    def __init__(self, block: SumMap) -> None:
+        self._parts = block.parts
+        self._entries = [None if isinstance(part, GatherMap) else ENTRIES[type(part)](part) for part in block.parts]
+
+    @property
+    def values(self) -> Tensor:
+        """Of all parts, one after the other."""
+        return torch.cat([entries.values for entries in self._entries if entries is not None])
+
+    @property
+    def pattern(self) -> bytes:
+        """Of all parts."""
+        fixed = [part.columns.tobytes() for part in self._parts if isinstance(part, GatherMap)]
+        return b"sum" + b"".join([*(entries.pattern for entries in self._entries if entries is not None), *fixed])
+
+    def rebuilt(self, values: Tensor) -> SumMap:
+        """The sum of the parts with other values."""
+        sizes = [0 if entries is None else len(entries.values) for entries in self._entries]
+        given = zip(self._parts, self._entries, torch.split(values, sizes), strict=True)
+        parts = [part if entries is None else entries.rebuilt(own) for part, entries, own in given]
+        dtype = np.dtype(str(values.dtype).removeprefix("torch."))
+        return SumMap([part.astype(dtype) for part in parts])
+
+    def gradient(self, Y_bar: Tensor, X: Tensor) -> Tensor:
+        """Of all parts, one after the other."""
+        return torch.cat([entries.gradient(Y_bar, X) for entries in self._entries if entries is not None])
+
+
 #: Kind of map to what its entries are.
-ENTRIES: dict[type[Any], type[Any]] = {CsrMap: CsrEntries, ConvMap: ConvEntries}
+ENTRIES: dict[type[Any], type[Any]] = {
+    CsrMap: CsrEntries,
+    ConvMap: ConvEntries,
+    GatheredConvMap: GatheredConvEntries,
+    SumMap: SumEntries,
+}
 
 
 def entries_of(block: LinearMap, key: tuple[str, str], *, needed: bool) -> Entries | None:
-    """The entries of a block; None where its kind has none.
+    """The entries of a block; None for a gather, and for a kind that has none.
 
     Raises
     ------
@@ -130,7 +202,7 @@ def entries_of(block: LinearMap, key: tuple[str, str], *, needed: bool) -> Entri
     if kind is not None:
         entries: Entries = kind(block)
         return entries
-    if needed:
+    if needed and not isinstance(block, GatherMap):
         known = ", ".join(one.__name__ for one in ENTRIES)
         raise InputError(
             f"trainable: block {key} is a {type(block).__name__}, whose entries cannot be trained (those of {known} "

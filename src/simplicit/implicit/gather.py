@@ -13,7 +13,7 @@ from torch import Tensor
 
 from simplicit.checks import as_array
 from simplicit.errors import InputError
-from simplicit.implicit.maps import Csr, as_factors, rounded
+from simplicit.implicit.maps import Csr, as_factors, float_for, rounded
 
 __all__ = ["GatherMap"]
 
@@ -41,14 +41,18 @@ class GatherMap:
     def __init__(
         self, columns: ArrayLike, width: int, factors: NDArray[Any] | None = None, dtype: Any = np.float64
     ) -> None:
-        self.columns: NDArray[np.int64] = np.array(columns, dtype=np.int64)
+        given = np.asarray(columns)
+        if given.dtype.kind not in "iu":
+            raise InputError(f"columns must be integers, got dtype {given.dtype}")
+        self.columns: NDArray[np.int64] = np.array(given, dtype=np.int64)
         if self.columns.ndim != 1 or ((self.columns < -1) | (self.columns >= width)).any():
             raise InputError(f"columns must be one-dimensional, each from -1 to {width - 1}")
         self.width = width
         self._dtype: np.dtype[Any] = np.dtype(dtype)
         self.factors: NDArray[Any] | None = None
         if factors is not None:
-            self._take_factors(as_array("factors", factors))
+            taken = as_array("factors", factors)
+            self._take_factors(taken.astype(float_for(taken.dtype), copy=False))
 
     def _take_factors(self, factors: NDArray[Any]) -> None:
         if factors.shape != self.columns.shape:

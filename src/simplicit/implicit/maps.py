@@ -20,7 +20,7 @@ from torch import Tensor
 from simplicit.checks import as_array
 from simplicit.errors import InputError
 
-__all__ = ["CsrMap", "LinearMap", "as_factors", "canonical_csr", "rounded", "row_counts_of"]
+__all__ = ["CsrMap", "LinearMap", "as_factors", "canonical_csr", "float_for", "rounded", "row_counts_of"]
 
 Csr: TypeAlias = sp.csr_array
 
@@ -94,8 +94,7 @@ def canonical_csr(matrix: ArrayLike | sp.sparray | sp.spmatrix, name: str = "mat
         raise InputError(f"{name} must be a matrix with two dimensions, got shape {entries.shape}")
     if entries.dtype.kind not in "fiub":
         raise InputError(f"{name} must hold real numbers, got dtype {entries.dtype}")
-    dtype = entries.dtype if entries.dtype in (np.float32, np.float64) else _float_for(entries.dtype)
-    csr = sp.csr_array(entries, dtype=dtype, copy=True)
+    csr = sp.csr_array(entries, dtype=float_for(entries.dtype), copy=True)
     csr.sum_duplicates()
     csr.eliminate_zeros()
     finite = np.isfinite(csr.data)
@@ -106,8 +105,9 @@ def canonical_csr(matrix: ArrayLike | sp.sparray | sp.spmatrix, name: str = "mat
     return csr
 
 
-def _float_for(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return np.dtype(np.float32 if dtype == np.float16 else np.float64)
+def float_for(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """float32 for itself and float16, float64 for all other real numbers."""
+    return np.dtype(np.float32 if dtype in (np.float16, np.float32) else np.float64)
 
 
 class CsrMap:

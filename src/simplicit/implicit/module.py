@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from simplicit.errors import InputError
 from simplicit.implicit.batch import as_batch, check_range
 from simplicit.implicit.entries import Entries, entries_of
+from simplicit.implicit.mapfiles import Arrays, describe
 from simplicit.implicit.maps import LinearMap
 from simplicit.implicit.model import INPUT, OUTPUT, PREDICTION_TOL, ImplicitModel
 
@@ -48,7 +49,8 @@ class ImplicitModule(nn.Module):
     Attributes
     ----------
     values : nn.ParameterList
-        The non-zeros of each block of A, B, C and D, row by row; their places are fixed.
+        The non-zeros of each block of A, B, C and D, row by row, or the weights of its convolutions; their places are
+        fixed. Identities, slices and padding have none.
     keys : tuple of (row, column)
         The blocks that ``values`` belong to, as in ``ImplicitModel.blocks``.
     state_bias, output_bias : nn.Parameter, shapes (n,) and (q,)
@@ -152,8 +154,9 @@ class ImplicitModule(nn.Module):
 
     def _structure(self) -> Any:
         digest = hashlib.sha256(repr((self._model.groups, self.keys)).encode())
-        for entries in self._entries.values():
-            digest.update(entries.pattern)
+        for key, block in self._blocks.items():
+            entries = self._entries.get(key)
+            digest.update(_written(block) if entries is None else entries.pattern)
         return digest
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ImplicitModule:
@@ -166,6 +169,13 @@ class ImplicitModule(nn.Module):
             )
         module: ImplicitModule = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return module
+
+
+def _written(block: LinearMap) -> bytes:
+    """All that there is to a block, values included."""
+    arrays: Arrays = {}
+    entry = describe(block, "block", arrays)
+    return repr(entry).encode() + b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
 
 
 def _bias(values: NDArray[Any], trainable: bool) -> nn.Parameter:

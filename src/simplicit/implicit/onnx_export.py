@@ -53,7 +53,8 @@ def export_onnx(
     """Write a model whose A is triangular as one ONNX file, all of it or nothing.
 
     The graph takes ``inputs`` (batch, *input_shape) and gives ``outputs`` (batch, *output_shape), in the model's dtype,
-    for any number of samples. Weights are written as dense matrices, zeros included.
+    for any number of samples. Convolutions and gathers are written as such, other blocks as dense matrices with their
+    zeros.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ def _checked(model: ImplicitModel, payload: bytes, onnx: Any, target: Path) -> t
                 f"{target}: not written, {checked_by} gives outputs of shape {found.shape} in {found.dtype}, the model "
                 f"{(samples, *model.output_shape)} in {model.dtype}; please report this"
             )
-        scale = max(1.0, float(np.abs(expected).max()))
+        scale = float(np.abs(expected).max()) or 1.0
         difference = max(difference, float(np.abs(found.reshape(expected.shape) - expected).max()) / scale)
         if model.dtype == np.float32:  # what float32 itself loses in this model may be more
             exact = model.astype(np.float64).predict(U)

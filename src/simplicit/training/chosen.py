@@ -9,7 +9,7 @@ would give Z_S exactly: what those states did is learnt from samples, and how we
 The rows of a convolution are not tied here, every state has a row of its own.
 
 The scaling vector of Theorem 2.4 belongs to the network's own A, and grows with its depth (to 1e17 in ResNet-20). A
-model of chosen states is in units of their own: the root mean square of each group, where its activation allows it.
+model of chosen states is in units of their own: the root mean square of each group, if all their activations allow it.
 Under a ball, ‖A‖∞ ≤ κ, a group is measured in ``GROWTH`` times more for every group before it, so that a row may have
 coefficients that sum to more than κ on the states of groups before its own.
 """

@@ -26,7 +26,7 @@ from simplicit.training.presets import with_preset
 from simplicit.training.result import FitResult, row_figures
 from simplicit.training.robust import RobustMatching
 from simplicit.training.statedata import StateData, state_data
-from simplicit.training.strength import SPARSITY_TOLERANCE, search_strength
+from simplicit.training.strength import search_strength, tolerance_of
 from simplicit.training.tied import fit_tied, has_convolutions
 
 __all__ = ["fit"]
@@ -268,8 +268,7 @@ def _units(
 def _trained(data: StateData, options: FitOptions, run: RunOptions) -> tuple[Match, int]:
     """The match at the strength given or searched, or refined, and how many were solved for it."""
     target = options.sparsity
-    # One weight more or less is 100/N₀ points, so that a small network may have nothing nearer.
-    tolerance = max(SPARSITY_TOLERANCE, 50 / data.weight_count) * (1 + 1e-12)
+    tolerance = tolerance_of(data.weight_count)
     if options.robust:
         return RobustMatching(data, options, run).train(target, tolerance)
     matching = Matching(data, options, run)

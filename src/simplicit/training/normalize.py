@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from simplicit.training.statedata import StateData
 
-__all__ = ["NORMALIZATIONS", "Units"]
+__all__ = ["NORMALIZATIONS", "STATE_COLUMN_WEIGHT", "Units"]
 
 Array = npt.NDArray[np.float64]
 #: (σ of the n + q rows, c of the n + p columns)

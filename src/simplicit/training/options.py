@@ -85,7 +85,7 @@ class FitOptions:
         """Refuse a choice of states that is none, and options that have no meaning for one."""
         states = self.states
         named = isinstance(states, tuple) and len(states) > 0 and all(isinstance(name, str) for name in states)
-        if not named and states not in ("all", "blocks"):
+        if not named and not (isinstance(states, str) and states in ("all", "blocks")):
             raise InputError(f"states must be 'all', 'blocks' or the names of groups of states, got {states!r}")
         if not self.chooses_states:
             return

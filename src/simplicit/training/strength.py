@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from simplicit.errors import InputError
 
-__all__ = ["SPARSITY_TOLERANCE", "search_strength"]
+__all__ = ["SPARSITY_TOLERANCE", "search_strength", "tolerance_of"]
 
 #: What is solved at one strength.
 M = TypeVar("M")
@@ -23,6 +23,12 @@ SPARSITY_TOLERANCE = 0.5
 FACTOR = 4.0
 LIMIT = 1e7
 MAX_TRIALS = 40
+
+
+def tolerance_of(weight_count: int) -> float:
+    """How near a wanted sparsity is come, in points: one weight more or less is 100/N₀, so that a small network may
+    have nothing nearer than half of that."""
+    return max(SPARSITY_TOLERANCE, 50 / weight_count) * (1 + 1e-12)
 
 
 def search_strength(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import simplicit as sp
 from reference import Prices, RowModel
@@ -196,7 +197,7 @@ def test_summary_and_figures() -> None:
     text, figures = result.summary(), result.figures()
     for layer in result.layers:
         assert layer.name in text
-    assert "anchor" not in text
+    assert "towards 0.8 of the baseline's weights" in text
     assert figures["non_zeros"] == sum(figures["layers"].values()) == result.nnz
     assert figures["rows"] == figures["rows_certified"] == 4 + 4 + 4 + 5
     assert {state.stage for state in seen} == {f"rows of {layer.name}" for layer in result.layers}
@@ -292,3 +293,66 @@ def test_what_cannot_fit_is_refused_before_the_start(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("simplicit.training.tied.memory.available_memory", lambda: 1000)
     with pytest.raises(sp.InputError, match=r"inputs: 40 samples need about .* give fewer samples"):
         sp.fit(net, inputs, preset="sparse")
+
+
+class Shared(nn.Module):
+    """Two convolutions side by side, on the input both."""
+
+    def __init__(self, *, one_bias: bool = False, buffer: bool = False) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(3, 4, 3, bias=not buffer) for _ in range(2))
+        if one_bias:
+            self.second.bias = self.first.bias
+        self.register_buffer("shift", torch.linspace(0.5, 1.0, 4) if buffer else None)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.shift is None:
+            first, second = self.first(x), self.second(x)
+        else:
+            first, second = (functional.conv2d(x, one.weight, self.shift) for one in (self.first, self.second))
+        return self.last(torch.cat([first, second], 1).relu().mean((2, 3)))
+
+
+def shared(**options: bool) -> nn.Module:
+    torch.manual_seed(0)
+    return Shared(**options).double().eval()
+
+
+def test_a_bias_that_is_a_buffer_stays_and_counts_once() -> None:
+    net = shared(buffer=True)
+    result = tied(net, images(), preset="sparse", sparsity=20)
+    assert max(result.errors.values()) < 0.2
+    found = result.to_baseline()
+    torch.testing.assert_close(found.shift, net.shift, rtol=0, atol=0)
+    with torch.no_grad():
+        assert float((found(images()) - net(images())).norm() / net(images()).norm()) < 0.1
+
+
+def test_a_bias_of_two_layers_is_refused() -> None:
+    with pytest.raises(sp.InputError, match=r"the bias of '.*' is used twice"):
+        tied(shared(one_bias=True), images(), preset="sparse")
+
+
+def test_branches_on_the_input_are_penalised_alike() -> None:
+    net = shared()
+    with torch.no_grad():
+        net.second.weight.copy_(net.first.weight)
+        net.second.bias.copy_(net.first.bias)
+    found = tied(net, images(), penalty=sp.L1(beta=1e-2)).to_baseline()
+    torch.testing.assert_close(found.first.weight, found.second.weight, rtol=1e-6, atol=1e-9)
+
+
+def test_a_constant_kernel_makes_no_network_with_convolutions() -> None:
+    class Blurred(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("kernel", torch.full((3, 1, 3, 3), 1 / 9))
+            self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * 25, 6), nn.ReLU(), nn.Linear(6, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers(functional.conv2d(x, self.kernel, groups=3))
+
+    torch.manual_seed(0)
+    result = sp.fit(Blurred().double().eval(), images()[:, :, :7, :7], structure="dense")
+    assert result.row_norm <= 0.99

@@ -99,3 +99,23 @@ def test_a_walk_computes_what_the_network_does(name: str) -> None:
 )
 def test_no_batch_has_a_single_sample(m: int, size: int, sizes: list[int]) -> None:
     assert [len(batch) for batch in batches_of(torch.rand(m, 2), size)] == sizes
+
+
+def test_columns_that_are_large_and_hardly_vary_keep_their_variance_in_float32() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3)).eval()
+    inputs = 0.7 + 0.01 * torch.randn(60, 3, 8, 8)
+    inputs[:, 1] = 0.3  # a channel that is constant
+    graph = capture_graph(net, inputs)
+    walk = Walk(graph, batches_of(inputs, 7))
+    layer = tied_layers(graph)[0]
+    walk.run_until(layer.node)
+    statistics = Gathering(walk, layer, own=False).statistics()
+    R = patches(inputs, layer.geometry).double().numpy()[0]
+    centred = R - R.mean(axis=1, keepdims=True)
+    problem = TiedProblem.of(statistics, 0, constant=True)
+    expected = centred @ centred.T
+    assert abs(problem.gram - expected).max() <= 1e-6 * expected.diagonal().max()
+    assert not problem.gram[9:18].any()
+    plain = TiedProblem.of(statistics, 0, constant=False)
+    assert abs(plain.gram - R @ R.T).max() <= 1e-6 * (R @ R.T).max()

@@ -19,7 +19,7 @@ from simplicit.rows import BasisPursuit
 from simplicit.training.clock import Clock
 from simplicit.training.key import fit_key
 from simplicit.training.options import FitOptions
-from simplicit.training.strength import SPARSITY_TOLERANCE, search_strength
+from simplicit.training.strength import search_strength, tolerance_of
 from simplicit.training.tied.layers import tied_layers
 from simplicit.training.tied.memory import check_memory
 from simplicit.training.tied.network import student
@@ -127,8 +127,7 @@ def _trained(training: TiedTraining) -> tuple[TiedMatch, int]:
         trials += 1
         return replace(training, run=training.run.staged(f"trial {trials}")).solve(strength, start)
 
-    tolerance = max(SPARSITY_TOLERANCE, 50 / total) * (1 + 1e-12)
-    found = search_strength(solve, lambda match: 100 * (1 - match.nnz / total), options.sparsity, tolerance)
+    found = search_strength(solve, lambda match: 100 * (1 - match.nnz / total), options.sparsity, tolerance_of(total))
     return found, trials
 
 

@@ -44,7 +44,6 @@ _OTHER = {
     *(_aten.bilinear.default, _aten.embedding.default),
 }
 _NORMS = {_aten._native_batch_norm_legit_no_training.default: 6, _aten.batch_norm.default: 7}  # place of eps
-_RELU = {_aten.relu.default}
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,8 @@ class TiedLayer:
         z and what the layer is applied to.
     weight, bias : str or None
         Placeholders.
+    free_bias : bool
+        Whether the bias is a parameter, which takes up a constant, and not a buffer, which stays.
     shape : tuple of int
         Of the weight.
     geometry : Geometry or None
@@ -89,8 +90,6 @@ class TiedLayer:
     norm : Norm or None
     skip : Node or None
         What is added to the (normalised) result.
-    rectified : bool
-        Whether a ReLU, and nothing else, reads the (normalised) result or its sum with the skip path.
     """
 
     name: str
@@ -98,11 +97,11 @@ class TiedLayer:
     source: Node
     weight: str
     bias: str | None
+    free_bias: bool
     shape: tuple[int, ...]
     geometry: Geometry | None
     norm: Norm | None
     skip: Node | None
-    rectified: bool
 
     @property
     def groups(self) -> int:
@@ -122,12 +121,14 @@ class TiedLayer:
     @property
     def constant(self) -> bool:
         """Whether a constant per row is free."""
-        return self.bias is not None or self.norm is not None
+        return self.free_bias or self.norm is not None
 
 
 def has_convolutions(graph: NetworkGraph) -> bool:
     """Whether the graph has a convolution with a parameter as its kernel."""
-    return any(node.target in _CONVOLUTIONS for node in graph.module.graph.nodes)
+    names = _parameter_names(graph)
+    convolutions = (node for node in graph.module.graph.nodes if node.target in _CONVOLUTIONS)
+    return any(isinstance(node.args[1], Node) and _depends_on(node.args[1], names) for node in convolutions)
 
 
 def tied_layers(graph: NetworkGraph) -> list[TiedLayer]:
@@ -136,7 +137,8 @@ def tied_layers(graph: NetworkGraph) -> list[TiedLayer]:
     Raises
     ------
     InputError
-        If a weight is computed from other parameters, used more than once, or used in another way.
+        If a weight is computed from other parameters, used more than once, or used in another way; if a bias is
+        computed, or shared by two layers.
     """
     names = _parameter_names(graph)
     layers: list[TiedLayer] = []
@@ -149,16 +151,23 @@ def tied_layers(graph: NetworkGraph) -> list[TiedLayer]:
                 f"net: parameter {name!r} is the weight of {node.target}, {location(node)}; tied rows are those of "
                 "convolutions and linear layers: write it as one of them"
             )
+    _check_shared(graph, "weight", {layer: layer.weight for layer in layers})
+    corrected = {layer: layer.bias for layer in layers if layer.bias and layer.free_bias and layer.norm is None}
+    _check_shared(graph, "bias", corrected)
+    return layers
+
+
+def _check_shared(graph: NetworkGraph, what: str, placeholders: dict[TiedLayer, str]) -> None:
+    """Refuse a parameter that two layers would change."""
     seen: dict[int, TiedLayer] = {}
-    for layer in layers:
-        place = graph.constants[layer.weight].data_ptr()
+    for layer, placeholder in placeholders.items():
+        place = graph.constants[placeholder].data_ptr()
         if place in seen:
             raise InputError(
-                f"net: the weight of {layer.name!r} is used twice, {location(seen[place].node)} and "
-                f"{location(layer.node)}; each use would need a row of its own: give every use its own module"
+                f"net: the {what} of {layer.name!r} is used twice, {location(seen[place].node)} and "
+                f"{location(layer.node)}; each use would need one of its own: give every use its own module"
             )
         seen[place] = layer
-    return layers
 
 
 def _parameter_names(graph: NetworkGraph) -> dict[str, str]:
@@ -196,20 +205,29 @@ def _layer(graph: NetworkGraph, node: Node, names: dict[str, str]) -> TiedLayer 
     name = names[weight.name].removesuffix(".weight")
     norm = _norm(node)
     after = node if norm is None else norm.result
-    skip, total = _residual(after)
-    reader = _only_user(total)
     return TiedLayer(
         name=name,
         node=node,
         source=source,
         weight=weight.name,
-        bias=bias.name if isinstance(bias, Node) and bias.name in names else None,
+        bias=_bias(graph, node, bias),
+        free_bias=isinstance(bias, Node) and bias.name in names,
         shape=shape,
         geometry=geometry,
         norm=norm,
-        skip=skip,
-        rectified=reader is not None and reader.target in _RELU,
+        skip=_skip(after),
     )
+
+
+def _bias(graph: NetworkGraph, node: Node, bias: Any) -> str | None:
+    """The placeholder of a layer's bias."""
+    if bias is None:
+        return None
+    if not isinstance(bias, Node) or bias.name not in graph.constants:
+        raise InputError(
+            f"net: the bias of {node.target}, {location(node)}, is computed; store it as a parameter or a buffer"
+        )
+    return bias.name
 
 
 def _depends_on(node: Node, names: dict[str, str]) -> bool:
@@ -264,16 +282,15 @@ def _name(argument: Any) -> str | None:
     return argument.name if isinstance(argument, Node) else None
 
 
-def _residual(after: Node) -> tuple[Node | None, Node]:
-    """What is added to a node's value where it is only read by a sum, and the sum; else None and the node."""
+def _skip(after: Node) -> Node | None:
+    """What is added to a node's value where it is only read by a sum."""
     user = _only_user(after)
     if user is None or user.target is not _aten.add.Tensor or user.kwargs.get("alpha", 1) != 1:
-        return None, after
+        return None
     others = [part for part in user.args[:2] if part is not after]
     if len(others) != 1 or not isinstance(others[0], Node):
-        return None, after
-    same = others[0].meta["val"].shape == after.meta["val"].shape
-    return (others[0], user) if same else (None, after)
+        return None
+    return others[0] if others[0].meta["val"].shape == after.meta["val"].shape else None
 
 
 def nodes_before(node: Node) -> Iterator[Node]:

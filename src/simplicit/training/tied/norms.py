@@ -28,25 +28,16 @@ Array = npt.NDArray[np.float64]
 LEAST_RATIO, MOST_RATIO = 0.2, 5.0
 
 
-def constants_of(graph: NetworkGraph, layer: TiedLayer, moments: Moments, *, scale: float = 1.0) -> dict[str, Tensor]:
-    """What replaces the layer's bias or the statistics of its norm, by placeholder.
-
-    Parameters
-    ----------
-    graph : NetworkGraph
-    layer : TiedLayer
-    moments : Moments
-    scale : float
-        The share, in the logarithm, of the standard deviation that is made up for.
-    """
+def constants_of(graph: NetworkGraph, layer: TiedLayer, moments: Moments) -> dict[str, Tensor]:
+    """What replaces the layer's bias or the statistics of its norm, by placeholder."""
     if layer.norm is None:
-        if layer.bias is None:
+        if layer.bias is None or not layer.free_bias:
             return {}
         bias = graph.constants[layer.bias]
         return {layer.bias: bias + torch.from_numpy(moments.target_mean - moments.mean).to(bias.dtype)}
     mean, variance = (graph.constants[name].double().numpy() for name in (layer.norm.mean, layer.norm.variance))
     offset = 0.0 if layer.bias is None else graph.constants[layer.bias].double().numpy()
-    ratio = _ratio(moments) ** scale
+    ratio = _ratio(moments)
     new_variance = np.maximum((variance + layer.norm.eps) * ratio**2 - layer.norm.eps, 0.0)
     new_mean = moments.mean + offset - (moments.target_mean + offset - mean) * ratio
     dtype = graph.constants[layer.norm.mean].dtype

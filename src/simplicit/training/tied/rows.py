@@ -96,14 +96,16 @@ class TiedProblem:
 
 def _plain(statistics: Statistics, group: int) -> tuple[Array, Array, Array]:
     """ΦᵀΦ, tᵀΦ and ‖t‖² as they are."""
-    s, W = statistics, statistics.weights[group]
-    return _shifted(s.products[group], s.cross[group], s.energy[group], W)
+    s, W, o = statistics, statistics.weights[group], statistics.offset[group]
+    across = np.outer(o, s.features[group])
+    G = s.products[group] + across + across.T + s.count * np.outer(o, o)
+    return _shifted(G, s.cross[group] + np.outer(s.residuals[group], o), s.energy[group], W)
 
 
 def centred(statistics: Statistics, group: int) -> tuple[Array, Array, Array]:
     """ΦᵀΦ, tᵀΦ and ‖t‖² less the means of features and targets."""
     s, W, n = statistics, statistics.weights[group], statistics.count
-    mean, shift = s.mean[group], s.shift[group]
+    mean, shift = s.features[group] / n, s.shift[group]  # about the offset
     G = s.products[group] - n * np.outer(mean, mean)
     # A constant column leaves only rounding behind, which must not count as a direction.
     constant = G.diagonal() <= 1e-12 * s.products[group].diagonal()

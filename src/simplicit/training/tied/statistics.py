@@ -5,24 +5,21 @@ W⁰ and b⁰, and the target t, the residual r = t − W⁰φ − b⁰ is small
 
     n,  Σφ,  Σφφᵀ,  Σr,  Σrφᵀ,  Σr²
 
-give every statistic of the problem in t to full precision: Σtφᵀ = Σrφᵀ + W⁰Σφφᵀ, and so on. Products of a few thousand
-patches are taken in the network's dtype, their sums in float64. No matrix of all patches is ever made.
+give every statistic of the problem in t without the loss of digits that small residuals would have in t: Σtφᵀ = Σrφᵀ +
+W⁰Σφφᵀ, and so on. Products of a few thousand patches are taken in the network's dtype, their sums in float64; so φ is
+taken less an offset o, near its mean, and equal to it where φ does not vary, or else float32 would lose the variance of
+columns that are large and hardly vary. No matrix of all patches is ever made.
 
 The target is the baseline's pre-activation. Where the result (normalised by γ, σ) is added to a skip path, the branch
 can also answer for what the skip path gets wrong, with
 
     t = z + (σ/γ)(skip of the baseline − skip of the student)
-
-Where a ReLU follows, with pre-activation a⁰ in the baseline and a in the student, and a⁰ ≤ 0, all a ≤ 0 are as good.
-(a₊ − a⁰₊)² is at most (a − a⁰)² where a⁰ > 0, and at most (a − min(a', 0))² where a⁰ ≤ 0, with equality at a = a'
-there: so least squares on targets that are moved to min(a', 0) there, a' the present fit, lowers the one-sided error,
-and again (majorisation and minimisation). Only the sums with the target change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -34,7 +31,7 @@ from simplicit.training.tied.layers import TiedLayer, nodes_before, weight_matri
 from simplicit.training.tied.patches import channels_first, patches
 from simplicit.training.tied.walk import Walk
 
-__all__ = ["Gathering", "Statistics", "constants_for"]
+__all__ = ["Gathering", "Statistics"]
 
 Array = npt.NDArray[np.float64]
 
@@ -52,14 +49,16 @@ class Statistics:
     ----------
     count : int
         n.
+    offset : (g, d) array
+        o.
     features : (g, d) array
-        Σφ.
+        Σ(φ − o).
     products : (g, d, d) array
-        Σφφᵀ.
+        Σ(φ − o)(φ − o)ᵀ.
     residuals : (g, r) array
         Σr.
     cross : (g, r, d) array
-        Σrφᵀ.
+        Σr(φ − o)ᵀ.
     energy : (g, r) array
         Σr².
     weights : (g, r, d) array
@@ -67,6 +66,7 @@ class Statistics:
     """
 
     count: int
+    offset: Array
     features: Array
     products: Array
     residuals: Array
@@ -77,7 +77,7 @@ class Statistics:
     @cached_property
     def mean(self) -> Array:
         """Of φ, (g, d)."""
-        return self.features / self.count
+        return self.offset + self.features / self.count
 
     @cached_property
     def shift(self) -> Array:
@@ -91,37 +91,34 @@ class _Sums:
     def __init__(self, weights: Tensor, bias: Tensor | None) -> None:
         g, r, d = weights.shape
         self.weights, self.bias = weights, bias
-        self.count = 0
+        self.count, self.offset = 0, torch.zeros(g, d, 1)
         self.features, self.products = torch.zeros(g, d).double(), torch.zeros(g, d, d).double()
         self.residuals, self.energy = torch.zeros(g, r).double(), torch.zeros(g, r).double()
         self.cross = torch.zeros(g, r, d).double()
 
     def add(self, R: Tensor, target: Tensor | None) -> None:
         """Add patches (g, d, n) and their targets (g, r, n); None where they are the baseline's own results."""
+        if not self.count:
+            first = R[:, :, :1]
+            self.offset = torch.where((first == R).all(dim=2, keepdim=True), first, R.mean(dim=2, keepdim=True))
         self.count += R.shape[2]
-        self.features += R.sum(dim=2, dtype=torch.float64)
-        self.products += R @ R.transpose(1, 2)
-        if target is not None:
-            self.retarget(R, target)
-
-    def retarget(self, R: Tensor, target: Tensor) -> None:
-        """Add the targets alone."""
+        S = R - self.offset
+        self.features += S.sum(dim=2, dtype=torch.float64)
+        self.products += S @ S.transpose(1, 2)
+        if target is None:
+            return
         residual = target - self.weights @ R
         if self.bias is not None:
             residual -= self.bias
         self.residuals += residual.sum(dim=2, dtype=torch.float64)
         self.energy += residual.square().sum(dim=2, dtype=torch.float64)
-        self.cross += residual @ R.transpose(1, 2)
-
-    def with_products_of(self, earlier: Statistics) -> Statistics:
-        """These targets, with the patches of other statistics."""
-        residuals, cross, energy = (part.numpy() for part in (self.residuals, self.cross, self.energy))
-        return replace(earlier, residuals=residuals, cross=cross, energy=energy)
+        self.cross += residual @ S.transpose(1, 2)
 
     def finished(self) -> Statistics:
         products = (self.products + self.products.transpose(1, 2)) / 2
         return Statistics(
             count=self.count,
+            offset=self.offset.double().squeeze(2).numpy(),
             features=self.features.numpy(),
             products=products.numpy(),
             residuals=self.residuals.numpy(),
@@ -144,21 +141,18 @@ class Gathering:
         Names of the nodes of this layer and of those not trained yet.
     own : bool
         On the student's inputs, not the baseline's.
-    absorb : bool
-        Whether a branch answers for the error of its skip path.
     """
 
     walk: Walk
     layer: TiedLayer
     later: frozenset[str] = frozenset()
     own: bool = True
-    absorb: bool = True
 
     @cached_property
     def absorbs(self) -> bool:
         """Whether there is an error of a skip path to answer for, known by now."""
         skip = self.layer.skip
-        if skip is None or not self.own or not self.absorb or any(n.name in self.later for n in nodes_before(skip)):
+        if skip is None or not self.own or any(n.name in self.later for n in nodes_before(skip)):
             return False
         return self.walk.differs(skip)
 
@@ -169,42 +163,6 @@ class Gathering:
         for place, part, R in self._chunks():
             sums.add(R, None if exact else self._grouped(self._target(place, part)))
         return sums.finished()
-
-    def rectified(self, statistics: Statistics, weights: Array) -> Statistics:
-        """The statistics with the targets that a ReLU cannot tell from the present ones.
-
-        Parameters
-        ----------
-        statistics : Statistics
-            Of the same layer.
-        weights : (g, r, d) array
-            The layer's present weights W.
-        """
-        constants = torch.from_numpy(constants_for(statistics, weights)).to(self._weights.dtype)
-        W, sums = torch.from_numpy(weights).to(self._weights.dtype), _Sums(self._weights, self._bias)
-        gain, offset = (part.reshape(*self._weights.shape[:2], 1) for part in self.norm)
-        safe = torch.where(gain == 0, 1.0, gain)
-        for place, part, R in self._chunks():
-            target = self._grouped(self._target(place, part))
-            wanted = gain * target + offset
-            if self.layer.skip is not None:
-                skip = (self.walk.student if self.own else self.walk.baseline)(self.layer.skip)[place][part]
-                wanted += channels_first(skip, self.layer.geometry)
-            fitted = W @ R + constants.unsqueeze(2)
-            got = wanted + gain * (fitted - target)
-            off = torch.where(wanted <= 0, got.clamp(max=0) - wanted, 0.0)
-            sums.retarget(R, target + off / safe)
-        return sums.with_products_of(statistics)
-
-    @cached_property
-    def norm(self) -> tuple[Tensor, Tensor]:
-        """Gain and offset of the norm after the layer, (rows,); 1 and 0 without."""
-        gain = norm_gain(self.walk, self.layer)
-        constants, norm = self.walk.graph.constants, self.layer.norm
-        if norm is None:
-            return gain, torch.zeros_like(gain)
-        shift = torch.zeros_like(gain) if norm.bias is None else constants[norm.bias]
-        return gain, shift - gain * constants[norm.mean]
 
     @property
     def _weights(self) -> Tensor:
@@ -238,7 +196,7 @@ class Gathering:
         if not self.absorbs:
             return target
         assert layer.skip is not None
-        gain = self.norm[0]
+        gain = norm_gain(walk, layer)
         factor = torch.where(gain.abs() > LEAST_GAIN * gain.abs().max(), 1 / gain, 0.0)
         shape = (-1,) if layer.geometry is None else (-1, *[1] * (target.ndim - 2))
         error = walk.baseline(layer.skip)[place][part] - walk.student(layer.skip)[place][part]
@@ -253,12 +211,6 @@ def norm_gain(walk: Walk, layer: TiedLayer) -> Tensor:
         return torch.ones(layer.rows, dtype=weight.dtype)
     gain = (constants[norm.variance] + norm.eps).rsqrt()
     return gain if norm.weight is None else gain * constants[norm.weight]
-
-
-def constants_for(statistics: Statistics, weights: Array) -> Array:
-    """The constants (g, r) with which weights (g, r, d) give targets' means; the baseline's bias is not in them."""
-    change = np.einsum("grd,gd->gr", statistics.weights - weights, statistics.mean)
-    return np.asarray(change + statistics.shift)
 
 
 def _patch_entries(x: Tensor, layer: TiedLayer) -> int:

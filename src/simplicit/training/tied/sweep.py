@@ -39,8 +39,6 @@ class Sweep:
         Every layer on the student's inputs; otherwise on the baseline's.
     own_output : bool
         The last layer on the student's inputs in any case.
-    absorb : bool
-        Whether residual branches answer for the error of their skip path.
     correct : bool
         Whether constants and norms are corrected.
     """
@@ -50,9 +48,7 @@ class Sweep:
     batches: list[Tensor]
     own: bool = True
     own_output: bool = True
-    absorb: bool = True
     correct: bool = True
-    rectify: int = 0
 
     def statistics(self) -> Iterator[tuple[TiedLayer, Statistics]]:
         """Layer after layer, on the baseline."""
@@ -68,12 +64,8 @@ class Sweep:
             walk.run_until(layer.node)
             own = self.own or (self.own_output and place == len(self.layers) - 1)
             later = frozenset(one.node.name for one in self.layers[place:])
-            gathering = Gathering(walk, layer, later, own=own, absorb=self.absorb)
-            statistics = gathering.statistics()
+            statistics = Gathering(walk, layer, later, own=own).statistics()
             weights = solve(layer, statistics)
-            for _ in range(self.rectify if layer.rectified else 0):
-                statistics = gathering.rectified(statistics, weights)
-                weights = solve(layer, statistics)
             moments = Moments.of(statistics, weights)
             old = self.graph.constants[layer.weight]
             changed = {layer.weight: torch.from_numpy(weights).reshape(old.shape).to(old.dtype)}

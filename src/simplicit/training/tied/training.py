@@ -22,10 +22,11 @@ from simplicit.rowrun import RunOptions
 from simplicit.rows import NoPenalty, PiecewiseQuadratic, Solution
 from simplicit.solve import solve_rows
 from simplicit.training.elimination import Path
+from simplicit.training.normalize import STATE_COLUMN_WEIGHT
 from simplicit.training.options import FitOptions
 from simplicit.training.refine import Elimination, refined
 from simplicit.training.spread import count_of, spread
-from simplicit.training.tied.layers import TiedLayer
+from simplicit.training.tied.layers import TiedLayer, nodes_before
 from simplicit.training.tied.rows import TiedProblem
 from simplicit.training.tied.statistics import Statistics
 from simplicit.training.tied.sweep import Sweep
@@ -35,9 +36,6 @@ __all__ = ["TiedMatch", "TiedTraining"]
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-
-#: How much weaker the weights on states are penalised than those on inputs; see :mod:`simplicit.training.normalize`.
-STATE_COLUMN_WEIGHT = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +94,12 @@ class TiedTraining:
         """How the layers are gone through."""
         own = self.options.propagate
         return Sweep(self.graph, self.layers, self.batches, own=own, own_output=self.options.regenerate)
+
+    @cached_property
+    def on_inputs(self) -> set[TiedLayer]:
+        """The layers that see the network's input through no other layer."""
+        nodes = {layer.node for layer in self.layers}
+        return {layer for layer in self.layers if not any(node in nodes for node in nodes_before(layer.source))}
 
     def has_zeros(self) -> bool:
         """Whether the penalty makes any."""
@@ -231,7 +235,7 @@ class TiedTraining:
         targets, columns = np.ones(r), np.ones(d)
         if kind != "none":
             targets = np.full(r, np.sqrt(problem.energy.mean() / problem.count) or 1.0)
-        if kind == "targets" and layer is not self.layers[0]:
+        if kind == "targets" and layer not in self.on_inputs:
             columns *= STATE_COLUMN_WEIGHT
         if kind == "both":
             columns = np.sqrt(problem.gram.diagonal() / problem.count)
