@@ -88,8 +88,8 @@ def fit(
     ----------
     net : torch.nn.Module
         A trained network that :func:`simplicit.from_torch` can represent; it is used in evaluation mode.
-    inputs : (m, p) or (m, *input_shape) array or tensor
-        A few hundred samples, as the network takes them.
+    inputs : (m, *input_shape) array or tensor
+        A few hundred samples, in the shape that the network takes.
     penalty : Penalty
         f, row by row; ``L1(beta=1e-3)`` when left out. With ``BasisPursuit()`` the states and outputs are matched
         exactly, (8) and (9), and `lambda1` and `lambda2` have no meaning; give it a network and inputs in float64, for

@@ -339,7 +339,7 @@ def test_branches_on_the_input_are_penalised_alike() -> None:
     with torch.no_grad():
         net.second.weight.copy_(net.first.weight)
         net.second.bias.copy_(net.first.bias)
-    found = tied(net, images(), penalty=sp.L1(beta=1e-2)).to_baseline()
+    found = tied(net, images(), penalty=sp.L1(beta=1e-2), kappa=None).to_baseline()
     torch.testing.assert_close(found.first.weight, found.second.weight, rtol=1e-6, atol=1e-9)
 
 
@@ -356,3 +356,32 @@ def test_a_constant_kernel_makes_no_network_with_convolutions() -> None:
     torch.manual_seed(0)
     result = sp.fit(Blurred().double().eval(), images()[:, :, :7, :7], structure="dense")
     assert result.row_norm <= 0.99
+
+
+@pytest.mark.parametrize("shared", ["module", "buffers"])
+def test_statistics_of_two_layers_stay_as_they_are(shared: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+    net = net.extend([nn.Flatten(), nn.Linear(36, 3)]).double().eval()
+    if shared == "module":
+        net[4] = net[1]
+    else:
+        net[4].running_mean, net[4].running_var = net[1].running_mean, net[1].running_var
+    found = tied(net, images(), preset="sparse", sparsity=30).to_baseline()
+    torch.testing.assert_close(found[1].running_mean, net[1].running_mean, rtol=0, atol=0)
+    with torch.no_grad():
+        shift = (found[0](images()) - net[0](images())).mean((0, 2, 3))
+    assert float(shift.abs().max()) <= 1e-9  # the biases take the means up
+
+
+def test_constant_targets_have_no_error() -> None:
+    net, inputs = made("plain")
+    same = inputs[:1].expand(7, *inputs.shape[1:]).clone()
+    result = tied(net, same, preset="sparse", sparsity=50)
+    assert result.errors[result.layers[-1].name] <= 1e-6
+
+
+def test_sums_beyond_the_dtype_are_named() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2)).eval()
+    with pytest.raises(sp.InputError, match=r"layer .0. sees leave the range of torch\.float32"):
+        tied(net, torch.rand(30, 1, 8, 8) * 1e30, kappa=None)

@@ -65,7 +65,11 @@ def test_sums_are_those_of_the_matrix_of_all_patches(name: str) -> None:
         R = patches(torch.cat(walk.baseline(layer.source)), layer.geometry).numpy()
         assert statistics.count == R.shape[2]
         expected = R @ R.transpose(0, 2, 1)
-        assert abs(statistics.products - expected).max() <= 1e-10 * abs(expected).max()
+        shifted = R - statistics.offset[:, :, None]
+        assert abs(statistics.products - shifted @ shifted.transpose(0, 2, 1)).max() <= 1e-10 * abs(expected).max()
+        for group in range(layer.groups):
+            plain = TiedProblem.of(statistics, group, constant=False)
+            assert abs(plain.gram - expected[group]).max() <= 1e-10 * abs(expected).max()
         centred = R - R.mean(axis=2, keepdims=True)
         for group, part in enumerate(centred):
             problem = TiedProblem.of(statistics, group, constant=True)

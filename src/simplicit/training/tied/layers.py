@@ -151,20 +151,20 @@ def tied_layers(graph: NetworkGraph) -> list[TiedLayer]:
                 f"net: parameter {name!r} is the weight of {node.target}, {location(node)}; tied rows are those of "
                 "convolutions and linear layers: write it as one of them"
             )
-    _check_shared(graph, "weight", {layer: layer.weight for layer in layers})
+    _check_shared(graph, "weight of", {layer: layer.weight for layer in layers})
     corrected = {layer: layer.bias for layer in layers if layer.bias and layer.free_bias and layer.norm is None}
-    _check_shared(graph, "bias", corrected)
+    _check_shared(graph, "bias of", corrected)
     return layers
 
 
 def _check_shared(graph: NetworkGraph, what: str, placeholders: dict[TiedLayer, str]) -> None:
-    """Refuse a parameter that two layers would change."""
+    """Refuse a tensor that two layers would change."""
     seen: dict[int, TiedLayer] = {}
     for layer, placeholder in placeholders.items():
         place = graph.constants[placeholder].data_ptr()
         if place in seen:
             raise InputError(
-                f"net: the {what} of {layer.name!r} is used twice, {location(seen[place].node)} and "
+                f"net: the {what} {layer.name!r} is used twice, {location(seen[place].node)} and "
                 f"{location(layer.node)}; each use would need one of its own: give every use its own module"
             )
         seen[place] = layer

@@ -27,6 +27,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from simplicit.errors import InputError
 from simplicit.training.tied.layers import TiedLayer, nodes_before, weight_matrix
 from simplicit.training.tied.patches import channels_first, patches
 from simplicit.training.tied.walk import Walk
@@ -157,12 +158,24 @@ class Gathering:
         return self.walk.differs(skip)
 
     def statistics(self) -> Statistics:
-        """Of the layer's inputs and targets."""
+        """Of the layer's inputs and targets.
+
+        Raises
+        ------
+        InputError
+            They leave the range of the network's dtype.
+        """
         sums = _Sums(self._weights, self._bias)
         exact = not self.absorbs and not (self.own and self.walk.differs(self.layer.source))
         for place, part, R in self._chunks():
             sums.add(R, None if exact else self._grouped(self._target(place, part)))
-        return sums.finished()
+        found = sums.finished()
+        if not all(np.isfinite(part).all() for part in (found.products, found.cross, found.energy)):
+            raise InputError(
+                f"inputs: the sums of squares of what layer {self.layer.name!r} sees leave the range of "
+                f"{self._weights.dtype}; scale the inputs, or take network and inputs in float64"
+            )
+        return found
 
     @property
     def _weights(self) -> Tensor:

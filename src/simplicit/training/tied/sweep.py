@@ -20,6 +20,8 @@ from simplicit.training.tied.walk import Walk
 __all__ = ["Solver", "Sweep"]
 
 Array = npt.NDArray[np.float64]
+#: A variance below this share of the squared mean is rounding.
+ROUNDED = 1e-14
 #: From a layer and its statistics to its new weights, (g, r, d).
 Solver = Callable[[TiedLayer, Statistics], Array]
 
@@ -78,5 +80,7 @@ class Sweep:
 
 def _relative(moments: Moments, count: int) -> float:
     """‖t − ẑ‖/‖t‖ about the means."""
-    energy = float(moments.target_variance.sum()) * count
-    return float(np.sqrt(moments.error.sum() / energy)) if energy else 0.0
+    energy = float(moments.target_variance.sum())
+    # Targets that do not vary leave only rounding behind.
+    varies = energy > ROUNDED * float(np.square(moments.target_mean).sum())
+    return float(np.sqrt(moments.error.sum() / (count * energy))) if varies else 0.0
