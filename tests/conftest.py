@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from command_line import Run, invoker
 from simplicit.data import Dataset, load_dataset
 from simplicit.experiments.mlp import MlpSettings, train_mlp
 
@@ -23,6 +24,15 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - libraries that use the global generator
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in an empty folder of its own; returns code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SIMPLICIT_DATA", raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+    return invoker(capsys)
 
 
 @pytest.fixture(scope="session")

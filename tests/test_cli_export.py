@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 import simplicit as sp
+from command_line import Run
 from simplicit.cli import main
 from simplicit.data import load_dataset
 
-Run = Callable[..., tuple[int, str, str]]
 SOURCE = """
 import torch
 from torch import nn
@@ -32,21 +31,6 @@ def make():
     torch.manual_seed(0)
     return Small()
 """
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in an empty folder of its own; returns code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SIMPLICIT_DATA", raising=False)
-
-    def invoke(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return invoke
 
 
 @pytest.fixture(scope="module")

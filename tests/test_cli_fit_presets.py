@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import simplicit as sp
+from command_line import Run
 from simplicit.cli import main
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -22,20 +20,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["baseline", "--arch", "12-8", "--no-bias", "--epochs", "10", "--batch-size", "64"]
     assert main([*words, "--output", str(folder)]) == 0
     return folder
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in an empty folder of its own; returns code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def invoke(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return invoke
 
 
 def settings(folder: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ import numpy as np
 import pytest
 
 import simplicit as sp
-from simplicit.cli import main
+from command_line import Run, invoker
 from simplicit.executors import EXECUTORS
 
-Run = Callable[..., tuple[int, str, str]]
 SOLVE = ("solve", "f.npy", "t.npy", "--beta", 5)
 
 
@@ -29,13 +27,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     np.save("f.npy", features)
     np.save("t.npy", features @ (rng.normal(size=(40, 100)) * (rng.random((40, 100)) < 0.3)))
 
-    def invoke(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return invoke
+    return invoker(capsys)
 
 
 def one_line(result: tuple[int, str, str], *told: str) -> None:

@@ -5,32 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from command_line import Run
 from simplicit.cli import main
 
-Run = Callable[..., tuple[int, str, str]]
+pytest.importorskip("matplotlib")
+
 PICTURES = ["attacked", "frontier", "gaps", "layers", "patterns", "robustness"]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in an empty folder of its own; returns code, standard output and standard error."""
-    pytest.importorskip("matplotlib")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SIMPLICIT_DATA", raising=False)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def invoke(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return invoke
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ import pytest
 from sklearn.linear_model import Lasso
 
 import simplicit as sp
-from simplicit.cli import main
+from command_line import Run, invoker
 from simplicit.experiments.solutions import load_coefficients
 
 Array = npt.NDArray[np.float64]
-Run = Callable[..., tuple[int, str, str]]
 FILES = ["f.npy", "few.npy", "few_targets.npy", "t.npy"]
 
 
@@ -34,13 +32,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     np.save("few.npy", features[:12])
     np.save("few_targets.npy", targets[:12])
 
-    def invoke(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return invoke
+    return invoker(capsys)
 
 
 def problem(m: int = 60, d: int = 20, r: int = 5) -> tuple[Array, Array]:
