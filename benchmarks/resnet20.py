@@ -1,6 +1,6 @@
 """Tied rows on ResNet-20, CIFAR-10: sparsity against accuracy, and against pruning methods on the same images.
 
-    python benchmarks/resnet20.py            # about an hour on 2 cores; needs the data, see --help
+    python benchmarks/resnet20.py            # about two hours on 2 cores; needs the data, see --help
 
 A draw is 1,000 of the 4,000 training images, without labels, the same for all methods. Accuracy, and agreement with the
 dense network's predictions, are of the 1,000 test images; on the training images that were not drawn, agreement is
@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import RESULTS, grid, machine
+from results import RESULTS, grid, machine, source_digest
 from torch import Tensor, nn
 
 import simplicit as sp
@@ -116,12 +116,18 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000, help="training images of a draw")
     parser.add_argument("--sparsities", type=float, nargs="*", default=list(SPARSITIES))
     parser.add_argument("--only", nargs="*", default=None, help="solvers, such as alps; all when left out")
-    parser.add_argument("--parts", type=Path, default=Path("build/resnet20"), help="folder of finished models")
+    parser.add_argument(
+        "--parts",
+        type=Path,
+        default=Path("build/resnet20") / source_digest(),
+        help="folder of finished models (default: one for this state of the code)",
+    )
+    parser.add_argument("--tables", action="store_true", help="run nothing, only write the tables of what is finished")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
     options.parts.mkdir(parents=True, exist_ok=True)
     chosen = [one for one in methods() if one.solver == OURS or options.only is None or one.solver in options.only]
-    for draw in options.draws:
+    for draw in () if options.tables else options.draws:
         run_all(options, draw, [Method(OURS)], workers=1)
         run_all(options, draw, [one for one in chosen if one.solver != OURS], workers=2)
     rows = [json.loads(file.read_text()) for _, file in tasks(options, options.draws, chosen) if file.exists()]
@@ -264,7 +270,8 @@ def page(report: dict[str, Any]) -> str:
         "# ResNet-20 on CIFAR-10, tied rows",
         "",
         f"`{report['command']}`, {of['cores']} cores, Python {of['python']}, torch {of['torch']}. Dense: "
-        f"{report['dense']:.1f} %. Means over {len(settings['draws'])} draws of {settings['samples']:,} training "
+        f"{report['dense']:.1f} %. Means over {len(settings['draws'])} draws, fewer where it is said, of "
+        f"{settings['samples']:,} training "
         "images without labels, standard deviations in brackets; sparsity is over the 268,336 weights of all "
         "convolutions and the linear layer. 1,000 test images: the standard error of one accuracy is about 0.9, that "
         "of a difference between two models smaller, as they err on the same images.",
@@ -311,7 +318,13 @@ def columns(rows: list[dict[str, Any]], figure: str, sparsities: list[float]) ->
 
         return cell
 
-    return {"": lambda name: name} | {f"{sparsity:g} % sparse": at(sparsity) for sparsity in sparsities}
+    draws = {row["name"]: len({one["draw"] for one in rows if one["name"] == row["name"]}) for row in rows}
+    most = max(draws.values(), default=0)
+
+    def named(name: str) -> str:
+        return name if draws[name] == most else f"{name} ({draws[name]} draw{'s' * (draws[name] > 1)})"
+
+    return {"": named} | {f"{sparsity:g} % sparse": at(sparsity) for sparsity in sparsities}
 
 
 if __name__ == "__main__":

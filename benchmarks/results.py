@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import scipy
 import torch
+
+import simplicit
 
 RESULTS = Path(__file__).parent / "results"
 PHASES = ("gram", "factor", "iterations", "polish", "certificate")
@@ -27,6 +30,15 @@ def machine() -> dict[str, Any]:
         "numpy": np.__version__,
         "scipy": scipy.__version__,
     }
+
+
+def source_digest() -> str:
+    """A short hash of the library's code, by which figures of other code are told apart."""
+    root = Path(simplicit.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def merge(file: Path, section: str, command: str, repeats: int, result: Any) -> dict[str, Any]:
