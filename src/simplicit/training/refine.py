@@ -26,6 +26,7 @@ import numpy.typing as npt
 from simplicit.executors.limits import one_thread_each
 from simplicit.training.elimination import Path, eliminate, exchange, inverse, least_squares
 from simplicit.training.spread import spread
+from simplicit.training.thresholding import support_by_admm
 
 __all__ = ["Elimination", "Quadratic", "Refined", "refined"]
 
@@ -112,7 +113,7 @@ def _left(paths: Sequence[Path], shape: tuple[int, ...], counts: Index) -> Mask:
     return support
 
 
-def refined(stage: Elimination[Any], scales: Array, count: int, workers: int) -> Refined:
+def refined(stage: Elimination[Any], scales: Array, count: int, workers: int, *, dense: Array | None = None) -> Refined:
     """The support with ``count`` weights in all, after exchanges.
 
     Parameters
@@ -123,22 +124,50 @@ def refined(stage: Elimination[Any], scales: Array, count: int, workers: int) ->
     count : int
     workers : int
         Rows at a time.
+    dense : (r, d) array, optional
+        Weights from which the support is sought by thresholding too; the better of the two is taken.
     """
     problem, candidates = stage.problem, stage.candidates
-    support = _left(stage.paths, candidates.shape, spread(stage.paths, scales, count))
-    rows = range(len(candidates))
+    eliminated = _left(stage.paths, candidates.shape, spread(stage.paths, scales, count))
+    starts = [eliminated] if dense is None else [eliminated, _thresholded(problem, scales, dense, count)]
+    found = [_exchanged(problem, support, workers) for support in starts]
+    losses = [float(scales @ _losses(problem, coefficients)) for _, coefficients in found]
+    support, coefficients = found[int(np.argmin(losses))]
+    return Refined(support, coefficients, int((support & ~eliminated).sum()))
 
-    def exchanged(i: int) -> Index:
-        chosen, allowed = np.flatnonzero(support[i]), np.flatnonzero(problem.support[i])
-        return exchange(problem.gram, problem.cross[i], chosen, allowed)
+
+def _exchanged(problem: Quadratic, start: Mask, workers: int) -> tuple[Mask, Array]:
+    """The support after exchanges, and least squares on it."""
+    rows = range(len(start))
+
+    def chosen_of(i: int) -> tuple[Index, Array]:
+        allowed = np.flatnonzero(problem.support[i])
+        chosen = exchange(problem.gram, problem.cross[i], np.flatnonzero(start[i]), allowed)
+        return chosen, least_squares(problem.gram, problem.cross[i], chosen)
 
     with one_thread_each():
-        chosen = _side_by_side(exchanged, rows, workers)
-        coefficients = [least_squares(problem.gram, problem.cross[i], chosen[i]) for i in rows]
-    final = np.zeros_like(support)
-    for i in rows:
-        final[i, chosen[i]] = True
-    return Refined(final, np.array(coefficients).reshape(final.shape), int((final & ~support).sum()))
+        found = _side_by_side(chosen_of, rows, workers)
+    support = np.zeros_like(start)
+    for i, (chosen, _) in enumerate(found):
+        support[i, chosen] = True
+    return support, np.array([coefficients for _, coefficients in found]).reshape(start.shape)
+
+
+def _thresholded(problem: Quadratic, scales: Array, dense: Array, count: int) -> Mask:
+    """A support of all rows together, errors weighted by the scales."""
+    units, weights = np.sqrt(problem.gram.diagonal()), np.sqrt(scales / scales.max())[:, None]
+    return support_by_admm(
+        problem.gram / np.outer(units, units),
+        weights * problem.cross / units,
+        weights * dense * units,
+        count,
+        problem.support,
+    )
+
+
+def _losses(problem: Quadratic, coefficients: Array) -> Array:
+    """wᵀHw − 2cᵀw at least squares on a support, which is −cᵀw, row by row."""
+    return np.asarray(-np.einsum("ij,ij->i", problem.cross, coefficients))
 
 
 def _alike(candidates: Mask) -> list[list[int]]:

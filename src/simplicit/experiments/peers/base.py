@@ -14,6 +14,7 @@ from scipy.sparse import csr_array, hstack, vstack
 from simplicit.baseline import States
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, equilibrium
+from simplicit.training.thresholding import keep_largest
 
 __all__ = ["Layer", "Network", "Peer", "keep_largest", "keep_largest_in_rows"]
 
@@ -167,13 +168,6 @@ class Network:
             input_shape=self.model.input_shape,
             output_shape=self.model.output_shape,
         )
-
-
-def keep_largest(scores: Array, count: int) -> Mask:
-    """The ``count`` largest scores of a whole array; of equal ones the first."""
-    kept = np.zeros(scores.size, dtype=bool)
-    kept[np.argsort(-scores, axis=None, kind="stable")[:count]] = True
-    return kept.reshape(scores.shape)
 
 
 def keep_largest_in_rows(scores: Array, count: int) -> Mask:

@@ -142,7 +142,7 @@ class TiedTraining:
             found = []
             for group, count in enumerate(self._group_counts(known, scales[layer.name], counts[layer.name])):
                 part = np.array_split(scales[layer.name], layer.groups)[group]
-                result = refined(known[group], part, count, workers)
+                result = refined(known[group], part, count, workers, dense=statistics.weights[group])
                 exchanged += result.exchanged
                 if self.options.refit:
                     found.append(self._refitted(layer, problems[group], result.support, result.coefficients))
