@@ -3,7 +3,8 @@ r"""Problem (7) for tied rows: which weights stay, and their values, one pass ov
 With ``refine`` the support comes from backward elimination, as in :mod:`simplicit.training.refine`: a pilot on the
 baseline's states gives every row its path of prices; one price for a weight in the whole network, in units of what a
 channel's error is worth (:mod:`~simplicit.training.tied.worth`), says how many each layer keeps, exactly; then every
-layer is eliminated anew on the inputs that the student has there. Otherwise it is that of the penalty's solution.
+layer is eliminated anew, and thresholded (:mod:`simplicit.training.thresholding`), on the inputs that the student has
+there. Otherwise it is that of the penalty's solution.
 """
 
 from __future__ import annotations
