@@ -47,7 +47,7 @@ class Capture:
     def states(self, inputs: Batch, *, batch_size: int = 1024, groups: tuple[StateGroup, ...] | None = None) -> States:
         """U, Z, X and Y of the network for ``inputs``, of all groups or of some; see :func:`extract_states`."""
         groups = self.model.groups if groups is None else groups
-        return record_states(self.graph, self.activations, groups, inputs, batch_size)
+        return record_states(self.graph, self.activations, groups, self.model.n_outputs, inputs, batch_size)
 
     @property
     def block_groups(self) -> tuple[StateGroup, ...]:

@@ -57,6 +57,7 @@ def record_states(
     graph: NetworkGraph,
     activations: Mapping[Node, StateGroup],
     groups: tuple[StateGroup, ...],
+    n_outputs: int,
     inputs: Batch,
     batch_size: int,
 ) -> States:
@@ -71,7 +72,7 @@ def record_states(
         raise InputError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
     check_kind(inputs, "inputs")
     U = as_batch(inputs, math.prod(graph.input_shape), graph.input_shape, graph.dtype, "inputs")
-    n_states, n_outputs = sum(group.size for group in groups), math.prod(graph.output.meta["val"].shape[1:])
+    n_states = sum(group.size for group in groups)
     Z, X, Y = (U.new_empty(U.shape[0], width) for width in (n_states, n_states, n_outputs))
     columns = slices_of(groups)
     targets = {node: columns[group.name] for node, group in activations.items() if group.name in columns}
