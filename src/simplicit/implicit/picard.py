@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -210,7 +211,9 @@ def _correction(plan: Plan, slopes: Tensor, difference: Tensor, *, transposed: b
         # The transpose of I - diag(slopes) A, one for each sample.
         matrices = torch.eye(n, dtype=torch.float64) - A_transposed * slopes[rows].double()[:, None, :]
         right = difference[rows].double()[:, :, None]
-        delta[rows] = torch.linalg.solve(matrices if transposed else matrices.mT, right)[:, :, 0].to(delta.dtype)
+        # NumPy, which takes one sample after the other: torch 2.13 on two threads fails on some batches of 256 × 256.
+        solved = np.linalg.solve((matrices if transposed else matrices.mT).numpy(), right.numpy())
+        delta[rows] = torch.from_numpy(solved[:, :, 0]).to(delta.dtype)
     return delta
 
 
