@@ -280,7 +280,7 @@ def page(report: dict[str, Any]) -> str:
         ("accuracy", "Accuracy on the test images, per cent"),
         ("agreement", "Agreement with the dense network's predictions on the test images, per cent"),
         ("held_out_agreement", "Agreement on the training images that were not drawn, per cent"),
-        ("seconds", "Seconds per model (fit: all cores; peers: one core)"),
+        ("seconds", "Seconds per model (fit: all cores; peers: one core, at times beside other work)"),
     ):
         lines += ["", f"## {title}", "", *grid(columns(rows, figure, settings["sparsities"]), names(rows))]
     failed = [
