@@ -123,6 +123,7 @@ def main() -> None:
         help="folder of finished models (default: one for this state of the code)",
     )
     parser.add_argument("--tables", action="store_true", help="run nothing, only write the tables of what is finished")
+    parser.add_argument("--note", default="", help="what the tables should say of the circumstances")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
     options.parts.mkdir(parents=True, exist_ok=True)
@@ -137,6 +138,7 @@ def main() -> None:
         "settings": {"samples": options.samples, "draws": options.draws, "sparsities": options.sparsities},
         "dense": dense(options),
         "rows": rows,
+        "note": options.note,
     }
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "resnet20.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -280,7 +282,7 @@ def page(report: dict[str, Any]) -> str:
         ("accuracy", "Accuracy on the test images, per cent"),
         ("agreement", "Agreement with the dense network's predictions on the test images, per cent"),
         ("held_out_agreement", "Agreement on the training images that were not drawn, per cent"),
-        ("seconds", "Seconds per model (fit: all cores; peers: one core, at times beside other work)"),
+        ("seconds", "Seconds per model (fit: all cores; peers: one core)"),
     ):
         lines += ["", f"## {title}", "", *grid(columns(rows, figure, settings["sparsities"]), names(rows))]
     failed = [
@@ -292,6 +294,7 @@ def page(report: dict[str, Any]) -> str:
         f"`fit`: {sum(a for a, _ in certified):,} of {sum(b for _, b in certified):,} rows certified; peak memory of "
         f"the process {max(row['peak_megabytes'] for row in ours):,.0f} MB, of which "
         f"{max(row['megabytes_before'] for row in ours):,.0f} MB before it began (torch, the images, the network).",
+        *(["", report["note"]] if report.get("note") else []),
         *(["", "Failed: " + "; ".join(failed)] if failed else []),
         "",
     ]

@@ -230,7 +230,8 @@ def fit(
             options.check_well_posed(captured.model)
         with clock.stage("states"):
             data = _data(captured, inputs, options)
-        with clock.stage("training"), run.kept("fit", lambda: fit_key(graph, data.inputs, options), {}) as run:
+        shape = data.n_rows, data.n_columns
+        with clock.stage("training"), run.kept("fit", lambda: fit_key(graph, data.inputs, options, shape), {}) as run:
             match, trials = _trained(data, options, run)
     return FitResult(
         made=rescale(match.model) if options.robust and data.homogeneous else match.model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,17 @@ __all__ = ["fit_key"]
 _NO_MATTER = ("penalty", "preset", "throw")
 
 
-def fit_key(graph: NetworkGraph, inputs: Any, options: FitOptions) -> str:
-    """The hash of the network as it was captured, the inputs and the options."""
+def fit_key(graph: NetworkGraph, inputs: Any, options: FitOptions, shape: tuple[int, int]) -> str:
+    """The hash of the network as it was captured, the inputs and the options.
+
+    The penalty counts by what it is on ``shape``, (rows, columns): a user's own may print as its place in memory.
+    """
     parts: dict[str, Any] = {f"constant {name}": value.numpy() for name, value in graph.constants.items()}
-    parts |= {"graph": str(graph.module.graph), "inputs": np.asarray(inputs), "penalty": repr(options.penalty)}
-    if is_dataclass(options.penalty):  # arrays are shortened where they are printed
-        values = {item.name: getattr(options.penalty, item.name) for item in fields(options.penalty)}
-        arrays = {name: value for name, value in values.items() if isinstance(value, torch.Tensor | np.ndarray)}
-        parts |= {f"penalty {name}": np.asarray(value) for name, value in arrays.items()}
+    parts |= {"graph": str(graph.module.graph), "inputs": np.asarray(inputs)}
+    penalty = options.penalty.spread(*shape)
+    for item in fields(penalty):
+        value = getattr(penalty, item.name)
+        parts[f"penalty {item.name}"] = value.cpu().numpy() if isinstance(value, torch.Tensor) else value
     return digest(
         parts | {item.name: getattr(options, item.name) for item in fields(options) if item.name not in _NO_MATTER}
     )

@@ -57,7 +57,7 @@ def fit_tied(
     _check(options)
     layers = tied_layers(graph)
     samples = samples_of(graph, inputs)
-    with run.opened() as run, run.kept("fit", lambda: fit_key(graph, samples, options), {}) as run:
+    with run.opened() as run, run.kept("fit", lambda: fit_key(graph, samples, options, (1, 1)), {}) as run:
         check_memory(graph, layers, len(samples), run.crew.workers)
         training = TiedTraining(graph, layers, batches_of(samples, batch_size), samples, options, run)
         with clock.stage("training"):
