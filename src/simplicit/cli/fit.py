@@ -116,13 +116,17 @@ def fit_command(
         ),
     ] = _DEFAULT.refit,
     ridge: Annotated[
-        float,
-        typer.Option(help="Of refine and refit, in units of the mean square of a column.", rich_help_panel=_SPARSITY),
+        float | None,
+        typer.Option(
+            help="Of refine and refit, in units of the mean square of a column; default: the preset's, or 0.001.",
+            rich_help_panel=_SPARSITY,
+        ),
     ] = _DEFAULT.ridge,
     anchor: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Share of the baseline's weights that ridge draws to, from 0 (robust) to 1 (accurate).",
+            help="Share of the baseline's weights that ridge draws to, from 0 (robust) to 1 (accurate); default: the "
+            "preset's, or 0.",
             rich_help_panel=_SPARSITY,
         ),
     ] = _DEFAULT.anchor,
@@ -275,7 +279,8 @@ def _merged(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """What was typed before what was recorded; a network, penalty or preset replaces the recorded one as a whole."""
     if given.get("preset") is not None:
         set_by_it = preset_of(given["preset"]).settings({})
-        recorded = {name: value for name, value in recorded.items() if name not in (*set_by_it, *NUMBERS, "ridge")}
+        replaced = {*set_by_it, *NUMBERS, "ridge", "anchor"}
+        recorded = {name: value for name, value in recorded.items() if name not in replaced}
     if given.keys() & set(_NETWORK):
         recorded = {name: value for name, value in recorded.items() if name not in (*_NETWORK, "input_shape")}
     if given.get("penalty", recorded.get("penalty", "l1")) != recorded.get("penalty", "l1"):

@@ -79,8 +79,8 @@ class FitSettings:
     propagate: bool = False
     refine: bool = False
     refit: bool = False
-    ridge: float = 1e-3
-    anchor: float = 0.0
+    ridge: float | None = None
+    anchor: float | None = None
     regenerate: bool = True
     robust: bool = False
     later: float = 1.0

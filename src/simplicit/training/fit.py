@@ -22,7 +22,7 @@ from simplicit.training.clock import Clock
 from simplicit.training.key import fit_key
 from simplicit.training.matching import Match, Matching
 from simplicit.training.options import FitOptions
-from simplicit.training.presets import with_preset
+from simplicit.training.presets import shrinkage_of, with_preset
 from simplicit.training.result import FitResult, row_figures
 from simplicit.training.robust import RobustMatching
 from simplicit.training.statedata import StateData, state_data
@@ -49,8 +49,8 @@ def fit(
     propagate: bool = False,
     refine: bool = False,
     refit: bool = False,
-    ridge: float = 1e-3,
-    anchor: float = 0.0,
+    ridge: float | None = None,
+    anchor: float | None = None,
     regenerate: bool = True,
     robust: bool = False,
     later: float | tuple[float, ...] = 1.0,
@@ -122,17 +122,19 @@ def fit(
         baseline's pre-activations. For the triangular structures.
     refine : bool
         Choose the support by backward elimination and exchanges, at one price for a weight in the whole model: what it
-        adds to the outputs' squared error, to first order. Candidates are the non-zeros of the penalty's solution, or
+        adds to the outputs' squared error, to first order; with tied rows the least squares count every position by
+        it too. Candidates are the non-zeros of the penalty's solution, or
         all admissible columns if the penalty makes no zeros (``NoPenalty()``). Without `sparsity` as many stay as the
         penalty left, at better places.
     refit : bool
         Take the values on the support from least squares with a `ridge`, under the ball, not from the penalty, which
         shrinks them. The certificates are those of the refit.
-    ridge : float
-        Of `refine` and `refit`, in units of the mean of ‖Φⱼ‖² over the columns, ≥ 0.
-    anchor : float
-        What the ridge draws to: this share of the baseline's weights, from 0 to 1. High keeps accuracy where samples
-        are few; low gives robustness.
+    ridge : float, optional
+        Of `refine` and `refit`, in units of the mean of ‖Φⱼ‖² over the columns, ≥ 0; if not given, what the `preset`
+        has for the network, or .001.
+    anchor : float, optional
+        What the ridge draws to: this share of the baseline's weights, from 0 to 1; if not given, what the `preset` has
+        for the network, or 0. High keeps accuracy where samples are few; low gives robustness.
     regenerate : bool
         Match [C D] on the equilibrium of the [A B] just trained, not on the baseline's states; `propagate` implies it.
     robust : bool
@@ -193,13 +195,14 @@ def fit(
     >>> bool(result.rows.converged.all()), abs(result.sparsity - 40) <= 0.5
     (True, True)
     """
+    suited = shrinkage_of(preset, sparsity, ridge, anchor, tied=False)
     options = FitOptions(
         penalty=L1(beta=1e-3) if penalty is None else penalty,
         propagate=propagate,
         refine=refine,
         refit=refit,
-        ridge=ridge,
-        anchor=anchor,
+        ridge=suited.ridge,
+        anchor=suited.anchor,
         lambda1=lambda1,
         lambda2=lambda2,
         kappa=kappa,
@@ -223,6 +226,8 @@ def fit(
     with clock.stage("capture"):
         graph = capture_graph(net, inputs, "inputs")
     if has_convolutions(graph) and not options.chooses_states:
+        suited = shrinkage_of(preset, sparsity, ridge, anchor, tied=True)
+        options = replace(options, ridge=suited.ridge, anchor=suited.anchor)
         return fit_tied(graph, inputs, options, run, clock)
     with run.opened() as run:
         with clock.stage("capture"):

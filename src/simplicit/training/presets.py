@@ -12,10 +12,18 @@ from typing import Any, ParamSpec, TypeVar
 from simplicit.errors import InputError
 from simplicit.rows.penalties import PENALTIES
 
-__all__ = ["PRESETS", "Preset", "preset_of", "with_preset"]
+__all__ = ["PRESETS", "Preset", "Shrinkage", "preset_of", "shrinkage_of", "with_preset"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Shrinkage:
+    """``ridge`` and ``anchor`` of :func:`simplicit.fit`."""
+
+    ridge: float = 1e-3
+    anchor: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -32,15 +40,16 @@ class Preset:
         That the penalty takes.
     options : mapping
         The other options.
-    ridge : callable, optional
-        The ridge for a sparsity in per cent.
+    shrinkage, tied_shrinkage : callable
+        What suits a sparsity in per cent: for rows of single states, and for rows that are tied.
     """
 
     about: str
     penalty: str
     numbers: Mapping[str, float] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-    ridge: Callable[[float], float] | None = None
+    shrinkage: Callable[[float], Shrinkage] = lambda _: Shrinkage()
+    tied_shrinkage: Callable[[float], Shrinkage] = lambda _: Shrinkage()
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """As :func:`simplicit.fit` takes them, with those that are given."""
@@ -52,16 +61,17 @@ class Preset:
         return self._with({} if given.get("penalty", self.penalty) != self.penalty else penalty, given)
 
     def _with(self, penalty: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        chosen = {**penalty, **self.options, **given}
-        sparsity = chosen.get("sparsity")
-        if self.ridge is not None and isinstance(sparsity, int | float) and 0 <= sparsity < 100:
-            chosen.setdefault("ridge", self.ridge(sparsity))
-        return chosen
+        return {**penalty, **self.options, **given}
 
 
-def _growing(sparsity: float) -> float:
+def _growing(sparsity: float) -> Shrinkage:
     """What few weights leave unexplained acts as noise, against which ridge is the remedy."""
-    return float(0.01 / math.sqrt(1 - sparsity / 100))
+    return Shrinkage(0.01 / math.sqrt(1 - sparsity / 100), 0.8)
+
+
+def _steady(sparsity: float) -> Shrinkage:
+    """A million patches say enough of their noise; where they say nothing the baseline knows best."""
+    return Shrinkage(0.01, 1.0)
 
 
 #: The presets by name.
@@ -76,9 +86,9 @@ PRESETS: dict[str, Preset] = {
             "propagate": True,
             "refine": True,
             "refit": True,
-            "anchor": 0.8,
         },
-        ridge=_growing,
+        shrinkage=_growing,
+        tied_shrinkage=_steady,
     ),
     "robust": Preset(
         "as accurate as the baseline within a point or so, much harder to attack, and sparse",
@@ -137,6 +147,17 @@ def preset_of(name: Any) -> Preset:
     if not isinstance(name, str) or name not in PRESETS:
         raise InputError(f"preset: {name!r} is unknown; choose one of {', '.join(map(repr, PRESETS))}")
     return PRESETS[name]
+
+
+def shrinkage_of(
+    preset: str | None, sparsity: Any, ridge: float | None, anchor: float | None, *, tied: bool
+) -> Shrinkage:
+    """``ridge`` and ``anchor``: as they are given, or else what suits the rows under a preset or without."""
+    suited = Shrinkage()
+    if preset is not None and isinstance(sparsity, int | float) and 0 <= sparsity < 100:
+        chosen = preset_of(preset)
+        suited = (chosen.tied_shrinkage if tied else chosen.shrinkage)(sparsity)
+    return Shrinkage(suited.ridge if ridge is None else ridge, suited.anchor if anchor is None else anchor)
 
 
 def with_preset(function: Callable[P, R]) -> Callable[P, R]:

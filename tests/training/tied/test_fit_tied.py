@@ -37,6 +37,13 @@ def weights_of(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters() if p.ndim > 1)
 
 
+def weights_at_positions(net: nn.Module, inputs: Tensor) -> Tensor:
+    """ω of the first layer, (m, 1, *positions)."""
+    graph = capture_graph(net, inputs)
+    first = next(iter(worth(graph, tied_layers(graph), batches_of(inputs, 50)).values()))
+    return torch.cat(first.positions).unsqueeze(1)
+
+
 def non_zeros_of(net: nn.Module) -> int:
     return sum(int((p != 0).sum()) for p in net.parameters() if p.ndim > 1)
 
@@ -142,20 +149,26 @@ def test_refine_takes_candidates_from_the_penalty() -> None:
         sp.fit(net, inputs, refine=True, sparsity=1, penalty=sp.L1(beta=10.0), kappa=None)
 
 
-def test_norms_give_outputs_the_mean_and_variance_of_the_baseline() -> None:
+def test_norms_give_outputs_the_weighted_mean_and_variance_of_the_baseline() -> None:
     net, inputs = made("plain")
     found = tied(net, inputs, preset="sparse", sparsity=60).to_baseline()
     with torch.no_grad():
         wanted, got = net[:2](inputs), found[:2](inputs)  # type: ignore[index]
-    torch.testing.assert_close(got.mean((0, 2, 3)), wanted.mean((0, 2, 3)))
-    torch.testing.assert_close(got.std((0, 2, 3)), wanted.std((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    omega = weights_at_positions(net, inputs)
+
+    def mean(values: Tensor) -> Tensor:
+        return (omega * values).mean((0, 2, 3))
+
+    torch.testing.assert_close(mean(got), mean(wanted))
+    variances = [mean(z.square()) - mean(z).square() for z in (got, wanted)]
+    torch.testing.assert_close(*variances, rtol=1e-4, atol=1e-5)
 
 
 def test_what_an_error_is_worth_is_the_mean_squared_derivative() -> None:
     net, inputs = made("plain")
     graph = capture_graph(net, inputs)
     layers = tied_layers(graph)
-    found = worth(graph, layers, inputs)
+    found = list(worth(graph, layers, batches_of(inputs, 7)).values())
     with torch.no_grad():
         middle = net[:3](inputs)  # type: ignore[index]
     offset = torch.zeros(1, 6, 3, 3, dtype=torch.float64)
@@ -168,8 +181,12 @@ def test_what_an_error_is_worth_is_the_mean_squared_derivative() -> None:
         torch.autograd.functional.jacobian(lambda change, x=x: output(change, x), offset).square().sum(0)[0]
         for x in middle
     ]
-    np.testing.assert_allclose(found[1], torch.stack(squares).mean((0, 2, 3)).numpy())
-    np.testing.assert_allclose(found[-1], 1.0)
+    norms = torch.stack(squares)  # (samples, channels, *positions)
+    np.testing.assert_allclose(found[1].channels, norms.mean((0, 2, 3)).numpy())
+    np.testing.assert_allclose(found[-1].channels, 1.0)
+    at_positions = norms.sum(1)
+    torch.testing.assert_close(torch.cat(found[1].positions), at_positions / at_positions.mean())
+    torch.testing.assert_close(torch.cat(found[-1].positions), torch.ones(len(inputs), dtype=torch.float64))
 
 
 def test_a_dead_channel_and_a_single_sample() -> None:
@@ -197,7 +214,8 @@ def test_summary_and_figures() -> None:
     text, figures = result.summary(), result.figures()
     for layer in result.layers:
         assert layer.name in text
-    assert "towards 0.8 of the baseline's weights" in text
+    assert "towards 1 of the baseline's weights" in text
+    assert "count by what they do to the outputs" in text
     assert figures["non_zeros"] == sum(figures["layers"].values()) == result.nnz
     assert figures["rows"] == figures["rows_certified"] == 4 + 4 + 4 + 5
     assert {state.stage for state in seen} == {f"rows of {layer.name}" for layer in result.layers}
@@ -370,7 +388,8 @@ def test_statistics_of_two_layers_stay_as_they_are(shared: str) -> None:
     found = tied(net, images(), preset="sparse", sparsity=30).to_baseline()
     torch.testing.assert_close(found[1].running_mean, net[1].running_mean, rtol=0, atol=0)
     with torch.no_grad():
-        shift = (found[0](images()) - net[0](images())).mean((0, 2, 3))
+        error = found[0](images()) - net[0](images())
+    shift = (weights_at_positions(net, images()) * error).mean((0, 2, 3))
     assert float(shift.abs().max()) <= 1e-9  # the biases take the means up
 
 
@@ -385,3 +404,27 @@ def test_sums_beyond_the_dtype_are_named() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2)).eval()
     with pytest.raises(sp.InputError, match=r"layer .0. sees leave the range of torch\.float32"):
         tied(net, torch.rand(30, 1, 8, 8) * 1e30, kappa=None)
+
+
+def test_positions_that_no_output_sees_do_not_count() -> None:
+    """Half of every image goes nowhere: what is there must not move the kernels of the student."""
+
+    class Left(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(2, 4, 1), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            left: Tensor = self.conv(x)[..., :4]
+            out: Tensor = self.linear(functional.relu(left).mean((2, 3)))
+            return out
+
+    torch.manual_seed(0)
+    net, x = Left().double().eval(), torch.randn(30, 2, 5, 8, dtype=torch.float64)
+    other = x.clone()
+    other[..., 4:] *= -50
+    kept = [tied(net, inputs, preset="sparse", sparsity=50).to_baseline().state_dict() for inputs in (x, other)]
+    for name, value in kept[0].items():
+        torch.testing.assert_close(value, kept[1][name], rtol=1e-9, atol=1e-12)
+    plain = [tied(net, inputs, sparsity=50, **L1).to_baseline().state_dict() for inputs in (x, other)]
+    assert (plain[0]["conv.weight"] - plain[1]["conv.weight"]).abs().max() > 1e-3

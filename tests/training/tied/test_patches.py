@@ -123,3 +123,35 @@ def test_columns_that_are_large_and_hardly_vary_keep_their_variance_in_float32()
     assert not problem.gram[9:18].any()
     plain = TiedProblem.of(statistics, 0, constant=False)
     assert abs(plain.gram - R @ R.T).max() <= 1e-6 * (R @ R.T).max()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_weighted_sums_are_those_of_patches_that_stand_as_often_as_they_weigh(name: str) -> None:
+    net, inputs = made(name)
+    graph = capture_graph(net, inputs)
+    layers, batches = tied_layers(graph), batches_of(inputs, 7)
+    walk = Walk(graph, batches)
+    no_skips = frozenset(node.name for node in graph.module.graph.nodes)  # the errors of none are answered for
+    for layer in layers:
+        walk.run_until(layer.node)
+        shape = walk.baseline_on(layer.node, layer.source, 0, slice(None)).shape
+        channel = len(shape) - 1 if layer.geometry is None else 1
+        positions = [size for axis, size in enumerate(shape) if axis not in (0, channel)]
+        counts = [torch.randint(0, 3, (len(batch), *positions)) for batch in batches]
+        inputs_of_layer = torch.cat(walk.student(layer.source))
+        weights = [part.double() for part in counts]
+        weighted = Gathering(walk, layer, no_skips, weights=weights).statistics()
+        often = torch.cat([part.flatten() for part in counts])
+        R = patches(inputs_of_layer, layer.geometry).repeat_interleave(often, dim=2).numpy()
+        S = R - weighted.offset[:, :, None]
+        scale = abs(weighted.products).max()
+        assert abs(weighted.products - S @ S.transpose(0, 2, 1)).max() <= 1e-10 * scale
+        assert abs(weighted.features - S.sum(2)).max() <= 1e-10 * scale
+        theirs = torch.cat([walk.baseline_on(layer.node, layer.source, k, slice(None)) for k in range(len(batches))])
+        z = channels_first(theirs, layer.geometry).repeat_interleave(often, dim=2).numpy()
+        bias = 0.0 if layer.bias is None else graph.constants[layer.bias].reshape(layer.groups, -1, 1).numpy()
+        residual = z - bias - weighted.weights @ R
+        assert abs(weighted.residuals - residual.sum(2)).max() <= 1e-9 * max(1.0, abs(residual).sum())
+        assert abs(weighted.energy - (residual**2).sum(2)).max() <= 1e-9 * max(1.0, (residual**2).sum())
+        assert abs(weighted.cross - residual @ S.transpose(0, 2, 1)).max() <= 1e-9 * max(1.0, scale)
+        walk.change({layer.weight: 0.9 * graph.constants[layer.weight]})

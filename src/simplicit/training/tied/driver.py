@@ -59,7 +59,7 @@ def fit_tied(
     samples = samples_of(graph, inputs)
     with run.opened() as run, run.kept("fit", lambda: fit_key(graph, samples, options, (1, 1)), {}) as run:
         check_memory(graph, layers, len(samples), run.crew.workers)
-        training = TiedTraining(graph, layers, batches_of(samples, batch_size), samples, options, run)
+        training = TiedTraining(graph, layers, batches_of(samples, batch_size), options, run)
         with clock.stage("training"):
             match, trials = _trained(training)
     return TiedResult(

@@ -26,7 +26,8 @@ def check_memory(graph: NetworkGraph, layers: list[TiedLayer], samples: int, wor
     InputError
         With the estimate, what there is, and what would need less.
     """
-    states = 2 * samples * live_numbers(graph) * graph.dtype.itemsize
+    positions = sum(_numbers(layer.node) // layer.rows for layer in layers)
+    states = samples * (2 * live_numbers(graph) + positions) * graph.dtype.itemsize
     columns = [(layer.groups, layer.size // layer.rows) for layer in layers]
     grams = max((8 * d * d * (MATRICES * groups + 2 * workers) for groups, d in columns), default=0)
     available = available_memory()

@@ -86,6 +86,7 @@ class TiedResult(FitResult):
             f"  problem    structure {options.structure}, normalize {options.normalize}, lambda1 {options.lambda1:g}, "
             f"lambda2 {options.lambda2:g}",
             *self._method(self.nnz),
+            *(["  errors     count by what they do to the outputs, to first order"] if self.options.refine else []),
             f"  rows       {figures['rows_certified']} of {len(self.rows)} certified, largest relative gap "
             f"{figures['largest_relative_gap']:.1e} (tol {options.tol:g})",
             f"  weights    {self.nnz:,} of {self.weight_count:,}: {self.sparsity:.1f} % sparse",

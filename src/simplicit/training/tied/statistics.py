@@ -6,9 +6,10 @@ W⁰ and b⁰, and the target t, the residual r = t − W⁰φ − b⁰ is small
     n,  Σφ,  Σφφᵀ,  Σr,  Σrφᵀ,  Σr²
 
 give every statistic of the problem in t without the loss of digits that small residuals would have in t: Σtφᵀ = Σrφᵀ +
-W⁰Σφφᵀ, and so on. Products of a few thousand patches are taken in the network's dtype, their sums in float64; so φ is
-taken less an offset o, near its mean, and equal to it where φ does not vary, or else float32 would lose the variance of
-columns that are large and hardly vary. No matrix of all patches is ever made.
+W⁰Σφφᵀ, and so on. Patches may count by weights ω, of mean 1 (:mod:`~simplicit.training.tied.worth`). Products of a few
+thousand patches are taken in the network's dtype, their sums in float64; so φ is taken less an offset o, near its mean,
+and equal to it where φ does not vary, or else float32 would lose the variance of columns that are large and hardly
+vary. No matrix of all patches is ever made.
 
 The target is the baseline's pre-activation. Where the result (normalised by γ, σ) is added to a skip path, the branch
 can also answer for what the skip path gets wrong, with
@@ -44,7 +45,7 @@ LEAST_GAIN = 1e-2
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Sums over all patches; a layer's rows come in g groups of r, each on d columns.
+    """Sums over all patches, weighted where there are weights; a layer's rows come in g groups of r, each on d columns.
 
     Attributes
     ----------
@@ -97,23 +98,28 @@ class _Sums:
         self.residuals, self.energy = torch.zeros(g, r).double(), torch.zeros(g, r).double()
         self.cross = torch.zeros(g, r, d).double()
 
-    def add(self, R: Tensor, target: Tensor | None) -> None:
-        """Add patches (g, d, n) and their targets (g, r, n); None where they are the baseline's own results."""
+    def add(self, R: Tensor, target: Tensor | None, weights: Tensor | None = None) -> None:
+        """Add patches (g, d, n), their targets (g, r, n), and weights (n,).
+
+        No targets where they are the baseline's own results; no weights where they are ones.
+        """
         if not self.count:
             first = R[:, :, :1]
             self.offset = torch.where((first == R).all(dim=2, keepdim=True), first, R.mean(dim=2, keepdim=True))
         self.count += R.shape[2]
         S = R - self.offset
-        self.features += S.sum(dim=2, dtype=torch.float64)
-        self.products += S @ S.transpose(1, 2)
+        weighted = S if weights is None else S * weights
+        self.features += weighted.sum(dim=2, dtype=torch.float64)
+        self.products += weighted @ S.transpose(1, 2)
         if target is None:
             return
         residual = target - self.weights @ R
         if self.bias is not None:
             residual -= self.bias
-        self.residuals += residual.sum(dim=2, dtype=torch.float64)
-        self.energy += residual.square().sum(dim=2, dtype=torch.float64)
-        self.cross += residual @ S.transpose(1, 2)
+        self.cross += residual @ weighted.transpose(1, 2)
+        heavy = residual if weights is None else residual * weights
+        self.residuals += heavy.sum(dim=2, dtype=torch.float64)
+        self.energy += (heavy * residual).sum(dim=2, dtype=torch.float64)
 
     def finished(self) -> Statistics:
         products = (self.products + self.products.transpose(1, 2)) / 2
@@ -142,12 +148,15 @@ class Gathering:
         Names of the nodes of this layer and of those not trained yet.
     own : bool
         On the student's inputs, not the baseline's.
+    weights : list of tensors (b, *positions), optional
+        ω, batch by batch.
     """
 
     walk: Walk
     layer: TiedLayer
     later: frozenset[str] = frozenset()
     own: bool = True
+    weights: list[Tensor] | None = None
 
     @cached_property
     def absorbs(self) -> bool:
@@ -168,7 +177,8 @@ class Gathering:
         sums = _Sums(self._weights, self._bias)
         exact = not self.absorbs and not (self.own and self.walk.differs(self.layer.source))
         for place, part, R in self._chunks():
-            sums.add(R, None if exact else self._grouped(self._target(place, part)))
+            weights = None if self.weights is None else self.weights[place][part].flatten()
+            sums.add(R, None if exact else self._grouped(self._target(place, part)), weights)
         found = sums.finished()
         if not all(np.isfinite(part).all() for part in (found.products, found.cross, found.energy)):
             raise InputError(

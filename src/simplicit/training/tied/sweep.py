@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,8 @@ class Sweep:
         The last layer on the student's inputs in any case.
     correct : bool
         Whether constants and norms are corrected.
+    weights : mapping from the names of layers to ω, batch by batch
+        How much positions count; all alike in a layer that is not there.
     """
 
     graph: NetworkGraph
@@ -51,13 +53,14 @@ class Sweep:
     own: bool = True
     own_output: bool = True
     correct: bool = True
+    weights: Mapping[str, list[Tensor]] = field(default_factory=dict)
 
     def statistics(self) -> Iterator[tuple[TiedLayer, Statistics]]:
         """Layer after layer, on the baseline."""
         walk = Walk(self.graph, self.batches)
         for layer in self.layers:
             walk.run_until(layer.node)
-            yield layer, Gathering(walk, layer, own=False).statistics()
+            yield layer, Gathering(walk, layer, own=False, weights=self.weights.get(layer.name)).statistics()
 
     def run(self, solve: Solver) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The new constants of the graph, by placeholder, and the relative error of each layer."""
@@ -66,7 +69,7 @@ class Sweep:
             walk.run_until(layer.node)
             own = self.own or (self.own_output and place == len(self.layers) - 1)
             later = frozenset(one.node.name for one in self.layers[place:])
-            statistics = Gathering(walk, layer, later, own=own).statistics()
+            statistics = Gathering(walk, layer, later, own, self.weights.get(layer.name)).statistics()
             weights = solve(layer, statistics)
             moments = Moments.of(statistics, weights)
             old = self.graph.constants[layer.weight]

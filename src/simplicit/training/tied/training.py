@@ -4,7 +4,8 @@ With ``refine`` the support comes from backward elimination, as in :mod:`simplic
 baseline's states gives every row its path of prices; one price for a weight in the whole network, in units of what a
 channel's error is worth (:mod:`~simplicit.training.tied.worth`), says how many each layer keeps, exactly; then every
 layer is eliminated anew, and thresholded (:mod:`simplicit.training.thresholding`), on the inputs that the student has
-there. Otherwise it is that of the penalty's solution.
+there. All least squares count positions by what an error there is worth. Otherwise the support is that of the
+penalty's solution, with all positions alike, as (7) has them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from simplicit.training.tied.layers import TiedLayer, nodes_before
 from simplicit.training.tied.rows import TiedProblem
 from simplicit.training.tied.statistics import Statistics
 from simplicit.training.tied.sweep import Sweep
-from simplicit.training.tied.worth import worth
+from simplicit.training.tied.worth import Worth, worth
 
 __all__ = ["TiedMatch", "TiedTraining"]
 
@@ -81,7 +82,6 @@ class TiedTraining:
     graph: NetworkGraph
     layers: list[TiedLayer]
     batches: list[Tensor]
-    inputs: Tensor
     options: FitOptions
     run: RunOptions = field(default_factory=RunOptions)
 
@@ -93,8 +93,16 @@ class TiedTraining:
     @cached_property
     def sweep(self) -> Sweep:
         """How the layers are gone through."""
-        own = self.options.propagate
-        return Sweep(self.graph, self.layers, self.batches, own=own, own_output=self.options.regenerate)
+        options = self.options
+        weights = {name: one.positions for name, one in self.worth.items()} if options.refine else {}
+        return Sweep(
+            self.graph,
+            self.layers,
+            self.batches,
+            own=options.propagate,
+            own_output=options.regenerate,
+            weights=weights,
+        )
 
     @cached_property
     def on_inputs(self) -> set[TiedLayer]:
@@ -128,7 +136,7 @@ class TiedTraining:
 
     def refine(self) -> TiedMatch:
         """The support by elimination, to the wanted number of weights exactly, and the values on it."""
-        counts, scales, workers = self.counts, self.worth, self.run.crew.workers
+        counts, workers = self.counts, self.run.crew.workers
         solutions: dict[str, tuple[Solution, ...]] = {}
         exchanged = 0
 
@@ -141,8 +149,9 @@ class TiedTraining:
                 for problem, earlier in zip(problems, self.pilot[layer.name], strict=True)
             ]
             found = []
-            for group, count in enumerate(self._group_counts(known, scales[layer.name], counts[layer.name])):
-                part = np.array_split(scales[layer.name], layer.groups)[group]
+            scales = self.worth[layer.name].channels
+            for group, count in enumerate(self._group_counts(known, scales, counts[layer.name])):
+                part = np.array_split(scales, layer.groups)[group]
                 result = refined(known[group], part, count, workers, dense=statistics.weights[group])
                 exchanged += result.exchanged
                 if self.options.refit:
@@ -156,11 +165,9 @@ class TiedTraining:
         return TiedMatch(1.0, solutions, changed, errors, exchanged)
 
     @cached_property
-    def worth(self) -> dict[str, Array]:
-        """What an error in each channel is worth."""
-        return dict(
-            zip((layer.name for layer in self.layers), worth(self.graph, self.layers, self.inputs), strict=True)
-        )
+    def worth(self) -> dict[str, Worth]:
+        """What errors are worth, by the names of the layers."""
+        return worth(self.graph, self.layers, self.batches)
 
     @cached_property
     def pilot(self) -> dict[str, list[Candidates]]:
@@ -182,7 +189,7 @@ class TiedTraining:
     def counts(self) -> dict[str, int]:
         """How many weights each layer keeps."""
         paths = [path for layer in self.layers for one in self.pilot[layer.name] for path in one.paths]
-        scales = np.concatenate([self.worth[layer.name] for layer in self.layers])
+        scales = np.concatenate([self.worth[layer.name].channels for layer in self.layers])
         available = sum(len(path.order) for path in paths)
         kept = spread(paths, scales, count_of(self.weight_count, self.options.sparsity, available))
         ends = np.cumsum([layer.rows for layer in self.layers])[:-1]
