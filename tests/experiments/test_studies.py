@@ -106,9 +106,9 @@ def test_bad_input(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: An
 
 
 @pytest.mark.usefixtures("few_rows")
-@pytest.mark.parametrize("number", [2, 3])
-def test_a_table_has_the_paper_the_letter_and_ours(number: int) -> None:
-    settings = TableSettings(number, pgd_steps=2, attack_samples=30, epochs=2)
+@pytest.mark.parametrize(("number", "preset"), [(2, "sparse"), (3, "sparse"), (3, "robust")])
+def test_a_table_has_the_paper_the_letter_and_ours(number: int, preset: str) -> None:
+    settings = TableSettings(number, preset, pgd_steps=2, attack_samples=30, epochs=2)
     found = run_table(load_dataset("digits"), settings)
     for row in found.rows:
         assert row.preset.sparsity >= row.paper.sparsity
