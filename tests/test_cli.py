@@ -57,6 +57,13 @@ def test_version(run: Run) -> None:
     assert run("--version") == (0, f"simplicit {sp.__version__}\n", "")
 
 
+def test_the_module_is_the_command() -> None:
+    for words, code in ((["--version"], 0), (["fit", "nowhere"], 2)):
+        done = subprocess.run([sys.executable, "-m", "simplicit", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == code
+    assert done.stderr.count("\n") == 1
+
+
 def test_baseline_folder_and_json(run: Run, tmp_path: Path) -> None:
     code, out, err = run("baseline", "--arch", "8", "--epochs", "2", "--output", "b", "--json")
     assert (code, err) == (0, "")
