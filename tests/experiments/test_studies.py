@@ -119,6 +119,13 @@ def test_a_table_has_the_paper_the_letter_and_ours(number: int, preset: str) -> 
     assert json.loads(json.dumps(found.figures()))["rows"][0]["paper"]["samples"] == found.rows[0].paper.samples
 
 
+def test_each_table_has_a_preset_of_its_own() -> None:
+    assert (TableSettings(2).preset, TableSettings(2).anchor) == ("sparse", 0.2)
+    assert (TableSettings(3).preset, TableSettings(3).anchor) == ("robust", None)
+    with pytest.raises(sp.InputError, match="anchor: the preset 'sparse' has one, 'robust' has not"):
+        TableSettings(3, anchor=0.1)
+
+
 def test_the_rows_are_the_papers() -> None:
     assert [(row.samples, row.sparsity) for row in TABLES[2]] == [
         (700, 15), (500, 23), (400, 28), (300, 36), (200, 54), (100, 77)

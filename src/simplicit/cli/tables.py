@@ -19,19 +19,19 @@ from simplicit.training import PRESETS
 __all__ = ["markdown", "table2_command", "table3_command"]
 
 _MEASURED = "What is measured"
-_DEFAULT, _TABLE_3 = TableSettings(2), TableSettings(3, preset="robust")
+_DEFAULT, _TABLE_3 = TableSettings(2), TableSettings(3)
 Data = Annotated[
     str,
     typer.Option(help="Data with the form of Fashion-MNIST: digits, fashion-mnist, or a folder or .npz file."),
 ]
 Preset = Annotated[
-    str, typer.Option(metavar="|".join(PRESETS), help="Of the rows of our own.", rich_help_panel=_MEASURED)
+    str | None, typer.Option(metavar="|".join(PRESETS), help="Of the rows of our own.", rich_help_panel=_MEASURED)
 ]
 Anchor = Annotated[
-    float,
+    float | None,
     typer.Option(
         help="Of the rows of our own, with the preset sparse: share of the baseline's weights that ridge draws to; low "
-        "is robust.",
+        "is robust. Default: 0.2.",
         rich_help_panel=_MEASURED,
     ),
 ]
@@ -53,7 +53,7 @@ def table2_command(
     data: Data = "fashion-mnist",
     data_dir: DataDir = None,
     preset: Preset = _DEFAULT.preset,
-    anchor: Anchor = _DEFAULT.anchor,
+    anchor: Anchor = None,
     seeds: Seeds = _DEFAULT.seeds,
     pgd_steps: PgdSteps = _DEFAULT.pgd_steps,
     attack_samples: Attacked = _DEFAULT.attack_samples,
@@ -79,7 +79,7 @@ def table3_command(
     data: Data = "fashion-mnist",
     data_dir: DataDir = None,
     preset: Preset = _TABLE_3.preset,
-    anchor: Anchor = _DEFAULT.anchor,
+    anchor: Anchor = None,
     seeds: Seeds = _DEFAULT.seeds,
     pgd_steps: PgdSteps = _DEFAULT.pgd_steps,
     attack_samples: Attacked = _DEFAULT.attack_samples,
@@ -163,7 +163,7 @@ def _table(found: Table) -> Any:
 def _notes(found: Table) -> list[str]:
     settings, one = found.settings, found.baseline
     certified = min(row.letter.certified for row in found.rows)
-    anchor = f", anchor {settings.anchor:g}" if settings.preset == "sparse" else ""
+    anchor = "" if settings.anchor is None else f", anchor {settings.anchor:g}"
     notes = [
         f"Baseline: {one.clean:.1f} clean, FGSM {_pair(one.fgsm)}, PGD {_pair(one.pgd)}.",
         f"Ours: preset {settings.preset}{anchor}. PGD with {settings.pgd_steps} steps; "

@@ -53,7 +53,8 @@ class FitSettings:
     lambda1, lambda2, kappa, structure, normalize, sparsity, rounds, propagate, refine, refit, ridge, anchor,
     regenerate, robust, later, attacks, attack_eps, preset, tol, executor, workers, block_rows, ray_address,
     block_timeout, throw
-        As in :func:`simplicit.fit`; what `preset` stands for is in the other settings already.
+        As in :func:`simplicit.fit`; what `preset` stands for is in the other settings already, but for `ridge` and
+        `anchor`, which depend on the network: where they are None, a run's figures have those that were used.
     """
 
     baseline: str | None = None

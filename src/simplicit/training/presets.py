@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
+from numbers import Real
 from typing import Any, ParamSpec, TypeVar
 
 from simplicit.errors import InputError
@@ -26,6 +27,22 @@ class Shrinkage:
     anchor: float = 0.0
 
 
+def _plain(_: float | None) -> Shrinkage:
+    """The defaults."""
+    return Shrinkage()
+
+
+def _growing(sparsity: float | None) -> Shrinkage:
+    """What few weights leave unexplained acts as noise, against which ridge is the remedy."""
+    anchor = 0.8
+    return Shrinkage(anchor=anchor) if sparsity is None else Shrinkage(0.01 / math.sqrt(1 - sparsity / 100), anchor)
+
+
+def _steady(_: float | None) -> Shrinkage:
+    """A million patches say enough of their noise; where they say nothing the baseline knows best."""
+    return Shrinkage(0.01, 1.0)
+
+
 @dataclass(frozen=True)
 class Preset:
     """Options of :func:`simplicit.fit`.
@@ -41,15 +58,15 @@ class Preset:
     options : mapping
         The other options.
     shrinkage, tied_shrinkage : callable
-        What suits a sparsity in per cent: for rows of single states, and for rows that are tied.
+        What suits a wanted sparsity in per cent, or none: for rows of single states, and for rows that are tied.
     """
 
     about: str
     penalty: str
     numbers: Mapping[str, float] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-    shrinkage: Callable[[float], Shrinkage] = lambda _: Shrinkage()
-    tied_shrinkage: Callable[[float], Shrinkage] = lambda _: Shrinkage()
+    shrinkage: Callable[[float | None], Shrinkage] = _plain
+    tied_shrinkage: Callable[[float | None], Shrinkage] = _plain
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """As :func:`simplicit.fit` takes them, with those that are given."""
@@ -62,16 +79,6 @@ class Preset:
 
     def _with(self, penalty: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         return {**penalty, **self.options, **given}
-
-
-def _growing(sparsity: float) -> Shrinkage:
-    """What few weights leave unexplained acts as noise, against which ridge is the remedy."""
-    return Shrinkage(0.01 / math.sqrt(1 - sparsity / 100), 0.8)
-
-
-def _steady(sparsity: float) -> Shrinkage:
-    """A million patches say enough of their noise; where they say nothing the baseline knows best."""
-    return Shrinkage(0.01, 1.0)
 
 
 #: The presets by name.
@@ -154,9 +161,10 @@ def shrinkage_of(
 ) -> Shrinkage:
     """``ridge`` and ``anchor``: as they are given, or else what suits the rows under a preset or without."""
     suited = Shrinkage()
-    if preset is not None and isinstance(sparsity, int | float) and 0 <= sparsity < 100:
+    if preset is not None:
         chosen = preset_of(preset)
-        suited = (chosen.tied_shrinkage if tied else chosen.shrinkage)(sparsity)
+        wanted = float(sparsity) if isinstance(sparsity, Real) else math.nan  # what is no number is refused elsewhere
+        suited = (chosen.tied_shrinkage if tied else chosen.shrinkage)(wanted if 0 <= wanted < 100 else None)
     return Shrinkage(suited.ridge if ridge is None else ridge, suited.anchor if anchor is None else anchor)
 
 

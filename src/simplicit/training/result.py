@@ -161,9 +161,17 @@ class FitResult:
             "density_of_M": 100.0 * self.model.nnz / self.model.size,
             "row_norm": self.row_norm,
             "perron_frobenius": {"value": pf.value, "lower": pf.lower, "upper": pf.upper},
+            **self._course(),
+        }
+
+    def _course(self) -> dict[str, Any]:
+        """How the training went, for :meth:`figures`."""
+        return {
             "strength": self.strength,
             "trials": self.trials,
             "exchanged": self.exchanged,
+            "ridge": self.options.ridge,
+            "anchor": self.options.anchor,
             "rescaled": self.rescaled,
             "errors": dict(self.errors),
             "seconds": dict(self.seconds),

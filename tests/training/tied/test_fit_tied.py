@@ -41,7 +41,8 @@ def weights_at_positions(net: nn.Module, inputs: Tensor) -> Tensor:
     """ω of the first layer, (m, 1, *positions)."""
     graph = capture_graph(net, inputs)
     first = next(iter(worth(graph, tied_layers(graph), batches_of(inputs, 50)).values()))
-    return torch.cat(first.positions).unsqueeze(1)
+    assert first.positions is not None
+    return torch.cat(first.positions)
 
 
 def non_zeros_of(net: nn.Module) -> int:
@@ -184,9 +185,11 @@ def test_what_an_error_is_worth_is_the_mean_squared_derivative() -> None:
     norms = torch.stack(squares)  # (samples, channels, *positions)
     np.testing.assert_allclose(found[1].channels, norms.mean((0, 2, 3)).numpy())
     np.testing.assert_allclose(found[-1].channels, 1.0)
-    at_positions = norms.sum(1)
+    at_positions = norms.sum(1, keepdim=True)
+    assert found[1].positions is not None
     torch.testing.assert_close(torch.cat(found[1].positions), at_positions / at_positions.mean())
-    torch.testing.assert_close(torch.cat(found[-1].positions), torch.ones(len(inputs), dtype=torch.float64))
+    assert found[-1].positions is not None
+    torch.testing.assert_close(torch.cat(found[-1].positions), torch.ones(len(inputs), 1, dtype=torch.float64))
 
 
 def test_a_dead_channel_and_a_single_sample() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -136,22 +137,35 @@ def test_weighted_sums_are_those_of_patches_that_stand_as_often_as_they_weigh(na
         walk.run_until(layer.node)
         shape = walk.baseline_on(layer.node, layer.source, 0, slice(None)).shape
         channel = len(shape) - 1 if layer.geometry is None else 1
-        positions = [size for axis, size in enumerate(shape) if axis not in (0, channel)]
-        counts = [torch.randint(0, 3, (len(batch), *positions)) for batch in batches]
+        sizes = [layer.groups if axis == channel else size for axis, size in enumerate(shape)]
+        counts = [torch.randint(0, 3, (len(batch), *sizes[1:])) for batch in batches]
         inputs_of_layer = torch.cat(walk.student(layer.source))
-        weights = [part.double() for part in counts]
-        weighted = Gathering(walk, layer, no_skips, weights=weights).statistics()
-        often = torch.cat([part.flatten() for part in counts])
-        R = patches(inputs_of_layer, layer.geometry).repeat_interleave(often, dim=2).numpy()
-        S = R - weighted.offset[:, :, None]
-        scale = abs(weighted.products).max()
-        assert abs(weighted.products - S @ S.transpose(0, 2, 1)).max() <= 1e-10 * scale
-        assert abs(weighted.features - S.sum(2)).max() <= 1e-10 * scale
+        omega = [part.double() for part in counts]
+        weighted = Gathering(walk, layer, no_skips, omega=omega).statistics()
+        often = channels_first(torch.cat(counts), layer.geometry)[:, 0]
+        R = patches(inputs_of_layer, layer.geometry)
         theirs = torch.cat([walk.baseline_on(layer.node, layer.source, k, slice(None)) for k in range(len(batches))])
-        z = channels_first(theirs, layer.geometry).repeat_interleave(often, dim=2).numpy()
-        bias = 0.0 if layer.bias is None else graph.constants[layer.bias].reshape(layer.groups, -1, 1).numpy()
-        residual = z - bias - weighted.weights @ R
-        assert abs(weighted.residuals - residual.sum(2)).max() <= 1e-9 * max(1.0, abs(residual).sum())
-        assert abs(weighted.energy - (residual**2).sum(2)).max() <= 1e-9 * max(1.0, (residual**2).sum())
-        assert abs(weighted.cross - residual @ S.transpose(0, 2, 1)).max() <= 1e-9 * max(1.0, scale)
+        z = channels_first(theirs, layer.geometry)
+        moments = Moments.of(weighted, weighted.weights)
+        bias = 0.0 if layer.bias is None else graph.constants[layer.bias].reshape(layer.groups, -1, 1)
+        for group in range(layer.groups):
+            repeated = R[group].repeat_interleave(often[group], dim=1).numpy()
+            target = (z - bias)[group].repeat_interleave(often[group], dim=1).numpy()
+            n, W = repeated.shape[1], weighted.weights[group]
+            assert weighted.mass[group] == n
+            for constant in (False, True):
+                problem = TiedProblem.of(weighted, group, constant=constant)
+                phi, t = repeated, target
+                if constant:
+                    phi, t = phi - phi.mean(1, keepdims=True), t - t.mean(1, keepdims=True)
+                scale = abs(repeated @ repeated.T).max()
+                assert abs(problem.gram - phi @ phi.T).max() <= 1e-10 * scale
+                assert abs(problem.cross - t @ phi.T).max() <= 1e-9 * max(1.0, abs(t).max() * n)
+                assert abs(problem.energy - (t * t).sum(1)).max() <= 1e-9 * max(1.0, (t * t).sum())
+            rows = slice(group * len(W), (group + 1) * len(W))
+            np.testing.assert_allclose(moments.target_mean[rows], target.mean(1), atol=1e-9)
+            np.testing.assert_allclose(moments.mean[rows], (W @ repeated).mean(1), atol=1e-9)
+            np.testing.assert_allclose(moments.target_variance[rows], target.var(1), atol=1e-9)
+            np.testing.assert_allclose(moments.variance[rows], (W @ repeated).var(1), atol=1e-9)
+            np.testing.assert_allclose(moments.error[rows], (target - W @ repeated).var(1), atol=1e-9)
         walk.change({layer.weight: 0.9 * graph.constants[layer.weight]})

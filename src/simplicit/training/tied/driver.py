@@ -58,7 +58,8 @@ def fit_tied(
     layers = tied_layers(graph)
     samples = samples_of(graph, inputs)
     with run.opened() as run, run.kept("fit", lambda: fit_key(graph, samples, options, (1, 1)), {}) as run:
-        check_memory(graph, layers, len(samples), run.crew.workers)
+        differentiated = batch_size if options.refine else 0
+        check_memory(graph, layers, len(samples), run.crew.workers, differentiated=differentiated)
         training = TiedTraining(graph, layers, batches_of(samples, batch_size), options, run)
         with clock.stage("training"):
             match, trials = _trained(training)

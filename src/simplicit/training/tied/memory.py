@@ -18,22 +18,29 @@ __all__ = ["check_memory", "live_numbers"]
 MATRICES = 4
 
 
-def check_memory(graph: NetworkGraph, layers: list[TiedLayer], samples: int, workers: int) -> None:
-    """Refuse before the start what cannot fit.
+def check_memory(
+    graph: NetworkGraph, layers: list[TiedLayer], samples: int, workers: int, *, differentiated: int
+) -> None:
+    """Refuse before the start what cannot fit; so many samples at a time are differentiated, or 0.
 
     Raises
     ------
     InputError
         With the estimate, what there is, and what would need less.
     """
-    positions = sum(_numbers(layer.node) // layer.rows for layer in layers)
-    states = samples * (2 * live_numbers(graph) + positions) * graph.dtype.itemsize
+    numbers = samples * 2 * live_numbers(graph)
+    if differentiated:  # every value of a batch, and the derivatives; then what positions count
+        results = [_numbers(layer.node) for layer in layers]
+        kept = sum(map(_numbers, graph.module.graph.nodes)) + 3 * sum(results)
+        positions = sum(result * layer.groups // layer.rows for result, layer in zip(results, layers, strict=True))
+        numbers = max(numbers, min(samples, differentiated) * kept) + 2 * samples * positions
+    states = numbers * graph.dtype.itemsize
     columns = [(layer.groups, layer.size // layer.rows) for layer in layers]
     grams = max((8 * d * d * (MATRICES * groups + 2 * workers) for groups, d in columns), default=0)
     available = available_memory()
     if available is not None and states + grams > available:
         raise InputError(
-            f"inputs: {samples:,} samples need about {states / 2**30:.3g} GiB for the states of two networks and "
+            f"inputs: {samples:,} samples need about {states / 2**30:.3g} GiB for states and derivatives and "
             f"{grams / 2**30:.3g} GiB for Gram matrices, and {available / 2**30:.3g} GiB are free: give fewer samples"
         )
 

@@ -2,7 +2,7 @@ r"""The constants of a layer with new weights: its bias, or the statistics of th
 
 Fitted rows vary less than their targets, and layer after layer a sparse network fades. So a batch norm, which is
 y = γ(z − μ)/√(v + ε) + β, gets the μ' and v' with which the new z has the mean m and the standard deviation s that the
-target has (m⁰, s⁰):
+target has (m⁰, s⁰), both over positions as the rows count them:
 
     √(v' + ε) = √(v + ε)·s/s⁰,        μ' = m − (m⁰ − μ)·s/s⁰
 

@@ -22,7 +22,8 @@ class TiedResult(FitResult):
     """A network trained by tied rows: a row is an output channel, whose kernel serves all positions.
 
     ``model`` is made when it is first asked for; ``to_baseline()`` is the network itself with its new weights.
-    ``rows.group`` is the layer, by its module's path; ``errors`` are relative to the means, on the training samples.
+    ``rows.group`` is the layer, by its module's path; ``errors`` are relative and about the means, on the training
+    samples; with ``refine`` positions count in them by what they do to the outputs.
 
     Attributes
     ----------
@@ -67,12 +68,7 @@ class TiedResult(FitResult):
             "sparsity": self.sparsity,
             "tied": True,
             "layers": {layer.name: int(self._of(layer).sum()) for layer in self.layers},
-            "strength": self.strength,
-            "trials": self.trials,
-            "exchanged": self.exchanged,
-            "rescaled": self.rescaled,
-            "errors": dict(self.errors),
-            "seconds": dict(self.seconds),
+            **self._course(),
         }
 
     def _of(self, layer: TiedLayer) -> Any:

@@ -98,13 +98,13 @@ def _plain(statistics: Statistics, group: int) -> tuple[Array, Array, Array]:
     """ΦᵀΦ, tᵀΦ and ‖t‖² as they are."""
     s, W, o = statistics, statistics.weights[group], statistics.offset[group]
     across = np.outer(o, s.features[group])
-    G = s.products[group] + across + across.T + s.count * np.outer(o, o)
+    G = s.products[group] + across + across.T + s.mass[group] * np.outer(o, o)
     return _shifted(G, s.cross[group] + np.outer(s.residuals[group], o), s.energy[group], W)
 
 
 def centred(statistics: Statistics, group: int) -> tuple[Array, Array, Array]:
     """ΦᵀΦ, tᵀΦ and ‖t‖² less the means of features and targets."""
-    s, W, n = statistics, statistics.weights[group], statistics.count
+    s, W, n = statistics, statistics.weights[group], float(statistics.mass[group, 0])
     mean, shift = s.features[group] / n, s.shift[group]  # about the offset
     G = s.products[group] - n * np.outer(mean, mean)
     # A constant column leaves only rounding behind, which must not count as a direction.
@@ -125,9 +125,10 @@ def _shifted(G: Array, cross: Array, energy: Array, W: Array) -> tuple[Array, Ar
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Means and variances over all patches of a layer's targets and of what its new weights give, (rows,) each.
+    """Means and variances over all patches, weighted as their sums are, of a layer's targets and of what its new
+    weights give, (rows,) each.
 
-    The baseline's own bias is in neither. ``error`` is the sum of squares of their difference, means taken off.
+    The baseline's own bias is in neither. ``error`` is the variance of their difference.
     """
 
     target_mean: Array
@@ -145,5 +146,6 @@ class Moments:
             fitted = np.maximum(np.einsum("ij,ij->i", W @ G, W), 0.0)
             error = np.maximum(energy - 2 * np.einsum("ij,ij->i", W, cross) + fitted, 0.0)
             target_mean = s.shift[group] + s.weights[group] @ s.mean[group]
-            parts.append((target_mean, energy / s.count, W @ s.mean[group], fitted / s.count, error))
+            n = s.mass[group]
+            parts.append((target_mean, energy / n, W @ s.mean[group], fitted / n, error / n))
         return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))

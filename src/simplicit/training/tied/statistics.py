@@ -51,6 +51,8 @@ class Statistics:
     ----------
     count : int
         n.
+    mass : (g, 1) array
+        Σω: n, up to rounding, without weights and with those of a mean of 1.
     offset : (g, d) array
         o.
     features : (g, d) array
@@ -68,6 +70,7 @@ class Statistics:
     """
 
     count: int
+    mass: Array
     offset: Array
     features: Array
     products: Array
@@ -79,12 +82,12 @@ class Statistics:
     @cached_property
     def mean(self) -> Array:
         """Of φ, (g, d)."""
-        return self.offset + self.features / self.count
+        return self.offset + self.features / self.mass
 
     @cached_property
     def shift(self) -> Array:
         """The mean of r, (g, r)."""
-        return self.residuals / self.count
+        return self.residuals / self.mass
 
 
 class _Sums:
@@ -93,38 +96,39 @@ class _Sums:
     def __init__(self, weights: Tensor, bias: Tensor | None) -> None:
         g, r, d = weights.shape
         self.weights, self.bias = weights, bias
-        self.count, self.offset = 0, torch.zeros(g, d, 1)
+        self.count, self.mass, self.offset = 0, torch.zeros(g, 1).double(), torch.zeros(g, d, 1)
         self.features, self.products = torch.zeros(g, d).double(), torch.zeros(g, d, d).double()
         self.residuals, self.energy = torch.zeros(g, r).double(), torch.zeros(g, r).double()
         self.cross = torch.zeros(g, r, d).double()
 
-    def add(self, R: Tensor, target: Tensor | None, weights: Tensor | None = None) -> None:
-        """Add patches (g, d, n), their targets (g, r, n), and weights (n,).
+    def add(self, R: Tensor, target: Tensor | None, omega: Tensor | None = None) -> None:
+        """Add patches (g, d, n), their targets (g, r, n), and weights (g, 1, n).
 
         No targets where they are the baseline's own results; no weights where they are ones.
         """
         if not self.count:
-            first = R[:, :, :1]
-            self.offset = torch.where((first == R).all(dim=2, keepdim=True), first, R.mean(dim=2, keepdim=True))
+            self.offset = _offset(R, omega)
         self.count += R.shape[2]
+        self.mass += R.shape[2] if omega is None else omega.sum(dim=2, dtype=torch.float64)
         S = R - self.offset
-        weighted = S if weights is None else S * weights
-        self.features += weighted.sum(dim=2, dtype=torch.float64)
-        self.products += weighted @ S.transpose(1, 2)
+        weighted_S = S if omega is None else S * omega
+        self.features += weighted_S.sum(dim=2, dtype=torch.float64)
+        self.products += weighted_S @ S.transpose(1, 2)
         if target is None:
             return
         residual = target - self.weights @ R
         if self.bias is not None:
             residual -= self.bias
-        self.cross += residual @ weighted.transpose(1, 2)
-        heavy = residual if weights is None else residual * weights
-        self.residuals += heavy.sum(dim=2, dtype=torch.float64)
-        self.energy += (heavy * residual).sum(dim=2, dtype=torch.float64)
+        self.cross += residual @ weighted_S.transpose(1, 2)
+        weighted_residual = residual if omega is None else residual * omega
+        self.residuals += weighted_residual.sum(dim=2, dtype=torch.float64)
+        self.energy += (weighted_residual * residual).sum(dim=2, dtype=torch.float64)
 
     def finished(self) -> Statistics:
         products = (self.products + self.products.transpose(1, 2)) / 2
         return Statistics(
             count=self.count,
+            mass=self.mass.numpy(),
             offset=self.offset.double().squeeze(2).numpy(),
             features=self.features.numpy(),
             products=products.numpy(),
@@ -133,6 +137,17 @@ class _Sums:
             energy=self.energy.numpy(),
             weights=self.weights.double().numpy(),
         )
+
+
+def _offset(R: Tensor, omega: Tensor | None) -> Tensor:
+    """Near the mean of patches (g, d, n), and equal to it where those that count are all alike; (g, d, 1)."""
+    if omega is None:
+        first = R[:, :, :1]
+        return torch.where((first == R).all(dim=2, keepdim=True), first, R.mean(dim=2, keepdim=True))
+    heaviest = omega.argmax(dim=2, keepdim=True).expand(-1, R.shape[1], -1)
+    first = R.gather(2, heaviest)
+    mean = (R * omega).sum(dim=2, keepdim=True) / omega.sum(dim=2, keepdim=True).clamp(min=torch.finfo(R.dtype).tiny)
+    return torch.where(((first == R) | (omega == 0)).all(dim=2, keepdim=True), first, mean)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,15 +163,15 @@ class Gathering:
         Names of the nodes of this layer and of those not trained yet.
     own : bool
         On the student's inputs, not the baseline's.
-    weights : list of tensors (b, *positions), optional
-        ω, batch by batch.
+    omega : list of tensors, optional
+        ω, batch by batch, in the shape of the result with groups in place of channels.
     """
 
     walk: Walk
     layer: TiedLayer
     later: frozenset[str] = frozenset()
     own: bool = True
-    weights: list[Tensor] | None = None
+    omega: list[Tensor] | None = None
 
     @cached_property
     def absorbs(self) -> bool:
@@ -174,21 +189,21 @@ class Gathering:
         InputError
             They leave the range of the network's dtype.
         """
-        sums = _Sums(self._weights, self._bias)
+        sums = _Sums(self._kernel, self._bias)
         exact = not self.absorbs and not (self.own and self.walk.differs(self.layer.source))
         for place, part, R in self._chunks():
-            weights = None if self.weights is None else self.weights[place][part].flatten()
-            sums.add(R, None if exact else self._grouped(self._target(place, part)), weights)
+            omega = None if self.omega is None else self._grouped(self.omega[place][part])
+            sums.add(R, None if exact else self._grouped(self._target(place, part)), omega)
         found = sums.finished()
         if not all(np.isfinite(part).all() for part in (found.products, found.cross, found.energy)):
             raise InputError(
                 f"inputs: the sums of squares of what layer {self.layer.name!r} sees leave the range of "
-                f"{self._weights.dtype}; scale the inputs, or take network and inputs in float64"
+                f"{self._kernel.dtype}; scale the inputs, or take network and inputs in float64"
             )
         return found
 
     @property
-    def _weights(self) -> Tensor:
+    def _kernel(self) -> Tensor:
         layer = self.layer
         matrix = weight_matrix(self.walk.graph.constants[layer.weight])
         return matrix.reshape(layer.groups, layer.rows // layer.groups, -1)

@@ -43,7 +43,7 @@ class Sweep:
         The last layer on the student's inputs in any case.
     correct : bool
         Whether constants and norms are corrected.
-    weights : mapping from the names of layers to ω, batch by batch
+    omegas : mapping from the names of layers to ω, batch by batch
         How much positions count; all alike in a layer that is not there.
     """
 
@@ -53,14 +53,14 @@ class Sweep:
     own: bool = True
     own_output: bool = True
     correct: bool = True
-    weights: Mapping[str, list[Tensor]] = field(default_factory=dict)
+    omegas: Mapping[str, list[Tensor]] = field(default_factory=dict)
 
     def statistics(self) -> Iterator[tuple[TiedLayer, Statistics]]:
         """Layer after layer, on the baseline."""
         walk = Walk(self.graph, self.batches)
         for layer in self.layers:
             walk.run_until(layer.node)
-            yield layer, Gathering(walk, layer, own=False, weights=self.weights.get(layer.name)).statistics()
+            yield layer, Gathering(walk, layer, own=False, omega=self.omegas.get(layer.name)).statistics()
 
     def run(self, solve: Solver) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The new constants of the graph, by placeholder, and the relative error of each layer."""
@@ -69,7 +69,7 @@ class Sweep:
             walk.run_until(layer.node)
             own = self.own or (self.own_output and place == len(self.layers) - 1)
             later = frozenset(one.node.name for one in self.layers[place:])
-            statistics = Gathering(walk, layer, later, own, self.weights.get(layer.name)).statistics()
+            statistics = Gathering(walk, layer, later, own=own, omega=self.omegas.get(layer.name)).statistics()
             weights = solve(layer, statistics)
             moments = Moments.of(statistics, weights)
             old = self.graph.constants[layer.weight]
@@ -77,13 +77,13 @@ class Sweep:
             if self.correct:
                 changed |= constants_of(self.graph, layer, moments)
             walk.change(changed)
-            errors[layer.name] = _relative(moments, statistics.count)
+            errors[layer.name] = _relative(moments)
         return walk.changed, errors
 
 
-def _relative(moments: Moments, count: int) -> float:
+def _relative(moments: Moments) -> float:
     """‖t − ẑ‖/‖t‖ about the means."""
     energy = float(moments.target_variance.sum())
     # Targets that do not vary leave only rounding behind.
     varies = energy > ROUNDED * float(np.square(moments.target_mean).sum())
-    return float(np.sqrt(moments.error.sum() / (count * energy))) if varies else 0.0
+    return float(np.sqrt(moments.error.sum() / energy)) if varies else 0.0

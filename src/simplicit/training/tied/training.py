@@ -94,14 +94,14 @@ class TiedTraining:
     def sweep(self) -> Sweep:
         """How the layers are gone through."""
         options = self.options
-        weights = {name: one.positions for name, one in self.worth.items()} if options.refine else {}
+        known = self.worth if options.refine else {}
         return Sweep(
             self.graph,
             self.layers,
             self.batches,
             own=options.propagate,
             own_output=options.regenerate,
-            weights=weights,
+            omegas={name: one.positions for name, one in known.items() if one.positions is not None},
         )
 
     @cached_property

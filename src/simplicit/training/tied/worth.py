@@ -5,18 +5,19 @@ uncorrelated, the outputs' squared error is the sum of
 
     g_iq e_iq²        g_iq = ‖∂y/∂z_iq‖²
 
-over channels, positions and samples. One Gram matrix has to do for all channels of a layer, so g is taken for the
-product of its margins, g_iq ≈ sᵢωq:
+over channels, positions and samples. One Gram matrix has to do for a group of channels (all of a layer, unless its
+convolution is grouped), so g is taken for the product of its margins, g_iq ≈ sᵢω_q:
 
-    sᵢ = mean over q of g_iq        ωq = Σᵢ g_iq / mean over q of Σᵢ g_iq
+    sᵢ = mean over q of g_iq        ω_q = Σᵢ g_iq / mean over q of Σᵢ g_iq        i in the group
 
-A layer's least squares weight a position by ωq, whose mean is 1: what a ReLU shuts off, or nothing looks at, counts for
-little. sᵢ compares channels, so that one price for a weight holds in the whole network. The squared norm is estimated
-from vector-Jacobian products along the graph: exact with one for each output, from random signs where there are many.
+A layer's least squares weight a position by ω_q, whose mean is 1: what nothing looks at counts for nothing. sᵢ compares
+channels, so that one price for a weight holds in the whole network. The squared norm is estimated from vector-Jacobian
+products along the graph: exact with one for each output, from random signs where there are more than ten.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ from torch.fx import Interpreter, Node
 
 from simplicit.baseline.graph import NetworkGraph
 from simplicit.errors import InputError
-from simplicit.training.tied.layers import TiedLayer
+from simplicit.training.tied.layers import TiedLayer, nodes_before
 
 __all__ = ["Worth", "worth"]
 
@@ -36,6 +37,8 @@ Array = npt.NDArray[np.float64]
 
 #: Vector-Jacobian products behind the estimate, at most.
 PROBES = 10
+#: Of the powers of two by which derivatives are scaled.
+LARGEST_POWER = 1000
 #: A channel that no output sees is worth this share of the most important one, so that its weights have an order too.
 FLOOR = 1e-9
 
@@ -48,12 +51,13 @@ class Worth:
     ----------
     channels : (rows,) array
         sᵢ.
-    positions : list of tensors (b, *positions)
-        ω, batch by batch; ones where no output sees the layer.
+    positions : list of tensors, optional
+        ω, batch by batch, in the shape of the layer's result with groups in place of channels. None where all count
+        alike: no output sees the layer, or its input is the same for all samples.
     """
 
     channels: Array
-    positions: list[Tensor]
+    positions: list[Tensor] | None
 
 
 def worth(graph: NetworkGraph, layers: list[TiedLayer], batches: list[Tensor]) -> dict[str, Worth]:
@@ -62,60 +66,99 @@ def worth(graph: NetworkGraph, layers: list[TiedLayer], batches: list[Tensor]) -
     Raises
     ------
     InputError
-        Derivatives leave the range of the network's dtype.
+        Derivatives of the outputs are not finite.
     """
-    channels = {layer.node: torch.zeros(layer.rows, dtype=torch.float64) for layer in layers}
-    positions: dict[Node, list[Tensor]] = {layer.node: [] for layer in layers}
-    generator = torch.Generator().manual_seed(0)
+    sums = {layer.node: _Squares(layer, varies=_varies(graph, layer)) for layer in layers}
+    first = 0
     for batch in batches:
-        for node, squares in _squared_norms(graph, layers, batch, generator).items():
-            channels[node] += squares.sum(dim=[0, *range(2, squares.ndim)], dtype=torch.float64)
-            positions[node].append(squares.sum(dim=1))
-    found = {}
-    for layer in layers:
-        sums, parts = channels[layer.node], positions[layer.node]
-        total, count = float(sums.sum()), sum(part.numel() for part in parts)
-        if not np.isfinite(total):
-            raise InputError(
-                f"net: the derivatives of the outputs by layer {layer.name!r} leave the range of {graph.dtype}; take "
-                "network and inputs in float64"
-            )
-        seen = [part * (count / total) if total else torch.ones_like(part) for part in parts]
-        found[layer.name] = Worth((sums / count).numpy(), seen)
-    return _floored(found)
-
-
-def _floored(found: dict[str, Worth]) -> dict[str, Worth]:
-    """With channels that no output sees at a small share of the highest."""
+        _differentiate(graph, sums, batch, first)
+        first += len(batch)
+    found = {layer.name: sums[layer.node].finished() for layer in layers}
     highest = max((float(one.channels.max()) for one in found.values()), default=0.0)
     least = FLOOR * max(highest, np.finfo(float).tiny)
     return {name: Worth(np.maximum(one.channels, least), one.positions) for name, one in found.items()}
 
 
-def _squared_norms(
-    graph: NetworkGraph, layers: list[TiedLayer], batch: Tensor, generator: torch.Generator
-) -> dict[Node, Tensor]:
-    """g of a batch, (b, rows, *positions)."""
-    probed = _Probed(graph, {layer.node for layer in layers})
-    outputs = probed.run(*graph.constants.values(), batch).flatten(1)
-    totals = {node: torch.zeros_like(offset) for node, offset in probed.offsets.items()}
-    for probe in _probes(outputs, generator):
-        gradients = torch.autograd.grad(
-            (outputs * probe).sum(), list(probed.offsets.values()), retain_graph=True, allow_unused=True
-        )
-        for node, gradient in zip(probed.offsets, gradients, strict=True):
-            if gradient is not None:
-                totals[node].addcmul_(gradient, gradient)
-    linear = {layer.node for layer in layers if layer.geometry is None}
-    return {node: total.movedim(-1, 1) if node in linear else total for node, total in totals.items()}
+def _varies(graph: NetworkGraph, layer: TiedLayer) -> bool:
+    """Whether what a layer is applied to depends on the sample."""
+    return any(node.op == "placeholder" and node.name not in graph.constants for node in nodes_before(layer.source))
 
 
-def _probes(outputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Vectors v with the mean of v vᵀ near the identity, times their number; (probes, 1 or b, q)."""
+class _Squares:
+    """g of a layer: summed over positions for each channel, and over the channels of each group."""
+
+    def __init__(self, layer: TiedLayer, *, varies: bool) -> None:
+        self.layer, self.varies = layer, varies
+        self.channel = -1 if layer.geometry is None else -1 - len(layer.geometry.kernel)
+        self.scale = 1.0  # of the derivatives, so that squares stay in the range of their dtype
+        self.channels = torch.zeros(layer.rows, dtype=torch.float64)
+        self.count = 0
+        self.parts: list[Tensor] = []
+
+    def add(self, gradients: list[Tensor]) -> None:
+        """The derivatives at a batch, one for each probe."""
+        largest = max(float(gradient.abs().max()) for gradient in gradients)
+        if not self.channels.any() and 0 < largest < np.inf:
+            self.scale = 2.0 ** -min(max(round(math.log2(largest)), -LARGEST_POWER), LARGEST_POWER)
+        squares = torch.zeros_like(gradients[0])
+        for gradient in gradients:
+            scaled = gradient * self.scale
+            squares.addcmul_(scaled, scaled)
+        channel = squares.ndim + self.channel
+        others = [axis for axis in range(squares.ndim) if axis != channel]
+        self.channels += squares.sum(dim=others, dtype=torch.float64)
+        grouped = squares.reshape(*squares.shape[:channel], self.layer.groups, -1, *squares.shape[channel + 1 :])
+        self.parts.append(grouped.sum(dim=channel + 1))
+        self.count += squares.numel() // self.layer.rows
+
+    def finished(self) -> Worth:
+        """After all batches."""
+        if not bool(self.channels.isfinite().all()):
+            raise InputError(
+                f"net: the derivatives of the outputs by layer {self.layer.name!r}, by which refine weighs errors, are "
+                f"not finite in {self.parts[0].dtype}; take network and inputs in float64 if they are not, or "
+                "refine=False"
+            )
+        channels = (self.channels / self.count).numpy() / self.scale / self.scale
+        if not self.varies or not bool(self.channels.any()):
+            return Worth(channels, None)
+        means = self.channels.reshape(self.layer.groups, -1).sum(1) / self.count
+        shape = [1] * self.parts[0].ndim
+        shape[self.channel] = -1
+        return Worth(channels, [self._relative(part, means.reshape(shape)) for part in self.parts])
+
+    @staticmethod
+    def _relative(part: Tensor, means: Tensor) -> Tensor:
+        """Divided by the means; ones where a mean is zero."""
+        return torch.where(means > 0, part / means, 1.0).to(part.dtype)
+
+
+def _differentiate(graph: NetworkGraph, sums: dict[Node, _Squares], inputs: Tensor, first: int) -> None:
+    """Add the derivatives at a batch, whose first sample is number ``first``."""
+    with torch.enable_grad():
+        probed = _Probed(graph, set(sums))
+        outputs = probed.run(*graph.constants.values(), inputs).flatten(1)
+        offsets = list(probed.offsets.values())
+        found = [
+            torch.autograd.grad((outputs * probe).sum(), offsets, retain_graph=True, allow_unused=True)
+            for probe in _probes(outputs, first)
+        ]
+    for place, (node, offset) in enumerate(probed.offsets.items()):
+        gradients = [probe[place] for probe in found]
+        sums[node].add([torch.zeros_like(offset) if gradient is None else gradient for gradient in gradients])
+
+
+def _probes(outputs: Tensor, first: int) -> Tensor:
+    """Vectors v with the mean of v vᵀ near the identity, times their number; (probes, 1 or b, q).
+
+    Signs depend on the number of the sample alone, not on how samples come in batches.
+    """
     q = outputs.shape[1]
     if q <= PROBES:
         return torch.eye(q, dtype=outputs.dtype).unsqueeze(1)
-    signs = torch.randint(0, 2, (PROBES, *outputs.shape), generator=generator).to(outputs.dtype)
+    generator, signs = torch.Generator(), torch.empty(PROBES, len(outputs), q, dtype=outputs.dtype)
+    for place in range(len(outputs)):
+        signs[:, place] = torch.randint(0, 2, (PROBES, q), generator=generator.manual_seed(first + place))
     return torch.mul(2 * signs - 1, PROBES**-0.5)
 
 
