@@ -129,7 +129,7 @@ def test_what_cannot_fit_is_refused_before_the_start(monkeypatch: pytest.MonkeyP
 def test_the_estimate_grows_with_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     features, targets = np.ones((4, 2000)), np.ones((4, 1))
     features[:, ::2] = np.arange(4)[:, None]
-    monkeypatch.setattr(rowinput, "available_memory", lambda: 2**27)
+    monkeypatch.setattr(rowinput, "available_memory", lambda: 2**25)
     with pytest.raises(sp.InputError, match="2000 columns need about"):
         sp.solve_rows(features, targets, penalty=sp.L1(1.0))
     # On a tenth of the columns there is room.

@@ -189,7 +189,7 @@ def treat_as_wide(patch: pytest.MonkeyPatch) -> None:
     """No design has few enough columns for its Gram matrix, or for ADMM."""
     patch.setattr(design, "MOST_COLUMNS", 0)
     patch.setattr(design, "COLUMNS_PER_SAMPLE", 0)
-    patch.setattr(block, "ADMM_COLUMNS", 0)
+    patch.setattr(block, "admm_pays", lambda *_: False)
 
 
 def with_and_without(case: RowCase, monkeypatch: pytest.MonkeyPatch) -> tuple[sp.Solution, sp.Solution]:

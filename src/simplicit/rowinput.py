@@ -17,8 +17,8 @@ from simplicit.errors import InputError
 from simplicit.executors import Executor
 from simplicit.executors.limits import available_memory
 from simplicit.rows import Ball, BasisPursuit, Gram, Penalty, PiecewiseQuadratic, Solution
-from simplicit.rows.block import ADMM_COLUMNS, FACTOR_BYTES
-from simplicit.rows.design import forms_gram
+from simplicit.rows.block import FACTOR_BYTES, admm_pays
+from simplicit.rows.design import by_samples, forms_gram
 from simplicit.sources import GramSource, Samples, Source
 
 __all__ = ["RowInput", "check_memory", "path_problems"]
@@ -220,8 +220,12 @@ def check_memory(problem: Problem, executor: Executor, rows: int | None = None) 
     columns = d if problem.support is None else int(np.atleast_2d(problem.support).any(axis=0).sum())
     need = 8 * columns * (0 if n_samples is None else n_samples) + 8 * r * (n_samples or 0)
     if forms_gram(n_samples, columns):
-        # G, and where ADMM prepares its inverse, that and its factor, once in every process.
-        need += 8 * columns**2 * (1 + (3 * executor.copies if columns <= ADMM_COLUMNS else 0))
+        need += 8 * columns**2
+    if admm_pays(n_samples, columns):  # its inverses, a factor, and what they are made of, once in every process
+        if n_samples is not None and by_samples(n_samples, columns):
+            need += executor.copies * (4 * columns * n_samples + 3 * 8 * n_samples**2)
+        else:
+            need += executor.copies * 3 * 8 * columns**2
     rows = rows or block_rows(columns)
     # A block works on a dozen arrays of its coefficients, and on factorisations with their borders and tableaux.
     base = columns if n_samples is None else min(columns, n_samples)

@@ -129,14 +129,3 @@ def test_which_gram_matrices_are_formed() -> None:
     assert not forms_gram(10, 4097)
     assert forms_gram(2000, 8000)
     assert not forms_gram(1000, 20000)
-
-
-@pytest.mark.parametrize("rho", [1.0, 1e-2, 1e-8])
-def test_ridge_inverse(rho: float) -> None:
-    design = design_of(30, 12)
-    shifted = design.gram + rho * torch.eye(12, dtype=torch.float64)
-    for dtype, tol in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
-        inverse = design.ridge_inverse(rho, dtype)
-        assert inverse.dtype == dtype
-        torch.testing.assert_close(shifted @ inverse.double(), torch.eye(12, dtype=torch.float64), rtol=0, atol=tol)
-        assert design.ridge_inverse(rho, dtype) is inverse

@@ -4,10 +4,11 @@ Split w = y (all columns have norms near 1, so that one ρ suits them):
 
     x ← (G + ρI)⁻¹ (c + ρ(y − u)),   x̂ = αx + (1 − α)y,   y ← prox_{(h + ball)/ρ}(x̂ + u),   u ← u + x̂ − y
 
-One factorisation of G + ρI serves all rows and all iterations, so that an iteration is one matrix product, in float32
-where its digits are enough: the polish needs the support and not the values. ρ begins where the thresholds p/ρ meet
-the size of a ridge solution, and then follows the columns, on a grid, so that blocks meet at the same values and share
-the inverses: where more leave the support than enter it the thresholds are too low, and ρ falls; else it rises.
+One factorisation of G + ρI serves all rows and all iterations, so that an iteration is one matrix product (two thin
+ones where samples are few, :class:`~simplicit.rows.design.Shrinkage`), in float32 where its digits are enough: the
+polish needs the support and not the values. ρ begins where the thresholds p/ρ meet the size of a ridge solution, and
+then follows the columns, on a grid, so that blocks meet at the same values and share the inverses: where more leave the
+support than enter it the thresholds are too low, and ρ falls; else it rises.
 The residuals that balance ρ elsewhere (Boyd et al. 2011, §3.4.1) say less of the support, which is all that is wanted.
 The multiplier of the ball makes one Newton step an iteration: it and y settle together. y has exact zeros: it, and not
 an average, is what the polish starts from.
@@ -187,7 +188,7 @@ class _State:
             self.v = self.y + self.u * ratio
             self.u, self.mu = self.u * ratio, self.mu * ratio
         self.rho = rho
-        self.inverse = self.problem.design.ridge_inverse(rho, self.dtype) * rho
+        self.shrinkage = self.problem.design.shrinkage(rho, self.dtype)
         self.pull = self.cross / rho
         self.upper = self.kink / rho
         self.lower = -self.upper
@@ -198,7 +199,7 @@ class _State:
     def step(self) -> Tensor:
         """One iteration; returns x, which the next one overwrites."""
         pulled = torch.sub(self.v, self.u, alpha=2, out=self.buffer).add_(self.pull)
-        x = torch.mm(pulled, self.inverse, out=self.x)
+        x = self.shrinkage.apply(pulled, out=self.x)
         # x̂ + u = v + α(x + u − v)
         self.v.lerp_(torch.add(x, self.u, out=self.buffer), RELAXATION)
         if len(self.problem.ball_columns):

@@ -11,25 +11,34 @@ import torch
 from torch import Tensor
 
 from simplicit.rows.admm import Start, admm
+from simplicit.rows.design import by_samples
 from simplicit.rows.outcome import BlockSolution, Stopwatch
 from simplicit.rows.problem import RowProblem
 from simplicit.rows.rounds import Rounds
 
-__all__ = ["FACTOR_BYTES", "solve_block", "solve_block_path"]
+__all__ = ["FACTOR_BYTES", "admm_pays", "solve_block", "solve_block_path"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
 #: Bytes of factorisations that a block keeps at a time.
 FACTOR_BYTES = 2**26
-#: Up to so many columns ADMM finds the support; its inverse takes as much memory as the Gram matrix.
-ADMM_COLUMNS = 4096
+#: ADMM finds the support with a d × d matrix of up to so many columns; through the samples an iteration may cost a row
+#: as much as with a matrix of so many, since the polish, without G, is slower there.
+ADMM_COLUMNS, ADMM_BY_SAMPLES = 4096, 8192
 #: A larger relative gap than this is not for want of digits alone.
 ROUNDED = 1e-7
 #: What a row without ADMM begins with in an empty ball, as a share of the largest coefficient that it may have.
 SEED = 1e-3
 #: ADMM helps a warm start where more columns a row want in than this, or than a share of those that are in.
 NEAR_LEAST, NEAR_SHARE = 32, 0.05
+
+
+def admm_pays(n_samples: int | None, n_columns: int) -> bool:
+    """Whether ADMM finds the support, not the polish alone."""
+    if n_samples is not None and by_samples(n_samples, n_columns):
+        return (2 * n_columns + n_samples) * n_samples <= ADMM_BY_SAMPLES**2
+    return n_columns <= ADMM_COLUMNS
 
 
 def solve_block(problem: RowProblem, *, tol: float, start: Tensor | None = None) -> BlockSolution:
@@ -124,9 +133,8 @@ def _first_guess(problem: RowProblem, start: Tensor | None) -> Start:
         return Start(nothing, nothing.sum(1), wanted)
     if start is not None:
         start = _useful(problem, start)
-    # With many columns an iteration, which reads a whole inverse, costs as much as a round of the polish, which lets
-    # columns in little by little.
-    if problem.design.forms_gram and problem.shape[1] <= ADMM_COLUMNS and (start is None or not _near(problem, start)):
+    # Beyond that an iteration costs as much as a round of the polish, which lets columns in little by little.
+    if admm_pays(problem.design.n_samples, problem.shape[1]) and (start is None or not _near(problem, start)):
         found = admm(problem, start)
     else:
         found = _seeded(problem, nothing if start is None else start)

@@ -2,6 +2,7 @@ r"""Φ in the units of the solver, and what is computed from it once for all row
 
 Every column is divided by the power of two nearest to its norm, so that all columns count alike and nothing is rounded.
 The Gram matrix G = ΦᵀΦ is formed where it fits: not for d ≫ m, where the polish forms the blocks of it that it needs.
+ADMM shrinks by ρ(G + ρI)⁻¹, which with few samples is cheaper as I − Φᵀ(ΦΦᵀ + ρI)⁻¹Φ, without a d × d matrix.
 Where Φ is never whole in memory, G and Φᵀz are all there is (:class:`simplicit.Gram`).
 """
 
@@ -17,13 +18,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Design", "forms_gram", "power_of_two"]
+__all__ = ["Design", "Shrinkage", "by_samples", "forms_gram", "power_of_two"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
 #: With more columns than this, and than so many times the samples, G is not formed as a whole.
 MOST_COLUMNS, COLUMNS_PER_SAMPLE = 4096, 4
+#: How many values of ρ are kept.
+KEPT = 4
 
 
 def power_of_two(size: Array) -> Array:
@@ -34,6 +37,33 @@ def power_of_two(size: Array) -> Array:
 def forms_gram(n_samples: int | None, n_columns: int) -> bool:
     """Whether G is formed as a whole for so many samples (None: only G is known) and columns."""
     return n_samples is None or n_columns <= max(MOST_COLUMNS, COLUMNS_PER_SAMPLE * n_samples)
+
+
+def by_samples(n_samples: int | None, n_columns: int) -> bool:
+    """Whether (G + ρI)⁻¹ is applied through an m × m matrix, at no more products than through a d × d one."""
+    return n_samples is not None and 2 * n_samples <= n_columns
+
+
+@dataclass(frozen=True, eq=False)
+class Shrinkage:
+    """y ↦ ρ(G + ρI)⁻¹y, for many y at once.
+
+    Attributes
+    ----------
+    inverse : (k, k) or (m, m) tensor
+        ρ(G + ρI)⁻¹, or (ΦΦᵀ + ρI)⁻¹.
+    transposed : (k, m) tensor, optional
+        Φᵀ, with the latter.
+    """
+
+    inverse: Tensor
+    transposed: Tensor | None = None
+
+    def apply(self, rows: Tensor, out: Tensor) -> Tensor:
+        """Of the rows of a tensor (r, k), written to another one."""
+        if self.transposed is None:
+            return torch.mm(rows, self.inverse, out=out)
+        return torch.addmm(rows, rows @ self.transposed @ self.inverse, self.transposed.T, alpha=-1, out=out)
 
 
 @dataclass(eq=False)
@@ -53,7 +83,8 @@ class Design:
     transposed: Tensor | None
     units: Array
     given_gram: Tensor | None = field(default=None, repr=False)
-    _inverses: dict[tuple[float, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
+    _shrinkages: dict[tuple[float, torch.dtype], Shrinkage] = field(default_factory=dict, repr=False)
+    _rounded: dict[torch.dtype, Tensor] = field(default_factory=dict, repr=False)
     _pilot: Tensor | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -114,6 +145,17 @@ class Design:
         assert self.transposed is not None
         return self.transposed @ self.transposed.T
 
+    @property
+    def by_samples(self) -> bool:
+        """Whether (G + ρI)⁻¹ is applied through the samples."""
+        return by_samples(self.n_samples, self.n_columns)
+
+    @cached_property
+    def _kernel(self) -> Tensor:
+        """ΦΦᵀ, (m, m)."""
+        assert self.transposed is not None
+        return self.transposed.T @ self.transposed
+
     @cached_property
     def gram_array(self) -> Array | None:
         """G for the polish, on the processor; None where it is not formed."""
@@ -128,35 +170,49 @@ class Design:
         """Compute G now, with all processors, before blocks of rows share it."""
         _ = self.gram_array, self.rows_array
 
-    def ridge_inverse(self, rho: float, dtype: torch.dtype) -> Tensor:
-        """(G + ρI)⁻¹, kept for the other blocks of rows, which come by the same few values of ρ."""
+    def shrinkage(self, rho: float, dtype: torch.dtype) -> Shrinkage:
+        """ρ(G + ρI)⁻¹, kept for the other blocks of rows, which come by the same few values of ρ."""
         with self._lock:
-            if (rho, dtype) not in self._inverses:
-                self._inverses[rho, dtype] = self._invert(rho, dtype)
-                while len(self._inverses) > 4:
-                    self._inverses.pop(next(iter(self._inverses)))
-            return self._inverses[rho, dtype]
+            if (rho, dtype) not in self._shrinkages:
+                inverse = torch.cholesky_inverse(self._shifted_factor(rho, dtype)).to(dtype)
+                found = Shrinkage(inverse, self._features(dtype)) if self.by_samples else Shrinkage(inverse.mul_(rho))
+                self._shrinkages[rho, dtype] = found
+                while len(self._shrinkages) > KEPT:
+                    self._shrinkages.pop(next(iter(self._shrinkages)))
+            return self._shrinkages[rho, dtype]
 
     def ridge(self, rho: float, cross: Tensor) -> Tensor:
         """The ridge solutions (G + ρI)⁻¹c of right-hand sides c (r, k)."""
         with self._lock:
             if self._pilot is None:
                 self._pilot = self._shifted_factor(rho, cross.dtype)
-        return torch.cholesky_solve(cross.to(self._pilot.dtype).T, self._pilot).T.to(cross.dtype)
+            features = self._features(cross.dtype) if self.by_samples else None
+        if features is None:
+            return self._solved(cross)
+        return torch.addmm(cross, self._solved(cross @ features), features.T, alpha=-1) / rho
+
+    def _solved(self, rows: Tensor) -> Tensor:
+        """By the pilot's factor."""
+        assert self._pilot is not None
+        return torch.cholesky_solve(rows.to(self._pilot.dtype).T, self._pilot).T.to(rows.dtype)
+
+    def _features(self, dtype: torch.dtype) -> Tensor:
+        """Φᵀ in another dtype, kept."""
+        assert self.transposed is not None
+        if dtype not in self._rounded:
+            self._rounded[dtype] = self.transposed.to(dtype)
+        return self._rounded[dtype]
 
     def _shifted_factor(self, rho: float, dtype: torch.dtype) -> Tensor:
-        """The Cholesky factor of G + ρI, or of more ρ where the Gram matrix is indefinite by its own rounding."""
-        working = dtype if rho >= 1e-3 else torch.float64  # float32 loses the digits of a nearly singular G
+        """The Cholesky factor of G + ρI or ΦΦᵀ + ρI, or of more ρ where that is indefinite by its own rounding."""
+        working = dtype if rho >= 1e-3 else torch.float64  # float32 loses the digits of a nearly singular matrix
         while True:
-            shifted = self.gram.to(working, copy=True)
+            shifted = (self._kernel if self.by_samples else self.gram).to(working, copy=True)
             shifted.diagonal().add_(rho)
             factor, failed = torch.linalg.cholesky_ex(shifted)
             if not int(failed):
                 return cast(Tensor, factor)
             rho, working = rho * 10, torch.float64
-
-    def _invert(self, rho: float, dtype: torch.dtype) -> Tensor:
-        return torch.cholesky_inverse(self._shifted_factor(rho, dtype)).to(dtype)
 
     def block(self, rows: Tensor, columns: Tensor) -> Tensor:
         """G on some rows and columns, given by index tensors."""
