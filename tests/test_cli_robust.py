@@ -33,7 +33,7 @@ def test_a_preset_is_written_out_and_repeats(run: Run, base: Path, tmp_path: Pat
         "attacks": 1,
         "kappa": None,
         "penalty": "l1",
-        "beta": 1.25e-3,
+        "beta": 1.3e-3,
     }
     assert run("fit", "--config", "a", "--output", "b")[0] == 0
     assert (tmp_path / "b" / "model.safetensors").read_bytes() == (tmp_path / "a" / "model.safetensors").read_bytes()

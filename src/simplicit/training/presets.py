@@ -100,7 +100,7 @@ PRESETS: dict[str, Preset] = {
     "robust": Preset(
         "as accurate as the baseline within a point or so, much harder to attack, and sparse",
         penalty="l1",
-        numbers={"beta": 1.25e-3},
+        numbers={"beta": 1.3e-3},
         options={
             "lambda1": 1.0,
             "lambda2": 1.0,
