@@ -18,7 +18,7 @@ from simplicit.executors import Executor
 from simplicit.executors.limits import available_memory
 from simplicit.rows import Ball, BasisPursuit, Gram, Penalty, PiecewiseQuadratic, Solution
 from simplicit.rows.block import FACTOR_BYTES, admm_pays
-from simplicit.rows.design import by_samples, forms_gram
+from simplicit.rows.design import KEPT_BY_SAMPLES, by_samples, forms_gram
 from simplicit.sources import GramSource, Samples, Source
 
 __all__ = ["RowInput", "check_memory", "path_problems"]
@@ -223,7 +223,7 @@ def check_memory(problem: Problem, executor: Executor, rows: int | None = None) 
         need += 8 * columns**2
     if admm_pays(n_samples, columns):  # its inverses, a factor, and what they are made of, once in every process
         if n_samples is not None and by_samples(n_samples, columns):
-            need += executor.copies * (4 * columns * n_samples + 3 * 8 * n_samples**2)
+            need += executor.copies * ((KEPT_BY_SAMPLES + 3) * 4 * columns * n_samples + 3 * 8 * n_samples**2)
         else:
             need += executor.copies * 3 * 8 * columns**2
     rows = rows or block_rows(columns)

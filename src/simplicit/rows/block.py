@@ -23,9 +23,8 @@ Index = npt.NDArray[np.intp]
 
 #: Bytes of factorisations that a block keeps at a time.
 FACTOR_BYTES = 2**26
-#: ADMM finds the support with a d × d matrix of up to so many columns; through the samples an iteration may cost a row
-#: as much as with a matrix of so many, since the polish, without G, is slower there.
-ADMM_COLUMNS, ADMM_BY_SAMPLES = 4096, 8192
+#: ADMM finds the support with up to so many columns; by samples, where an iteration takes no more products.
+ADMM_COLUMNS = 4096
 #: A larger relative gap than this is not for want of digits alone.
 ROUNDED = 1e-7
 #: What a row without ADMM begins with in an empty ball, as a share of the largest coefficient that it may have.
@@ -37,7 +36,7 @@ NEAR_LEAST, NEAR_SHARE = 32, 0.05
 def admm_pays(n_samples: int | None, n_columns: int) -> bool:
     """Whether ADMM finds the support, not the polish alone."""
     if n_samples is not None and by_samples(n_samples, n_columns):
-        return (2 * n_columns + n_samples) * n_samples <= ADMM_BY_SAMPLES**2
+        return 2 * n_columns * n_samples <= ADMM_COLUMNS**2
     return n_columns <= ADMM_COLUMNS
 
 

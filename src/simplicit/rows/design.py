@@ -2,7 +2,8 @@ r"""Φ in the units of the solver, and what is computed from it once for all row
 
 Every column is divided by the power of two nearest to its norm, so that all columns count alike and nothing is rounded.
 The Gram matrix G = ΦᵀΦ is formed where it fits: not for d ≫ m, where the polish forms the blocks of it that it needs.
-ADMM shrinks by ρ(G + ρI)⁻¹, which with few samples is cheaper as I − Φᵀ(ΦΦᵀ + ρI)⁻¹Φ, without a d × d matrix.
+ADMM shrinks by ρ(G + ρI)⁻¹, which with few samples is cheaper as I − PᵀP, where P = L⁻¹Φ and LLᵀ = ΦΦᵀ + ρI: P has no
+more rows than there are samples, and no singular value beyond 1, so that float32 is enough for it.
 Where Φ is never whole in memory, G and Φᵀz are all there is (:class:`simplicit.Gram`).
 """
 
@@ -25,8 +26,8 @@ Index = npt.NDArray[np.intp]
 
 #: With more columns than this, and than so many times the samples, G is not formed as a whole.
 MOST_COLUMNS, COLUMNS_PER_SAMPLE = 4096, 4
-#: How many values of ρ are kept.
-KEPT = 4
+#: For how many values of ρ shrinkages are kept: by a d × d matrix, and by samples, which take half of that or less.
+KEPT, KEPT_BY_SAMPLES = 4, 6
 
 
 def power_of_two(size: Array) -> Array:
@@ -40,7 +41,7 @@ def forms_gram(n_samples: int | None, n_columns: int) -> bool:
 
 
 def by_samples(n_samples: int | None, n_columns: int) -> bool:
-    """Whether (G + ρI)⁻¹ is applied through an m × m matrix, at no more products than through a d × d one."""
+    """Whether ρ(G + ρI)⁻¹ is applied by samples: that takes no more products than a d × d matrix."""
     return n_samples is not None and 2 * n_samples <= n_columns
 
 
@@ -50,20 +51,20 @@ class Shrinkage:
 
     Attributes
     ----------
-    inverse : (k, k) or (m, m) tensor
-        ρ(G + ρI)⁻¹, or (ΦΦᵀ + ρI)⁻¹.
-    transposed : (k, m) tensor, optional
-        Φᵀ, with the latter.
+    matrix : (k, k) or (m, k) tensor
+        ρ(G + ρI)⁻¹ itself, or P.
+    by_samples : bool
+        Whether it is P.
     """
 
-    inverse: Tensor
-    transposed: Tensor | None = None
+    matrix: Tensor
+    by_samples: bool
 
     def apply(self, rows: Tensor, out: Tensor) -> Tensor:
         """Of the rows of a tensor (r, k), written to another one."""
-        if self.transposed is None:
-            return torch.mm(rows, self.inverse, out=out)
-        return torch.addmm(rows, rows @ self.transposed @ self.inverse, self.transposed.T, alpha=-1, out=out)
+        if not self.by_samples:
+            return torch.mm(rows, self.matrix, out=out)
+        return torch.addmm(rows, rows @ self.matrix.T, self.matrix, alpha=-1, out=out)
 
 
 @dataclass(eq=False)
@@ -84,8 +85,7 @@ class Design:
     units: Array
     given_gram: Tensor | None = field(default=None, repr=False)
     _shrinkages: dict[tuple[float, torch.dtype], Shrinkage] = field(default_factory=dict, repr=False)
-    _rounded: dict[torch.dtype, Tensor] = field(default_factory=dict, repr=False)
-    _pilot: Tensor | None = field(default=None, repr=False)
+    _pilot: Shrinkage | Tensor | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -174,38 +174,36 @@ class Design:
         """ρ(G + ρI)⁻¹, kept for the other blocks of rows, which come by the same few values of ρ."""
         with self._lock:
             if (rho, dtype) not in self._shrinkages:
-                inverse = torch.cholesky_inverse(self._shifted_factor(rho, dtype)).to(dtype)
-                found = Shrinkage(inverse, self._features(dtype)) if self.by_samples else Shrinkage(inverse.mul_(rho))
-                self._shrinkages[rho, dtype] = found
-                while len(self._shrinkages) > KEPT:
+                self._shrinkages[rho, dtype] = self._shrinkage(rho, dtype)
+                while len(self._shrinkages) > (KEPT_BY_SAMPLES if self.by_samples else KEPT):
                     self._shrinkages.pop(next(iter(self._shrinkages)))
             return self._shrinkages[rho, dtype]
 
+    def _shrinkage(self, rho: float, dtype: torch.dtype) -> Shrinkage:
+        factor = self._shifted_factor(rho, dtype)
+        if not self.by_samples:
+            return Shrinkage(torch.cholesky_inverse(factor).to(dtype).mul_(rho), by_samples=False)
+        assert self.transposed is not None
+        return Shrinkage(torch.linalg.solve_triangular(factor, self.transposed.T, upper=False).to(dtype), True)
+
     def ridge(self, rho: float, cross: Tensor) -> Tensor:
-        """The ridge solutions (G + ρI)⁻¹c of right-hand sides c (r, k)."""
+        """The ridge solutions (G + ρI)⁻¹c of right-hand sides c (r, k), to the digits of float32."""
         with self._lock:
             if self._pilot is None:
-                self._pilot = self._shifted_factor(rho, cross.dtype)
-            features = self._features(cross.dtype) if self.by_samples else None
-        if features is None:
-            return self._solved(cross)
-        return torch.addmm(cross, self._solved(cross @ features), features.T, alpha=-1) / rho
-
-    def _solved(self, rows: Tensor) -> Tensor:
-        """By the pilot's factor."""
-        assert self._pilot is not None
-        return torch.cholesky_solve(rows.to(self._pilot.dtype).T, self._pilot).T.to(rows.dtype)
-
-    def _features(self, dtype: torch.dtype) -> Tensor:
-        """Φᵀ in another dtype, kept."""
-        assert self.transposed is not None
-        if dtype not in self._rounded:
-            self._rounded[dtype] = self.transposed.to(dtype)
-        return self._rounded[dtype]
+                make = self._shrinkage if self.by_samples else self._shifted_factor
+                self._pilot = make(rho, torch.float32)  # whatever the dtype of the block that comes first
+        size = cross.abs().amax().clamp(min=torch.finfo(cross.dtype).tiny)  # which may be beyond float32
+        rows = (cross / size).to(torch.float32)
+        if isinstance(self._pilot, Shrinkage):
+            found = self._pilot.apply(rows, out=torch.empty_like(rows)) / rho
+        else:
+            found = torch.cholesky_solve(rows.to(self._pilot.dtype).T, self._pilot).T
+        return found.to(cross.dtype) * size
 
     def _shifted_factor(self, rho: float, dtype: torch.dtype) -> Tensor:
         """The Cholesky factor of G + ρI or ΦΦᵀ + ρI, or of more ρ where that is indefinite by its own rounding."""
-        working = dtype if rho >= 1e-3 else torch.float64  # float32 loses the digits of a nearly singular matrix
+        # float32 loses the digits of a nearly singular G.
+        working = dtype if rho >= 1e-3 and not self.by_samples else torch.float64
         while True:
             shifted = (self._kernel if self.by_samples else self.gram).to(working, copy=True)
             shifted.diagonal().add_(rho)
