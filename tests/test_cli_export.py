@@ -91,6 +91,11 @@ def test_weights_of_a_network_with_convolutions(run: Run, tmp_path: Path) -> Non
     assert figures["sparsity"] == pytest.approx(manifest["results"]["sparsity"])
     assert figures["storage_bits"] is None
     assert run("eval", "f", "--attack-samples", "20", "--eps", "0.01", "--pgd-steps", "2")[0] == 0
+    # The preset has numbers of its own for tied rows.
+    assert run("fit", *words, "--preset", "sparse", "--sparsity", "60", "--output", "g")[0] == 0
+    manifest = json.loads((tmp_path / "g" / "run.json").read_text())
+    assert (manifest["settings"]["ridge"], manifest["settings"]["anchor"]) == (None, None)
+    assert (manifest["results"]["ridge"], manifest["results"]["anchor"]) == (0.01, 1.0)
 
 
 @pytest.mark.parametrize(

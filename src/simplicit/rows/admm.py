@@ -5,7 +5,7 @@ Split w = y (all columns have norms near 1, so that one ρ suits them):
     x ← (G + ρI)⁻¹ (c + ρ(y − u)),   x̂ = αx + (1 − α)y,   y ← prox_{(h + ball)/ρ}(x̂ + u),   u ← u + x̂ − y
 
 One factorisation of G + ρI serves all rows and all iterations, so that an iteration is one matrix product (two thin
-ones where samples are few, :class:`~simplicit.rows.design.Shrinkage`), in float32 where its digits are enough: the
+ones where samples are few, :class:`~simplicit.rows.design.Resolvent`), in float32 where its digits are enough: the
 polish needs the support and not the values. ρ begins where the thresholds p/ρ meet the size of a ridge solution, and
 then follows the columns, on a grid, so that blocks meet at the same values and share the inverses: where more leave the
 support than enter it the thresholds are too low, and ρ falls; else it rises.
@@ -188,7 +188,7 @@ class _State:
             self.v = self.y + self.u * ratio
             self.u, self.mu = self.u * ratio, self.mu * ratio
         self.rho = rho
-        self.shrinkage = self.problem.design.shrinkage(rho, self.dtype)
+        self.resolvent = self.problem.design.resolvent(rho, self.dtype)
         self.pull = self.cross / rho
         self.upper = self.kink / rho
         self.lower = -self.upper
@@ -199,7 +199,7 @@ class _State:
     def step(self) -> Tensor:
         """One iteration; returns x, which the next one overwrites."""
         pulled = torch.sub(self.v, self.u, alpha=2, out=self.buffer).add_(self.pull)
-        x = self.shrinkage.apply(pulled, out=self.x)
+        x = self.resolvent.apply(pulled, out=self.x)
         # x̂ + u = v + α(x + u − v)
         self.v.lerp_(torch.add(x, self.u, out=self.buffer), RELAXATION)
         if len(self.problem.ball_columns):

@@ -2,8 +2,8 @@ r"""Φ in the units of the solver, and what is computed from it once for all row
 
 Every column is divided by the power of two nearest to its norm, so that all columns count alike and nothing is rounded.
 The Gram matrix G = ΦᵀΦ is formed where it fits: not for d ≫ m, where the polish forms the blocks of it that it needs.
-ADMM shrinks by ρ(G + ρI)⁻¹, which with few samples is cheaper as I − PᵀP, where P = L⁻¹Φ and LLᵀ = ΦΦᵀ + ρI: P has no
-more rows than there are samples, and no singular value beyond 1, so that float32 is enough for it.
+ADMM takes its resolvent ρ(G + ρI)⁻¹, which with few samples is cheaper as I − PᵀP, where P = L⁻¹Φ and LLᵀ = ΦΦᵀ + ρI:
+P has no more rows than there are samples, and no singular value beyond 1, so that float32 is enough for it.
 Where Φ is never whole in memory, G and Φᵀz are all there is (:class:`simplicit.Gram`).
 """
 
@@ -19,14 +19,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Design", "Shrinkage", "by_samples", "forms_gram", "power_of_two"]
+__all__ = ["Design", "Resolvent", "by_samples", "forms_gram", "power_of_two"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
 #: With more columns than this, and than so many times the samples, G is not formed as a whole.
 MOST_COLUMNS, COLUMNS_PER_SAMPLE = 4096, 4
-#: For how many values of ρ shrinkages are kept: by a d × d matrix, and by samples, which take half of that or less.
+#: For how many values of ρ resolvents are kept: by a d × d matrix, and by samples, which take half of that or less.
 KEPT, KEPT_BY_SAMPLES = 4, 6
 
 
@@ -46,8 +46,8 @@ def by_samples(n_samples: int | None, n_columns: int) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Shrinkage:
-    """y ↦ ρ(G + ρI)⁻¹y, for many y at once.
+class Resolvent:
+    """The resolvent of G, y ↦ ρ(G + ρI)⁻¹y, for many y at once.
 
     Attributes
     ----------
@@ -84,8 +84,8 @@ class Design:
     transposed: Tensor | None
     units: Array
     given_gram: Tensor | None = field(default=None, repr=False)
-    _shrinkages: dict[tuple[float, torch.dtype], Shrinkage] = field(default_factory=dict, repr=False)
-    _pilot: Shrinkage | Tensor | None = field(default=None, repr=False)
+    _resolvents: dict[tuple[float, torch.dtype], Resolvent] = field(default_factory=dict, repr=False)
+    _pilot: Resolvent | Tensor | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -170,31 +170,31 @@ class Design:
         """Compute G now, with all processors, before blocks of rows share it."""
         _ = self.gram_array, self.rows_array
 
-    def shrinkage(self, rho: float, dtype: torch.dtype) -> Shrinkage:
+    def resolvent(self, rho: float, dtype: torch.dtype) -> Resolvent:
         """ρ(G + ρI)⁻¹, kept for the other blocks of rows, which come by the same few values of ρ."""
         with self._lock:
-            if (rho, dtype) not in self._shrinkages:
-                self._shrinkages[rho, dtype] = self._shrinkage(rho, dtype)
-                while len(self._shrinkages) > (KEPT_BY_SAMPLES if self.by_samples else KEPT):
-                    self._shrinkages.pop(next(iter(self._shrinkages)))
-            return self._shrinkages[rho, dtype]
+            if (rho, dtype) not in self._resolvents:
+                self._resolvents[rho, dtype] = self._resolvent(rho, dtype)
+                while len(self._resolvents) > (KEPT_BY_SAMPLES if self.by_samples else KEPT):
+                    self._resolvents.pop(next(iter(self._resolvents)))
+            return self._resolvents[rho, dtype]
 
-    def _shrinkage(self, rho: float, dtype: torch.dtype) -> Shrinkage:
+    def _resolvent(self, rho: float, dtype: torch.dtype) -> Resolvent:
         factor = self._shifted_factor(rho, dtype)
         if not self.by_samples:
-            return Shrinkage(torch.cholesky_inverse(factor).to(dtype).mul_(rho), by_samples=False)
+            return Resolvent(torch.cholesky_inverse(factor).to(dtype).mul_(rho), by_samples=False)
         assert self.transposed is not None
-        return Shrinkage(torch.linalg.solve_triangular(factor, self.transposed.T, upper=False).to(dtype), True)
+        return Resolvent(torch.linalg.solve_triangular(factor, self.transposed.T, upper=False).to(dtype), True)
 
     def ridge(self, rho: float, cross: Tensor) -> Tensor:
         """The ridge solutions (G + ρI)⁻¹c of right-hand sides c (r, k), to the digits of float32."""
         with self._lock:
             if self._pilot is None:
-                make = self._shrinkage if self.by_samples else self._shifted_factor
+                make = self._resolvent if self.by_samples else self._shifted_factor
                 self._pilot = make(rho, torch.float32)  # whatever the dtype of the block that comes first
         size = cross.abs().amax().clamp(min=torch.finfo(cross.dtype).tiny)  # which may be beyond float32
         rows = (cross / size).to(torch.float32)
-        if isinstance(self._pilot, Shrinkage):
+        if isinstance(self._pilot, Resolvent):
             found = self._pilot.apply(rows, out=torch.empty_like(rows)) / rho
         else:
             found = torch.cholesky_solve(rows.to(self._pilot.dtype).T, self._pilot).T

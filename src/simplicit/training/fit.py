@@ -226,6 +226,7 @@ def fit(
     with clock.stage("capture"):
         graph = capture_graph(net, inputs, "inputs")
     if has_convolutions(graph) and not options.chooses_states:
+        # What a preset has for tied rows, now that the network is known to have them.
         suited = shrinkage_of(preset, sparsity, ridge, anchor, tied=True)
         options = replace(options, ridge=suited.ridge, anchor=suited.anchor)
         return fit_tied(graph, inputs, options, run, clock)

@@ -34,13 +34,13 @@ def _plain(_: float | None) -> Shrinkage:
 
 def _growing(sparsity: float | None) -> Shrinkage:
     """What few weights leave unexplained acts as noise, against which ridge is the remedy."""
-    anchor = 0.8
-    return Shrinkage(anchor=anchor) if sparsity is None else Shrinkage(0.01 / math.sqrt(1 - sparsity / 100), anchor)
+    ridge = 1e-3 if sparsity is None else 0.01 / math.sqrt(1 - sparsity / 100)
+    return Shrinkage(ridge, anchor=0.8)
 
 
 def _steady(_: float | None) -> Shrinkage:
     """A million patches say enough of their noise; where they say nothing the baseline knows best."""
-    return Shrinkage(0.01, 1.0)
+    return Shrinkage(0.01, anchor=1.0)
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,12 @@ class Preset:
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """As :func:`simplicit.fit` takes them, with those that are given."""
-        return self._with({"penalty": PENALTIES[self.penalty](**self.numbers)}, given)
+        return {"penalty": PENALTIES[self.penalty](**self.numbers), **self.options, **given}
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """As plain values: the penalty by its name and numbers, which stay away where another one is given."""
-        penalty = {"penalty": self.penalty, **self.numbers}
-        return self._with({} if given.get("penalty", self.penalty) != self.penalty else penalty, given)
-
-    def _with(self, penalty: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        return {**penalty, **self.options, **given}
+        other = given.get("penalty", self.penalty) != self.penalty
+        return {**({} if other else {"penalty": self.penalty, **self.numbers}), **self.options, **given}
 
 
 #: The presets by name.

@@ -18,7 +18,7 @@ from simplicit.rowrun import RunOptions
 from simplicit.training.clock import Clock
 from simplicit.training.options import FitOptions
 from simplicit.training.tied import TiedResult, fit_tied, tied_layers
-from simplicit.training.tied.memory import live_numbers
+from simplicit.training.tied.memory import check_memory, live_numbers
 from simplicit.training.tied.patches import channels_first, patches
 from simplicit.training.tied.walk import Walk, batches_of
 from simplicit.training.tied.worth import worth
@@ -219,6 +219,7 @@ def test_summary_and_figures() -> None:
         assert layer.name in text
     assert "towards 1 of the baseline's weights" in text
     assert "count by what they do to the outputs" in text
+    assert (figures["ridge"], figures["anchor"]) == (0.01, 1.0)
     assert figures["non_zeros"] == sum(figures["layers"].values()) == result.nnz
     assert figures["rows"] == figures["rows_certified"] == 4 + 4 + 4 + 5
     assert {state.stage for state in seen} == {f"rows of {layer.name}" for layer in result.layers}
@@ -314,6 +315,27 @@ def test_what_cannot_fit_is_refused_before_the_start(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("simplicit.training.tied.memory.available_memory", lambda: 1000)
     with pytest.raises(sp.InputError, match=r"inputs: 40 samples need about .* give fewer samples"):
         sp.fit(net, inputs, preset="sparse")
+
+
+def test_what_errors_are_worth_takes_memory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Derivatives keep every value of a batch: few samples may fit into memory without them alone."""
+    net, inputs = made("residual")
+    graph = capture_graph(net, inputs)
+    layers, needed = tied_layers(graph), []
+    for differentiated in (0, 4, 40):
+        low, high = 0, 2**40
+        while high - low > 1:
+            middle = (low + high) // 2
+            monkeypatch.setattr("simplicit.training.tied.memory.available_memory", lambda free=middle: free)
+            try:
+                check_memory(graph, layers, 40, 1, differentiated=differentiated)
+                high = middle
+            except sp.InputError:
+                low = middle
+        needed.append(high)
+    assert needed[0] < needed[1] < needed[2]
+    whole = 8 * 40 * sum(layer.rows for layer in layers)  # at the least the results of all layers, at one position
+    assert needed[2] - needed[0] > whole
 
 
 class Shared(nn.Module):

@@ -3,7 +3,8 @@ r"""The row problems of a layer from its statistics: one least-squares problem a
     min over w   ‖t − Φw‖² + δ Σⱼ (wⱼ − a·w⁰ⱼ)²  (+ the penalty)        w zero off the support
 
 as in :mod:`simplicit.training.ridge`, of Gram statistics: H = ΦᵀΦ + δI, c = Φᵀt + δa·w⁰, and the energy
-‖t‖² + δa²‖w⁰‖². Where a constant is free, all is centred. δ is in units of the mean of ‖Φⱼ‖² over a group's columns.
+‖t‖² + δa²‖w⁰‖². Patches weigh as in the statistics. Where a constant is free, all is centred. δ is in units of the mean
+of ‖Φⱼ‖² over a group's columns.
 """
 
 from __future__ import annotations

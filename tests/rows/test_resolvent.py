@@ -23,7 +23,7 @@ def test_both_ways_are_the_dense_one(m: int, k: int, dtype: torch.dtype, digits:
     digits = max(digits, 1e-15 / rho)  # G + ρI has the condition 1/ρ, or thereabouts
     rows = torch.from_numpy(np.random.default_rng(1).normal(size=(6, k)))
     exact = torch.linalg.solve(design.gram + rho * torch.eye(k, dtype=torch.float64), rows, left=False)
-    found = design.shrinkage(rho, dtype).apply(rows.to(dtype), out=torch.empty(6, k, dtype=dtype))
+    found = design.resolvent(rho, dtype).apply(rows.to(dtype), out=torch.empty(6, k, dtype=dtype))
     torch.testing.assert_close(found.double(), rho * exact, rtol=0, atol=digits * float(rows.abs().max()))
     digits = max(digits, 2e-4)  # only sets a scale: float32
     ridge = design.ridge(rho, rows.to(dtype))
@@ -33,9 +33,9 @@ def test_both_ways_are_the_dense_one(m: int, k: int, dtype: torch.dtype, digits:
 
 def test_rhos_are_kept_for_the_next_block_and_no_more_than_a_few() -> None:
     design = design_of(10, 40)
-    kept = design.shrinkage(1.0, torch.float32)
-    assert design.shrinkage(1.0, torch.float32) is kept
+    kept = design.resolvent(1.0, torch.float32)
+    assert design.resolvent(1.0, torch.float32) is kept
     for power in range(1, 8):
-        design.shrinkage(10.0**power, torch.float32)
-    assert len(design._shrinkages) == KEPT_BY_SAMPLES
-    assert design.shrinkage(1.0, torch.float32) is not kept
+        design.resolvent(10.0**power, torch.float32)
+    assert len(design._resolvents) == KEPT_BY_SAMPLES
+    assert design.resolvent(1.0, torch.float32) is not kept
