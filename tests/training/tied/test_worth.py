@@ -138,6 +138,19 @@ def test_the_size_of_the_outputs_does_not_matter(factor: float, dtype: torch.dty
     assert np.isfinite(after.channels).all()
 
 
+def test_outputs_of_very_different_size() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(27, 3)).double().eval()
+    x = torch.randn(20, 2, 4, 4, dtype=torch.float64)
+    with torch.no_grad():
+        net[3].weight[0] *= 1e-25
+        net[3].weight[2] *= 1e8
+    exact, single = found_for(net, x, 7), found_for(net.float(), x.float(), 7)
+    for one, other in zip(exact, single, strict=True):
+        torch.testing.assert_close(positions(one), positions(other).double(), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(one.channels, other.channels, rtol=1e-3)
+
+
 def test_derivatives_that_are_not_finite_are_named() -> None:
     class Steep(nn.Module):
         def __init__(self) -> None:

@@ -37,8 +37,8 @@ Array = npt.NDArray[np.float64]
 
 #: Vector-Jacobian products behind the estimate, at most.
 PROBES = 10
-#: Of the powers of two by which derivatives are scaled.
-LARGEST_POWER = 1000
+#: Scaled derivatives are at most so large, and the powers of two that scale them.
+LARGEST, LARGEST_POWER = 2.0**30, 1000
 #: A channel that no output sees is worth this share of the most important one, so that its weights have an order too.
 FLOOR = 1e-9
 
@@ -85,25 +85,42 @@ def _varies(graph: NetworkGraph, layer: TiedLayer) -> bool:
 
 
 class _Squares:
-    """g of a layer: summed over positions for each channel, and over the channels of each group."""
+    """g of a layer, probe by probe and batch by batch.
+
+    Summed over positions for each channel, and over the channels of each group for each position.
+    """
 
     def __init__(self, layer: TiedLayer, *, varies: bool) -> None:
         self.layer, self.varies = layer, varies
         self.channel = -1 if layer.geometry is None else -1 - len(layer.geometry.kernel)
-        self.scale = 1.0  # of the derivatives, so that squares stay in the range of their dtype
+        self.scale = 0.0  # of the derivatives, so that squares stay in the range of their dtype; 0: none seen yet
         self.channels = torch.zeros(layer.rows, dtype=torch.float64)
         self.count = 0
         self.parts: list[Tensor] = []
+        self.squares = torch.zeros(())
 
-    def add(self, gradients: list[Tensor]) -> None:
-        """The derivatives at a batch, one for each probe."""
-        largest = max(float(gradient.abs().max()) for gradient in gradients)
-        if not self.channels.any() and 0 < largest < np.inf:
-            self.scale = 2.0 ** -min(max(round(math.log2(largest)), -LARGEST_POWER), LARGEST_POWER)
-        squares = torch.zeros_like(gradients[0])
-        for gradient in gradients:
-            scaled = gradient * self.scale
-            squares.addcmul_(scaled, scaled)
+    def begin(self, like: Tensor) -> None:
+        """A batch, with a result of this form."""
+        self.squares = torch.zeros_like(like)
+
+    def add(self, gradient: Tensor) -> None:
+        """The derivatives at the batch by one probe."""
+        largest = float(gradient.abs().max())
+        if 0 < largest < np.inf and (not self.scale or largest * self.scale > LARGEST):
+            self._rescale(2.0 ** -min(max(round(math.log2(largest)), -LARGEST_POWER), LARGEST_POWER))
+        scaled = gradient * (self.scale or 1.0)
+        self.squares.addcmul_(scaled, scaled)
+
+    def _rescale(self, scale: float) -> None:
+        """What is summed up so far with another scale."""
+        ratio = scale / (self.scale or scale)
+        for sums in (self.channels, self.squares, *self.parts):
+            sums.mul_(ratio).mul_(ratio)
+        self.scale = scale
+
+    def end(self) -> None:
+        """Sum up the batch."""
+        squares = self.squares
         channel = squares.ndim + self.channel
         others = [axis for axis in range(squares.ndim) if axis != channel]
         self.channels += squares.sum(dim=others, dtype=torch.float64)
@@ -119,7 +136,8 @@ class _Squares:
                 f"not finite in {self.parts[0].dtype}; take network and inputs in float64 if they are not, or "
                 "refine=False"
             )
-        channels = (self.channels / self.count).numpy() / self.scale / self.scale
+        scale = self.scale or 1.0
+        channels = (self.channels / self.count).numpy() / scale / scale
         if not self.varies or not bool(self.channels.any()):
             return Worth(channels, None)
         means = self.channels.reshape(self.layer.groups, -1).sum(1) / self.count
@@ -139,13 +157,16 @@ def _differentiate(graph: NetworkGraph, sums: dict[Node, _Squares], inputs: Tens
         probed = _Probed(graph, set(sums))
         outputs = probed.run(*graph.constants.values(), inputs).flatten(1)
         offsets = list(probed.offsets.values())
-        found = [
-            torch.autograd.grad((outputs * probe).sum(), offsets, retain_graph=True, allow_unused=True)
-            for probe in _probes(outputs, first)
-        ]
-    for place, (node, offset) in enumerate(probed.offsets.items()):
-        gradients = [probe[place] for probe in found]
-        sums[node].add([torch.zeros_like(offset) if gradient is None else gradient for gradient in gradients])
+        for node, offset in probed.offsets.items():
+            sums[node].begin(offset)
+        for probe in _probes(outputs, first):
+            moved = (outputs * probe).sum()
+            gradients = torch.autograd.grad(moved, offsets, retain_graph=True, allow_unused=True)
+            for node, gradient in zip(probed.offsets, gradients, strict=True):
+                if gradient is not None:
+                    sums[node].add(gradient)
+    for one in sums.values():
+        one.end()
 
 
 def _probes(outputs: Tensor, first: int) -> Tensor:
