@@ -1,6 +1,6 @@
 """The robust mode of `fit` on Fashion-MNIST: attacked and certified accuracy at .004, .008 and 8/255, several seeds.
 
-    python benchmarks/certified.py             # about 40 minutes on 2 cores; needs the data, see --help
+    python benchmarks/certified.py             # about 15 minutes on 2 cores; needs the data, see --help
 
 A seed trains a bias-free 784-64-32-16-10 baseline, with each of two weight decays, and draws the 5,000 training images,
 without labels, on which all settings are fitted. Clean accuracy is of all 10,000 test images; PGD-50 with 5 restarts at
