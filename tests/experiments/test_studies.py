@@ -62,6 +62,14 @@ def test_equal_settings_give_equal_figures() -> None:
     assert first == second
 
 
+def test_the_first_seed_is_the_users_choice() -> None:
+    few: dict[str, Any] = {"arch": (6,), "sparsities": (80.0,), "peers": ("wanda",), "workers": 1, **SMALL}
+    both = run_frontier(load_dataset("digits"), FrontierSettings(seeds=2, **few))
+    second = run_frontier(load_dataset("digits"), FrontierSettings(seeds=1, first_seed=1, **few))
+    kept = [(one.method, one.clean, one.pgd) for one in both.measured if one.seed == 1]
+    assert [(one.method, one.clean, one.pgd) for one in second.measured] == kept
+
+
 def test_names_of_methods() -> None:
     assert str(Method("simplicit")) == "simplicit"
     assert str(Method("alps", "ours", "states")) == "ALPS, our allocation, our targets"
@@ -87,6 +95,7 @@ def test_the_command_writes_tables_and_a_picture(capsys: pytest.CaptureFixture[s
         (("--peer", "luck"), "--peer: 'luck' is unknown; choose among 'magnitude'"),
         (("--preset", "fast"), "--preset: 'fast' is unknown"),
         (("--seeds", 0), "--seeds must be"),
+        (("--first-seed", -1), "--first-seed must be"),
         (("--samples", 10**6), "--samples: digits has"),
         (("--attack-samples", 10**6), "digits has"),
         (("--eps", 2), "wider than the range"),

@@ -65,6 +65,9 @@ def frontier_command(
     seeds: Annotated[
         int, typer.Option(help="Repetitions, each with its own baseline and samples.", rich_help_panel=_MEASURED)
     ] = _DEFAULT.seeds,
+    first_seed: Annotated[
+        int, typer.Option(help="Of the repetitions: report on others than you tuned on.", rich_help_panel=_MEASURED)
+    ] = _DEFAULT.first_seed,
     eps: Annotated[str, typer.Option(help="Radius of the attacks.", rich_help_panel=_MEASURED)] = _DEFAULT.eps,
     pgd_steps: Annotated[int, typer.Option(help="Of PGD.", rich_help_panel=_MEASURED)] = _DEFAULT.pgd_steps,
     attack_samples: Annotated[
@@ -91,6 +94,7 @@ def frontier_command(
         sparsities=tuple(sorted(set(sparsity))) or _DEFAULT.sparsities,
         samples=samples,
         seeds=seeds,
+        first_seed=first_seed,
         peers=tuple(dict.fromkeys(peer)) or _DEFAULT.peers,
         preset=preset,
         eps=eps,
@@ -130,12 +134,17 @@ def _cell(found: Frontier, method: Method, sparsity: float, kind: str) -> str:
     return f"{summary[kind]:.1f}{spread}"
 
 
+def _seeds(settings: FrontierSettings) -> str:
+    first, last = settings.first_seed, settings.first_seed + settings.seeds - 1
+    return f"seed {first}" if first == last else f"{settings.seeds} seeds, {first} to {last}"
+
+
 def _table(found: Frontier, kind: str) -> Any:
     settings, baseline = found.settings, Method(BASELINE)
     under = "" if kind == "clean" else f", ε = {settings.eps}"
     title = (
         f"Accuracy, %, {_KINDS[kind]}{under}; baseline {_cell(found, baseline, 0.0, kind)}; "
-        f"{settings.seeds} seeds, mean and standard deviation"
+        f"{_seeds(settings)}, mean and standard deviation"
     )
     table = figures_table("sparsity, %", *(f"{value:g}" for value in settings.sparsities), title=title)
     for method in found.methods:
@@ -148,7 +157,7 @@ def markdown(found: Frontier) -> str:
     """The study as tables in Markdown, one for each kind of accuracy."""
     settings, baseline = found.settings, Method(BASELINE)
     parts = [
-        f"# Sparsity against accuracy\n\n{settings.samples:,} calibration samples, {settings.seeds} seeds (each a "
+        f"# Sparsity against accuracy\n\n{settings.samples:,} calibration samples, {_seeds(settings)} (each a "
         f"baseline and samples of its own): mean ± standard deviation, per cent. Attacks: ε = {settings.eps}, "
         f"PGD with {settings.pgd_steps} steps, {settings.attack_samples:,} test samples. The study took "
         f"{found.seconds / 60:.0f} minutes with {settings.workers} workers, "

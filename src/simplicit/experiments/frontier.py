@@ -65,6 +65,8 @@ class FrontierSettings:
         Per cent of the baseline's weights.
     samples, seeds : int
         Calibration samples; repetitions, each with a baseline and samples of its own.
+    first_seed : int
+        Of the repetitions, which have seeds that follow one another.
     peers : tuple of str
     preset : str
         Of :func:`simplicit.fit`.
@@ -84,6 +86,7 @@ class FrontierSettings:
     sparsities: tuple[float, ...] = (50.0, 60.0, 70.0, 80.0, 90.0, 95.0, 97.0, 98.0)
     samples: int = 1000
     seeds: int = 5
+    first_seed: int = 0
     peers: tuple[str, ...] = tuple(PEERS)
     preset: str = "sparse"
     eps: str = "8/255"
@@ -95,6 +98,7 @@ class FrontierSettings:
     def __post_init__(self) -> None:
         for name in ("samples", "seeds", "pgd_steps", "attack_samples", "epochs", "workers"):
             as_count(name, getattr(self, name))
+        as_count("first_seed", self.first_seed, minimum=0)
         if parse_eps(self.eps) > 1:
             raise InputError(f"eps: {self.eps} is wider than the range of the inputs, from 0 to 1")
         if not self.sparsities:
@@ -201,11 +205,12 @@ def run_frontier(data: Dataset, settings: FrontierSettings, *, on_step: OnStep |
 
 def _seeds(data: Dataset, settings: FrontierSettings) -> Iterator[tuple[list[Measured], float]]:
     """What each seed gave, and its processor seconds, as they come; several at a time in processes of their own."""
+    seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
     if min(settings.workers, settings.seeds) == 1:
-        yield from (_of_seed(data, settings, seed) for seed in range(settings.seeds))
+        yield from (_of_seed(data, settings, seed) for seed in seeds)
         return
     with ProcessPoolExecutor(settings.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for job in as_completed([pool.submit(_of_seed, data, settings, seed) for seed in range(settings.seeds)]):
+        for job in as_completed([pool.submit(_of_seed, data, settings, seed) for seed in seeds]):
             yield job.result()
 
 
