@@ -23,6 +23,7 @@ from simplicit.rowrun import RunOptions
 from simplicit.rows import Ball, PiecewiseQuadratic, Solution
 from simplicit.solve import solve_rows
 from simplicit.training.normalize import NORMALIZATIONS, Units
+from simplicit.training.optimality import with_support_gap
 from simplicit.training.options import FitOptions
 from simplicit.training.propagate import Stage, features_on, stages_of
 from simplicit.training.refine import Elimination, refined
@@ -115,7 +116,8 @@ class Matching:
             found = refined(known, scales[stage.rows], kept, workers)
             exchanged += found.exchanged
             if self.options.refit:
-                solutions.append(self._refitted(stage, known.problem, found.support, found.coefficients))
+                values = self._refitted(stage, known.problem, found.support, found.coefficients)
+                solutions.append(with_support_gap(values, known.problem, stage.weight))
             else:
                 solutions.append(self._penalised(stage, features, 1.0, None, found.support))
         return replace(self._match(1.0, solutions), exchanged=exchanged)

@@ -42,7 +42,9 @@ class RowFigures:
     multiplier : array
         μ of the ball, > 0 where it binds.
     cardinality_gap : array
-        For ``Perspective``, how far the choice of non-zeros is at most from the best one; NaN for other penalties.
+        How far the choice of non-zeros is at most from the best one, in the units of ``objective``: from the best of
+        the same size in the row, after ``refine`` and ``refit``; at the price of the penalty, for ``Perspective``; NaN
+        otherwise.
     seconds : array
         All rounds together.
     """
@@ -147,6 +149,23 @@ class FitResult:
         """λ_pf(diag(L)|A|), with bounds."""
         return perron_frobenius(self.model)
 
+    @cached_property
+    def support_bounds(self) -> dict[str, float]:
+        """Group by group, the share of the rows' squared error that the best supports of their sizes leave at least.
+
+        1 is a proof that the supports of ``refine`` are the best ones of as many columns in every row, given the
+        stage's states and its ridge; empty without ``refine`` and ``refit``. See
+        :mod:`simplicit.training.optimality`.
+        """
+        rows, options = self.rows, self.options
+        if not (options.refine and options.refit):
+            return {}
+        bounds = {}
+        for group in dict.fromkeys(rows.group.tolist()):
+            objective, gap = (a[rows.group == group].sum() for a in (rows.objective, rows.cardinality_gap))
+            bounds[group] = float(1 - gap / objective) if objective > 0 else 1.0
+        return bounds
+
     def figures(self) -> dict[str, Any]:
         """The summary as plain numbers, ready for JSON."""
         pf = self.perron_frobenius
@@ -161,6 +180,7 @@ class FitResult:
             "density_of_M": 100.0 * self.model.nnz / self.model.size,
             "row_norm": self.row_norm,
             "perron_frobenius": {"value": pf.value, "lower": pf.lower, "upper": pf.upper},
+            "support_bounds": self.support_bounds,
             **self._course(),
         }
 
@@ -213,6 +233,10 @@ class FitResult:
                 "  support    eliminated at one price for a weight in the whole model, "
                 f"{self.exchanged:,} of {nnz:,} weights exchanged"
             )
+        if self.support_bounds:
+            lines.append(
+                "             best >= x: no other with as many weights per row has less than x of its squared error"
+            )
         if options.refit:
             lines.append(f"  values     ridge {options.ridge:g} towards {options.anchor:g} of the baseline's weights")
         return lines
@@ -247,7 +271,8 @@ class FitResult:
             f"  stability  |A|_inf {self.row_norm:.4f}, lambda_pf {float(self.perron_frobenius):.4g}: well-posed, "
             f"{self._proof()}",
             f"  time       {', '.join(f'{stage} {seconds:.2f} s' for stage, seconds in self.seconds.items())}",
-            f"  {'group':<20}{'rows':>6}{'non-zeros':>12}{'per row':>10}{'rel. error':>12}",
+            f"  {'group':<20}{'rows':>6}{'non-zeros':>12}{'per row':>10}{'rel. error':>12}"
+            + (f"{'best >=':>10}" if self.support_bounds else ""),
         ]
         groups = list(self.errors)
         activations = {group.name: group.activation.name for group in self.model.groups}
@@ -255,7 +280,8 @@ class FitResult:
             error = self.errors[group]
             nnz = self.rows.nnz[self.rows.group == group]
             label = f"{group} {activations[group]}" if group in activations else group
-            lines.append(f"  {label:<20}{len(nnz):>6}{nnz.sum():>12,}{nnz.mean():>10.1f}{error:>12.3f}")
+            best = f"{self.support_bounds[group]:>10.3f}" if self.support_bounds else ""
+            lines.append(f"  {label:<20}{len(nnz):>6}{nnz.sum():>12,}{nnz.mean():>10.1f}{error:>12.3f}{best}")
         return "\n".join(lines)
 
 

@@ -88,6 +88,11 @@ class Ridge:
         features, targets = self.centred
         return np.asarray(targets.T @ features + self.delta * self.prior)
 
+    @cached_property
+    def energy(self) -> Array:
+        """‖z‖² + δ‖a·w⁰‖², the error at w = 0, (r,)."""
+        return np.asarray(np.square(self.centred[1]).sum(axis=0) + self.delta * np.square(self.prior).sum(axis=1))
+
     def samples(self) -> tuple[Array, Array]:
         """Features and targets of the equal problem without ridge: (m + d, d) and (m + d, r)."""
         features, targets = self.centred

@@ -68,6 +68,7 @@ class TiedResult(FitResult):
             "sparsity": self.sparsity,
             "tied": True,
             "layers": {layer.name: int(self._of(layer).sum()) for layer in self.layers},
+            "support_bounds": self.support_bounds,
             **self._course(),
         }
 
@@ -87,13 +88,15 @@ class TiedResult(FitResult):
             f"{figures['largest_relative_gap']:.1e} (tol {options.tol:g})",
             f"  weights    {self.nnz:,} of {self.weight_count:,}: {self.sparsity:.1f} % sparse",
             f"  time       {', '.join(f'{stage} {seconds:.2f} s' for stage, seconds in self.seconds.items())}",
-            f"  {'layer':<24}{'rows':>6}{'weights':>10}{'non-zeros':>12}{'sparse':>9}{'rel. error':>12}",
+            f"  {'layer':<24}{'rows':>6}{'weights':>10}{'non-zeros':>12}{'sparse':>9}{'rel. error':>12}"
+            + (f"{'best >=':>10}" if self.support_bounds else ""),
         ]
         for layer in self.layers:
             nnz = int(self._of(layer).sum())
+            best = f"{self.support_bounds[layer.name]:>10.3f}" if self.support_bounds else ""
             lines.append(
                 f"  {layer.name:<24}{layer.rows:>6}{layer.size:>10,}{nnz:>12,}{100 * (1 - nnz / layer.size):>8.1f}%"
-                f"{self.errors[layer.name]:>12.3f}"
+                f"{self.errors[layer.name]:>12.3f}{best}"
             )
         return "\n".join(lines)
 

@@ -25,6 +25,7 @@ from simplicit.rows import NoPenalty, PiecewiseQuadratic, Solution
 from simplicit.solve import solve_rows
 from simplicit.training.elimination import Path
 from simplicit.training.normalize import STATE_COLUMN_WEIGHT
+from simplicit.training.optimality import with_support_gap
 from simplicit.training.options import FitOptions
 from simplicit.training.refine import Elimination, refined
 from simplicit.training.spread import count_of, spread
@@ -155,7 +156,8 @@ class TiedTraining:
                 result = refined(known[group], part, count, workers, dense=statistics.weights[group])
                 exchanged += result.exchanged
                 if self.options.refit:
-                    found.append(self._refitted(layer, problems[group], result.support, result.coefficients))
+                    values = self._refitted(layer, problems[group], result.support, result.coefficients)
+                    found.append(with_support_gap(values, problems[group], self._weight(layer)))
                 else:
                     found.append(self._penalised(layer, statistics, group, 1.0, None, result.support))
             solutions[layer.name] = tuple(found)
@@ -207,9 +209,11 @@ class TiedTraining:
             statistics, group, constant=layer.constant, ridge=options.ridge, anchor=options.anchor, positive=True
         )
 
+    def _weight(self, layer: TiedLayer) -> float:
+        return self.options.lambda2 if layer is self.layers[-1] else self.options.lambda1
+
     def _arguments(self, layer: TiedLayer) -> Mapping[str, Any]:
-        options = self.options
-        weight = options.lambda2 if layer is self.layers[-1] else options.lambda1
+        options, weight = self.options, self._weight(layer)
         common = {"tol": options.tol, "block_rows": options.block_rows, "throw": options.throw, "weight": weight}
         return common | self.run.staged(f"rows of {layer.name}").arguments
 

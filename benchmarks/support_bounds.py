@@ -1,0 +1,95 @@
+"""How far the supports of `preset="sparse"` are from the best ones at most, on Fashion-MNIST, layer by layer.
+
+    python benchmarks/support_bounds.py        # two minutes on 2 cores; needs the data, see --help
+
+A seed trains the bias-free 784-64-32-16-10 baseline of `reproduce frontier` and draws the 1,000 training images on
+which it is fitted at each sparsity. Kept are the shares of the layers' squared errors that the best supports of the
+same sizes leave at least (`FitResult.support_bounds`), and the sizes. Prints the table and writes
+results/support_bounds.json and results/support_bounds.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from results import RESULTS, grid, machine
+
+import simplicit as sp
+from simplicit.data import Dataset, load_dataset
+from simplicit.experiments.mlp import MlpSettings, train_mlp
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("SIMPLICIT_DATA", "../shared/data")))
+    parser.add_argument("--seeds", type=int, nargs="*", default=[10, 11, 12, 13, 14])
+    parser.add_argument("--sparsities", type=float, nargs="*", default=[60.0, 70.0, 80.0, 90.0, 95.0, 97.0])
+    parser.add_argument("--samples", type=int, default=1000, help="training images of the fits")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    options = parser.parse_args()
+    data = load_dataset("fashion-mnist", options.data_dir)
+    report = {
+        "command": " ".join(["python", "benchmarks/support_bounds.py", *sys.argv[1:]]),
+        "machine": machine(),
+        "samples": options.samples,
+        "rows": [row for seed in options.seeds for row in rows_of(data, seed, options)],
+    }
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "support_bounds.json").write_text(json.dumps(report, indent=1) + "\n")
+    (options.output / "support_bounds.md").write_text(page(report))
+    print(page(report))
+
+
+def rows_of(data: Dataset, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The fits of one baseline."""
+    net = train_mlp(data, MlpSettings(arch=(64, 32, 16), bias=False, seed=seed))
+    random = np.random.default_rng(seed)
+    inputs = data.train_inputs[np.sort(random.choice(len(data.train_inputs), options.samples, replace=False))]
+    rows = []
+    for sparsity in options.sparsities:
+        result = sp.fit(net, inputs, preset="sparse", sparsity=sparsity)
+        sizes = {name: int(result.rows.nnz[result.rows.group == name].sum()) for name in result.support_bounds}
+        rows.append({"seed": seed, "sparsity": sparsity, "bounds": result.support_bounds, "non_zeros": sizes})
+    return rows
+
+
+def page(report: dict[str, Any]) -> str:
+    """The table in Markdown: means over the seeds, and the least."""
+    rows = report["rows"]
+    *hidden, output = rows[0]["bounds"]
+
+    def shares(layer: str) -> Callable[[dict[str, Any]], str]:
+        def cell(line: dict[str, Any]) -> str:
+            found = [row["bounds"][layer] for row in rows if row["sparsity"] == line["sparsity"]]
+            return f"{mean(found):.3f} ({min(found):.3f})"
+
+        return cell
+
+    # The states of a model begin with the last layer.
+    names = {layer: f"hidden layer {i + 1}" for i, layer in enumerate(hidden[::-1])} | {output: "output"}
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {"sparsity, %": lambda line: f"{line['sparsity']:g}"}
+    columns |= {name: shares(layer) for layer, name in names.items()}
+    lines = [
+        "# How far supports are from the best ones, at most",
+        "",
+        "Share of a layer's squared error that the best supports of the same sizes leave at least: mean over seeds, "
+        "and the least. Preset sparse, Fashion-MNIST.",
+        "",
+        *grid(columns, [row for row in rows if row["seed"] == rows[0]["seed"]]),
+        "",
+        f"`{report['command']}`",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
