@@ -70,7 +70,7 @@ TABLES: dict[int, tuple[PaperRow, ...]] = {
 
 #: Per cent. The penalty of a robust preset suits 5,000 samples; with the fewer of the tables its strength is searched
 #: for this sparsity, or the row's where that is higher.
-ENOUGH = 55.0
+ENOUGH = 62.0
 
 
 @dataclass(frozen=True)
