@@ -163,13 +163,14 @@ def _table(found: Table) -> Any:
 def _notes(found: Table) -> list[str]:
     settings, one = found.settings, found.baseline
     certified = min(row.letter.certified for row in found.rows)
+    share = "all rows" if certified == 100 else f"at least {certified:.1f} % of the rows"
     anchor = "" if settings.anchor is None else f", anchor {settings.anchor:g}"
     notes = [
         f"Baseline: {one.clean:.1f} clean, FGSM {_pair(one.fgsm)}, PGD {_pair(one.pgd)}.",
         f"Ours: preset {settings.preset}{anchor}. PGD with {settings.pgd_steps} steps; "
         f"{settings.attack_samples:,} test samples attacked; "
         f"{'one seed' if settings.seeds == 1 else f'means over {settings.seeds} seeds'}.",
-        f"By the letter, at least {certified:.0f} % of the rows of every model are certified.",
+        f"By the letter, {share} of every model are certified.",
     ]
     if settings.table == 2:
         notes.append("(10) as printed has γ = 0: ridge, without zeros. By the letter it is pruned by size as stated.")
