@@ -39,9 +39,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     base = str(folder / "base")
     assert main(["baseline", "--arch", "16-12", "--epochs", "8", "--output", base]) == 0
-    for name, structure in (("fit", "baseline"), ("wide", "feedforward"), ("full", "dense")):
+    structures = {"fit": "baseline", "robust": "baseline", "wide": "feedforward", "full": "dense"}
+    presets = {"full": ["--preset", "paper"], "robust": ["--preset", "robust", "--attacks", "0"]}
+    for name, structure in structures.items():
         words = ["fit", base, "--samples", "100", "--structure", structure, "--output", str(folder / name)]
-        assert main([*words, "--preset", "paper"] if name == "full" else words) == 0
+        assert main([*words, *presets.get(name, [])]) == 0
     return folder
 
 
@@ -61,10 +63,11 @@ def test_onnx(run: Run, runs: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
-def test_weights_of_the_network(run: Run, runs: Path, tmp_path: Path) -> None:
-    code, out, _ = run("export", runs / "fit", "--output", "deep/w.safetensors", "--json")
+@pytest.mark.parametrize("fit", ["fit", "robust"])
+def test_weights_of_the_network(run: Run, runs: Path, tmp_path: Path, fit: str) -> None:
+    code, out, _ = run("export", runs / fit, "--output", "deep/w.safetensors", "--json")
     assert code == 0
-    model = sp.load(runs / "fit")
+    model = sp.load(runs / fit)
     assert json.loads(out)["non_zeros"] == model.nnz
     state = load_file(tmp_path / "deep" / "w.safetensors")
     assert state.keys() == load_file(runs / "base" / "weights.safetensors").keys()

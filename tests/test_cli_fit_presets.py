@@ -60,6 +60,16 @@ def test_a_preset_replaces_what_it_stands_for_in_a_config(run: Run, base: Path) 
     assert (recorded["penalty"], recorded["beta"], recorded["lambda1"], recorded["refine"]) == ("none", None, 0.3, True)
 
 
+@pytest.mark.parametrize("first", ["sparse", "robust", "certified", "paper"])
+def test_a_preset_replaces_another_one_in_a_config_as_a_whole(run: Run, base: Path, first: str) -> None:
+    options = ("--samples", 50, "--attacks", 0) if first in ("robust", "certified") else ("--samples", 50)
+    assert run("fit", base, *options, "--preset", first, "--output", "f")[0] == 0
+    for second in ("sparse", "robust", "certified", "paper"):
+        assert run("fit", "--config", "f", "--preset", second, "--output", "g", "--overwrite")[0] == 0
+        assert run("fit", base, "--samples", 50, "--preset", second, "--output", "h", "--overwrite")[0] == 0
+        assert settings("g") == settings("h"), second
+
+
 def test_another_penalty_beside_a_preset_names_the_candidates(run: Run, base: Path) -> None:
     words = ("--preset", "sparse", "--penalty", "l1", "--beta", 0.01, "--sparsity", 90)
     code, out, _ = run("fit", base, "--samples", 50, *words, "--output", "f")

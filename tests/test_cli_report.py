@@ -19,8 +19,8 @@ PICTURES = ["attacked", "frontier", "gaps", "layers", "patterns", "robustness"]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A baseline with two fits, attacked and certified."""
-    folder = tmp_path_factory.mktemp("runs")
+    """A baseline with two fits, attacked and certified; the folder's name says nothing of what is in it."""
+    folder = tmp_path_factory.mktemp("attacks")
     words = ["--arch", "12-8", "--no-bias", "--batch-size", "64", "--epochs", "6", "--output", str(folder / "base")]
     assert main(["baseline", *words]) == 0
     for sparsity in ("30", "60"):
@@ -67,6 +67,7 @@ def test_the_page_and_its_pictures(run: Run, runs: Path, tmp_path: Path) -> None
 def test_whatever_there_is(run: Run, runs: Path, tmp_path: Path, names: list[str], pictures: list[str]) -> None:
     assert run("report", *(runs / name for name in names), "--output", "r")[0] == 0
     assert sorted(path.stem for path in (tmp_path / "r").glob("*.png")) == pictures
+    assert ("Checks of the attacks" in (tmp_path / "r" / "report.html").read_text()) == ("attack" in names)
 
 
 def test_bad_input(run: Run, runs: Path, tmp_path: Path) -> None:

@@ -84,6 +84,10 @@ def test_workers_do_not_change_the_model() -> None:
         np.testing.assert_array_equal(matrix(models[0]), matrix(other))
 
 
+def test_no_penalty_of_ones_own_leaves_that_of_the_preset() -> None:
+    assert isinstance(sp.fit(NET, inputs(), preset="sparse", penalty=None).options.penalty, sp.NoPenalty)
+
+
 def test_importance_is_the_mean_square_of_the_jacobian() -> None:
     for activation in (nn.ReLU, nn.Tanh):
         U = inputs(40)

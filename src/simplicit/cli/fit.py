@@ -278,8 +278,8 @@ def _given(context: typer.Context) -> dict[str, Any]:
 def _merged(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """What was typed before what was recorded; a network, penalty or preset replaces the recorded one as a whole."""
     if given.get("preset") is not None:
-        set_by_it = preset_of(given["preset"]).settings({})
-        replaced = {*set_by_it, *NUMBERS, "ridge", "anchor"}
+        presets = [preset_of(name) for name in (given["preset"], recorded.get("preset")) if name is not None]
+        replaced = {*(name for preset in presets for name in preset.settings({})), *NUMBERS, "ridge", "anchor"}
         recorded = {name: value for name, value in recorded.items() if name not in replaced}
     if given.keys() & set(_NETWORK):
         recorded = {name: value for name, value in recorded.items() if name not in (*_NETWORK, "input_shape")}

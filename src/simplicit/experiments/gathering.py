@@ -67,7 +67,7 @@ class Gathered:
     """All that a report is made of.
 
     ``measured`` has, for every list of radii as they are written, the models by name; ``remarks`` says where each came
-    from; ``findings`` are those of the attacks' checks.
+    from; ``attacked`` is whether attacks are among it, and ``findings`` are those of their checks.
     """
 
     fits: list[FitFacts] = field(default_factory=list)
@@ -75,6 +75,7 @@ class Gathered:
     radii: dict[str, float] = field(default_factory=dict)
     examples: list[Examples] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    attacked: bool = False
     findings: list[str] = field(default_factory=list)
 
 
@@ -158,6 +159,7 @@ def _add_measured(found: Gathered, folder: Path, kind: str, hashes: dict[str, st
             one.certified = [float(value) for value in model["certified"][method]]
             if one.attacked is None and model["attacked"] is not None:
                 one.attacked = [float(value) for value in model["attacked"]]
+    found.attacked |= kind == "attack"
     what = "worst of all attacks" if kind == "attack" else "certified accuracy"
     found.remarks.append(f"{folder}: {what} on {document['samples']:,} test samples of {document['data']}.")
     if kind == "attack" and (folder / EXAMPLES).is_file():

@@ -71,8 +71,8 @@ def save_report(
 def _origins(found: Gathered, runs: Sequence[Path]) -> list[str]:
     names = [fit.name for fit in found.fits]
     fits = [f"Fits: {', '.join(names)}."] if names else []
-    checks = [f"Checks of the attacks: {' '.join(found.findings) or 'all passed.'}"] if found.remarks else []
-    return [*fits, *found.remarks, *(checks if any("attacks" in remark for remark in found.remarks) else [])]
+    checks = [f"Checks of the attacks: {' '.join(found.findings) or 'all passed.'}"] if found.attacked else []
+    return [*fits, *found.remarks, *checks]
 
 
 def _number(value: float | None, digits: int = 1) -> str:

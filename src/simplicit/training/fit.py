@@ -251,7 +251,8 @@ def fit(
         rescaled=data.rescaled,
         errors=_errors(match.model, data),
         seconds=clock.seconds,
-        origin=Origin(captured, _units(captured.model, match.model, data, options)),
+        # A robust fit has a scaling vector of its own, from which the network's is not told: it stays in its units.
+        origin=Origin(captured, captured.model.astype(np.float64) if data.rescaled else None),
     )
 
 
@@ -261,15 +262,6 @@ def _data(captured: Capture, inputs: Any, options: FitOptions) -> StateData:
         return chosen_data(captured, inputs, options)
     states = captured.states(inputs)
     return state_data(captured.model, states, captured.weight_count, rescaled=not options.robust)
-
-
-def _units(
-    baseline: ImplicitModel, fitted: ImplicitModel, data: StateData, options: FitOptions
-) -> ImplicitModel | None:
-    """The model whose scaling vector divides the states of the result, if there is one."""
-    if options.robust:
-        return fitted if data.homogeneous else None
-    return baseline.astype(np.float64) if data.rescaled else None
 
 
 def _trained(data: StateData, options: FitOptions, run: RunOptions) -> tuple[Match, int]:

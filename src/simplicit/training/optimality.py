@@ -137,7 +137,8 @@ class _Rows:
             In which units of f the bound is wanted to ``TOLERANCE``.
         """
         alpha, (eigenvalues, U) = self.alpha, self.eigen
-        G = self.H - alpha * np.eye(len(U))
+        G = self.H.copy()
+        G[np.diag_indices_from(G)] -= alpha
         eigenvalues, rotated = np.maximum(eigenvalues - alpha, 0.0), self.c @ U
         rho = np.full((len(start), 1), 2 * np.sqrt(alpha * max(float(eigenvalues.mean()), alpha)))
         # With all columns in, there is no less.

@@ -177,7 +177,9 @@ def with_preset(function: Callable[P, R]) -> Callable[P, R]:
     def called(*args: P.args, **given: P.kwargs) -> R:
         if given.get("preset") is None:
             return function(*args, **given)
-        chosen: Any = preset_of(given["preset"]).arguments(given)
+        # A penalty of None is none given, as without a preset.
+        told = {name: value for name, value in given.items() if name != "penalty" or value is not None}
+        chosen: Any = preset_of(given["preset"]).arguments(told)
         return function(*args, **chosen)
 
     called.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]

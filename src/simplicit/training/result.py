@@ -114,6 +114,7 @@ class FitResult:
 
         Its ``state_dict`` has the keys, shapes and dtype of the network's; its outputs are those of ``model``, to
         rounding. What ``fit`` left free stays: scales of batch norms, and everything that does not reach the output.
+        Hidden units are scaled as the network's are, and after ``robust`` as those of ``model``.
 
         Raises
         ------

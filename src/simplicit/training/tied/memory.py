@@ -16,6 +16,8 @@ __all__ = ["check_memory", "live_numbers"]
 
 #: Square matrices of a layer that are alive at a time: products, centred, with ridge, and one each of the workers'.
 MATRICES = 4
+#: And of one group, while the bound on its supports is sought: what is given, eigenvectors and their workspace.
+OF_THE_BOUND = 5
 
 
 def check_memory(
@@ -36,7 +38,7 @@ def check_memory(
         numbers = max(numbers, min(samples, differentiated) * kept) + 2 * samples * positions
     states = numbers * graph.dtype.itemsize
     columns = [(layer.groups, layer.size // layer.rows) for layer in layers]
-    grams = max((8 * d * d * (MATRICES * groups + 2 * workers) for groups, d in columns), default=0)
+    grams = max((8 * d * d * (MATRICES * groups + max(2 * workers, OF_THE_BOUND)) for groups, d in columns), default=0)
     available = available_memory()
     if available is not None and states + grams > available:
         raise InputError(
