@@ -145,25 +145,21 @@ def test_biconjugate_is_the_penalty(penalty: Any, w: float) -> None:
     v=st.lists(numbers, min_size=1, max_size=5),
     strict=st.booleans(),
 )
-def test_domain_scale_is_the_largest_admissible(penalty: Any, v: list[float], strict: bool) -> None:
+def test_domain_excess_leads_to_the_largest_admissible_point(penalty: Any, v: list[float], strict: bool) -> None:
     spread = penalty.spread(1, len(v))
     point = torch.tensor([v], dtype=torch.float64)
-    t = spread.domain_scale(point, strict=strict)
-    assert t.shape == (1, 1)
-    assert 0 <= float(t) <= 1
+    over = spread.domain_excess(point, strict=strict)
+    assert over.shape == point.shape
+    t = 1 / float(over.max())
+    assert 0 <= t <= 1
 
     def admissible(scale: float) -> bool:
         values = spread.conjugate(scale * point)
         return bool((values <= 1e-9 * (1 + point.abs().max())).all() if strict else torch.isfinite(values).all())
 
-    assert admissible(float(t))
-    if 0 < float(t) < 1:
-        assert not admissible(1.001 * float(t) + 1e-12) or (strict and admissible(1.0))
-
-
-def test_domain_scale_of_no_columns_is_one() -> None:
-    nothing = torch.zeros(3, 0, dtype=torch.float64)
-    assert sp.L1(1.0).spread(3, 0).domain_scale(nothing).tolist() == [[1.0]] * 3
+    assert admissible(t)
+    if 0 < t < 1:
+        assert not admissible(1.001 * t + 1e-12) or (strict and admissible(1.0))
 
 
 ALL = [sp.L1(0.3), sp.ElasticNet(0.3, 0.7), sp.Perspective(0.3, 0.7), sp.NoPenalty(), sp.BasisPursuit()]

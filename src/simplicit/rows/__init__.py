@@ -1,10 +1,10 @@
 """The convex core: many row problems that share one design, each solved to a certificate.
 
 ``problem`` states the primal and the dual, ``penalties`` and ``ball`` what stands in them, ``design`` and ``gram`` what
-is known of Φ. ``admm`` finds the support; ``polish`` goes from there to the exact solution, by ``path`` on a
-``tableau`` that ``condense`` makes of a ``factor``; ``rounds`` certifies and goes on, ``block`` runs all of it,
-``equality`` builds exact matching on it, and ``reference`` gives a second opinion. :func:`simplicit.solve_rows` is the
-front.
+is known of Φ. ``admm`` finds the support; ``polish`` goes from there to where the ``conditions`` are met exactly, by
+``path`` on a ``tableau`` that ``condense`` makes of a ``factor``; ``rounds`` certifies and goes on, ``block`` runs all
+of it, ``equality`` builds exact matching on it, and ``reference`` gives a second opinion. :func:`simplicit.solve_rows`
+is the front.
 """
 
 from __future__ import annotations

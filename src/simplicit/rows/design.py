@@ -166,10 +166,6 @@ class Design:
         """Φᵀ for the polish, on the processor."""
         return None if self.transposed is None else self.transposed.cpu().numpy()
 
-    def prepare(self) -> None:
-        """Compute G now, with all processors, before blocks of rows share it."""
-        _ = self.gram_array, self.rows_array
-
     def resolvent(self, rho: float, dtype: torch.dtype) -> Resolvent:
         """ρ(G + ρI)⁻¹, kept for the other blocks of rows, which come by the same few values of ρ."""
         with self._lock:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from simplicit.rows.admm import Start
 from simplicit.rows.condense import Bases, compressed
+from simplicit.rows.conditions import Conditions
 from simplicit.rows.path import follow
 from simplicit.rows.problem import Certificate, RowProblem
 from simplicit.rows.tableau import BALL, SPARE, Slots, Tableau
@@ -45,8 +46,6 @@ ASTRAY_LEAST, ASTRAY_SHARE = 8, 0.05
 ENTER_LEAST = 64
 #: A violation below this share of the threshold, or below this, is rounding.
 VIOLATION, LEAST_VIOLATION = 1e-10, 1e-15
-#: Gradients start from below their thresholds by up to this share of them, spread by multiples of the golden ratio.
-SPREAD, GOLDEN = 1e-4, (1 + 5**0.5) / 2
 #: With a new penalty those columns are watched at once whose gradients are at least this share of the old threshold.
 NEAR = 0.95
 #: What a column begins with that comes in without a path, as a share of the most that it may have.
@@ -72,7 +71,6 @@ class Polish:
         self.w, self.multiplier, self.doubt = start.w.clone(), start.multiplier.clone(), start.doubt.clone()
         self._pose(problem)
         (rows, k), device = problem.shape, problem.cross.device
-        self.spread = 1 - SPREAD * torch.remainder(GOLDEN * torch.arange(k, device=device, dtype=torch.float64), 1.0)
         self.gradient = problem.residuals(self.w)[1]
         self.bases: Bases | None = None
         self.tableau = Tableau(problem.cross.new_zeros(rows, 2, 2))
@@ -84,29 +82,19 @@ class Polish:
         self.factoring = 0.0
 
     def _pose(self, problem: RowProblem) -> None:
-        """Take the penalty and the ball of a problem."""
-        self.problem, penalty = problem, problem.penalty
-        self.kink, self.curvature, self.threshold = (
-            a.expand(problem.shape) for a in (penalty.kink, penalty.curvature, penalty.threshold)
-        )
-        if problem.allowed is not None:
-            self.kink = torch.where(problem.allowed, self.kink, torch.inf)
-        self.ball = problem.cross.new_zeros(problem.shape[1])
-        self.ball[problem.ball_columns] = problem.ball_weights[0]
-        self.has_ball, self.bends = bool(len(problem.ball_columns)), not penalty.only_kinks
-        #: Columns that nothing holds at zero: they are always in the base.
-        self.free = (self.kink == 0) & (self.ball == 0)
+        """Take a problem, and with it the conditions of its penalty and ball."""
+        self.problem, self.conditions = problem, Conditions.of(problem)
 
     def renew(self, problem: RowProblem) -> None:
         """Go on with another penalty or ball, from the solution under the one before."""
-        before = self.curvature, self.threshold, self.ball, self.free
-        near = (self.gradient.abs() > NEAR * self._limit()) & ~self._active()
+        before = self.conditions
+        near = (self.gradient.abs() > NEAR * before.limit(self.multiplier)) & ~before.active(self.w)
         self._pose(problem)
-        curvature, threshold, ball, free = before
-        same = (curvature == self.curvature) & (threshold == self.threshold) & (free == self.free)
-        self.worn |= ~same.all(1) if torch.equal(ball, self.ball) else torch.ones_like(self.worn)
+        now = self.conditions
+        same = (before.curvature == now.curvature) & (before.threshold == now.threshold) & (before.free == now.free)
+        self.worn |= ~same.all(1) if torch.equal(before.ball, now.ball) else torch.ones_like(self.worn)
         slots = self.tableau.slots
-        slots.kink = torch.where(slots.column >= 0, self.kink.gather(1, slots.column.clamp(min=0)), torch.inf)
+        slots.kink = torch.where(slots.column >= 0, now.kink.gather(1, slots.column.clamp(min=0)), torch.inf)
         self.clean = torch.zeros_like(self.clean)
         feasible = problem.feasible(self.w)
         held, self.w = (self.w != 0) & (feasible == 0), feasible
@@ -114,14 +102,15 @@ class Polish:
         self._hold(slots.active)
         lasting = torch.nonzero(~self.worn)[:, 0]
         if len(lasting) and self.bases is not None:
-            soon = self._soon_at_zero(lasting) | (near & (self.gradient.abs() > self._limit()))[lasting]
+            soon = self._soon_at_zero(lasting)
+            soon |= (near & (self.gradient.abs() > now.limit(self.multiplier)))[lasting]
             self.pending[lasting] |= soon & ~self.watched[lasting]
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the rows."""
-        self.problem = self.problem.select(rows)
+        self._pose(self.problem.select(rows))
         for name, value in vars(self).items():
-            if isinstance(value, Tensor) and name not in ("ball", "spread"):
+            if isinstance(value, Tensor):
                 setattr(self, name, value[rows])
         if self.bases is not None:
             self.bases = self.bases.select(rows)
@@ -142,11 +131,11 @@ class Polish:
         whole = copy(parts[0][1])
         order = torch.cat([rows for rows, _ in parts]).argsort()
         for name, value in vars(whole).items():
-            if isinstance(value, Tensor) and name not in ("ball", "spread"):
+            if isinstance(value, Tensor):
                 setattr(whole, name, torch.cat([getattr(part, name) for _, part in parts])[order])
         whole.bases = Bases.joined([part._bases for _, part in parts]).select(order)
         whole.tableau = Tableau.joined([part.tableau for _, part in parts]).copy(order)
-        whole.problem = problem
+        whole._pose(problem)
         return whole
 
     @property
@@ -156,18 +145,19 @@ class Polish:
 
     def certify(self) -> Certificate:
         """Objective and gap of the present coefficients, whose gradient the next round starts from."""
-        certificate = self.problem.certify(self.w, self.multiplier if self.has_ball else None)
+        certificate = self.problem.certify(self.w, self.multiplier if self.conditions.has_ball else None)
         self.gradient = certificate.gradient
         return certificate
 
     def idle(self) -> Tensor:
         """Rows at zero though a column wants in, (r,): a gap within the tolerance does not make zero the solution."""
-        wanted = (self.gradient.abs() > (1 + VIOLATION) * self._limit() + LEAST_VIOLATION).any(1)
+        limit = self.conditions.limit(self.multiplier)
+        wanted = (self.gradient.abs() > (1 + VIOLATION) * limit + LEAST_VIOLATION).any(1)
         return ~self.w.any(1) & wanted
 
     def improve(self) -> Tensor:
         """One round; returns where more than digits has changed, (r,)."""
-        limit = self._limit()
+        limit = self.conditions.limit(self.multiplier)
         entering = self._violating(limit)
         changed = entering.any(1)
         entering &= ~self._push_in(entering & (limit == 0))
@@ -181,26 +171,18 @@ class Polish:
         if len(rebuilt):
             fresh[rebuilt] |= self.doubt[rebuilt] | self._soon_at_zero(rebuilt)
         # What nothing holds at zero is worth watching only for where its penalty bends.
-        self._watch(fresh & ~self.watched & ~(self.free & ~self._bending()))
+        self._watch(fresh & ~self.watched & ~(self.conditions.free & ~self.conditions.bending))
         return self._follow() | changed
 
     def _push_in(self, pushed: Tensor) -> Tensor:
         """Put columns of a slack ball in that no penalty holds, all at once: a path would turn about at its start."""
         if bool(pushed.any()):
-            least = torch.minimum(self.gradient.abs(), self.problem.radius / self.ball)
+            least = torch.minimum(self.gradient.abs(), self.conditions.radius / self.conditions.ball)
             share = PUSH / pushed.sum(1, keepdim=True).clamp(min=1)
             self.w = torch.where(pushed, (share * least).copysign(self.gradient), self.w)
             self.worn |= pushed.any(1)
             self.gradient = self.problem.residuals(self.w)[1]
         return pushed
-
-    def _bending(self) -> Tensor:
-        """Columns whose penalty has two pieces, (r, k)."""
-        return (self.curvature > 0) & (self.threshold > 0)
-
-    def _limit(self) -> Tensor:
-        """p + μa, (r, k)."""
-        return torch.addcmul(self.kink, self.multiplier[:, None], self.ball) if self.has_ball else self.kink
 
     def _violating(self, limit: Tensor) -> Tensor:
         """Columns at zero whose gradients violate the threshold, the worst if there are many."""
@@ -208,7 +190,7 @@ class Polish:
         if not bool(self.clean.any()):
             return violating
         excess = self.gradient.abs() - limit
-        violating = (excess > VIOLATION * limit + LEAST_VIOLATION) & ~self._active() & ~self.watched
+        violating = (excess > VIOLATION * limit + LEAST_VIOLATION) & ~self.conditions.active(self.w) & ~self.watched
         violating &= self.clean[:, None]
         most = self.w.count_nonzero(1).clamp(min=ENTER_LEAST)
         for i in torch.nonzero(violating.sum(1) > most)[:, 0].tolist():
@@ -217,37 +199,19 @@ class Polish:
             violating[i, relative.topk(int(most[i])).indices] = True
         return violating
 
-    def _active(self) -> Tensor:
-        """Columns that are in, (r, k)."""
-        return (self.w != 0) | self.free
-
     def _too_large(self) -> Tensor:
         return self.watched.sum(1) > (WATCHED_SHARE * self.w.count_nonzero(1)).clamp(min=MOST_WATCHED)
-
-    def _pieces(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the penalty at w: whether it is beyond the threshold, and slope and c of its |w| ↦ slope + c|w| there."""
-        bent = self.w.abs() >= self.threshold
-        if not self.bends:
-            return bent, self.kink, torch.zeros_like(self.w)
-        c = torch.where(bent, self.curvature, 0.0)
-        return bent, self.kink - c * self.threshold, c
-
-    def _wanted(self) -> Tensor:
-        """The gradients at which w is optimal on its support, (r, k); only there."""
-        _, slope, c = self._pieces()
-        if self.has_ball:
-            slope = torch.addcmul(slope, self.multiplier[:, None], self.ball)
-        return slope * _side(self.w) + c * self.w
 
     def _build(self, rows: Tensor) -> None:
         """New bases, of the columns that are in."""
         if self._thin_out(rows):
             self.gradient = self.problem.residuals(self.w)[1]
-        w = self.w[rows]
+        w, conditions = self.w[rows], self.conditions
         # A ball that nothing is in is not tight.
-        self.multiplier[rows] *= (w * self.ball != 0).any(1)
+        self.multiplier[rows] *= (w * conditions.ball != 0).any(1)
         begun = time.thread_time()
-        fresh = Bases(self.problem.design, self._active()[rows], w.sign() * self.ball, self._pieces()[2][rows])
+        active, curvature = conditions.active(self.w)[rows], conditions.pieces(self.w)[2][rows]
+        fresh = Bases(self.problem.design, active, w.sign() * conditions.ball, curvature)
         self.factoring += time.thread_time() - begun
         tableau = Tableau(fresh.first_table())
         tableau.pivot(torch.where(self.multiplier[rows] > 0, BALL, SPARE))
@@ -268,9 +232,10 @@ class Polish:
         if m is None:
             return False
         most = m if m < BASE_LEAST else int(BASE_SHARE * m)
-        held = torch.where(self.free, 0.0, self.w.abs())[rows]
-        room = most - self.free[rows].sum(1)
-        many = (room > 0) & (held.count_nonzero(1) > room) & ~(self._pieces()[2][rows] > 0).any(1)
+        free, curvature = self.conditions.free[rows], self.conditions.pieces(self.w)[2][rows]
+        held = torch.where(free, 0.0, self.w[rows].abs())
+        room = most - free.sum(1)
+        many = (room > 0) & (held.count_nonzero(1) > room) & ~(curvature > 0).any(1)
         for i, size, most in zip(rows[many].tolist(), held[many], room[many].tolist(), strict=True):
             out = (size > 0) & (size < size.topk(most).values[-1])
             self.w[i, out], self.doubt[i, out] = 0.0, True
@@ -278,21 +243,20 @@ class Polish:
 
     def _soon_at_zero(self, rows: Tensor) -> Tensor:
         """Base columns that a Newton step on the base brings to zero, the first if there are many, (len(rows), k)."""
-        whole = len(rows) == len(self.w)
+        whole, conditions = len(rows) == len(self.w), self.conditions
         bases = self._bases if whole else self._bases.select(rows)
         columns, w = bases.columns, self.w[rows].gather(1, bases.columns)
-        step = bases.encode(
-            torch.where(bases.real, (self.gradient - self._wanted())[rows].gather(1, columns), 0.0)[:, :, None]
-        )
-        if self.has_ball:
+        residual = (self.gradient - conditions.wanted(self.w, self.multiplier))[rows].gather(1, columns)
+        step = bases.encode(torch.where(bases.real, residual, 0.0)[:, :, None])
+        if conditions.has_ball:
             normal, tight = bases.border[:, :, :1], self.multiplier[rows] > 0
-            missing = self._ball_value(self.multiplier > 0)[1][rows]
+            missing = conditions.ball_value(self.w, self.multiplier, self.multiplier > 0)[1][rows]
             along = bases.inner(normal, torch.cat([step, normal], dim=2))[:, 0]
             multiplier = torch.where(tight, (along[:, 0] - missing) / along[:, 1], 0.0)
             step = step - normal * multiplier[:, None, None]
         move = bases.decode(step)[:, :, 0]
-        stops = bases.real & (move * w < 0) & ((self.kink[rows].gather(1, columns) > 0) | (self.ball[columns] > 0))
-        reach = torch.where(stops, w.abs() / move.abs(), torch.inf)
+        stopping = (conditions.kink[rows].gather(1, columns) > 0) | (conditions.ball[columns] > 0)
+        reach = torch.where(bases.real & (move * w < 0) & stopping, w.abs() / move.abs(), torch.inf)
         soon = _least(reach, FLIP_REACH)
         result = torch.zeros_like(self.watched[rows])
         row = torch.arange(len(rows), device=rows.device)[:, None].expand_as(columns)
@@ -315,15 +279,15 @@ class Polish:
 
     def _slots(self, column: Tensor) -> Slots:
         """Slots of columns (r, f), −1 for none; those of the base count as in."""
-        slots = Slots.empty(column.shape[0], column.shape[1], self.w)
+        slots, conditions = Slots.empty(column.shape[0], column.shape[1], self.w), self.conditions
         real, index = column >= 0, column.clamp(min=0)
         slots.column, slots.place = column, torch.where(real, self.place.gather(1, index), -1)
         slots.active = slots.place >= 0
-        slots.kink = torch.where(real, self.kink.gather(1, index), torch.inf)
+        slots.kink = torch.where(real, conditions.kink.gather(1, index), torch.inf)
         slots.curvature, slots.threshold = (
-            torch.where(real, a.gather(1, index), 0.0) for a in (self.curvature, self.threshold)
+            torch.where(real, a.gather(1, index), 0.0) for a in (conditions.curvature, conditions.threshold)
         )
-        slots.ball = torch.where(real, self.ball[index], 0.0)
+        slots.ball = torch.where(real, conditions.ball[index], 0.0)
         if self._bases.normal.shape[1]:
             slots.normal = torch.where(slots.active, self._bases.normal.gather(1, slots.place.clamp(min=0)), 0.0)
         return slots
@@ -341,28 +305,28 @@ class Polish:
 
     def _follow(self) -> Tensor:
         """The path of every row, and where it leads."""
-        w, mu, bases, slots = self.w, self.multiplier, self._bases, self.tableau.slots
-        wanted = torch.where(self._active(), self._wanted(), self._inside())
+        w, mu, bases, slots, conditions = self.w, self.multiplier, self._bases, self.tableau.slots, self.conditions
+        wanted = torch.where(conditions.active(w), conditions.wanted(w, mu), conditions.inside(self.gradient, mu))
         residual = self.gradient - wanted
-        bent, _, curvature = self._pieces()
+        bent, _, curvature = conditions.pieces(w)
         real, index, inside = slots.column >= 0, slots.column.clamp(min=0), slots.place >= 0
         before, start = w.gather(1, index), wanted.gather(1, index)
         slots.value = torch.where(real, torch.where(slots.active, before, start), 0.0)
         slots.bent = real & slots.active & bent.gather(1, index)
         rate = torch.where(real & ~inside, residual.gather(1, index), 0.0)
-        slots.value[:, BALL], rate[:, BALL] = self._ball_value(slots.active[:, BALL])
+        slots.value[:, BALL], rate[:, BALL] = conditions.ball_value(w, mu, slots.active[:, BALL])
         encoded = bases.encode(torch.where(bases.real, residual.gather(1, bases.columns), 0.0)[:, :, None])
         rate -= bases.inner(bases.border, encoded)[:, :, 0]
         rate[:, SPARE] = 0.0
-        if not self.has_ball:
+        if not conditions.has_ball:
             rate[:, BALL] = 0.0
         kept = self.tableau.copy(torch.arange(len(w), device=w.device))
         reached, worn = follow(self.tableau, rate, EVENTS * rate.shape[1])
         slots = self.tableau.slots
-        new_mu = torch.where(slots.active[:, BALL], slots.value[:, BALL], 0.0) if self.has_ball else mu
+        new_mu = torch.where(slots.active[:, BALL], slots.value[:, BALL], 0.0) if conditions.has_ball else mu
         coefficient = torch.where(slots.active, slots.value, 0.0)
         move = coefficient - before
-        force = start - self._gradients(slots, new_mu) + slots.normal * (new_mu - mu)[:, None]
+        force = start - conditions.of_slots(slots, new_mu) + slots.normal * (new_mu - mu)[:, None]
         force += torch.where(inside, curvature.gather(1, index), 0.0) * move
         z = torch.where(real, torch.where(inside, force, move), 0.0)
         z[:, BALL] = new_mu - mu
@@ -375,45 +339,23 @@ class Polish:
         new[row[real], slots.column[real]] = coefficient[real]
         return self._accept(kept, new, new_mu, reached, worn)
 
-    def _inside(self) -> Tensor:
-        """Gradients within the thresholds, from which columns at zero start: their own, as far as possible.
-
-        Those beyond keep their order, so that they come in one after another, the worst first; and none is quite at
-        its threshold, each by another hair, so that equal columns do not come in at once.
-        """
-        limit = self._limit() * self.spread
-        size = self.gradient.abs()
-        ratio = torch.where((size > limit) & (limit > 0), size / limit, 1.0)
-        worst = torch.where(ratio.isfinite(), ratio, 1.0).amax(1, keepdim=True) if ratio.shape[1] else ratio
-        return torch.minimum(size, limit * ratio.clamp(max=worst) / worst.where(ratio > 1, 1.0)).copysign(self.gradient)
-
-    def _gradients(self, slots: Slots, mu: Tensor) -> Tensor:
-        """The gradients of the watched columns, where active those at which they are optimal."""
-        curvature = torch.where(slots.bent, slots.curvature, 0.0)
-        slope = slots.kink - curvature * slots.threshold + slots.ball * mu[:, None]
-        return torch.where(slots.active, slope * _side(slots.value) + curvature * slots.value, slots.value)
-
-    def _ball_value(self, tight: Tensor) -> tuple[Tensor, Tensor]:
-        """μ or the slack, and what the radius lacks."""
-        if not self.has_ball:
-            return torch.full_like(self.multiplier, torch.inf), torch.zeros_like(self.multiplier)
-        room = self.problem.radius[:, 0] - (self.w.abs() * self.ball).sum(1)
-        return torch.where(tight, self.multiplier, room.clamp(min=0)), torch.where(tight, room, 0.0)
-
     def _accept(self, kept: Tableau, new: Tensor, mu: Tensor, reached: Tensor, worn: Tensor) -> Tensor:
         """Take the ends of the paths, but for rows that have gone astray."""
-        passed, crossed = self._unseen(new, mu)
+        passed, crossed = self.conditions.passed(self.w, new, mu)
+        # What was watched has changed sides by an event, and what is outside the base is at zero.
+        passed, crossed = passed & ~self.watched, crossed & ~self.watched & (self.place >= 0)
         unseen = passed | crossed
         most = (ASTRAY_SHARE * self.w.count_nonzero(1)).clamp(min=ASTRAY_LEAST)
         astray = unseen.sum(1) > most
         back = torch.nonzero(astray)[:, 0]
         if len(back):
             move = (new[back] - self.w[back]).abs()
-            way = torch.where(crossed[back], (self.threshold[back] - self.w[back].abs()).abs(), self.w[back].abs())
+            size = self.w[back].abs()
+            way = torch.where(crossed[back], (self.conditions.threshold[back] - size).abs(), size)
             reach = torch.where(unseen[back], way / move, torch.inf)
             unseen[back] = _least(reach, torch.inf, self.w[back].count_nonzero(1))
             self.tableau.put(back, kept.copy(back))
-        new = torch.where(passed, 0.0, torch.where(crossed, self.threshold.copysign(new), new))
+        new = torch.where(passed, 0.0, torch.where(crossed, self.conditions.threshold.copysign(new), new))
         changed = ((new != 0) != (self.w != 0)).any(1) | unseen.any(1) | (reached < 1)
         self.doubt |= unseen
         self.pending = unseen
@@ -423,20 +365,6 @@ class Polish:
         self.w = torch.where(astray[:, None], self.w, new)
         self.multiplier = torch.where(astray, self.multiplier, mu)
         return changed
-
-    def _unseen(self, new: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
-        """Columns of the base that have passed zero, and the bend of their penalty, without being watched, (r, k)."""
-        limit = torch.addcmul(self.kink, mu[:, None], self.ball) if self.has_ball else self.kink
-        passed = (new * self.w < 0) & (limit > 0) & ~self.watched
-        if not self.bends:
-            return passed, torch.zeros_like(passed)
-        beyond = (new.abs() >= self.threshold) != (self.w.abs() >= self.threshold)
-        return passed, beyond & ~passed & ~self.watched & (self.place >= 0) & self._bending()
-
-
-def _side(value: Tensor) -> Tensor:
-    """1 or −1, also for a zero, whose sign says from where it came; the slope that it goes on may be negative."""
-    return torch.ones_like(value).copysign(value)
 
 
 def _least(reach: Tensor, bound: float, counts: Tensor | None = None) -> Tensor:

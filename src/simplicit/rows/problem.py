@@ -29,11 +29,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from simplicit.rows.ball import project_into_ball, shrink_into_ball
 from simplicit.rows.design import Design
+from simplicit.rows.outcome import BlockSolution
 from simplicit.rows.penalties import PiecewiseQuadratic
 
 __all__ = ["FLOOR", "Certificate", "RowProblem"]
@@ -220,6 +222,30 @@ class RowProblem:
         # Rounding can leave the dual a hair above the primal; a gap is never negative.
         gap = torch.where(objective.isfinite(), gap.clamp(min=0), torch.inf)
         return Certificate(objective, gap, gradient, mu, torch.maximum(objective, 0.5 * FLOOR * self.energy))
+
+    def solution(
+        self,
+        w: Tensor,
+        certificate: Certificate,
+        status: npt.NDArray[np.int8],
+        seconds: npt.NDArray[np.float64],
+        timings: dict[str, float],
+    ) -> BlockSolution:
+        """Coefficients and what their certificate proves, as the outcome of the block; nothing is copied."""
+        fit, _ = self.residuals(w)
+        excess = self.penalty.cardinality_excess(w) if self.penalty.cardinality else torch.nan
+        return BlockSolution(
+            coefficients=w.cpu().numpy(),
+            objective=certificate.objective.cpu().numpy(),
+            dual_gap=certificate.dual_gap.cpu().numpy(),
+            relative_gap=certificate.relative_gap.cpu().numpy(),
+            cardinality_gap=(certificate.dual_gap + excess).cpu().numpy(),
+            multiplier=certificate.multiplier.cpu().numpy(),
+            residual=fit.sqrt().cpu().numpy(),
+            status=status,
+            seconds=seconds,
+            timings=timings,
+        )
 
     def _choices(self, parts: _Parts, v: Tensor, multiplier: Tensor | None) -> Iterator[tuple[Tensor, Tensor, bool]]:
         """Pairs of t (r, 1) and μ (r, 1) that make the dual finite, and whether μ pays for all that is in the ball.

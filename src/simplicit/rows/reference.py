@@ -151,18 +151,6 @@ def _judged(problem: RowProblem, w: Array, multiplier: Array, seconds: Array, to
             row[inside] = shrink_into_ball(row[inside], float(problem.radius[i, 0]), weights)
     tensor = torch.from_numpy(w).to(problem.cross.device)
     certificate = problem.certify(tensor, torch.from_numpy(multiplier).to(problem.cross.device))
-    excess = problem.penalty.cardinality_excess(tensor) if problem.penalty.cardinality else torch.nan
-    fit, _ = problem.residuals(tensor)
     status = np.where(certificate.converged(tol).cpu().numpy(), RowStatus.CONVERGED, RowStatus.ACCURACY_LIMIT)
-    return BlockSolution(
-        coefficients=w,
-        objective=certificate.objective.cpu().numpy(),
-        dual_gap=certificate.dual_gap.cpu().numpy(),
-        relative_gap=certificate.relative_gap.cpu().numpy(),
-        cardinality_gap=(certificate.dual_gap + excess).cpu().numpy(),
-        multiplier=certificate.multiplier.cpu().numpy(),
-        residual=fit.sqrt().cpu().numpy(),
-        status=status.astype(np.int8),
-        seconds=seconds,
-        timings=dict.fromkeys(STAGES, 0.0) | {"iterations": float(seconds.sum())},
-    )
+    timings = dict.fromkeys(STAGES, 0.0) | {"iterations": float(seconds.sum())}
+    return problem.solution(tensor, certificate, status.astype(np.int8), seconds, timings)

@@ -120,19 +120,7 @@ class Rounds:
         return np.where(converged, RowStatus.CONVERGED, given_up).astype(np.int8)
 
     def solution(self) -> BlockSolution:
-        problem, best = self.problem, self.certificate
         with self.watch.stage("certificate"):
-            excess = problem.penalty.cardinality_excess(self.best) if problem.penalty.cardinality else torch.nan
-            fit, _ = problem.residuals(self.best)
-        return BlockSolution(
-            coefficients=self.best.cpu().numpy().copy(),
-            objective=best.objective.cpu().numpy(),
-            dual_gap=best.dual_gap.cpu().numpy(),
-            relative_gap=best.relative_gap.cpu().numpy(),
-            cardinality_gap=(best.dual_gap + excess).cpu().numpy(),
-            multiplier=best.multiplier.cpu().numpy(),
-            residual=fit.sqrt().cpu().numpy(),
-            status=self.status,
-            seconds=self.seconds,
-            timings=self.watch.seconds,
-        )
+            return self.problem.solution(
+                self.best.clone(), self.certificate, self.status, self.seconds, self.watch.seconds
+            )

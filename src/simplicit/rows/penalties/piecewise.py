@@ -150,12 +150,6 @@ class PiecewiseQuadratic:
         short = (self.threshold - w.abs()).clamp(min=0)
         return (0.5 * self.curvature * short * short * (w != 0)).sum(1)
 
-    def domain_scale(self, v: Tensor, *, strict: bool = False) -> Tensor:
-        """The largest t in [0, 1] with h*(t·v) finite, shape (r, 1); with ``strict`` the largest with h*(t·v) = 0."""
-        if v.shape[1] == 0:
-            return v.new_ones(v.shape[0], 1)
-        return self.domain_excess(v, strict=strict).amax(1, keepdim=True).reciprocal()
-
     def domain_excess(self, v: Tensor, *, strict: bool = False) -> Tensor:
         """By how many times v is outside the domain of h*, or with ``strict`` beyond the kink; 1 inside; (r, d)."""
         size = v.abs()
