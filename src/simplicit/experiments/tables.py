@@ -12,12 +12,10 @@ The attack is FGSM at the radii stated; PGD is given beside it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 from torch import nn
 
 from simplicit.checks import as_count, as_number
@@ -283,23 +281,8 @@ def _penalty(table: int, price: float) -> Penalty:
 
 def pruned_by_size(model: ImplicitModel, count: int) -> ImplicitModel:
     """The model with its ``count`` largest coefficients alone; ‖A‖∞ does not grow by that, so it stays well-posed."""
-    parts = {name: getattr(model, name).toarray() for name in "ABCD"}
-    sizes = np.concatenate([np.abs(part).ravel() for part in parts.values()])
-    kept = keep_largest(sizes, count)
-    ends = np.cumsum([part.size for part in parts.values()])
-    masks = np.split(kept, ends[:-1])
-    pruned: Mapping[str, Any] = {
-        name: csr_array(part * mask.reshape(part.shape))
-        for (name, part), mask in zip(parts.items(), masks, strict=True)
-    }
-    return ImplicitModel.from_matrices(
-        **pruned,
-        activation=model.groups,
-        state_bias=model.state_bias,
-        output_bias=model.output_bias,
-        input_shape=model.input_shape,
-        output_shape=model.output_shape,
-    )
+    M = model.matrix.toarray()
+    return model.with_matrix(M * keep_largest(np.abs(M), count))
 
 
 def _mean(found: list[Robust]) -> Robust:
