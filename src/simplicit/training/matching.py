@@ -51,6 +51,11 @@ class Match:
     model: ImplicitModel
     exchanged: int = 0
 
+    @property
+    def nnz(self) -> int:
+        """Weights that are not zero."""
+        return self.model.nnz
+
 
 @dataclass(frozen=True, eq=False)
 class Matching:
@@ -84,6 +89,15 @@ class Matching:
     def prior(self) -> csr_array:
         """What ridge draws towards: the baseline's weights times the anchor, (n + q, n + p)."""
         return csr_array(self.options.anchor * self.data.model.matrix)
+
+    @property
+    def weight_count(self) -> int:
+        """N₀."""
+        return self.data.weight_count
+
+    def staged(self, stage: str) -> Matching:
+        """The same, with progress that says which stage it is of."""
+        return replace(self, run=self.run.staged(stage))
 
     def solve(self, strength: float = 1.0, start: Match | None = None) -> Match:
         """Solve with the penalty multiplied by ``strength``, warm-started from another match."""
