@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from simplicit.data import Dataset
 from simplicit.errors import InputError
+from simplicit.executors.durable import read_json
 from simplicit.experiments.fitting import capture_task
-from simplicit.experiments.run import MANIFEST, file_hash, read_json
+from simplicit.experiments.run import MANIFEST, file_hash
 from simplicit.experiments.settings import FitSettings, read_config, read_fit, tied_weights
 from simplicit.experiments.task import Task, check_range, check_unchanged, open_task
 from simplicit.implicit import ImplicitModel, load
