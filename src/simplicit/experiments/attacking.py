@@ -12,9 +12,10 @@ import numpy as np
 
 from simplicit.checks import as_seed
 from simplicit.errors import InputError
+from simplicit.executors import OnStep
 from simplicit.experiments.evaluate import DEFAULT_EPS, parse_eps
 from simplicit.experiments.run import Manifest, run_folder, write_json
-from simplicit.experiments.subjects import BASELINE, OnStep, Samples, Subject, Subjects, choose_samples, told_of
+from simplicit.experiments.subjects import BASELINE, Samples, Subject, Subjects, choose_samples, told_of
 from simplicit.robustness import AttackResult, attack, pgd
 
 __all__ = [

@@ -20,8 +20,8 @@ from simplicit.baseline import capture
 from simplicit.checks import as_count, as_number
 from simplicit.data import Dataset
 from simplicit.errors import InputError
+from simplicit.executors import OnStep
 from simplicit.executors.limits import one_thread_each
-from simplicit.experiments.demo import OnStep
 from simplicit.experiments.evaluate import parse_eps
 from simplicit.experiments.mlp import MlpSettings, train_mlp
 from simplicit.experiments.peers import PEERS, Network

@@ -21,7 +21,7 @@ from torch import nn
 from simplicit.checks import as_count, as_number
 from simplicit.data import Dataset
 from simplicit.errors import InputError
-from simplicit.experiments.demo import OnStep
+from simplicit.executors import OnStep
 from simplicit.experiments.mlp import MlpSettings, train_mlp
 from simplicit.experiments.peers.base import keep_largest
 from simplicit.implicit import ImplicitModel
