@@ -71,8 +71,7 @@ class AttackSettings:
         for name in ("steps", "restarts", "queries"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if as_seed("seed", self.seed) >= 2**63:
-            raise InputError(f"seed must be below 2**63, got {self.seed}")
+        as_seed("seed", self.seed, bits=63)
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -206,8 +206,7 @@ def attack(
     """
     radii = tuple(sorted(set(as_radii(eps))))
     problem = Problem.checked(model, U, labels, max(radii), clip, 2048)
-    if as_seed("seed", seed) >= 2**63:
-        raise InputError(f"seed must be below 2**63, got {seed}")
+    as_seed("seed", seed, bits=63)
     steps, restarts = as_count("steps", steps), as_count("restarts", restarts)
     queries = as_count("queries", queries)
     climb = partial(pgd, steps=steps, restarts=restarts, clip=clip, seed=seed)
