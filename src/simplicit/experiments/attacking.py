@@ -34,7 +34,6 @@ ATTACK, OUTCOMES, PICTURE = "attack.json", "outcomes.npz", "picture.png"
 EXAMPLES = "examples.npz"
 #: How many samples are kept as examples.
 N_EXAMPLES = 6
-TRANSFER = f"transfer from {BASELINE}"
 
 
 @dataclass(frozen=True)
