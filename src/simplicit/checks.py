@@ -84,10 +84,13 @@ def as_interval(name: str, value: Any) -> tuple[float, float]:
     return float(pair[0]), float(pair[1])
 
 
-def as_seed(name: str, value: Any) -> int:
-    """``value``, a Python or NumPy integer in [0, 2⁶⁴), which torch's generators take; InputError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**64:
-        raise InputError(f"{name} must be an integer in [0, 2**64), got {_short(value)}")
+def as_seed(name: str, value: Any, *, bits: int = 64) -> int:
+    """``value``, a Python or NumPy integer in [0, 2 ** bits); InputError otherwise.
+
+    torch's generators take 64 bits; AutoAttack, and what may run it, 63.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**bits:
+        raise InputError(f"{name} must be an integer in [0, 2**{bits}), got {_short(value)}")
     return int(value)
 
 

@@ -104,9 +104,30 @@ def test_whole_matrices_and_back() -> None:
     assert all(matrix.has_canonical_format for matrix in matrices)
 
 
+def test_the_matrix_of_all_blocks_and_back() -> None:
+    model, U = layered(), np.random.default_rng(2).normal(size=(5, 6))
+    parts = [[part.toarray() for part in row] for row in ((model.A, model.B), (model.C, model.D))]
+    assert_array_equal(model.matrix.toarray(), np.block(parts))
+    assert model.matrix.has_canonical_format
+    for M in (model.matrix, model.matrix.toarray()):
+        again = model.with_matrix(M)
+        assert_array_equal(again.predict(U), model.predict(U))
+        assert set(again.blocks) == set(model.blocks)
+        assert (again.groups, again.input_shape) == (model.groups, model.input_shape)
+    moved = model.with_matrix(model.matrix, output_bias=np.zeros(2))
+    assert_allclose(moved.predict(U), model.predict(U) - OUTPUT_BIAS, atol=1e-13)
+    assert_array_equal(moved.state_bias, model.state_bias)
+    assert not model.with_matrix(model.matrix, state_bias=np.zeros(8)).state_bias.any()
+
+
+def test_a_matrix_of_another_shape_is_refused() -> None:
+    with pytest.raises(InputError, match=r"M must have shape \(10, 14\)"):
+        layered().with_matrix(np.zeros((10, 13)))
+
+
 def test_is_immutable() -> None:
     model = layered()
-    for array in (model.A.data, model.D.indices, model.state_bias, model.output_bias):
+    for array in (model.A.data, model.D.indices, model.matrix.data, model.state_bias, model.output_bias):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 1
     with pytest.raises(TypeError):

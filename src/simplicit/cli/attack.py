@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
+from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
 from simplicit.cli.options import AnyData, DataDir, Eps, Json, OtherBaseline, Overwrite, Runs, Samples, TrustPt2
 from simplicit.experiments.attacking import PICTURE, AttackRun, AttackSettings, radii_of, run_attack, save_attack
 from simplicit.experiments.run import check_output
@@ -88,17 +87,15 @@ def attack_command(
     subjects = open_subjects(runs, baseline=baseline, data=data, data_dir=data_dir, trust_pt2=trust_pt2)
     with show_progress(lines=True) as on_step:
         run = run_attack(subjects, settings, on_step=on_step)
-    drawable = importlib.util.find_spec("matplotlib") is not None
     if output is not None:
-        draw = _draw if drawable else None
+        draw = _draw if can_draw() else None
         save_attack(run, output, command=command_line(context), overwrite=overwrite, draw=draw)
     if json:
         print_json({"folder": output} | run.results())
         return
     say(_table(run), "", *_remarks(run))
     if output is not None:
-        picture = str(output / PICTURE) if drawable else "no picture: pip install 'simplicit[report]' for one"
-        say(f"Saved in {output}, {picture}.")
+        say(saved(output, PICTURE))
 
 
 def _draw(run: AttackRun, path: Path) -> None:

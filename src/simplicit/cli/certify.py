@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
+from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
 from simplicit.cli.options import AnyData, DataDir, Json, OtherBaseline, Overwrite, Runs, Samples, TrustPt2
 from simplicit.experiments.attacking import PICTURE, radii_of
 from simplicit.experiments.certifying import RESTARTS, STEPS, CertifyRun, CertifySettings, run_certify, save_certify
@@ -97,17 +96,15 @@ def certify_command(
     subjects = open_subjects(runs, baseline=baseline, data=data, data_dir=data_dir, trust_pt2=trust_pt2)
     with show_progress(lines=True) as on_step:
         run = run_certify(subjects, settings, on_step=on_step)
-    drawable = importlib.util.find_spec("matplotlib") is not None
     if output is not None:
-        draw = _draw if drawable else None
+        draw = _draw if can_draw() else None
         save_certify(run, output, command=command_line(context), overwrite=overwrite, draw=draw)
     if json:
         print_json({"folder": output} | run.results())
         return
     say(_table(run), f"\n{run.seconds:.0f} s.")
     if output is not None:
-        picture = str(output / PICTURE) if drawable else "no picture: pip install 'simplicit[report]' for one"
-        say(f"Saved in {output}, {picture}.")
+        say(saved(output, PICTURE))
 
 
 def _draw(run: CertifyRun, path: Path) -> None:

@@ -5,11 +5,13 @@ Results go to standard output; progress and errors to standard error, so that ``
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -22,7 +24,18 @@ from simplicit.errors import DataError
 from simplicit.executors import Progress
 from simplicit.experiments.run import dumps
 
-__all__ = ["LOG_SECONDS", "Steps", "command_line", "complain", "figures_table", "print_json", "say", "show_progress"]
+__all__ = [
+    "LOG_SECONDS",
+    "Steps",
+    "can_draw",
+    "command_line",
+    "complain",
+    "figures_table",
+    "print_json",
+    "saved",
+    "say",
+    "show_progress",
+]
 
 #: Where there is no terminal, long work writes a line as often as this.
 LOG_SECONDS = 30.0
@@ -139,6 +152,17 @@ def show_progress(clock: str | None = "remaining", *, lines: bool = False) -> It
         columns += [TextColumn(clock), TimeElapsedColumn() if clock == "elapsed" else TimeRemainingColumn()]
     with Bar(*columns, console=console, transient=True) as bar:
         yield Steps(bar)
+
+
+def can_draw() -> bool:
+    """Whether the extra `report`, which draws the pictures, is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def saved(output: Path, picture: str) -> str:
+    """Where a command's folder is, and the picture in it or how to get one."""
+    where = str(output / picture) if can_draw() else "no picture: pip install 'simplicit[report]' for one"
+    return f"Saved in {output}, {where}."
 
 
 def figures_table(*columns: str, title: str | None = None) -> Table:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
+from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
 from simplicit.cli.options import DataDir, Json, Overwrite, PgdSteps
 from simplicit.data import load_dataset
 from simplicit.experiments.demo import Demo, DemoSettings, run_demo
@@ -64,7 +63,6 @@ def demo_command(
     settings = DemoSettings(baseline, tuple(sorted(set(sparsity))), samples, eps, pgd_steps, seed)
     check_output(output, overwrite=overwrite, kind="demo")
     dataset = load_dataset(data, data_dir)
-    drawable = importlib.util.find_spec("matplotlib") is not None
     with show_progress("elapsed") as on_step:
         found = run_demo(
             dataset,
@@ -74,13 +72,12 @@ def demo_command(
             command=command_line(context),
             overwrite=overwrite,
             on_step=on_step,
-            draw=_draw if drawable else None,
+            draw=_draw if can_draw() else None,
         )
     if json:
         print_json({"folder": output} | found.frontier())
         return
-    picture = str(output / "picture.png") if drawable else "no picture: pip install 'simplicit[report]' for one"
-    say(_table(found), f"\n{_certified(found)}", f"Saved in {output}, {picture}. {time.perf_counter() - begun:.0f} s.")
+    say(_table(found), f"\n{_certified(found)}", f"{saved(output, 'picture.png')} {time.perf_counter() - begun:.0f} s.")
 
 
 def _draw(demo: Demo, path: Path) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
+from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
 from simplicit.cli.options import DataDir, Json, Overwrite
 from simplicit.cli.reproduce import reproduce_app
 from simplicit.data import load_dataset
@@ -107,11 +106,10 @@ def frontier_command(
     dataset = load_dataset(data, data_dir)
     with show_progress("elapsed", lines=True) as on_step:
         found = run_frontier(dataset, settings, on_step=on_step)
-    drawable = importlib.util.find_spec("matplotlib") is not None
     with run_folder(output, overwrite=overwrite, kind="reproduce") as draft:
         write_json(draft / _FIGURES, found.figures())
         (draft / _TABLE).write_text(markdown(found), encoding="utf-8")
-        if drawable:
+        if can_draw():
             _draw(found, draft / _PICTURE)
         Manifest(
             "reproduce",
@@ -124,8 +122,7 @@ def frontier_command(
     if json:
         print_json({"folder": output} | found.figures())
         return
-    picture = str(output / _PICTURE) if drawable else "no picture: pip install 'simplicit[report]' for one"
-    say(*(_table(found, kind) for kind in _KINDS), f"Saved in {output}, {picture}.")
+    say(*(_table(found, kind) for kind in _KINDS), saved(output, _PICTURE))
 
 
 def _cell(found: Frontier, method: Method, sparsity: float, kind: str) -> str:

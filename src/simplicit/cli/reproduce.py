@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
+from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
 from simplicit.cli.options import DataDir, Json, Overwrite, Workers
 from simplicit.data import load_dataset
 from simplicit.executors import EXECUTORS
@@ -83,10 +82,9 @@ def figure5_command(
     dataset = load_dataset(data, data_dir)
     with show_progress("elapsed") as on_step:
         found = run_figure5(dataset, settings, on_step=on_step)
-    drawable = importlib.util.find_spec("matplotlib") is not None
     with run_folder(output, overwrite=overwrite, kind="reproduce") as draft:
         write_json(draft / _FIGURES, found.figures())
-        if drawable:
+        if can_draw():
             _draw(found, draft / _PICTURE)
         Manifest(
             "reproduce",
@@ -100,8 +98,7 @@ def figure5_command(
     if json:
         print_json({"folder": output} | found.figures())
         return
-    picture = str(output / _PICTURE) if drawable else "no picture: pip install 'simplicit[report]' for one"
-    say(_table(found), "\nAll coefficients are equal, to the bit.", f"Saved in {output}, {picture}.")
+    say(_table(found), "\nAll coefficients are equal, to the bit.", saved(output, _PICTURE))
 
 
 _SETTINGS = ("arch", "samples", "executors", "workers", "repeats", "epochs", "seed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
+from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
 from simplicit.cli.options import (
     PENALTY_PANEL,
     Alpha,
@@ -205,13 +204,11 @@ def _solve_part(settings: SolveSettings, part: tuple[int, int], journal: Path | 
 
 def write_and_tell(run: SolveRun, output: Path, *, command: list[str], overwrite: bool, json: bool) -> None:
     """Write the folder of a solve, and print its figures."""
-    drawable = importlib.util.find_spec("matplotlib") is not None
-    save_solve(run, output, command=command, overwrite=overwrite, draw=_draw if drawable else None)
+    save_solve(run, output, command=command, overwrite=overwrite, draw=_draw if can_draw() else None)
     if json:
         print_json({"folder": output} | run.results())
         return
-    picture = str(output / PICTURE) if drawable else "no picture: pip install 'simplicit[report]' for one"
-    say(_table(run), "", *_remarks(run), f"Saved in {output}, {picture}.")
+    say(_table(run), "", *_remarks(run), saved(output, PICTURE))
 
 
 def _draw(run: SolveRun, path: Path) -> None:

@@ -14,7 +14,7 @@ from simplicit.executors.base import Executor
 from simplicit.executors.journal import Journal, Section, digest
 from simplicit.executors.limits import flushed_denormals
 from simplicit.executors.processes import ProcessExecutor
-from simplicit.executors.progress import Meter, OnProgress, Progress
+from simplicit.executors.progress import Meter, OnProgress, OnStep, Progress
 from simplicit.executors.ray import RayExecutor
 from simplicit.executors.running import Deadline, run_blocks
 from simplicit.executors.serial import SerialExecutor
@@ -30,6 +30,7 @@ __all__ = [
     "Journal",
     "Meter",
     "OnProgress",
+    "OnStep",
     "Progress",
     "Result",
     "Section",

@@ -68,10 +68,10 @@ def read_json(path: Path) -> dict[str, Any]:
         Missing, unreadable, not JSON, or not an object.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
+    except ValueError as error:  # bad JSON and bad UTF-8 alike
         raise DataError(f"{path}: damaged, not a JSON document ({error})") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: damaged, expected a JSON object, got {type(value).__name__}")

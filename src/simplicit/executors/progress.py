@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-__all__ = ["Meter", "OnProgress", "Progress"]
+__all__ = ["Meter", "OnProgress", "OnStep", "Progress"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+#: Called with a label, the steps done, and the steps in all: work whose steps are not rows.
+OnStep = Callable[[str, int, int], None]
 
 
 def _duration(seconds: float) -> str:

@@ -12,9 +12,10 @@ import numpy as np
 
 from simplicit.checks import as_seed
 from simplicit.errors import InputError
+from simplicit.executors import OnStep
 from simplicit.experiments.evaluate import DEFAULT_EPS, parse_eps
 from simplicit.experiments.run import Manifest, run_folder, write_json
-from simplicit.experiments.subjects import BASELINE, OnStep, Samples, Subject, Subjects, choose_samples, told_of
+from simplicit.experiments.subjects import BASELINE, Samples, Subject, Subjects, choose_samples, told_of
 from simplicit.robustness import AttackResult, attack, pgd
 
 __all__ = [
@@ -33,7 +34,6 @@ ATTACK, OUTCOMES, PICTURE = "attack.json", "outcomes.npz", "picture.png"
 EXAMPLES = "examples.npz"
 #: How many samples are kept as examples.
 N_EXAMPLES = 6
-TRANSFER = f"transfer from {BASELINE}"
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,7 @@ class AttackSettings:
         for name in ("steps", "restarts", "queries"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if as_seed("seed", self.seed) >= 2**63:
-            raise InputError(f"seed must be below 2**63, got {self.seed}")
+        as_seed("seed", self.seed, bits=63)
 
     @property
     def methods(self) -> tuple[str, ...]:

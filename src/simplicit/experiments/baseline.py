@@ -17,8 +17,9 @@ from torch import nn
 
 from simplicit.data import DATASETS, Dataset
 from simplicit.errors import DataError
+from simplicit.executors.durable import read_json
 from simplicit.experiments.mlp import MlpSettings, build_mlp, network_accuracy, train_mlp
-from simplicit.experiments.run import KINDS, MANIFEST, Manifest, read_json, relative_to, run_folder, write_json
+from simplicit.experiments.run import KINDS, MANIFEST, Manifest, relative_to, run_folder, write_json
 from simplicit.experiments.weights import check_finite
 
 __all__ = ["Baseline", "load_baseline", "make_baseline", "save_baseline"]

@@ -12,10 +12,11 @@ import numpy as np
 
 from simplicit.checks import as_seed
 from simplicit.errors import InputError
+from simplicit.executors import OnStep
 from simplicit.experiments.attacking import OUTCOMES, PICTURE, radii_of
 from simplicit.experiments.evaluate import DEFAULT_EPS
 from simplicit.experiments.run import Manifest, run_folder, write_json
-from simplicit.experiments.subjects import OnStep, Samples, Subject, Subjects, choose_samples, told_of
+from simplicit.experiments.subjects import Samples, Subject, Subjects, choose_samples, told_of
 from simplicit.robustness import AttackResult, Certificates, attack, certify
 
 __all__ = ["CERTIFICATES", "CertifyRun", "CertifySettings", "run_certify", "save_certify"]
@@ -56,8 +57,7 @@ class CertifySettings:
         radii_of(self.eps)
         if self.steps < 0:
             raise InputError(f"steps must be at least 0, got {self.steps}")
-        if as_seed("seed", self.seed) >= 2**63:
-            raise InputError(f"seed must be below 2**63, got {self.seed}")
+        as_seed("seed", self.seed, bits=63)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from simplicit.checks import as_seed
 from simplicit.data import Dataset
 from simplicit.errors import InputError
-from simplicit.executors import OnProgress
+from simplicit.executors import OnProgress, OnStep
 from simplicit.experiments.baseline import CONFIG, WEIGHTS, Baseline, make_baseline, save_baseline
 from simplicit.experiments.evaluate import Evaluation, evaluate, parse_eps
 from simplicit.experiments.fitting import FitRun, capture_task, fill_fit_folder, run_fit
@@ -22,8 +22,6 @@ from simplicit.experiments.settings import FitSettings
 from simplicit.experiments.task import Task
 
 __all__ = ["Demo", "DemoSettings", "FrontierPoint", "run_demo"]
-
-OnStep = Callable[[str, int, int], None]
 
 _BASELINE = MlpSettings(arch=(256, 128), bias=False, epochs=60, batch_size=64)
 

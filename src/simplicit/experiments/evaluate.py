@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from simplicit.checks import as_seed
 from simplicit.data import Dataset
 from simplicit.errors import InputError
+from simplicit.executors import OnStep
 from simplicit.implicit import ImplicitModel, PerronFrobenius, equilibrium, perron_frobenius
 from simplicit.implicit.wellposed import row_norm
 from simplicit.robustness import fgsm, pgd
@@ -25,7 +26,6 @@ _BATCH, _NUMBERS = 2048, 2**22  # samples at a time, and their states together
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
-OnStep = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -22,7 +21,7 @@ from simplicit.baseline import capture
 from simplicit.checks import as_count
 from simplicit.data import Dataset
 from simplicit.errors import InputError
-from simplicit.executors import EXECUTORS, Executor, check_executor, make_executor
+from simplicit.executors import EXECUTORS, Executor, OnStep, check_executor, make_executor
 from simplicit.experiments.mlp import MlpSettings, train_mlp
 from simplicit.rows import L1, Ball, Solution
 from simplicit.solve import solve_rows
@@ -31,7 +30,6 @@ from simplicit.training.statedata import state_data
 __all__ = ["Figure5", "Figure5Settings", "StateRows", "Timed", "run_figure5", "state_rows", "time_executor"]
 
 Array = npt.NDArray[np.float64]
-OnStep = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from simplicit.baseline import capture
 from simplicit.checks import as_count, as_number
 from simplicit.data import Dataset
 from simplicit.errors import InputError
+from simplicit.executors import OnStep
 from simplicit.executors.limits import one_thread_each
-from simplicit.experiments.demo import OnStep
 from simplicit.experiments.evaluate import parse_eps
 from simplicit.experiments.mlp import MlpSettings, train_mlp
 from simplicit.experiments.peers import PEERS, Network
@@ -29,7 +29,7 @@ from simplicit.implicit import ImplicitModel
 from simplicit.robustness import accuracy, fgsm, pgd
 from simplicit.training import fit, preset_of
 
-__all__ = ["BASELINE", "OURS", "Frontier", "FrontierSettings", "Measured", "Method", "methods_of", "run_frontier"]
+__all__ = ["BASELINE", "OURS", "Frontier", "FrontierSettings", "Method", "MethodFigures", "methods_of", "run_frontier"]
 
 OURS, BASELINE = "simplicit", "baseline"
 #: How weights are spread over the layers: equal shares, as fit does, by size in the whole network.
@@ -115,7 +115,7 @@ class FrontierSettings:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MethodFigures:
     """One model: accuracies in per cent, clean on all test samples, attacked on those asked for."""
 
     seed: int
@@ -133,7 +133,7 @@ class Frontier:
     """All that was measured, by the clock's seconds and the processors'."""
 
     settings: FrontierSettings
-    measured: tuple[Measured, ...]
+    measured: tuple[MethodFigures, ...]
     seconds: float
     processor_seconds: float
 
@@ -142,7 +142,7 @@ class Frontier:
         """In the order of the study."""
         return list(dict.fromkeys(one.method for one in self.measured))
 
-    def of(self, method: Method, sparsity: float) -> list[Measured]:
+    def of(self, method: Method, sparsity: float) -> list[MethodFigures]:
         """One per seed."""
         return [one for one in self.measured if one.method == method and one.sparsity == sparsity]
 
@@ -194,7 +194,7 @@ def run_frontier(data: Dataset, settings: FrontierSettings, *, on_step: OnStep |
     for name, count in available.items():
         if getattr(settings, name) > count:
             raise InputError(f"{name}: {data.name} has {count}, got {getattr(settings, name)}")
-    begun, measured, busy = time.perf_counter(), list[Measured](), 0.0
+    begun, measured, busy = time.perf_counter(), list[MethodFigures](), 0.0
     for done, (found, seconds) in enumerate(_seeds(data, settings), start=1):
         measured, busy = measured + found, busy + seconds
         if on_step is not None:
@@ -203,7 +203,7 @@ def run_frontier(data: Dataset, settings: FrontierSettings, *, on_step: OnStep |
     return Frontier(settings, tuple(measured), time.perf_counter() - begun, busy)
 
 
-def _seeds(data: Dataset, settings: FrontierSettings) -> Iterator[tuple[list[Measured], float]]:
+def _seeds(data: Dataset, settings: FrontierSettings) -> Iterator[tuple[list[MethodFigures], float]]:
     """What each seed gave, and its processor seconds, as they come; several at a time in processes of their own."""
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
     if min(settings.workers, settings.seeds) == 1:
@@ -214,13 +214,13 @@ def _seeds(data: Dataset, settings: FrontierSettings) -> Iterator[tuple[list[Mea
             yield job.result()
 
 
-def _of_seed(data: Dataset, settings: FrontierSettings, seed: int) -> tuple[list[Measured], float]:
+def _of_seed(data: Dataset, settings: FrontierSettings, seed: int) -> tuple[list[MethodFigures], float]:
     begun = time.process_time()
     with one_thread_each():
         return list(_measured(data, settings, seed)), time.process_time() - begun
 
 
-def _measured(data: Dataset, settings: FrontierSettings, seed: int) -> Iterator[Measured]:
+def _measured(data: Dataset, settings: FrontierSettings, seed: int) -> Iterator[MethodFigures]:
     net = train_mlp(data, MlpSettings(arch=settings.arch, bias=False, epochs=settings.epochs, seed=seed))
     random = np.random.default_rng(seed)
     inputs = data.train_inputs[np.sort(random.choice(len(data.train_inputs), settings.samples, replace=False))]
@@ -229,8 +229,8 @@ def _measured(data: Dataset, settings: FrontierSettings, seed: int) -> Iterator[
     chosen = np.sort(random.choice(len(data.test_inputs), settings.attack_samples, replace=False))
     attacked = (data.test_inputs[chosen], data.test_labels[chosen])
 
-    def measure(model: ImplicitModel, sparsity: float, method: Method, seconds: float) -> Measured:
-        return Measured(
+    def measure(model: ImplicitModel, sparsity: float, method: Method, seconds: float) -> MethodFigures:
+        return MethodFigures(
             seed,
             sparsity,
             method,

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.errors import DataError, InputError
+from simplicit.executors.durable import read_json
 from simplicit.experiments.attacking import ATTACK, EXAMPLES
 from simplicit.experiments.certifying import CERTIFICATES
 from simplicit.experiments.evaluate import parse_eps
 from simplicit.experiments.fitting import ROWS
-from simplicit.experiments.run import MANIFEST, file_hash, read_json, read_manifest
+from simplicit.experiments.run import MANIFEST, file_hash, read_manifest
 from simplicit.experiments.subjects import BASELINE
 from simplicit.implicit import ImplicitModel, load
 

@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from simplicit.errors import DataError, InputError
 from simplicit.executors import OnProgress
-from simplicit.executors.durable import write_json
+from simplicit.executors.durable import read_json, write_json
 from simplicit.experiments.npy import map_npy
 from simplicit.experiments.penalties import make_penalty, scaled_penalty
-from simplicit.experiments.run import file_hash, plain, read_json
+from simplicit.experiments.run import file_hash, plain
 from simplicit.experiments.solving import Member, SolveRun, SolveSettings
 from simplicit.parts import JournalState, merge_journals, solve_part
 from simplicit.rows import Ball, Penalty

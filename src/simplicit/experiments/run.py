@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from simplicit.errors import DataError, InputError, SimplicitError
+from simplicit.executors.durable import read_json
 
 __all__ = [
     "MANIFEST",
@@ -33,7 +34,6 @@ __all__ = [
     "check_output",
     "dumps",
     "file_hash",
-    "read_json",
     "read_manifest",
     "relative_to",
     "run_folder",
@@ -301,25 +301,6 @@ def write_json(path: Path, value: Any) -> None:
     draft = path.with_name(f".{path.name}.partial")
     draft.write_text(dumps(value) + "\n", encoding="utf-8")
     draft.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises
-    ------
-    DataError
-        Missing, unreadable, not JSON, or not an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # bad JSON and bad UTF-8 alike
-        raise DataError(f"{path}: damaged, not a JSON document ({error})") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: damaged, expected a JSON object, got {type(value).__name__}")
-    return value
 
 
 def read_manifest(folder: Path, kind: str) -> dict[str, Any]:

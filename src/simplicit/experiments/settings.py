@@ -16,8 +16,9 @@ from simplicit.checks import as_seed
 from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError
 from simplicit.executors import check_executor
+from simplicit.executors.durable import read_json
 from simplicit.experiments.penalties import make_penalty, penalty_parameters
-from simplicit.experiments.run import MANIFEST, check_manifest, read_json, read_manifest, relative_to
+from simplicit.experiments.run import MANIFEST, check_manifest, read_manifest, relative_to
 from simplicit.rows import Penalty
 from simplicit.training import preset_of
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,18 @@ import numpy.typing as npt
 
 from simplicit.data import Dataset
 from simplicit.errors import InputError
+from simplicit.executors import OnStep
+from simplicit.executors.durable import read_json
 from simplicit.experiments.fitting import capture_task
-from simplicit.experiments.run import MANIFEST, file_hash, read_json
+from simplicit.experiments.run import MANIFEST, file_hash
 from simplicit.experiments.settings import FitSettings, read_config, read_fit, tied_weights
 from simplicit.experiments.task import Task, check_range, check_unchanged, open_task
 from simplicit.implicit import ImplicitModel, load
 
-__all__ = ["BASELINE", "OnStep", "Samples", "Subject", "Subjects", "choose_samples", "open_subjects", "told_of"]
+__all__ = ["BASELINE", "Samples", "Subject", "Subjects", "choose_samples", "open_subjects", "told_of"]
 
 #: What the baseline is called among the subjects.
 BASELINE = "baseline"
-#: Called with a label, the steps done, and the steps in all.
-OnStep = Callable[[str, int, int], None]
 
 _MODEL_FILES = ("config.json", "model.safetensors")
 

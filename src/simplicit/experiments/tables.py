@@ -12,18 +12,16 @@ The attack is FGSM at the radii stated; PGD is given beside it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 from torch import nn
 
 from simplicit.checks import as_count, as_number
 from simplicit.data import Dataset
 from simplicit.errors import InputError
-from simplicit.experiments.demo import OnStep
+from simplicit.executors import OnStep
 from simplicit.experiments.mlp import MlpSettings, train_mlp
 from simplicit.experiments.peers.base import keep_largest
 from simplicit.implicit import ImplicitModel
@@ -122,7 +120,7 @@ class TableSettings:
 
 
 @dataclass(frozen=True)
-class Robust:
+class ModelFigures:
     """Of one model: sparsity and accuracies in per cent, those under attack at :data:`RADII`; rows certified of all."""
 
     sparsity: float
@@ -139,8 +137,8 @@ class TableRow:
     sparsity; means over the seeds."""
 
     paper: PaperRow
-    letter: Robust
-    preset: Robust
+    letter: ModelFigures
+    preset: ModelFigures
 
     @property
     def gain(self) -> tuple[float, float]:
@@ -154,7 +152,7 @@ class Table:
     """A table of the paper, again."""
 
     settings: TableSettings
-    baseline: Robust
+    baseline: ModelFigures
     rows: tuple[TableRow, ...]
     seconds: float
 
@@ -185,7 +183,7 @@ def run_table(data: Dataset, settings: TableSettings, *, on_step: OnStep | None 
     ):
         if needed > there:
             raise InputError(f"{name}: table {settings.table} takes {needed}, {data.name} has {there}")
-    begun, found = time.perf_counter(), list[tuple[Robust, list[tuple[Robust, Robust]]]]()
+    begun, found = time.perf_counter(), list[tuple[ModelFigures, list[tuple[ModelFigures, ModelFigures]]]]()
     for seed in range(settings.seeds):
         bench = _Bench.of(data, settings, seed)
         pairs = []
@@ -220,7 +218,7 @@ class _Bench:
         chosen = np.random.default_rng(seed).choice(len(data.test_inputs), settings.attack_samples, replace=False)
         return cls(data, settings, seed, net, np.sort(chosen))
 
-    def letter(self, row: PaperRow) -> Robust:
+    def letter(self, row: PaperRow) -> ModelFigures:
         """The paper's settings."""
         options: dict[str, Any] = {
             "penalty": _penalty(self.settings.table, row.price),
@@ -236,7 +234,7 @@ class _Bench:
         certified = 100.0 * float(found.rows.converged.mean())
         return self._measured(model, model.sparsity(found.weight_count), certified, seconds)
 
-    def preset(self, row: PaperRow) -> Robust:
+    def preset(self, row: PaperRow) -> ModelFigures:
         """Ours, with as many samples, at least as sparse."""
         begun, preset, inputs = time.perf_counter(), self.settings.preset, self._inputs(row)
         if preset == "sparse":
@@ -248,7 +246,7 @@ class _Bench:
         seconds, certified = time.perf_counter() - begun, 100.0 * float(found.rows.converged.mean())
         return self._measured(found.model, found.sparsity, certified, seconds)
 
-    def baseline(self) -> Robust:
+    def baseline(self) -> ModelFigures:
         """Of the network itself."""
         return self._measured(self.net, 0.0, 100.0, 0.0)
 
@@ -257,7 +255,7 @@ class _Bench:
         chosen = random.choice(len(self.data.train_inputs), row.samples, replace=False)
         return self.data.train_inputs[np.sort(chosen)]
 
-    def _measured(self, model: Any, sparsity: float, certified: float, seconds: float) -> Robust:
+    def _measured(self, model: Any, sparsity: float, certified: float, seconds: float) -> ModelFigures:
         model = model.astype(np.float32) if isinstance(model, ImplicitModel) else model
         U, labels = self.data.test_inputs[self.chosen], self.data.test_labels[self.chosen]
         clip, steps = self.data.input_range, self.settings.pgd_steps
@@ -267,7 +265,7 @@ class _Bench:
 
         climbed = [share(pgd(model, U, labels, eps, steps, clip=clip)) for eps in RADII]
         stepped = [share(fgsm(model, U, labels, eps, clip=clip)) for eps in RADII]
-        return Robust(
+        return ModelFigures(
             sparsity=sparsity,
             clean=100.0 * accuracy(model, self.data.test_inputs, self.data.test_labels),
             fgsm=(stepped[0], stepped[1]),
@@ -283,28 +281,13 @@ def _penalty(table: int, price: float) -> Penalty:
 
 def pruned_by_size(model: ImplicitModel, count: int) -> ImplicitModel:
     """The model with its ``count`` largest coefficients alone; ‖A‖∞ does not grow by that, so it stays well-posed."""
-    parts = {name: getattr(model, name).toarray() for name in "ABCD"}
-    sizes = np.concatenate([np.abs(part).ravel() for part in parts.values()])
-    kept = keep_largest(sizes, count)
-    ends = np.cumsum([part.size for part in parts.values()])
-    masks = np.split(kept, ends[:-1])
-    pruned: Mapping[str, Any] = {
-        name: csr_array(part * mask.reshape(part.shape))
-        for (name, part), mask in zip(parts.items(), masks, strict=True)
-    }
-    return ImplicitModel.from_matrices(
-        **pruned,
-        activation=model.groups,
-        state_bias=model.state_bias,
-        output_bias=model.output_bias,
-        input_shape=model.input_shape,
-        output_shape=model.output_shape,
-    )
+    M = model.matrix.toarray()
+    return model.with_matrix(M * keep_largest(np.abs(M), count))
 
 
-def _mean(found: list[Robust]) -> Robust:
+def _mean(found: list[ModelFigures]) -> ModelFigures:
     def mean(name: str) -> Any:
         values = np.mean([getattr(one, name) for one in found], axis=0)
         return float(values) if values.ndim == 0 else tuple(float(value) for value in values)
 
-    return Robust(**{name: mean(name) for name in ("sparsity", "clean", "fgsm", "pgd", "certified", "seconds")})
+    return ModelFigures(**{name: mean(name) for name in ("sparsity", "clean", "fgsm", "pgd", "certified", "seconds")})

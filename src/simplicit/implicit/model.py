@@ -159,6 +159,41 @@ class ImplicitModel:
             output_shape=output_shape,
         )
 
+    def with_matrix(
+        self,
+        M: ArrayLike | sp.sparray,
+        *,
+        state_bias: ArrayLike | None = None,
+        output_bias: ArrayLike | None = None,
+    ) -> ImplicitModel:
+        """The model of the same groups and shapes whose coefficients are those of another M.
+
+        Parameters
+        ----------
+        M : array, tensor or SciPy sparse, shape (n + q, n + p)
+            [[A, B], [C, D]], as :attr:`matrix` has it; copied.
+        state_bias, output_bias : array, shape (n,) and (q,), optional
+            b and d; this model's own if None.
+
+        Raises
+        ------
+        InputError
+            As :meth:`from_matrices`.
+        """
+        n, whole = self.n_states, canonical_csr(M, "M")
+        check_fit({"M": whole}, {"M": (n + self.n_outputs, n + self.n_inputs)})
+        return ImplicitModel.from_matrices(
+            whole[:n, :n],
+            whole[:n, n:],
+            whole[n:, :n],
+            whole[n:, n:],
+            activation=self.groups,
+            state_bias=self.state_bias if state_bias is None else state_bias,
+            output_bias=self.output_bias if output_bias is None else output_bias,
+            input_shape=self.input_shape,
+            output_shape=self.output_shape,
+        )
+
     def __repr__(self) -> str:
         groups = ", ".join(f"{group.name}: {group.size} {group.activation.name}" for group in self.groups)
         return (
@@ -205,6 +240,13 @@ class ImplicitModel:
         shape = (self.n_outputs, self.n_inputs)
         rows, columns = {OUTPUT: slice(0, self.n_outputs)}, {INPUT: slice(0, self.n_inputs)}
         return assemble(self.blocks, rows, columns, shape, self.dtype)
+
+    @cached_property
+    def matrix(self) -> Csr:
+        """The whole of M = [[A, B], [C, D]] as one ``csr_array`` (n + q, n + p): canonical, read-only."""
+        n, shape = self.n_states, (self.n_states + self.n_outputs, self.n_states + self.n_inputs)
+        rows, columns = {OUTPUT: slice(n, shape[0])}, {INPUT: slice(n, shape[1])}
+        return assemble(self.blocks, {**self.slices, **rows}, {**self.slices, **columns}, shape, self.dtype)
 
     @property
     def nnz(self) -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from simplicit.implicit import ImplicitModel
 from simplicit.report.canvas import COLOURS, EDGE, INK, clean, pattern_colours, two_panels
@@ -96,7 +95,7 @@ def _draw_curves(axes: Any, sparsities: Sequence[float], curves: Sequence[Curve]
 
 def _pattern(model: ImplicitModel) -> Any:
     """Where M is not zero, (n + q, n + p); of a large one, which of some 1,500 x 1,500 cells have a non-zero."""
-    entries = sp.block_array([[model.A, model.B], [model.C, model.D]]).tocoo()
+    entries = model.matrix.tocoo()
     steps = [max(1, -(-length // _CELLS)) for length in entries.shape]
     pattern = np.zeros([-(-length // step) for length, step in zip(entries.shape, steps, strict=True)], dtype=bool)
     pattern[entries.row // steps[0], entries.col // steps[1]] = True

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import block_array, csr_array, diags_array
+from scipy.sparse import csr_array, diags_array
 from torch import Tensor, nn
 
 from simplicit.baseline import Capture
@@ -100,7 +100,7 @@ class _Whole:
     @classmethod
     def of(cls, model: ImplicitModel, scale: Array | None = None) -> _Whole:
         n = model.n_states
-        M = csr_array(block_array([[model.A, model.B], [model.C, model.D]]).astype(np.float64))
+        M = model.matrix.astype(np.float64)
         constants = np.concatenate([model.state_bias, model.output_bias]).astype(np.float64)
         if scale is not None:
             left = np.concatenate([scale, np.ones(model.n_outputs)])

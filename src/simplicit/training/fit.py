@@ -26,7 +26,7 @@ from simplicit.training.presets import shrinkage_of, with_preset
 from simplicit.training.result import FitResult, row_figures
 from simplicit.training.robust import RobustMatching
 from simplicit.training.statedata import StateData, state_data
-from simplicit.training.strength import search_strength, tolerance_of
+from simplicit.training.strength import tolerance_of, trained
 from simplicit.training.tied import fit_tied, has_convolutions
 
 __all__ = ["fit"]
@@ -265,27 +265,10 @@ def _data(captured: Capture, inputs: Any, options: FitOptions) -> StateData:
 
 
 def _trained(data: StateData, options: FitOptions, run: RunOptions) -> tuple[Match, int]:
-    """The match at the strength given or searched, or refined, and how many were solved for it."""
-    target = options.sparsity
-    tolerance = tolerance_of(data.weight_count)
+    """The match, and how many were solved for it."""
     if options.robust:
-        return RobustMatching(data, options, run).train(target, tolerance)
-    matching = Matching(data, options, run)
-    if options.refine:
-        options.check_refinable(matching.penalty)
-        return matching.refine(), 1
-    if target is None:
-        return matching.solve(), 1
-    matching.options.check_searchable(matching.penalty)
-    trials = 0
-
-    def solve(strength: float, start: Match | None) -> Match:
-        nonlocal trials
-        trials += 1
-        return replace(matching, run=matching.run.staged(f"trial {trials}")).solve(strength, start)
-
-    found = search_strength(solve, lambda match: match.model.sparsity(data.weight_count), target, tolerance)
-    return found, trials
+        return RobustMatching(data, options, run).train(options.sparsity, tolerance_of(data.weight_count))
+    return trained(Matching(data, options, run))
 
 
 def _errors(model: ImplicitModel, data: StateData) -> Mapping[str, float]:

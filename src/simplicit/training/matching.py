@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array, hstack, vstack
+from scipy.sparse import csr_array, vstack
 
 from simplicit.implicit import ImplicitModel
 from simplicit.rowrun import RunOptions
@@ -51,6 +51,11 @@ class Match:
     model: ImplicitModel
     exchanged: int = 0
 
+    @property
+    def nnz(self) -> int:
+        """Weights that are not zero."""
+        return self.model.nnz
+
 
 @dataclass(frozen=True, eq=False)
 class Matching:
@@ -83,8 +88,16 @@ class Matching:
     @cached_property
     def prior(self) -> csr_array:
         """What ridge draws towards: the baseline's weights times the anchor, (n + q, n + p)."""
-        model = self.data.model
-        return csr_array(self.options.anchor * vstack([hstack([model.A, model.B]), hstack([model.C, model.D])]))
+        return csr_array(self.options.anchor * self.data.model.matrix)
+
+    @property
+    def weight_count(self) -> int:
+        """N₀."""
+        return self.data.weight_count
+
+    def staged(self, stage: str) -> Matching:
+        """The same, with progress that says which stage it is of."""
+        return replace(self, run=self.run.staged(stage))
 
     def solve(self, strength: float = 1.0, start: Match | None = None) -> Match:
         """Solve with the penalty multiplied by ``strength``, warm-started from another match."""
@@ -187,21 +200,10 @@ class Matching:
 
     def _model(self, solutions: Sequence[Solution]) -> ImplicitModel:
         """The model of the stages solved so far; the other rows are zero."""
-        baseline, n = self.data.model, self.data.n_states
-        bias, order = np.zeros(self.data.n_rows), np.arange(self.data.n_rows)
+        n, bias, order = self.data.n_states, np.zeros(self.data.n_rows), np.arange(self.data.n_rows)
         solved = np.concatenate([order[stage.rows] for stage, _ in zip(self.stages, solutions, strict=False)])
         bias[solved] = np.concatenate([solution.intercepts for solution in solutions])
         missing = np.setdiff1d(order, solved)
         parts = [*(solution.coefficients for solution in solutions), csr_array((len(missing), self.data.n_columns))]
         M = csr_array(vstack(parts, format="csr")[np.argsort(np.concatenate([solved, missing]))])
-        return ImplicitModel.from_matrices(
-            M[:n, :n],
-            M[:n, n:],
-            M[n:, :n],
-            M[n:, n:],
-            activation=baseline.groups,
-            state_bias=bias[:n],
-            output_bias=bias[n:],
-            input_shape=baseline.input_shape,
-            output_shape=baseline.output_shape,
-        )
+        return self.data.model.with_matrix(M, state_bias=bias[:n], output_bias=bias[n:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from torch import nn
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, PerronFrobenius, perron_frobenius
 from simplicit.implicit.wellposed import row_norm
-from simplicit.rows import RowStatus
+from simplicit.rows import RowStatus, Solution
 from simplicit.training.baseline_weights import Origin
 from simplicit.training.matching import Match
 from simplicit.training.options import FitOptions
@@ -24,6 +24,9 @@ from simplicit.training.structure import STRUCTURES
 __all__ = ["FitResult", "RowFigures"]
 
 Array = npt.NDArray[np.float64]
+
+#: What rows take over from their last solution; the time is that of all rounds.
+_FIGURES = ("objective", "dual_gap", "relative_gap", "status", "nnz", "multiplier", "cardinality_gap")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +69,25 @@ class RowFigures:
 
     def __len__(self) -> int:
         return len(self.status)
+
+    @classmethod
+    def of(
+        cls, solutions: Iterable[Solution], group: npt.NDArray[np.str_], order: npt.NDArray[np.intp] | None = None
+    ) -> RowFigures:
+        """Of the rows of some solutions.
+
+        Parameters
+        ----------
+        solutions : iterable of Solution
+        group : (rows,) array of str
+            As it is to be in the result.
+        order : (rows,) array of int, optional
+            For each row of the result, its place among the rows of the solutions in turn; these as they come if None.
+        """
+        solutions, at = list(solutions), slice(None) if order is None else order
+        rounds = [sum((earlier.seconds for earlier in last.earlier), last.seconds) for last in solutions]
+        figures = {name: np.concatenate([getattr(solution, name) for solution in solutions])[at] for name in _FIGURES}
+        return cls(group=group, seconds=np.concatenate(rounds)[at], **figures)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +158,14 @@ class FitResult:
         return self.made if isinstance(self.made, ImplicitModel) else self.made()
 
     @property
+    def nnz(self) -> int:
+        """Non-zeros of M."""
+        return self.model.nnz
+
+    @property
     def sparsity(self) -> float:
-        """100·(1 − nnz(M)/N₀), in per cent of the baseline's weights."""
-        return self.model.sparsity(self.weight_count)
+        """100·(1 − nnz/N₀), in per cent of the baseline's weights."""
+        return 100.0 * (1.0 - self.nnz / self.weight_count)
 
     @property
     def row_norm(self) -> float:
@@ -169,25 +196,16 @@ class FitResult:
 
     def figures(self) -> dict[str, Any]:
         """The summary as plain numbers, ready for JSON."""
-        pf = self.perron_frobenius
         return {
             "samples": self.n_samples,
             "rows": len(self.rows),
             "rows_certified": int(self.rows.converged.sum()),
             "largest_relative_gap": float(self.rows.relative_gap.max(initial=0.0)),
-            "non_zeros": self.model.nnz,
+            "non_zeros": self.nnz,
             "baseline_weights": self.weight_count,
             "sparsity": self.sparsity,
-            "density_of_M": 100.0 * self.model.nnz / self.model.size,
-            "row_norm": self.row_norm,
-            "perron_frobenius": {"value": pf.value, "lower": pf.lower, "upper": pf.upper},
+            **self._of_its_kind(),
             "support_bounds": self.support_bounds,
-            **self._course(),
-        }
-
-    def _course(self) -> dict[str, Any]:
-        """How the training went, for :meth:`figures`."""
-        return {
             "strength": self.strength,
             "trials": self.trials,
             "exchanged": self.exchanged,
@@ -198,8 +216,17 @@ class FitResult:
             "seconds": dict(self.seconds),
         }
 
+    def _of_its_kind(self) -> dict[str, Any]:
+        """What :meth:`figures` says of a result of this class alone."""
+        pf = self.perron_frobenius
+        return {
+            "density_of_M": 100.0 * self.nnz / self.model.size,
+            "row_norm": self.row_norm,
+            "perron_frobenius": {"value": pf.value, "lower": pf.lower, "upper": pf.upper},
+        }
+
     def _compared(self) -> str:
-        more = self.model.nnz - self.weight_count
+        more = self.nnz - self.weight_count
         return f"{self.sparsity:.1f} % sparse" if more <= 0 else f"{100 * more / self.weight_count:.1f} % more"
 
     def _units(self) -> str:
@@ -217,7 +244,7 @@ class FitResult:
             return "A is strictly triangular"
         return "|A|_inf <= kappa"
 
-    def _method(self, nnz: int) -> list[str]:
+    def _method(self) -> list[str]:
         """What was done, one line for each part of it."""
         options = self.options
         rounds = "" if options.rounds == 1 else f", {options.rounds} rounds"
@@ -232,7 +259,7 @@ class FitResult:
         if options.refine:
             lines.append(
                 "  support    eliminated at one price for a weight in the whole model, "
-                f"{self.exchanged:,} of {nnz:,} weights exchanged"
+                f"{self.exchanged:,} of {self.nnz:,} weights exchanged"
             )
         if self.support_bounds:
             lines.append(
@@ -263,11 +290,11 @@ class FitResult:
             f"State-driven training on {self.n_samples:,} samples, {self._units()}",
             f"  problem    structure {options.structure}, normalize {options.normalize}, {ball}, lambda1 "
             f"{options.lambda1:g}, lambda2 {options.lambda2:g}",
-            *self._method(self.model.nnz),
+            *self._method(),
             f"  rows       {figures['rows_certified']} of {len(self.rows)} certified, largest relative gap "
             f"{figures['largest_relative_gap']:.1e} (tol {options.tol:g})",
             f"  model      {states} states, {self.model.n_inputs} inputs, {self.model.n_outputs} outputs",
-            f"  weights    {self.model.nnz:,} non-zeros, the baseline has {self.weight_count:,}: {self._compared()} "
+            f"  weights    {self.nnz:,} non-zeros, the baseline has {self.weight_count:,}: {self._compared()} "
             f"({figures['density_of_M']:.1f} % of M)",
             f"  stability  |A|_inf {self.row_norm:.4f}, lambda_pf {float(self.perron_frobenius):.4g}: well-posed, "
             f"{self._proof()}",
@@ -289,21 +316,4 @@ class FitResult:
 def row_figures(match: Match, data: StateData) -> RowFigures:
     """Put the figures of all stages in the order of the rows of M."""
     groups = [group.name for group in data.model.groups for _ in range(group.size)]
-    figures = {
-        name: np.concatenate([getattr(solution, name) for solution in match.solutions])[match.order]
-        for name in (
-            "objective",
-            "dual_gap",
-            "relative_gap",
-            "status",
-            "nnz",
-            "multiplier",
-            "cardinality_gap",
-        )
-    }
-    rounds = [sum((earlier.seconds for earlier in last.earlier), last.seconds) for last in match.solutions]
-    return RowFigures(
-        group=np.array(groups + ["output"] * data.model.n_outputs),
-        seconds=np.concatenate(rounds)[match.order],
-        **figures,
-    )
+    return RowFigures.of(match.solutions, np.array(groups + ["output"] * data.model.n_outputs), match.order)

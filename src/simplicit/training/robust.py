@@ -226,8 +226,7 @@ class RobustMatching:
 
     def _model(self, layers: list[LayerFit]) -> ImplicitModel:
         """The model of the layers solved so far; the other rows are zero."""
-        baseline, n = self.data.model, self.data.n_states
-        bias, parts = np.zeros(self.data.n_rows), []
+        n, bias, parts = self.data.n_states, np.zeros(self.data.n_rows), list[csr_array]()
         order = [np.arange(self.data.n_rows)[rows] for rows in self._rows]
         for place, rows in enumerate(self._rows):
             shape = (len(order[place]), self.data.n_columns)
@@ -238,14 +237,4 @@ class RobustMatching:
             parts.append(csr_array((found.data, self._columns[place][found.indices], found.indptr), shape=shape))
             bias[rows] = layers[place].intercepts
         M = csr_array(vstack(parts, format="csr")[np.argsort(np.concatenate(order))])
-        return ImplicitModel.from_matrices(
-            M[:n, :n],
-            M[:n, n:],
-            M[n:, :n],
-            M[n:, n:],
-            activation=baseline.groups,
-            state_bias=bias[:n],
-            output_bias=bias[n:],
-            input_shape=baseline.input_shape,
-            output_shape=baseline.output_shape,
-        )
+        return self.data.model.with_matrix(M, state_bias=bias[:n], output_bias=bias[n:])

@@ -2,21 +2,52 @@
 
 Sparsity grows with the strength, by steps and nearly always. The search brackets the target by factors and then bisects
 in the logarithm, guided by interpolation; every trial starts from the nearest one before it, so that a whole search
-costs a few solves.
+costs a few solves. :func:`trained` does so where it is asked for, whatever the rows are.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from simplicit.errors import InputError
+from simplicit.rows import PiecewiseQuadratic
+from simplicit.training.options import FitOptions
 
-__all__ = ["SPARSITY_TOLERANCE", "search_strength", "tolerance_of"]
+__all__ = ["SPARSITY_TOLERANCE", "search_strength", "tolerance_of", "trained"]
+
+
+class Weighed(Protocol):
+    """A match, of which so many weights are not zero."""
+
+    @property
+    def nnz(self) -> int: ...
+
 
 #: What is solved at one strength.
 M = TypeVar("M")
+W = TypeVar("W", bound=Weighed)
+
+
+class Training(Protocol[W]):
+    """Problem (7), whatever its rows are: ``weight_count`` is N₀, ``penalty`` what the checks of the options take."""
+
+    @property
+    def options(self) -> FitOptions: ...
+
+    @property
+    def penalty(self) -> PiecewiseQuadratic: ...
+
+    @property
+    def weight_count(self) -> int: ...
+
+    def solve(self, strength: float = 1.0, start: W | None = None) -> W: ...
+
+    def refine(self) -> W: ...
+
+    def staged(self, stage: str) -> Training[W]: ...
+
 
 #: In points of sparsity.
 SPARSITY_TOLERANCE = 0.5
@@ -29,6 +60,33 @@ def tolerance_of(weight_count: int) -> float:
     """How near a wanted sparsity is come, in points: one weight more or less is 100/N₀, so that a small network may
     have nothing nearer than half of that."""
     return max(SPARSITY_TOLERANCE, 50 / weight_count) * (1 + 1e-12)
+
+
+def trained(training: Training[W]) -> tuple[W, int]:
+    """The match at the strength given or searched, or refined, and how many were solved for it.
+
+    Raises
+    ------
+    InputError
+        Nothing says how many weights are to stay, the penalty does not lead to the wanted sparsity, or no strength
+        gives it.
+    """
+    options, count = training.options, training.weight_count
+    if options.refine:
+        options.check_refinable(training.penalty)
+        return training.refine(), 1
+    if options.sparsity is None:
+        return training.solve(), 1
+    options.check_searchable(training.penalty)
+    trials = 0
+
+    def solve(strength: float, start: W | None) -> W:
+        nonlocal trials
+        trials += 1
+        return training.staged(f"trial {trials}").solve(strength, start)
+
+    found = search_strength(solve, lambda match: 100 * (1 - match.nnz / count), options.sparsity, tolerance_of(count))
+    return found, trials
 
 
 def search_strength(

@@ -58,12 +58,7 @@ def _feedforward(model: ImplicitModel) -> Mask:
 
 def _baseline(model: ImplicitModel) -> Mask:
     """Only where the baseline has a weight."""
-    n, p, q = model.n_states, model.n_inputs, model.n_outputs
-    mask = np.zeros((n + q, n + p), dtype=bool)
-    for part, row, column in ((model.A, 0, 0), (model.B, 0, n), (model.C, n, 0), (model.D, n, n)):
-        entries = part.tocoo()
-        mask[entries.coords[0] + row, entries.coords[1] + column] = True
-    return mask
+    return np.asarray(model.matrix.astype(bool).toarray())
 
 
 #: The structures by name.

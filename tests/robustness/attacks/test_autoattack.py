@@ -94,7 +94,7 @@ def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": 2**63}, r"seed must be below 2\*\*63"),
+        ({"seed": 2**63}, r"seed must be an integer in \[0, 2\*\*63\)"),
         ({"image_shape": (5, 5)}, "has 25 entries, a sample has 12"),
         ({"eps": 2.0}, "wider than the range"),
     ],

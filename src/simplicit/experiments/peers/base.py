@@ -9,7 +9,6 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array, hstack, vstack
 
 from simplicit.baseline import States
 from simplicit.errors import InputError
@@ -88,8 +87,7 @@ class Network:
     @cached_property
     def matrix(self) -> Array:
         """M = [[A, B], [C, D]], (n + q, n + p)."""
-        model = self.model
-        return np.asarray(vstack([hstack([model.A, model.B]), hstack([model.C, model.D])]).toarray())
+        return np.asarray(self.model.matrix.toarray())
 
     @cached_property
     def layers(self) -> Mapping[str, slice]:
@@ -135,7 +133,7 @@ class Network:
         InputError
             A layer is to keep more weights than it has.
         """
-        n, M = self.model.n_states, np.zeros_like(self.matrix)
+        M = np.zeros_like(self.matrix)
         bias = np.concatenate([self.model.state_bias, self.model.output_bias])
         baseline = np.hstack([self.states.Z, self.states.Y]) - bias
         for name, rows in self.layers.items():
@@ -147,27 +145,13 @@ class Network:
             targets = features @ weights.T if own_targets else baseline[:, rows]
             found = peer.prune(Layer.of_samples(weights, features, targets, counts[name]))
             M[np.arange(rows.start, rows.stop)[:, None], columns] = found
-        return self._with(M, n)
+        return self.model.with_matrix(M)
 
     def _features(self, M: Array) -> Array:
         """[X U] of the model made so far."""
         U = np.asarray(self.states.U, dtype=np.float64)
-        n = self.model.n_states
-        X = equilibrium(self._with(M, n), U).states if n else np.zeros((len(U), 0))
+        X = equilibrium(self.model.with_matrix(M), U).states if self.model.n_states else np.zeros((len(U), 0))
         return np.hstack([X, U])
-
-    def _with(self, M: Array, n: int) -> ImplicitModel:
-        return ImplicitModel.from_matrices(
-            csr_array(M[:n, :n]),
-            csr_array(M[:n, n:]),
-            csr_array(M[n:, :n]),
-            csr_array(M[n:, n:]),
-            activation=self.model.groups,
-            state_bias=self.model.state_bias,
-            output_bias=self.model.output_bias,
-            input_shape=self.model.input_shape,
-            output_shape=self.model.output_shape,
-        )
 
 
 def keep_largest_in_rows(scores: Array, count: int) -> Mask:

@@ -77,8 +77,7 @@ def autoattack(
     """
     check_autoattack()
     problem = Problem.checked(model, U, labels, eps, clip, batch_size)
-    if as_seed("seed", seed) >= 2**63:
-        raise InputError(f"seed must be below 2**63 for AutoAttack, got {seed}")
+    as_seed("seed", seed, bits=63)
     shape = _image(image_shape or problem.victim.input_shape, problem.victim.n_inputs)
     adversarial = problem.inputs.clone()
     right = torch.nonzero(~problem.broken(adversarial)).flatten()

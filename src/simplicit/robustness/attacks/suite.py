@@ -25,6 +25,7 @@ from torch import Tensor
 
 from simplicit.checks import as_count, as_seed
 from simplicit.errors import InputError
+from simplicit.executors import OnStep
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch
 from simplicit.robustness.attacks.autoattack import autoattack, check_autoattack
@@ -44,7 +45,6 @@ _WHITE_BOX = "pgd"
 _COMPARED, _AGREE = 64, 1e-3
 
 Bools = npt.NDArray[np.bool_]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def attack(
     clip: Clip = (0.0, 1.0),
     seed: int = 0,
     keep: bool = False,
-    progress: Progress | None = None,
+    progress: OnStep | None = None,
 ) -> AttackResult:
     """Attack a model in several ways at several radii, and check the attacks themselves.
 
@@ -206,8 +206,7 @@ def attack(
     """
     radii = tuple(sorted(set(as_radii(eps))))
     problem = Problem.checked(model, U, labels, max(radii), clip, 2048)
-    if as_seed("seed", seed) >= 2**63:
-        raise InputError(f"seed must be below 2**63, got {seed}")
+    as_seed("seed", seed, bits=63)
     steps, restarts = as_count("steps", steps), as_count("restarts", restarts)
     queries = as_count("queries", queries)
     climb = partial(pgd, steps=steps, restarts=restarts, clip=clip, seed=seed)
@@ -244,7 +243,7 @@ class _Run:
         radii: tuple[float, ...],
         attacks: Mapping[str, Callable[..., Any]],
         keep: bool,
-        progress: Progress | None,
+        progress: OnStep | None,
     ) -> None:
         self._problem, self._radii, self._attacks, self._progress = problem, radii, attacks, progress
         k, m = len(radii), len(problem.inputs)

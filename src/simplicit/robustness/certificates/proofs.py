@@ -15,7 +15,7 @@ A bound over a larger box holds on a smaller one, so that what is certified at �
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from simplicit.checks import as_count
 from simplicit.errors import InputError
+from simplicit.executors import OnStep
 from simplicit.executors.limits import available_memory
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch, as_batch
@@ -46,8 +47,6 @@ _NUMBERS = 2**23
 _COPIES = 8
 # Arrays as large as the largest that a pass holds at a time: coefficients of x and z, and what they are split into.
 _ALIVE = 4
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +102,7 @@ def certify(
     clip: Clip = (0.0, 1.0),
     method: str = "linear",
     steps: int = 0,
-    progress: Progress | None = None,
+    progress: OnStep | None = None,
 ) -> Certificates:
     """Lower bounds on the margins of every sample over all inputs within ``eps`` in ℓ∞.
 
@@ -183,7 +182,7 @@ class _Work:
         clip: Clip,
         methods: Sequence[str],
         steps: int,
-        progress: Progress | None,
+        progress: OnStep | None,
     ) -> None:
         self._prepared, self._U, self._labels, self._clip = prepared, U, labels, clip
         self._methods, self._steps, self._progress = methods, steps, progress

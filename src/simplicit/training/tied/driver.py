@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
@@ -19,7 +18,7 @@ from simplicit.rows import BasisPursuit
 from simplicit.training.clock import Clock
 from simplicit.training.key import fit_key
 from simplicit.training.options import FitOptions
-from simplicit.training.strength import search_strength, tolerance_of
+from simplicit.training.strength import trained
 from simplicit.training.tied.layers import tied_layers
 from simplicit.training.tied.memory import check_memory
 from simplicit.training.tied.network import student
@@ -62,7 +61,7 @@ def fit_tied(
         check_memory(graph, layers, len(samples), run.crew.workers, differentiated=differentiated)
         training = TiedTraining(graph, layers, batches_of(samples, batch_size), options, run)
         with clock.stage("training"):
-            match, trials = _trained(training)
+            match, trials = trained(training)
     return TiedResult(
         made=lambda: _model(graph, match),
         rows=tied_rows(match),
@@ -109,27 +108,6 @@ def _check(options: FitOptions) -> None:
     for name, (fits, wanted) in reasons.items():
         if not fits:
             raise InputError(f"{name}: got {getattr(options, name)!r}; a network with convolutions takes {wanted}")
-
-
-def _trained(training: TiedTraining) -> tuple[TiedMatch, int]:
-    """The match at the strength given or searched, or refined, and how many were solved for it."""
-    options, total = training.options, training.weight_count
-    penalty = options.penalty.spread(1, 1)
-    if options.refine:
-        options.check_refinable(penalty)
-        return training.refine(), 1
-    if options.sparsity is None:
-        return training.solve(), 1
-    options.check_searchable(penalty)
-    trials = 0
-
-    def solve(strength: float, start: TiedMatch | None) -> TiedMatch:
-        nonlocal trials
-        trials += 1
-        return replace(training, run=training.run.staged(f"trial {trials}")).solve(strength, start)
-
-    found = search_strength(solve, lambda match: 100 * (1 - match.nnz / total), options.sparsity, tolerance_of(total))
-    return found, trials
 
 
 def _model(graph: NetworkGraph, match: TiedMatch) -> ImplicitModel:

@@ -22,6 +22,7 @@ class TiedResult(FitResult):
     """A network trained by tied rows: a row is an output channel, whose kernel serves all positions.
 
     ``model`` is made when it is first asked for; ``to_baseline()`` is the network itself with its new weights.
+    ``sparsity`` is of the weights of all convolutions and linear layers, a kernel's counted once.
     ``rows.group`` is the layer, by its module's path; ``errors`` are relative and about the means, on the training
     samples; with ``refine`` positions count in them by what they do to the outputs.
 
@@ -51,26 +52,8 @@ class TiedResult(FitResult):
         """Weights of convolutions and linear layers that are not zero; a kernel's count once."""
         return int(self.rows.nnz.sum())
 
-    @property
-    def sparsity(self) -> float:
-        """100·(1 − nnz/N₀), in per cent of the weights of all convolutions and linear layers."""
-        return 100.0 * (1.0 - self.nnz / self.weight_count)
-
-    def figures(self) -> dict[str, Any]:
-        """The summary as plain numbers, ready for JSON."""
-        return {
-            "samples": self.n_samples,
-            "rows": len(self.rows),
-            "rows_certified": int(self.rows.converged.sum()),
-            "largest_relative_gap": float(self.rows.relative_gap.max(initial=0.0)),
-            "non_zeros": self.nnz,
-            "baseline_weights": self.weight_count,
-            "sparsity": self.sparsity,
-            "tied": True,
-            "layers": {layer.name: int(self._of(layer).sum()) for layer in self.layers},
-            "support_bounds": self.support_bounds,
-            **self._course(),
-        }
+    def _of_its_kind(self) -> dict[str, Any]:
+        return {"tied": True, "layers": {layer.name: int(self._of(layer).sum()) for layer in self.layers}}
 
     def _of(self, layer: TiedLayer) -> Any:
         return self.rows.nnz[self.rows.group == layer.name]
@@ -82,7 +65,7 @@ class TiedResult(FitResult):
             f"State-driven training on {self.n_samples:,} samples, rows tied over all patches",
             f"  problem    structure {options.structure}, normalize {options.normalize}, lambda1 {options.lambda1:g}, "
             f"lambda2 {options.lambda2:g}",
-            *self._method(self.nnz),
+            *self._method(),
             *(["  errors     count by what they do to the outputs, to first order"] if self.options.refine else []),
             f"  rows       {figures['rows_certified']} of {len(self.rows)} certified, largest relative gap "
             f"{figures['largest_relative_gap']:.1e} (tol {options.tol:g})",
@@ -104,10 +87,5 @@ class TiedResult(FitResult):
 def tied_rows(match: TiedMatch) -> RowFigures:
     """The figures of all layers, one entry for each output channel."""
     solutions = [solution for groups in match.solutions.values() for solution in groups]
-    names = ("objective", "dual_gap", "relative_gap", "status", "nnz", "multiplier", "cardinality_gap")
-    rounds = [sum((earlier.seconds for earlier in last.earlier), last.seconds) for last in solutions]
-    return RowFigures(
-        group=np.concatenate([[name] * len(s.status) for name, groups in match.solutions.items() for s in groups]),
-        seconds=np.concatenate(rounds),
-        **{name: np.concatenate([getattr(solution, name) for solution in solutions]) for name in names},
-    )
+    group = np.concatenate([[name] * len(s.status) for name, groups in match.solutions.items() for s in groups])
+    return RowFigures.of(solutions, group)

@@ -111,9 +111,18 @@ class TiedTraining:
         nodes = {layer.node for layer in self.layers}
         return {layer for layer in self.layers if not any(node in nodes for node in nodes_before(layer.source))}
 
+    @property
+    def penalty(self) -> PiecewiseQuadratic:
+        """The penalty on a single weight."""
+        return self.options.penalty.spread(1, 1)
+
     def has_zeros(self) -> bool:
         """Whether the penalty makes any."""
-        return bool(self.options.penalty.spread(1, 1).kink.any())
+        return bool(self.penalty.kink.any())
+
+    def staged(self, stage: str) -> TiedTraining:
+        """The same, with progress that says which stage it is of."""
+        return replace(self, run=self.run.staged(stage))
 
     def solve(self, strength: float = 1.0, start: TiedMatch | None = None) -> TiedMatch:
         """Solve with the penalty multiplied by ``strength``, warm-started from another match."""
