@@ -15,6 +15,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from math import floor
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -61,6 +62,11 @@ def rows_of(data: Dataset, seed: int, options: argparse.Namespace) -> list[dict[
     return rows
 
 
+def down(bound: float) -> str:
+    """A bound, never rounded up."""
+    return f"{floor(1000 * bound) / 1000:.3f}"
+
+
 def page(report: dict[str, Any]) -> str:
     """The table in Markdown: means over the seeds, and the least."""
     rows = report["rows"]
@@ -69,7 +75,7 @@ def page(report: dict[str, Any]) -> str:
     def shares(layer: str) -> Callable[[dict[str, Any]], str]:
         def cell(line: dict[str, Any]) -> str:
             found = [row["bounds"][layer] for row in rows if row["sparsity"] == line["sparsity"]]
-            return f"{mean(found):.3f} ({min(found):.3f})"
+            return f"{down(mean(found))} ({down(min(found))})"
 
         return cell
 
@@ -81,7 +87,7 @@ def page(report: dict[str, Any]) -> str:
         "# How far supports are from the best ones, at most",
         "",
         "Share of a layer's squared error that the best supports of the same sizes leave at least: mean over seeds, "
-        "and the least. Preset sparse, Fashion-MNIST.",
+        "and the least, rounded down. Preset sparse, Fashion-MNIST.",
         "",
         *grid(columns, [row for row in rows if row["seed"] == rows[0]["seed"]]),
         "",

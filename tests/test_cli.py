@@ -271,6 +271,14 @@ def test_bad_data(run: Run, runs: Path, tmp_path: Path) -> None:
     assert files(tmp_path) == ["classes.npz", "cut.npz", "nan.npz", "narrow.npz"]
 
 
+def test_all_samples_are_taken_if_there_are_few_and_no_number_is_asked_for(run: Run, runs: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez("few.npz", inputs=rng.random((50, 64)).astype(np.float32), labels=np.arange(50) % 10)
+    assert run("fit", runs / "base", "--data", "few.npz", "--output", "f")[0] == 0
+    assert 1 <= json.loads(Path("f/run.json").read_text())["settings"]["samples"] <= 50
+    one_line(run("fit", runs / "base", "--data", "few.npz", "--samples", 51), "samples must be between 1 and the")
+
+
 def test_own_arrays_from_baseline_to_eval(run: Run, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 2

@@ -80,6 +80,9 @@ def test_bad_input(run: Run, runs: Path, tmp_path: Path) -> None:
     refused("no such folder; name those that", "nothing")
     refused("written by `simplicit baseline`; a report is made of", runs / "base")
     refused("named twice", runs / "30", runs / "30")
+    fits, words = [runs / "30", runs / "60"], ("--eps", 0.02, "--eps", 0.1, "--samples", 20, "--output", "few")
+    assert run("certify", *fits, *words)[0] == 0
+    refused("run both with the same --samples and --seed, or report them apart", runs / "attack", "few")
     (tmp_path / "empty").mkdir()
     refused("has no run.json", "empty")
     shutil.copytree(runs / "certify", "damaged")

@@ -103,7 +103,8 @@ _DIVIDES = "it divides by a deviation that depends on the input"
 ADVICE: dict[str, str] = {
     **dict.fromkeys(
         ("softmax", "_softmax", "log_softmax", "_log_softmax"),
-        "it is not elementwise; drop it at the end of the network, so that the outputs are the logits",
+        "it is not elementwise; drop it at the end of the network, so that the outputs are the logits; elsewhere it "
+        "has no exact form",
     ),
     **dict.fromkeys(
         ("layer_norm", "group_norm", "instance_norm", "rms_norm", "native_layer_norm", "native_group_norm"),

@@ -80,7 +80,12 @@ def fit_command(
     ] = None,
     data_dir: DataDir = None,
     samples: Annotated[
-        int, typer.Option(help="Training samples, drawn at random; labels are not used.", rich_help_panel=_SAMPLES)
+        int,
+        typer.Option(
+            help="Training samples, drawn at random, or all if there are fewer and none are asked for; labels are not "
+            "used.",
+            rich_help_panel=_SAMPLES,
+        ),
     ] = _DEFAULT.samples,
     seed: Annotated[int, typer.Option(help="Of that draw.", rich_help_panel=_SAMPLES)] = _DEFAULT.seed,
     preset: Preset = None,
@@ -245,6 +250,8 @@ def fit_command(
     task = open_task(settings, trust_pt2=trust_pt2)
     if config is not None and not {"data", "data_dir", *_NETWORK} & _given(context).keys():
         check_unchanged(inputs, task.inputs, config)
+    if "samples" not in told:  # the default, or all if there are fewer
+        settings = replace(settings, samples=min(settings.samples, len(task.data.train_labels)))
     captured = capture_task(task)
     tied = settings.states == "all" and has_convolutions(captured.graph)
     if "kappa" not in told and settings.preset is None and tied:

@@ -107,7 +107,11 @@ Json = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Replace the folder of an earlier run at --output.", rich_help_panel=_OUTPUT),
+    typer.Option(
+        "--overwrite",
+        help="Replace the folder of an earlier run at --output, with all that is in it.",
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 DataDir = Annotated[
     Path | None,

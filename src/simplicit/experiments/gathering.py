@@ -67,8 +67,9 @@ class Examples:
 class Gathered:
     """All that a report is made of.
 
-    ``measured`` has, for every list of radii as they are written, the models by name; ``remarks`` says where each came
-    from; ``attacked`` is whether attacks are among it, and ``findings`` are those of their checks.
+    ``measured`` has, for every list of radii as they are written, the models by name, and ``samples`` the folder that
+    had them first and the test samples that all are of; ``remarks`` says where each came from; ``attacked`` is whether
+    attacks are among it, and ``findings`` are those of their checks.
     """
 
     fits: list[FitFacts] = field(default_factory=list)
@@ -76,6 +77,7 @@ class Gathered:
     radii: dict[str, float] = field(default_factory=dict)
     examples: list[Examples] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    samples: dict[tuple[str, ...], tuple[Path, tuple[Any, ...]]] = field(default_factory=dict)
     attacked: bool = False
     findings: list[str] = field(default_factory=list)
 
@@ -147,6 +149,7 @@ def _add_measured(found: Gathered, folder: Path, kind: str, hashes: dict[str, st
     document = read_json(folder / (ATTACK if kind == "attack" else CERTIFICATES))
     texts = dict(sorted(zip(document["settings"]["eps"], _radii(document), strict=True), key=lambda item: item[1]))
     found.radii |= texts
+    _check_samples(found, folder, tuple(texts), document)
     names = dict(_names(folder, hashes))
     beside = found.measured.setdefault(tuple(texts), {})
     for model in document["models"]:
@@ -167,6 +170,24 @@ def _add_measured(found: Gathered, folder: Path, kind: str, hashes: dict[str, st
         with np.load(folder / EXAMPLES, allow_pickle=False) as arrays:
             shown = [names.get(model["name"], model["name"]) for model in document["models"]]
             found.examples.append(Examples(str(folder), shown, {name: arrays[name] for name in arrays.files}))
+
+
+def _check_samples(found: Gathered, folder: Path, radii: tuple[str, ...], document: dict[str, Any]) -> None:
+    """Refuse to put figures of different samples beside each other, as if bounds from two sides met.
+
+    Raises
+    ------
+    InputError
+        Naming both folders.
+    """
+    samples = (document["data"], document["samples"], document["settings"].get("seed"))
+    first, before = found.samples.setdefault(radii, (folder, samples))
+    if samples != before:
+        told = " and ".join(f"{one[1]:,} of {one[0]} (seed {one[2]})" for one in (before, samples))
+        raise InputError(
+            f"{folder}: at the same ε as {first}, but on other test samples, {told}; run both with the same --samples "
+            "and --seed, or report them apart"
+        )
 
 
 def _radii(document: dict[str, Any]) -> list[float]:

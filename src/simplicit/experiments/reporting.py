@@ -245,11 +245,13 @@ def _examples(found: Gathered, draft: Path) -> list[Section]:
         if len(shape) < 2:
             continue  # no images
         path = draft / ("attacked.png" if number == 0 else f"attacked-{number + 1}.png")
-        sections.append(_attacked(one, path, shape, several=len(found.examples) > 1))
+        eps = float(one.arrays["eps"])
+        told = next((text for text, radius in found.radii.items() if np.isclose(radius, eps)), f"{eps:.4g}")
+        sections.append(_attacked(one, path, shape, told, several=len(found.examples) > 1))
     return sections
 
 
-def _attacked(one: Examples, path: Path, shape: tuple[int, ...], *, several: bool) -> Section:
+def _attacked(one: Examples, path: Path, shape: tuple[int, ...], eps: str, *, several: bool) -> Section:
     arrays, labels = one.arrays, one.arrays["labels"]
     rows = [Attacked("unchanged\n(baseline)", arrays["inputs"], arrays["0/clean"])]
     for place, name in enumerate(one.names[:_MOST]):
@@ -260,7 +262,7 @@ def _attacked(one: Examples, path: Path, shape: tuple[int, ...], *, several: boo
         f"{name}: {count} of {len(labels)} right." for name, count in zip(one.names, right, strict=False)
     )
     caption = (
-        f"PGD at ε = {float(arrays['eps']):.4g} against each model; the class that it gives, ✓ right and ✗ wrong. "
+        f"PGD at ε = {eps} against each model; the class that it gives, ✓ right and ✗ wrong. "
         "Samples at which the baseline fails were chosen, which favours the others."
     )
     title = f"Attacked samples, {one.folder}" if several else "Attacked samples"

@@ -131,9 +131,8 @@ def check_output(target: Path, *, overwrite: bool, kind: str | None = None, inpu
         if taken and overwrite:
             _check_replaceable(target, kind, inputs)
         elif taken:
-            raise InputError(
-                f"output {target}: exists already; choose another --output, or replace it with --overwrite"
-            )
+            remedy = "" if target.is_symlink() or not target.is_dir() else ", or replace it with --overwrite"
+            raise InputError(f"output {target}: exists already; choose another --output{remedy}")
         _probe(target.absolute())
 
 

@@ -60,6 +60,11 @@ class Measured(Quadratic, Protocol):
         """(r,): the error at w = 0, so that the error is f(w) + energy."""
         ...
 
+    @property
+    def rounding(self) -> float:
+        """ε: how exact ``gram`` is, relative to its trace."""
+        ...
+
 
 def with_support_gap(solution: Solution, problem: Measured, weight: float) -> Solution:
     """The rows' solutions on their supports, with ``cardinality_gap`` set: how much lower the objective of a row can be
@@ -82,21 +87,25 @@ def with_support_gap(solution: Solution, problem: Measured, weight: float) -> So
         problem.cross[:, columns],
         np.count_nonzero(start, axis=1),
         problem.support[:, columns],
+        problem.rounding,
     )
     with one_thread_each():
         bound = rows.least_of_size(start, solution.objective / weight + NOISE * problem.energy)
     least_error = weight * np.maximum(problem.energy * (1 - rows.rounding / rows.alpha) + bound, 0.0)
-    return replace(solution, cardinality_gap=np.maximum(solution.objective - least_error, 0.0))
+    gap = np.maximum(solution.objective - least_error, 0.0)
+    # Where all columns are in there is no choice.
+    return replace(solution, cardinality_gap=np.where(rows.k >= rows.allowed.sum(axis=1), solution.dual_gap, gap))
 
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """(P) of r rows: H (d, d), c (r, d), k (r,), and where a row may have columns, (r, d)."""
+    """(P) of r rows: H (d, d), c (r, d), k (r,), where a row may have columns, (r, d), and ε."""
 
     H: Array
     c: Array
     k: Index
     allowed: Mask
+    epsilon: float
 
     @cached_property
     def eigen(self) -> tuple[Array, Array]:
@@ -107,7 +116,7 @@ class _Rows:
     @property
     def rounding(self) -> float:
         """How far rounding can move an eigenvalue."""
-        return float(np.finfo(np.float64).eps * np.trace(self.H))
+        return float(self.epsilon * np.trace(self.H))
 
     @property
     def alpha(self) -> float:

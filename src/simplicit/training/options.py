@@ -15,6 +15,9 @@ from simplicit.training.structure import STRUCTURES
 
 __all__ = ["FitOptions"]
 
+#: In units of the mean of ‖Φⱼ‖²: with more the weights are the anchor's, and digits are lost.
+MOST_RIDGE = 1e12
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -59,7 +62,8 @@ class FitOptions:
         if self.sparsity is not None and as_number("sparsity", self.sparsity) >= 100:
             raise InputError(f"sparsity is in per cent, from 0 to below 100, got {self.sparsity!r}")
         as_count("rounds", self.rounds)
-        as_number("ridge", self.ridge)
+        if as_number("ridge", self.ridge) > MOST_RIDGE:
+            raise InputError(f"ridge must be at most {MOST_RIDGE:g}, got {self.ridge!r}")
         if as_number("anchor", self.anchor) > 1:
             raise InputError(f"anchor must lie between 0 and 1, got {self.anchor!r}")
         for name in ("propagate", "refine", "refit", "regenerate"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -194,6 +195,10 @@ class FitResult:
             bounds[group] = float(1 - gap / objective) if objective > 0 else 1.0
         return bounds
 
+    def _bound(self, group: str) -> str:
+        """A cell of the summary, rounded down, for it is a bound; nothing if there are none."""
+        return f"{math.floor(1000 * self.support_bounds[group]) / 1000:>10.3f}" if self.support_bounds else ""
+
     def figures(self) -> dict[str, Any]:
         """The summary as plain numbers, ready for JSON."""
         return {
@@ -308,7 +313,7 @@ class FitResult:
             error = self.errors[group]
             nnz = self.rows.nnz[self.rows.group == group]
             label = f"{group} {activations[group]}" if group in activations else group
-            best = f"{self.support_bounds[group]:>10.3f}" if self.support_bounds else ""
+            best = self._bound(group)
             lines.append(f"  {label:<20}{len(nnz):>6}{nnz.sum():>12,}{nnz.mean():>10.1f}{error:>12.3f}{best}")
         return "\n".join(lines)
 

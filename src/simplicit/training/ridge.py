@@ -45,6 +45,8 @@ class Ridge:
         Admissible coefficients.
     intercept : bool
         Whether rows have a free constant.
+    rounding : float
+        ε of the sums in ``gram``.
     """
 
     features: Array
@@ -53,6 +55,7 @@ class Ridge:
     ridge: float
     support: npt.NDArray[np.bool_]
     intercept: bool
+    rounding: float = float(np.finfo(np.float64).eps)
 
     @cached_property
     def means(self) -> tuple[Array, Array]:

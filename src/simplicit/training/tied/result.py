@@ -76,10 +76,9 @@ class TiedResult(FitResult):
         ]
         for layer in self.layers:
             nnz = int(self._of(layer).sum())
-            best = f"{self.support_bounds[layer.name]:>10.3f}" if self.support_bounds else ""
             lines.append(
                 f"  {layer.name:<24}{layer.rows:>6}{layer.size:>10,}{nnz:>12,}{100 * (1 - nnz / layer.size):>8.1f}%"
-                f"{self.errors[layer.name]:>12.3f}{best}"
+                f"{self.errors[layer.name]:>12.3f}{self._bound(layer.name)}"
             )
         return "\n".join(lines)
 

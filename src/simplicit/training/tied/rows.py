@@ -21,6 +21,9 @@ from simplicit.training.tied.statistics import Statistics
 
 __all__ = ["Moments", "TiedProblem"]
 
+#: The least ridge of float32 sums, in units of their rounding.
+ROUNDINGS = 4
+
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -40,6 +43,8 @@ class TiedProblem:
         Where the baseline has weights.
     count : int
         Patches.
+    rounding : float
+        ε of the sums in ``gram``.
     """
 
     gram: Array
@@ -47,6 +52,7 @@ class TiedProblem:
     energy: Array
     support: Mask
     count: int
+    rounding: float
 
     @classmethod
     def of(
@@ -77,7 +83,9 @@ class TiedProblem:
         G, cross, energy = centred(statistics, group) if constant else _plain(statistics, group)
         weights = statistics.weights[group]
         mean = float(G.diagonal().mean()) or 1.0
-        delta = (max(ridge, LEAST_RIDGE) if positive else ridge) * mean
+        # What rounding may take from an eigenvalue, ε·tr(G), and a few times that.
+        least = max(LEAST_RIDGE, ROUNDINGS * statistics.rounding * len(G))
+        delta = (max(ridge, least) if positive else ridge) * mean
         prior = anchor * weights
         H = G.copy()
         H[np.diag_indices_from(H)] += delta
@@ -87,6 +95,7 @@ class TiedProblem:
             energy=energy + delta * np.square(prior).sum(axis=1),
             support=weights != 0,
             count=statistics.count,
+            rounding=statistics.rounding,
         )
 
     @property

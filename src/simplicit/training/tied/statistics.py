@@ -67,6 +67,8 @@ class Statistics:
         Σr².
     weights : (g, r, d) array
         W⁰.
+    rounding : float
+        The unit of rounding of the products that were summed, that of the network's dtype.
     """
 
     count: int
@@ -78,6 +80,7 @@ class Statistics:
     cross: Array
     energy: Array
     weights: Array
+    rounding: float
 
     @cached_property
     def mean(self) -> Array:
@@ -136,6 +139,7 @@ class _Sums:
             cross=self.cross.numpy(),
             energy=self.energy.numpy(),
             weights=self.weights.double().numpy(),
+            rounding=float(torch.finfo(self.weights.dtype).eps),
         )
 
 
