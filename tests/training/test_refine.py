@@ -268,7 +268,6 @@ def test_the_paper_to_the_letter() -> None:
         ({"ridge": float("nan")}, "ridge"),
         ({"anchor": 1.5}, "anchor must lie between 0 and 1, got 1.5"),
         ({"ridge": 1e300}, "ridge must be at most 1e"),
-        ({"anchor": 0.5, "refine": False, "refit": False}, "anchor: belongs to refine and refit"),
         ({"preset": "sparse", "sparsity": 100}, "sparsity is in per cent"),
         ({"preset": "sparse", "sparsity": "many"}, "sparsity"),
     ],

@@ -12,7 +12,6 @@ from torch import nn
 
 from simplicit.baseline import Capture, capture_of
 from simplicit.baseline.graph import capture_graph
-from simplicit.errors import InputError
 from simplicit.executors import Executor, OnProgress
 from simplicit.implicit import ImplicitModel, equilibrium, rescale
 from simplicit.rowrun import RunOptions
@@ -223,9 +222,6 @@ def fit(
         block_rows=block_rows,
         throw=throw,
     )
-    for name, value in (("ridge", ridge), ("anchor", anchor)):
-        if value is not None and not (refine or refit):
-            raise InputError(f"{name}: belongs to refine and refit, and neither is on")
     clock, run = Clock(), RunOptions(executor, workers, ray_address, block_timeout, journal, progress)
     with clock.stage("capture"):
         graph = capture_graph(net, inputs, "inputs")
