@@ -36,7 +36,7 @@ from simplicit.executors.limits import one_thread_each
 from simplicit.rows import Solution
 from simplicit.training.refine import Quadratic
 
-__all__ = ["Measured", "with_support_gap"]
+__all__ = ["LeastSquares", "with_support_gap"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -52,7 +52,7 @@ RELAXATION, STRETCH, LEAST_STRETCH = 1.6, 5.0, 1.5
 TINY = np.finfo(np.float64).tiny
 
 
-class Measured(Quadratic, Protocol):
+class LeastSquares(Quadratic, Protocol):
     """Least-squares problems of which the error is known, too."""
 
     @property
@@ -66,7 +66,7 @@ class Measured(Quadratic, Protocol):
         ...
 
 
-def with_support_gap(solution: Solution, problem: Measured, weight: float) -> Solution:
+def with_support_gap(solution: Solution, problem: LeastSquares, weight: float) -> Solution:
     """The rows' solutions on their supports, with ``cardinality_gap`` set: how much lower the objective of a row can be
     at most with another support of the same size, and without a ball.
 
@@ -74,7 +74,7 @@ def with_support_gap(solution: Solution, problem: Measured, weight: float) -> So
     ----------
     solution : Solution
         Of λ(f(w) + energy), r rows and d columns.
-    problem : Measured
+    problem : LeastSquares
     weight : float
         λ.
     """
