@@ -12,7 +12,8 @@ zero. Elimination of Δ_A leaves the tableau of the watched variables,
     T = K − DᵀH⁻¹D,   r = ρ − DᵀH⁻¹ρ_A,   D = [n, 0, −E, B],   K = G_NN + C_N on N, else 0,
 
 from which Δ_A = H⁻¹(t·ρ_A − D z) comes back. D is kept *encoded*, in the form in which the factor takes it, so that T
-costs one triangular solve and one product. All rows are side by side, filled up with columns that are not there.
+costs one triangular solve and one product. All rows are side by side, filled up with columns that are not there;
+vectors on a base lie along the last axis, so that Dᵀ is what is stored.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Bases:
         ]
         self.watched = torch.full_like(counts, 2)
         self.outside = torch.full((len(counts), 2), -1, dtype=torch.int64, device=counts.device)  # N at its slots
-        self.border = self.encode(torch.stack([self.normal, torch.zeros_like(self.normal)], dim=2))
+        self.border = self.encode(torch.stack([self.normal, torch.zeros_like(self.normal)], dim=1))
 
     def select(self, rows: Tensor) -> Bases:
         """Some of the rows."""
@@ -72,7 +73,7 @@ class Bases:
         """Bases on one design below each other."""
         whole = object.__new__(cls)
         whole.design, whole.factors = parts[0].design, [factor for part in parts for factor in part.factors]
-        n, q = (max(part.border.shape[axis] for part in parts) for axis in (1, 2))
+        q, n = (max(part.border.shape[axis] for part in parts) for axis in (1, 2))
         for name, value in vars(parts[0]).items():
             if isinstance(value, Tensor):
                 setattr(whole, name, torch.cat([part._wide(name, n, q) for part in parts]))
@@ -80,12 +81,12 @@ class Bases:
 
     def _wide(self, name: str, n: int, q: int) -> Tensor:
         """A tensor filled up to n columns and q variables."""
-        shape = {"watched": [], "outside": [q], "border": [n, q]}.get(name, [n])
+        shape = {"watched": [], "outside": [q], "border": [q, n]}.get(name, [n])
         return _padded(getattr(self, name), shape, -1 if name == "outside" else 0)
 
     def put(self, rows: Tensor, other: Bases) -> None:
         """Other bases in the places ``rows``."""
-        n, q = (max(a, b) for a, b in zip(self.border.shape[1:], other.border.shape[1:], strict=True))
+        q, n = (max(a, b) for a, b in zip(self.border.shape[1:], other.border.shape[1:], strict=True))
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 mine = self._wide(name, n, q)
@@ -95,25 +96,29 @@ class Bases:
             self.factors[i] = factor
 
     def encode(self, right: Tensor) -> Tensor:
-        """Of right-hand sides (r, n, q)."""
+        """Of right-hand sides (r, q, n)."""
         return self._each("encode", right)
 
     def decode(self, right: Tensor) -> Tensor:
-        """H⁻¹ times what is encoded, (r, n, q)."""
+        """H⁻¹ times what is encoded, (r, q, n)."""
         return self._each("decode", right)
 
     def _each(self, what: str, right: Tensor) -> Tensor:
         result = torch.zeros_like(right)
         for factor, theirs, out in zip(self.factors, right, result, strict=True):
             n = factor.size
-            out[:n] = getattr(factor, what)(theirs[:n])
+            out[:, :n] = getattr(factor, what)(theirs[:, :n].T).T
         return result
 
     def inner(self, left: Tensor, right: Tensor) -> Tensor:
-        """DᵀH⁻¹E from the encoded D (r, n, q) and E (r, n, f)."""
-        if all(factor.symmetric for factor in self.factors):
-            return left.transpose(1, 2) @ right
-        return left.transpose(1, 2) @ self.decode(right)
+        """DᵀH⁻¹E, (r, q, f), from the encoded D (r, q, n) and E (r, f, n)."""
+        return torch.bmm(*self._inner(left, right))
+
+    def _inner(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """The two matrices whose product that is."""
+        if not all(factor.symmetric for factor in self.factors):
+            right = self.decode(right)
+        return left, right.transpose(1, 2)
 
     def first_table(self) -> Tensor:
         """T of the ball and the spare slot, (r, 2, 2)."""
@@ -138,37 +143,44 @@ class Bases:
         entries, corner : (r, q, f) and (r, f, f) tensors
             Their columns of the first tableau, at the variables that were watched before and among themselves.
         """
-        real, inside = column >= 0, place >= 0
+        real = column >= 0
         rows, q = self.outside.shape
-        new = torch.where(self.real[:, :, None], self._gram(self.columns, torch.where(inside, -1, column)), 0.0)
-        row, slot = torch.nonzero(inside, as_tuple=True)
-        new[row, place[row, slot], slot] = -1.0
-        new = self.encode(new)
-        entries, corner = -self.inner(self.border, new), -self.inner(new, new)
-        fresh = torch.where(inside, -1, column)
-        entries += self._gram(self.outside, fresh)
+        new = self._bordering(column, place)
+        fresh = torch.where(place >= 0, -1, column)
+        entries = torch.baddbmm(self._gram(self.outside, fresh), *self._inner(self.border, new), alpha=-1)
         among = self._gram(fresh, fresh)
         among.diagonal(dim1=1, dim2=2).mul_(1 + PROXIMAL).add_(torch.where(fresh >= 0, curvature, 0.0))
-        corner += among
+        corner = torch.baddbmm(among, *self._inner(new, new), alpha=-1)
         at = torch.where(real, self.watched[:, None] + real.cumsum(1) - 1, 1)
         most = max(int(at.max()) + 1, q)
-        self.border = _padded(self.border, [self.border.shape[1], most], 0.0)
+        self.border = _padded(self.border, [most, self.border.shape[2]], 0.0)
         self.outside = _padded(self.outside, [most], -1)
-        everyone = torch.arange(rows, device=column.device)[:, None].expand_as(column)
-        self.border.transpose(1, 2)[everyone[real], at[real]] = new.transpose(1, 2)[real]
-        self.outside[everyone[real], at[real]] = fresh[real]
+        for i, (first, count) in enumerate(zip(self.watched.tolist(), real.sum(1).tolist(), strict=True)):
+            self.border[i, first : first + count] = new[i, :count]
+            self.outside[i, first : first + count] = fresh[i, :count]
         self.watched = self.watched + real.sum(1)
         return at, entries, corner
 
+    def _bordering(self, column: Tensor, place: Tensor) -> Tensor:
+        """The columns of D that belong to watched ones, encoded, (r, f, n)."""
+        new = self.border.new_zeros(*column.shape, self.border.shape[2])
+        for i, (factor, out) in enumerate(zip(self.factors, new, strict=True)):
+            n, inside = factor.size, place[i] >= 0
+            outside = torch.nonzero((column[i] >= 0) & ~inside)[:, 0]
+            right = new.new_zeros(len(column[i]), n)
+            if len(outside) and n:
+                right[outside] = self.design.block(column[i, outside], self.columns[i, :n])
+            within = torch.nonzero(inside)[:, 0]
+            right[within, place[i, within]] = -1.0
+            out[:, :n] = factor.encode(right.T).T
+        return new
+
     def _gram(self, left: Tensor, right: Tensor) -> Tensor:
-        """G on columns (r, a) and (r, b) of the design, 0 where a right one is −1."""
+        """G on columns (r, a) and (r, b) of the design, 0 where one of them is −1."""
         result = self.border.new_zeros(*left.shape, right.shape[1])
-        for i in torch.nonzero((right >= 0).any(1))[:, 0].tolist():
-            there = torch.nonzero(right[i] >= 0)[:, 0]
-            mine = torch.nonzero(left[i] >= 0)[:, 0]
-            if len(mine):
-                block = self.design.block(left[i, mine], right[i, there])
-                result[i, mine[:, None], there] = block
+        for i in torch.nonzero((right >= 0).any(1) & (left >= 0).any(1))[:, 0].tolist():
+            there, mine = torch.nonzero(right[i] >= 0)[:, 0], torch.nonzero(left[i] >= 0)[:, 0]
+            result[i, mine[:, None], there] = self.design.block(left[i, mine], right[i, there])
         return result
 
 

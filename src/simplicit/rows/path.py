@@ -30,7 +30,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from simplicit.rows.tableau import BALL, SPARE, Tableau, bend, couple, pivot
+from simplicit.rows.tableau import BALL, SPARE, Couplings, Pivots, Tableau
 
 __all__ = ["follow"]
 
@@ -69,7 +69,7 @@ def follow(tableau: Tableau, rate: Tensor, most: int) -> tuple[Tensor, Tensor]:
     rows = len(rate)
     reached, worn = np.zeros(rows), np.zeros(rows, dtype=bool)
     # Slots without a variable are infinitely far from their events.
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         path, alive = _Path.begin(tableau, first, rate), np.arange(rows)
         for _ in range(most):
             going = path.step()
@@ -87,7 +87,7 @@ def follow(tableau: Tableau, rate: Tensor, most: int) -> tuple[Tensor, Tensor]:
 class _Path:
     """The rows that have events before them: arrays (r, sides, q), (r, q) and (r,)."""
 
-    table: Tensor  # (r, q, q)
+    pivots: Pivots
     rate: Array
     rooms: Array
     along: Array  # a of the speeds
@@ -102,7 +102,8 @@ class _Path:
     stuck: Index  # events at the same t
     slowest: Array
     slowest_gradient: Array
-    still: Array
+    still: Array  # events are where speeds are below
+    least: Array  # rooms: zero, but for columns that wait for another base
     bends: bool
     has_ball: bool
 
@@ -110,7 +111,7 @@ class _Path:
     def begin(cls, tableau: Tableau, first: Tensor, rate: Tensor) -> _Path:
         """At t = 0."""
         path, slots = cls(), tableau.slots
-        path.table, path.rate = tableau.table, rate.cpu().numpy().copy()
+        path.pivots, path.rate = Pivots(tableau.table), rate.cpu().numpy().copy()
         kink, ball, normal, curvature, threshold, value = (
             a.cpu().numpy()
             for a in (slots.kink, slots.ball, slots.normal, slots.curvature, slots.threshold, slots.value)
@@ -130,7 +131,6 @@ class _Path:
 
     def _prepare(self) -> None:
         self.row, self.blocked = np.arange(len(self.t)), np.full(len(self.t), SPARE)
-        self.row_tensor = torch.from_numpy(self.row).to(self.table.device)
 
     def _open(self, value: Array) -> None:
         """Rooms and speeds of all variables."""
@@ -156,6 +156,7 @@ class _Path:
             np.where(active, self.slowest[:, None], self.slowest_gradient[:, None])[:, None], sides, axis=1
         )
         self.still[:, :, BALL] = self.slowest[:, None]
+        self.least = np.zeros_like(self.still)
 
     def select(self, rows: Mask) -> _Path:
         """Some of the rows."""
@@ -175,11 +176,12 @@ class _Path:
             "worn",
             "stuck",
             "still",
+            "least",
             "slowest",
             "slowest_gradient",
         ):
             setattr(part, name, getattr(self, name)[rows])
-        part.table = self.table[torch.from_numpy(rows).to(self.table.device)]
+        part.pivots = self.pivots.select(rows)
         part._prepare()
         return part
 
@@ -190,9 +192,10 @@ class _Path:
         )
         value[:, BALL] = self.rooms[:, UP, BALL]
         value[np.isnan(value)] = 0.0  # of slots without a variable
-        index = torch.from_numpy(rows).to(self.table.device)
-        if self.table is not tableau.table:
-            tableau.table[index] = self.table
+        self.pivots.settle()
+        index = torch.from_numpy(rows).to(tableau.table.device)
+        if self.pivots.table is not tableau.table:
+            tableau.table[index] = self.pivots.table
         slots = tableau.slots
         for mine, theirs in ((slots.active, self.active), (slots.bent, self.bent), (slots.value, value)):
             mine[index] = torch.from_numpy(theirs).to(mine.device)
@@ -204,8 +207,7 @@ class _Path:
         speed = self.along * rate[:, None, :]
         if self.has_ball:
             speed += self.drag * np.where(self.tight, rate[:, BALL], 0.0)[:, None, None]
-        times = np.full_like(speed, -np.inf)  # negative
-        np.divide(self.rooms, speed, out=times, where=speed < self.still)
+        times = np.where(speed < self.still, self.rooms / speed, -np.inf)  # negative
         times[row, :, self.blocked] = -np.inf
         times = times.reshape(len(row), -1)
         index = times.argmax(axis=1)
@@ -213,7 +215,7 @@ class _Path:
         more = best < left
         dt = np.where(more, best, left)
         self.rooms += speed * dt[:, None, None]
-        np.maximum(self.rooms, 0.0, out=self.rooms, where=self.still > -np.inf)
+        np.maximum(self.rooms, self.least, out=self.rooms)
         before, self.t = self.t, np.where(more, self.t + dt, 1.0)
         self.stuck = np.where(self.t > before, 0, self.stuck + 1)
         side, slot = np.divmod(index, rate.shape[1])
@@ -233,22 +235,12 @@ class _Path:
         row, real = self.row, here != SPARE
         bent = self.bent[row, here]
         change = np.where(bent, -1.0, 1.0) * self.fixed[row, here, 3] * real
-        self._apply(bend, here, torch.from_numpy(change))
+        self.pivots.bend(self.rate, here, change)
         self.along[row, BEND, here] *= -1
         self.rooms[row[real], BEND, here[real]] = 0.0
         self.bent[row, here] = ~bent & real
         self.worn |= self.inside[row, here]
         return np.where(real, SPARE, slot)
-
-    def _apply(self, change: Any, slot: Index, *arguments: Tensor) -> None:
-        """A change of rank one of all tableaux and rates."""
-        change(
-            self.table,
-            torch.from_numpy(self.rate),
-            self.row_tensor,
-            torch.from_numpy(slot).to(self.table.device),
-            *arguments,
-        )
 
     def _change_sides(self, side: Index, slot: Index) -> None:
         """The pivots of all rows."""
@@ -260,16 +252,14 @@ class _Path:
         halted = ~active & inside & (sign * ball != normal)
         if halted.any():
             self.worn |= halted
-            self.still[row[halted], :, slot[halted]] = -np.inf
+            self.still[row[halted], :, slot[halted]] = self.least[row[halted], :, slot[halted]] = -np.inf
             slot = np.where(halted, SPARE, slot)
             active, inside = self.active[row, slot], self.inside[row, slot]
         coupling = np.where(inside | (slot <= SPARE), 0.0, sign * ball)
-        coupled = coupling.any()
-        if coupled:
-            self._apply(couple, slot, torch.from_numpy(self.tight), torch.from_numpy(np.where(active, 0.0, coupling)))
-        self._apply(pivot, slot, torch.from_numpy(active ^ inside))
-        if coupled:
-            self._apply(couple, slot, torch.from_numpy(self.tight), torch.from_numpy(np.where(active, -coupling, 0.0)))
+        couplings = None
+        if coupling.any():
+            couplings = Couplings(self.tight, np.where(active, 0.0, coupling), np.where(active, -coupling, 0.0))
+        self.pivots.pivot(self.rate, slot, active ^ inside, couplings)
         self.tight ^= slot == BALL
         self.active[row, slot] = ~active & (slot != SPARE)
         column = slot > SPARE

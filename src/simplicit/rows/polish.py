@@ -247,14 +247,14 @@ class Polish:
         bases = self._bases if whole else self._bases.select(rows)
         columns, w = bases.columns, self.w[rows].gather(1, bases.columns)
         residual = (self.gradient - conditions.wanted(self.w, self.multiplier))[rows].gather(1, columns)
-        step = bases.encode(torch.where(bases.real, residual, 0.0)[:, :, None])
+        step = bases.encode(torch.where(bases.real, residual, 0.0)[:, None])
         if conditions.has_ball:
-            normal, tight = bases.border[:, :, :1], self.multiplier[rows] > 0
+            normal, tight = bases.border[:, :1], self.multiplier[rows] > 0
             missing = conditions.ball_value(self.w, self.multiplier, self.multiplier > 0)[1][rows]
-            along = bases.inner(normal, torch.cat([step, normal], dim=2))[:, 0]
+            along = bases.inner(normal, torch.cat([step, normal], dim=1))[:, 0]
             multiplier = torch.where(tight, (along[:, 0] - missing) / along[:, 1], 0.0)
             step = step - normal * multiplier[:, None, None]
-        move = bases.decode(step)[:, :, 0]
+        move = bases.decode(step)[:, 0]
         stopping = (conditions.kink[rows].gather(1, columns) > 0) | (conditions.ball[columns] > 0)
         reach = torch.where(bases.real & (move * w < 0) & stopping, w.abs() / move.abs(), torch.inf)
         soon = _least(reach, FLIP_REACH)
@@ -315,7 +315,7 @@ class Polish:
         slots.bent = real & slots.active & bent.gather(1, index)
         rate = torch.where(real & ~inside, residual.gather(1, index), 0.0)
         slots.value[:, BALL], rate[:, BALL] = conditions.ball_value(w, mu, slots.active[:, BALL])
-        encoded = bases.encode(torch.where(bases.real, residual.gather(1, bases.columns), 0.0)[:, :, None])
+        encoded = bases.encode(torch.where(bases.real, residual.gather(1, bases.columns), 0.0)[:, None])
         rate -= bases.inner(bases.border, encoded)[:, :, 0]
         rate[:, SPARE] = 0.0
         if not conditions.has_ball:
@@ -330,9 +330,9 @@ class Polish:
         force += torch.where(inside, curvature.gather(1, index), 0.0) * move
         z = torch.where(real, torch.where(inside, force, move), 0.0)
         z[:, BALL] = new_mu - mu
-        right = encoded * reached[:, None, None] - bases.border @ z[:, :, None]
+        right = torch.baddbmm(encoded * reached[:, None, None], z[:, None], bases.border, alpha=-1)
         new = torch.zeros_like(w).scatter_add_(
-            1, bases.columns, torch.where(bases.real, bases.decode(right)[:, :, 0], 0.0)
+            1, bases.columns, torch.where(bases.real, bases.decode(right)[:, 0], 0.0)
         )
         new = torch.where(self.place >= 0, w + new, 0.0)
         row = torch.arange(len(new), device=new.device)[:, None].expand_as(real)

@@ -20,13 +20,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["BALL", "SPARE", "Slots", "Tableau", "bend", "couple", "pivot"]
+__all__ = ["BALL", "SPARE", "Couplings", "Pivots", "Slots", "Tableau"]
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 
 #: The slot of μ, and one that stands for nothing: on it pivot the rows that have nothing to do.
 BALL, SPARE = 0, 1
+#: Of changes of tableaux so many wait for each other.
+WAITING = 16
 
 
 @dataclass
@@ -185,7 +193,9 @@ class Tableau:
     def pivot(self, slot: Tensor) -> None:
         """Pivot one slot of every row, (r,), that is not active any more, or anew; SPARE leaves a row as it is."""
         row = torch.arange(len(slot), device=slot.device)
-        pivot(self.table, torch.zeros_like(self.slots.value), row, slot, self.slots.pivoted[row, slot])
+        pivots = Pivots(self.table, waiting=1)
+        pivots.pivot(np.zeros(self.shape), slot.cpu().numpy(), self.slots.pivoted[row, slot].cpu().numpy())
+        pivots.settle()
         self.slots.active[row, slot] ^= slot != SPARE
 
 
@@ -199,47 +209,125 @@ def _filled_up(table: Tensor, q: int) -> Tensor:
     return wide
 
 
-def pivot(table: Tensor, rate: Tensor, row: Tensor, slot: Tensor, back: Tensor) -> None:
-    """Sweep one slot of every row in T and in r, or sweep it ``back``; r and the arguments may be on the host."""
-    column = table[row, slot]
-    here, place, own_rows = column.to(rate.device), slot.to(rate.device), row.to(rate.device)
-    own, speed = here[own_rows, place], rate[own_rows, place]
-    scaled = here / own[:, None]
-    rate.addcmul_(scaled, speed[:, None], value=-1)
-    sign = 1.0 - 2.0 * back.to(rate.dtype)
-    rate[own_rows, place] = sign * speed / own
-    swapped = scaled * sign[:, None]
-    swapped[own_rows, place] = -1 / own
-    table.addcmul_(scaled.to(table.device)[:, :, None], column[:, None, :], value=-1)
-    _write(table, row, slot, swapped)
+class Pivots:
+    r"""Pivots of many tableaux side by side: each is T − Σᵢ fᵢ uᵢuᵢᵀ, of whose terms the last few wait.
+
+    A change of rank one passes all of T through memory; what waits is subtracted together, by one product of matrices.
+    A line that a change replaces is written to T at once, and what waits is zero there. T stays on its device, all
+    else is small and is NumPy. Slots are index arrays (r,), rates the right-hand sides r, arrays (r, q).
+
+    Parameters
+    ----------
+    table : (r, q, q) tensor
+        T, changed in place; up to date after ``settle``.
+    waiting : int
+        At most so many terms wait.
+    """
+
+    def __init__(self, table: Tensor, waiting: int = WAITING) -> None:
+        rows, q, _ = table.shape
+        self.table, self.waiting, self.count = table, waiting, 0
+        self.near = table.numpy() if table.device.type == "cpu" else None
+        self.vectors, self.factors = np.empty((rows, waiting, q)), np.empty((rows, waiting))
+        self.row = np.arange(rows)
+
+    def settle(self) -> None:
+        """Subtract what waits."""
+        if self.count:
+            vectors, factors = self.vectors[:, : self.count], self.factors[:, : self.count, None]
+            right, left = (torch.from_numpy(a).to(self.table.device) for a in (vectors, vectors * factors))
+            self.table.baddbmm_(left.transpose(1, 2), right, alpha=-1)
+            self.count = 0
+
+    def select(self, rows: Mask) -> Pivots:
+        """Some of the rows, apart from the others; nothing may wait."""
+        assert not self.count
+        return Pivots(self.table[torch.from_numpy(rows).to(self.table.device)], self.waiting)
+
+    def line(self, slot: Index | int) -> Array:
+        """Of T, one line of every row, (r, q)."""
+        line: Array = self.table[self.row, slot].cpu().numpy() if self.near is None else self.near[self.row, slot]
+        if not self.count:
+            return line
+        vectors, factors = self.vectors[:, : self.count], self.factors[:, : self.count]
+        share = vectors[self.row, :, slot] * factors
+        line -= (share[:, None] @ vectors)[:, 0]
+        return line
+
+    def pivot(self, rate: Array, slot: Index, back: Mask, couplings: Couplings | None = None) -> None:
+        """Sweep one slot of every row in T and in r, or sweep it ``back``."""
+        row, line = self.row, self.line(slot)
+        if couplings is not None:
+            ball = self.line(BALL)
+            couplings.before(rate, line, ball, slot)
+        own, speed = line[row, slot], rate[row, slot]
+        scaled = line / own[:, None]
+        rate -= scaled * speed[:, None]
+        sign = np.where(back, -1.0, 1.0)
+        rate[row, slot] = sign * speed / own
+        swapped = scaled * sign[:, None]
+        swapped[row, slot] = -1 / own
+        if couplings is not None:
+            ball -= scaled * line[:, BALL, None]
+            ball[row, slot] = swapped[:, BALL]
+            couplings.after(rate, swapped, ball, slot)
+        line[row, slot] = 0.0
+        self._subtract(line, 1 / own)
+        self._write(slot, swapped)
+
+    def bend(self, rate: Array, slot: Index, change: Array) -> None:
+        """Add to the curvature of the penalty at active columns (Sherman and Morrison)."""
+        line = self.line(slot)
+        factor = change / (1 - change * line[self.row, slot])
+        rate += line * (factor * rate[self.row, slot])[:, None]
+        self._subtract(line, -factor)
+
+    def _subtract(self, vector: Array, factor: Array) -> None:
+        """One term more."""
+        if self.count == self.waiting:
+            self.settle()
+        self.vectors[:, self.count], self.factors[:, self.count] = vector, factor
+        self.count += 1
+
+    def _write(self, slot: Index, line: Array) -> None:
+        """Replace the row and the column of one slot."""
+        self.vectors[self.row, : self.count, slot] = 0.0
+        if self.near is None:
+            there = torch.from_numpy(line).to(self.table.device)
+            self.table[self.row, slot] = self.table.transpose(1, 2)[self.row, slot] = there
+        else:
+            self.near[self.row, slot] = self.near[self.row, :, slot] = line
 
 
-def couple(table: Tensor, rate: Tensor, row: Tensor, slot: Tensor, tight: Tensor, by: Tensor) -> None:
-    """Let the ball see columns outside the base, which rest, with normals larger by ``by``.
+@dataclass(frozen=True)
+class Couplings:
+    """By how much the ball sees columns outside the base more, which rest, before their pivots and after them.
 
     S_jμ grows by it in the tableau before all pivots. Where μ is pivoted, that is T ← LTLᵀ with L = I − by·e_j e_μᵀ.
+
+    Parameters
+    ----------
+    tight : (r,) boolean array
+        Whether μ is pivoted.
+    entering, leaving : (r,) arrays
     """
-    line, ball = table[row, slot].to(rate.device), table[:, BALL].to(rate.device)
-    own_rows, place = row.to(rate.device), slot.to(rate.device)
-    through = torch.where(tight, by, 0.0)
-    line = line.addcmul(through[:, None], ball, value=-1)
-    line[own_rows, place] -= through * line[:, BALL]
-    line[:, BALL] += by - through
-    _write(table, row, slot, line)
-    rate[own_rows, place] -= through * rate[:, BALL]
 
+    tight: Mask
+    entering: Array
+    leaving: Array
 
-def bend(table: Tensor, rate: Tensor, row: Tensor, slot: Tensor, change: Tensor) -> None:
-    """Add to the curvature of the penalty at active columns (Sherman and Morrison)."""
-    column = table[row, slot]
-    here, own_rows, place = column.to(rate.device), row.to(rate.device), slot.to(rate.device)
-    scaled = here * (change / (1 - change * here[own_rows, place]))[:, None]
-    rate.addcmul_(scaled, rate[own_rows, place][:, None].clone())
-    table.addcmul_(scaled.to(table.device)[:, :, None], column[:, None, :])
+    def before(self, rate: Array, line: Array, ball: Array, slot: Index) -> None:
+        """Of columns that enter: their lines of T and of μ, changed in place, and r."""
+        self._apply(rate, line, ball, slot, self.entering)
 
+    def after(self, rate: Array, line: Array, ball: Array, slot: Index) -> None:
+        """Of columns that have left."""
+        self._apply(rate, line, ball, slot, self.leaving)
 
-def _write(table: Tensor, row: Tensor, slot: Tensor, line: Tensor) -> None:
-    """The row and the column of one slot."""
-    line = line.to(table.device)
-    table[row, slot] = line
-    table.transpose(1, 2)[row, slot] = line
+    def _apply(self, rate: Array, line: Array, ball: Array, slot: Index, by: Array) -> None:
+        row, through = np.arange(len(slot)), np.where(self.tight, by, 0.0)
+        line -= through[:, None] * ball
+        line[row, slot] -= through * line[:, BALL]
+        line[:, BALL] += by - through
+        ball[row, slot] = line[:, BALL]
+        rate[row, slot] -= through * rate[:, BALL]
