@@ -30,17 +30,17 @@ def base_matrix(design: Design, columns: Tensor, curvature: Tensor) -> Tensor:
 def test_what_is_encoded_comes_back() -> None:
     bases, design, active, curvature = bases_of()
     rng = np.random.default_rng(1)
-    right = torch.where(bases.real[:, :, None], torch.from_numpy(rng.normal(size=(*bases.real.shape, 2))), 0.0)
+    right = torch.where(bases.real[:, None], torch.from_numpy(rng.normal(size=(ROWS, 2, bases.real.shape[1]))), 0.0)
     encoded = bases.encode(right)
     for i in range(ROWS):
         columns = torch.nonzero(active[i])[:, 0]
         n = len(columns)
         assert bases.columns[i, bases.real[i]].tolist() == columns.tolist()
         matrix = base_matrix(design, columns, curvature[i])
-        expected = torch.linalg.solve(matrix, right[i, :n])
-        torch.testing.assert_close(bases.decode(encoded)[i, :n], expected, rtol=1e-7, atol=1e-8)
+        expected = torch.linalg.solve(matrix, right[i, :, :n].T)
+        torch.testing.assert_close(bases.decode(encoded)[i, :, :n].T, expected, rtol=1e-7, atol=1e-8)
         inner = bases.inner(encoded, encoded)[i]
-        torch.testing.assert_close(inner, right[i, :n].T @ expected, rtol=1e-7, atol=1e-8)
+        torch.testing.assert_close(inner, right[i, :, :n] @ expected, rtol=1e-7, atol=1e-8)
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -88,14 +88,14 @@ def test_rows_come_and_go() -> None:
     other, _, _, _ = bases_of(3)
     other.watch(torch.full((ROWS, 1), 0), torch.full((ROWS, 1), -1), torch.zeros(ROWS, 1).double())
     whole = Bases.joined([bases.select(torch.tensor([0])), other.select(torch.tensor([1, 2]))])
-    right = torch.where(bases.real[:, :, None], 1.0, 0.0).double()
+    right = torch.where(bases.real[:, None], 1.0, 0.0).double()
     n = whole.real.shape[1]
-    torch.testing.assert_close(whole.decode(whole.encode(right[:, :n])), bases.decode(bases.encode(right[:, :n])))
+    torch.testing.assert_close(whole.decode(whole.encode(right[:, :, :n])), bases.decode(bases.encode(right[:, :, :n])))
     assert whole.watched.tolist() == [2, 3, 3]
     whole.put(torch.tensor([2]), bases.select(torch.tensor([2])))
     assert whole.watched.tolist() == [2, 3, 2]
     assert whole.outside[2].tolist() == [-1, -1, -1]
-    assert not bool(whole.border[2, :, 2].any())
+    assert not bool(whole.border[2, 2].any())
 
 
 def test_columns_of_masks() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
+import pytest
 import torch
 from torch import Tensor
 
-from simplicit.rows.tableau import BALL, SPARE, Slots, Tableau, bend, couple, pivot
+from simplicit.rows.tableau import BALL, SPARE, Couplings, Pivots, Slots, Tableau
+
+Array = npt.NDArray[np.float64]
 
 ROWS, FIRST, MORE = 3, 4, 3
 
@@ -67,69 +71,100 @@ def test_extensions_before_and_after_pivots_are_one_tableau() -> None:
     torch.testing.assert_close(tableau.table[:, real][:, :, real], whole[:, real][:, :, real], rtol=1e-9, atol=1e-9)
 
 
-def test_right_hand_sides_are_swept_along() -> None:
+@pytest.mark.parametrize("waiting", [1, 2, 16])
+def test_right_hand_sides_are_swept_along(waiting: int) -> None:
     rng = np.random.default_rng(1)
     whole, right = whole_table(rng), torch.from_numpy(rng.normal(size=(ROWS, 2 + FIRST + MORE)))
     tableau = Tableau(whole[:, :2, :2].clone())
     extend(tableau, whole, FIRST + MORE)
-    rate, row = right.clone(), torch.arange(ROWS)
-    for slots in ([2, 3, BALL], [4, 6, 2]):
+    pivots, rate, row = Pivots(tableau.table, waiting), right.clone(), torch.arange(ROWS)
+    for slots in ([2, 3, BALL], [4, 6, 2], [5, SPARE, 3]):
         slot = torch.tensor(slots)
-        pivot(tableau.table, rate, row, slot, tableau.slots.pivoted[row, slot])
-        tableau.slots.active[row, slot] ^= True
-    torch.testing.assert_close(tableau.swept(right[:, :, None])[:, :, 0], rate, rtol=1e-9, atol=1e-9)
+        pivots.pivot(rate.numpy(), slot.numpy(), tableau.slots.pivoted[row, slot].numpy())
+        tableau.slots.active[row, slot] ^= slot != SPARE
+    pivots.settle()
+    real = torch.arange(whole.shape[1]) != SPARE
     pivoted = tableau.slots.pivoted
+    torch.testing.assert_close(
+        tableau.table[:, real][:, :, real], swept(whole, pivoted)[:, real][:, :, real], rtol=1e-9, atol=1e-9
+    )
+    torch.testing.assert_close(tableau.swept(right[:, :, None])[:, real, 0], rate[:, real], rtol=1e-9, atol=1e-9)
     for i in range(ROWS):
-        a, b = pivoted[i], ~pivoted[i]
+        a, b = pivoted[i], ~pivoted[i] & real
         moved = torch.linalg.solve(whole[i][a][:, a], right[i, a])
         torch.testing.assert_close(rate[i, a], moved, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(rate[i, b], right[i, b] - whole[i][b][:, a] @ moved, rtol=1e-9, atol=1e-9)
 
 
-def test_curvature_that_bends_at_an_active_column() -> None:
+@pytest.mark.parametrize("waiting", [1, 2, 3, 16])
+def test_lines_are_those_of_the_settled_tableau(waiting: int) -> None:
+    rng = np.random.default_rng(6)
+    whole = whole_table(rng)
+    pivots, rate = Pivots(whole.clone(), waiting), rng.normal(size=(ROWS, whole.shape[1]))
+    for slots, back in (([2, 3, BALL], False), ([4, SPARE, 2], False), ([5, 3, 4], True)):
+        pivots.pivot(rate, np.array(slots), np.array([False, back, False]))
+        pivots.bend(rate, np.array([3, 5, 6]), np.array([0.5, 0.0, 1.0]))
+    slot = np.array([4, BALL, 3])
+    before = pivots.line(slot)
+    pivots.settle()
+    np.testing.assert_allclose(before, pivots.table.numpy()[np.arange(ROWS), slot], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(pivots.table, pivots.table.transpose(1, 2), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("waiting", [1, 3])
+def test_curvature_that_bends_at_an_active_column(waiting: int) -> None:
     rng = np.random.default_rng(2)
     whole = whole_table(rng)
-    change, row, slot = torch.tensor([0.7, 0.0, 2.0]).double(), torch.arange(ROWS), torch.tensor([4, SPARE, 3])
-    right = torch.from_numpy(rng.normal(size=(ROWS, whole.shape[1])))
+    change, row, slot = np.array([0.7, 0.0, 2.0]), np.arange(ROWS), np.array([4, SPARE, 3])
+    right = rng.normal(size=(ROWS, whole.shape[1]))
 
-    def built(table: Tensor) -> tuple[Tensor, Tensor]:
+    def built(table: Tensor) -> tuple[Pivots, Array]:
         tableau = Tableau(table[:, :2, :2].clone())
         extend(tableau, table, FIRST + MORE)
-        rate = right.clone()
+        pivots, rate = Pivots(tableau.table, waiting), right.copy()
         for slots in ([4, 2, 3], [2, 5, 6]):
-            pivot(tableau.table, rate, row, torch.tensor(slots), torch.zeros(ROWS, dtype=torch.bool))
-        return tableau.table, rate
+            pivots.pivot(rate, np.array(slots), np.zeros(ROWS, dtype=bool))
+        return pivots, rate
 
     bent = whole.clone()
-    bent[row, slot, slot] += change
-    expected, expected_rate = built(bent)
-    table, rate = built(whole)
-    bend(table, rate, row, slot, change)
-    torch.testing.assert_close(table, expected, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(rate, expected_rate, rtol=1e-9, atol=1e-9)
+    bent[row, slot, slot] += torch.from_numpy(change)
+    (expected, expected_rate), (pivots, rate) = built(bent), built(whole)
+    pivots.bend(rate, slot, change)
+    expected.settle()
+    pivots.settle()
+    torch.testing.assert_close(pivots.table, expected.table, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(rate, expected_rate, rtol=1e-9, atol=1e-9)
 
 
-def test_a_column_that_the_ball_comes_to_see() -> None:
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_column_that_the_ball_comes_to_see(leaves: bool) -> None:
+    """Coupled and then pivoted, or pivoted and then coupled to nothing again."""
     rng = np.random.default_rng(3)
     whole = whole_table(rng)
-    row, slot, by = torch.arange(ROWS), torch.tensor([4, 5, 6]), torch.tensor([1.0, -1.0, 0.5]).double()
-    tight = torch.tensor([True, False, True])
-    right = torch.from_numpy(rng.normal(size=(ROWS, whole.shape[1])))
+    row, slot, by = np.arange(ROWS), np.array([4, 5, 6]), np.array([1.0, -1.0, 0.5])
+    tight, nothing = np.array([True, False, True]), np.zeros(ROWS)
+    right = rng.normal(size=(ROWS, whole.shape[1]))
 
-    def built(table: Tensor) -> tuple[Tensor, Tensor]:
-        table, rate = table.clone(), right.clone()
-        for slots in (torch.where(tight, BALL, SPARE), torch.tensor([2, 3, 3])):
-            pivot(table, rate, row, slots, torch.zeros(ROWS, dtype=torch.bool))
-        return table, rate
+    def built(table: Tensor) -> tuple[Pivots, Array]:
+        pivots, rate = Pivots(table.clone()), right.copy()
+        for slots in (np.where(tight, BALL, SPARE), np.array([2, 3, 3])):
+            pivots.pivot(rate, slots, np.zeros(ROWS, dtype=bool))
+        return pivots, rate
 
     seen = whole.clone()
-    seen[row, slot, BALL] += by
-    seen[row, BALL, slot] += by
-    expected, expected_rate = built(seen)
-    table, rate = built(whole)
-    couple(table, rate, row, slot, tight, by)
-    torch.testing.assert_close(table, expected, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(rate, expected_rate, rtol=1e-9, atol=1e-9)
+    seen[row, slot, BALL] += torch.from_numpy(by)
+    seen[row, BALL, slot] += torch.from_numpy(by)
+    (expected, expected_rate), (pivots, rate) = built(whole if leaves else seen), built(seen if leaves else whole)
+    if leaves:  # what has been in and goes out
+        pivots.pivot(rate, slot, np.zeros(ROWS, dtype=bool))
+        pivots.pivot(rate, slot, np.ones(ROWS, dtype=bool), Couplings(tight, nothing, -by))
+    else:
+        pivots.pivot(rate, slot, np.zeros(ROWS, dtype=bool), Couplings(tight, by, nothing))
+        expected.pivot(expected_rate, slot, np.zeros(ROWS, dtype=bool))
+    expected.settle()
+    pivots.settle()
+    torch.testing.assert_close(pivots.table, expected.table, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(rate, expected_rate, rtol=1e-9, atol=1e-9)
 
 
 def test_rows_come_and_go() -> None:

@@ -144,7 +144,7 @@ class Bases:
             Their columns of the first tableau, at the variables that were watched before and among themselves.
         """
         real = column >= 0
-        rows, q = self.outside.shape
+        q = self.outside.shape[1]
         new = self._bordering(column, place)
         fresh = torch.where(place >= 0, -1, column)
         entries = torch.baddbmm(self._gram(self.outside, fresh), *self._inner(self.border, new), alpha=-1)

@@ -23,8 +23,6 @@ The tableaux stay where they are, on a GPU if the problem is there; what decides
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch

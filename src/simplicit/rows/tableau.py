@@ -166,7 +166,7 @@ class Tableau:
         Parameters
         ----------
         at : (r, f) index tensor
-            Their slots; SPARE where a row has fewer than f.
+            Their slots, one after another; SPARE where a row has fewer than f.
         entries : (r, q, f) tensor
             Their columns of the first tableau, at the slots that are there.
         corner : (r, f, f) tensor
@@ -182,13 +182,16 @@ class Tableau:
             table = self.table.new_zeros(rows, most, most)
             table[:, :q, :q] = self.table
             self.table, self.slots = table, self.slots.widened(most - q)
-        table, row = self.table, torch.arange(rows, device=at.device)[:, None]
-        table[row, at, :q] = across.transpose(1, 2)
-        table.transpose(1, 2)[row, at, :q] = across.transpose(1, 2)
-        table[row[:, :, None], at[:, :, None], at[:, None, :]] = 0.5 * (corner + corner.transpose(1, 2))
-        table[:, SPARE] = table[:, :, SPARE] = 0.0
-        table[:, SPARE, SPARE] = 1.0
-        self.slots.write((row, at), slots)
+        corner = 0.5 * (corner + corner.transpose(1, 2))
+        starts, counts = at[:, 0].tolist(), (at != SPARE).sum(1).tolist()
+        for table, line, block, first, count in zip(self.table, across, corner, starts, counts, strict=True):
+            own = slice(first, first + count)
+            table[own, :q] = line[:, :count].T
+            table[:q, own] = line[:, :count]
+            table[own, own] = block[:count, :count]
+        self.table[:, SPARE] = self.table[:, :, SPARE] = 0.0
+        self.table[:, SPARE, SPARE] = 1.0
+        self.slots.write((torch.arange(rows, device=at.device)[:, None], at), slots)
 
     def pivot(self, slot: Tensor) -> None:
         """Pivot one slot of every row, (r,), that is not active any more, or anew; SPARE leaves a row as it is."""
