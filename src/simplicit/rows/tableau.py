@@ -197,8 +197,9 @@ class Tableau:
         """Pivot one slot of every row, (r,), that is not active any more, or anew; SPARE leaves a row as it is."""
         row = torch.arange(len(slot), device=slot.device)
         pivots = Pivots(self.table, waiting=1)
-        pivots.pivot(np.zeros(self.shape), slot.cpu().numpy(), self.slots.pivoted[row, slot].cpu().numpy())
-        pivots.settle()
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # a row that is singular takes a new base
+            pivots.pivot(np.zeros(self.shape), slot.cpu().numpy(), self.slots.pivoted[row, slot].cpu().numpy())
+            pivots.settle()
         self.slots.active[row, slot] ^= slot != SPARE
 
 
