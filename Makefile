@@ -1,5 +1,7 @@
 # simplicit: `make demo` shows what it does, `make test` checks everything. Both build .venv first.
 PYTHON ?= python3
+# Tests run in so many processes.
+WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 DOCS := .venv/.docs
@@ -27,7 +29,7 @@ test: $(STAMP) ## lint, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 format: $(STAMP) ## put the code into its format
 	$(BIN)/ruff check --fix .

@@ -222,7 +222,7 @@ def one_line(result: tuple[int, str, str], *told: str) -> None:
         (("--sparsity", "-1"), "sparsity"),
         (("--lambda1", "0"), "lambda1"),
         (("--tol", "0"), "tol"),
-        (("--beta", "-1"), "beta"),
+        (("--beta", "-1"), "Error: --beta must be finite and >= 0, got -1"),
         (("--workers", "0"), "workers"),
         (("--structure", "round"), "--structure"),
         (("--samples", "many"), "--samples"),

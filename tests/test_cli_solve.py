@@ -311,7 +311,7 @@ def test_arrays_that_do_not_fit(run: Run) -> None:
         (("--beta", "nan"), "beta must be finite"),
         (("--penalty", "perspective", "--alpha", 0), "alpha must be finite and > 0"),
         (("--weight", 0), "--weight must be finite and > 0"),
-        (("--kappa", 0), "ball: radius must be finite and > 0"),
+        (("--kappa", 0), "Error: --kappa must be finite and > 0"),
         (("--ball-columns", "0:5"), "--ball-columns: there is no ball without kappa"),
         (("--kappa", 1, "--ball-columns", "5:5"), "expected START:STOP"),
         (("--kappa", 1, "--ball-columns", "-3:5"), "expected START:STOP"),

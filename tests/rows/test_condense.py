@@ -43,6 +43,23 @@ def test_what_is_encoded_comes_back() -> None:
         torch.testing.assert_close(inner, right[i, :, :n] @ expected, rtol=1e-7, atol=1e-8)
 
 
+def test_factors_of_both_kinds_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DᵀH⁻¹D of every row, whichever way its own factor goes."""
+    rng = np.random.default_rng(4)
+    monkeypatch.setattr("simplicit.rows.factor.COLUMNS_PER_SAMPLE", 0.5)
+    design = Design.of_features(rng.normal(size=(10, COLUMNS)), np.arange(COLUMNS), None)
+    active = torch.arange(COLUMNS) < torch.tensor([[3], [9], [4]])
+    curvature = torch.from_numpy(rng.uniform(0.1, 1.0, size=(ROWS, COLUMNS)))
+    bases = Bases(design, active, torch.ones(ROWS, COLUMNS).double(), curvature)
+    assert [factor.symmetric for factor in bases.factors] == [True, False, True]
+    right = torch.where(bases.real[:, None], torch.from_numpy(rng.normal(size=(ROWS, 2, 9))), 0.0)
+    inner = bases.inner(bases.encode(right), bases.encode(right))
+    for i, n in enumerate((3, 9, 4)):
+        matrix = base_matrix(design, torch.arange(n), curvature[i])
+        expected = right[i, :, :n] @ torch.linalg.solve(matrix, right[i, :, :n].T)
+        torch.testing.assert_close(inner[i], expected, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("wide", [False, True])
 def test_the_tableau_of_watched_columns(wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """T = K − DᵀH⁻¹D, in one step or in two, by Cholesky or by Woodbury's identity."""

@@ -96,11 +96,14 @@ def test_right_hand_sides_are_swept_along(waiting: int) -> None:
         torch.testing.assert_close(rate[i, b], right[i, b] - whole[i][b][:, a] @ moved, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("waiting", [1, 2, 3, 16])
-def test_lines_are_those_of_the_settled_tableau(waiting: int) -> None:
+def test_lines_are_those_of_the_settled_tableau(waiting: int, elsewhere: bool) -> None:
     rng = np.random.default_rng(6)
     whole = whole_table(rng)
     pivots, rate = Pivots(whole.clone(), waiting), rng.normal(size=(ROWS, whole.shape[1]))
+    if elsewhere:  # as if the table were on another device
+        pivots.near = None
     for slots, back in (([2, 3, BALL], False), ([4, SPARE, 2], False), ([5, 3, 4], True)):
         pivots.pivot(rate, np.array(slots), np.array([False, back, False]))
         pivots.bend(rate, np.array([3, 5, 6]), np.array([0.5, 0.0, 1.0]))
@@ -165,6 +168,38 @@ def test_a_column_that_the_ball_comes_to_see(leaves: bool) -> None:
     pivots.settle()
     torch.testing.assert_close(pivots.table, expected.table, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(rate, expected_rate, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("waiting", [1, 2, 16])
+def test_rows_that_do_different_things_at_once(waiting: int) -> None:
+    """One enters in a tight ball, one leaves, one pivots on the ball itself."""
+    rng = np.random.default_rng(7)
+    whole, right = whole_table(rng), rng.normal(size=(ROWS, 2 + FIRST + MORE))
+    slot, back = np.array([4, 5, BALL]), np.array([False, True, False])
+    tight, entering, leaving = np.array([True, False, False]), np.array([1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
+
+    def begun() -> tuple[Pivots, Array]:
+        pivots, rate = Pivots(whole.clone(), waiting), right.copy()
+        pivots.pivot(rate, np.array([BALL, 5, 3]), np.zeros(ROWS, dtype=bool))
+        return pivots, rate
+
+    (together, rate), (apart, expected) = begun(), begun()
+    together.pivot(rate, slot, back, Couplings(tight, entering, leaving))
+    for row in range(ROWS):
+        own = np.arange(ROWS) == row
+        apart.pivot(
+            expected,
+            np.where(own, slot, SPARE),
+            back & own,
+            Couplings(tight, np.where(own, entering, 0.0), np.where(own, leaving, 0.0)),
+        )
+    together.settle()
+    apart.settle()
+    real = np.arange(whole.shape[1]) != SPARE
+    np.testing.assert_allclose(rate[:, real], expected[:, real], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        together.table.numpy()[:, real][:, :, real], apart.table.numpy()[:, real][:, :, real], rtol=1e-9, atol=1e-9
+    )
 
 
 def test_rows_come_and_go() -> None:

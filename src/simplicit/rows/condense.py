@@ -112,13 +112,17 @@ class Bases:
 
     def inner(self, left: Tensor, right: Tensor) -> Tensor:
         """DᵀH⁻¹E, (r, q, f), from the encoded D (r, q, n) and E (r, f, n)."""
-        return torch.bmm(*self._inner(left, right))
+        return left @ self._met(right)
 
-    def _inner(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        """The two matrices whose product that is."""
-        if not all(factor.symmetric for factor in self.factors):
-            right = self.decode(right)
-        return left, right.transpose(1, 2)
+    def _met(self, right: Tensor) -> Tensor:
+        """What the encoded D is multiplied by for DᵀH⁻¹E, (r, n, f)."""
+        unsymmetric = [i for i, factor in enumerate(self.factors) if not factor.symmetric]
+        if unsymmetric:
+            right = right.clone()
+        for i in unsymmetric:
+            factor = self.factors[i]
+            right[i, :, : factor.size] = factor.decode(right[i, :, : factor.size].T).T
+        return right.transpose(1, 2)
 
     def first_table(self) -> Tensor:
         """T of the ball and the spare slot, (r, 2, 2)."""
@@ -132,7 +136,7 @@ class Bases:
         Parameters
         ----------
         column, place : (r, f) index tensors
-            Columns of the design, −1 for none, and their places in the base, −1 outside.
+            Columns of the design, −1 for none after the others, and their places in the base, −1 outside.
         curvature : (r, f) tensor
             What those outside have of it from zero on.
 
@@ -147,10 +151,11 @@ class Bases:
         q = self.outside.shape[1]
         new = self._bordering(column, place)
         fresh = torch.where(place >= 0, -1, column)
-        entries = torch.baddbmm(self._gram(self.outside, fresh), *self._inner(self.border, new), alpha=-1)
+        met = self._met(new)
+        entries = torch.baddbmm(self._gram(self.outside, fresh), self.border, met, alpha=-1)
         among = self._gram(fresh, fresh)
         among.diagonal(dim1=1, dim2=2).mul_(1 + PROXIMAL).add_(torch.where(fresh >= 0, curvature, 0.0))
-        corner = torch.baddbmm(among, *self._inner(new, new), alpha=-1)
+        corner = torch.baddbmm(among, new, met, alpha=-1)
         at = torch.where(real, self.watched[:, None] + real.cumsum(1) - 1, 1)
         most = max(int(at.max()) + 1, q)
         self.border = _padded(self.border, [most, self.border.shape[2]], 0.0)

@@ -67,7 +67,7 @@ def follow(tableau: Tableau, rate: Tensor, most: int) -> tuple[Tensor, Tensor]:
     rows = len(rate)
     reached, worn = np.zeros(rows), np.zeros(rows, dtype=bool)
     # Slots without a variable are infinitely far from their events.
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+    with np.errstate(all="ignore"):
         path, alive = _Path.begin(tableau, first, rate), np.arange(rows)
         for _ in range(most):
             going = path.step()
@@ -100,8 +100,8 @@ class _Path:
     stuck: Index  # events at the same t
     slowest: Array
     slowest_gradient: Array
-    still: Array  # events are where speeds are below
-    least: Array  # rooms: zero, but for columns that wait for another base
+    still: Array  # sides have events only at speeds below this
+    least: Array  # rooms are no less: 0, −∞ for columns that wait for another base
     bends: bool
     has_ball: bool
 

@@ -296,12 +296,12 @@ class Polish:
         """Hold those of the active slots ``at`` (all when left out), whose columns are these, that are at zero."""
         column = self.tableau.slots.column if column is None else column
         held = active & (column >= 0) & (self.w.gather(1, column.clamp(min=0)) == 0)
-        row = torch.arange(len(held), device=held.device)
+        row, slots = torch.arange(len(held), device=held.device), []
         while bool(held.any()):
             first = held.int().argmax(1)
-            slot = first if at is None else at[row, first]
-            self.tableau.pivot(torch.where(held.any(1), slot, SPARE))
+            slots.append(torch.where(held.any(1), first if at is None else at[row, first], SPARE))
             held[row, first] = False
+        self.tableau.pivot(*slots)
 
     def _follow(self) -> Tensor:
         """The path of every row, and where it leads."""

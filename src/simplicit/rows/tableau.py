@@ -33,7 +33,7 @@ Mask = npt.NDArray[np.bool_]
 
 #: The slot of μ, and one that stands for nothing: on it pivot the rows that have nothing to do.
 BALL, SPARE = 0, 1
-#: Of changes of tableaux so many wait for each other.
+#: At most so many changes of rank one wait.
 WAITING = 16
 
 
@@ -166,7 +166,7 @@ class Tableau:
         Parameters
         ----------
         at : (r, f) index tensor
-            Their slots, one after another; SPARE where a row has fewer than f.
+            Their slots, one after another, and SPARE after them where a row has fewer than f.
         entries : (r, q, f) tensor
             Their columns of the first tableau, at the slots that are there.
         corner : (r, f, f) tensor
@@ -189,18 +189,20 @@ class Tableau:
             table[own, :q] = line[:, :count].T
             table[:q, own] = line[:, :count]
             table[own, own] = block[:count, :count]
-        self.table[:, SPARE] = self.table[:, :, SPARE] = 0.0
-        self.table[:, SPARE, SPARE] = 1.0
         self.slots.write((torch.arange(rows, device=at.device)[:, None], at), slots)
 
-    def pivot(self, slot: Tensor) -> None:
-        """Pivot one slot of every row, (r,), that is not active any more, or anew; SPARE leaves a row as it is."""
-        row = torch.arange(len(slot), device=slot.device)
-        pivots = Pivots(self.table, waiting=1)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # a row that is singular takes a new base
-            pivots.pivot(np.zeros(self.shape), slot.cpu().numpy(), self.slots.pivoted[row, slot].cpu().numpy())
+    def pivot(self, *slots: Tensor) -> None:
+        """Pivot one slot of every row, (r,), that is not active any more, or anew; and further ones after it.
+
+        SPARE leaves a row as it is.
+        """
+        pivots, rate = Pivots(self.table), np.zeros(self.shape)
+        row = torch.arange(len(rate), device=self.table.device)
+        with np.errstate(all="ignore"):  # a row that is singular takes a new base
+            for slot in slots:
+                pivots.pivot(rate, slot.cpu().numpy(), self.slots.pivoted[row, slot].cpu().numpy())
+                self.slots.active[row, slot] ^= slot != SPARE
             pivots.settle()
-        self.slots.active[row, slot] ^= slot != SPARE
 
 
 def _filled_up(table: Tensor, q: int) -> Tensor:
@@ -214,16 +216,16 @@ def _filled_up(table: Tensor, q: int) -> Tensor:
 
 
 class Pivots:
-    r"""Pivots of many tableaux side by side: each is T − Σᵢ fᵢ uᵢuᵢᵀ, of whose terms the last few wait.
+    """Pivots of many tableaux side by side: each is ``table`` − Σᵢ fᵢ uᵢuᵢᵀ, the terms that wait.
 
     A change of rank one passes all of T through memory; what waits is subtracted together, by one product of matrices.
-    A line that a change replaces is written to T at once, and what waits is zero there. T stays on its device, all
-    else is small and is NumPy. Slots are index arrays (r,), rates the right-hand sides r, arrays (r, q).
+    A line that a change replaces is written to it at once, and what waits is zero there. The table stays on its
+    device, all else is small and is NumPy. Slots are index arrays (r,), rates the right-hand sides r, arrays (r, q).
 
     Parameters
     ----------
     table : (r, q, q) tensor
-        T, changed in place; up to date after ``settle``.
+        Changed in place; T after ``settle``.
     waiting : int
         At most so many terms wait.
     """
@@ -303,17 +305,19 @@ class Pivots:
             self.near[self.row, slot] = self.near[self.row, :, slot] = line
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Couplings:
-    """By how much the ball sees columns outside the base more, which rest, before their pivots and after them.
+    """What pivots on columns outside the base change in the ball's normal: it sees a column while that is in.
 
-    S_jμ grows by it in the tableau before all pivots. Where μ is pivoted, that is T ← LTLᵀ with L = I − by·e_j e_μᵀ.
+    S_jμ grows in the tableau before all pivots. Where μ is pivoted, that is T ← LTLᵀ with L = I − by·e_j e_μᵀ.
 
     Parameters
     ----------
     tight : (r,) boolean array
         Whether μ is pivoted.
     entering, leaving : (r,) arrays
+        By how much S_jμ grows before the pivot and after it: s·a of a column that enters, −s·a of one that leaves, 0
+        of all others and in rows that pivot on BALL or SPARE.
     """
 
     tight: Mask

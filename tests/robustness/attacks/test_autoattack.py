@@ -21,8 +21,8 @@ from victims import P, data, layered, model_of
 @pytest.mark.parametrize("kind", ["triangular", "full"])
 def test_it_is_about_as_strong_as_pgd_and_keeps_to_the_box(kind: str) -> None:
     model = model_of(kind, dtype=np.float64)
-    U, labels = data(model, 30 if kind == "triangular" else 5)
-    eps = 0.03 if kind == "triangular" else 0.5  # samples that hold would take all queries
+    U, labels = data(model, 12 if kind == "triangular" else 5)
+    eps = 0.06 if kind == "triangular" else 0.5  # samples that hold would take all queries
     attacked = autoattack(model, U, labels, eps)
     assert attacked.dtype == np.float64
     assert attacked.min() >= 0.0
@@ -31,7 +31,7 @@ def test_it_is_about_as_strong_as_pgd_and_keeps_to_the_box(kind: str) -> None:
         assert abs(Fraction(moved) - Fraction(u)) <= Fraction(eps)
     held = model.predict(attacked).argmax(axis=1) == labels
     assert_array_equal(attacked[held], U[held])
-    assert held.mean() <= accuracy(model, pgd(model, U, labels, eps, 50, restarts=5), labels) + 0.034
+    assert held.mean() <= accuracy(model, pgd(model, U, labels, eps, 50, restarts=5), labels) + 1 / len(labels) + 1e-9
     assert held.mean() < 1.0
 
 

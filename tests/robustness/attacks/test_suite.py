@@ -124,7 +124,7 @@ def test_progress_and_methods() -> None:
     U, labels = data(model, 12)
     heard: list[tuple[str, int, int]] = []
     found = sp.attack(
-        model, U, labels, 0.1, methods=("autoattack", "fgsm", "fgsm"), progress=lambda *step: heard.append(step)
+        model, U, labels, 0.4, methods=("autoattack", "fgsm", "fgsm"), progress=lambda *step: heard.append(step)
     )
     assert list(found.held) == ["autoattack", "fgsm"]
     assert heard[-1] == ("checks", 2, 2)
