@@ -12,6 +12,8 @@ import simplicit as sp
 from command_line import Run
 from simplicit.cli import main
 
+PRESETS = ("sparse", "robust", "certified", "paper")
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -60,14 +62,25 @@ def test_a_preset_replaces_what_it_stands_for_in_a_config(run: Run, base: Path) 
     assert (recorded["penalty"], recorded["beta"], recorded["lambda1"], recorded["refine"]) == ("none", None, 0.3, True)
 
 
-@pytest.mark.parametrize("first", ["sparse", "robust", "certified", "paper"])
-def test_a_preset_replaces_another_one_in_a_config_as_a_whole(run: Run, base: Path, first: str) -> None:
+@pytest.fixture(scope="module")
+def alone(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The settings of every preset without a config."""
+    folder = tmp_path_factory.mktemp("alone")
+    for preset in PRESETS:
+        words = ["fit", str(base), "--samples", "50", "--preset", preset, "--output", str(folder / preset)]
+        assert main(words) == 0
+    return {preset: settings(str(folder / preset)) for preset in PRESETS}
+
+
+@pytest.mark.parametrize("first", PRESETS)
+def test_a_preset_replaces_another_one_in_a_config_as_a_whole(
+    run: Run, base: Path, alone: dict[str, dict[str, Any]], first: str
+) -> None:
     options = ("--samples", 50, "--attacks", 0) if first in ("robust", "certified") else ("--samples", 50)
     assert run("fit", base, *options, "--preset", first, "--output", "f")[0] == 0
-    for second in ("sparse", "robust", "certified", "paper"):
+    for second in PRESETS:
         assert run("fit", "--config", "f", "--preset", second, "--output", "g", "--overwrite")[0] == 0
-        assert run("fit", base, "--samples", 50, "--preset", second, "--output", "h", "--overwrite")[0] == 0
-        assert settings("g") == settings("h"), second
+        assert settings("g") == alone[second], second
 
 
 def test_another_penalty_beside_a_preset_names_the_candidates(run: Run, base: Path) -> None:
