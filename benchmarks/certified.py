@@ -26,7 +26,7 @@ from results import RESULTS, grid, machine
 
 import simplicit as sp
 from simplicit.data import Dataset, load_dataset
-from simplicit.experiments.mlp import MlpSettings, train_mlp
+from simplicit.runs.mlp import MlpSettings, train_mlp
 
 RADII = {".004": 0.004, ".008": 0.008, "8/255": 8 / 255}
 DECAYS = (0.01, 0.1)

@@ -36,10 +36,10 @@ import numpy as np
 from figure5_page import MEMORY_FACTOR, MEMORY_PER_WORKER, draw, page, verdict
 from results import RESULTS, machine
 
-import simplicit.rowrun
+import simplicit.solve.run
 from simplicit.data import load_dataset
 from simplicit.executors import Section, make_executor
-from simplicit.experiments.figure5 import (
+from simplicit.studies.figure5 import (
     Figure5Settings,
     StateRows,
     check_equal,
@@ -145,7 +145,7 @@ CHILD = """
 import sys
 import numpy as np
 from simplicit.executors import make_executor
-from simplicit.experiments.figure5 import StateRows
+from simplicit.studies.figure5 import StateRows
 path, name, workers = sys.argv[1:]
 with np.load(path) as file:
     rows = StateRows(file["features"], file["targets"], int(file["n_states"]))
@@ -192,7 +192,7 @@ def memory_of(mark: str) -> dict[str, float]:
 
 
 def role(command: bytes) -> str:
-    if b"executors.nursery" in command or b"ray::_Worker" in command:
+    if b"executors.forkserver" in command or b"ray::_Worker" in command:
         return "worker"
     if b"make_executor" in command:
         return "parent"
@@ -246,9 +246,9 @@ def watched() -> Iterator[list[float]]:
         return call
 
     places = [
-        (simplicit.rowrun, "digest"),
-        (simplicit.rowrun.Journal, "open"),
-        (simplicit.rowrun.Journal, "section"),
+        (simplicit.solve.run, "digest"),
+        (simplicit.solve.run.Journal, "open"),
+        (simplicit.solve.run.Journal, "section"),
         (Section, "store"),
         (Section, "load"),
     ]

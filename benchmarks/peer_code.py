@@ -1,4 +1,4 @@
-"""Our SparseGPT, Wanda and ALPS (`simplicit.experiments.peers`) against the code that their authors published.
+"""Our SparseGPT, Wanda and ALPS (`simplicit.studies.peers`) against the code that their authors published.
 
     git clone https://github.com/IST-DASLab/sparsegpt && git clone https://github.com/locuslab/wanda
     git clone https://github.com/mazumder-lab/ALPS
@@ -32,13 +32,13 @@ from resnet20 import Data, trained
 from results import RESULTS, grid, machine
 from torch import Tensor, nn
 
-from simplicit.baseline.graph import capture_graph
 from simplicit.data import load_dataset
-from simplicit.experiments.mlp import MlpSettings, train_mlp
-from simplicit.experiments.peers import PEERS, Layer
-from simplicit.training.tied import tied_layers
-from simplicit.training.tied.patches import patches
-from simplicit.training.tied.walk import Walk, batches_of
+from simplicit.network.graph import capture_graph
+from simplicit.runs.mlp import MlpSettings, train_mlp
+from simplicit.studies.peers import PEERS, Layer
+from simplicit.training.channels import tied_layers
+from simplicit.training.channels.patches import patches
+from simplicit.training.channels.walk import Walk, batches_of
 
 SPARSITIES = (50, 70, 90)
 FILES = {"sparsegpt": "sparsegpt.py", "wanda": "lib/layerwrapper.py", "alps": "alps.py"}

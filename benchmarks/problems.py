@@ -12,8 +12,8 @@ from torch import nn
 
 import simplicit as sp
 from simplicit.data import Dataset, load_dataset
-from simplicit.experiments.mlp import MlpSettings, train_mlp
 from simplicit.implicit import scaling_vector
+from simplicit.runs.mlp import MlpSettings, train_mlp
 
 Array = npt.NDArray[np.float64]
 

@@ -37,10 +37,10 @@ from results import RESULTS, grid, machine, source_digest
 from torch import Tensor, nn
 
 import simplicit as sp
-from simplicit.baseline.graph import capture_graph
-from simplicit.executors.limits import one_thread_each
-from simplicit.experiments.peers import PEERS, TiedNetwork
-from simplicit.experiments.resnet import resnet20
+from simplicit.machine import one_thread_each
+from simplicit.network.graph import capture_graph
+from simplicit.runs.resnet import resnet20
+from simplicit.studies.peers import PEERS, TiedNetwork
 
 OURS = "simplicit"
 SPARSITIES = (50.0, 70.0, 80.0, 90.0, 95.0)

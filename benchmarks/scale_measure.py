@@ -80,7 +80,7 @@ def constants(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def gram_flop() -> float:
-    from simplicit.executors.limits import one_thread_each
+    from simplicit.machine import one_thread_each
     from simplicit.rows.products import fill_gram
 
     rows, out = np.random.default_rng(0).normal(size=(2048, 1000)), np.empty((2048, 2048))

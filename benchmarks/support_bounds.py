@@ -25,7 +25,7 @@ from results import RESULTS, grid, machine
 
 import simplicit as sp
 from simplicit.data import Dataset, load_dataset
-from simplicit.experiments.mlp import MlpSettings, train_mlp
+from simplicit.runs.mlp import MlpSettings, train_mlp
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from command_line import Run, invoker
 from simplicit.data import Dataset, load_dataset
-from simplicit.experiments.mlp import MlpSettings, train_mlp
+from simplicit.runs.mlp import MlpSettings, train_mlp
 
 settings.register_profile("simplicit", deadline=None, derandomize=True, max_examples=50, print_blob=True)
 settings.load_profile("simplicit")

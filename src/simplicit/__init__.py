@@ -6,7 +6,6 @@ The mathematics is that of State-driven Implicit Modeling: a network becomes x =
 
 from __future__ import annotations
 
-from simplicit.baseline import States, TrainingModeWarning, extract_states, from_torch, weight_count
 from simplicit.errors import (
     ConvergenceError,
     DataError,
@@ -17,26 +16,25 @@ from simplicit.errors import (
     SimplicitError,
     UnsupportedOperationError,
 )
-from simplicit.executors import Executor, Progress, make_executor
+from simplicit.executors import Executor, make_executor
 from simplicit.implicit import (
     Activation,
     CsrMap,
     Equilibrium,
     ImplicitModel,
     LinearMap,
-    OnnxFile,
     PerronFrobenius,
     StateGroup,
     StorageBits,
     collatz_wielandt,
     equilibrium,
-    export_onnx,
     load,
     perron_frobenius,
     rescale,
     save,
 )
-from simplicit.parts import JournalState, merge_journals, solve_part
+from simplicit.network import States, TrainingModeWarning, extract_states, from_torch, weight_count
+from simplicit.progress import Progress
 from simplicit.robustness import (
     AttackResult,
     Certificates,
@@ -63,7 +61,8 @@ from simplicit.rows import (
     RowStatus,
     Solution,
 )
-from simplicit.solve import beta_max, solve_path, solve_rows
+from simplicit.solve.front import beta_max, solve_path, solve_rows
+from simplicit.solve.parts import JournalState, merge_journals, solve_part
 from simplicit.training import FitResult, TiedResult, fit
 
 __version__ = "0.1.0"
@@ -91,7 +90,6 @@ __all__ = [
     "MissingExtraError",
     "NoPenalty",
     "NotWellPosedError",
-    "OnnxFile",
     "PerronFrobenius",
     "Perspective",
     "PiecewiseQuadratic",
@@ -114,7 +112,6 @@ __all__ = [
     "certify",
     "collatz_wielandt",
     "equilibrium",
-    "export_onnx",
     "extract_states",
     "fgsm",
     "fit",

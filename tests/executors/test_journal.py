@@ -19,7 +19,7 @@ import safetensors.numpy
 
 import simplicit as sp
 from simplicit.executors import Journal, digest
-from simplicit.executors.durable import PARTIAL, write_durably
+from simplicit.files import PARTIAL, write_durably
 
 Array = npt.NDArray[np.float64]
 FACTS = {"kind": "test", "versions": {"simplicit": "1"}}
@@ -257,7 +257,7 @@ def test_a_finished_journal_needs_no_solving(tmp_path: Path, monkeypatch: pytest
     def unwanted(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("simplicit.assembly.RowWork.fill", unwanted)
+    monkeypatch.setattr("simplicit.solve.work.RowWork.fill", unwanted)
     same(solve(tmp_path / "j"), whole)
 
 
@@ -273,7 +273,7 @@ def test_damaged_blocks_are_solved_again(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_a_failing_block_leaves_the_others_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import simplicit.blocksolve as blocksolve
+    import simplicit.solve.block as blocksolve
 
     whole, plain = solve(tmp_path / "whole"), blocksolve.RowSolver.__call__
 

@@ -103,7 +103,7 @@ def test_the_limit_learns_from_what_blocks_took() -> None:
 def test_workers_that_never_come_up_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Interpreters that cannot import what they need: each dies at once."""
     with sp.make_executor("processes", 1) as executor:
-        monkeypatch.setattr("simplicit.executors.nursery._CODE", "raise SystemExit(3)")
+        monkeypatch.setattr("simplicit.executors.forkserver._CODE", "raise SystemExit(3)")
         with pytest.raises(sp.ExecutionError, match=r"5 workers of 'processes' were lost in a row.*never came up"):
             solved(executor, ToyWork(2))
 
@@ -111,7 +111,7 @@ def test_workers_that_never_come_up_end_the_run(monkeypatch: pytest.MonkeyPatch)
 def test_nobody_waits_for_a_worker_that_has_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simplicit.executors.running.START_SECONDS", 0.5)
     with sp.make_executor("processes", 1) as executor:
-        monkeypatch.setattr("simplicit.executors.nursery._CODE", "import time; time.sleep(1000)")
+        monkeypatch.setattr("simplicit.executors.forkserver._CODE", "import time; time.sleep(1000)")
         with pytest.raises(sp.ExecutionError, match="no worker of 'processes' has come up within 0 s"):
             solved(executor, ToyWork(2))
 

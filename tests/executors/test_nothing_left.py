@@ -20,7 +20,7 @@ import simplicit as sp
 from simplicit.executors import Deadline, memory, run_blocks
 from simplicit.executors.memory import Segment, map_segment
 from simplicit.executors.processes import ProcessExecutor
-from simplicit.experiments.solutions import load_coefficients
+from simplicit.runs.solutions import load_coefficients
 from toy import ToyWork
 
 KILL_TEST = Path(__file__).parents[2] / "benchmarks" / "kill_test.py"

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import simplicit as sp
 from simplicit.errors import InputError, NotWellPosedError
-from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, entries
+from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup
+from simplicit.implicit.maps import entries
 from simplicit.implicit.module import ImplicitModule
 
 KINDS = ("layered", "shuffled", "cyclic", "stateless")
@@ -279,7 +280,7 @@ def test_is_a_module_that_shows_itself() -> None:
 
 def convolutional() -> ImplicitModel:
     """Kernels, gathers, their sums and gathered kernels among its blocks."""
-    from baseline.image_networks import IMAGE_NETWORKS, randomised
+    from network.image_networks import IMAGE_NETWORKS, randomised
 
     torch.manual_seed(0)
     net = randomised(IMAGE_NETWORKS["resnet, activation before, option A"][0]()).double().eval()

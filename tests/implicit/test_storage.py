@@ -15,7 +15,8 @@ import torch
 from numpy.testing import assert_array_equal
 
 from simplicit.errors import DataError, InputError
-from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, load, mapfiles, save, storage
+from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, load, save, storage
+from simplicit.implicit.maps import files as mapfiles
 
 
 def make(dtype: type = np.float64, seed: int = 0) -> ImplicitModel:

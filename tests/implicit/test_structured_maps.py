@@ -254,7 +254,7 @@ def test_bad_input(make: Callable[[], Any], message: str) -> None:
     ],
 )
 def test_damaged_convolution(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    from simplicit.implicit.mapfiles import CheckedArrays, describe, restore
+    from simplicit.implicit.maps.files import CheckedArrays, describe, restore
 
     arrays: dict[str, Any] = {}
     entry = describe(convolution(), "block.0", arrays) | change
@@ -275,7 +275,7 @@ def test_convolutions_of_other_output_shapes_are_not_merged() -> None:
 
 def test_a_product_is_bounded_by_its_own_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     tall, flat = CsrMap(np.ones((100, 1))), CsrMap(np.ones((1, 100)))
-    monkeypatch.setattr("simplicit.implicit.algebra.LARGEST_NNZ", 5_000)
+    monkeypatch.setattr("simplicit.implicit.maps.algebra.LARGEST_NNZ", 5_000)
     with pytest.raises(InputError, match="no short form"):
         composed(tall, flat)
     assert composed(flat, tall).nnz == 1

@@ -1,6 +1,6 @@
 """The command line: ``simplicit demo``, ``baseline``, ``fit``, ``eval``, ``attack``, ``certify``, ``solve`` and more.
 
-Commands only read options, call :mod:`simplicit.experiments` and print. Whatever the library says on purpose becomes
+Commands only read options, call :mod:`simplicit.runs` and print. Whatever the library says on purpose becomes
 one line on standard error and exit code 2; Ctrl-C is 130, SIGTERM 143.
 """
 

@@ -9,11 +9,11 @@ import typer
 
 from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
 from simplicit.cli.options import AnyData, DataDir, Eps, Json, OtherBaseline, Overwrite, Runs, Samples, TrustPt2
-from simplicit.experiments.attacking import PICTURE, AttackRun, AttackSettings, radii_of, run_attack, save_attack
-from simplicit.experiments.run import check_output
-from simplicit.experiments.subjects import BASELINE, open_subjects
 from simplicit.report import RobustCurve, draw_robustness
 from simplicit.robustness.attacks.autoattack import check_autoattack
+from simplicit.runs.attacking import PICTURE, AttackRun, AttackSettings, radii_of, run_attack, save_attack
+from simplicit.runs.folder import check_output
+from simplicit.runs.subjects import BASELINE, open_subjects
 
 __all__ = ["attack_command"]
 

@@ -11,9 +11,9 @@ from rich.table import Table
 from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
 from simplicit.cli.options import DataDir, Json, Overwrite
 from simplicit.data import load_dataset
-from simplicit.experiments.baseline import Baseline, make_baseline, save_baseline
-from simplicit.experiments.mlp import ACTIVATIONS, MlpSettings, parse_arch
-from simplicit.experiments.run import Manifest, check_output
+from simplicit.runs.baseline import Baseline, make_baseline, save_baseline
+from simplicit.runs.folder import Manifest, check_output
+from simplicit.runs.mlp import ACTIVATIONS, MlpSettings, parse_arch
 
 __all__ = ["baseline_command"]
 

@@ -10,11 +10,11 @@ import typer
 
 from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
 from simplicit.cli.options import AnyData, DataDir, Json, OtherBaseline, Overwrite, Runs, Samples, TrustPt2
-from simplicit.experiments.attacking import PICTURE, radii_of
-from simplicit.experiments.certifying import RESTARTS, STEPS, CertifyRun, CertifySettings, run_certify, save_certify
-from simplicit.experiments.run import check_output
-from simplicit.experiments.subjects import BASELINE, open_subjects
 from simplicit.report import RobustCurve, draw_robustness
+from simplicit.runs.attacking import PICTURE, radii_of
+from simplicit.runs.certifying import RESTARTS, STEPS, CertifyRun, CertifySettings, run_certify, save_certify
+from simplicit.runs.folder import check_output
+from simplicit.runs.subjects import BASELINE, open_subjects
 
 __all__ = ["certify_command"]
 

@@ -11,9 +11,9 @@ import typer
 from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
 from simplicit.cli.options import DataDir, Json, Overwrite, PgdSteps
 from simplicit.data import load_dataset
-from simplicit.experiments.demo import Demo, DemoSettings, run_demo
-from simplicit.experiments.run import check_output
 from simplicit.report import Curve, draw_frontier
+from simplicit.runs.demo import Demo, DemoSettings, run_demo
+from simplicit.runs.folder import check_output
 
 __all__ = ["demo_command"]
 

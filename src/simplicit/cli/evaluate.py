@@ -9,12 +9,12 @@ import typer
 
 from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
 from simplicit.cli.options import AttackSamples, DataDir, Eps, Json, Overwrite, PgdSteps, TrustPt2
-from simplicit.experiments.evaluate import DEFAULT_EPS, Evaluation, evaluate, parse_eps
-from simplicit.experiments.fitting import capture_task
-from simplicit.experiments.run import MANIFEST, Manifest, check_output, file_hash, run_folder, write_json
-from simplicit.experiments.settings import FitSettings, read_config, read_fit, tied_weights
-from simplicit.experiments.task import check_range, check_unchanged, open_task
 from simplicit.implicit import load
+from simplicit.runs.evaluate import DEFAULT_EPS, Evaluation, evaluate, parse_eps
+from simplicit.runs.fitting import capture_task
+from simplicit.runs.folder import MANIFEST, Manifest, check_output, file_hash, run_folder, write_json
+from simplicit.runs.settings import FitSettings, read_config, read_fit, tied_weights
+from simplicit.runs.task import check_range, check_unchanged, open_task
 
 __all__ = ["eval_command"]
 

@@ -9,7 +9,7 @@ import typer
 
 from simplicit.cli.console import print_json, say
 from simplicit.cli.options import DataDir, Json, TrustPt2
-from simplicit.experiments.exporting import check_target, export_run
+from simplicit.runs.exporting import check_target, export_run
 
 __all__ = ["export_command"]
 

@@ -40,13 +40,13 @@ from simplicit.cli.options import (
     parse_kappa,
     parse_shape,
 )
-from simplicit.experiments.fitting import FitRun, capture_task, run_fit, save_fit
-from simplicit.experiments.penalties import NUMBERS
-from simplicit.experiments.run import check_output
-from simplicit.experiments.settings import FitSettings, read_config
-from simplicit.experiments.task import check_unchanged, open_task
+from simplicit.runs.fitting import FitRun, capture_task, run_fit, save_fit
+from simplicit.runs.folder import check_output
+from simplicit.runs.penalties import NUMBERS
+from simplicit.runs.settings import FitSettings, read_config
+from simplicit.runs.task import check_unchanged, open_task
 from simplicit.training import preset_of
-from simplicit.training.tied import has_convolutions
+from simplicit.training.channels import has_convolutions
 
 __all__ = ["fit_command"]
 

@@ -12,11 +12,11 @@ from simplicit.cli.console import can_draw, command_line, figures_table, print_j
 from simplicit.cli.options import DataDir, Json, Overwrite
 from simplicit.cli.reproduce import reproduce_app
 from simplicit.data import load_dataset
-from simplicit.experiments.frontier import BASELINE, OURS, Frontier, FrontierSettings, Method, run_frontier
-from simplicit.experiments.mlp import parse_arch
-from simplicit.experiments.peers import PEERS
-from simplicit.experiments.run import Manifest, check_output, run_folder, write_json
 from simplicit.report import Line, Panel, draw_tradeoff
+from simplicit.runs.folder import Manifest, check_output, run_folder, write_json
+from simplicit.runs.mlp import parse_arch
+from simplicit.studies.frontier import BASELINE, OURS, Frontier, FrontierSettings, Method, run_frontier
+from simplicit.studies.peers import PEERS
 from simplicit.training import PRESETS
 
 __all__ = ["frontier_command", "markdown"]

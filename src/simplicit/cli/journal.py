@@ -11,8 +11,8 @@ from simplicit.cli.console import command_line, figures_table, print_json, say
 from simplicit.cli.options import Json, Overwrite
 from simplicit.cli.solve import write_and_tell
 from simplicit.executors import Journal
-from simplicit.experiments.rowfiles import merge_solve
-from simplicit.experiments.run import check_output
+from simplicit.runs.folder import check_output
+from simplicit.runs.rowfiles import merge_solve
 
 __all__ = ["journal_app"]
 

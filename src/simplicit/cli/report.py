@@ -9,9 +9,9 @@ import typer
 
 from simplicit.cli.console import command_line, print_json, say
 from simplicit.cli.options import Json, Overwrite
-from simplicit.experiments.gathering import gather
-from simplicit.experiments.reporting import PAGE, save_report
-from simplicit.experiments.run import check_output
+from simplicit.runs.folder import check_output
+from simplicit.runs.gathering import gather
+from simplicit.runs.reporting import PAGE, save_report
 
 __all__ = ["report_command"]
 

@@ -33,12 +33,12 @@ from simplicit.cli.options import (
     parse_part,
 )
 from simplicit.errors import InputError
-from simplicit.experiments.rowfiles import run_part, run_solve
-from simplicit.experiments.run import check_output
-from simplicit.experiments.solutions import PICTURE, save_solve
-from simplicit.experiments.solving import SMALLEST, SolveRun, SolveSettings
 from simplicit.report import draw_path, draw_solution
 from simplicit.rows import RowStatus, Solution
+from simplicit.runs.folder import check_output
+from simplicit.runs.rowfiles import run_part, run_solve
+from simplicit.runs.solutions import PICTURE, save_solve
+from simplicit.runs.solving import SMALLEST, SolveRun, SolveSettings
 
 __all__ = ["solve_command", "write_and_tell"]
 
@@ -149,7 +149,7 @@ def solve_command(
     Row by row: minimise λ‖z − Φw‖² + h(w), ‖w‖₁ at most κ on some columns, w zero off its support. The files are mapped
     into memory: Φ may be larger than it if it has more samples than columns and is not to be matched exactly.
 
-    The folder written holds coefficients.safetensors (sparse rows; simplicit.experiments.solutions.load_coefficients
+    The folder written holds coefficients.safetensors (sparse rows; simplicit.runs.solutions.load_coefficients
     reads them), rows.json with the certificate of every row, run.json with settings, versions and hashes and, with the
     extra `report` installed, picture.png.
 

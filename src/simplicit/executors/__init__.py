@@ -12,9 +12,7 @@ from __future__ import annotations
 from simplicit.errors import InputError
 from simplicit.executors.base import Executor
 from simplicit.executors.journal import Journal, Section, digest
-from simplicit.executors.limits import flushed_denormals
 from simplicit.executors.processes import ProcessExecutor
-from simplicit.executors.progress import Meter, OnProgress, OnStep, Progress
 from simplicit.executors.ray import RayExecutor
 from simplicit.executors.running import Deadline, run_blocks
 from simplicit.executors.serial import SerialExecutor
@@ -28,17 +26,12 @@ __all__ = [
     "Deadline",
     "Executor",
     "Journal",
-    "Meter",
-    "OnProgress",
-    "OnStep",
-    "Progress",
     "Result",
     "Section",
     "Spec",
     "Work",
     "check_executor",
     "digest",
-    "flushed_denormals",
     "make_executor",
     "run_blocks",
 ]

@@ -13,8 +13,8 @@ from typing import ClassVar, Self
 
 from simplicit.checks import as_count
 from simplicit.errors import InputError
-from simplicit.executors.limits import available_processors
 from simplicit.executors.work import Block, Failure, Result, Work
+from simplicit.machine import available_processors
 
 __all__ = ["Executor", "Finished", "Lost", "Report"]
 

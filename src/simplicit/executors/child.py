@@ -17,9 +17,9 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from simplicit.executors.channel import Channel
-from simplicit.executors.limits import prepare_thread
 from simplicit.executors.memory import map_segment
 from simplicit.executors.work import Arrays, Block, Failure, Layout, Recipe, Solve, attempt
+from simplicit.machine import prepare_thread
 
 __all__ = ["serve"]
 

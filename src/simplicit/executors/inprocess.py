@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from simplicit.executors.base import Executor
-from simplicit.executors.limits import flushed_denormals, one_thread_each
 from simplicit.executors.work import Arrays, Block, Failure, Recipe, Result, Solve, Work, attempt, private_arrays
+from simplicit.machine import flushed_denormals, one_thread_each
 
 __all__ = ["InProcessExecutor"]
 

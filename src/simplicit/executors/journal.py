@@ -31,8 +31,8 @@ import safetensors
 import safetensors.numpy
 
 from simplicit.errors import DataError, InputError
-from simplicit.executors.durable import PARTIAL, read_json, write_durably, write_json
 from simplicit.executors.work import Result
+from simplicit.files import PARTIAL, read_json, write_durably, write_json
 
 try:
     import fcntl

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from simplicit.errors import InputError
-from simplicit.executors.limits import available_memory
+from simplicit.machine import available_memory
 
 try:
     import fcntl

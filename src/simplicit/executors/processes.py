@@ -1,9 +1,9 @@
 """Processes of this machine: arrays in memory that they share, blocks and results over sockets, nothing left behind.
 
 A worker knows simplicit, one socket, and the arrays of a work, mapped for reading only; it comes from a fresh
-interpreter (:mod:`simplicit.executors.nursery`), so that the caller's main module is not imported again. It ends when
-the socket does. There is no pool, no queue, no semaphore and no name in the file system: after a kill -9 of whichever
-processes nothing has to be cleaned up (:mod:`simplicit.executors.memory`).
+interpreter (:mod:`simplicit.executors.forkserver`), so that the caller's main module is not imported again. It ends
+when the socket does. There is no pool, no queue, no semaphore and no name in the file system: after a kill -9 of
+whichever processes nothing has to be cleaned up (:mod:`simplicit.executors.memory`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from simplicit.errors import InputError
 from simplicit.executors.base import Executor, Finished, Lost, Report
 from simplicit.executors.channel import Channel
-from simplicit.executors.limits import available_processors, flushed_denormals, one_thread_each
+from simplicit.executors.forkserver import Nursery
 from simplicit.executors.memory import Segment
-from simplicit.executors.nursery import Nursery
 from simplicit.executors.work import Block, Layout, Recipe, Work
+from simplicit.machine import available_processors, flushed_denormals, one_thread_each
 
 __all__ = ["ProcessExecutor"]
 

@@ -29,13 +29,6 @@ import numpy.typing as npt
 
 from simplicit.errors import InputError, MissingExtraError
 from simplicit.executors.base import Executor, Finished, Lost, Report
-from simplicit.executors.limits import (
-    available_memory,
-    available_processors,
-    flushed_denormals,
-    one_thread_each,
-    prepare_thread,
-)
 from simplicit.executors.work import (
     Arrays,
     Block,
@@ -48,6 +41,13 @@ from simplicit.executors.work import (
     attempt,
     private_arrays,
     private_memory,
+)
+from simplicit.machine import (
+    available_memory,
+    available_processors,
+    flushed_denormals,
+    one_thread_each,
+    prepare_thread,
 )
 
 __all__ = ["RayExecutor"]

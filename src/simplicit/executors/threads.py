@@ -7,8 +7,8 @@ from concurrent.futures import wait as wait_for
 
 from simplicit.executors.base import Finished, Report
 from simplicit.executors.inprocess import InProcessExecutor
-from simplicit.executors.limits import prepare_thread
 from simplicit.executors.work import Block, Failure, Result, Work
+from simplicit.machine import prepare_thread
 
 __all__ = ["ThreadExecutor"]
 

@@ -13,7 +13,7 @@ from scipy.linalg.lapack import dgebal
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import SuperLU, cg, splu
 
-from simplicit.implicit.maps import Csr
+from simplicit.implicit.maps.base import Csr
 
 __all__ = ["balanced", "cheap_order", "factor"]
 

@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 import numpy as np
 from numpy.typing import NDArray
 
-from simplicit.implicit.maps import Csr
+from simplicit.implicit.maps.base import Csr
 
 __all__ = ["dependency_order", "state_levels"]
 

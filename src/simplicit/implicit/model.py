@@ -21,7 +21,7 @@ from simplicit.errors import InputError
 from simplicit.implicit.activation import Activation
 from simplicit.implicit.batch import Batch, as_batch, check_range, chunks, like
 from simplicit.implicit.bits import StorageBits, storage_bits
-from simplicit.implicit.maps import Csr, CsrMap, LinearMap, canonical_csr
+from simplicit.implicit.maps.base import Csr, CsrMap, LinearMap, canonical_csr
 from simplicit.implicit.model_checks import (
     INPUT,
     OUTPUT,

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from simplicit.checks import as_array, as_count
 from simplicit.errors import InputError
 from simplicit.implicit.activation import Activation
-from simplicit.implicit.maps import Csr, LinearMap
+from simplicit.implicit.maps.base import Csr, LinearMap
 from simplicit.implicit.system import StateGroup
 
 #: The names that stand for the input among columns of blocks, and for the output among rows.

@@ -22,9 +22,9 @@ from torch.autograd.function import once_differentiable
 
 from simplicit.errors import InputError
 from simplicit.implicit.batch import as_batch, check_range
-from simplicit.implicit.entries import Entries, entries_of
-from simplicit.implicit.mapfiles import Arrays, describe
-from simplicit.implicit.maps import LinearMap
+from simplicit.implicit.maps.base import LinearMap
+from simplicit.implicit.maps.entries import Entries, entries_of
+from simplicit.implicit.maps.files import Arrays, describe
 from simplicit.implicit.model import INPUT, OUTPUT, PREDICTION_TOL, ImplicitModel
 
 __all__ = ["ImplicitModule"]

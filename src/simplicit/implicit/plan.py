@@ -17,7 +17,7 @@ from torch import Tensor
 
 from simplicit.implicit.activation import Activation
 from simplicit.implicit.graph import dependency_order, state_levels
-from simplicit.implicit.maps import Csr, CsrMap, LinearMap
+from simplicit.implicit.maps.base import Csr, CsrMap, LinearMap
 
 __all__ = ["Plan", "Stage", "plan_by_groups", "plan_by_states"]
 

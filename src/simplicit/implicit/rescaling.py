@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from simplicit.errors import ConvergenceError, InputError
-from simplicit.implicit.maps import LinearMap
+from simplicit.implicit.maps.base import LinearMap
 from simplicit.implicit.model import INPUT, OUTPUT, ImplicitModel, as_model
 from simplicit.implicit.spectral import dominating, resolvent
 

@@ -22,7 +22,7 @@ from scipy.sparse.linalg import ArpackError, eigs, gmres
 
 from simplicit.errors import ConvergenceError, NotWellPosedError
 from simplicit.implicit.balancing import balanced, cheap_order, factor
-from simplicit.implicit.maps import Csr
+from simplicit.implicit.maps.base import Csr
 
 __all__ = ["Contraction", "PerronFrobenius", "contraction", "dominating", "ratios", "resolvent", "spectral_bounds"]
 

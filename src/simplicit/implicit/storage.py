@@ -3,8 +3,8 @@ r"""Models on disk: a folder with ``config.json`` and ``model.safetensors``; nev
 ``config.json`` holds the groups with their activations, the shapes, the list of blocks, and a SHA-256 of all that and
 the other file: of the object without "sha256", as compact JSON with sorted keys in ASCII, followed by the other file.
 ``model.safetensors`` holds both biases and, for block k of that list, arrays ``block.k.…``
-(:mod:`~simplicit.implicit.mapfiles`). A block is listed as [row, column] where it is stored as compressed sparse rows;
-otherwise, since version 2, as [row, column, what it is].
+(:mod:`~simplicit.implicit.maps.files`). A block is listed as [row, column] where it is stored as compressed sparse
+rows; otherwise, since version 2, as [row, column, what it is].
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 
 from simplicit.errors import DataError, InputError
 from simplicit.implicit.activation import Activation
-from simplicit.implicit.mapfiles import Arrays, CheckedArrays, describe, is_plain, restore
-from simplicit.implicit.maps import LinearMap
+from simplicit.implicit.maps.base import LinearMap
+from simplicit.implicit.maps.files import Arrays, CheckedArrays, describe, is_plain, restore
 from simplicit.implicit.model import INPUT, OUTPUT, ImplicitModel, StateGroup, as_model
 
 __all__ = ["load", "save"]

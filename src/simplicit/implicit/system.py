@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from simplicit.implicit.activation import Activation
-from simplicit.implicit.maps import Csr, LinearMap
+from simplicit.implicit.maps.base import Csr, LinearMap
 from simplicit.implicit.picard import StateSolution, picard, picard_adjoint
 from simplicit.implicit.plan import Plan, plan_by_groups, plan_by_states
 from simplicit.implicit.spectral import Contraction, contraction

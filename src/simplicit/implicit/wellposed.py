@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from simplicit.checks import as_array
 from simplicit.errors import InputError
-from simplicit.implicit.maps import Csr, LinearMap, canonical_csr
+from simplicit.implicit.maps.base import Csr, LinearMap, canonical_csr
 from simplicit.implicit.model import ImplicitModel
 from simplicit.implicit.spectral import PerronFrobenius, contraction, dominating, ratios, spectral_bounds
 

@@ -12,10 +12,10 @@ journal. Networks with convolutions go through ``tied``.
 
 from __future__ import annotations
 
+from simplicit.training.channels import TiedResult
 from simplicit.training.fit import fit
 from simplicit.training.options import FitOptions
 from simplicit.training.presets import PRESETS, Preset, preset_of
 from simplicit.training.result import FitResult, RowFigures
-from simplicit.training.tied import TiedResult
 
 __all__ = ["PRESETS", "FitOptions", "FitResult", "Preset", "RowFigures", "TiedResult", "fit", "preset_of"]

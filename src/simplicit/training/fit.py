@@ -10,24 +10,25 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from simplicit.baseline import Capture, capture_of
-from simplicit.baseline.graph import capture_graph
-from simplicit.executors import Executor, OnProgress
+from simplicit.executors import Executor
 from simplicit.implicit import ImplicitModel, equilibrium, rescale
-from simplicit.rowrun import RunOptions
+from simplicit.network import Capture, capture_of
+from simplicit.network.graph import capture_graph
+from simplicit.network.probing import Origin
+from simplicit.progress import OnProgress
 from simplicit.rows import L1, Penalty
-from simplicit.training.baseline_weights import Origin
-from simplicit.training.chosen import chosen_data
+from simplicit.solve.run import RunOptions
+from simplicit.training.channels import fit_tied, has_convolutions
 from simplicit.training.clock import Clock
 from simplicit.training.key import fit_key
-from simplicit.training.matching import Match, Matching
 from simplicit.training.options import FitOptions
 from simplicit.training.presets import shrinkage_of, with_preset
 from simplicit.training.result import FitResult, row_figures
-from simplicit.training.robust import RobustMatching
-from simplicit.training.statedata import StateData, state_data
+from simplicit.training.robust.training import RobustMatching
+from simplicit.training.states.chosen import chosen_data
+from simplicit.training.states.matching import Match, Matching
+from simplicit.training.states.statedata import StateData, state_data
 from simplicit.training.strength import tolerance_of, trained
-from simplicit.training.tied import fit_tied, has_convolutions
 
 __all__ = ["fit"]
 
@@ -106,7 +107,7 @@ def fit(
         Which of the baseline's states the model has: all; the last activation of each block (of a residual network:
         the ReLU after each sum) and of plain layers between; or the groups of these names. On a choice of states rows
         are untied and learn from samples what the others did, which needs another `structure` than ``baseline``; see
-        :mod:`simplicit.training.chosen`.
+        :mod:`simplicit.training.states.chosen`.
     normalize : {"targets", "both", "none"}
         Units of the penalty: targets in their layer's root mean square, input columns in their own units, state columns
         ten times weaker; targets and all columns in root mean squares; (11) to the letter.
@@ -140,8 +141,8 @@ def fit(
     robust : bool
         Train for robustness: layer after layer on the student's own states, with ℓ1 in units of the worst case over a
         box, one-sided where a ReLU is off, and with the student's own worst cases among the samples; see
-        :mod:`simplicit.training.robust`. For ``L1``, a triangular structure and ``kappa=None``. Samples count by their
-        mean here, not their sum, so that a strength suits any number of them.
+        :mod:`simplicit.training.robust.training`. For ``L1``, a triangular structure and ``kappa=None``. Samples count
+        by their mean here, not their sum, so that a strength suits any number of them.
     later : float or tuple of float
         With `robust`: the strength on state columns relative to that on inputs, one for all layers after the first or
         one for each. Large ones raise what can be proved and cost clean accuracy.

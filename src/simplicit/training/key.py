@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from simplicit.baseline.graph import NetworkGraph
 from simplicit.executors import digest
+from simplicit.network.graph import NetworkGraph
 from simplicit.training.options import FitOptions
 
 __all__ = ["fit_key"]

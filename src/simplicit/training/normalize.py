@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.training.statedata import StateData
+from simplicit.training.states.statedata import StateData
 
 __all__ = ["NORMALIZATIONS", "STATE_COLUMN_WEIGHT", "Units"]
 

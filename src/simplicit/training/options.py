@@ -11,7 +11,7 @@ from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 from simplicit.rows import L1, BasisPursuit, Penalty, PiecewiseQuadratic
 from simplicit.training.normalize import NORMALIZATIONS
-from simplicit.training.structure import STRUCTURES
+from simplicit.training.states.structure import STRUCTURES
 
 __all__ = ["FitOptions"]
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.rows import Ball, NoPenalty, Solution
-from simplicit.solve import solve_rows
+from simplicit.solve.front import solve_rows
 from simplicit.training.ridge import Ridge
 
 __all__ = ["refit"]

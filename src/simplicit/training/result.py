@@ -15,12 +15,12 @@ from torch import nn
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, PerronFrobenius, perron_frobenius
 from simplicit.implicit.wellposed import row_norm
+from simplicit.network.probing import Origin
 from simplicit.rows import RowStatus, Solution
-from simplicit.training.baseline_weights import Origin
-from simplicit.training.matching import Match
 from simplicit.training.options import FitOptions
-from simplicit.training.statedata import StateData
-from simplicit.training.structure import STRUCTURES
+from simplicit.training.states.matching import Match
+from simplicit.training.states.statedata import StateData
+from simplicit.training.states.structure import STRUCTURES
 
 __all__ = ["FitResult", "RowFigures"]
 
@@ -184,7 +184,7 @@ class FitResult:
 
         1 is a proof that the supports of ``refine`` are the best ones of as many columns in every row, given the
         stage's states and its ridge; empty without ``refine`` and ``refit``. See
-        :mod:`simplicit.training.optimality`.
+        :mod:`simplicit.training.support.bounds`.
         """
         rows, options = self.rows, self.options
         if not (options.refine and options.refit):

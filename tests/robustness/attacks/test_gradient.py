@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from simplicit.baseline import from_torch
 from simplicit.errors import InputError, NotWellPosedError
 from simplicit.implicit import ImplicitModel
+from simplicit.network import from_torch
 from simplicit.robustness import accuracy, fgsm, pgd
 from victims import P, Q, data, layered, model_of
 

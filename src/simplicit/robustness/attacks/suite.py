@@ -25,9 +25,9 @@ from torch import Tensor
 
 from simplicit.checks import as_count, as_seed
 from simplicit.errors import InputError
-from simplicit.executors import OnStep
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch
+from simplicit.progress import OnStep
 from simplicit.robustness.attacks.autoattack import autoattack, check_autoattack
 from simplicit.robustness.attacks.checks import GradientAgreement, gradient_agreement, zero_gradient_share
 from simplicit.robustness.attacks.gradient import fgsm, pgd

@@ -26,11 +26,11 @@ from torch import Tensor
 
 from simplicit.checks import as_count
 from simplicit.errors import InputError
-from simplicit.executors import OnStep
-from simplicit.executors.limits import available_memory
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch, as_batch
 from simplicit.implicit.model import as_model
+from simplicit.machine import available_memory
+from simplicit.progress import OnStep
 from simplicit.robustness.box import Clip, OuterBox, as_radii, checked_clip
 from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
 from simplicit.robustness.certificates.linear import linear_margins, sharpened

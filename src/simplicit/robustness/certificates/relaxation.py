@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simplicit.implicit.maps import LinearMap
+from simplicit.implicit.maps.base import LinearMap
 from simplicit.implicit.plan import Stage
 from simplicit.implicit.system import System
 from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood

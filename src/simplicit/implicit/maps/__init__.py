@@ -1,0 +1,1 @@
+"""Linear maps: the blocks of A, B, C and D."""

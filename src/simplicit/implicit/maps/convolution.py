@@ -1,0 +1,297 @@
+r"""Convolutions as linear maps, whose entries are never written down.
+
+The map of a convolution takes x (I, *sizes) to y (O, *out sizes), both flattened in C order,
+
+    y[o, p] = l[o, p] · Σ over c, t   W[o, c, t] · r[c', q] x[c', q],      q = stride·p − padding + dilation·t,
+
+c over the channels of o's group and t over the kernel's taps; what lies outside of x counts as zero. The factors l and
+r, one per element, are what rescaling makes of it (Theorem 2.4: S A S⁻¹ is no convolution any more). Factors that are
+equal over a channel go into W.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from simplicit.checks import as_array
+from simplicit.errors import InputError
+from simplicit.implicit.maps.base import Csr, as_factors, float_for, rounded
+
+__all__ = ["ConvMap"]
+
+_FORWARD = (functional.conv1d, functional.conv2d, functional.conv3d)
+_TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
+
+Sizes = tuple[int, ...]
+
+
+class ConvMap:
+    """A convolution on inputs of one size, in one to three dimensions.
+
+    Parameters
+    ----------
+    weight : array, shape (O, I / groups, *kernel)
+        W; copied. float32 for itself and float16, float64 for other real numbers.
+    input_shape : tuple of int
+        (I, *sizes).
+    stride, padding, dilation : tuple of int
+        One per dimension; padding with zeros, the same on both sides.
+    groups : int
+    left : array, shape (O · product of out sizes,), optional
+        l, flattened; ones if None.
+    right : array, shape (I · product of sizes,), optional
+        r, flattened; ones if None.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit, or entries that are not finite.
+    """
+
+    def __init__(
+        self,
+        weight: ArrayLike,
+        input_shape: Sequence[int],
+        *,
+        stride: Sequence[int] | None = None,
+        padding: Sequence[int] | None = None,
+        dilation: Sequence[int] | None = None,
+        groups: int = 1,
+        left: NDArray[Any] | None = None,
+        right: NDArray[Any] | None = None,
+    ) -> None:
+        given = as_array("weight", weight)
+        self.weight: NDArray[Any] = np.array(given, dtype=float_for(given.dtype), order="C")
+        self.input_shape: Sizes = tuple(int(size) for size in input_shape)
+        rank = len(self.input_shape) - 1
+        self.stride, self.dilation = tuple(stride or (1,) * rank), tuple(dilation or (1,) * rank)
+        self.padding, self.groups = tuple(padding or (0,) * rank), groups
+        self._check(rank)
+        self.left = None if left is None else self._folded(left, self.output_shape, "left")
+        self.right = None if right is None else self._folded(right, self.input_shape, "right")
+        parts = [part for part in (self.weight, self.left, self.right) if part is not None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            sizes = [float(np.abs(part).max(initial=0.0)) for part in parts]
+        if not max(*sizes, math.prod(sizes)) <= float(np.finfo(self.dtype).max):
+            raise InputError(f"the entries of a convolution must be finite in {self.dtype}")
+
+    def _check(self, rank: int) -> None:
+        if self.weight.ndim != rank + 2 or not 1 <= rank <= 3:
+            raise InputError(f"weight {self.weight.shape} does not fit inputs of shape {self.input_shape}")
+        for name in ("stride", "padding", "dilation"):
+            if len(getattr(self, name)) != rank:
+                raise InputError(f"{name} must have {rank} numbers, one per dimension, got {getattr(self, name)}")
+        if min(*self.stride, *self.dilation, self.groups) < 1 or min(self.padding) < 0:
+            raise InputError("stride, dilation and groups of a convolution must be at least 1, padding at least 0")
+        channels = self.weight.shape[1] * self.groups
+        if channels != self.input_shape[0] or self.weight.shape[0] % self.groups:
+            raise InputError(
+                f"weight {self.weight.shape} in {self.groups} groups takes {channels} channels, got {self.input_shape}"
+            )
+        if min(self.output_shape) < 1:
+            raise InputError(f"the kernel {self.kernel} is larger than the padded input {self.input_shape}")
+
+    def _folded(self, factors: NDArray[Any], shape: Sizes, side: str) -> NDArray[np.float64] | None:
+        """Factors as one per element; None if they are equal over each channel, and now part of the weight."""
+        given = as_factors(factors, math.prod(shape), side)
+        channels = given.reshape(shape[0], -1)
+        if (channels != channels[:, :1]).any():
+            return given
+        per_channel = channels[:, 0]
+        if side == "right":
+            out = self.weight.shape[0] // self.groups
+            per_channel = np.repeat(per_channel.reshape(self.groups, -1), out, axis=0)
+        trailing = (1,) * (self.weight.ndim - per_channel.ndim)
+        with np.errstate(over="ignore"):  # refused as infinite
+            self.weight = (self.weight * per_channel.reshape(*per_channel.shape, *trailing)).astype(self.weight.dtype)
+        return None
+
+    def __repr__(self) -> str:
+        return (
+            f"ConvMap(shape={self.shape}, weight={self.weight.shape}, stride={self.stride}, padding={self.padding}, "
+            f"groups={self.groups}, dtype={self.dtype})"
+        )
+
+    @property
+    def kernel(self) -> Sizes:
+        """Taps in each dimension."""
+        return tuple(self.weight.shape[2:])
+
+    @cached_property
+    def output_shape(self) -> Sizes:
+        """(O, *out sizes)."""
+        geometry = zip(self.input_shape[1:], self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return (self.weight.shape[0], *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in geometry))
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether every output depends on one place of the input only, its own."""
+        return not any(self.padding) and all(k == 1 for k in self.kernel) and all(s == 1 for s in self.stride)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a convolution, without factors on single elements."""
+        return self.left is None and self.right is None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        return math.prod(self.output_shape), math.prod(self.input_shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64."""
+        dtype: np.dtype[Any] = self.weight.dtype
+        return dtype
+
+    @cached_property
+    def nnz(self) -> int:
+        """How many entries differ from zero: every weight as often as it is used."""
+        return int(self.row_counts().sum())
+
+    def row_counts(self) -> NDArray[np.int64]:
+        """How many entries of each row differ from zero, (out,)."""
+        ones = torch.ones(1, self.shape[1], dtype=torch.float64)
+        return self.pattern().apply(ones)[0].to(torch.int64).numpy()
+
+    def with_(self, weight: NDArray[Any], **changes: Any) -> ConvMap:
+        """The same geometry with other weights, or factors."""
+        kept = {
+            name: getattr(self, name) for name in ("stride", "padding", "dilation", "groups", "left", "right")
+        } | changes
+        return ConvMap(weight, kept.pop("input_shape", self.input_shape), **kept)
+
+    @cached_property
+    def _tensors(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """W, l, r in the dtype of the map."""
+        factors = (None if f is None else torch.from_numpy(f.astype(self.dtype)) for f in (self.left, self.right))
+        left, right = factors
+        return torch.from_numpy(self.weight), left, right
+
+    def apply(self, x: Tensor) -> Tensor:
+        """X Mᵀ: (m, in) to (m, out)."""
+        return self.product(x, self._tensors[0])
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """X Mᵀ with other weights of the same shape, by operations that autograd knows."""
+        _, left, right = self._tensors
+        x = x if right is None else x * right
+        images = x.reshape(x.shape[0], *self.input_shape)
+        convolve = _FORWARD[len(self.kernel) - 1]
+        y = convolve(images, weight, None, self.stride, self.padding, self.dilation, self.groups)
+        y = y.reshape(x.shape[0], -1)
+        return y if left is None else y.mul_(left)
+
+    def apply_transpose(self, y: Tensor) -> Tensor:
+        """Y M: (m, out) to (m, in)."""
+        weight, left, right = self._tensors
+        y = y if left is None else y * left
+        images = y.reshape(y.shape[0], *self.output_shape)
+        back = _TRANSPOSED[len(self.kernel) - 1]
+        x = back(images, weight, None, self.stride, self.padding, self._left_over, self.groups, self.dilation)
+        x = x.reshape(y.shape[0], -1)
+        return x if right is None else x.mul_(right)
+
+    @cached_property
+    def _left_over(self) -> Sizes:
+        """Places at the end of each dimension that no tap reaches."""
+        geometry = zip(
+            self.input_shape[1:], self.output_shape[1:], self.kernel, self.stride, self.padding, self.dilation,
+            strict=True,
+        )  # fmt: skip
+        return tuple(n - ((o - 1) * s - 2 * p + d * (k - 1) + 1) for n, o, k, s, p, d in geometry)
+
+    def absolute(self) -> ConvMap:
+        """|M|."""
+        left, right = (None if f is None else np.abs(f) for f in (self.left, self.right))
+        return self.with_(np.abs(self.weight), left=left, right=right)
+
+    def pattern(self) -> ConvMap:
+        """Ones in float64 where M is not zero."""
+        left, right = (None if f is None else (f != 0).astype(np.float64) for f in (self.left, self.right))
+        return self.with_((self.weight != 0).astype(np.float64), left=left, right=right)
+
+    def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> ConvMap:
+        """diag(left) M diag(right), in the dtype of M."""
+        with np.errstate(over="ignore"):  # refused as infinite
+            return self.with_(
+                self.weight,
+                left=_product(self.left, left, self.shape[0]),
+                right=_product(self.right, right, self.shape[1]),
+            )
+
+    def astype(self, dtype: Any) -> ConvMap:
+        """The same entries as float32 or float64; InputError where they leave its range."""
+        if self.dtype == np.dtype(dtype):
+            return self
+        weight = rounded(self.weight, dtype)
+        assert weight is not None
+        return self.with_(weight)
+
+    def ungrouped(self) -> ConvMap:
+        """The same map with one group, its weights filled up with zeros."""
+        if self.groups == 1:
+            return self
+        out, within = self.weight.shape[0] // self.groups, self.weight.shape[1]
+        full = np.zeros((self.weight.shape[0], self.input_shape[0], *self.kernel), dtype=self.dtype)
+        for group in range(self.groups):
+            rows = slice(group * out, (group + 1) * out)
+            full[rows, group * within : (group + 1) * within] = self.weight[rows]
+        return self.with_(full, groups=1)
+
+    def to_csr(self) -> Csr:
+        """All ``nnz`` entries, canonical."""
+        places, inner = math.prod(self.output_shape[1:]), math.prod(self.input_shape[1:])
+        out, within = self.weight.shape[0] // self.groups, self.weight.shape[1]
+        taps = self.weight.reshape(*self.weight.shape[:2], -1)
+        met = [self._places(tap) for tap in itertools.product(*map(range, self.kernel))]
+        total = sum(np.count_nonzero(taps[:, :, t]) * len(outputs) for t, (outputs, _) in enumerate(met))
+        index = np.int32 if max(total, *self.shape) < 2**31 else np.int64
+        rows, columns, values = np.empty(total, index), np.empty(total, index), np.empty(total, self.dtype)
+        filled = 0
+        for t, (outputs, inputs) in enumerate(met):
+            o, c = np.nonzero(taps[:, :, t])
+            part = slice(filled, filled := filled + len(o) * len(outputs))
+            rows[part] = (o[:, None] * places + outputs).ravel()
+            columns[part] = ((o // out * within + c)[:, None] * inner + inputs).ravel()
+            values[part] = np.repeat(taps[o, c, t], len(outputs))
+        matrix = sp.csr_array((values, (rows, columns)), shape=self.shape, dtype=self.dtype)
+        matrix.sort_indices()
+        if self.left is not None:
+            matrix.data *= np.repeat(self.left, np.diff(matrix.indptr)).astype(self.dtype)
+        if self.right is not None:
+            matrix.data *= self.right[matrix.indices].astype(self.dtype)
+        matrix.eliminate_zeros()
+        return matrix
+
+    def _places(self, tap: Sizes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The flat places of outputs and inputs, without channels, that a tap connects."""
+        outputs, inputs = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        geometry = zip(
+            tap, self.input_shape[1:], self.output_shape[1:], self.stride, self.padding, self.dilation, strict=True
+        )
+        for t, n, o, s, p, d in geometry:
+            place = np.arange(o)
+            source = place * s - p + d * t
+            inside = (source >= 0) & (source < n)
+            outputs = (outputs[:, None] * o + place[inside]).ravel()
+            inputs = (inputs[:, None] * n + source[inside]).ravel()
+        return outputs, inputs
+
+
+def _product(own: NDArray[np.float64] | None, more: NDArray[Any] | None, size: int) -> NDArray[np.float64] | None:
+    if more is None:
+        return own
+    factors = as_factors(more, size, "factors")
+    return factors if own is None else own * factors

@@ -1,0 +1,169 @@
+"""A trained network, captured once: its exact implicit model, its states, its number of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.fx import Node
+
+from simplicit.implicit import ImplicitModel, StateGroup
+from simplicit.implicit.batch import Batch
+from simplicit.network.graph import NetworkGraph, capture_graph
+from simplicit.network.prepare import evaluation_copy
+from simplicit.network.reader import read_model
+from simplicit.network.residual import last_of_blocks
+from simplicit.network.states import States, record_states
+
+__all__ = ["Capture", "capture", "capture_of", "extract_states", "from_torch", "weight_count"]
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """A network, captured once: its implicit model and all that is needed to record its states.
+
+    Later changes of the network do not reach it.
+
+    Parameters
+    ----------
+    model : ImplicitModel
+        The exact implicit form.
+    graph : NetworkGraph
+        The graph it was read from.
+    activations : mapping from node to group
+        The nodes of the graph whose results are states, with their groups, in the order of computation.
+    """
+
+    model: ImplicitModel
+    graph: NetworkGraph
+    activations: dict[Node, StateGroup]
+
+    @property
+    def weight_count(self) -> int:
+        """N₀: entries of the weight matrices on which the output depends; see :func:`weight_count`."""
+        return _count_weights(self.graph.network, self.graph.parameters)
+
+    def states(self, inputs: Batch, *, batch_size: int = 1024, groups: tuple[StateGroup, ...] | None = None) -> States:
+        """U, Z, X and Y of the network for ``inputs``, of all groups or of some; see :func:`extract_states`."""
+        groups = self.model.groups if groups is None else groups
+        return record_states(self.graph, self.activations, groups, self.model.n_outputs, inputs, batch_size)
+
+    @property
+    def block_groups(self) -> tuple[StateGroup, ...]:
+        """The groups of the last activation of each block, in the order of the model; see
+        :mod:`simplicit.network.residual`."""
+        kept = {self.activations[node].name for node in last_of_blocks(self.graph, self.activations)}
+        return tuple(group for group in self.model.groups if group.name in kept)
+
+
+def capture(net: nn.Module, example_input: Batch, *, argument: str = "example_input") -> Capture:
+    """Capture a trained network once, for its model and its states; arguments and errors as :func:`from_torch`.
+
+    ``argument`` is what the caller calls ``example_input``, for errors.
+    """
+    return capture_of(capture_graph(net, example_input, argument))
+
+
+def capture_of(graph: NetworkGraph) -> Capture:
+    """The implicit model of a graph that is captured already.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        It has an operation without exact implicit form.
+    """
+    model, activations = read_model(graph)
+    return Capture(model, graph, activations)
+
+
+def from_torch(net: nn.Module, example_input: Batch) -> ImplicitModel:
+    r"""The exact implicit model x = φ(A x + B u + b), y = C x + D u + d of a trained network in evaluation mode.
+
+    One group of states per activation, the last one first, so that A is strictly block upper triangular. A group is
+    called like the activation's module ("layers.1"), or like the function and the module that calls it ("relu",
+    "block.relu"), with a number where that is taken. Blocks are composed in float64 and rounded once to the network's
+    dtype: ``from_torch(net, u).predict(u)`` equals ``net(u)`` up to rounding.
+
+    The graph is that of two samples or more: where a network does something else for a single one
+    (``if x.shape[0] > 1``), it is the branch for several that is represented.
+
+    Parameters
+    ----------
+    net : nn.Module
+        Takes one tensor (m, ...), returns one tensor (m, ...); float32 or float64. Never changed.
+    example_input : NumPy array or torch tensor, shape (m, ...), m >= 1
+        Gives the shape of an input; its values do not matter.
+
+    Returns
+    -------
+    ImplicitModel
+        Inputs and outputs flattened in C order, dtype of the network.
+
+    Raises
+    ------
+    InputError
+        ``net`` or ``example_input`` is not of this form, or has NaN or infinite values; or ``net`` is not a function of
+        its input, because its forward changes buffers or attributes that it reads.
+    UnsupportedOperationError
+        The network has an operation without exact implicit form; the message names it, its place, and what is
+        supported.
+
+    Warns
+    -----
+    TrainingModeWarning
+        ``net`` is in training mode.
+    """
+    return capture(net, example_input).model
+
+
+def extract_states(net: nn.Module, inputs: Batch, *, batch_size: int = 1024) -> States:
+    """Inputs, pre-activations, states and outputs of a network in evaluation mode.
+
+    Read from the same graph as :func:`from_torch`, so that Z (before φ) and X = φ(Z) are right for functional and
+    in-place activations too, and columns have the order of the model's states.
+
+    Parameters
+    ----------
+    net : nn.Module
+        As for :func:`from_torch`.
+    inputs : NumPy array or torch tensor, shape (m, ...), m >= 1
+        In the shape that ``net`` takes.
+    batch_size : int
+        Samples that run through the network at once; it bounds the memory taken beyond the result.
+
+    Returns
+    -------
+    States
+        Arrays in the network's dtype.
+
+    Raises
+    ------
+    InputError, UnsupportedOperationError
+        As :func:`from_torch`.
+    """
+    return capture(net, inputs, argument="inputs").states(inputs, batch_size=batch_size)
+
+
+def weight_count(net: nn.Module) -> int:
+    """N₀: the entries of all weight matrices and kernels (parameters with at least two dimensions).
+
+    Biases and other vectors are not counted; a tied weight is counted once, and a parametrised one (weight norm) as the
+    tensor that it stands for. :attr:`Capture.weight_count` also leaves out parameters that do not reach the output.
+    """
+    network = evaluation_copy(net)
+    return _count_weights(network, {name for name, _ in network.named_parameters(remove_duplicate=False)})
+
+
+def _count_weights(network: nn.Module, names: Collection[str]) -> int:
+    weights: dict[int | str, Tensor] = {}
+    for name in names:
+        # torch calls the parts of a parametrised "fc.weight" "fc.parametrizations.weight.original0", 1, …
+        owner, parametrised, part = name.rpartition("parametrizations.")
+        if parametrised:
+            tensor_name = part.split(".")[0]
+            weights[owner + tensor_name] = getattr(network.get_submodule(owner.rstrip(".")), tensor_name)
+        else:
+            parameter = network.get_parameter(name)
+            weights[id(parameter)] = parameter
+    return sum(weight.numel() for weight in weights.values() if weight.ndim >= 2)

@@ -1,0 +1,218 @@
+r"""Convolutions, batch norm and pooling on affine values (see :mod:`~simplicit.network.affine`).
+
+A convolution stays a convolution (:class:`~simplicit.implicit.ConvMap`), and batch norm in evaluation mode a factor and
+a constant for each channel. Averages are linear too: what one does to a channel, torch says itself on unit vectors.
+Maxima are ReLU states (:mod:`~simplicit.network.pooling`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from simplicit.implicit import ConvMap, CsrMap
+from simplicit.network.affine import Affine, NotAffineError, as_vector
+from simplicit.network.linear import UNIT_VECTORS_AT_ONCE, Operand, add, by_unit_vectors, constant, variable
+from simplicit.network.pooling import Numbers, each
+
+__all__ = [
+    "adaptive_avg_pool",
+    "avg_pool",
+    "batch_norm",
+    "convolution",
+    "convolution_of",
+    "convolution_transposed",
+    "upsample",
+]
+
+
+def convolution_of(rank: int) -> Callable[..., Affine]:
+    """conv1d, conv2d or conv3d."""
+
+    def convolve(
+        input: Operand,  # noqa: A002
+        weight: Operand,
+        bias: Operand | None = None,
+        stride: Numbers = 1,
+        padding: Numbers | str = 0,
+        dilation: Numbers = 1,
+        groups: int = 1,
+    ) -> Affine:
+        value, kernel = variable(input), constant(weight)
+        if len(value.shape) != rank + 1:
+            raise NotAffineError(f"its input has {len(value.shape)} dimensions beside the samples, not {rank + 1}")
+        strides, spacing = each(stride, rank), each(dilation, rank)
+        if isinstance(padding, str):
+            value, padding = _padded(value, padding, kernel.shape[2:], spacing)
+        linear = ConvMap(
+            kernel.numpy(), value.shape, stride=strides, padding=each(padding, rank), dilation=spacing, groups=groups
+        )
+        return _with_bias(value.through(linear, linear.output_shape), bias)
+
+    return convolve
+
+
+def convolution(
+    input: Operand,  # noqa: A002
+    weight: Operand,
+    bias: Operand | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Affine:
+    rank = len(variable(input).shape) - 1
+    if transposed:
+        return convolution_transposed(input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return convolution_of(rank)(input, weight, bias, stride, padding, dilation, groups)
+
+
+def convolution_transposed(
+    input: Operand,  # noqa: A002
+    weight: Operand,
+    bias: Operand | None = None,
+    stride: Numbers = 1,
+    padding: Numbers = 0,
+    output_padding: Numbers = 0,
+    groups: int = 1,
+    dilation: Numbers = 1,
+) -> Affine:
+    value, kernel = variable(input), constant(weight)
+    transposed = {
+        1: functional.conv_transpose1d,
+        2: functional.conv_transpose2d,
+        3: functional.conv_transpose3d,
+    }[len(value.shape) - 1]
+    apply = lambda units: transposed(units, kernel, None, stride, padding, output_padding, groups, dilation)  # noqa: E731
+    return _with_bias(by_unit_vectors(apply, value), bias)
+
+
+def _with_bias(value: Affine, bias: Operand | None) -> Affine:
+    if bias is None:
+        return value
+    per_channel = constant(bias)
+    return add(value, per_channel.reshape(-1, *(1 for _ in value.shape[1:])))
+
+
+def _padded(value: Affine, mode: str, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[Affine, Numbers]:
+    """The value and the padding that do what ``padding="same"`` or ``"valid"`` says."""
+    if mode == "valid":
+        return value, 0
+    total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    if all(width % 2 == 0 for width in total):
+        return value, [width // 2 for width in total]
+    # torch puts the odd place at the end.
+    widths = [side for width in reversed(total) for side in (width // 2, width - width // 2)]
+    places = torch.arange(1, value.size + 1, dtype=torch.float64).reshape(value.shape)
+    padded = functional.pad(places, widths)
+    return value.selected(padded.ravel().to(torch.int64).numpy() - 1, tuple(padded.shape)), 0
+
+
+def batch_norm(
+    input: Operand,  # noqa: A002
+    weight: Operand | None,
+    bias: Operand | None,
+    running_mean: Operand,
+    running_var: Operand,
+    momentum: float,
+    eps: float,
+) -> tuple[Affine]:
+    """Of the forms with running statistics; a tuple, like torch's operation, whose other results nobody uses."""
+    value = variable(input)
+    scale = 1.0 / np.sqrt(as_vector(constant(running_var)) + eps)
+    if weight is not None:
+        scale = scale * as_vector(constant(weight))
+    shift = -scale * as_vector(constant(running_mean))
+    if bias is not None:
+        shift = shift + as_vector(constant(bias))
+    places = math.prod(value.shape[1:])
+    scaled = value.scaled(np.repeat(scale, places))
+    return (scaled.plus(Affine(value.shape, {}, np.repeat(shift, places))),)
+
+
+def avg_pool(rank: int) -> Callable[..., Affine]:
+    """avg_pool1d, 2d or 3d, with all that torch knows of borders."""
+    pool: Any = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}[rank]
+
+    def pooled(
+        self: Operand,
+        kernel_size: Numbers,
+        stride: Numbers = (),
+        padding: Numbers = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Affine:
+        value, sizes = variable(self), each(kernel_size, rank)
+        strides = sizes if isinstance(stride, Sequence) and not stride else each(stride, rank)
+        pads = each(padding, rank)
+        if (not any(pads) or count_include_pad) and not ceil_mode:
+            share = 1.0 / (divisor_override or math.prod(sizes))
+            weight = np.full((value.shape[0], 1, *sizes), share)
+            linear = ConvMap(weight, value.shape, stride=strides, padding=pads, groups=value.shape[0])
+            return value.through(linear, linear.output_shape)
+        rest = {} if divisor_override is None else {"divisor_override": divisor_override}
+        return _channel_by_channel(
+            lambda units: pool(units, sizes, strides, pads, ceil_mode, count_include_pad, **rest), value
+        )
+
+    return pooled
+
+
+def adaptive_avg_pool(rank: int) -> Callable[..., Affine]:
+    """adaptive_avg_pool1d, 2d or 3d."""
+    pool: Any = {
+        1: functional.adaptive_avg_pool1d,
+        2: functional.adaptive_avg_pool2d,
+        3: functional.adaptive_avg_pool3d,
+    }[rank]
+
+    def pooled(self: Operand, output_size: Numbers) -> Affine:
+        return _channel_by_channel(lambda units: pool(units, output_size), variable(self))
+
+    return pooled
+
+
+def upsample(mode: str) -> Callable[..., Affine]:
+    """Interpolation that is linear in the image."""
+
+    def upsampled(
+        self: Operand,
+        output_size: Sequence[int] | None,
+        align_corners: bool = False,
+        scale_factors: Any = None,
+        *more: Any,
+    ) -> Affine:
+        if more:
+            raise NotAffineError("this form of it is not known")
+        factors = {"scale_factor": scale_factors} if output_size is None else {"size": tuple(output_size)}
+        return _channel_by_channel(
+            lambda units: functional.interpolate(units, mode=mode, align_corners=align_corners, **factors),
+            variable(self),
+        )
+
+    return upsampled
+
+
+def _channel_by_channel(operation: Callable[[Tensor], Tensor], value: Affine) -> Affine:
+    """A linear ``operation`` that does the same to every channel; its matrix is what it makes of one's unit vectors."""
+    channels, *sizes = value.shape
+    places, images = math.prod(sizes), []
+    for start in range(0, places, UNIT_VECTORS_AT_ONCE):
+        stop = min(start + UNIT_VECTORS_AT_ONCE, places)
+        units = torch.zeros(stop - start, places, dtype=torch.float64)
+        units[torch.arange(stop - start), torch.arange(start, stop)] = 1.0
+        image = operation(units.reshape(-1, 1, *sizes))
+        images.append(sp.csr_array(image.reshape(stop - start, -1).numpy()))
+    one = sp.csr_array(sp.vstack(images).T)
+    shape = (channels, *image.shape[2:])
+    return value.through(CsrMap(sp.kron(sp.eye_array(channels), one, format="csr")), shape)

@@ -1,0 +1,228 @@
+r"""Linear operations of torch on affine values (see :mod:`~simplicit.network.affine`).
+
+Each function has the signature of the torch operation it stands for, with affine values in place of the tensors that
+depend on the input, and returns an affine value. What it cannot represent it refuses with a NotAffineError. That an
+operation computes in the network's own dtype has been checked before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from simplicit.implicit import CsrMap
+from simplicit.network.affine import Affine, NotAffineError, Shape, as_vector
+from simplicit.network.moving import NUMBER_OF_SAMPLES, BatchSize
+
+__all__ = [
+    "UNIT_VECTORS_AT_ONCE",
+    "Operand",
+    "add",
+    "affine_layer",
+    "by_unit_vectors",
+    "constant",
+    "converted",
+    "cumsum",
+    "diff",
+    "div",
+    "einsum",
+    "inner",
+    "matmul",
+    "mean",
+    "mul",
+    "neg",
+    "rsub",
+    "sub",
+    "summed",
+    "sym_size",
+    "tensordot",
+    "variable",
+]
+
+Operand: TypeAlias = Affine | Tensor | float
+
+_BOTH_DEPEND = "it multiplies two values that both depend on the input"
+UNIT_VECTORS_AT_ONCE = 256
+
+
+def _lifted(operand: Operand, dimensions: int) -> Affine:
+    """An operand of an elementwise operation as an affine value, ``dimensions`` those of a sample of the others."""
+    if isinstance(operand, Affine):
+        return operand
+    tensor = operand if isinstance(operand, Tensor) else torch.tensor(operand, dtype=torch.float64)
+    if tensor.ndim > dimensions:
+        if tensor.ndim > dimensions + 1 or tensor.shape[0] != 1:
+            raise NotAffineError("a constant does not broadcast to each sample alike")
+        tensor = tensor[0]
+    return Affine(tuple(tensor.shape), {}, as_vector(tensor))
+
+
+def _aligned(*operands: Operand) -> list[Affine]:
+    """The operands of an elementwise operation, broadcast to one shape."""
+    dimensions = {len(operand.shape) for operand in operands if isinstance(operand, Affine)}
+    if len(dimensions) != 1:
+        raise NotAffineError("broadcasting puts the batch dimension of one operand beside a feature of the other")
+    lifted = [_lifted(operand, max(dimensions)) for operand in operands]
+    shape = np.broadcast_shapes(*(operand.shape for operand in lifted))
+    return [operand.broadcast(shape) for operand in lifted]
+
+
+def add(self: Operand, other: Operand, *, alpha: float = 1) -> Affine:
+    first, second = _aligned(self, other)
+    return first.plus(second.scaled(np.full(second.size, alpha, dtype=np.float64)))
+
+
+def sub(self: Operand, other: Operand, *, alpha: float = 1) -> Affine:
+    return add(self, other, alpha=-alpha)
+
+
+def rsub(self: Operand, other: Operand, alpha: float = 1) -> Affine:
+    return add(other, self, alpha=-alpha)
+
+
+def neg(self: Affine) -> Affine:
+    return self.scaled(np.full(self.size, -1.0))
+
+
+def mul(self: Operand, other: Operand) -> Affine:
+    first, second = _aligned(self, other)
+    if second.is_constant:
+        return first.scaled(second.constant)
+    if first.is_constant:
+        return second.scaled(first.constant)
+    raise NotAffineError(_BOTH_DEPEND)
+
+
+def div(self: Operand, other: Operand, *, rounding_mode: str | None = None) -> Affine:
+    if rounding_mode is not None:
+        raise NotAffineError("it rounds")
+    first, second = _aligned(self, other)
+    if not second.is_constant:
+        raise NotAffineError("it divides by a value that depends on the input")
+    if not second.constant.all():
+        raise NotAffineError("it divides by zero")
+    return first.scaled(1.0 / second.constant)
+
+
+def summed(self: Affine, dim: int | Sequence[int] | None = None, keepdim: bool = False, *, dtype: Any = None) -> Affine:
+    summed = _feature_axes(dim, self.shape)
+    kept = tuple(1 if axis in summed else length for axis, length in enumerate(self.shape))
+    rows = np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), self.shape).ravel()
+    entries = (np.ones(self.size), (rows, np.arange(self.size)))
+    shape = kept if keepdim else tuple(length for axis, length in enumerate(self.shape) if axis not in summed)
+    return self.through(CsrMap(sp.csr_array(entries, shape=(math.prod(kept), self.size))), shape)
+
+
+def mean(self: Affine, dim: int | Sequence[int] | None = None, keepdim: bool = False, *, dtype: Any = None) -> Affine:
+    total = summed(self, dim, keepdim, dtype=dtype)
+    return total.scaled(np.full(total.size, total.size / self.size))
+
+
+def _feature_axes(dim: int | Sequence[int] | None, shape: Shape) -> set[int]:
+    """The axes of a sample that torch's ``dim`` means, which counts the batch dimension as 0."""
+    dims = [dim] if isinstance(dim, int) else list(dim or range(len(shape) + 1))
+    axes = {d % (len(shape) + 1) - 1 for d in dims}
+    if -1 in axes:
+        raise NotAffineError("it takes the samples of a batch together")
+    return axes
+
+
+def affine_layer(input: Operand, weight: Operand, bias: Operand | None = None) -> Affine:  # noqa: A002
+    value, matrix = variable(input), constant(weight)
+    if matrix.ndim != 2:
+        raise NotAffineError(f"its weight has {matrix.ndim} dimensions, not 2")
+    leading = value.shape[:-1]
+    repeats = math.prod(leading)
+    blocks = matrix.numpy() if repeats == 1 else sp.kron(sp.eye_array(repeats), matrix.numpy(), format="csr")
+    result = value.through(CsrMap(blocks), (*leading, matrix.shape[0]))
+    return result if bias is None else add(result, bias)
+
+
+def matmul(self: Operand, other: Operand) -> Affine:
+    if isinstance(self, Affine) and isinstance(other, Tensor) and other.ndim == 2 and self.shape:
+        return affine_layer(self, other.T)
+    if isinstance(self, Affine) and not self.is_constant:
+        right = constant(other)
+        return by_unit_vectors(lambda units: units @ right, self)
+    left = constant(self)
+    return by_unit_vectors(lambda units: left @ units, variable(other))
+
+
+def einsum(equation: str, operands: Sequence[Operand], *, path: Any = None) -> Affine:
+    affine = {place: operand for place, operand in enumerate(operands) if isinstance(operand, Affine)}
+    varying = [place for place, operand in affine.items() if not operand.is_constant]
+    if len(varying) > 1:
+        raise NotAffineError(_BOTH_DEPEND)
+    place = varying[0] if varying else next(iter(affine))
+    before = [constant(operand) for operand in operands[:place]]
+    after = [constant(operand) for operand in operands[place + 1 :]]
+    return by_unit_vectors(lambda units: torch.einsum(equation, *before, units, *after), variable(operands[place]))
+
+
+def cumsum(self: Affine, dim: int, *, dtype: Any = None) -> Affine:
+    return by_unit_vectors(lambda units: torch.cumsum(units, dim), self)
+
+
+def diff(self: Affine, n: int = 1, dim: int = -1) -> Affine:
+    return by_unit_vectors(lambda units: torch.diff(units, n, dim), self)
+
+
+def tensordot(self: Operand, other: Operand, dims_self: Sequence[int], dims_other: Sequence[int]) -> Affine:
+    if isinstance(self, Affine) and not self.is_constant:
+        right = constant(other)
+        return by_unit_vectors(lambda units: torch.tensordot(units, right, (dims_self, dims_other)), self)
+    left = constant(self)
+    return by_unit_vectors(lambda units: torch.tensordot(left, units, (dims_self, dims_other)), variable(other))
+
+
+def inner(self: Operand, other: Operand) -> Affine:
+    return tensordot(self, other, [-1], [-1])
+
+
+def converted(self: Affine, *_targets: Any, **_options: Any) -> Affine:
+    """The value itself: the numbers of a model are rounded to the network's dtype once, at the end."""
+    return self
+
+
+def sym_size(self: Affine, dim: int) -> int | BatchSize:
+    sizes: tuple[int | BatchSize, ...] = (NUMBER_OF_SAMPLES, *self.shape)
+    return sizes[dim]
+
+
+def constant(operand: Operand) -> Tensor:
+    """An operand that has to be constant, as a float64 tensor."""
+    if isinstance(operand, Affine):
+        if not operand.is_constant:
+            raise NotAffineError(_BOTH_DEPEND)
+        return torch.from_numpy(operand.constant).reshape(1, *operand.shape)
+    return torch.from_numpy(as_vector(torch.as_tensor(operand))).reshape(torch.as_tensor(operand).shape)
+
+
+def variable(operand: Operand) -> Affine:
+    """An operand that depends on the input."""
+    if not isinstance(operand, Affine):
+        raise NotAffineError("the batch dimension is not where it is needed")
+    return operand
+
+
+def by_unit_vectors(operation: Callable[[Tensor], Tensor], value: Affine) -> Affine:
+    """``operation`` (linear in one tensor) of an affine value; its matrix is what it makes of the unit vectors.
+
+    They are given to it as samples, with the zero vector as last one: if that does not stay zero, samples are mixed.
+    """
+    images = []
+    for start in range(0, value.size, UNIT_VECTORS_AT_ONCE):
+        stop = min(start + UNIT_VECTORS_AT_ONCE, value.size)
+        units = torch.zeros(stop - start + 1, value.size, dtype=torch.float64)
+        units[torch.arange(stop - start), torch.arange(start, stop)] = 1.0
+        image = operation(units.reshape(-1, *value.shape))
+        if image.ndim == 0 or image.shape[0] != units.shape[0] or image[-1].any():
+            raise NotAffineError("it mixes the samples of a batch")
+        images.append(sp.csr_array(image[:-1].reshape(stop - start, -1).numpy()))
+    return value.through(CsrMap(sp.vstack(images).T), tuple(image.shape[1:]))

@@ -1,0 +1,181 @@
+r"""Operations that only move elements: view, permute, slice, cat, pad and their like, by one mechanism.
+
+Such an operation f puts at every place of its result one element of its operands, or a fixed number. Which one, f says
+itself: it is run once on tensors that hold, instead of values, *identifiers* of elements,
+
+    1 + j + b·N    for element j of sample b, with N elements per sample over all operands;
+    0              for the number zero, so that operations that fill up with zeros need no care;
+    -1, -2, …      for the elements of the constants among the operands.
+
+For instance ``where(mask, u, c)`` with mask (true, false, true), u of N = 3 elements per sample and a constant
+c = (7, 8, 9) is run on
+
+    u → [[1, 2, 3], [4, 5, 6]]   and   c → [-1, -2, -3],   and gives   [[1, -2, 3], [4, -2, 6]].
+
+Row 0 says what the result holds: element 0 of u, the constant 8, element 2 of u. Row b must say the same with its
+positive identifiers shifted by b·N, else f mixes samples. Two numbers of samples are tried, so that what depends on
+that number shows; operations that could touch only samples beyond those tried are kept from the batch dimension by
+:class:`~simplicit.network.rules.Moving`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from simplicit.network.affine import Affine, Indices, NotAffineError, Shape, as_vector
+
+__all__ = ["NUMBER_OF_SAMPLES", "PROBES", "BatchSize", "at_probe", "contains", "move"]
+
+# Numbers of samples at which operations are run; above 1, because torch.export takes that number to be at least 2.
+PROBES = (11, 12)
+
+# Arguments that say where elements go; tensors in all other arguments hold elements.
+_PLACES = frozenset({"condition", "index", "indices", "mask", "repeats", "tensor_indices_or_sections"})
+
+# Arguments in which the number of samples is the length of the batch dimension.
+_SIZES = frozenset({"size", "repeats", "dims"})
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """An integer that depends on the number of samples: its values for those of :data:`NUMBER_OF_SAMPLES`."""
+
+    at: tuple[Any, ...]
+
+    @staticmethod
+    def combined(operation: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """What ``operation`` makes of arguments with such integers: one of them again, or a plain integer.
+
+        Raises
+        ------
+        NotAffineError
+            It is no linear function of the number of samples, so that two of its values say little of the others.
+        """
+        values = tuple(operation(*at_probe(args, probe)) for probe in range(len(NUMBER_OF_SAMPLES.at)))
+        (m, n, far), (at_m, at_n, at_far) = NUMBER_OF_SAMPLES.at, values
+        if (at_n - at_m) * (far - n) != (at_far - at_n) * (n - m):
+            raise NotAffineError("its result depends on the number of samples")
+        return at_m if at_m == at_n else BatchSize(values)
+
+
+# The third is only for arithmetic; nothing is run on so many samples.
+NUMBER_OF_SAMPLES = BatchSize((*PROBES, 1_000_003))
+
+
+def contains(kinds: type | tuple[type, ...], arguments: Any) -> bool:
+    """Whether an instance of ``kinds`` occurs anywhere in ``arguments``."""
+    return any(isinstance(leaf, kinds) for leaf in tree_leaves(arguments))
+
+
+def at_probe(arguments: Any, probe: int) -> Any:
+    """``arguments`` with every :class:`BatchSize` at its value number ``probe``."""
+    return tree_map(lambda leaf: leaf.at[probe] if isinstance(leaf, BatchSize) else leaf, arguments)
+
+
+def move(operation: Callable[..., Any], arguments: Mapping[str, Any], numbers: Collection[str] = ()) -> Any:
+    """The affine value (or the list of them) that ``operation`` makes by moving elements.
+
+    Parameters
+    ----------
+    operation : callable
+        The torch operation, called with keywords only.
+    arguments : mapping from the names of its schema
+        Affine values, constant tensors, numbers, sizes, lists of these.
+    numbers : names of those arguments in which a plain number is an element, not a place
+
+    Raises
+    ------
+    NotAffineError
+        Samples are mixed, the batch dimension moves, or places depend on the input or on the number of samples.
+    """
+    for name, value in arguments.items():
+        if name in _PLACES and contains(Affine, value):
+            raise NotAffineError("where its elements go depends on the input or on the number of samples")
+        if name not in _SIZES and contains(BatchSize, value):
+            raise NotAffineError("its result depends on the number of samples")
+    run, again = (_Run(samples, arguments, numbers) for samples in PROBES)
+    found = tree_map(run.read, operation(**at_probe(run.arguments, 0)))
+    confirmed = tree_map(again.read, operation(**at_probe(again.arguments, 1)))
+    ours, theirs = tree_leaves(found), tree_leaves(confirmed)
+    if len(ours) != len(theirs) or not all(a.equals(b) for a, b in zip(ours, theirs, strict=True)):
+        raise NotAffineError("its result depends on the number of samples")
+    return tree_map(run.affine, found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """The identifiers in sample 0 of a result, flat, and the shape of that sample."""
+
+    identifiers: Indices
+    shape: Shape
+
+    def equals(self, other: _Sample) -> bool:
+        return self.shape == other.shape and np.array_equal(self.identifiers, other.identifiers)
+
+
+class _Run:
+    """One run on a number of samples: the arguments with identifiers as elements, and how to read its result."""
+
+    def __init__(self, samples: int, arguments: Mapping[str, Any], numbers: Collection[str]) -> None:
+        self._samples = samples
+        self._width = sum(leaf.size for leaf in tree_leaves(dict(arguments)) if isinstance(leaf, Affine))
+        # Operands with their first identifiers; constants under -identifier.
+        self._operands: list[tuple[int, Affine]] = []
+        self._constants: list[float] = [0.0]
+        self.arguments = {name: self._named(name, value, numbers) for name, value in arguments.items()}
+
+    def _named(self, name: str, value: Any, numbers: Collection[str]) -> Any:
+        """An argument with identifiers in place of its elements."""
+        if name in _PLACES:
+            return value
+
+        def stand_in(leaf: Any) -> Any:
+            if isinstance(leaf, Affine):
+                return self._of_affine(leaf)
+            if isinstance(leaf, Tensor):
+                return self._of_constant(leaf)
+            if name in numbers and isinstance(leaf, int | float):
+                return self._of_constant(torch.tensor(leaf, dtype=torch.float64)).item()
+            return leaf
+
+        return tree_map(stand_in, value)
+
+    def _of_affine(self, operand: Affine) -> Tensor:
+        first = 1 + sum(known.size for _, known in self._operands)
+        self._operands.append((first, operand))
+        # Identifiers are float64, because some operations (reflection padding) are not there for integers.
+        sample = torch.arange(first, first + operand.size, dtype=torch.float64)
+        samples = sample + self._width * torch.arange(self._samples)[:, None]
+        return samples.reshape(self._samples, *operand.shape)
+
+    def _of_constant(self, values: Tensor) -> Tensor:
+        first = len(self._constants)
+        self._constants.extend(as_vector(values).tolist())
+        return -torch.arange(first, len(self._constants), dtype=torch.float64).reshape(values.shape)
+
+    def read(self, result: Tensor) -> _Sample:
+        if result.ndim == 0 or result.shape[0] != self._samples:
+            raise NotAffineError("it moves or reshapes the batch dimension, which must stay the first one")
+        rows = result.reshape(self._samples, -1).to(torch.int64).numpy()
+        unshifted = rows - np.where(rows > 0, self._width * np.arange(self._samples)[:, None], 0)
+        if (unshifted != rows[0]).any() or (rows[0] > self._width).any():
+            raise NotAffineError("it mixes the samples of a batch")
+        return _Sample(rows[0], tuple(result.shape[1:]))
+
+    def affine(self, sample: _Sample) -> Affine:
+        """The value whose elements are those that ``sample`` identifies."""
+        constant = np.array(self._constants)[np.maximum(-sample.identifiers, 0)]
+        moved = Affine(sample.shape, {}, constant)
+        for first, operand in self._operands:
+            own = sample.identifiers - first
+            outside = (own < 0) | (own >= operand.size)
+            if not outside.all():
+                moved = moved.plus(operand.selected(np.where(outside, -1, own), sample.shape))
+        return moved

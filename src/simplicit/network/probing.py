@@ -1,0 +1,307 @@
+r"""From a trained implicit model back to the network that it came from: the same layers, sparse weights.
+
+Which entry of M = [[A, B], [C, D]] is which entry of which parameter is not read off the network's code but found out:
+its implicit model is read for parameters θ, for θ ∘ (1 + r) with a different r for every entry, and for others. Where
+
+    M_ij(θ ∘ (1 + r)) / M_ij(θ) − 1 = r_e,
+
+M_ij is a multiple c of θ_e alone, however the network reshapes, permutes or scales its weights, and θ_e = M_ij / c.
+Biases are found in the same way, parameter by parameter, once the weights are there.
+
+A model fitted in the units s of Theorem 2.4 has states x/s; undone, A = S⁻¹ A' S, B = S⁻¹ B', C = C' S, S = diag(1/s).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import csr_array, diags_array
+from torch import Tensor, nn
+
+from simplicit.errors import InputError
+from simplicit.implicit import ImplicitModel, scaling_vector
+from simplicit.network import Capture
+from simplicit.network.graph import NetworkGraph, capture_graph
+from simplicit.network.reader import read_model
+
+__all__ = ["Origin", "network_with"]
+
+Array = npt.NDArray[np.float64]
+
+# Ratios carry rounding of a few units in the last place; codes are 0.2/N apart for N entries.
+_RATIO_TOLERANCE = 1e-12
+# Entries that should be equal, relative to the largest.
+_EQUAL = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a fitted model comes from.
+
+    Attributes
+    ----------
+    captured : Capture
+        The network.
+    units : ImplicitModel, optional
+        The model whose scaling vector s divides the states; None where they are in the network's own units.
+    """
+
+    captured: Capture
+    units: ImplicitModel | None
+
+    def network(self, model: ImplicitModel) -> nn.Module:
+        """The network with the weights of ``model``."""
+        scale = scaling_vector(self.units) if self.units is not None and model.n_states else np.ones(model.n_states)
+        return network_with(self.captured.graph, model, scale)
+
+
+def network_with(graph: NetworkGraph, model: ImplicitModel, scale: Array) -> nn.Module:
+    """A copy of a network, of its class and dtype and in evaluation mode, with the weights of a model of its form.
+
+    Parameters
+    ----------
+    graph : NetworkGraph
+    model : ImplicitModel
+        Its groups are those of the network's own; M is zero where the network's is.
+    scale : (n,) array
+        The states of ``model`` are those of the network divided by it.
+
+    Raises
+    ------
+    InputError
+        A block is composed of several parameters, or is a constant of the network, and was trained to other values; one
+        parameter stands at several places that differ now; constants have no bias to go to.
+    """
+    probe, wanted = _Probe(graph), _Whole.of(model, scale)
+    with torch.no_grad():
+        _set_weights(probe, wanted)
+        _set_biases(probe, wanted)
+        network = copy.deepcopy(graph.network)
+        for name, value in probe.parameters.items():
+            network.get_parameter(name).copy_(value)
+    return network
+
+
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """M (n + q, n + p), canonical, and the constants (n + q,); ``names`` says which rows and columns are whose."""
+
+    M: csr_array
+    constants: Array
+    rows: Mapping[str, slice]
+    columns: Mapping[str, slice]
+
+    @classmethod
+    def of(cls, model: ImplicitModel, scale: Array | None = None) -> _Whole:
+        n = model.n_states
+        M = model.matrix.astype(np.float64)
+        constants = np.concatenate([model.state_bias, model.output_bias]).astype(np.float64)
+        if scale is not None:
+            left = np.concatenate([scale, np.ones(model.n_outputs)])
+            right = np.concatenate([1.0 / scale, np.ones(model.n_inputs)])
+            M, constants = csr_array(diags_array(left) @ M @ diags_array(right)), left * constants
+        M.sort_indices()
+        ends = slice(n, n + model.n_outputs), slice(n, n + model.n_inputs)
+        return cls(M, constants, {**model.slices, "output": ends[0]}, {**model.slices, "input": ends[1]})
+
+    @property
+    def places(self) -> npt.NDArray[np.int64]:
+        """Row times width plus column of every non-zero, ascending."""
+        rows = np.repeat(np.arange(self.M.shape[0], dtype=np.int64), np.diff(self.M.indptr))
+        places: npt.NDArray[np.int64] = rows * self.M.shape[1] + self.M.indices
+        return places
+
+    def block(self, place: int) -> str:
+        """The block that a place is in, for errors."""
+        row, column = divmod(int(place), self.M.shape[1])
+        found = [
+            next(name for name, at in names.items() if at.start <= index < at.stop)
+            for names, index in ((self.rows, row), (self.columns, column))
+        ]
+        return f"the block from {found[1]!r} to {found[0]!r}"
+
+
+class _Probe:
+    """A copy of a network in float64, whose implicit model can be read for any values of its parameters."""
+
+    def __init__(self, graph: NetworkGraph) -> None:
+        network = copy.deepcopy(graph.network).double()
+        # The graph reads its parameters from its own copy of the network, where they are written.
+        self._graph = capture_graph(network, torch.zeros(2, *graph.input_shape, dtype=torch.float64))
+        named = self._graph.network.named_parameters(remove_duplicate=True)
+        used = {id(self._graph.network.get_parameter(name)) for name in self._graph.parameters}
+        self.parameters: dict[str, Tensor] = {name: value.data for name, value in named if id(value) in used}
+
+    def read(self) -> _Whole:
+        """M and constants for the parameters as they are."""
+        return _Whole.of(read_model(self._graph)[0])
+
+    def of_rank(self, matrices: bool) -> dict[str, Tensor]:
+        """The weights, or everything else."""
+        return {name: value for name, value in self.parameters.items() if (value.ndim >= 2) == matrices}
+
+
+class _Codes:
+    """Values for the entries of some parameters, by which each is told from all others."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        rng = np.random.default_rng(0)
+        self._parameters = list(parameters.values())
+        self.names = list(parameters)
+        self.ends = np.cumsum([0, *(value.numel() for value in self._parameters)])
+        self.size = int(self.ends[-1])
+        self.first = rng.uniform(1.0, 2.0, self.size)
+        # Spread evenly but for a random part: evenly spaced ones would be products of each other.
+        self.ratio = (np.arange(self.size) + rng.uniform(0.1, 0.9, self.size)) / max(1, self.size)
+        self.last = rng.uniform(1.0, 2.0, self.size)
+
+    def write(self, values: Array) -> None:
+        """Give the parameters these values, (size,)."""
+        parts = np.split(values, self.ends[1:-1]) if self._parameters else []
+        for parameter, part in zip(self._parameters, parts, strict=True):
+            parameter.copy_(torch.from_numpy(part).reshape(parameter.shape))
+
+    @property
+    def values(self) -> Array:
+        """What the parameters hold."""
+        return np.concatenate([np.zeros(0), *(value.numpy().ravel() for value in self._parameters)])
+
+    def found(self, first: Array, second: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """For numbers read at ``first`` and at ``first`` ∘ (1 + ``ratio``): the entry each is a multiple of, if any."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.nan_to_num(second / first - 1.0, nan=-1.0, posinf=-1.0, neginf=-1.0)
+        entry = np.clip((ratio * self.size).astype(np.int64), 0, max(0, self.size - 1))
+        known = self.ratio[entry] if self.size else np.full(len(ratio), np.inf)
+        return entry, np.abs(ratio - known) <= _RATIO_TOLERANCE
+
+    def name(self, entry: int) -> str:
+        """The parameter that an entry is of."""
+        return self.names[int(np.searchsorted(self.ends, entry, side="right")) - 1]
+
+
+def _set_weights(probe: _Probe, wanted: _Whole) -> None:
+    """Write into the probe's weights what M is to be."""
+    codes = _Codes(probe.of_rank(matrices=True))
+    own = codes.values
+    reads = []
+    for values in (codes.first, codes.first * (1.0 + codes.ratio), codes.last):
+        codes.write(values)
+        reads.append(probe.read())
+    first, second, third = (read.M.data for read in reads)
+    places = reads[0].places
+    if not all(np.array_equal(read.places, places) for read in reads):
+        raise InputError("to_baseline: the network's weights decide where M has zeros, so they cannot be told apart")
+    entry, known = codes.found(first, second)
+    factor = np.where(known, first / codes.first[entry] if codes.size else 0.0, 0.0)
+    known &= np.abs(factor * codes.last[entry] - third if codes.size else first) <= 1e-10 * np.abs(third)
+    fixed = np.abs(second - first) <= _RATIO_TOLERANCE * np.abs(first)
+    target = _at(wanted, places)
+    if np.any(unclear := ~known & ~fixed):
+        place = int(places[np.argmax(unclear)])
+        names = " and ".join(_parts_of(probe, codes, place))
+        raise InputError(
+            f"to_baseline: {wanted.block(place)} is composed of several parameters or constants ({names}), so that its "
+            "trained weights cannot be taken apart; put an activation between the layers, or use "
+            "result.model.to_torch()"
+        )
+    moved = fixed & (np.abs(target - first) > _EQUAL * np.abs(first))
+    if moved.any():
+        raise InputError(
+            f"to_baseline: {wanted.block(int(places[np.argmax(moved)]))} is a constant of the network (a skip "
+            "connection), and was trained to other values; use result.model.to_torch()"
+        )
+    codes.write(_spread(codes, entry[known], target[known] / factor[known], own))
+
+
+def _at(wanted: _Whole, places: npt.NDArray[np.int64]) -> Array:
+    """The entries of M at some places, among which all of its non-zeros must be."""
+    at = wanted.places
+    position = np.searchsorted(places, at)
+    inside = (position < len(places)) & (places[np.minimum(position, len(places) - 1)] == at if len(places) else False)
+    if not np.all(inside):
+        raise InputError(
+            f"to_baseline: {wanted.block(int(at[np.argmin(inside)]))} has weights where the network has none; it needs "
+            "a fit with structure='baseline'"
+        )
+    values = np.zeros(len(places))
+    values[position] = wanted.M.data
+    return values
+
+
+def _spread(codes: _Codes, entry: npt.NDArray[np.int64], values: Array, own: Array) -> Array:
+    """Entries of the parameters from what each place of them is to be; those that stand nowhere keep their ``own``."""
+    result = own.copy()
+    result[entry] = values  # of several places the last one
+    largest = np.abs(values).max(initial=0.0)
+    apart = np.abs(result[entry] - values) > _EQUAL * largest
+    if apart.any():
+        raise InputError(
+            f"to_baseline: parameter {codes.name(int(entry[np.argmax(apart)]))!r} stands at several places of M, which "
+            "were trained to different values; use result.model.to_torch()"
+        )
+    return result
+
+
+def _parts_of(probe: _Probe, codes: _Codes, place: int) -> Sequence[str]:
+    """The parameters on which an entry of M depends."""
+    codes.write(codes.first)
+    names = []
+    for name, value in probe.parameters.items():
+        kept = value.clone()
+        before = _one(probe.read(), place)
+        value.mul_(1.5)
+        if _one(probe.read(), place) != before:
+            names.append(repr(name))
+        value.copy_(kept)
+    return names
+
+
+def _one(whole: _Whole, place: int) -> float:
+    row, column = divmod(place, whole.M.shape[1])
+    return float(whole.M[row, column])
+
+
+def _set_biases(probe: _Probe, wanted: _Whole) -> None:
+    """Write into the probe's vectors what the constants are to be, given its weights."""
+    now = probe.read()
+    scale = max(np.abs(wanted.constants).max(initial=0.0), np.abs(now.constants).max(initial=0.0))
+    free = np.ones(len(wanted.constants), dtype=bool)
+    for name, vector in probe.of_rank(matrices=False).items():
+        codes = _Codes({name: vector})
+        own = codes.values
+        zero, first, second = (
+            _with(probe, codes, values)
+            for values in (np.zeros(codes.size), codes.first, codes.first * (1.0 + codes.ratio))
+        )
+        codes.write(own)
+        if not (_same(zero.M, first.M) and _same(first.M, second.M)):
+            continue  # a scale, which stays as it is
+        moved = first.constants - zero.constants
+        entry, known = codes.found(moved, second.constants - zero.constants)
+        rows = np.flatnonzero(known & free & (moved != 0))
+        factor = moved[rows] / codes.first[entry[rows]]
+        codes.write(_spread(codes, entry[rows], (wanted.constants - zero.constants)[rows] / factor, own))
+        free[rows] = False
+    left = np.abs(probe.read().constants - wanted.constants) > _EQUAL * scale
+    if left.any():
+        row = int(np.argmax(left))
+        group = next(one for one, at in wanted.rows.items() if at.start <= row < at.stop)
+        raise InputError(
+            f"to_baseline: the model has a constant in {group!r} that no bias of the network can hold; give that layer "
+            "a bias of its own before the fit, or use result.model.to_torch()"
+        )
+
+
+def _with(probe: _Probe, codes: _Codes, values: Array) -> _Whole:
+    codes.write(values)
+    return probe.read()
+
+
+def _same(M: Any, other: Any) -> bool:
+    return M.nnz == other.nnz and np.array_equal(M.indices, other.indices) and np.array_equal(M.data, other.data)

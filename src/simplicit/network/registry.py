@@ -1,0 +1,163 @@
+r"""The registry: what each torch operation is for an affine value (see :mod:`~simplicit.network.affine`).
+
+:data:`REGISTRY` has one entry per operation, of one of these kinds (see :mod:`~simplicit.network.rules`):
+
+- :class:`Elementwise`: an activation φ, which opens a group of states;
+- :class:`Linear`: a function of :mod:`~simplicit.network.linear`, from affine values to an affine value;
+- :class:`Moving`: elements only change places; :class:`Along`: they do along dimensions of their own;
+- :class:`Filling`: a tensor of constants, of a size that may depend on the number of samples.
+
+Whatever an entry cannot represent it refuses with a :class:`~simplicit.network.affine.NotAffineError`. Operations that
+are others in disguise are in :mod:`~simplicit.network.rewrites`. A new operation is one new entry, here or there.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import partial
+
+from simplicit.implicit import Activation
+from simplicit.network import images, linear
+from simplicit.network.affine import NotAffineError
+from simplicit.network.rewrites import REWRITES
+from simplicit.network.rules import Along, Elementwise, Filling, Linear, Moving, Rule
+
+__all__ = ["ADVICE", "REGISTRY", "summary", "supported"]
+
+
+# An activation takes the arguments of its operation after the first one, with torch's defaults.
+
+
+def _elu(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Activation:
+    if scale != 1 or input_scale != 1:
+        raise NotAffineError("ELU with inner scales is not known")
+    return Activation.of("elu", alpha=alpha)
+
+
+def _hardtanh(min_val: float = -1.0, max_val: float = 1.0) -> Activation:
+    return Activation.of("hardtanh", min_val=min_val, max_val=max_val)
+
+
+def _leaky_relu(negative_slope: float = 0.01) -> Activation:
+    return Activation.of("leaky_relu", negative_slope=negative_slope)
+
+
+def _softplus(beta: float = 1.0, threshold: float = 20.0) -> Activation:
+    return Activation.of("softplus", beta=beta, threshold=threshold)
+
+
+def _gelu(*, approximate: str = "none") -> Activation:
+    return Activation("gelu_tanh" if approximate == "tanh" else "gelu")
+
+
+_TABLE: tuple[tuple[str, Rule], ...] = (
+    *((name, Elementwise(partial(Activation, name))) for name in ("abs", "relu", "sigmoid", "silu", "tanh")),
+    ("elu", Elementwise(_elu)),
+    ("gelu", Elementwise(_gelu)),
+    ("hardtanh", Elementwise(_hardtanh)),
+    ("leaky_relu", Elementwise(_leaky_relu)),
+    ("softplus", Elementwise(_softplus)),
+    ("add", Linear(linear.add)),
+    ("sub subtract", Linear(linear.sub)),
+    ("rsub", Linear(linear.rsub)),
+    ("neg negative", Linear(linear.neg)),
+    ("mul multiply", Linear(linear.mul)),
+    ("div divide true_divide", Linear(linear.div)),
+    ("sum", Linear(linear.summed)),
+    ("mean", Linear(linear.mean)),
+    ("linear", Linear(linear.affine_layer)),
+    ("matmul mm bmm mv", Linear(linear.matmul)),
+    ("inner", Linear(linear.inner)),
+    ("tensordot", Linear(linear.tensordot)),
+    ("einsum", Linear(linear.einsum)),
+    *((f"conv{rank}d", Linear(images.convolution_of(rank))) for rank in (1, 2, 3)),
+    ("convolution", Linear(images.convolution)),
+    ("conv_transpose1d conv_transpose2d conv_transpose3d", Linear(images.convolution_transposed)),
+    ("_native_batch_norm_legit_no_training", Linear(images.batch_norm)),
+    *((f"avg_pool{rank}d", Linear(images.avg_pool(rank))) for rank in (1, 2, 3)),
+    *((f"adaptive_avg_pool{rank}d", Linear(images.adaptive_avg_pool(rank))) for rank in (1, 2, 3)),
+    ("upsample_linear1d", Linear(images.upsample("linear"))),
+    ("upsample_bilinear2d", Linear(images.upsample("bilinear"))),
+    ("upsample_bicubic2d", Linear(images.upsample("bicubic"))),
+    ("upsample_trilinear3d", Linear(images.upsample("trilinear"))),
+    ("cumsum", Linear(linear.cumsum)),
+    ("diff", Linear(linear.diff)),
+    ("_to_copy type_as", Linear(linear.converted)),
+    ("sym_size", Linear(linear.sym_size)),
+    ("_unsafe_view view expand permute t transpose squeeze unsqueeze clone copy detach", Moving()),
+    ("cat hstack stack repeat tile diag_embed select select_scatter index index_put", Moving()),
+    ("pixel_shuffle pixel_unshuffle upsample_nearest1d upsample_nearest2d channel_shuffle", Moving()),
+    ("fill masked_fill pad", Moving(numbers=("value",))),
+    ("where", Moving(numbers=("self", "other"))),
+    ("slice slice_scatter split split_with_sizes unbind unfold index_select", Along()),
+    ("diagonal flip repeat_interleave roll", Along()),
+    ("tril triu", Along(default=(-2, -1))),
+    ("full full_like new_full new_ones new_zeros ones ones_like zeros zeros_like", Filling()),
+)
+
+REGISTRY: dict[str, Rule] = {name: rule for names, rule in _TABLE for name in names.split()}
+
+_DIVIDES = "it divides by a deviation that depends on the input"
+
+# Reasons for operations that have no entry.
+ADVICE: dict[str, str] = {
+    **dict.fromkeys(
+        ("softmax", "_softmax", "log_softmax", "_log_softmax"),
+        "it is not elementwise; drop it at the end of the network, so that the outputs are the logits; elsewhere it "
+        "has no exact form",
+    ),
+    **dict.fromkeys(
+        ("layer_norm", "group_norm", "instance_norm", "rms_norm", "native_layer_norm", "native_group_norm"),
+        f"{_DIVIDES}; train with BatchNorm, which is affine in evaluation mode, or without normalisation",
+    ),
+    **dict.fromkeys(
+        ("std", "var", "var_mean", "std_mean"),
+        "it squares deviations that depend on the input; normalise by constants instead",
+    ),
+    **dict.fromkeys(
+        ("sqrt", "rsqrt", "log"),
+        "it has no bounded slope near zero, so that it is no activation here; apply it to the data beforehand",
+    ),
+    **dict.fromkeys(
+        ("argmax", "argmin", "argsort"),
+        "where an extremum stands is no affine function of the input nor a ReLU state; its value is (amax, max_pool2d)",
+    ),
+    **dict.fromkeys(
+        ("native_batch_norm", "_native_batch_norm_legit", "batch_norm"),
+        "it takes the statistics of the batch; keep running ones (track_running_stats=True)",
+    ),
+    "native_dropout": "it is random also in evaluation mode; pass `training=self.training` to it",
+}
+
+
+def supported() -> str:
+    """The operations that are known, by kind, without torch's internal spellings."""
+    kinds = {
+        "activations": _names(Elementwise),
+        "written in terms of others": _rewritten(),
+        "linear": _names(Linear),
+        "moving elements": _names(Moving),
+        "making constants": _names(Filling),
+    }
+    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
+
+
+def summary(operation: str) -> str:
+    """What is supported, in a sentence or two, with names that are close to that of ``operation``."""
+    known = [name for kind in (Elementwise, Linear, Moving, Filling) for name in _names(kind)] + _rewritten()
+    near = [name for name in get_close_matches(operation, sorted(set(known)), n=3, cutoff=0.7) if name != operation]
+    close = f" Similar and supported: {', '.join(near)}." if near else ""
+    return (
+        "Supported are linear layers, convolutions, batch norm in evaluation mode, pooling, the activations "
+        f"{', '.join(_names(Elementwise))}, maximum, minimum and clamp, reshaping, slicing, concatenation "
+        "and padding of features, sums, means and products with constants; "
+        f"simplicit.network.registry.supported() gives the full list.{close}"
+    )
+
+
+def _names(kind: type) -> list[str]:
+    return sorted(name for name, rule in REGISTRY.items() if isinstance(rule, kind) and name[0] != "_")
+
+
+def _rewritten() -> list[str]:
+    return sorted({str(operation.overloadpacket).removeprefix("aten.") for operation in REWRITES})

@@ -1,0 +1,159 @@
+r"""The kinds of entries in the registry: how one call of a torch operation is carried over to affine values."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from simplicit.implicit import Activation
+from simplicit.network.affine import Affine, NotAffineError, as_vector
+from simplicit.network.moving import NUMBER_OF_SAMPLES, PROBES, BatchSize, at_probe, contains, move
+
+__all__ = ["Along", "Call", "Elementwise", "Filling", "Linear", "Moving", "Rule"]
+
+_TO_THE_END = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a torch operation, with affine values in place of the tensors that depend on the input.
+
+    ``dtype`` is that of its result in the network; None where the result is no tensor, or a list of several dtypes.
+    """
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    dtype: torch.dtype | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that are given, by the names of the operation's schema."""
+        names = (argument.name for argument in self.operation._schema.arguments)
+        return dict(zip(names, self.args, strict=False)) | dict(self.kwargs)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The default values of the operation's schema."""
+        arguments = self.operation._schema.arguments
+        return {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
+
+    def bound_to(self, function: Callable[..., Any]) -> inspect.BoundArguments:
+        """The arguments as those of ``function``."""
+        try:
+            return inspect.signature(function).bind(*self.args, **self.kwargs)
+        except TypeError as error:
+            raise NotAffineError(f"this form of it is not known ({error})") from None
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """An activation; ``make`` takes the arguments of the operation after the first."""
+
+    make: Callable[..., Activation]
+
+    def __call__(self, call: Call) -> Activation:
+        rest = Call(call.operation, call.args[1:], call.kwargs)
+        if contains((Affine, BatchSize), (rest.args, rest.kwargs)):
+            raise NotAffineError("its parameters depend on the input")
+        bound = rest.bound_to(self.make)
+        return self.make(*bound.args, **bound.kwargs)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear (or affine) operation; ``function`` takes its arguments."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, call: Call) -> Any:
+        if contains(BatchSize, (call.args, dict(call.kwargs))):
+            raise NotAffineError("its result depends on the number of samples")
+        if any(leaf.size == 0 for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Affine)):
+            raise NotAffineError("it is applied to an empty tensor")
+        bound = call.bound_to(self.function)
+        return self.function(*bound.args, **bound.kwargs)
+
+
+@dataclass(frozen=True)
+class Moving:
+    """An operation that only moves elements; ``numbers`` names the arguments in which a number is an element."""
+
+    numbers: tuple[str, ...] = ()
+
+    def __call__(self, call: Call) -> Any:
+        arguments = call.arguments
+        if arguments.get("accumulate") or "dtype" in arguments:
+            raise NotAffineError("this form of it does more than move elements")
+        return move(call.operation, arguments, self.numbers)
+
+
+@dataclass(frozen=True)
+class Along(Moving):
+    """An operation that moves elements along certain dimensions, by numbers that may be larger than any batch tried.
+
+    Along the batch dimension only the whole slice is let through; ``x[20:]`` or ``x.roll(132, 0)`` do nothing to a few
+    samples. ``default`` are its dimensions where it does not say them; None stands for all.
+    """
+
+    default: tuple[int, ...] | None = None
+
+    def __call__(self, call: Call) -> Any:
+        arguments = call.arguments
+        operand = arguments["self"]
+        if isinstance(operand, Affine) and 0 in self._dimensions(call, len(operand.shape) + 1):
+            if "step" not in call.defaults or not _is_whole(arguments):
+                raise NotAffineError("it mixes the samples of a batch, or takes some of them")
+            return arguments.get("src", operand)
+        return super().__call__(call)
+
+    def _dimensions(self, call: Call, count: int) -> set[int]:
+        given = call.defaults | call.arguments
+        named = [given[name] for name in ("dim", "dims", "dim1", "dim2", "dimension") if name in given]
+        dims = [dim for dim in tree_leaves(named) if dim is not None]
+        if not dims:
+            dims = list(range(count) if self.default is None else self.default)
+        return {dim % count for dim in dims}
+
+
+def _is_whole(arguments: Mapping[str, Any]) -> bool:
+    """Whether a slice of the samples is all of them."""
+    end = arguments.get("end")
+    until_last = end is None or end == NUMBER_OF_SAMPLES or (isinstance(end, int) and end == _TO_THE_END)
+    return until_last and arguments.get("start") in (None, 0) and arguments.get("step", 1) == 1
+
+
+@dataclass(frozen=True)
+class Filling:
+    """An operation that makes constants, in the form of another tensor or of a size."""
+
+    def __call__(self, call: Call) -> Affine | Tensor:
+        made = [self._made(call, probe) for probe in range(len(PROBES))]
+        first, second = made
+        if first.shape == second.shape and torch.equal(first, second):
+            return first
+        samples_first = tuple(tensor.shape[:1] for tensor in made) == tuple((samples,) for samples in PROBES)
+        if not samples_first or first.shape[1:] != second.shape[1:]:
+            raise NotAffineError("its result depends on the number of samples")
+        if not all(bool((tensor == first[:1]).all()) for tensor in made):
+            raise NotAffineError("its result depends on the number of samples")
+        return Affine(tuple(first.shape[1:]), {}, as_vector(first[0]))
+
+    @staticmethod
+    def _made(call: Call, probe: int) -> Tensor:
+        def stand_in(leaf: Any) -> Any:
+            return torch.zeros(PROBES[probe], *leaf.shape) if isinstance(leaf, Affine) else leaf
+
+        arguments = at_probe(tree_map(stand_in, call.arguments), probe)
+        # The dtype rounds or wraps the constants: that of the network's own result, not that of the stand-ins.
+        result: Tensor = call.operation(**{**arguments, "dtype": call.dtype})
+        return result
+
+
+Rule: TypeAlias = Elementwise | Linear | Moving | Filling

@@ -1,0 +1,107 @@
+"""States of a network, recorded while its graph runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.fx import Interpreter, Node
+
+from simplicit.errors import InputError
+from simplicit.implicit import StateGroup
+from simplicit.implicit.batch import Batch, as_batch
+from simplicit.implicit.system import slices_of
+from simplicit.network.graph import NetworkGraph
+from simplicit.network.prepare import check_kind
+
+__all__ = ["States", "record_states"]
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """What a network does with m samples, in the layout of its implicit model.
+
+    Parameters
+    ----------
+    U : array, shape (m, p)
+        Inputs, flattened. May share memory with the arrays it was made from.
+    Z : array, shape (m, n)
+        Pre-activations, Z = X Aᵀ + U Bᵀ + b.
+    X : array, shape (m, n)
+        States, X = φ(Z).
+    Y : array, shape (m, q)
+        Outputs, Y = X Cᵀ + U Dᵀ + d.
+    groups : tuple of StateGroup
+        The groups of states, in the order of the columns of Z and X.
+    """
+
+    U: NDArray[Any]
+    Z: NDArray[Any]
+    X: NDArray[Any]
+    Y: NDArray[Any]
+    groups: tuple[StateGroup, ...]
+
+    @property
+    def columns(self) -> dict[str, slice]:
+        """The columns of Z and X that belong to each group, by its name."""
+        return slices_of(self.groups)
+
+
+def record_states(
+    graph: NetworkGraph,
+    activations: Mapping[Node, StateGroup],
+    groups: tuple[StateGroup, ...],
+    n_outputs: int,
+    inputs: Batch,
+    batch_size: int,
+) -> States:
+    """The states of ``inputs`` (m, p) or (m, *input_shape) in some groups, ``batch_size`` samples at a time.
+
+    Raises
+    ------
+    InputError
+        Wrong shape, no samples, NaN or infinite values, ``batch_size`` below 1.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise InputError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    check_kind(inputs, "inputs")
+    U = as_batch(inputs, math.prod(graph.input_shape), graph.input_shape, graph.dtype, "inputs")
+    n_states = sum(group.size for group in groups)
+    Z, X, Y = (U.new_empty(U.shape[0], width) for width in (n_states, n_states, n_outputs))
+    columns = slices_of(groups)
+    targets = {node: columns[group.name] for node, group in activations.items() if group.name in columns}
+    constants = graph.constants.values()
+    for start in range(0, U.shape[0], batch_size):
+        rows = slice(start, start + batch_size)
+        count = U[rows].shape[0]
+        # The graph was traced for two samples or more, where torch may treat one differently (squeeze).
+        batch = U[rows].expand(max(2, count), -1).reshape(-1, *graph.input_shape)
+        recorder = _Recorder(graph, targets, Z[rows], X[rows])
+        with torch.no_grad():
+            result = recorder.run(*constants, batch)
+        Y[rows] = result[:count].reshape(count, -1)
+    return States(U.numpy(), Z.numpy(), X.numpy(), Y.numpy(), groups)
+
+
+class _Recorder(Interpreter):
+    """Runs the graph on one batch and writes what enters and leaves each activation."""
+
+    def __init__(self, graph: NetworkGraph, targets: Mapping[Node, slice], Z: Tensor, X: Tensor) -> None:
+        super().__init__(graph.module)
+        self._targets = targets
+        self._Z = Z
+        self._X = X
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if n in self._targets:
+            (pre_activation, *_), _ = self.fetch_args_kwargs_from_env(n)
+            for rows, value in ((self._Z, pre_activation), (self._X, result)):
+                rows[:, self._targets[n]] = value[: len(rows)].reshape(len(rows), -1)
+        return result

@@ -1,0 +1,216 @@
+"""A baseline and its folder: ``config.json`` (what it is), ``weights.safetensors``, ``run.json`` (how it was made)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
+from torch import nn
+
+from simplicit.data import DATASETS, Dataset
+from simplicit.errors import DataError
+from simplicit.files import read_json
+from simplicit.runs.folder import KINDS, MANIFEST, Manifest, relative_to, run_folder, write_json
+from simplicit.runs.mlp import MlpSettings, build_mlp, network_accuracy, train_mlp
+from simplicit.runs.weights import check_finite
+
+__all__ = ["Baseline", "load_baseline", "make_baseline", "save_baseline"]
+
+CONFIG = "config.json"
+WEIGHTS = "weights.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A trained multilayer perceptron and what it was trained on.
+
+    Parameters
+    ----------
+    net : nn.Sequential
+        In eval mode; inputs (m, p), logits (m, q).
+    settings : MlpSettings
+    n_inputs, classes : int
+        p and q.
+    data : str
+        The data set, as :func:`simplicit.data.load_dataset` takes it.
+    train_accuracy, test_accuracy : float
+        Per cent.
+    seconds : float
+        Wall-clock time of the training.
+    data_dir : Path, optional
+        The folder that was named for the files of the data set.
+    """
+
+    net: nn.Sequential
+    settings: MlpSettings
+    n_inputs: int
+    classes: int
+    data: str
+    train_accuracy: float
+    test_accuracy: float
+    seconds: float
+    data_dir: Path | None = None
+
+    def data_in(self, folder: Path) -> dict[str, str | None]:
+        """``data`` and ``data_dir`` as `folder` is to name them."""
+        return {
+            "data": self.data if self.data in DATASETS else relative_to(Path(self.data), folder),
+            "data_dir": None if self.data_dir is None else relative_to(self.data_dir, folder),
+        }
+
+    def describe(self) -> str:
+        """The network in a few characters: ``784-64-32-16-10 relu, no bias``."""
+        widths = "-".join(map(str, (self.n_inputs, *self.settings.arch, self.classes)))
+        return f"{widths} {self.settings.activation}, {'with' if self.settings.bias else 'no'} bias"
+
+    def to_config(self, folder: Path) -> dict[str, Any]:
+        """The document ``config.json`` in `folder`."""
+        return {
+            "format": FORMAT,
+            "kind": "mlp",
+            "widths": [self.n_inputs, *self.settings.arch, self.classes],
+            "bias": self.settings.bias,
+            "activation": self.settings.activation,
+            **self.data_in(folder),
+            "settings": self.settings.to_config(),
+            "train_accuracy": self.train_accuracy,
+            "test_accuracy": self.test_accuracy,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def make_baseline(
+    data: Dataset,
+    settings: MlpSettings,
+    *,
+    data_dir: Path | None = None,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> Baseline:
+    """Train a multilayer perceptron on `data` and measure it; see :class:`Baseline` and ``train_mlp``."""
+    start = time.perf_counter()
+    net = train_mlp(data, settings, on_epoch)
+    seconds = time.perf_counter() - start
+    train, test = (
+        network_accuracy(net, torch.from_numpy(inputs), torch.from_numpy(labels))
+        for inputs, labels in ((data.train_inputs, data.train_labels), (data.test_inputs, data.test_labels))
+    )
+    return Baseline(net, settings, data.n_inputs, data.classes, data.name, train, test, seconds, data_dir)
+
+
+def save_baseline(
+    baseline: Baseline, folder: Path, *, manifest: Manifest | None = None, overwrite: bool = False
+) -> None:
+    """Write a baseline's folder, whole or not at all.
+
+    Parameters
+    ----------
+    baseline : Baseline
+    folder : Path
+    manifest : Manifest, optional
+        How it was made; default: its settings only.
+    overwrite : bool
+        Replace the folder of an earlier run.
+
+    Raises
+    ------
+    InputError
+        `folder` exists and may not be replaced.
+    """
+    manifest = manifest or Manifest("baseline", settings=baseline.settings.to_config() | baseline.data_in(folder))
+    inputs = [] if baseline.data in DATASETS else [Path(baseline.data)]
+    inputs += [] if baseline.data_dir is None else [baseline.data_dir]
+    with run_folder(folder, overwrite=overwrite, kind="baseline", inputs=inputs) as draft:
+        state = {name: tensor.contiguous() for name, tensor in baseline.net.state_dict().items()}
+        (draft / WEIGHTS).write_bytes(serialise(state))
+        write_json(draft / CONFIG, baseline.to_config(folder))
+        manifest.write(draft)
+
+
+def load_baseline(folder: Path) -> Baseline:
+    """Read a baseline's folder back; the network is in eval mode.
+
+    Raises
+    ------
+    DataError
+        A file is missing, truncated or damaged, or weights and configuration do not fit.
+    """
+    if not folder.is_dir():
+        raise DataError(
+            f"baseline {folder}: no such folder; `simplicit baseline --output {folder}` makes one; "
+            "if it lies elsewhere, name it: simplicit fit FOLDER, or simplicit eval RUN with --baseline FOLDER"
+        )
+    _check_kind(folder)
+    config = read_json(folder / CONFIG)
+    try:
+        if config["kind"] != "mlp":
+            raise DataError(f"{folder / CONFIG}: kind {config['kind']!r}, expected a folder of `simplicit baseline`")
+        if config["format"] != FORMAT:
+            raise DataError(f"{folder / CONFIG}: format {config['format']}, this version reads {FORMAT}")
+        values = config["settings"]
+        settings = MlpSettings(**(values | {"arch": tuple(values["arch"])}))
+        widths = _widths(config["widths"], settings)
+        figures = float(config["train_accuracy"]), float(config["test_accuracy"]), float(config["seconds"])
+        data, data_dir = str(config["data"]), config["data_dir"]
+        data = data if data in DATASETS else os.path.normpath(folder / data)
+        data_dir = None if data_dir is None else Path(os.path.normpath(folder / data_dir))
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError) as error:
+        what = f"no key {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{folder / CONFIG}: damaged or not of a baseline ({what})") from error
+    net = _load_network(widths, settings, folder / WEIGHTS)
+    return Baseline(net, settings, widths[0], widths[-1], data, *figures, data_dir)
+
+
+def _check_kind(folder: Path) -> None:
+    """Refuse the folder of another command by name; a folder without ``run.json`` is judged by its configuration."""
+    if (folder / MANIFEST).is_file():
+        kind = read_json(folder / MANIFEST).get("kind")
+        if kind in KINDS and kind != "baseline":
+            raise DataError(
+                f"baseline {folder}: written by `simplicit {kind}`; a folder of `simplicit baseline` is needed"
+            )
+
+
+def _widths(widths: Any, settings: MlpSettings) -> list[int]:
+    """All widths, inputs and outputs included.
+
+    Raises
+    ------
+    ValueError
+        Not positive integers, or not those of the hidden layers in `settings`.
+    """
+    if not isinstance(widths, list) or len(widths) < 2 or not all(type(width) is int and width > 0 for width in widths):
+        raise ValueError(f"widths must be two or more positive integers, got {widths!r}"[:200])
+    if tuple(widths[1:-1]) != settings.arch:
+        raise ValueError(f"widths {widths} contradict arch {list(settings.arch)} of its settings"[:200])
+    return widths
+
+
+def _load_network(widths: list[int], settings: MlpSettings, path: Path) -> nn.Sequential:
+    if not path.is_file():
+        raise DataError(f"{path}: missing; train the baseline again")
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: damaged or truncated ({error})") from error
+    with torch.device("meta"):  # shapes first: damaged widths must not take memory
+        wanted = {name: tuple(value.shape) for name, value in _build(widths, settings).state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if found != wanted:
+        raise DataError(f"{path}: does not fit {CONFIG}, expected the shapes {wanted}, got {found}"[:400])
+    check_finite(state, path)
+    net = _build(widths, settings)
+    net.load_state_dict(state)
+    return net.eval()
+
+
+def _build(widths: list[int], settings: MlpSettings) -> nn.Sequential:
+    return build_mlp(widths[0], widths[-1], settings)

@@ -1,0 +1,194 @@
+"""Finished runs with certificates, the baseline beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simplicit.checks import as_seed
+from simplicit.errors import InputError
+from simplicit.progress import OnStep
+from simplicit.robustness import AttackResult, Certificates, attack, certify
+from simplicit.runs.attacking import OUTCOMES, PICTURE, radii_of
+from simplicit.runs.evaluate import DEFAULT_EPS
+from simplicit.runs.folder import Manifest, run_folder, write_json
+from simplicit.runs.subjects import Samples, Subject, Subjects, choose_samples, told_of
+
+__all__ = ["CERTIFICATES", "CertifyRun", "CertifySettings", "run_certify", "save_certify"]
+
+CERTIFICATES = "certificates.json"
+#: How the attack beside the certificates runs.
+STEPS, RESTARTS = 50, 5
+
+
+@dataclass(frozen=True)
+class CertifySettings:
+    """What ``simplicit certify`` is told; see :func:`simplicit.certify`.
+
+    Parameters
+    ----------
+    eps : tuple of str
+        Radii as they are written, such as ``"8/255"``.
+    method : str
+        The tightest bound to compute.
+    steps : int
+        Gradient steps on the slopes of the linear relaxation.
+    attack : bool
+        Run PGD beside, for the gap between what is proved and what is broken.
+    samples : int, optional
+        Test samples, drawn at random by ``seed``; all of them if None.
+    seed : int
+        Of the draw and the attack.
+    """
+
+    eps: tuple[str, ...] = DEFAULT_EPS
+    method: str = "linear"
+    steps: int = 0
+    attack: bool = False
+    samples: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        radii_of(self.eps)
+        if self.steps < 0:
+            raise InputError(f"steps must be at least 0, got {self.steps}")
+        as_seed("seed", self.seed, bits=63)
+
+
+@dataclass(frozen=True)
+class CertifyRun:
+    """Certified models: settings, the samples, and for each subject, by its name, its certificates and the attack."""
+
+    settings: CertifySettings
+    subjects: Subjects
+    samples: Samples
+    found: dict[str, Certificates]
+    attacked: dict[str, AttackResult]
+    seconds: float
+
+    def results(self) -> dict[str, Any]:
+        """The document ``certificates.json``; accuracies in per cent, one for each radius."""
+        return {
+            "data": self.subjects.data.name,
+            "samples": len(self.samples.labels),
+            "eps": list(radii_of(self.settings.eps)),
+            "settings": self.settings,
+            "models": [self._model(subject) for subject in self.subjects.members],
+        }
+
+    def _model(self, subject: Subject) -> dict[str, Any]:
+        found = self.found[subject.name]
+        attacked = self.attacked.get(subject.name)
+        return {
+            "name": subject.name,
+            "sparsity": subject.sparsity,
+            "dtype": str(subject.model.dtype),
+            "clean": 100.0 * float(found.correct.mean()),
+            "certified": {name: 100.0 * found.accuracy(name) for name in found.margins},
+            "attacked": None if attacked is None else 100.0 * attacked.accuracy(),
+            "seconds": {name: round(seconds, 3) for name, seconds in found.seconds.items()},
+        }
+
+
+def run_certify(subjects: Subjects, settings: CertifySettings, *, on_step: OnStep | None = None) -> CertifyRun:
+    """Certify all subjects on the same samples, each as it is evaluated in float64.
+
+    Parameters
+    ----------
+    subjects : Subjects
+    settings : CertifySettings
+    on_step : callable, optional
+        Called with a label, the bounds done, and their number, all models and radii together.
+
+    Raises
+    ------
+    SimplicitError
+        As :func:`simplicit.certify`; InputError for a number of samples that there is not.
+    """
+    begun = time.perf_counter()
+    # In one dtype, so that none gives up more to rounding than the others.
+    subjects = replace(
+        subjects, members=tuple(replace(one, model=one.model.astype(np.float64)) for one in subjects.members)
+    )
+    data = subjects.data
+    samples = choose_samples(data, settings.samples, settings.seed)
+    radii = list(radii_of(settings.eps).values())
+    total = len(samples.labels) * len(radii) * len(subjects.members)
+    found: dict[str, Certificates] = {}
+    attacked: dict[str, AttackResult] = {}
+    for place, subject in enumerate(subjects.members):
+        tell = told_of(on_step, subject.name, place * total // len(subjects.members), total)
+        found[subject.name] = certify(
+            subject.model,
+            samples.inputs,
+            radii,
+            samples.labels,
+            clip=data.input_range,
+            method=settings.method,
+            steps=settings.steps,
+            progress=tell,
+        )
+        if settings.attack:
+            if on_step is not None:
+                on_step(f"{subject.name}: PGD", (place + 1) * total // len(subjects.members), total)
+            attacked[subject.name] = attack(
+                subject.model,
+                samples.inputs,
+                samples.labels,
+                radii,
+                methods=("pgd",),
+                steps=STEPS,
+                restarts=RESTARTS,
+                clip=data.input_range,
+                seed=settings.seed,
+            )
+    return CertifyRun(settings, subjects, samples, found, attacked, time.perf_counter() - begun)
+
+
+def save_certify(
+    run: CertifyRun,
+    folder: Path,
+    *,
+    command: list[str] | None = None,
+    overwrite: bool = False,
+    draw: Callable[[CertifyRun, Path], None] | None = None,
+) -> None:
+    """Write ``certificates.json``, ``outcomes.npz``, ``run.json`` and, with `draw`, ``picture.png``.
+
+    ``outcomes.npz`` holds, as arrays without pickles, ``places`` of the samples among the test samples, ``labels``,
+    ``eps``, and for every model and bound the smallest margin of each sample, (radii, samples), certified where it is
+    above 0: ``0/linear`` for the baseline, ``1/linear`` for the first run.
+
+    Raises
+    ------
+    InputError
+        `folder` exists and may not be replaced.
+    DataError
+        It cannot be written.
+    """
+    arrays: dict[str, Any] = {"places": run.samples.places, "labels": run.samples.labels}
+    arrays["eps"] = np.array(list(radii_of(run.settings.eps).values()))
+    for number, subject in enumerate(run.subjects.members):
+        arrays[f"{number}/clean"] = run.found[subject.name].correct
+        arrays |= {f"{number}/{name}": margins for name, margins in run.found[subject.name].margins.items()}
+    with run_folder(folder, overwrite=overwrite, kind="certify", inputs=run.subjects.folders) as draft:
+        write_json(draft / CERTIFICATES, run.results())
+        np.savez_compressed(draft / OUTCOMES, **arrays)
+        if draw is not None:
+            draw(run, draft / PICTURE)
+        Manifest(
+            "certify",
+            command=command or [],
+            settings=vars(run.settings),
+            inputs=run.subjects.inputs,
+            seconds={"certificates": run.seconds},
+            results={
+                subject.name: 100.0 * run.found[subject.name].accuracy(run.settings.method)
+                for subject in run.subjects.members
+            },
+        ).write(draft)

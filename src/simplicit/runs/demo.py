@@ -1,0 +1,242 @@
+"""The whole story in one run: train a baseline, fit it at several sparsities, measure, draw."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simplicit.checks import as_seed
+from simplicit.data import Dataset
+from simplicit.errors import InputError
+from simplicit.progress import OnProgress, OnStep
+from simplicit.runs.baseline import CONFIG, WEIGHTS, Baseline, make_baseline, save_baseline
+from simplicit.runs.evaluate import Evaluation, evaluate, parse_eps
+from simplicit.runs.fitting import FitRun, capture_task, fill_fit_folder, run_fit
+from simplicit.runs.folder import Manifest, file_hash, run_folder, write_json
+from simplicit.runs.mlp import MlpSettings
+from simplicit.runs.settings import FitSettings
+from simplicit.runs.task import Task
+
+__all__ = ["Demo", "DemoSettings", "FrontierPoint", "run_demo"]
+
+_BASELINE = MlpSettings(arch=(256, 128), bias=False, epochs=60, batch_size=64)
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What `simplicit demo` is told.
+
+    Parameters
+    ----------
+    baseline : MlpSettings
+    sparsities : tuple of float
+        Per cent of the baseline's weights, in increasing order.
+    samples : int
+        Training samples of the fits, or all where there are fewer.
+    eps : str
+        Radius of the attacks, in units of the inputs.
+    pgd_steps, seed : int
+    """
+
+    baseline: MlpSettings = _BASELINE
+    sparsities: tuple[float, ...] = (50.0, 65.0, 80.0, 90.0)
+    samples: int = 1000
+    eps: str = "0.1"
+    pgd_steps: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        parse_eps(self.eps)
+        for name, count in (("samples", self.samples), ("pgd_steps", self.pgd_steps)):
+            if count < 1:
+                raise InputError(f"{name} must be at least 1, got {count}")
+        as_seed("seed", self.seed)
+        if not self.sparsities:
+            raise InputError("name at least one sparsity")
+        for value in self.sparsities:
+            if not (math.isfinite(value) and 0 <= value < 100):
+                raise InputError(f"sparsity is in per cent, from 0 to below 100, got {value}")
+
+
+@dataclass(frozen=True)
+class FrontierPoint:
+    """One fit on the frontier between sparsity and accuracy; all shares in per cent."""
+
+    folder: str
+    sparsity: float
+    nnz: int
+    accuracy: float
+    fgsm: float
+    pgd: float
+    agreement: float
+    norm_inf: float
+    rows: int
+    rows_certified: int
+    largest_relative_gap: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo found: the baseline's figures, one point per sparsity, and the fits themselves."""
+
+    baseline: Baseline
+    baseline_weights: int
+    baseline_fgsm: float
+    baseline_pgd: float
+    points: tuple[FrontierPoint, ...]
+    fits: tuple[FitRun, ...]
+    settings: DemoSettings
+
+    def frontier(self) -> dict[str, Any]:
+        """The document ``frontier.json``."""
+        return {
+            "data": self.baseline.data,
+            "eps": self.settings.eps,
+            "pgd_steps": self.settings.pgd_steps,
+            "baseline": {
+                "weights": self.baseline_weights,
+                "accuracy": self.baseline.test_accuracy,
+                "fgsm": self.baseline_fgsm,
+                "pgd": self.baseline_pgd,
+            },
+            "points": self.points,
+        }
+
+    def shown(self) -> int:
+        """Which fit to show: the sparsest within three points of the baseline's accuracy, else the most accurate."""
+        close = [i for i, point in enumerate(self.points) if point.accuracy >= self.baseline.test_accuracy - 3]
+        order = range(len(self.points))
+        if close:
+            return max(close, key=lambda i: self.points[i].sparsity)
+        return max(order, key=lambda i: self.points[i].accuracy)
+
+
+def run_demo(
+    data: Dataset,
+    output: Path,
+    settings: DemoSettings,
+    *,
+    data_dir: Path | None = None,
+    command: list[str] | None = None,
+    overwrite: bool = False,
+    on_step: OnStep | None = None,
+    draw: Callable[[Demo, Path], None] | None = None,
+) -> Demo:
+    """Run the demo and write its folder: ``baseline/``, one folder per fit, ``frontier.json``, ``run.json``.
+
+    Parameters
+    ----------
+    data : Dataset
+    output : Path
+        Appears complete or not at all.
+    settings : DemoSettings
+    data_dir : Path, optional
+        Where the data set's files were found, for the folders' manifests.
+    command : list of str, optional
+    overwrite : bool
+    on_step : callable, optional
+        Called with a label, the steps done, and the steps in all.
+    draw : callable, optional
+        Draws the picture into a given file, ``picture.png``.
+
+    Raises
+    ------
+    InputError
+        `output` exists and may not be replaced, or the settings do not fit.
+    """
+    tell = on_step or (lambda label, done, total: None)
+    with run_folder(output, overwrite=overwrite) as draft:
+        manifest = Manifest("demo", command or [], {}, {"data": data.describe()})
+        epochs = settings.baseline.epochs
+        baseline = make_baseline(
+            data, settings.baseline, data_dir=data_dir, on_epoch=lambda done, _: tell("training", done, epochs)
+        )
+        save_baseline(baseline, draft / "baseline")
+        demo = _fit_all(baseline, data, output, draft, settings, tell)
+        write_json(draft / "frontier.json", demo.frontier())
+        if draw is not None:
+            draw(demo, draft / "picture.png")
+        manifest.settings = dataclasses.asdict(settings) | {"data": baseline.data_in(output)["data"]}
+        manifest.seconds = {"baseline": baseline.seconds, "fits": sum(point.seconds for point in demo.points)}
+        manifest.results = demo.frontier()
+        manifest.write(draft)
+    return demo
+
+
+def _fit_all(
+    baseline: Baseline, data: Dataset, output: Path, draft: Path, settings: DemoSettings, tell: OnStep
+) -> Demo:
+    hashes = {name: file_hash(draft / "baseline" / name) for name in (CONFIG, WEIGHTS)}
+    task = Task(baseline.net, data, (data.n_inputs,), {"network": hashes, "data": data.describe()})
+    captured = capture_task(task)
+    points: list[FrontierPoint] = []
+    fits: list[FitRun] = []
+    for sparsity in settings.sparsities:
+        name, on_step = f"sparsity-{sparsity:g}", _labelled(tell, f"{sparsity:g} % sparse")
+        fit_settings = FitSettings(
+            baseline=str(output / "baseline"),
+            samples=min(settings.samples, len(data.train_labels)),
+            seed=settings.seed,
+            sparsity=sparsity,
+        )
+        run = run_fit(
+            fit_settings,
+            task,
+            baseline=captured.model,
+            progress=_rows_as_steps(on_step),
+        )
+        figures = evaluate(
+            run.result.model,
+            captured.model,
+            captured.weight_count,
+            data,
+            eps=(settings.eps,),
+            pgd_steps=settings.pgd_steps,
+            seed=settings.seed,
+            on_step=on_step,
+        )
+        (draft / name).mkdir()
+        fill_fit_folder(run, draft / name, output / name)
+        points.append(_point(name, run, figures))
+        fits.append(run)
+    attack = figures.attacks[0]
+    return Demo(
+        baseline=baseline,
+        baseline_weights=captured.weight_count,
+        baseline_fgsm=attack.baseline_fgsm,
+        baseline_pgd=attack.baseline_pgd,
+        points=tuple(points),
+        fits=tuple(fits),
+        settings=settings,
+    )
+
+
+def _labelled(tell: OnStep, label: str) -> OnStep:
+    return lambda stage, done, total: tell(f"{label}: {stage}", done, total)
+
+
+def _rows_as_steps(tell: OnStep) -> OnProgress:
+    return lambda state: tell(state.stage, state.done, state.total)
+
+
+def _point(folder: str, run: FitRun, figures: Evaluation) -> FrontierPoint:
+    rows = run.result.rows
+    return FrontierPoint(
+        folder=folder,
+        sparsity=figures.sparsity,
+        nnz=figures.nnz,
+        accuracy=figures.accuracy,
+        fgsm=figures.attacks[0].fgsm,
+        pgd=figures.attacks[0].pgd,
+        agreement=figures.agreement,
+        norm_inf=figures.norm_inf,
+        rows=len(rows),
+        rows_certified=int(rows.converged.sum()),
+        largest_relative_gap=float(rows.relative_gap.max(initial=0.0)),
+        seconds=run.seconds,
+    )

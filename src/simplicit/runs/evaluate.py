@@ -1,0 +1,286 @@
+"""What a fitted model is worth: accuracy, agreement, sparsity, well-posedness, storage, robustness."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simplicit.checks import as_seed
+from simplicit.data import Dataset
+from simplicit.errors import InputError
+from simplicit.implicit import ImplicitModel, PerronFrobenius, equilibrium, perron_frobenius
+from simplicit.implicit.wellposed import row_norm
+from simplicit.progress import OnStep
+from simplicit.robustness import fgsm, pgd
+
+__all__ = ["DEFAULT_EPS", "AttackFigures", "Evaluation", "evaluate", "parse_eps"]
+
+DEFAULT_EPS = ("0.004", "0.008", "8/255")
+_BATCH, _NUMBERS = 2048, 2**22  # samples at a time, and their states together
+
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class AttackFigures:
+    """Accuracy, in per cent, under white-box ℓ∞ attacks of one radius, each model attacked on its own gradient.
+
+    ``eps`` is the radius as it was written ("8/255"), ``radius`` its value in units of the inputs.
+    """
+
+    eps: str
+    radius: float
+    fgsm: float
+    pgd: float
+    baseline_fgsm: float
+    baseline_pgd: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of one model on test samples; accuracies, agreement and sparsity in per cent.
+
+    Parameters
+    ----------
+    samples, attacked_samples : int
+        Test samples behind the clean and the attacked figures.
+    accuracy, baseline_accuracy, agreement : float
+        On all samples. Agreement: share of samples for which model and baseline choose the same class.
+    clean_accuracy_of_attacked, baseline_clean_accuracy_of_attacked : float
+        Accuracy on the attacked samples before the attack.
+    sparsity : float
+        100 (1 - nnz/N0), N0 the baseline's weights.
+    sparsity_of_size : float
+        100 (1 - nnz(M)/((n+q)(n+p))).
+    nnz, baseline_weights, size : int
+        nnz(M), or after a fit with tied rows the weights that are not zero; N0; (n+q)(n+p).
+    perron_frobenius : PerronFrobenius
+        λ_pf(diag(L)|A|) between its Collatz-Wielandt bounds.
+    norm_inf : float
+        ‖A‖∞, the largest row sum of |A|.
+    storage_bits : int or None
+        Non-zeros, their places and the biases, as in appendix B of the paper; None for tied rows.
+    baseline_dense_weight_bits : int
+        The baseline's N0 weights, dense, in its own dtype; its biases are not counted.
+    storage_ratio : float or None
+        baseline_dense_weight_bits / storage_bits.
+    equilibrium_method : str
+        ``"substitution"`` or ``"picard"``.
+    equilibrium_iterations : int
+        Picard steps, the most over all batches; 0 for substitution.
+    equilibrium_error_bound : float
+        Bound on |x - x*| over all states and samples.
+    pgd_steps : int
+    attacks : tuple of AttackFigures
+    """
+
+    samples: int
+    attacked_samples: int
+    accuracy: float
+    baseline_accuracy: float
+    clean_accuracy_of_attacked: float
+    baseline_clean_accuracy_of_attacked: float
+    agreement: float
+    sparsity: float
+    sparsity_of_size: float
+    nnz: int
+    baseline_weights: int
+    size: int
+    perron_frobenius: PerronFrobenius
+    norm_inf: float
+    storage_bits: int | None
+    baseline_dense_weight_bits: int
+    storage_ratio: float | None
+    equilibrium_method: str
+    equilibrium_iterations: int
+    equilibrium_error_bound: float
+    pgd_steps: int
+    attacks: tuple[AttackFigures, ...]
+
+
+def parse_eps(text: str) -> float:
+    """A radius from ``"0.004"`` or ``"8/255"``.
+
+    Raises
+    ------
+    InputError
+        Not a number, negative, or not finite.
+    """
+    try:
+        value = float(Fraction(text.replace(" ", "")))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise InputError(f"eps {text!r}: expected a radius of at least 0, such as 0.004 or 8/255")
+    return value
+
+
+def evaluate(
+    model: ImplicitModel,
+    baseline: ImplicitModel,
+    baseline_weights: int,
+    data: Dataset,
+    *,
+    eps: Sequence[str] = DEFAULT_EPS,
+    pgd_steps: int = 20,
+    attacked_samples: int | None = None,
+    weights: int | None = None,
+    seed: int = 0,
+    on_step: OnStep | None = None,
+) -> Evaluation:
+    """Measure `model` on the test part of `data`, beside its baseline.
+
+    Parameters
+    ----------
+    model, baseline : ImplicitModel
+        The fitted model and the exact implicit form of the network it came from.
+    baseline_weights : int
+        N0.
+    data : Dataset
+    eps : sequence of str
+        Radii as :func:`parse_eps` reads them; empty: no attacks.
+    pgd_steps : int
+        Steps of PGD, from one random start.
+    attacked_samples : int, optional
+        Attack only the first test samples; default: all.
+    weights : int, optional
+        Non-zero weights, where one stands at many places of M (tied rows); sparsity is told of them, storage is not.
+    seed : int
+        Of the random starts.
+    on_step : callable, optional
+        Called with a label, the steps done, and the steps in all.
+
+    Raises
+    ------
+    InputError
+        Model, baseline and data do not fit, or a setting is out of range.
+    NotWellPosedError
+        The model has no unique equilibrium.
+    """
+    radii = {text: parse_eps(text) for text in eps}
+    _check(model, baseline, data, pgd_steps, attacked_samples)
+    seed = as_seed("seed", seed)
+    steps = _Steps(1 + 4 * len(radii), on_step)
+    steps.begin("clean accuracy")
+    U, labels = data.test_inputs, data.test_labels
+    ours, theirs = _classes(model, U), _classes(baseline, U)
+    method, iterations, bound = _equilibria(model, U)
+    steps.end()
+    count = len(labels) if attacked_samples is None else min(attacked_samples, len(labels))
+    stored = model.storage_bits().total if weights is None else None
+    dense = 8 * baseline.dtype.itemsize * baseline_weights
+    nnz = model.nnz if weights is None else weights
+    bench = _Bench(U[:count], labels[:count], data.input_range, pgd_steps, seed, steps)
+    return Evaluation(
+        samples=len(labels),
+        attacked_samples=count,
+        accuracy=_share(ours == labels),
+        baseline_accuracy=_share(theirs == labels),
+        clean_accuracy_of_attacked=_share((ours == labels)[:count]),
+        baseline_clean_accuracy_of_attacked=_share((theirs == labels)[:count]),
+        agreement=_share(ours == theirs),
+        sparsity=100.0 * (1.0 - nnz / baseline_weights),
+        sparsity_of_size=model.sparsity(),
+        nnz=nnz,
+        baseline_weights=baseline_weights,
+        size=model.size,
+        perron_frobenius=perron_frobenius(model),
+        norm_inf=row_norm(model),
+        storage_bits=stored,
+        baseline_dense_weight_bits=dense,
+        storage_ratio=None if stored is None else dense / stored if stored else math.inf,
+        equilibrium_method=method,
+        equilibrium_iterations=iterations,
+        equilibrium_error_bound=bound,
+        pgd_steps=pgd_steps,
+        attacks=tuple(bench.figures(model, baseline, text, radius) for text, radius in radii.items()),
+    )
+
+
+@dataclass
+class _Steps:
+    """Tells a listener which of a known number of steps is under way."""
+
+    total: int
+    listener: OnStep | None
+    done: int = 0
+    label: str = ""
+
+    def begin(self, label: str) -> None:
+        self.label = label
+        self._tell()
+
+    def end(self) -> None:
+        self.done += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.listener is not None:
+            self.listener(self.label, self.done, self.total)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Samples to attack, and how."""
+
+    inputs: Floats
+    labels: Labels
+    clip: tuple[float, float]
+    pgd_steps: int
+    seed: int
+    steps: _Steps
+
+    def figures(self, model: ImplicitModel, baseline: ImplicitModel, text: str, radius: float) -> AttackFigures:
+        values: dict[str, float] = {}
+        for prefix, victim, name in (("", model, "model"), ("baseline_", baseline, "baseline")):
+            self.steps.begin(f"FGSM on the {name}, ε = {text}")
+            attacked = fgsm(victim, self.inputs, self.labels, radius, clip=self.clip)
+            values[f"{prefix}fgsm"] = _share(_classes(victim, attacked) == self.labels)
+            self.steps.end()
+            self.steps.begin(f"PGD-{self.pgd_steps} on the {name}, ε = {text}")
+            attacked = pgd(victim, self.inputs, self.labels, radius, self.pgd_steps, clip=self.clip, seed=self.seed)
+            values[f"{prefix}pgd"] = _share(_classes(victim, attacked) == self.labels)
+            self.steps.end()
+        return AttackFigures(eps=text, radius=radius, **values)
+
+
+def _check(
+    model: ImplicitModel, baseline: ImplicitModel, data: Dataset, pgd_steps: int, attacked_samples: int | None
+) -> None:
+    for name, victim in (("model", model), ("baseline", baseline)):
+        if victim.n_inputs != data.n_inputs:
+            raise InputError(
+                f"the {name} takes {victim.n_inputs} inputs, a sample of {data.name} has {data.n_inputs}; give the "
+                "data that it was trained on with --data"
+            )
+        if victim.n_outputs < data.classes:
+            raise InputError(
+                f"the labels of {data.name} do not fit: they go up to {data.classes - 1}, the {name} has "
+                f"{victim.n_outputs} outputs; give the data that it was trained on with --data"
+            )
+    for setting, count in (("pgd_steps", pgd_steps), ("attack_samples", attacked_samples)):
+        if count is not None and count < 1:
+            raise InputError(f"{setting} must be at least 1, got {count}")
+
+
+def _classes(model: ImplicitModel, inputs: Any) -> Labels:
+    classes: Labels = np.asarray(model.predict(inputs)).argmax(axis=1)
+    return classes
+
+
+def _equilibria(model: ImplicitModel, inputs: Floats) -> tuple[str, int, float]:
+    batch = max(1, min(_BATCH, _NUMBERS // max(1, model.n_states)))
+    parts = [equilibrium(model, inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
+    bound = max(float(np.max(part.error_bound)) for part in parts)
+    return parts[0].method, max(part.iterations for part in parts), bound
+
+
+def _share(hits: npt.NDArray[np.bool_]) -> float:
+    return 100.0 * float(np.mean(hits))

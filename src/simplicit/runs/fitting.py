@@ -1,0 +1,250 @@
+"""One fit as an experiment: open the task, fit, measure, write the folder."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from simplicit.data import DATASETS
+from simplicit.errors import DataError, InputError, SimplicitError
+from simplicit.implicit import ImplicitModel, save
+from simplicit.network import Capture, capture
+from simplicit.progress import OnProgress
+from simplicit.robustness import accuracy
+from simplicit.rows import BasisPursuit, RowStatus
+from simplicit.runs.folder import Manifest, run_folder, write_json
+from simplicit.runs.settings import FitSettings
+from simplicit.runs.task import Task
+from simplicit.runs.weights import write_state
+from simplicit.training import FitResult, RowFigures, fit
+from simplicit.training.channels import TiedResult
+
+__all__ = ["ROWS", "WEIGHTS", "FitRun", "capture_task", "fill_fit_folder", "run_fit", "save_fit"]
+
+ROWS = "rows.json"
+#: Of the network with its trained weights, where rows are tied.
+WEIGHTS = "weights.safetensors"
+#: Settings that go to :func:`simplicit.fit` as they are.
+_OPTIONS = (
+    *("lambda1", "lambda2", "kappa", "structure", "normalize", "sparsity", "rounds", "propagate", "refine", "refit"),
+    *("ridge", "anchor", "regenerate", "robust", "later", "attacks", "attack_eps", "preset", "tol", "throw"),
+    *("executor", "workers", "block_rows", "ray_address", "block_timeout"),
+)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FitRun:
+    """A finished fit.
+
+    Parameters
+    ----------
+    settings : FitSettings
+    result : FitResult
+    accuracy, baseline_accuracy, agreement : float
+        On the test part of the data, per cent.
+    inputs : dict
+        What was read, with hashes.
+    seconds : float
+        Wall-clock time of states and training together.
+    """
+
+    settings: FitSettings
+    result: FitResult
+    accuracy: float
+    baseline_accuracy: float
+    agreement: float
+    inputs: dict[str, Any]
+    seconds: float
+
+    def results(self) -> dict[str, Any]:
+        """The figures for ``run.json`` and ``--json``; accuracies, agreement and sparsity in per cent."""
+        test = {
+            "accuracy": self.accuracy,
+            "baseline_accuracy": self.baseline_accuracy,
+            "agreement": self.agreement,
+            "wall_seconds": round(self.seconds, 3),
+        }
+        return test | self.result.figures()
+
+
+def capture_task(task: Task) -> Capture:
+    """The exact implicit form of the task's network.
+
+    Raises
+    ------
+    InputError
+        The network does not take samples of the task's shape, or has fewer outputs than the data has classes.
+    UnsupportedOperationError
+        The network has an operation without implicit form.
+    """
+    samples = task.shaped(task.data.test_inputs[:2])
+    try:
+        captured = capture(task.net, samples)
+    except SimplicitError as error:
+        if (told := _misfit(task, samples)) is None:
+            raise
+        raise InputError(told) from error
+    outputs = captured.model.n_outputs
+    if outputs < task.data.classes:
+        raise InputError(
+            f"the labels of {task.data.name} do not fit: they go up to {task.data.classes - 1}, the network has "
+            f"{outputs} outputs; give the data that it was trained on with --data"
+        )
+    return captured
+
+
+def _misfit(task: Task, samples: Tensor) -> str | None:
+    """What to tell where the network's first layer takes samples of another size; None where that is not the matter."""
+    first = next((layer for layer in task.net.modules() if isinstance(layer, nn.Linear)), None)
+    got: list[int] = []
+    if first is None:
+        return None
+    hook = first.register_forward_pre_hook(lambda _, inputs: got.append(inputs[0].shape[-1]))
+    try:
+        with torch.no_grad():
+            task.net(samples)
+    except Exception:  # the user's own forward may raise anything
+        wanted = first.in_features
+    else:
+        return None
+    finally:
+        hook.remove()
+    if not got or got[-1] == wanted:
+        return None
+    values = math.prod(task.input_shape)
+    shape = ", ".join(map(str, ("m", *task.input_shape)))
+    takes = f"takes {wanted}" if got[-1] == values else f"comes to {got[-1]} at a layer that takes {wanted}"
+    return (
+        f"samples of {task.data.name} have {values} values, shape ({shape}), the network {takes}: "
+        "name the right --data or --input-shape"
+    )
+
+
+def run_fit(
+    settings: FitSettings,
+    task: Task,
+    *,
+    baseline: ImplicitModel | None = None,
+    journal: Path | None = None,
+    progress: OnProgress | None = None,
+) -> FitRun:
+    """Fit and measure on the test part.
+
+    Parameters
+    ----------
+    settings : FitSettings
+    task : Task
+        Opened from the same settings.
+    baseline : ImplicitModel, optional
+        The network's exact implicit form, if it is at hand.
+    journal : Path, optional
+        Folder in which finished blocks of rows are kept, and from which a fit that was broken off goes on.
+    progress : callable, optional
+        Called with a :class:`simplicit.Progress` after every block of rows.
+
+    Raises
+    ------
+    SimplicitError
+        As :func:`simplicit.fit`.
+    """
+    if settings.model is not None and settings.weights is None:
+        _log.warning(
+            "Note: no --weights, so the network of %s is used with the weights that it came with", settings.model
+        )
+    baseline = baseline or capture_task(task).model
+    inputs, net = task.training_inputs(settings.samples, settings.seed), task.net
+    if isinstance(settings.make_penalty(), BasisPursuit):  # the rounding of float32 states cannot be matched exactly
+        inputs, net = inputs.double(), _in_float64(net)
+    start = time.perf_counter()
+    result = fit(
+        net,
+        inputs,
+        penalty=settings.make_penalty(),
+        clip=task.data.input_range,
+        states=settings.chosen_states,
+        **{name: getattr(settings, name) for name in _OPTIONS},
+        journal=journal,
+        progress=progress,
+    )
+    seconds = time.perf_counter() - start
+    test, labels = task.data.test_inputs, task.data.test_labels
+    ours, theirs = result.model.predict(test).argmax(axis=1), baseline.predict(test).argmax(axis=1)
+    return FitRun(
+        settings=settings,
+        result=result,
+        accuracy=100.0 * accuracy(result.model, test, labels),
+        baseline_accuracy=100.0 * accuracy(baseline, test, labels),
+        agreement=100.0 * float(np.mean(ours == theirs)),
+        inputs=task.inputs,
+        seconds=seconds,
+    )
+
+
+def _in_float64(net: nn.Module) -> nn.Module:
+    """A copy of the network in float64; the weights are the same."""
+    try:
+        return copy.deepcopy(net).double()
+    except Exception as error:  # the user's own classes may refuse in any way
+        raise InputError(
+            f"penalty: exact matching needs the network in float64, and it cannot be copied ({error}); take another one"
+        ) from error
+
+
+def save_fit(run: FitRun, folder: Path, *, command: list[str] | None = None, overwrite: bool = False) -> None:
+    """Write ``config.json`` and ``model.safetensors`` (:func:`simplicit.load` reads them), ``rows.json``, ``run.json``.
+
+    After tied rows ``weights.safetensors`` too, the state_dict of the network with its new weights.
+
+    Raises
+    ------
+    InputError
+        `folder` exists and may not be replaced.
+    """
+    named = (run.settings.baseline, run.settings.weights, run.settings.data, run.settings.data_dir)
+    inputs = [Path(name) for name in named if name is not None and name not in DATASETS]
+    with run_folder(folder, overwrite=overwrite, kind="fit", inputs=inputs) as draft:
+        fill_fit_folder(run, draft, folder, command)
+
+
+def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: list[str] | None = None) -> None:
+    """Write the files of :func:`save_fit` into `draft`, which is going to be `folder`."""
+    try:
+        save(run.result.model, draft, overwrite=True)
+    except DataError as error:  # it names the draft; run_folder names the folder that was asked for
+        raise (error.__cause__ if isinstance(error.__cause__, OSError) else error) from None
+    if isinstance(run.result, TiedResult):  # batch norms are folded into the model, so that it does not tell
+        write_state(run.result.to_baseline().state_dict(), draft / WEIGHTS)
+    write_json(draft / ROWS, _row_table(run.result.rows))
+    Manifest(
+        "fit",
+        command=command or [],
+        settings=run.settings.to_config(folder),
+        inputs=run.inputs,
+        seconds=dict(run.result.seconds) | {"states and training": run.seconds},
+        results=run.results(),
+    ).write(draft)
+
+
+def _row_table(rows: RowFigures) -> dict[str, Any]:
+    """Columns of equal length, one entry per row of M, states first."""
+    return {
+        "group": rows.group,
+        "objective": rows.objective,
+        "dual_gap": rows.dual_gap,
+        "relative_gap": rows.relative_gap,
+        "status": [RowStatus(value).name.lower() for value in rows.status],
+        "nnz": rows.nnz,
+        "multiplier": rows.multiplier,
+        "cardinality_gap": rows.cardinality_gap,
+        "seconds": rows.seconds,
+    }

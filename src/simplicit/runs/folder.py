@@ -1,0 +1,336 @@
+"""A run and its folder: written whole or not at all, with a manifest that lets it be repeated.
+
+``run.json`` holds the command, every setting, the seeds inside them, versions, hashes of all inputs, timings and
+results. Paths in it are relative to its own folder, so that a tree of runs can be moved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simplicit.errors import DataError, InputError, SimplicitError
+from simplicit.files import read_json
+
+__all__ = [
+    "MANIFEST",
+    "Manifest",
+    "check_output",
+    "dumps",
+    "file_hash",
+    "read_manifest",
+    "relative_to",
+    "run_folder",
+    "write_json",
+]
+
+MANIFEST = "run.json"
+FORMAT = 1
+KINDS = ("baseline", "fit", "eval", "demo", "solve", "attack", "certify", "reproduce", "report")
+_LONG_NAME = 40  # characters of the target's name that temporary names repeat
+_PACKAGES = ("simplicit", "torch", "numpy", "scipy")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass
+class Manifest:
+    """What ``run.json`` says about a run.
+
+    Parameters
+    ----------
+    kind : str
+        The command: one of ``KINDS``.
+    command : list of str
+        The command line as it was typed; empty for a run from Python.
+    settings : dict
+        Every setting, defaults included.
+    inputs : dict
+        What was read, with hashes.
+    seconds : dict
+        Wall-clock time of each stage.
+    results : dict
+        The figures.
+    packages : tuple of str
+        Whose versions are told besides those of every run.
+    started : str
+        UTC, ISO 8601.
+    """
+
+    kind: str
+    command: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
+    started: str = field(default_factory=_now)
+
+    def to_config(self) -> dict[str, Any]:
+        """The document, with the versions and the machine of this process."""
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "started": self.started,
+            "command": self.command,
+            "settings": self.settings,
+            "inputs": self.inputs,
+            "versions": {"python": platform.python_version()}
+            | {name: metadata.version(name) for name in (*_PACKAGES, *self.packages)},
+            "machine": {"system": platform.system(), "processor": platform.machine(), "cpus": os.cpu_count()},
+            "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
+            "results": self.results,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write ``run.json`` into `folder`."""
+        write_json(folder / MANIFEST, self.to_config())
+
+
+def check_output(target: Path, *, overwrite: bool, kind: str | None = None, inputs: Iterable[Path] = ()) -> None:
+    """Refuse an output folder that is taken or cannot be written, before any work is done.
+
+    Parameters
+    ----------
+    target : Path
+    overwrite : bool
+        Allow `target` to be the folder of an earlier run.
+    kind : str, optional
+        The command that is going to write; only a run of the same command is replaced. Default: of any command.
+    inputs : iterable of Path, optional
+        What the run reads: a folder that is or holds one of them is not replaced.
+
+    Raises
+    ------
+    InputError
+        `target` exists and `overwrite` is false, or it exists and is not the folder of an earlier run of this kind, or
+        replacing it would remove an input: nothing but a run's own folder is ever removed.
+    DataError
+        The place cannot be written.
+    """
+    with _told(target):
+        taken = os.path.lexists(target)
+        if taken and overwrite:
+            _check_replaceable(target, kind, inputs)
+        elif taken:
+            remedy = "" if target.is_symlink() or not target.is_dir() else ", or replace it with --overwrite"
+            raise InputError(f"output {target}: exists already; choose another --output{remedy}")
+        _probe(target.absolute())
+
+
+def _check_replaceable(target: Path, kind: str | None, inputs: Iterable[Path]) -> None:
+    refused = f"output {target}: not the folder of an earlier run"
+    if target.is_symlink() or not target.is_dir():
+        raise InputError(f"{refused}, so it is not removed")
+    place = target.resolve()
+    for path in inputs:
+        if path.resolve().is_relative_to(place):
+            raise InputError(f"output {target}: is or holds {path}, which this run reads; choose another --output")
+    if not any(target.iterdir()):
+        return
+    if not (target / MANIFEST).is_file():
+        raise InputError(f"{refused} (no {MANIFEST}), so it is not removed")
+    try:
+        manifest = read_json(target / MANIFEST)
+        found = manifest.get("kind")
+        if found not in KINDS:
+            raise DataError(f"its {MANIFEST} names no command of simplicit")
+        check_manifest(manifest, str(found), target / MANIFEST)
+    except DataError as error:
+        raise InputError(f"{refused} ({error}), so it is not removed") from error
+    if kind is not None and found != kind:
+        raise InputError(
+            f"output {target}: written by `simplicit {found}`, so `simplicit {kind}` does not replace it; choose "
+            "another --output"
+        )
+
+
+def _probe(target: Path) -> None:
+    """Make and remove a folder where `target` is going to be: access rights alone do not tell of read-only discs."""
+    place = next(parent for parent in target.parents if os.path.lexists(parent))
+    probe = Path(tempfile.mkdtemp(prefix=".simplicit.", suffix=".partial", dir=place))
+    try:
+        for name in target.relative_to(place).parts:
+            (probe / name).exists()  # raises where the name is too long for this place
+    finally:
+        probe.rmdir()
+
+
+@contextmanager
+def _told(target: Path) -> Iterator[None]:
+    """Tell a failure of the file system as one about the folder `target`."""
+    try:
+        yield
+    except (SimplicitError, BrokenPipeError):  # a pipe is of whoever reads our output, not of the folder
+        raise
+    except OSError as error:
+        raise DataError(f"output {target}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def run_folder(
+    target: Path, *, overwrite: bool = False, kind: str | None = None, inputs: Iterable[Path] = ()
+) -> Iterator[Path]:
+    """A folder to write a run into; it appears at `target` complete, or not at all.
+
+    Yields a temporary folder beside `target`. It is renamed when the block ends, and removed where the block raises,
+    on Ctrl-C too. An earlier run is replaced only by one of its own kind, that of the ``run.json`` written.
+
+    Raises
+    ------
+    InputError
+        See :func:`check_output`.
+    DataError
+        The place cannot be written, or no longer: the disc is full.
+    """
+    inputs = tuple(inputs)
+    check_output(target, overwrite=overwrite, kind=kind, inputs=inputs)
+    place = target.absolute()
+    created = [parent for parent in place.parents if not parent.exists()]
+    draft = None
+    try:
+        with _told(target):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=_prefix(place), suffix=".partial", dir=place.parent))
+            yield draft
+            if kind is None and (draft / MANIFEST).is_file():
+                kind = str(read_json(draft / MANIFEST)["kind"])
+            check_output(target, overwrite=overwrite, kind=kind, inputs=inputs)  # it may have appeared meanwhile
+            _publish(draft, place)
+    except BaseException:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+        for parent in created:
+            if parent.exists() and not any(parent.iterdir()):
+                parent.rmdir()
+        raise
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name[:_LONG_NAME]}."  # the whole name would make one too long of a name that is not
+
+
+def _publish(draft: Path, target: Path) -> None:
+    draft.chmod(0o777 & ~_umask())  # mkdtemp is private; a result is shared like any other folder
+    if not target.exists():
+        draft.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=".old", dir=target.parent))
+    target.rename(old / target.name)
+    try:
+        draft.rename(target)
+    except BaseException:
+        (old / target.name).rename(target)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def file_hash(path: Path) -> str:
+    """``"sha256:..."`` of a file's bytes.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def relative_to(path: Path, folder: Path) -> str:
+    """`path` as seen from `folder`; absolute where there is no way between them (another drive)."""
+    try:
+        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+    except ValueError:
+        return path.resolve().as_posix()
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's own types: dataclasses, enums, paths, NumPy scalars and arrays, NaN and infinity (as null)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value.as_posix() if isinstance(value, Path) else value
+
+
+def dumps(value: Any) -> str:
+    """Strict JSON, indented."""
+    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write strict JSON to `path`, atomically."""
+    draft = path.with_name(f".{path.name}.partial")
+    draft.write_text(dumps(value) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
+    """The manifest of a run of the given kind.
+
+    Raises
+    ------
+    DataError
+        No such folder, no or a damaged ``run.json``, another kind of run, or a newer format.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected one that `simplicit {kind}` wrote")
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"{folder}: has no {MANIFEST}; expected a folder that `simplicit {kind}` wrote")
+    manifest = read_json(folder / MANIFEST)
+    check_manifest(manifest, kind, folder / MANIFEST)
+    return manifest
+
+
+def check_manifest(manifest: dict[str, Any], kind: str, path: Path) -> None:
+    """Refuse a manifest of another kind or format, or with sections missing.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the defect.
+    """
+    if manifest.get("kind") != kind:
+        raise DataError(f"{path}: written by `simplicit {manifest.get('kind')}`, expected one of `simplicit {kind}`")
+    if manifest.get("format") != FORMAT:
+        raise DataError(f"{path}: format {manifest.get('format')}, this version reads {FORMAT}; upgrade simplicit")
+    for section in ("settings", "inputs"):
+        if not isinstance(manifest.get(section), dict):
+            raise DataError(f"{path}: damaged, no section {section!r}")

@@ -1,0 +1,203 @@
+"""What the folders of finished runs say, gathered for a report: fits, attacks on them, certificates of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simplicit.errors import DataError, InputError
+from simplicit.files import read_json
+from simplicit.implicit import ImplicitModel, load
+from simplicit.runs.attacking import ATTACK, EXAMPLES
+from simplicit.runs.certifying import CERTIFICATES
+from simplicit.runs.evaluate import parse_eps
+from simplicit.runs.fitting import ROWS
+from simplicit.runs.folder import MANIFEST, file_hash, read_manifest
+from simplicit.runs.subjects import BASELINE
+
+__all__ = ["Examples", "FitFacts", "Gathered", "Measured", "gather"]
+
+KINDS = ("fit", "attack", "certify")
+
+
+@dataclass(frozen=True)
+class FitFacts:
+    """A folder of ``simplicit fit``: its settings and results, certificates of rows, and the model."""
+
+    name: str
+    settings: dict[str, Any]
+    results: dict[str, Any]
+    groups: npt.NDArray[np.str_]
+    nnz: npt.NDArray[np.int64]
+    gaps: npt.NDArray[np.float64]
+    model: ImplicitModel
+
+    @property
+    def sparsity(self) -> float:
+        return float(self.results["sparsity"])
+
+
+@dataclass
+class Measured:
+    """One model at the radii of a list: accuracies in per cent, attacked or certified where they are known."""
+
+    name: str
+    sparsity: float
+    clean: float
+    attacked: list[float] | None = None
+    certified: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Attacked samples of a folder of ``simplicit attack``."""
+
+    folder: str
+    names: list[str]
+    arrays: dict[str, npt.NDArray[Any]]
+
+
+@dataclass
+class Gathered:
+    """All that a report is made of.
+
+    ``measured`` has, for every list of radii as they are written, the models by name, and ``samples`` the folder that
+    had them first and the test samples that all are of; ``remarks`` says where each came from; ``attacked`` is whether
+    attacks are among it, and ``findings`` are those of their checks.
+    """
+
+    fits: list[FitFacts] = field(default_factory=list)
+    measured: dict[tuple[str, ...], dict[str, Measured]] = field(default_factory=dict)
+    radii: dict[str, float] = field(default_factory=dict)
+    examples: list[Examples] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    samples: dict[tuple[str, ...], tuple[Path, tuple[Any, ...]]] = field(default_factory=dict)
+    attacked: bool = False
+    findings: list[str] = field(default_factory=list)
+
+
+def gather(folders: Sequence[Path]) -> Gathered:
+    """Read folders of fits, attacks and certificates, in any order.
+
+    Raises
+    ------
+    InputError
+        None, one twice, or one that another command wrote.
+    DataError
+        A folder or file is missing or damaged.
+    """
+    if not folders:
+        raise InputError("name at least one folder that `simplicit fit`, `attack` or `certify` wrote")
+    twice = next((folder for place, folder in enumerate(folders) if folder in folders[:place]), None)
+    if twice is not None:
+        raise InputError(f"{twice}: named twice")
+    found, hashes = Gathered(), {}
+    kinds = {folder: _kind(folder) for folder in folders}
+    for folder in (folder for folder, kind in kinds.items() if kind == "fit"):
+        found.fits.append(_fit(folder))
+        hashes[file_hash(folder / "model.safetensors")] = str(folder)
+    for folder, kind in kinds.items():
+        if kind != "fit":
+            with _told(folder):
+                _add_measured(found, folder, kind, hashes)
+    return found
+
+
+def _kind(folder: Path) -> str:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; name those that `simplicit fit`, `attack` or `certify` wrote")
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"{folder}: has no {MANIFEST}; name folders that `simplicit fit`, `attack` or `certify` wrote")
+    kind = read_json(folder / MANIFEST).get("kind")
+    if kind not in KINDS:
+        raise InputError(
+            f"{folder}: written by `simplicit {kind}`; a report is made of folders of `simplicit fit`, `attack` and "
+            "`certify`"
+        )
+    read_manifest(folder, str(kind))
+    return str(kind)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Tell entries that are missing or of another kind as damage of a folder."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OSError, IndexError) as error:
+        raise DataError(f"{folder}: damaged, an entry is missing or unreadable ({error!r})") from error
+
+
+def _fit(folder: Path) -> FitFacts:
+    with _told(folder):
+        manifest, rows = read_json(folder / MANIFEST), read_json(folder / ROWS)
+        results = dict(manifest["results"])
+        for name in ("sparsity", "accuracy", "baseline_accuracy"):
+            results[name] = float(results[name])
+        gaps = np.array([np.nan if gap is None else gap for gap in rows["relative_gap"]], dtype=np.float64)
+        groups, nnz = np.array(rows["group"]), np.array(rows["nnz"], dtype=np.int64)
+        return FitFacts(str(folder), manifest["settings"], results, groups, nnz, gaps, load(folder))
+
+
+def _add_measured(found: Gathered, folder: Path, kind: str, hashes: dict[str, str]) -> None:
+    """Put the accuracies of a folder of attacks or certificates beside those there are."""
+    document = read_json(folder / (ATTACK if kind == "attack" else CERTIFICATES))
+    texts = dict(sorted(zip(document["settings"]["eps"], _radii(document), strict=True), key=lambda item: item[1]))
+    found.radii |= texts
+    _check_samples(found, folder, tuple(texts), document)
+    names = dict(_names(folder, hashes))
+    beside = found.measured.setdefault(tuple(texts), {})
+    for model in document["models"]:
+        name = names.get(model["name"], model["name"])
+        one = beside.setdefault(name, Measured(name, float(model["sparsity"]), float(model["clean"])))
+        if kind == "attack":
+            one.attacked = [float(value) for value in model["worst"]]
+            found.findings += [f"{name}: {finding}" for finding in model["findings"]]
+        else:
+            method = list(model["certified"])[-1]
+            one.certified = [float(value) for value in model["certified"][method]]
+            if one.attacked is None and model["attacked"] is not None:
+                one.attacked = [float(value) for value in model["attacked"]]
+    found.attacked |= kind == "attack"
+    what = "worst of all attacks" if kind == "attack" else "certified accuracy"
+    found.remarks.append(f"{folder}: {what} on {document['samples']:,} test samples of {document['data']}.")
+    if kind == "attack" and (folder / EXAMPLES).is_file():
+        with np.load(folder / EXAMPLES, allow_pickle=False) as arrays:
+            shown = [names.get(model["name"], model["name"]) for model in document["models"]]
+            found.examples.append(Examples(str(folder), shown, {name: arrays[name] for name in arrays.files}))
+
+
+def _check_samples(found: Gathered, folder: Path, radii: tuple[str, ...], document: dict[str, Any]) -> None:
+    """Refuse to put figures of different samples beside each other, as if bounds from two sides met.
+
+    Raises
+    ------
+    InputError
+        Naming both folders.
+    """
+    samples = (document["data"], document["samples"], document["settings"].get("seed"))
+    first, before = found.samples.setdefault(radii, (folder, samples))
+    if samples != before:
+        told = " and ".join(f"{one[1]:,} of {one[0]} (seed {one[2]})" for one in (before, samples))
+        raise InputError(
+            f"{folder}: at the same ε as {first}, but on other test samples, {told}; run both with the same --samples "
+            "and --seed, or report them apart"
+        )
+
+
+def _radii(document: dict[str, Any]) -> list[float]:
+    """The radii in the order in which they were written; the document has them sorted."""
+    return [parse_eps(text) for text in document["settings"]["eps"]]
+
+
+def _names(folder: Path, hashes: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """From the name of a model in a folder to the fit of the same weights, if that is part of the report."""
+    models = read_json(folder / MANIFEST)["inputs"].get("models", {})
+    for name, files in models.items():
+        if name != BASELINE and files.get("model.safetensors") in hashes:
+            yield name, hashes[files["model.safetensors"]]

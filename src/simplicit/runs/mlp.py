@@ -1,0 +1,202 @@
+"""Train a plain multilayer perceptron: the baseline that the commands start from.
+
+Adam with decoupled weight decay and a one-cycle learning rate, cross-entropy, batches drawn by index from arrays in
+memory. Equal settings and seed give equal weights on one kind of processor, whatever the number of threads: networks of
+this size train on one thread, which is also the fastest way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from simplicit.checks import as_seed
+from simplicit.data import Dataset
+from simplicit.errors import InputError
+from simplicit.machine import flushed_denormals
+
+__all__ = ["ACTIVATIONS", "MlpSettings", "build_mlp", "network_accuracy", "parse_arch", "train_mlp"]
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "hardtanh": nn.Hardtanh,
+    "softplus": nn.Softplus,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+
+
+@dataclass(frozen=True)
+class MlpSettings:
+    """Everything that decides a trained baseline, beside the data.
+
+    Parameters
+    ----------
+    arch : tuple of int
+        Widths of the hidden layers, first to last; empty for a linear classifier.
+    bias : bool
+        Whether the linear layers carry a bias.
+    activation : str
+        One of :data:`ACTIVATIONS`.
+    epochs, batch_size, seed : int
+    learning_rate, weight_decay : float
+        Peak of the one-cycle schedule; decoupled decay per step and unit of learning rate.
+
+    Raises
+    ------
+    InputError
+        A value out of range or an unknown activation.
+    """
+
+    arch: tuple[int, ...] = (64, 32, 16)
+    bias: bool = True
+    activation: str = "relu"
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 4e-3
+    weight_decay: float = 1e-2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise InputError(f"activation {self.activation!r}: unknown; choose one of {', '.join(ACTIVATIONS)}")
+        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+        if not 0 < self.learning_rate < 10:
+            raise InputError(f"learning_rate must be between 0 and 10, got {self.learning_rate}")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise InputError(f"weight_decay must be finite and not negative, got {self.weight_decay}")
+        if any(width < 1 for width in self.arch):
+            raise InputError(f"arch must be positive widths, got {'-'.join(map(str, self.arch))}")
+        as_seed("seed", self.seed)
+
+    def with_seed(self, seed: int) -> MlpSettings:
+        """The same settings with another seed."""
+        return replace(self, seed=seed)
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"arch": list(self.arch)}
+
+
+def parse_arch(text: str) -> tuple[int, ...]:
+    """``"64-32-16"`` to ``(64, 32, 16)``.
+
+    Raises
+    ------
+    InputError
+        Anything but positive integers joined by hyphens.
+    """
+    parts = text.split("-")
+    if not all(part.isdecimal() and len(part) < 19 and int(part) > 0 for part in parts):
+        raise InputError(f"arch {text!r}: expected the widths of the hidden layers, such as 64-32-16")
+    return tuple(int(part) for part in parts)
+
+
+def build_mlp(n_inputs: int, classes: int, settings: MlpSettings) -> nn.Sequential:
+    """``Linear, φ, Linear, φ, ..., Linear`` with inputs (m, `n_inputs`) and logits (m, `classes`)."""
+    widths = (n_inputs, *settings.arch, classes)
+    layers: list[nn.Module] = []
+    for index in range(len(widths) - 1):
+        layers.append(nn.Linear(widths[index], widths[index + 1], bias=settings.bias))
+        layers.append(ACTIVATIONS[settings.activation]())
+    return nn.Sequential(*layers[:-1])
+
+
+def _check_memory(widths: tuple[int, ...]) -> None:
+    """Refuse what does not fit: weights, gradients and the two moments of Adam, 16 bytes a weight."""
+    needed = 16 * sum(width * following for width, following in pairwise(widths))
+    if needed > _memory():
+        raise InputError(
+            f"arch {'-'.join(map(str, widths[1:-1]))}: training would take {needed / 2**30:,.0f} GiB of memory, this "
+            f"machine has {_memory() / 2**30:,.0f}; choose narrower layers"
+        )
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine, or 1 TiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 2**40
+
+
+def train_mlp(
+    data: Dataset, settings: MlpSettings, on_epoch: Callable[[int, float], None] | None = None
+) -> nn.Sequential:
+    """A trained network in eval mode.
+
+    Parameters
+    ----------
+    data : Dataset
+        Only the training part is used.
+    settings : MlpSettings
+    on_epoch : callable, optional
+        Called after every epoch with the number of finished epochs and the epoch's mean loss.
+
+    Raises
+    ------
+    InputError
+        The network takes more memory than there is, or the loss left the finite numbers: a lower learning rate helps.
+    """
+    _check_memory((data.n_inputs, *settings.arch, data.classes))
+    inputs, labels = torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)
+    # Adam's moments of pixels that are always zero decay into denormal numbers.
+    with torch.random.fork_rng(devices=[]), _one_thread(), flushed_denormals():
+        torch.manual_seed(settings.seed)
+        net = build_mlp(data.n_inputs, data.classes, settings)
+        optimiser = torch.optim.AdamW(
+            net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
+        )
+        steps = settings.epochs * -(-len(labels) // settings.batch_size)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, settings.learning_rate, total_steps=max(steps, 2), pct_start=0.2
+        )
+        for epoch in range(settings.epochs):
+            total = torch.zeros(())
+            for batch in torch.split(torch.randperm(len(labels)), settings.batch_size):
+                loss = nn.functional.cross_entropy(net(inputs[batch]), labels[batch])
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                schedule.step()
+                total += loss.detach() * len(batch)
+            mean = float(total) / len(labels)
+            if mean != mean or mean == float("inf"):
+                raise InputError(
+                    f"training diverged in epoch {epoch + 1}; lower learning_rate={settings.learning_rate}"
+                )
+            if on_epoch is not None:
+                on_epoch(epoch + 1, mean)
+    return net.eval()
+
+
+def network_accuracy(net: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 8192) -> float:
+    """Share of samples, in per cent, whose largest output is at their label."""
+    with torch.no_grad():
+        batches = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
+        hits = sum(int((net(u).argmax(dim=1) == y).sum()) for u, y in batches)
+    return 100.0 * hits / len(labels)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small products gain nothing from threads, and their split would change the rounding."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,219 @@
+"""A network and the data it is fitted and measured on, opened from settings."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from simplicit.data import Dataset, load_dataset
+from simplicit.errors import DataError, InputError
+from simplicit.runs.baseline import CONFIG, WEIGHTS, load_baseline
+from simplicit.runs.factory import load_network, load_program
+from simplicit.runs.folder import file_hash
+from simplicit.runs.settings import FitSettings
+
+__all__ = ["Task", "check_range", "check_unchanged", "open_task"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A trained network with its data.
+
+    Parameters
+    ----------
+    net : nn.Module
+        In eval mode.
+    data : Dataset
+    input_shape : tuple of int
+        Shape of one sample as `net` takes it.
+    inputs : dict
+        What was read, with hashes, for the manifest.
+    """
+
+    net: nn.Module
+    data: Dataset
+    input_shape: tuple[int, ...]
+    inputs: dict[str, Any]
+
+    def shaped(self, inputs: np.ndarray[Any, np.dtype[np.float32]]) -> Tensor:
+        """Samples (m, p) as the tensor (m, *input_shape) that the network takes."""
+        return torch.from_numpy(inputs).reshape(len(inputs), *self.input_shape)
+
+    def training_inputs(self, samples: int, seed: int) -> Tensor:
+        """`samples` different training samples, drawn at random by `seed`.
+
+        Raises
+        ------
+        InputError
+            Fewer than one or more than there are.
+        """
+        available = len(self.data.train_labels)
+        if not 1 <= samples <= available:
+            raise InputError(f"samples must be between 1 and the {available} of {self.data.name}, got {samples}")
+        chosen = np.random.default_rng(seed).choice(available, samples, replace=False)
+        return self.shaped(self.data.train_inputs[np.sort(chosen)])
+
+
+def open_task(settings: FitSettings, *, trust_pt2: bool = False) -> Task:
+    """Load the network and the data that `settings` name.
+
+    Parameters
+    ----------
+    settings : FitSettings
+    trust_pt2 : bool
+        Allow a ``.pt2`` program, whose loading can run code. Never taken from a file.
+
+    Raises
+    ------
+    InputError, DataError
+        Something is missing, damaged, or does not fit; the message says what.
+    """
+    name, data_dir = settings.data, settings.data_dir
+    if settings.baseline is not None:
+        folder = Path(settings.baseline)
+        baseline = load_baseline(folder)
+        net: nn.Module = baseline.net
+        files = [folder / CONFIG, folder / WEIGHTS]
+        if name is None and data_dir is None and baseline.data_dir is not None and baseline.data_dir.is_dir():
+            data_dir = str(baseline.data_dir)
+        name = name or baseline.data
+    else:
+        net, files = _open_network(settings, trust_pt2)
+    data = load_dataset(str(name), data_dir)
+    shape = settings.input_shape or _shape_for(net, data)
+    if math.prod(shape) != data.n_inputs:
+        raise InputError(
+            f"input shape {'x'.join(map(str, shape))} has {math.prod(shape)} values, a sample of {data.name} has "
+            f"{data.n_inputs} ({'x'.join(map(str, data.input_shape))})"
+        )
+    if len(shape) > 2 and shape == (data.input_shape[-1], *data.input_shape[:-1]) != data.input_shape:
+        raise _channels_last(data)  # the numbers would fit, in a wrong order
+    hashes = {path.name: file_hash(path) for path in files} | {"state_dict": _state_hash(net)}
+    if settings.model is not None:
+        hashes["structure"] = _structure_hash(net)
+    return Task(net, data, shape, {"network": hashes, "data": data.describe()})
+
+
+def _shape_for(net: nn.Module, data: Dataset) -> tuple[int, ...]:
+    """Flat, unless the network takes only the data's own shape, or that with one channel.
+
+    Raises
+    ------
+    InputError
+        It takes none of them, but images with channels first where the data has them last.
+    """
+    flat, own = (data.n_inputs,), data.input_shape
+    for shape in (flat, own, (1, *own)):
+        if _takes(net, data, shape):
+            return shape
+    if len(own) > 2 and _takes(net, data, (own[-1], *own[:-1])):
+        raise _channels_last(data)
+    return own if len(own) > 2 else flat
+
+
+def _takes(net: nn.Module, data: Dataset, shape: tuple[int, ...]) -> bool:
+    """Whether the network takes two samples of this shape, whatever their values."""
+    values = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(0))
+    try:
+        with torch.no_grad():
+            outputs = net(torch.zeros(2, *shape, dtype=values.dtype))
+    except Exception:  # the user's own forward may raise anything; the error is told when the network is captured
+        return False
+    return isinstance(outputs, Tensor) and outputs.shape[:1] == (2,)
+
+
+def _channels_last(data: Dataset) -> InputError:
+    shape = ", ".join(map(str, ("m", *data.input_shape)))
+    return InputError(
+        f"data {data.name}: samples have shape ({shape}), channels last, the network takes them first; transpose the "
+        "arrays, np.moveaxis(inputs, -1, 1), and save them again"
+    )
+
+
+def _open_network(settings: FitSettings, trust_pt2: bool) -> tuple[nn.Module, list[Path]]:
+    weights = Path(settings.weights) if settings.weights is not None else None
+    if settings.model is not None:
+        return load_network(settings.model, weights), [weights] if weights else []
+    if weights is None or weights.suffix != ".pt2":
+        raise InputError(f"weights {weights}: name the network that they belong to with --model package.module:factory")
+    return load_program(weights, trust=trust_pt2), [weights]
+
+
+def _state_hash(net: nn.Module) -> str:
+    """``"sha256:..."`` of the names, types, shapes and values of everything that `net` would save."""
+    digest = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        if not isinstance(value, Tensor) or is_lazy(value) or value.is_meta or value.layout != torch.strided:
+            digest.update(f"{name} {type(value).__name__};".encode())  # no values: refused when it is captured
+            continue
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return "sha256:" + digest.hexdigest()
+
+
+def _structure_hash(net: nn.Module) -> str:
+    """``"sha256:..."`` of the modules in `net` and of the source of every ``forward`` that is not torch's own."""
+    digest = hashlib.sha256(repr(net).encode())
+    for kind in sorted({type(module) for module in net.modules()}, key=lambda kind: kind.__qualname__):
+        if not kind.__module__.startswith("torch."):
+            with suppress(OSError, TypeError):  # made at run time, without source
+                digest.update(inspect.getsource(kind.forward).encode())
+    return "sha256:" + digest.hexdigest()
+
+
+def check_unchanged(recorded: Mapping[str, Any], found: Mapping[str, Any], config: Path) -> None:
+    """Refuse to repeat a run, or to compare with it, where its inputs are no longer those that its manifest names.
+
+    Raises
+    ------
+    DataError
+        Naming what changed; or `recorded` is damaged.
+    """
+    for section in ("network", "data"):
+        old, new = _section(recorded, section, config), found[section]
+        if section == "data":
+            old, new = _section(old, "hashes", config), new["hashes"]
+        changed = [name for name in old if name in new and old[name] != new[name]]
+        if changed:
+            raise DataError(
+                f"{config}: {', '.join(changed)} changed since that run, so it cannot be repeated or compared with; "
+                f"restore the {section}, or name another one explicitly"
+            )
+
+
+def check_range(recorded: Mapping[str, Any], data: Dataset, run: Path) -> None:
+    """Refuse data of another range than that of a run: pixels up to 255, say, for a network that takes them up to 1.
+
+    Raises
+    ------
+    InputError
+        Values go further beyond the run's range than that is wide.
+    """
+    made = recorded.get("data")
+    ends = made.get("input_range") if isinstance(made, Mapping) else None
+    if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(isinstance(end, int | float) for end in ends):
+        return
+    (low, high), (least, largest) = ends, data.input_range
+    if least < low - (high - low) or largest > high + (high - low):
+        raise InputError(
+            f"data {data.name}: values from {least:g} to {largest:g}, {run} was made on values from {low:g} to "
+            f"{high:g}; bring them into that range, as the network was trained (uint8 is divided by 255)"
+        )
+
+
+def _section(values: Mapping[str, Any], name: str, config: Path) -> Mapping[str, Any]:
+    section = values.get(name, {})
+    if not isinstance(section, Mapping):
+        raise DataError(f"{config}: damaged, {name!r} of its inputs must be an object, got {type(section).__name__}")
+    return section

@@ -1,0 +1,174 @@
+"""``export_onnx``: a triangular model as one ONNX file, checked against the model before it is there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simplicit.errors import DataError, InputError, MissingExtraError
+from simplicit.implicit.model import ImplicitModel, as_model
+from simplicit.runtime.onnx.graph import build
+
+__all__ = ["OnnxFile", "check_onnx", "export_onnx"]
+
+# Outputs may differ by so much, relative to the largest. ONNX's reference has the error function in float32 only.
+_TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+_REFERENCE_TOLERANCE = 1e-6
+_SAMPLES = (3, 1)
+_RUNTIME, _REFERENCE = "onnxruntime", "onnx.reference"
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """What :func:`export_onnx` wrote.
+
+    Attributes
+    ----------
+    path : Path
+    size : int
+        Bytes.
+    checked_by : str or None
+        Who ran the graph: ``"onnxruntime"``, ``"onnx.reference"`` where that has no kernel in the model's dtype
+        (GELU and convolutions in float64), or None without a check.
+    difference : float
+        The largest one between its outputs and the model's, relative to the largest output; NaN without a check.
+    """
+
+    path: Path
+    size: int
+    checked_by: str | None
+    difference: float
+
+
+def export_onnx(
+    model: ImplicitModel, path: str | os.PathLike[str], *, check: bool = True, overwrite: bool = False
+) -> OnnxFile:
+    """Write a model whose A is triangular as one ONNX file, all of it or nothing.
+
+    The graph takes ``inputs`` (batch, *input_shape) and gives ``outputs`` (batch, *output_shape), in the model's dtype,
+    for any number of samples. Convolutions and gathers are written as such, other blocks as dense matrices with their
+    zeros.
+
+    Parameters
+    ----------
+    model : ImplicitModel
+    path : path
+    check : bool
+        Run the graph on a few random samples, with onnxruntime if it can, and compare with ``model.predict`` before the
+        file appears: to 1e-5 in float32 and 1e-12 in float64, relative to the largest output. Where onnxruntime has
+        no kernel in float64, ONNX's own reference stands in, to 1e-6.
+    overwrite : bool
+        Replace a file that is there.
+
+    Raises
+    ------
+    InputError
+        A has cycles (the states are found by iteration); the matrices take more than 2 GiB.
+    DataError
+        ``path`` exists and ``overwrite`` is False, it cannot be written, or outputs differ.
+    MissingExtraError
+        onnx, or for the check onnxruntime, is not installed.
+    """
+    onnx = check_onnx()
+    target = _target(path, overwrite)
+    document = build(as_model(model), onnx)
+    onnx.checker.check_model(document, full_check=True)
+    payload = document.SerializeToString()
+    checked_by, difference = _checked(model, payload, onnx, target) if check else (None, float("nan"))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(payload)
+        temporary.replace(target)
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return OnnxFile(target, len(payload), checked_by, difference)
+
+
+def check_onnx() -> Any:
+    """The package ``onnx``; MissingExtraError where it is not installed."""
+    try:
+        import onnx
+        import onnx.checker
+        import onnx.helper
+        import onnx.numpy_helper
+    except ImportError as error:
+        raise MissingExtraError("ONNX export needs onnx: pip install 'simplicit[onnx]'") from error
+    return onnx
+
+
+def _target(path: object, overwrite: bool) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path must be a path, got {path!r:.80}")
+    target = Path(path)
+    if target.is_dir():
+        raise DataError(f"{target}: is a folder; name a file, such as {target / 'model.onnx'}")
+    if target.exists() and not overwrite:
+        raise DataError(f"{target}: exists already; choose another name or pass overwrite=True")
+    return target
+
+
+def _checked(model: ImplicitModel, payload: bytes, onnx: Any, target: Path) -> tuple[str, float]:
+    """Who ran the graph, and how far its outputs are from the model's."""
+    run, checked_by = _runner(payload, onnx)
+    rng = np.random.default_rng(0)
+    allowed, difference = _TOLERANCE[str(model.dtype)], 0.0
+    if checked_by != _RUNTIME:
+        allowed = max(allowed, _REFERENCE_TOLERANCE)
+    for samples in _SAMPLES:
+        U = rng.random((samples, model.n_inputs)).astype(model.dtype)
+        expected = model.predict(U)
+        found = run(U.reshape(samples, *model.input_shape))
+        if found.shape != (samples, *model.output_shape) or found.dtype != model.dtype:
+            raise DataError(
+                f"{target}: not written, {checked_by} gives outputs of shape {found.shape} in {found.dtype}, the model "
+                f"{(samples, *model.output_shape)} in {model.dtype}; please report this"
+            )
+        scale = float(np.abs(expected).max()) or 1.0
+        difference = max(difference, float(np.abs(found.reshape(expected.shape) - expected).max()) / scale)
+        if model.dtype == np.float32:  # what float32 itself loses in this model may be more
+            exact = model.astype(np.float64).predict(U)
+            allowed = max(allowed, 4.0 * float(np.abs(expected - exact).max()) / scale)
+    if not difference <= allowed:
+        raise DataError(
+            f"{target}: not written, outputs of {checked_by} differ by {difference:.1e} from the model's, relative to "
+            f"the largest, {allowed:.1e} is allowed; please report this"
+        )
+    return checked_by, difference
+
+
+def _runner(payload: bytes, onnx: Any) -> tuple[Any, str]:
+    """A function from inputs to outputs, and who computes it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError(
+            "checking the ONNX file needs onnxruntime: pip install 'simplicit[onnx]', or pass check=False"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it has to say comes as an error
+    try:
+        session = onnxruntime.InferenceSession(payload, options, providers=["CPUExecutionProvider"])
+        name = _RUNTIME
+    except Exception as error:  # its classes of errors are private
+        if "NOT_IMPLEMENTED" not in str(error):
+            raise DataError(f"onnxruntime refuses the graph ({str(error).splitlines()[0][:160]})") from error
+        from onnx.reference import ReferenceEvaluator
+
+        session, name = ReferenceEvaluator(onnx.load_from_string(payload)), _REFERENCE
+
+    def run(U: NDArray[Any]) -> NDArray[Any]:
+        outputs: NDArray[Any] = session.run(None, {"inputs": U})[0]
+        return outputs
+
+    return run, name

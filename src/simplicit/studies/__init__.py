@@ -1,0 +1,1 @@
+"""Claims against others: what the paper and this project say, measured again."""

@@ -1,0 +1,286 @@
+"""The paper's Figure 5 again: the same rows by every executor, in wall-clock time.
+
+The rows are those of state matching on a bias-free network, all columns admissible: 112 rows on 896 columns for the
+paper's 784-64-32-16-10. Each executor solves them cold, its workers to be started first, and warm, with the workers of
+the call before; and a problem of no size, which shows what it costs to use it at all. The results must be equal, to the
+bit.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simplicit.checks import as_count
+from simplicit.data import Dataset
+from simplicit.errors import InputError
+from simplicit.executors import EXECUTORS, Executor, check_executor, make_executor
+from simplicit.network import capture
+from simplicit.progress import OnStep
+from simplicit.rows import L1, Ball, Solution
+from simplicit.runs.mlp import MlpSettings, train_mlp
+from simplicit.solve.front import solve_rows
+from simplicit.training.states.statedata import state_data
+
+__all__ = ["Figure5", "Figure5Settings", "StateRows", "Timed", "run_figure5", "state_rows", "time_executor"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class StateRows:
+    """State matching without structure: rows Z on features [X U], problem (11) of the paper.
+
+    Attributes
+    ----------
+    features : (m, n + p) array
+    targets : (m, r) array
+        All n state rows, or some.
+    n_states : int
+        n, the columns in the ball.
+    weight, beta, kappa : float
+    """
+
+    features: Array
+    targets: Array
+    n_states: int
+    weight: float = 0.1
+    beta: float = 1e-3
+    kappa: float = 0.99
+
+    def solve(self, executor: Executor, **options: Any) -> Solution:
+        """All rows; one that is not certified is marked."""
+        ball = Ball(self.kappa, slice(0, self.n_states))
+        settings: dict[str, Any] = {"penalty": L1(self.beta), "weight": self.weight, "ball": ball, "throw": False}
+        return solve_rows(self.features, self.targets, executor=executor, **(settings | options))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, columns, samples."""
+        return self.targets.shape[1], self.features.shape[1], self.features.shape[0]
+
+    def shrunk(self) -> StateRows:
+        """A problem of no size."""
+        columns = slice(self.n_states - 4, self.n_states + 4)
+        return StateRows(self.features[:32, columns].copy(), self.targets[:32, :4].copy(), 4)
+
+
+@dataclass(frozen=True)
+class Figure5Settings:
+    """What is solved, by whom, and how often.
+
+    Parameters
+    ----------
+    arch : tuple of int
+        Widths of the hidden layers; their sum is the number of rows.
+    samples : int
+    executors : tuple of str
+    workers : int, optional
+        Of each; the number of processors when left out.
+    repeats : int
+        Warm runs of each.
+    epochs, seed : int
+        Of the baseline's training.
+
+    Raises
+    ------
+    InputError
+        If something is out of range or unknown.
+    """
+
+    arch: tuple[int, ...] = (64, 32, 16)
+    samples: int = 600
+    executors: tuple[str, ...] = ()
+    workers: int | None = None
+    repeats: int = 3
+    epochs: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.executors:
+            check_executor(name)
+        for name in ("samples", "repeats"):
+            as_count(name, getattr(self, name))
+        if not self.arch:
+            raise InputError("arch: a network without hidden layers has no state rows; give widths such as 64-32-16")
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The executors that are measured: those asked for, or all that are installed."""
+        if self.executors:
+            return self.executors
+        return tuple(name for name in EXECUTORS if name != "ray" or importlib.util.find_spec("ray") is not None)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One executor on one problem, wall-clock seconds.
+
+    Attributes
+    ----------
+    executor : str
+    workers : int
+    cold : float
+        The first call, its workers started for it.
+    warm : tuple of float
+        The calls after that.
+    least_cold, least_warm : float
+        A problem of no size, on workers of its own and on those that are there: the fixed cost.
+    close : float
+        Ending the workers.
+    """
+
+    executor: str
+    workers: int
+    cold: float
+    warm: tuple[float, ...]
+    least_cold: float
+    least_warm: float
+    close: float
+
+    @property
+    def seconds(self) -> float:
+        """The median of the warm calls."""
+        return median(self.warm)
+
+
+@dataclass(frozen=True)
+class Figure5:
+    """What was measured.
+
+    Attributes
+    ----------
+    settings : Figure5Settings
+    shape : (int, int, int)
+        Rows, columns, samples.
+    timed : tuple of Timed
+    certified, non_zeros : int
+    largest_relative_gap : float
+    """
+
+    settings: Figure5Settings
+    shape: tuple[int, int, int]
+    timed: tuple[Timed, ...]
+    certified: int
+    non_zeros: int
+    largest_relative_gap: float
+
+    def speedup(self, timed: Timed) -> float | None:
+        """How many times faster than the serial executor, both warm; None if that was not measured."""
+        serial = next((one for one in self.timed if one.executor == "serial"), None)
+        return None if serial is None else serial.seconds / timed.seconds
+
+    def figures(self) -> dict[str, Any]:
+        """For ``run.json``, ``figure5.json`` and ``--json``."""
+        rows, columns, samples = self.shape
+        return {
+            "rows": rows,
+            "columns": columns,
+            "samples": samples,
+            "certified": self.certified,
+            "non_zeros": self.non_zeros,
+            "largest_relative_gap": self.largest_relative_gap,
+            "equal_to_the_bit": True,  # otherwise an error was raised
+            "executors": [asdict(one) | {"seconds": one.seconds, "speedup": self.speedup(one)} for one in self.timed],
+        }
+
+
+def state_rows(data: Dataset, arch: tuple[int, ...], samples: int, *, epochs: int, seed: int) -> StateRows:
+    """The rows of a network trained on the data.
+
+    Raises
+    ------
+    InputError
+        If there are fewer samples.
+    """
+    if samples > len(data.train_inputs):
+        raise InputError(f"samples: {data.name} has {len(data.train_inputs)} training samples, got {samples}")
+    net = train_mlp(data, MlpSettings(arch=arch, bias=False, epochs=epochs, seed=seed))
+    chosen = np.random.default_rng(seed).permutation(len(data.train_inputs))[:samples]
+    captured = capture(net, data.train_inputs[chosen])
+    found = state_data(captured.model, captured.states(data.train_inputs[chosen]), captured.weight_count)
+    return StateRows(found.features, found.targets[:, : found.n_states], found.n_states)
+
+
+def time_executor(rows: StateRows, name: str, workers: int | None, repeats: int) -> tuple[Timed, Solution]:
+    """Measure one executor; the solution is that of the cold run, and all others must equal it.
+
+    Raises
+    ------
+    InputError, MissingExtraError
+        As :func:`simplicit.make_executor`.
+    AssertionError
+        If a run ends with other coefficients than the one before.
+    """
+    least = rows.shrunk()
+    begun = time.perf_counter()
+    with make_executor(name, workers) as executor:
+        least.solve(executor)
+    least_cold = time.perf_counter() - begun
+    begun = time.perf_counter()
+    executor = make_executor(name, workers)
+    with executor:
+        solution = rows.solve(executor)
+        cold = time.perf_counter() - begun
+        warm = []
+        for _ in range(repeats):
+            begun = time.perf_counter()
+            check_equal(rows.solve(executor), solution)
+            warm.append(time.perf_counter() - begun)
+        least_warm = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            least.solve(executor)
+            least_warm.append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+    close = time.perf_counter() - begun
+    return Timed(name, executor.workers, cold, tuple(warm), least_cold, median(least_warm), close), solution
+
+
+def check_equal(one: Solution, other: Solution) -> None:
+    """Raise AssertionError unless two solutions are equal to the bit."""
+    for name in ("data", "indices", "indptr"):
+        if not np.array_equal(getattr(one.coefficients, name), getattr(other.coefficients, name)):
+            raise AssertionError("executors: the coefficients of two runs differ")
+
+
+def run_figure5(data: Dataset, settings: Figure5Settings, *, on_step: OnStep | None = None) -> Figure5:
+    """Measure every executor on the rows of a network trained on the data.
+
+    Parameters
+    ----------
+    data : Dataset
+    settings : Figure5Settings
+    on_step : callable, optional
+        Called with what is under way, how much is done and how much there is.
+
+    Raises
+    ------
+    InputError, MissingExtraError
+        As :func:`simplicit.make_executor`, and for too many samples.
+    """
+    tell = on_step or (lambda label, done, total: None)
+    tell("training the baseline", 0, len(settings.chosen))
+    rows = state_rows(data, settings.arch, settings.samples, epochs=settings.epochs, seed=settings.seed)
+    timed, first = list[Timed](), None
+    for name in settings.chosen:
+        tell(name, len(timed), len(settings.chosen))
+        one, solution = time_executor(rows, name, settings.workers, settings.repeats)
+        timed.append(one)
+        first = first or solution
+        check_equal(solution, first)
+    assert first is not None
+    return Figure5(
+        settings=settings,
+        shape=rows.shape,
+        timed=tuple(timed),
+        certified=int(first.converged.sum()),
+        non_zeros=int(first.coefficients.nnz),
+        largest_relative_gap=float(first.relative_gap.max(initial=0.0)),
+    )

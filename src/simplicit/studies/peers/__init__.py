@@ -1,0 +1,23 @@
+"""Pruning methods to compare with, each written from its paper, all on the same calibration samples.
+
+A new one is a file with a :class:`Peer` and a line here.
+"""
+
+from __future__ import annotations
+
+from simplicit.studies.peers.alps import ALPS
+from simplicit.studies.peers.base import Layer, Network, Peer
+from simplicit.studies.peers.magnitude import MAGNITUDE
+from simplicit.studies.peers.sparsegpt import SPARSEGPT
+from simplicit.studies.peers.tied import TiedNetwork
+from simplicit.studies.peers.wanda import WANDA
+
+__all__ = ["PEERS", "Layer", "Network", "Peer", "TiedNetwork"]
+
+#: The peers by name.
+PEERS: dict[str, Peer] = {
+    "magnitude": MAGNITUDE,
+    "wanda": WANDA,
+    "sparsegpt": SPARSEGPT,
+    "alps": ALPS,
+}

@@ -1,0 +1,72 @@
+"""What tied training allocates at its peak, before it starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Node
+
+from simplicit.errors import InputError
+from simplicit.machine import available_memory
+from simplicit.network.graph import NetworkGraph
+from simplicit.training.channels.layers import TiedLayer
+
+__all__ = ["check_memory", "live_numbers"]
+
+#: Square matrices of a layer that are alive at a time: products, centred, with ridge, and one each of the workers'.
+MATRICES = 4
+#: And of one group, while the bound on its supports is sought: what is given, eigenvectors and their workspace.
+OF_THE_BOUND = 5
+
+
+def check_memory(
+    graph: NetworkGraph, layers: list[TiedLayer], samples: int, workers: int, *, differentiated: int
+) -> None:
+    """Refuse before the start what cannot fit; so many samples at a time are differentiated, or 0.
+
+    Raises
+    ------
+    InputError
+        With the estimate, what there is, and what would need less.
+    """
+    numbers = samples * 2 * live_numbers(graph)
+    if differentiated:  # every value of a batch, and the derivatives; then what positions count
+        results = [_numbers(layer.node) for layer in layers]
+        kept = sum(map(_numbers, graph.module.graph.nodes)) + 3 * sum(results)
+        positions = sum(result * layer.groups // layer.rows for result, layer in zip(results, layers, strict=True))
+        numbers = max(numbers, min(samples, differentiated) * kept) + 2 * samples * positions
+    states = numbers * graph.dtype.itemsize
+    columns = [(layer.groups, layer.size // layer.rows) for layer in layers]
+    grams = max((8 * d * d * (MATRICES * groups + max(2 * workers, OF_THE_BOUND)) for groups, d in columns), default=0)
+    available = available_memory()
+    if available is not None and states + grams > available:
+        raise InputError(
+            f"inputs: {samples:,} samples need about {states / 2**30:.3g} GiB for states and derivatives and "
+            f"{grams / 2**30:.3g} GiB for Gram matrices, and {available / 2**30:.3g} GiB are free: give fewer samples"
+        )
+
+
+def live_numbers(graph: NetworkGraph) -> int:
+    """How many numbers of one sample are alive at most while the graph is walked through."""
+    left = {node: len(node.users) for node in graph.module.graph.nodes}
+    live = peak = 0
+    for node in graph.module.graph.nodes:
+        if node.op in ("placeholder", "output"):
+            continue
+        live += _numbers(node)
+        peak = max(peak, live)
+        for argument in node.all_input_nodes:
+            left[argument] -= 1
+            if not left[argument] and argument.op != "placeholder":
+                live -= _numbers(argument)
+    return peak
+
+
+def _numbers(node: Node) -> int:
+    """Of one sample; the parts of a tuple are counted where they are taken out."""
+    value: Any = node.meta.get("val")
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return 0
+    sizes = value.shape[1:] if not isinstance(value.shape[0], int) else value.shape
+    return int(sizes.numel()) if all(isinstance(size, int) for size in sizes) else 0

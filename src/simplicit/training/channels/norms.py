@@ -1,0 +1,55 @@
+r"""The constants of a layer with new weights: its bias, or the statistics of the batch norm behind it.
+
+Fitted rows vary less than their targets, and layer after layer a sparse network fades. So a batch norm, which is
+y = γ(z − μ)/√(v + ε) + β, gets the μ' and v' with which the new z has the mean m and the standard deviation s that the
+target has (m⁰, s⁰), both over positions as the rows count them:
+
+    √(v' + ε) = √(v + ε)·s/s⁰,        μ' = m − (m⁰ − μ)·s/s⁰
+
+γ and β stay, so that a norm without them is no special case. A bias takes up the mean alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from simplicit.network.graph import NetworkGraph
+from simplicit.training.channels.layers import TiedLayer
+from simplicit.training.channels.rows import Moments
+
+__all__ = ["constants_of"]
+
+Array = npt.NDArray[np.float64]
+
+#: Bounds on s/s⁰: a channel that lost all its weights must not be blown up.
+LEAST_RATIO, MOST_RATIO = 0.2, 5.0
+
+
+def constants_of(graph: NetworkGraph, layer: TiedLayer, moments: Moments) -> dict[str, Tensor]:
+    """What replaces the layer's bias or the statistics of its norm, by placeholder."""
+    if layer.norm is None:
+        if layer.bias is None or not layer.free_bias:
+            return {}
+        bias = graph.constants[layer.bias]
+        return {layer.bias: bias + torch.from_numpy(moments.target_mean - moments.mean).to(bias.dtype)}
+    mean, variance = (graph.constants[name].double().numpy() for name in (layer.norm.mean, layer.norm.variance))
+    offset = 0.0 if layer.bias is None else graph.constants[layer.bias].double().numpy()
+    ratio = _ratio(moments)
+    new_variance = np.maximum((variance + layer.norm.eps) * ratio**2 - layer.norm.eps, 0.0)
+    new_mean = moments.mean + offset - (moments.target_mean + offset - mean) * ratio
+    dtype = graph.constants[layer.norm.mean].dtype
+    return {
+        layer.norm.mean: torch.from_numpy(new_mean).to(dtype),
+        layer.norm.variance: torch.from_numpy(new_variance).to(dtype),
+    }
+
+
+def _ratio(moments: Moments) -> Array:
+    """s/s⁰; 1 where either does not vary."""
+    varies = (moments.variance > 0) & (moments.target_variance > 0)
+    ratio = np.ones_like(moments.variance)
+    ratio[varies] = np.sqrt(moments.variance[varies] / moments.target_variance[varies])
+    return np.asarray(np.clip(ratio, LEAST_RATIO, MOST_RATIO))

@@ -1,0 +1,200 @@
+r"""What an error in a pre-activation is worth: how far it moves the outputs.
+
+To first order an error e in channel i at position q of a sample moves the outputs by e·∂y/∂z_iq. With errors that are
+uncorrelated, the outputs' squared error is the sum of
+
+    g_iq e_iq²        g_iq = ‖∂y/∂z_iq‖²
+
+over channels, positions and samples. One Gram matrix has to do for a group of channels (all of a layer, unless its
+convolution is grouped), so g is taken for the product of its margins, g_iq ≈ sᵢω_q:
+
+    sᵢ = mean over q of g_iq        ω_q = Σᵢ g_iq / mean over q of Σᵢ g_iq        i in the group
+
+A layer's least squares weight a position by ω_q, whose mean is 1: what nothing looks at counts for nothing. sᵢ compares
+channels, so that one price for a weight holds in the whole network. The squared norm is estimated from vector-Jacobian
+products along the graph: exact with one for each output, from random signs where there are more than ten.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.fx import Interpreter, Node
+
+from simplicit.errors import InputError
+from simplicit.network.graph import NetworkGraph
+from simplicit.training.channels.layers import TiedLayer, nodes_before
+
+__all__ = ["Worth", "worth"]
+
+Array = npt.NDArray[np.float64]
+
+#: Vector-Jacobian products behind the estimate, at most.
+PROBES = 10
+#: Scaled derivatives are at most so large, and the powers of two that scale them.
+LARGEST, LARGEST_POWER = 2.0**30, 1000
+#: A channel that no output sees is worth this share of the most important one, so that its weights have an order too.
+FLOOR = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Worth:
+    """What errors are worth in one layer.
+
+    Attributes
+    ----------
+    channels : (rows,) array
+        sᵢ.
+    positions : list of tensors, optional
+        ω, batch by batch, in the shape of the layer's result with groups in place of channels. None where all count
+        alike: no output sees the layer, or its input is the same for all samples.
+    """
+
+    channels: Array
+    positions: list[Tensor] | None
+
+
+def worth(graph: NetworkGraph, layers: list[TiedLayer], batches: list[Tensor]) -> dict[str, Worth]:
+    """What errors are worth, by the names of the layers.
+
+    Raises
+    ------
+    InputError
+        Derivatives of the outputs are not finite.
+    """
+    sums = {layer.node: _Squares(layer, varies=_varies(graph, layer)) for layer in layers}
+    first = 0
+    for batch in batches:
+        _differentiate(graph, sums, batch, first)
+        first += len(batch)
+    found = {layer.name: sums[layer.node].finished() for layer in layers}
+    highest = max((float(one.channels.max()) for one in found.values()), default=0.0)
+    least = FLOOR * max(highest, np.finfo(float).tiny)
+    return {name: Worth(np.maximum(one.channels, least), one.positions) for name, one in found.items()}
+
+
+def _varies(graph: NetworkGraph, layer: TiedLayer) -> bool:
+    """Whether what a layer is applied to depends on the sample."""
+    return any(node.op == "placeholder" and node.name not in graph.constants for node in nodes_before(layer.source))
+
+
+class _Squares:
+    """g of a layer, probe by probe and batch by batch.
+
+    Summed over positions for each channel, and over the channels of each group for each position.
+    """
+
+    def __init__(self, layer: TiedLayer, *, varies: bool) -> None:
+        self.layer, self.varies = layer, varies
+        self.channel = -1 if layer.geometry is None else -1 - len(layer.geometry.kernel)
+        self.scale = 0.0  # of the derivatives, so that squares stay in the range of their dtype; 0: none seen yet
+        self.channels = torch.zeros(layer.rows, dtype=torch.float64)
+        self.count = 0
+        self.parts: list[Tensor] = []
+        self.squares = torch.zeros(())
+
+    def begin(self, like: Tensor) -> None:
+        """A batch, with a result of this form."""
+        self.squares = torch.zeros_like(like)
+
+    def add(self, gradient: Tensor) -> None:
+        """The derivatives at the batch by one probe."""
+        largest = float(gradient.abs().max())
+        if 0 < largest < np.inf and (not self.scale or largest * self.scale > LARGEST):
+            self._rescale(2.0 ** -min(max(round(math.log2(largest)), -LARGEST_POWER), LARGEST_POWER))
+        scaled = gradient * (self.scale or 1.0)
+        self.squares.addcmul_(scaled, scaled)
+
+    def _rescale(self, scale: float) -> None:
+        """What is summed up so far with another scale."""
+        ratio = scale / (self.scale or scale)
+        for sums in (self.channels, self.squares, *self.parts):
+            sums.mul_(ratio).mul_(ratio)
+        self.scale = scale
+
+    def end(self) -> None:
+        """Sum up the batch."""
+        squares = self.squares
+        channel = squares.ndim + self.channel
+        others = [axis for axis in range(squares.ndim) if axis != channel]
+        self.channels += squares.sum(dim=others, dtype=torch.float64)
+        grouped = squares.reshape(*squares.shape[:channel], self.layer.groups, -1, *squares.shape[channel + 1 :])
+        self.parts.append(grouped.sum(dim=channel + 1))
+        self.count += squares.numel() // self.layer.rows
+
+    def finished(self) -> Worth:
+        """After all batches."""
+        if not bool(self.channels.isfinite().all()):
+            raise InputError(
+                f"net: the derivatives of the outputs by layer {self.layer.name!r}, by which refine weighs errors, are "
+                f"not finite in {self.parts[0].dtype}; take network and inputs in float64 if they are not, or "
+                "refine=False"
+            )
+        scale = self.scale or 1.0
+        channels = (self.channels / self.count).numpy() / scale / scale
+        if not self.varies or not bool(self.channels.any()):
+            return Worth(channels, None)
+        means = self.channels.reshape(self.layer.groups, -1).sum(1) / self.count
+        shape = [1] * self.parts[0].ndim
+        shape[self.channel] = -1
+        return Worth(channels, [self._relative(part, means.reshape(shape)) for part in self.parts])
+
+    @staticmethod
+    def _relative(part: Tensor, means: Tensor) -> Tensor:
+        """Divided by the means; ones where a mean is zero."""
+        return torch.where(means > 0, part / means, 1.0).to(part.dtype)
+
+
+def _differentiate(graph: NetworkGraph, sums: dict[Node, _Squares], inputs: Tensor, first: int) -> None:
+    """Add the derivatives at a batch, whose first sample is number ``first``."""
+    with torch.enable_grad():
+        probed = _Probed(graph, set(sums))
+        outputs = probed.run(*graph.constants.values(), inputs).flatten(1)
+        offsets = list(probed.offsets.values())
+        for node, offset in probed.offsets.items():
+            sums[node].begin(offset)
+        for probe in _probes(outputs, first):
+            moved = (outputs * probe).sum()
+            gradients = torch.autograd.grad(moved, offsets, retain_graph=True, allow_unused=True)
+            for node, gradient in zip(probed.offsets, gradients, strict=True):
+                if gradient is not None:
+                    sums[node].add(gradient)
+    for one in sums.values():
+        one.end()
+
+
+def _probes(outputs: Tensor, first: int) -> Tensor:
+    """Vectors v with the mean of v vᵀ near the identity, times their number; (probes, 1 or b, q).
+
+    Signs depend on the number of the sample alone, not on how samples come in batches.
+    """
+    q = outputs.shape[1]
+    if q <= PROBES:
+        return torch.eye(q, dtype=outputs.dtype).unsqueeze(1)
+    generator, signs = torch.Generator(), torch.empty(PROBES, len(outputs), q, dtype=outputs.dtype)
+    for place in range(len(outputs)):
+        signs[:, place] = torch.randint(0, 2, (PROBES, q), generator=generator.manual_seed(first + place))
+    return torch.mul(2 * signs - 1, PROBES**-0.5)
+
+
+class _Probed(Interpreter):
+    """Runs the graph with an offset of zero on the result of every layer, to differentiate by."""
+
+    def __init__(self, graph: NetworkGraph, nodes: set[Node]) -> None:
+        super().__init__(graph.module)
+        self._nodes = nodes
+        self.offsets: dict[Node, Tensor] = {}
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if n in self._nodes:
+            offset = torch.zeros_like(result, requires_grad=True)
+            self.offsets[n] = offset
+            result = result + offset
+        return result

@@ -1,0 +1,264 @@
+r"""What a layer's row problems need of the samples, summed up patch by patch.
+
+With patches φ of the student's inputs (columns of R, :mod:`~simplicit.training.channels.patches`), the baseline's
+weights W⁰ and b⁰, and the target t, the residual r = t − W⁰φ − b⁰ is small where the student is near the baseline, and
+the sums
+
+    n,  Σφ,  Σφφᵀ,  Σr,  Σrφᵀ,  Σr²
+
+give every statistic of the problem in t without the loss of digits that small residuals would have in t: Σtφᵀ = Σrφᵀ +
+W⁰Σφφᵀ, and so on. Patches may count by weights ω, of mean 1 (:mod:`~simplicit.training.channels.sensitivity`). Products
+of a few thousand patches are taken in the network's dtype, their sums in float64; so φ is taken less an offset o, near
+its mean, and equal to it where φ does not vary, or else float32 would lose the variance of columns that are large and
+hardly vary. No matrix of all patches is ever made.
+
+The target is the baseline's pre-activation. Where the result (normalised by γ, σ) is added to a skip path, the branch
+can also answer for what the skip path gets wrong, with
+
+    t = z + (σ/γ)(skip of the baseline − skip of the student)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from simplicit.errors import InputError
+from simplicit.training.channels.layers import TiedLayer, nodes_before, weight_matrix
+from simplicit.training.channels.patches import channels_first, patches
+from simplicit.training.channels.walk import Walk
+
+__all__ = ["Gathering", "Statistics"]
+
+Array = npt.NDArray[np.float64]
+
+#: Entries of a patch matrix at a time: a few megabytes, which stay in the cache.
+CHUNK = 2**20
+#: The error of a skip path is left alone where the norm's gain is below this share of the layer's largest.
+LEAST_GAIN = 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Sums over all patches, weighted where there are weights; a layer's rows come in g groups of r, each on d columns.
+
+    Attributes
+    ----------
+    count : int
+        n.
+    mass : (g, 1) array
+        Σω: n, up to rounding, without weights and with those of a mean of 1.
+    offset : (g, d) array
+        o.
+    features : (g, d) array
+        Σ(φ − o).
+    products : (g, d, d) array
+        Σ(φ − o)(φ − o)ᵀ.
+    residuals : (g, r) array
+        Σr.
+    cross : (g, r, d) array
+        Σr(φ − o)ᵀ.
+    energy : (g, r) array
+        Σr².
+    weights : (g, r, d) array
+        W⁰.
+    rounding : float
+        The unit of rounding of the products that were summed, that of the network's dtype.
+    """
+
+    count: int
+    mass: Array
+    offset: Array
+    features: Array
+    products: Array
+    residuals: Array
+    cross: Array
+    energy: Array
+    weights: Array
+    rounding: float
+
+    @cached_property
+    def mean(self) -> Array:
+        """Of φ, (g, d)."""
+        return self.offset + self.features / self.mass
+
+    @cached_property
+    def shift(self) -> Array:
+        """The mean of r, (g, r)."""
+        return self.residuals / self.mass
+
+
+class _Sums:
+    """Statistics in the making."""
+
+    def __init__(self, weights: Tensor, bias: Tensor | None) -> None:
+        g, r, d = weights.shape
+        self.weights, self.bias = weights, bias
+        self.count, self.mass, self.offset = 0, torch.zeros(g, 1).double(), torch.zeros(g, d, 1)
+        self.features, self.products = torch.zeros(g, d).double(), torch.zeros(g, d, d).double()
+        self.residuals, self.energy = torch.zeros(g, r).double(), torch.zeros(g, r).double()
+        self.cross = torch.zeros(g, r, d).double()
+
+    def add(self, R: Tensor, target: Tensor | None, omega: Tensor | None = None) -> None:
+        """Add patches (g, d, n), their targets (g, r, n), and weights (g, 1, n).
+
+        No targets where they are the baseline's own results; no weights where they are ones.
+        """
+        if not self.count:
+            self.offset = _offset(R, omega)
+        self.count += R.shape[2]
+        self.mass += R.shape[2] if omega is None else omega.sum(dim=2, dtype=torch.float64)
+        S = R - self.offset
+        weighted_S = S if omega is None else S * omega
+        self.features += weighted_S.sum(dim=2, dtype=torch.float64)
+        self.products += weighted_S @ S.transpose(1, 2)
+        if target is None:
+            return
+        residual = target - self.weights @ R
+        if self.bias is not None:
+            residual -= self.bias
+        self.cross += residual @ weighted_S.transpose(1, 2)
+        weighted_residual = residual if omega is None else residual * omega
+        self.residuals += weighted_residual.sum(dim=2, dtype=torch.float64)
+        self.energy += (weighted_residual * residual).sum(dim=2, dtype=torch.float64)
+
+    def finished(self) -> Statistics:
+        products = (self.products + self.products.transpose(1, 2)) / 2
+        return Statistics(
+            count=self.count,
+            mass=self.mass.numpy(),
+            offset=self.offset.double().squeeze(2).numpy(),
+            features=self.features.numpy(),
+            products=products.numpy(),
+            residuals=self.residuals.numpy(),
+            cross=self.cross.numpy(),
+            energy=self.energy.numpy(),
+            weights=self.weights.double().numpy(),
+            rounding=float(torch.finfo(self.weights.dtype).eps),
+        )
+
+
+def _offset(R: Tensor, omega: Tensor | None) -> Tensor:
+    """Near the mean of patches (g, d, n), and equal to it where those that count are all alike; (g, d, 1)."""
+    if omega is None:
+        first = R[:, :, :1]
+        return torch.where((first == R).all(dim=2, keepdim=True), first, R.mean(dim=2, keepdim=True))
+    heaviest = omega.argmax(dim=2, keepdim=True).expand(-1, R.shape[1], -1)
+    first = R.gather(2, heaviest)
+    mean = (R * omega).sum(dim=2, keepdim=True) / omega.sum(dim=2, keepdim=True).clamp(min=torch.finfo(R.dtype).tiny)
+    return torch.where(((first == R) | (omega == 0)).all(dim=2, keepdim=True), first, mean)
+
+
+@dataclass(frozen=True, eq=False)
+class Gathering:
+    """Where the statistics of a layer come from: the present state of a walk.
+
+    Attributes
+    ----------
+    walk : Walk
+        Has come to the layer.
+    layer : TiedLayer
+    later : frozenset of str
+        Names of the nodes of this layer and of those not trained yet.
+    own : bool
+        On the student's inputs, not the baseline's.
+    omega : list of tensors, optional
+        ω, batch by batch, in the shape of the result with groups in place of channels.
+    """
+
+    walk: Walk
+    layer: TiedLayer
+    later: frozenset[str] = frozenset()
+    own: bool = True
+    omega: list[Tensor] | None = None
+
+    @cached_property
+    def absorbs(self) -> bool:
+        """Whether there is an error of a skip path to answer for, known by now."""
+        skip = self.layer.skip
+        if skip is None or not self.own or any(n.name in self.later for n in nodes_before(skip)):
+            return False
+        return self.walk.differs(skip)
+
+    def statistics(self) -> Statistics:
+        """Of the layer's inputs and targets.
+
+        Raises
+        ------
+        InputError
+            They leave the range of the network's dtype.
+        """
+        sums = _Sums(self._kernel, self._bias)
+        exact = not self.absorbs and not (self.own and self.walk.differs(self.layer.source))
+        for place, part, R in self._chunks():
+            omega = None if self.omega is None else self._grouped(self.omega[place][part])
+            sums.add(R, None if exact else self._grouped(self._target(place, part)), omega)
+        found = sums.finished()
+        if not all(np.isfinite(part).all() for part in (found.products, found.cross, found.energy)):
+            raise InputError(
+                f"inputs: the sums of squares of what layer {self.layer.name!r} sees leave the range of "
+                f"{self._kernel.dtype}; scale the inputs, or take network and inputs in float64"
+            )
+        return found
+
+    @property
+    def _kernel(self) -> Tensor:
+        layer = self.layer
+        matrix = weight_matrix(self.walk.graph.constants[layer.weight])
+        return matrix.reshape(layer.groups, layer.rows // layer.groups, -1)
+
+    @property
+    def _bias(self) -> Tensor | None:
+        layer = self.layer
+        if layer.bias is None:
+            return None
+        return self.walk.graph.constants[layer.bias].reshape(layer.groups, -1, 1)
+
+    def _grouped(self, z: Tensor) -> Tensor:
+        return channels_first(z, self.layer.geometry)
+
+    def _chunks(self) -> Iterator[tuple[int, slice, Tensor]]:
+        """Batch by batch, a few samples at a time: the batch, its samples, their patches."""
+        inputs = (self.walk.student if self.own else self.walk.baseline)(self.layer.source)
+        for place, x in enumerate(inputs):
+            step = max(1, CHUNK * len(x) // max(1, _patch_entries(x, self.layer)))
+            for first in range(0, len(x), step):
+                part = slice(first, first + step)
+                yield place, part, patches(x[part], self.layer.geometry)
+
+    def _target(self, place: int, part: slice) -> Tensor:
+        """t of some samples of a batch, in the shape of z."""
+        walk, layer = self.walk, self.layer
+        target: Tensor = walk.baseline_on(layer.node, layer.source, place, part)
+        if not self.absorbs:
+            return target
+        assert layer.skip is not None
+        gain = norm_gain(walk, layer)
+        factor = torch.where(gain.abs() > LEAST_GAIN * gain.abs().max(), 1 / gain, 0.0)
+        shape = (-1,) if layer.geometry is None else (-1, *[1] * (target.ndim - 2))
+        error = walk.baseline(layer.skip)[place][part] - walk.student(layer.skip)[place][part]
+        return target.add(factor.reshape(shape) * error)
+
+
+def norm_gain(walk: Walk, layer: TiedLayer) -> Tensor:
+    """γ/√(v + ε) of the norm after a layer, (rows,); ones without."""
+    constants, norm = walk.graph.constants, layer.norm
+    weight = constants[layer.weight]
+    if norm is None:
+        return torch.ones(layer.rows, dtype=weight.dtype)
+    gain = (constants[norm.variance] + norm.eps).rsqrt()
+    return gain if norm.weight is None else gain * constants[norm.weight]
+
+
+def _patch_entries(x: Tensor, layer: TiedLayer) -> int:
+    """Entries of the patch matrix of a whole batch."""
+    if layer.geometry is None:
+        return x.numel()
+    columns = layer.groups * layer.size // layer.rows
+    return len(x) * torch.Size(layer.geometry.positions(x.shape[2:])).numel() * columns

@@ -1,0 +1,1 @@
+"""Training for robustness: layers that move little over a box of inputs."""

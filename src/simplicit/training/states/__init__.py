@@ -1,0 +1,1 @@
+"""Every state a row: problem (7) with its structures and its ball."""

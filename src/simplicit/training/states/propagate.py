@@ -1,0 +1,79 @@
+r"""In which order the rows of M are solved, and on which states.
+
+Problem (7) matches all rows on the baseline's states at once. But the states that a layer will meet are those of the
+model made so far, with all its errors. With ``propagate`` the layers of a feed-forward model are solved in the order in
+which they are evaluated, each on the states of the layers already made, against the *baseline's* pre-activations:
+
+    min over rows of layer l    ‖Z_l − X̂ A_lᵀ − U B_lᵀ‖² + …        X̂ = the states of the model made so far
+
+so that every layer corrects what those before it got wrong. Without it, ``regenerate`` does so for [C D] alone. The
+groups of chosen states, of which there may be many, are solved one after the other too, to need less memory at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from simplicit.implicit import ImplicitModel, equilibrium
+from simplicit.training.options import FitOptions
+from simplicit.training.states.statedata import StateData
+
+__all__ = ["Stage", "features_on", "stages_of"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some rows of M = [[A, B], [C, D]] that are solved together.
+
+    Attributes
+    ----------
+    name : str
+        For the progress.
+    rows : slice
+        Among the n + q rows.
+    weight : float
+        λ₁ or λ₂.
+    bounded : bool
+        Whether the rows are under the ball ‖A‖∞ ≤ κ.
+    own_states : bool
+        Whether the features are the states of the model made by the stages before, not those of the baseline.
+    """
+
+    name: str
+    rows: slice
+    weight: float
+    bounded: bool
+    own_states: bool
+
+
+def stages_of(data: StateData, options: FitOptions) -> tuple[Stage, ...]:
+    """What is solved, in order; together all rows of M."""
+    n, total = data.n_states, data.n_rows
+    own = options.regenerate or options.propagate
+    outputs = Stage("output rows", slice(n, total), options.lambda2, bounded=False, own_states=own)
+    if not n:
+        return (outputs,)
+    bounded = options.kappa is not None
+    if not (options.propagate or options.chooses_states):
+        return Stage("state rows", slice(0, n), options.lambda1, bounded, own_states=False), outputs
+    # The first layer stands last in x.
+    layers = [
+        Stage(f"state rows of {name}", rows, options.lambda1, bounded, own_states=options.propagate)
+        for name, rows in reversed(list(data.model.slices.items()))
+    ]
+    return *layers, outputs
+
+
+def features_on(data: StateData, model: ImplicitModel | None) -> Array:
+    """[X U] with the states of a model, (m, n + p); the baseline's if there is none yet.
+
+    In a triangular model the states that a layer may use depend on no row that is still missing.
+    """
+    if model is None or not model.n_states:
+        return data.features
+    return np.hstack([equilibrium(model, data.inputs).states, data.inputs])

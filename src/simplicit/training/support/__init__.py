@@ -1,0 +1,1 @@
+"""Which weights stay: elimination, exchange, thresholding, one price for all layers, and bounds."""

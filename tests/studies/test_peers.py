@@ -1,0 +1,161 @@
+"""Pruning methods against the plainest form of what their papers say."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import nn
+
+import simplicit as sp
+from simplicit.network import capture
+from simplicit.studies.peers import PEERS, Layer, Network
+from simplicit.studies.peers.alps import DAMPING as ALPS_DAMPING
+from simplicit.studies.peers.base import keep_largest, keep_largest_in_rows
+from simplicit.studies.peers.sparsegpt import DAMPING
+
+Array = npt.NDArray[np.float64]
+
+
+def layer(r: int = 5, k: int = 12, count: int = 20, seed: int = 0) -> Layer:
+    rng = np.random.default_rng(seed)
+    features, weights = rng.random((40, k)) * rng.random(k), rng.normal(size=(r, k))
+    return Layer.of_samples(weights, features, features @ weights.T, count)
+
+
+def network(bias: bool = False) -> Network:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(9, 7, bias=bias), nn.ReLU(), nn.Linear(7, 6, bias=bias), nn.ReLU(), nn.Linear(6, 3, bias=bias)
+    )
+    U = np.random.default_rng(1).random((50, 9))
+    captured = capture(net.double().eval(), U)
+    return Network(captured.model, captured.states(U))
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("count", [0, 1, 20, 59, 60])
+def test_every_method_keeps_the_number_that_it_is_given(name: str, count: int) -> None:
+    given = layer(count=count)
+    found = PEERS[name].prune(given)
+    assert found.shape == given.weights.shape
+    assert np.count_nonzero(found) == count
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_layer_that_keeps_everything_stays_as_it_is(name: str) -> None:
+    given = layer(count=60)
+    np.testing.assert_allclose(PEERS[name].prune(given), given.weights, atol=1e-8)
+
+
+def test_magnitude_keeps_the_largest() -> None:
+    given = layer()
+    found = PEERS["magnitude"].prune(given)
+    kept = found != 0
+    np.testing.assert_array_equal(found[kept], given.weights[kept])
+    assert np.abs(given.weights[kept]).min() >= np.abs(given.weights[~kept]).max()
+
+
+def test_wanda_keeps_the_largest_products_of_every_row() -> None:
+    given = layer(count=22)
+    found = PEERS["wanda"].prune(given)
+    for i, row in enumerate(given.weights):
+        scores = [abs(w) * np.sqrt(given.gram[j, j]) for j, w in enumerate(row)]
+        best = sorted(range(len(row)), key=lambda j, s=scores: -s[j])[: 5 if i < 2 else 4]
+        assert np.flatnonzero(found[i]).tolist() == sorted(best)
+        np.testing.assert_array_equal(found[i, best], row[best])
+
+
+def test_sparsegpt_answers_every_weight_that_goes_with_the_best_of_those_after_it() -> None:
+    """Row by row and column by column, with a least-squares problem for every answer."""
+    given = layer(r=3, k=8, count=14)
+    H = given.gram + DAMPING * given.gram.diagonal().mean() * np.eye(8)
+    found = PEERS["sparsegpt"].prune(given)
+    W = given.weights.copy()
+    for i in range(3):
+        for j in range(8):
+            if found[i, j]:
+                continue
+            later = np.arange(j + 1, 8)
+            # Least of (w - W)ᵀH(w - W) with w_j = 0 and the columns before j as they are.
+            change = np.zeros(8)
+            change[j] = -W[i, j]
+            if len(later):
+                change[later] = np.linalg.solve(H[np.ix_(later, later)], H[later, j] * W[i, j])
+            W[i] += change
+            W[i, j] = 0.0
+    np.testing.assert_allclose(found, W, atol=1e-9)
+
+
+def test_alps_ends_with_least_squares_on_its_support_and_beats_the_sweep() -> None:
+    given = layer(r=4, k=10, count=12)
+    found = PEERS["alps"].prune(given)
+    damping = ALPS_DAMPING * given.gram.diagonal().mean()
+    H, G = given.gram + damping * np.eye(10), given.cross + damping * given.weights
+
+    def loss(W: Array) -> float:
+        return float(np.einsum("ij,jk,ik->", W, H, W) - 2 * (W * G).sum())
+
+    for i, row in enumerate(found):
+        S = np.flatnonzero(row)
+        np.testing.assert_allclose(row[S], np.linalg.solve(H[np.ix_(S, S)], G[i, S]), rtol=1e-6)
+    for name in ("magnitude", "wanda", "sparsegpt"):
+        assert loss(found) <= loss(PEERS[name].prune(given))
+
+
+def test_alps_is_near_the_best_support_of_a_row() -> None:
+    given = layer(r=1, k=9, count=3, seed=4)
+    damping = ALPS_DAMPING * given.gram.diagonal().mean()
+    H, g = given.gram + damping * np.eye(9), (given.cross + damping * given.weights)[0]
+
+    def gained(S: tuple[int, ...]) -> float:
+        return float(g[list(S)] @ np.linalg.solve(H[np.ix_(S, S)], g[list(S)]))
+
+    best = max(gained(S) for S in itertools.combinations(range(9), 3))
+    assert gained(tuple(np.flatnonzero(PEERS["alps"].prune(given)[0]))) >= 0.9 * best
+
+
+def test_largest_scores_with_ties() -> None:
+    assert keep_largest(np.ones((2, 3)), 4).sum() == 4
+    assert keep_largest_in_rows(np.ones((3, 4)), 7).sum(axis=1).tolist() == [3, 2, 2]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_network_with_all_its_weights_is_itself(bias: bool, own: bool) -> None:
+    given = network(bias)
+    for name in PEERS:
+        model = given.pruned(PEERS[name], given.sizes, own_targets=own)
+        np.testing.assert_allclose(model.predict(given.states.U), given.model.predict(given.states.U), atol=1e-6)
+
+
+def test_allocations() -> None:
+    given = network()
+    assert given.sizes == {"1": 63, "3": 42, "output": 18}
+    assert list(given.uniform(50).values()) == [31, 21, 9]
+    by_size = given.by_size(50)
+    assert sum(by_size.values()) == int(123 / 2)
+    model = given.pruned(PEERS["magnitude"], by_size, own_targets=True)
+    assert given.counts_of(model) == by_size
+    kept = np.abs(given.matrix)[Network(model, given.states).matrix != 0]
+    assert kept.min() >= np.sort(np.abs(given.matrix), axis=None)[-int(123 / 2)]
+
+
+def test_targets_of_the_baseline_bring_the_outputs_nearer_than_own_targets() -> None:
+    given = network()
+    counts = given.uniform(60)
+    errors = []
+    for own in (False, True):
+        model = given.pruned(PEERS["alps"], counts, own_targets=own)
+        errors.append(float(np.linalg.norm(model.predict(given.states.U) - given.states.Y)))
+    assert errors[0] < errors[1]
+
+
+def test_more_weights_than_there_are() -> None:
+    given = network()
+    with pytest.raises(sp.InputError, match=r"counts: layer .* has 63 weights, got 64"):
+        given.pruned(PEERS["alps"], dict.fromkeys(given.sizes, 64), own_targets=True)
