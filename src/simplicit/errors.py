@@ -24,7 +24,17 @@ class SimplicitError(Exception):
 
 
 class InputError(SimplicitError, ValueError):
-    """An argument is wrong: its shape, its type, its range or its values."""
+    """An argument is wrong: its shape, its type, its range or its values.
+
+    Attributes
+    ----------
+    argument : str or None
+        The argument with whose name the message begins, where it does: the command line shows its option there.
+    """
+
+    def __init__(self, message: str, *, argument: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
 
 
 class DataError(SimplicitError, OSError):

@@ -1,62 +1,153 @@
-"""Files that last: written as a whole or not at all, whatever happens to the process, the machine or the disk."""
+"""Files and folders that are there as a whole or not at all, whatever happens to the process, the machine or the disk.
+
+Everything that simplicit writes goes through :func:`drafted`: it is written beside its place under another name and
+renamed when it is complete.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import enum
+import hashlib
 import json
+import math
 import os
-import socket
-from collections.abc import Mapping
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from simplicit.errors import DataError
+import numpy as np
 
-__all__ = ["PARTIAL", "read_json", "write_durably", "write_json"]
+from simplicit.errors import DataError, SimplicitError
 
-#: What the names of files end in that are not finished.
+__all__ = [
+    "PARTIAL",
+    "drafted",
+    "dumps",
+    "file_hash",
+    "plain",
+    "read_json",
+    "write_bytes",
+    "write_json",
+    "writing",
+]
+
+#: What the names of files and folders end in that are not finished.
 PARTIAL = ".partial"
+#: Characters of the target's name that temporary names repeat: the whole name might make one that is too long.
+_LONG_NAME = 40
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file under another name, flush it to the disk, rename it, and flush the folder.
+@contextmanager
+def drafted(target: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A path beside ``target`` to write a file or a folder at; it takes the place of ``target`` when the block ends.
+
+    Where the block raises, on Ctrl-C too, the draft is removed and ``target`` stays as it was. Folders above
+    ``target`` are made, and removed again where nothing came of it.
+
+    Parameters
+    ----------
+    target : Path
+        What is there is replaced.
+    durable : bool
+        Flush the file, and the folder that it is in, to the disk, so that it survives a power cut.
 
     Raises
     ------
-    DataError
-        If it cannot be written: the disk is full, say. What was there before stays as it is.
+    OSError
+        It cannot be written; see :func:`writing`.
     """
-    draft = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
+    place = target.absolute()
+    made = [parent for parent in place.parents if not parent.exists()]
+    draft = place.with_name(f".{place.name[:_LONG_NAME]}.{secrets.token_hex(4)}{PARTIAL}")
     try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror or error}); what was written before is safe, so make room and "
-            "run again to go on"
-        ) from error
-    finally:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        if durable:
+            _flush(draft)
+        _publish(draft, place)
+        if durable:
+            _flush(place.parent)
+    except BaseException:
         with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
+            shutil.rmtree(draft) if draft.is_dir() else draft.unlink(missing_ok=True)
+        for parent in made:
+            with contextlib.suppress(OSError):  # it was never made, or somebody else has put something into it
+                parent.rmdir()
+        raise
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system can open folders."""
+def _publish(draft: Path, target: Path) -> None:
+    """Rename the draft; a folder that is replaced is put back if that fails."""
+    if not target.is_dir():
+        draft.replace(target)
+        return
+    old = draft.with_name(f"{draft.name}.old")
+    target.rename(old)
+    try:
+        draft.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Make what is written there last, where the system can open folders."""
     with contextlib.suppress(PermissionError, IsADirectoryError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object, as :func:`write_durably`."""
-    write_durably(path, (json.dumps(value, indent=2) + "\n").encode())
+@contextmanager
+def writing(what: object, remedy: str = "") -> Iterator[None]:
+    """Tell a failure of the file system as one :class:`DataError` about ``what``, with a remedy if there is one."""
+    try:
+        yield
+    except (SimplicitError, BrokenPipeError):  # a pipe is of whoever reads our output
+        raise
+    except OSError as error:
+        raise DataError(f"{what}: cannot be written ({error.strerror or error}){remedy and f'; {remedy}'}") from error
+
+
+def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Write a file as a whole; OSError where it cannot be written."""
+    with drafted(path, durable=durable) as draft:
+        draft.write_bytes(content)
+
+
+def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
+    """Write strict JSON as a whole; OSError where it cannot be written."""
+    write_bytes(path, (dumps(value) + "\n").encode(), durable=durable)
+
+
+def dumps(value: Any) -> str:
+    """Strict JSON, indented."""
+    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """``value`` in JSON's own types: dataclasses, enums, paths, NumPy scalars and arrays; NaN and infinity are null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value.as_posix() if isinstance(value, Path) else value
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -65,14 +156,31 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises
     ------
     DataError
-        Missing, unreadable, not JSON, or not an object.
+        It is missing, unreadable, not JSON, nested too deeply, or not an object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: damaged, nested too deeply") from error
     except ValueError as error:  # bad JSON and bad UTF-8 alike
         raise DataError(f"{path}: damaged, not a JSON document ({error})") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: damaged, expected a JSON object, got {type(value).__name__}")
     return value
+
+
+def file_hash(path: Path) -> str:
+    """``"sha256:..."`` of a file's bytes.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error

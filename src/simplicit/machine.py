@@ -1,4 +1,4 @@
-"""What a worker's thread and process are set to: one BLAS thread, denormal numbers counted as zero."""
+"""This machine: its processors and memory, the threads of its libraries, denormal numbers, installed versions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,38 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import torch
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["available_memory", "available_processors", "flushed_denormals", "one_thread_each", "prepare_thread"]
+from simplicit.errors import InputError
+
+__all__ = [
+    "available_memory",
+    "available_processors",
+    "check_memory",
+    "flushed_denormals",
+    "gib",
+    "one_thread_each",
+    "prepare_thread",
+    "versions",
+]
+
+#: Packages that decide which bits come out.
+_PACKAGES = ("simplicit", "torch", "numpy", "scipy")
+
+
+def versions(*more: str) -> dict[str, str]:
+    """The versions of the packages that decide which bits come out, and of those named besides."""
+    return {name: _version(name) for name in (*_PACKAGES, *more)}
+
+
+@cache
+def _version(name: str) -> str:
+    return metadata.version(name)
 
 
 def available_processors() -> int:
@@ -31,6 +57,37 @@ def available_memory() -> int | None:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def gib(nbytes: float) -> str:
+    """``3.2e9`` as ``2.98 GiB``."""
+    return f"{nbytes / 2**30:.3g} GiB"
+
+
+def check_memory(argument: str, nbytes: float, what: str, remedy: str) -> None:
+    """Refuse before the start what cannot fit.
+
+    Parameters
+    ----------
+    argument : str
+        What it is about, for the message.
+    nbytes : float
+        An estimate of the peak.
+    what : str
+        Who needs so much, as the subject of the message: "300 rows x 900 columns need".
+    remedy : str
+        What would need less: "take fewer samples".
+
+    Raises
+    ------
+    InputError
+        More than this machine has free, if it says how much that is.
+    """
+    free = available_memory()
+    if free is not None and nbytes > free:
+        raise InputError(
+            f"{argument}: {what} about {gib(nbytes)}, and {gib(free)} are free; {remedy}", argument=argument
+        )
 
 
 def prepare_thread() -> None:

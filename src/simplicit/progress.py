@@ -1,4 +1,4 @@
-"""How far a run is: what a callback is told after every finished block."""
+"""How far a run is: what a callback is told after every step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-__all__ = ["Meter", "OnProgress", "OnStep", "Progress"]
+__all__ = ["Meter", "OnProgress", "OnStep", "Progress", "within"]
 
 
 @dataclass(frozen=True)
@@ -16,17 +16,17 @@ class Progress:
     Attributes
     ----------
     done, total : int
-        Row problems, each member of a path and each re-weighted round counted.
+        Steps: row problems, where rows are solved, each member of a path and each re-weighted round counted.
     resumed : int
         Of those done, how many came out of the journal.
     rate : float
-        Row problems a second, of those solved by this run; 0 before the first.
+        Steps a second, of those done by this run; 0 before the first.
     remaining : float or None
         Seconds to the end at that rate; None before there is one.
-    worst_gap : float
-        The largest relative duality gap so far.
+    worst_gap : float or None
+        The largest relative duality gap so far; None where nothing is solved.
     stage : str
-        What they belong to, where a run has several stages.
+        What the steps belong to.
     """
 
     done: int
@@ -34,7 +34,7 @@ class Progress:
     resumed: int = 0
     rate: float = 0.0
     remaining: float | None = None
-    worst_gap: float = 0.0
+    worst_gap: float | None = None
     stage: str = "rows"
 
     def within(self, stage: str) -> Progress:
@@ -47,11 +47,11 @@ class Progress:
         parts = []
         if self.resumed:
             parts.append(f"{self.resumed:,} from the journal")
-        if self.rate:
+        if self.rate and self.worst_gap is not None:
             parts.append(f"{self.rate:,.3g} a second")
         if self.remaining:
             parts.append(f"{_duration(self.remaining)} left")
-        if self.done:
+        if self.done and self.worst_gap is not None:
             parts.append(f"worst gap {self.worst_gap:.1e}")
         return ", ".join(parts)
 
@@ -60,8 +60,13 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-#: Called with a label, the steps done, and the steps in all: work whose steps are not rows.
+#: Called with a label, the steps done, and the steps in all.
 OnStep = Callable[[str, int, int], None]
+
+
+def within(tell: OnProgress | None, stage: str) -> OnProgress | None:
+    """A callback that tells ``tell`` of a stage of its run; None for None."""
+    return None if tell is None else lambda state: tell(state.within(stage))
 
 
 def _duration(seconds: float) -> str:
@@ -74,33 +79,36 @@ def _duration(seconds: float) -> str:
 
 
 class Meter:
-    """Counts row problems and tells the callback, if there is one.
+    """Counts steps and tells the callback, if there is one.
 
     Parameters
     ----------
     total : int
     tell : callable, optional
-        Called with a :class:`Progress`.
+        Called with a :class:`Progress` after every step.
+    stage : str
+        What the steps belong to.
     """
 
-    def __init__(self, total: int, tell: OnProgress | None) -> None:
-        self.total, self.tell = total, tell
+    def __init__(self, total: int, tell: OnProgress | None, stage: str = "rows") -> None:
+        self.total, self.tell, self.stage = total, tell, stage
         self.begun = time.monotonic()
         self.done = self.resumed = 0
-        self.worst_gap = 0.0
+        self.worst_gap: float | None = None
 
-    def count(self, rows: int, worst_gap: float, *, resumed: bool = False) -> None:
-        """Count finished row problems with their largest relative gap, solved by this run or ``resumed``."""
-        self.done += rows
-        self.resumed += rows if resumed else 0
-        self.worst_gap = max(self.worst_gap, worst_gap)
+    def count(self, steps: int = 1, worst_gap: float | None = None, *, resumed: bool = False) -> None:
+        """Count finished steps, done by this run or ``resumed``, with the largest relative gap of rows among them."""
+        self.done += steps
+        self.resumed += steps if resumed else 0
+        if worst_gap is not None:
+            self.worst_gap = max(self.worst_gap or 0.0, worst_gap)
         if self.tell is not None:
             self.tell(self.progress)
 
     @property
     def progress(self) -> Progress:
         """How far it is now."""
-        solved, seconds = self.done - self.resumed, time.monotonic() - self.begun
-        rate = solved / max(seconds, 1e-9)
-        remaining = (self.total - self.done) / rate if solved else None
-        return Progress(self.done, self.total, self.resumed, rate, remaining, self.worst_gap)
+        done, seconds = self.done - self.resumed, time.monotonic() - self.begun
+        rate = done / max(seconds, 1e-9)
+        remaining = (self.total - self.done) / rate if done else None
+        return Progress(self.done, self.total, self.resumed, rate, remaining, self.worst_gap, self.stage)

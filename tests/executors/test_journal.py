@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import resource
@@ -19,7 +18,7 @@ import safetensors.numpy
 
 import simplicit as sp
 from simplicit.executors import Journal, digest
-from simplicit.files import PARTIAL, write_durably
+from simplicit.files import PARTIAL
 
 Array = npt.NDArray[np.float64]
 FACTS = {"kind": "test", "versions": {"simplicit": "1"}}
@@ -113,23 +112,6 @@ def test_the_hash_sees_names_types_shapes_and_values() -> None:
     wide = np.arange(2000.0).reshape(40, 50)
     assert digest({"a": wide[:, ::2]}) == digest({"a": wide[:, ::2].copy()})
     assert digest({"a": array, "b": 1}) == digest({"b": 1, "a": array})
-
-
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_durably(path, b"before")
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", full)
-        with pytest.raises(
-            sp.DataError, match=r"file: cannot be written \(No space left.*before is safe, so make room"
-        ):
-            write_durably(path, b"after")
-    assert path.read_bytes() == b"before"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 # --- whose journal it is --------------------------------------------------------------------------------------------

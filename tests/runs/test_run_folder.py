@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from simplicit.errors import DataError, InputError
-from simplicit.runs.folder import Manifest, check_output, dumps, file_hash, read_manifest, relative_to, run_folder
+from simplicit.files import dumps, file_hash
+from simplicit.runs.folder import Manifest, check_output, read_manifest, relative_to, run_folder
 
 
 def test_appears_complete_with_its_parents(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from simplicit.errors import DataError
+from simplicit.files import dumps
 from simplicit.progress import Progress
-from simplicit.runs.folder import dumps
 
 __all__ = [
     "LOG_SECONDS",

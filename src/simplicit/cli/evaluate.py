@@ -9,10 +9,11 @@ import typer
 
 from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
 from simplicit.cli.options import AttackSamples, DataDir, Eps, Json, Overwrite, PgdSteps, TrustPt2
+from simplicit.files import file_hash, write_json
 from simplicit.implicit import load
 from simplicit.runs.evaluate import DEFAULT_EPS, Evaluation, evaluate, parse_eps
 from simplicit.runs.fitting import capture_task
-from simplicit.runs.folder import MANIFEST, Manifest, check_output, file_hash, run_folder, write_json
+from simplicit.runs.folder import MANIFEST, Manifest, check_output, run_folder
 from simplicit.runs.settings import FitSettings, read_config, read_fit, tied_weights
 from simplicit.runs.task import check_range, check_unchanged, open_task
 

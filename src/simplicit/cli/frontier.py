@@ -12,8 +12,9 @@ from simplicit.cli.console import can_draw, command_line, figures_table, print_j
 from simplicit.cli.options import DataDir, Json, Overwrite
 from simplicit.cli.reproduce import reproduce_app
 from simplicit.data import load_dataset
+from simplicit.files import write_json
 from simplicit.report import Line, Panel, draw_tradeoff
-from simplicit.runs.folder import Manifest, check_output, run_folder, write_json
+from simplicit.runs.folder import Manifest, check_output, run_folder
 from simplicit.runs.mlp import parse_arch
 from simplicit.studies.frontier import BASELINE, OURS, Frontier, FrontierSettings, Method, run_frontier
 from simplicit.studies.peers import PEERS

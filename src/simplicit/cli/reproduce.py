@@ -11,8 +11,9 @@ from simplicit.cli.console import can_draw, command_line, figures_table, print_j
 from simplicit.cli.options import DataDir, Json, Overwrite, Workers
 from simplicit.data import load_dataset
 from simplicit.executors import EXECUTORS
+from simplicit.files import write_json
 from simplicit.report import Bars, draw_bars
-from simplicit.runs.folder import Manifest, check_output, run_folder, write_json
+from simplicit.runs.folder import Manifest, check_output, run_folder
 from simplicit.runs.mlp import parse_arch
 from simplicit.studies.figure5 import Figure5, Figure5Settings, run_figure5
 

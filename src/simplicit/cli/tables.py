@@ -12,7 +12,8 @@ from simplicit.cli.console import command_line, figures_table, print_json, say, 
 from simplicit.cli.options import DataDir, Json, Overwrite
 from simplicit.cli.reproduce import reproduce_app
 from simplicit.data import load_dataset
-from simplicit.runs.folder import Manifest, check_output, run_folder, write_json
+from simplicit.files import write_json
+from simplicit.runs.folder import Manifest, check_output, run_folder
 from simplicit.studies.tables import RADII, Table, TableSettings, run_table
 from simplicit.training import PRESETS
 

@@ -32,7 +32,7 @@ import safetensors.numpy
 
 from simplicit.errors import DataError, InputError
 from simplicit.executors.work import Result
-from simplicit.files import PARTIAL, read_json, write_durably, write_json
+from simplicit.files import PARTIAL, read_json, write_bytes, write_json, writing
 
 try:
     import fcntl
@@ -103,7 +103,9 @@ class Section:
         """
         arrays = {name: np.ascontiguousarray(array) for name, array in result.items()}
         metadata = {"section": self.key, "block": str(number), "sha256": self._checksum(number, arrays)}
-        write_durably(self._path(number), safetensors.numpy.save(arrays, metadata))
+        path = self._path(number)
+        with writing(path, "what was written before is safe, so make room and run again to go on"):
+            write_bytes(path, safetensors.numpy.save(arrays, metadata), durable=True)
 
     def load(self, number: int) -> Result | None:
         """A finished block; None if it is not there, or, with a warning, if it is damaged."""
@@ -172,7 +174,7 @@ class Journal:
             It cannot be read or written, or its header is damaged.
         """
         place = Path(folder)
-        with contextlib.ExitStack() as locks, _told(place):
+        with contextlib.ExitStack() as locks, writing(f"journal {place}"):
             if place.is_dir() and not (place / HEADER).is_file() and any(_foreign(place)):
                 raise InputError(f"journal {place}: the folder holds other things; choose a new or an empty one")
             place.mkdir(parents=True, exist_ok=True)
@@ -183,7 +185,7 @@ class Journal:
                 for left in (*place.glob(f".*{PARTIAL}"), *place.glob(f"*/.*{PARTIAL}")):
                     left.unlink(missing_ok=True)
             if not (place / HEADER).is_file():
-                write_json(place / HEADER, {"format": FORMAT, "key": key, **facts})
+                write_json(place / HEADER, {"format": FORMAT, "key": key, **facts}, durable=True)
             found = read_json(place / HEADER)
             _check_same(place, found, key, facts)
             held = locks.pop_all()
@@ -208,7 +210,7 @@ class Journal:
         place = Path(folder)
         if not (place / HEADER).is_file():
             raise InputError(f"journal {place}: is none, it has no {HEADER}")
-        with _told(place):
+        with writing(f"journal {place}"):
             found = read_json(place / HEADER)
         return cls(place, found, contextlib.ExitStack())
 
@@ -236,10 +238,10 @@ class Journal:
             It cannot be written, or its header is damaged.
         """
         place = self.folder / key[:_DIGITS]
-        with _told(self.folder):
+        with writing(f"journal {self.folder}"):
             place.mkdir(exist_ok=True)
             if not (place / SECTION).is_file():
-                write_json(place / SECTION, {"key": key, **facts})
+                write_json(place / SECTION, {"key": key, **facts}, durable=True)
             found = read_json(place / SECTION)
         if found.get("key") != key:
             raise DataError(f"journal {self.folder}: {place.name}/{SECTION} is damaged; remove the folder {place}")
@@ -247,7 +249,7 @@ class Journal:
 
     def sections(self) -> list[Section]:
         """All that there are."""
-        with _told(self.folder):
+        with writing(f"journal {self.folder}"):
             headers = [(path.parent, read_json(path)) for path in sorted(self.folder.glob(f"*/{SECTION}"))]
         return [Section(folder, str(facts.get("key")), facts) for folder, facts in headers]
 
@@ -274,17 +276,6 @@ def _check_same(place: Path, found: Mapping[str, Any], key: str, facts: Mapping[
 
 def _named(versions: Any) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items()) if isinstance(versions, dict) else "?"
-
-
-@contextlib.contextmanager
-def _told(place: Path) -> Iterator[None]:
-    """Tell a failure of the file system as one about the journal."""
-    try:
-        yield
-    except (DataError, InputError):
-        raise
-    except OSError as error:
-        raise DataError(f"journal {place}: cannot be written ({error.strerror or error})") from error
 
 
 @contextlib.contextmanager

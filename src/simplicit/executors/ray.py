@@ -48,6 +48,7 @@ from simplicit.machine import (
     flushed_denormals,
     one_thread_each,
     prepare_thread,
+    versions,
 )
 
 __all__ = ["RayExecutor"]
@@ -257,12 +258,12 @@ class _Worker:
         self.solver: Solve | None = None
 
     def ready(self) -> dict[str, str]:
-        return _versions()
+        return versions()
 
     def load(self, recipe: Recipe, layout: Layout, memory: npt.NDArray[np.uint8]) -> dict[str, str]:
         prepare_thread()
         self.solver = recipe.open(layout.arrays(memory))
-        return _versions()
+        return versions()
 
     def unload(self) -> None:
         self.solver = None
@@ -357,14 +358,8 @@ def _check_answers(address: str) -> None:
         ) from error
 
 
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("simplicit", "torch", "numpy", "scipy")}
-
-
 def _check_versions(theirs: dict[str, str]) -> None:
-    ours = _versions()
+    ours = versions()
     if theirs != ours:
         named = ", ".join(
             f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]

@@ -12,10 +12,11 @@ import numpy as np
 
 from simplicit.checks import as_seed
 from simplicit.errors import InputError
+from simplicit.files import write_json
 from simplicit.progress import OnStep
 from simplicit.robustness import AttackResult, attack, pgd
 from simplicit.runs.evaluate import DEFAULT_EPS, parse_eps
-from simplicit.runs.folder import Manifest, run_folder, write_json
+from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.subjects import BASELINE, Samples, Subject, Subjects, choose_samples, told_of
 
 __all__ = [

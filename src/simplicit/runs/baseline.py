@@ -17,8 +17,8 @@ from torch import nn
 
 from simplicit.data import DATASETS, Dataset
 from simplicit.errors import DataError
-from simplicit.files import read_json
-from simplicit.runs.folder import KINDS, MANIFEST, Manifest, relative_to, run_folder, write_json
+from simplicit.files import read_json, write_json
+from simplicit.runs.folder import KINDS, MANIFEST, Manifest, relative_to, run_folder
 from simplicit.runs.mlp import MlpSettings, build_mlp, network_accuracy, train_mlp
 from simplicit.runs.weights import check_finite
 

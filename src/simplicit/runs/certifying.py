@@ -12,11 +12,12 @@ import numpy as np
 
 from simplicit.checks import as_seed
 from simplicit.errors import InputError
+from simplicit.files import write_json
 from simplicit.progress import OnStep
 from simplicit.robustness import AttackResult, Certificates, attack, certify
 from simplicit.runs.attacking import OUTCOMES, PICTURE, radii_of
 from simplicit.runs.evaluate import DEFAULT_EPS
-from simplicit.runs.folder import Manifest, run_folder, write_json
+from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.subjects import Samples, Subject, Subjects, choose_samples, told_of
 
 __all__ = ["CERTIFICATES", "CertifyRun", "CertifySettings", "run_certify", "save_certify"]

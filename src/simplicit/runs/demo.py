@@ -12,11 +12,12 @@ from typing import Any
 from simplicit.checks import as_seed
 from simplicit.data import Dataset
 from simplicit.errors import InputError
+from simplicit.files import file_hash, write_json
 from simplicit.progress import OnProgress, OnStep
 from simplicit.runs.baseline import CONFIG, WEIGHTS, Baseline, make_baseline, save_baseline
 from simplicit.runs.evaluate import Evaluation, evaluate, parse_eps
 from simplicit.runs.fitting import FitRun, capture_task, fill_fit_folder, run_fit
-from simplicit.runs.folder import Manifest, file_hash, run_folder, write_json
+from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.mlp import MlpSettings
 from simplicit.runs.settings import FitSettings
 from simplicit.runs.task import Task

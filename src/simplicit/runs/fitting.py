@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError, SimplicitError
+from simplicit.files import write_json
 from simplicit.implicit import ImplicitModel, save
 from simplicit.network import Capture, capture
 from simplicit.progress import OnProgress
 from simplicit.robustness import accuracy
 from simplicit.rows import BasisPursuit, RowStatus
-from simplicit.runs.folder import Manifest, run_folder, write_json
+from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.settings import FitSettings
 from simplicit.runs.task import Task
 from simplicit.runs.weights import write_state

@@ -6,45 +6,32 @@ results. Paths in it are relative to its own folder, so that a tree of runs can 
 
 from __future__ import annotations
 
-import dataclasses
-import enum
-import hashlib
-import json
-import math
 import os
 import platform
-import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from simplicit.errors import DataError, InputError, SimplicitError
-from simplicit.files import read_json
+from simplicit.errors import DataError, InputError
+from simplicit.files import drafted, read_json, write_json, writing
+from simplicit.machine import versions
 
 __all__ = [
     "MANIFEST",
     "Manifest",
     "check_output",
-    "dumps",
-    "file_hash",
     "read_manifest",
     "relative_to",
     "run_folder",
-    "write_json",
 ]
 
 MANIFEST = "run.json"
 FORMAT = 1
 KINDS = ("baseline", "fit", "eval", "demo", "solve", "attack", "certify", "reproduce", "report")
-_LONG_NAME = 40  # characters of the target's name that temporary names repeat
-_PACKAGES = ("simplicit", "torch", "numpy", "scipy")
 
 
 def _now() -> str:
@@ -93,8 +80,7 @@ class Manifest:
             "command": self.command,
             "settings": self.settings,
             "inputs": self.inputs,
-            "versions": {"python": platform.python_version()}
-            | {name: metadata.version(name) for name in (*_PACKAGES, *self.packages)},
+            "versions": {"python": platform.python_version()} | versions(*self.packages),
             "machine": {"system": platform.system(), "processor": platform.machine(), "cpus": os.cpu_count()},
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "results": self.results,
@@ -126,7 +112,7 @@ def check_output(target: Path, *, overwrite: bool, kind: str | None = None, inpu
     DataError
         The place cannot be written.
     """
-    with _told(target):
+    with writing(f"output {target}"):
         taken = os.path.lexists(target)
         if taken and overwrite:
             _check_replaceable(target, kind, inputs)
@@ -175,17 +161,6 @@ def _probe(target: Path) -> None:
 
 
 @contextmanager
-def _told(target: Path) -> Iterator[None]:
-    """Tell a failure of the file system as one about the folder `target`."""
-    try:
-        yield
-    except (SimplicitError, BrokenPipeError):  # a pipe is of whoever reads our output, not of the folder
-        raise
-    except OSError as error:
-        raise DataError(f"output {target}: cannot be written ({error.strerror or error})") from error
-
-
-@contextmanager
 def run_folder(
     target: Path, *, overwrite: bool = False, kind: str | None = None, inputs: Iterable[Path] = ()
 ) -> Iterator[Path]:
@@ -203,66 +178,12 @@ def run_folder(
     """
     inputs = tuple(inputs)
     check_output(target, overwrite=overwrite, kind=kind, inputs=inputs)
-    place = target.absolute()
-    created = [parent for parent in place.parents if not parent.exists()]
-    draft = None
-    try:
-        with _told(target):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=_prefix(place), suffix=".partial", dir=place.parent))
-            yield draft
-            if kind is None and (draft / MANIFEST).is_file():
-                kind = str(read_json(draft / MANIFEST)["kind"])
-            check_output(target, overwrite=overwrite, kind=kind, inputs=inputs)  # it may have appeared meanwhile
-            _publish(draft, place)
-    except BaseException:
-        if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)
-        for parent in created:
-            if parent.exists() and not any(parent.iterdir()):
-                parent.rmdir()
-        raise
-
-
-def _prefix(target: Path) -> str:
-    return f".{target.name[:_LONG_NAME]}."  # the whole name would make one too long of a name that is not
-
-
-def _publish(draft: Path, target: Path) -> None:
-    draft.chmod(0o777 & ~_umask())  # mkdtemp is private; a result is shared like any other folder
-    if not target.exists():
-        draft.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=".old", dir=target.parent))
-    target.rename(old / target.name)
-    try:
-        draft.rename(target)
-    except BaseException:
-        (old / target.name).rename(target)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def file_hash(path: Path) -> str:
-    """``"sha256:..."`` of a file's bytes.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    with writing(f"output {target}"), drafted(target) as draft:
+        draft.mkdir()
+        yield draft
+        if kind is None and (draft / MANIFEST).is_file():
+            kind = str(read_json(draft / MANIFEST)["kind"])
+        check_output(target, overwrite=overwrite, kind=kind, inputs=inputs)  # it may have appeared meanwhile
 
 
 def relative_to(path: Path, folder: Path) -> str:
@@ -271,35 +192,6 @@ def relative_to(path: Path, folder: Path) -> str:
         return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
     except ValueError:
         return path.resolve().as_posix()
-
-
-def plain(value: Any) -> Any:
-    """`value` in JSON's own types: dataclasses, enums, paths, NumPy scalars and arrays, NaN and infinity (as null)."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, enum.Enum):
-        return plain(value.value)
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value.as_posix() if isinstance(value, Path) else value
-
-
-def dumps(value: Any) -> str:
-    """Strict JSON, indented."""
-    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON to `path`, atomically."""
-    draft = path.with_name(f".{path.name}.partial")
-    draft.write_text(dumps(value) + "\n", encoding="utf-8")
-    draft.replace(path)
 
 
 def read_manifest(folder: Path, kind: str) -> dict[str, Any]:

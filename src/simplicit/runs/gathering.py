@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.errors import DataError, InputError
-from simplicit.files import read_json
+from simplicit.files import file_hash, read_json
 from simplicit.implicit import ImplicitModel, load
 from simplicit.runs.attacking import ATTACK, EXAMPLES
 from simplicit.runs.certifying import CERTIFICATES
 from simplicit.runs.evaluate import parse_eps
 from simplicit.runs.fitting import ROWS
-from simplicit.runs.folder import MANIFEST, file_hash, read_manifest
+from simplicit.runs.folder import MANIFEST, read_manifest
 from simplicit.runs.subjects import BASELINE
 
 __all__ = ["Examples", "FitFacts", "Gathered", "Measured", "gather"]

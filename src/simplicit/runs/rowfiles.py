@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.errors import DataError, InputError
-from simplicit.files import read_json, write_json
+from simplicit.files import file_hash, plain, read_json, write_json
 from simplicit.progress import OnProgress
 from simplicit.rows import Ball, Penalty
-from simplicit.runs.folder import file_hash, plain
 from simplicit.runs.npy import map_npy
 from simplicit.runs.penalties import make_penalty, scaled_penalty
 from simplicit.runs.solving import Member, SolveRun, SolveSettings

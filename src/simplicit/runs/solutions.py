@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from scipy.sparse import csr_array
 
 from simplicit.errors import DataError
+from simplicit.files import file_hash, write_json
 from simplicit.rows import RowStatus
-from simplicit.runs.folder import Manifest, file_hash, run_folder, write_json
+from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.solving import SolveRun
 
 __all__ = ["COEFFICIENTS", "PICTURE", "ROWS", "load_coefficients", "save_solve"]

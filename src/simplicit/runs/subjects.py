@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from simplicit.data import Dataset
 from simplicit.errors import InputError
-from simplicit.files import read_json
+from simplicit.files import file_hash, read_json
 from simplicit.implicit import ImplicitModel, load
 from simplicit.progress import OnStep
 from simplicit.runs.fitting import capture_task
-from simplicit.runs.folder import MANIFEST, file_hash
+from simplicit.runs.folder import MANIFEST
 from simplicit.runs.settings import FitSettings, read_config, read_fit, tied_weights
 from simplicit.runs.task import Task, check_range, check_unchanged, open_task
 

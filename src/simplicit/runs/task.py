@@ -18,9 +18,9 @@ from torch.nn.parameter import is_lazy
 
 from simplicit.data import Dataset, load_dataset
 from simplicit.errors import DataError, InputError
+from simplicit.files import file_hash
 from simplicit.runs.baseline import CONFIG, WEIGHTS, load_baseline
 from simplicit.runs.factory import load_network, load_program
-from simplicit.runs.folder import file_hash
 from simplicit.runs.settings import FitSettings
 
 __all__ = ["Task", "check_range", "check_unchanged", "open_task"]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import version
 from os import PathLike
 from typing import Any
 
@@ -17,7 +16,7 @@ from simplicit.checks import as_count, as_number
 from simplicit.errors import InputError
 from simplicit.executors import Block, Deadline, Executor, Journal, Result, Section, digest, make_executor, run_blocks
 from simplicit.executors.work import private_arrays
-from simplicit.machine import available_processors, one_thread_each
+from simplicit.machine import available_processors, one_thread_each, versions
 from simplicit.progress import Meter, OnProgress
 from simplicit.rows import Solution
 from simplicit.solve.block import PENALTY_PARTS, open_rows
@@ -28,8 +27,6 @@ from simplicit.solve.work import Problem, RowWork, make_works
 __all__ = ["Method", "RunOptions", "run_problems", "solutions", "strongest"]
 
 SOLVERS = ("active-set", "reference")
-#: Whose versions a journal must have been written with.
-_PACKAGES = ("simplicit", "torch", "numpy", "scipy")
 
 
 @dataclass(frozen=True)
@@ -134,7 +131,7 @@ class RunOptions:
         if self.journal is None or isinstance(self.journal, Journal):
             yield self
             return
-        header = {"kind": kind, "versions": {name: version(name) for name in _PACKAGES}} | facts
+        header = {"kind": kind, "versions": versions()} | facts
         with Journal.open(self.journal, key(), header, part=self.part) as journal:
             yield replace(self, journal=journal)
 
@@ -241,7 +238,7 @@ def _key(problems: Sequence[Problem], method: Method) -> str:
         "rounds": method.rounds,
         "solver": method.solver,
         "block_rows": method.block_rows,
-        "versions": {name: version(name) for name in _PACKAGES},
+        "versions": versions(),
     }
     if first.support is not None:
         parts["support"] = first.support
