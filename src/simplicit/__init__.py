@@ -63,7 +63,7 @@ from simplicit.rows import (
 )
 from simplicit.solve.front import beta_max, solve_path, solve_rows
 from simplicit.solve.parts import JournalState, merge_journals, solve_part
-from simplicit.training import FitResult, TiedResult, fit
+from simplicit.training import Certified, FitResult, Matching, Recipe, Ridge, Robust, Sparse, fit
 
 __version__ = "0.1.0"
 
@@ -74,6 +74,7 @@ __all__ = [
     "Ball",
     "BasisPursuit",
     "Certificates",
+    "Certified",
     "ConvergenceError",
     "CsrMap",
     "DataError",
@@ -87,6 +88,7 @@ __all__ = [
     "InputError",
     "JournalState",
     "LinearMap",
+    "Matching",
     "MissingExtraError",
     "NoPenalty",
     "NotWellPosedError",
@@ -94,14 +96,17 @@ __all__ = [
     "Perspective",
     "PiecewiseQuadratic",
     "Progress",
+    "Recipe",
+    "Ridge",
+    "Robust",
     "RowStatus",
     "SelfChecks",
     "SimplicitError",
     "Solution",
+    "Sparse",
     "StateGroup",
     "States",
     "StorageBits",
-    "TiedResult",
     "TrainingModeWarning",
     "UnsupportedOperationError",
     "accuracy",

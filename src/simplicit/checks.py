@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ __all__ = [
     "as_seed",
     "check_finite",
     "check_magnitudes",
+    "spelled",
 ]
 
 #: Largest magnitude of an entry; its inverse is the smallest of a column that is not zero.
@@ -190,3 +191,16 @@ def as_positive_array(
         limit = ">= 0" if or_zero else "> 0"
         raise InputError(f"{name} must be finite and {limit}, got {values.ravel()[np.argmin(valid)]:g}")
     return values
+
+
+def spelled(parse: Callable[[str], Any], joint: str = ",") -> dict[str, Any]:
+    """The metadata of a dataclass field whose parts are typed as one word, such as ``"64-32-16"``.
+
+    Parameters
+    ----------
+    parse : callable
+        From the word to the value; raises :class:`InputError`.
+    joint : str
+        What joins the parts of the value.
+    """
+    return {"parse": parse, "joint": joint}

@@ -6,7 +6,8 @@ import copy
 import logging
 import math
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError, SimplicitError
 from simplicit.files import write_json
 from simplicit.implicit import ImplicitModel, save
@@ -22,24 +22,17 @@ from simplicit.network import Capture, capture
 from simplicit.progress import OnProgress
 from simplicit.robustness import accuracy
 from simplicit.rows import BasisPursuit, RowStatus
-from simplicit.runs.folder import Manifest, run_folder
+from simplicit.runs.folder import MANIFEST, Manifest, read_manifest, run_folder
 from simplicit.runs.settings import FitSettings
 from simplicit.runs.task import Task
 from simplicit.runs.weights import write_state
-from simplicit.training import FitResult, RowFigures, fit
-from simplicit.training.channels import TiedResult
+from simplicit.training import FitResult, Matching, Robust, RowFigures, fit
 
-__all__ = ["ROWS", "WEIGHTS", "FitRun", "capture_task", "fill_fit_folder", "run_fit", "save_fit"]
+__all__ = ["ROWS", "WEIGHTS", "FitRun", "capture_task", "fill_fit_folder", "run_fit", "save_fit", "weights_of"]
 
 ROWS = "rows.json"
-#: Of the network with its trained weights, where rows are tied.
+#: Of the network with its new weights, where it can take them.
 WEIGHTS = "weights.safetensors"
-#: Settings that go to :func:`simplicit.fit` as they are.
-_OPTIONS = (
-    *("lambda1", "lambda2", "kappa", "structure", "normalize", "sparsity", "rounds", "propagate", "refine", "refit"),
-    *("ridge", "anchor", "regenerate", "robust", "later", "attacks", "attack_eps", "preset", "tol", "throw"),
-    *("executor", "workers", "block_rows", "ray_address", "block_timeout"),
-)
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +45,7 @@ class FitRun:
     settings : FitSettings
     result : FitResult
     accuracy, baseline_accuracy, agreement : float
-        On the test part of the data, per cent.
+        On the test part of the data, shares in [0, 1].
     inputs : dict
         What was read, with hashes.
     seconds : float
@@ -68,7 +61,7 @@ class FitRun:
     seconds: float
 
     def results(self) -> dict[str, Any]:
-        """The figures for ``run.json`` and ``--json``; accuracies, agreement and sparsity in per cent."""
+        """The figures for ``run.json`` and ``--json``; sparsity in per cent, accuracies and agreement as shares."""
         test = {
             "accuracy": self.accuracy,
             "baseline_accuracy": self.baseline_accuracy,
@@ -158,22 +151,27 @@ def run_fit(
     SimplicitError
         As :func:`simplicit.fit`.
     """
-    if settings.model is not None and settings.weights is None:
+    source, recipe = settings.source, settings.recipe
+    if source.model is not None and source.weights is None:
         _log.warning(
-            "Note: no --weights, so the network of %s is used with the weights that it came with", settings.model
+            "Note: no --weights, so the network of %s is used with the weights that it came with", source.model
         )
     baseline = baseline or capture_task(task).model
     inputs, net = task.training_inputs(settings.samples, settings.seed), task.net
-    if isinstance(settings.make_penalty(), BasisPursuit):  # the rounding of float32 states cannot be matched exactly
-        inputs, net = inputs.double(), _in_float64(net)
+    if isinstance(recipe, Robust) and recipe.clip is None:
+        recipe = replace(recipe, clip=task.data.input_range)
+    if isinstance(recipe, Matching) and isinstance(recipe.penalty, BasisPursuit):
+        inputs, net = inputs.double(), _in_float64(net)  # the rounding of float32 states cannot be matched exactly
     start = time.perf_counter()
     result = fit(
         net,
         inputs,
-        penalty=settings.make_penalty(),
-        clip=task.data.input_range,
-        states=settings.chosen_states,
-        **{name: getattr(settings, name) for name in _OPTIONS},
+        recipe,
+        tol=settings.tol,
+        executor=settings.executor,
+        block_rows=settings.block_rows,
+        device=settings.device,
+        throw=settings.throw,
         journal=journal,
         progress=progress,
     )
@@ -183,9 +181,9 @@ def run_fit(
     return FitRun(
         settings=settings,
         result=result,
-        accuracy=100.0 * accuracy(result.model, test, labels),
-        baseline_accuracy=100.0 * accuracy(baseline, test, labels),
-        agreement=100.0 * float(np.mean(ours == theirs)),
+        accuracy=accuracy(result.model, test, labels),
+        baseline_accuracy=accuracy(baseline, test, labels),
+        agreement=float(np.mean(ours == theirs)),
         inputs=task.inputs,
         seconds=seconds,
     )
@@ -197,34 +195,31 @@ def _in_float64(net: nn.Module) -> nn.Module:
         return copy.deepcopy(net).double()
     except Exception as error:  # the user's own classes may refuse in any way
         raise InputError(
-            f"penalty: exact matching needs the network in float64, and it cannot be copied ({error}); take another one"
+            f"penalty: exact matching needs the network in float64, and it cannot be copied ({error}); take another "
+            "one",
+            argument="penalty",
         ) from error
 
 
 def save_fit(run: FitRun, folder: Path, *, command: list[str] | None = None, overwrite: bool = False) -> None:
     """Write ``config.json`` and ``model.safetensors`` (:func:`simplicit.load` reads them), ``rows.json``, ``run.json``.
 
-    After tied rows ``weights.safetensors`` too, the state_dict of the network with its new weights.
+    Where the network can take the new weights, its state_dict is in ``weights.safetensors``.
 
     Raises
     ------
     InputError
         `folder` exists and may not be replaced.
     """
-    named = (run.settings.baseline, run.settings.weights, run.settings.data, run.settings.data_dir)
-    inputs = [Path(name) for name in named if name is not None and name not in DATASETS]
-    with run_folder(folder, overwrite=overwrite, kind="fit", inputs=inputs) as draft:
+    with run_folder(folder, overwrite=overwrite, kind="fit", inputs=run.settings.source.paths) as draft:
         fill_fit_folder(run, draft, folder, command)
 
 
 def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: list[str] | None = None) -> None:
     """Write the files of :func:`save_fit` into `draft`, which is going to be `folder`."""
-    try:
-        save(run.result.model, draft, overwrite=True)
-    except DataError as error:  # it names the draft; run_folder names the folder that was asked for
-        raise (error.__cause__ if isinstance(error.__cause__, OSError) else error) from None
-    if isinstance(run.result, TiedResult):  # batch norms are folded into the model, so that it does not tell
-        write_state(run.result.to_baseline().state_dict(), draft / WEIGHTS)
+    save(run.result.model, draft, overwrite=True)
+    with suppress(InputError):  # a structure of its own, or a network without parameters for it
+        write_state(run.result.network().state_dict(), draft / WEIGHTS)
     write_json(draft / ROWS, _row_table(run.result.rows))
     Manifest(
         "fit",
@@ -237,15 +232,24 @@ def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: list[str] |
 
 
 def _row_table(rows: RowFigures) -> dict[str, Any]:
-    """Columns of equal length, one entry per row of M, states first."""
-    return {
-        "group": rows.group,
-        "objective": rows.objective,
-        "dual_gap": rows.dual_gap,
-        "relative_gap": rows.relative_gap,
-        "status": [RowStatus(value).name.lower() for value in rows.status],
-        "nnz": rows.nnz,
-        "multiplier": rows.multiplier,
-        "cardinality_gap": rows.cardinality_gap,
-        "seconds": rows.seconds,
-    }
+    """Columns of equal length, one entry for each row, in the order of ``RowFigures``."""
+    columns = {item.name: getattr(rows, item.name) for item in fields(rows)}
+    return columns | {"status": [RowStatus(value).name.lower() for value in rows.status]}
+
+
+def weights_of(folder: Path) -> tuple[int, int]:
+    """How many weights of a finished fit are not zero, and N₀.
+
+    Raises
+    ------
+    DataError
+        `folder` is not of a fit, or is damaged.
+    """
+    results = read_manifest(folder, "fit").get("results")
+    counts: list[int] = []
+    for name in ("non_zeros", "baseline_weights"):
+        count = results.get(name) if isinstance(results, dict) else None
+        if type(count) is not int or count < 0:
+            raise DataError(f"{folder / MANIFEST}: damaged, its results have no number of {name!r}")
+        counts.append(count)
+    return counts[0], counts[1]

@@ -2,100 +2,81 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tomllib
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from simplicit.checks import as_seed
+from simplicit.checks import as_count, as_seed, spelled
 from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError
-from simplicit.executors import check_executor
+from simplicit.executors import Executor, Threads
 from simplicit.files import read_json
-from simplicit.rows import Penalty
 from simplicit.runs.folder import MANIFEST, check_manifest, read_manifest, relative_to
-from simplicit.runs.penalties import make_penalty, penalty_parameters
-from simplicit.training import preset_of
+from simplicit.runs.options import flat, options_of
+from simplicit.training import Recipe, Sparse
 
-__all__ = ["FitSettings", "read_config", "read_fit", "tied_weights"]
+__all__ = ["SAMPLES", "FitSettings", "Source", "parse_shape", "read_config", "read_source"]
 
-_PATHS = ("baseline", "weights", "data", "data_dir")
+#: Training samples of a fit that asks for no number.
+SAMPLES = 1000
+#: Settings of a network that stand for each other: where one is given, none of another run is kept.
+_NETWORK = ("baseline", "model", "weights", "input_shape")
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """``"1x28x28"`` to ``(1, 28, 28)``.
+
+    Raises
+    ------
+    InputError
+        Anything but positive integers joined by x.
+    """
+    parts = text.split("x")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(
+            f"input_shape: expected positive sizes joined by x, such as 1x28x28, got {text!r}", argument="input_shape"
+        )
+    return tuple(int(part) for part in parts)
 
 
 @dataclass(frozen=True)
-class FitSettings:
-    """What `simplicit fit` is told. The mathematics is that of :func:`simplicit.fit`.
+class Source:
+    """A trained network and the data that it is fitted and measured on.
 
     Parameters
     ----------
-    baseline : str, optional
-        Folder that ``simplicit baseline`` wrote; or else
-    model, weights : str, optional
-        ``package.module:factory`` and a file of weights, or only a file ``.pt2``.
+    baseline : Path, optional
+        Folder that `simplicit baseline` wrote.
+    model : str, optional
+        A network of your own, MODULE:FACTORY: import this and call it; the current directory is searched too.
+    weights : Path, optional
+        Its weights: .safetensors, or a checkpoint that torch.load(weights_only=True) reads; or a .pt2 program.
     input_shape : tuple of int, optional
-        Shape of one sample as the network takes it; default: flat.
+        Shape of one sample as the network takes it, such as 1x28x28. Default: flat, or the data's own where the network
+        takes only that.
     data : str, optional
-        Data set or path; default: the baseline's own.
-    data_dir : str, optional
-        Where the files of a named data set are.
-    samples : int
-        Number of training samples, drawn at random by `seed`.
-    penalty : str
-        A name in ``simplicit.rows.penalties.PENALTIES``.
-    beta, alpha, gamma : float, optional
-        The numbers that the penalty takes; its own defaults where they are None.
-    states : str
-        ``all``, ``blocks``, or names of groups of states, separated by commas.
-    lambda1, lambda2, kappa, structure, normalize, sparsity, rounds, propagate, refine, refit, ridge, anchor,
-    regenerate, robust, later, attacks, attack_eps, preset, tol, executor, workers, block_rows, ray_address,
-    block_timeout, throw
-        As in :func:`simplicit.fit`; what `preset` stands for is in the other settings already, but for `ridge` and
-        `anchor`, which depend on the network: where they are None, a run's figures have those that were used.
+        digits, fashion-mnist, cifar-10, cifar-100, or a folder or .npz file. Default: the baseline's own.
+    data_dir : Path, optional
+        Folder with the files of a named data set. Default: $SIMPLICIT_DATA, else they are downloaded.
+
+    Raises
+    ------
+    InputError
+        No network is named, or two are; or a network of one's own comes without data.
     """
 
-    baseline: str | None = None
+    panel: ClassVar[str] = "Network and data"
+    arguments: ClassVar[tuple[str, ...]] = ("baseline",)
+
+    baseline: Path | None = None
     model: str | None = None
-    weights: str | None = None
-    input_shape: tuple[int, ...] | None = None
+    weights: Path | None = None
+    input_shape: tuple[int, ...] | None = field(default=None, metadata=spelled(parse_shape, "x"))
     data: str | None = None
-    data_dir: str | None = None
-    samples: int = 1000
-    seed: int = 0
-    lambda1: float = 0.1
-    lambda2: float = 0.1
-    penalty: str = "l1"
-    beta: float | None = None
-    alpha: float | None = None
-    gamma: float | None = None
-    kappa: float | None = 0.99
-    structure: str = "baseline"
-    states: str = "all"
-    normalize: str = "targets"
-    sparsity: float | None = None
-    rounds: int = 1
-    propagate: bool = False
-    refine: bool = False
-    refit: bool = False
-    ridge: float | None = None
-    anchor: float | None = None
-    regenerate: bool = True
-    robust: bool = False
-    later: float = 1.0
-    attacks: int = 4
-    attack_eps: float = 4 / 255
-    preset: str | None = None
-    tol: float = 1e-6
-    executor: str = "threads"
-    workers: int | None = None
-    block_rows: int | None = None
-    ray_address: str | None = None
-    block_timeout: float | None = None
-    throw: bool = True
+    data_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if (self.baseline is None) == (self.model is None and self.weights is None):
@@ -104,63 +85,83 @@ class FitSettings:
             )
         if self.baseline is None and self.data is None:
             raise InputError("a network of your own needs --data, the data set that it was trained on")
-        if self.samples < 1:
-            raise InputError(f"samples must be at least 1, got {self.samples}")
-        if self.seed < 0:
-            raise InputError(f"seed must not be negative, got {self.seed}")
-        if self.preset is not None:
-            preset_of(self.preset)
+
+    def replaced(self, *, baseline: Path | None, data: str | None, data_dir: Path | None) -> Source:
+        """The same with another baseline or other data where they are given."""
+        changed: dict[str, Any] = {}
+        if baseline is not None:
+            changed = {"baseline": baseline, "model": None, "weights": None}
+        changed |= {} if data is None else {"data": data}
+        return replace(self, **changed, **({} if data_dir is None else {"data_dir": data_dir}))
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files and folders that are named."""
+        named = (self.baseline, self.weights, self.data, self.data_dir)
+        return [Path(name) for name in named if name is not None and name not in DATASETS]
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What `simplicit fit` is told.
+
+    Parameters
+    ----------
+    source : Source
+    samples : int, optional
+        Training samples, drawn at random; labels are not used. Default: 1,000, or all if there are fewer.
+    seed : int
+        Of that draw.
+    recipe : Recipe
+        What is made of the network: sparse, the most accurate network at a given number of weights; robust, much harder
+        to attack; certified, the largest provable accuracy; matching, problem (7) under a penalty; paper, (11) to the
+        letter. `--recipe NAME --help` lists the options of one.
+    tol : float
+        Relative duality gap that every row must reach.
+    throw : bool
+        Stop if a row misses the tolerance, or write it, marked in rows.json.
+    executor : Executor
+        Where blocks of rows are solved: serial, threads, processes, ray. The result is the same, bit for bit.
+    block_rows : int, optional
+        Rows per block. Default: 32, fewer on many columns. Other blocks round otherwise.
+    device : str
+        Where the batched part of the row solver runs: cpu or cuda.
+
+    Raises
+    ------
+    InputError
+        A number is out of range.
+    """
+
+    panel: ClassVar[str] = "Running"
+
+    source: Source
+    samples: int | None = None
+    seed: int = 0
+    recipe: Recipe = field(default_factory=Sparse)
+    tol: float = 1e-6
+    throw: bool = True
+    executor: Executor = field(default_factory=Threads)
+    block_rows: int | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.samples is not None:
+            as_count("samples", self.samples)
         as_seed("seed", self.seed)
-        check_executor(self.executor)
-        self.make_penalty()
-
-    @property
-    def chosen_states(self) -> str | tuple[str, ...]:
-        """``states`` as :func:`simplicit.fit` takes it."""
-        if self.states in ("all", "blocks"):
-            return self.states
-        return tuple(name.strip() for name in self.states.split(","))
-
-    @property
-    def _numbers(self) -> dict[str, float | None]:
-        return {"beta": self.beta, "alpha": self.alpha, "gamma": self.gamma}
-
-    def make_penalty(self) -> Penalty:
-        """The penalty named, with its numbers.
-
-        Raises
-        ------
-        InputError
-            An unknown name, a number that it does not take or that is out of range.
-        """
-        return make_penalty(self.penalty, self._numbers)
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], where: str) -> FitSettings:
-        """Settings from untyped values; errors name `where` they came from. A preset stands for those not given.
-
-        Raises
-        ------
-        InputError
-            An unknown name or preset, or a value of the wrong type.
-        """
-        if values.get("preset") is not None:
-            values = preset_of(values["preset"]).settings(values)
-        hints = typing.get_type_hints(cls)
-        known: dict[str, Any] = {}
-        for name, value in values.items():
-            if name not in hints:
-                raise InputError(f"{where}: unknown setting {name!r}; known are {', '.join(hints)}")
-            known[name] = _typed(value, hints[name], f"{where}: {name}")
-        return cls(**known)
 
     def to_config(self, folder: Path) -> dict[str, Any]:
         """Plain values for ``run.json`` in `folder`, paths as seen from there."""
-        values = dataclasses.asdict(self) | penalty_parameters(self.penalty, self._numbers)
-        for name in _PATHS:
-            if values[name] is not None and not _is_name(name, values[name]):
+        values = flat(self)
+        for name in _path_names():
+            if values[name] is not None and values[name] not in DATASETS:
                 values[name] = relative_to(Path(values[name]), folder)
         return values
+
+
+def _path_names() -> list[str]:
+    """The settings that are paths; data may be one."""
+    return [*(option.name for option in options_of(Source, {}) if option.is_path), "data"]
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -169,8 +170,8 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Parameters
     ----------
     path : Path
-        A ``run.json``, the folder that holds one, or a ``.toml`` file with the names of :class:`FitSettings` as keys.
-        Paths in it are relative to its own folder.
+        A ``run.json``, the folder that holds one, or a ``.toml`` file with the flat names of :class:`FitSettings` as
+        keys. Paths in it are relative to its own folder.
 
     Returns
     -------
@@ -194,38 +195,17 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         manifest = read_json(path)
         check_manifest(manifest, "fit", path)
         settings, inputs = dict(manifest["settings"]), manifest["inputs"]
-    for name in _PATHS:
+    for name in _path_names():
         value = settings.get(name)
-        if isinstance(value, str) and not _is_name(name, value):
+        if isinstance(value, str) and value not in DATASETS:
             settings[name] = os.path.normpath(path.parent / value)
     return settings, inputs
 
 
-def _is_name(key: str, value: str) -> bool:
-    return key == "data" and value in DATASETS
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the type that `hint` asks for: a scalar, a tuple of integers, or one of them or None."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    wanted = options[0]
-    if typing.get_origin(wanted) is tuple:
-        if isinstance(value, list | tuple) and all(type(item) is int and item > 0 for item in value):
-            return tuple(value)
-    elif type(value) is wanted:
-        return value
-    elif wanted is float and type(value) is int:
-        return float(value)
-    name = "list of positive int" if typing.get_origin(wanted) is tuple else wanted.__name__
-    raise InputError(f"{where} must be {name}, got {value!r}")
-
-
-def read_fit(
+def read_source(
     folder: Path, *, baseline: Path | None = None, data: str | None = None, data_dir: Path | None = None
-) -> FitSettings:
-    """The settings of a finished fit, with another baseline or other data where they are given.
+) -> Source:
+    """What a finished fit was made from, with another baseline or other data where they are given.
 
     Raises
     ------
@@ -234,30 +214,17 @@ def read_fit(
     """
     read_manifest(folder, "fit")
     values, _ = read_config(folder)
-    if baseline is not None:
-        values |= {"baseline": str(baseline), "model": None, "weights": None}
-    if data is not None:
-        values["data"] = data
-    if data_dir is not None:
-        values["data_dir"] = str(data_dir)
-    return FitSettings.from_mapping(values, str(folder / MANIFEST))
+    return _source(values, folder / MANIFEST).replaced(baseline=baseline, data=data, data_dir=data_dir)
 
 
-def tied_weights(folder: Path) -> tuple[int, int] | None:
-    """After a fit with tied rows, where a weight stands at many places of M: how many are not zero, and N₀; else None.
-
-    Raises
-    ------
-    DataError
-        `folder` is not of a fit, or is damaged.
-    """
-    results = read_manifest(folder, "fit").get("results")
-    if not isinstance(results, Mapping) or not results.get("tied"):
-        return None
-    counts: list[int] = []
-    for name in ("non_zeros", "baseline_weights"):
-        count = results.get(name)
-        if type(count) is not int or count < 0:
-            raise DataError(f"{folder / MANIFEST}: damaged, its results have no number of {name!r}")
-        counts.append(count)
-    return counts[0], counts[1]
+def _source(values: Mapping[str, Any], where: Path) -> Source:
+    found: dict[str, Any] = {item.name: values.get(item.name) for item in fields(Source)}
+    for name, value in found.items():
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise DataError(f"{where}: damaged, {name} must be a text, got {value!r}")
+        found[name] = parse_shape(value) if name == "input_shape" else value
+    for name in ("baseline", "weights", "data_dir"):
+        found[name] = None if found[name] is None else Path(found[name])
+    return Source(**found)

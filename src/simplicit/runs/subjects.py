@@ -15,9 +15,9 @@ from simplicit.errors import InputError
 from simplicit.files import file_hash, read_json
 from simplicit.implicit import ImplicitModel, load
 from simplicit.progress import OnStep
-from simplicit.runs.fitting import capture_task
+from simplicit.runs.fitting import capture_task, weights_of
 from simplicit.runs.folder import MANIFEST
-from simplicit.runs.settings import FitSettings, read_config, read_fit, tied_weights
+from simplicit.runs.settings import Source, read_config, read_source
 from simplicit.runs.task import Task, check_range, check_unchanged, open_task
 
 __all__ = ["BASELINE", "Samples", "Subject", "Subjects", "choose_samples", "open_subjects", "told_of"]
@@ -107,7 +107,7 @@ def open_subjects(
             )
     members = [Subject(BASELINE, captured.model, 0.0)]
     for run, model in models.items():
-        nnz, total = tied_weights(run) or (model.nnz, captured.weight_count)
+        nnz, total = weights_of(run)
         members.append(Subject(str(run), model, 100.0 * (1.0 - nnz / total)))
     hashes = {str(run): {name: file_hash(run / name) for name in _MODEL_FILES} for run in models}
     return Subjects(tuple(members), task.data, task.inputs | {"models": hashes}, tuple(runs))
@@ -118,12 +118,9 @@ def _open(
 ) -> tuple[Path, Task, bool]:
     """A run, what it was made on, and whether it is a fit."""
     if (run / MANIFEST).is_file() and read_json(run / MANIFEST).get("kind") == BASELINE:
-        alone = FitSettings(
-            baseline=str(baseline or run), data=data, data_dir=None if data_dir is None else str(data_dir)
-        )
+        alone = Source(baseline=baseline or run, data=data, data_dir=data_dir)
         return run, open_task(alone, trust_pt2=trust_pt2), False
-    settings = read_fit(run, baseline=baseline, data=data, data_dir=data_dir)
-    task = open_task(settings, trust_pt2=trust_pt2)
+    task = open_task(read_source(run, baseline=baseline, data=data, data_dir=data_dir), trust_pt2=trust_pt2)
     recorded = read_config(run)[1]
     if baseline is None and data is None:
         check_unchanged(recorded, task.inputs, run / MANIFEST)

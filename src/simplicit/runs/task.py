@@ -21,7 +21,7 @@ from simplicit.errors import DataError, InputError
 from simplicit.files import file_hash
 from simplicit.runs.baseline import CONFIG, WEIGHTS, load_baseline
 from simplicit.runs.factory import load_network, load_program
-from simplicit.runs.settings import FitSettings
+from simplicit.runs.settings import SAMPLES, Source
 
 __all__ = ["Task", "check_range", "check_unchanged", "open_task"]
 
@@ -50,8 +50,8 @@ class Task:
         """Samples (m, p) as the tensor (m, *input_shape) that the network takes."""
         return torch.from_numpy(inputs).reshape(len(inputs), *self.input_shape)
 
-    def training_inputs(self, samples: int, seed: int) -> Tensor:
-        """`samples` different training samples, drawn at random by `seed`.
+    def training_inputs(self, samples: int | None, seed: int) -> Tensor:
+        """`samples` different training samples, drawn at random by `seed`; 1,000, or all if there are fewer, if None.
 
         Raises
         ------
@@ -59,18 +59,21 @@ class Task:
             Fewer than one or more than there are.
         """
         available = len(self.data.train_labels)
+        samples = min(SAMPLES, available) if samples is None else samples
         if not 1 <= samples <= available:
-            raise InputError(f"samples must be between 1 and the {available} of {self.data.name}, got {samples}")
+            raise InputError(
+                f"samples must be between 1 and the {available} of {self.data.name}, got {samples}", argument="samples"
+            )
         chosen = np.random.default_rng(seed).choice(available, samples, replace=False)
         return self.shaped(self.data.train_inputs[np.sort(chosen)])
 
 
-def open_task(settings: FitSettings, *, trust_pt2: bool = False) -> Task:
-    """Load the network and the data that `settings` name.
+def open_task(source: Source, *, trust_pt2: bool = False) -> Task:
+    """Load the network and the data that `source` names.
 
     Parameters
     ----------
-    settings : FitSettings
+    source : Source
     trust_pt2 : bool
         Allow a ``.pt2`` program, whose loading can run code. Never taken from a file.
 
@@ -79,19 +82,19 @@ def open_task(settings: FitSettings, *, trust_pt2: bool = False) -> Task:
     InputError, DataError
         Something is missing, damaged, or does not fit; the message says what.
     """
-    name, data_dir = settings.data, settings.data_dir
-    if settings.baseline is not None:
-        folder = Path(settings.baseline)
+    name, data_dir = source.data, source.data_dir
+    if source.baseline is not None:
+        folder = source.baseline
         baseline = load_baseline(folder)
         net: nn.Module = baseline.net
         files = [folder / CONFIG, folder / WEIGHTS]
         if name is None and data_dir is None and baseline.data_dir is not None and baseline.data_dir.is_dir():
-            data_dir = str(baseline.data_dir)
+            data_dir = baseline.data_dir
         name = name or baseline.data
     else:
-        net, files = _open_network(settings, trust_pt2)
+        net, files = _open_network(source, trust_pt2)
     data = load_dataset(str(name), data_dir)
-    shape = settings.input_shape or _shape_for(net, data)
+    shape = source.input_shape or _shape_for(net, data)
     if math.prod(shape) != data.n_inputs:
         raise InputError(
             f"input shape {'x'.join(map(str, shape))} has {math.prod(shape)} values, a sample of {data.name} has "
@@ -100,7 +103,7 @@ def open_task(settings: FitSettings, *, trust_pt2: bool = False) -> Task:
     if len(shape) > 2 and shape == (data.input_shape[-1], *data.input_shape[:-1]) != data.input_shape:
         raise _channels_last(data)  # the numbers would fit, in a wrong order
     hashes = {path.name: file_hash(path) for path in files} | {"state_dict": _state_hash(net)}
-    if settings.model is not None:
+    if source.model is not None:
         hashes["structure"] = _structure_hash(net)
     return Task(net, data, shape, {"network": hashes, "data": data.describe()})
 
@@ -141,10 +144,10 @@ def _channels_last(data: Dataset) -> InputError:
     )
 
 
-def _open_network(settings: FitSettings, trust_pt2: bool) -> tuple[nn.Module, list[Path]]:
-    weights = Path(settings.weights) if settings.weights is not None else None
-    if settings.model is not None:
-        return load_network(settings.model, weights), [weights] if weights else []
+def _open_network(source: Source, trust_pt2: bool) -> tuple[nn.Module, list[Path]]:
+    weights = source.weights
+    if source.model is not None:
+        return load_network(source.model, weights), [weights] if weights else []
     if weights is None or weights.suffix != ".pt2":
         raise InputError(f"weights {weights}: name the network that they belong to with --model package.module:factory")
     return load_program(weights, trust=trust_pt2), [weights]

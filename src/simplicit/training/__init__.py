@@ -1,21 +1,29 @@
-"""State-driven training: from a network's own states to a sparse, well-posed implicit model, by convex optimisation.
+"""State-driven training: from a network's own states to a sparse, well-posed network, by convex optimisation.
 
-``options`` says what can be chosen and ``presets`` what for, ``statedata`` gathers the states in the units of Theorem
-2.4 (``chosen``: of some groups), ``structure`` and ``normalize`` fix the admissible coefficients and the units of the
-penalty. ``matching`` solves problem (7) once: ``propagate`` says in which stages and on which states; a support comes
-from the penalty, whose ``strength`` is searched for a wanted sparsity, or from ``refine``, by ``elimination`` on the
-least-squares problem of ``ridge`` and at one price for a weight, which ``spread`` finds, for tied rows by
-``thresholding`` too; values come from the penalty or from ``refit``. ``robust`` trains for robustness instead of
-``matching``, each layer by ``onesided``. ``fit`` runs all that, ``result`` is what comes out, ``key`` names it in a
-journal. Networks with convolutions go through ``tied``.
+``fit`` is what a user calls with one of the ``recipes``. A recipe opens a provider of layers, ``states`` or
+``channels``, and lets a :class:`~simplicit.training.training.Training` go through it: ``problem`` says what rows are
+fitted to, ``units`` in which units a penalty sees them, ``strength`` searches the strength of a penalty that gives a
+wanted sparsity, and ``support`` selects the weights that stay. ``robust`` trains for robustness. ``result`` is what
+comes out.
 """
 
 from __future__ import annotations
 
-from simplicit.training.channels import TiedResult
 from simplicit.training.fit import fit
-from simplicit.training.options import FitOptions
-from simplicit.training.presets import PRESETS, Preset, preset_of
-from simplicit.training.result import FitResult, RowFigures
+from simplicit.training.problem import Ridge
+from simplicit.training.recipes import RECIPES, Certified, Matching, Recipe, Robust, Sparse
+from simplicit.training.result import FitResult, LayerFigures, RowFigures
 
-__all__ = ["PRESETS", "FitOptions", "FitResult", "Preset", "RowFigures", "TiedResult", "fit", "preset_of"]
+__all__ = [
+    "RECIPES",
+    "Certified",
+    "FitResult",
+    "LayerFigures",
+    "Matching",
+    "Recipe",
+    "Ridge",
+    "Robust",
+    "RowFigures",
+    "Sparse",
+    "fit",
+]

@@ -2,52 +2,23 @@
 
 Sparsity grows with the strength, by steps and nearly always. The search brackets the target by factors and then bisects
 in the logarithm, guided by interpolation; every trial starts from the nearest one before it, so that a whole search
-costs a few solves. :func:`trained` does so where it is asked for, whatever the rows are.
+costs a few solves. :func:`trained` does so where it is asked for.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from simplicit.errors import InputError
-from simplicit.rows import PiecewiseQuadratic
-from simplicit.training.options import FitOptions
+from simplicit.training.training import Trained, Training
 
 __all__ = ["SPARSITY_TOLERANCE", "search_strength", "tolerance_of", "trained"]
 
-
-class Weighed(Protocol):
-    """A match, of which so many weights are not zero."""
-
-    @property
-    def nnz(self) -> int: ...
-
-
 #: What is solved at one strength.
 M = TypeVar("M")
-W = TypeVar("W", bound=Weighed)
-
-
-class Training(Protocol[W]):
-    """Problem (7), whatever its rows are: ``weight_count`` is N₀, ``penalty`` what the checks of the options take."""
-
-    @property
-    def options(self) -> FitOptions: ...
-
-    @property
-    def penalty(self) -> PiecewiseQuadratic: ...
-
-    @property
-    def weight_count(self) -> int: ...
-
-    def solve(self, strength: float = 1.0, start: W | None = None) -> W: ...
-
-    def refine(self) -> W: ...
-
-    def staged(self, stage: str) -> Training[W]: ...
-
 
 #: In points of sparsity.
 SPARSITY_TOLERANCE = 0.5
@@ -62,31 +33,46 @@ def tolerance_of(weight_count: int) -> float:
     return max(SPARSITY_TOLERANCE, 50 / weight_count) * (1 + 1e-12)
 
 
-def trained(training: Training[W]) -> tuple[W, int]:
-    """The match at the strength given or searched, or refined, and how many were solved for it.
+def trained(training: Training[Any], sparsity: float | None) -> Trained:
+    """The solution of problem (7) at the strength given, or at the one that gives a wanted sparsity in per cent.
 
     Raises
     ------
     InputError
-        Nothing says how many weights are to stay, the penalty does not lead to the wanted sparsity, or no strength
-        gives it.
+        The penalty does not lead to the wanted sparsity, or no strength gives it.
     """
-    options, count = training.options, training.weight_count
-    if options.refine:
-        options.check_refinable(training.penalty)
-        return training.refine(), 1
-    if options.sparsity is None:
-        return training.solve(), 1
-    options.check_searchable(training.penalty)
-    trials = 0
+    if sparsity is None:
+        return training.solve()
+    _check_searchable(training)
+    count, trials = training.provider.weight_count, 0
 
-    def solve(strength: float, start: W | None) -> W:
+    def solve(strength: float, start: Trained | None) -> Trained:
         nonlocal trials
         trials += 1
-        return training.staged(f"trial {trials}").solve(strength, start)
+        return training.within(f"trial {trials}").solve(strength, start)
 
-    found = search_strength(solve, lambda match: 100 * (1 - match.nnz / count), options.sparsity, tolerance_of(count))
-    return found, trials
+    found = search_strength(solve, lambda one: 100 * (1 - one.nnz / count), sparsity, tolerance_of(count))
+    return replace(found, trials=trials)
+
+
+def _check_searchable(training: Training[Any]) -> None:
+    """Refuse to search a sparsity where the strength of the penalty does not lead to it.
+
+    Zeros come from the kink of h at 0; ridge (``Perspective(gamma=0)``, ``ElasticNet(beta=0)``) and ``NoPenalty`` have
+    none. With exact matching the penalty is the whole objective, and a factor on it changes nothing.
+    """
+    if training.pieces.equality:
+        raise InputError(
+            f"sparsity: {training.penalty} matches exactly, whatever its strength, so no sparsity can be asked for; "
+            "leave it out, or take simplicit.L1",
+            argument="sparsity",
+        )
+    if not training.makes_zeros:
+        raise InputError(
+            f"sparsity: {training.penalty} gives no zeros, however strong it is; take a penalty with a price on "
+            "non-zeros: L1 or ElasticNet with beta > 0, or Perspective with gamma > 0",
+            argument="sparsity",
+        )
 
 
 def search_strength(

@@ -19,7 +19,7 @@ from simplicit.errors import InputError
 from simplicit.network.back import student
 from simplicit.network.graph import NetworkGraph
 from simplicit.studies.peers.base import Array, Layer, Peer, keep_largest
-from simplicit.training.channels.layers import TiedLayer, tied_layers
+from simplicit.training.channels.layers import ChannelLayer, channel_layers
 from simplicit.training.channels.rows import TiedProblem
 from simplicit.training.channels.statistics import Statistics
 from simplicit.training.channels.sweep import Sweep
@@ -44,9 +44,9 @@ class TiedNetwork:
     batch_size: int = 50
 
     @cached_property
-    def layers(self) -> list[TiedLayer]:
+    def layers(self) -> list[ChannelLayer]:
         """In the order of evaluation."""
-        return tied_layers(self.graph)
+        return channel_layers(self.graph)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -89,7 +89,7 @@ class TiedNetwork:
                     f"counts: layer {layer.name} has {layer.size} weights, got {counts[layer.name]} to keep"
                 )
 
-        def prune(layer: TiedLayer, statistics: Statistics) -> Array:
+        def prune(layer: ChannelLayer, statistics: Statistics) -> Array:
             each = np.diff(np.linspace(0, counts[layer.name], layer.groups + 1).astype(int))
             constant = states and layer.constant
             return np.stack(

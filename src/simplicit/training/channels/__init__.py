@@ -1,15 +1,24 @@
-"""Tied rows: retraining of networks with convolutions, one row problem per output channel over all its patches.
+"""A network's channels as rows: one row problem for each output channel over all its patches, a provider of layers.
 
-``layers`` finds them in the graph, ``patches`` unfolds what they see, ``walk`` carries baseline and student through the
-graph side by side, ``statistics`` sums up what the rows need, ``rows`` makes problems of it, ``worth`` says what an
-error is worth, ``norms`` corrects constants; ``sweep`` is one pass over the network, ``training`` decides what stays,
-and ``driver`` runs all that for :func:`simplicit.fit`.
+``layers`` finds the layers in the graph, ``patches`` unfolds what they see, ``walk`` carries baseline and student
+through the graph side by side, ``statistics`` sums up what the rows need, ``moments`` makes problems of it,
+``sensitivity`` says how far errors move the outputs, ``norms`` corrects constants; ``sweep`` is one pass over the
+network, and ``provider`` gives all that to :class:`~simplicit.training.training.Training`.
 """
 
 from __future__ import annotations
 
-from simplicit.training.channels.driver import fit_tied
-from simplicit.training.channels.layers import TiedLayer, has_convolutions, tied_layers
-from simplicit.training.channels.result import TiedResult
+from simplicit.training.channels.layers import ChannelLayer, channel_layers, check_tied, has_convolutions, in_layers
+from simplicit.training.channels.provider import Channels, ChannelStudent
+from simplicit.training.channels.walk import samples_of
 
-__all__ = ["TiedLayer", "TiedResult", "fit_tied", "has_convolutions", "tied_layers"]
+__all__ = [
+    "ChannelLayer",
+    "ChannelStudent",
+    "Channels",
+    "channel_layers",
+    "check_tied",
+    "has_convolutions",
+    "in_layers",
+    "samples_of",
+]

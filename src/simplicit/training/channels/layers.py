@@ -23,7 +23,7 @@ from simplicit.errors import InputError
 from simplicit.network.graph import NetworkGraph, location
 from simplicit.training.channels.patches import Geometry
 
-__all__ = ["Norm", "TiedLayer", "has_convolutions", "tied_layers"]
+__all__ = ["ChannelLayer", "Norm", "channel_layers", "check_tied", "has_convolutions", "in_layers"]
 
 _aten = torch.ops.aten
 
@@ -70,7 +70,7 @@ class Norm:
 
 
 @dataclass(frozen=True, eq=False)
-class TiedLayer:
+class ChannelLayer:
     """A convolution or a linear map whose weight is a parameter of the network.
 
     Attributes
@@ -131,7 +131,31 @@ def has_convolutions(graph: NetworkGraph) -> bool:
     return any(isinstance(node.args[1], Node) and _depends_on(node.args[1], names) for node in convolutions)
 
 
-def tied_layers(graph: NetworkGraph) -> list[TiedLayer]:
+def in_layers(graph: NetworkGraph) -> bool:
+    """Whether all weights of a graph are those of convolutions and linear layers of their own."""
+    try:
+        return len(channel_layers(graph)) > 0
+    except InputError:
+        return False
+
+
+def check_tied(structure: str) -> None:
+    """Refuse another structure than the baseline's for a network with convolutions.
+
+    Raises
+    ------
+    InputError
+        Naming the structure.
+    """
+    if structure != "baseline":
+        raise InputError(
+            f"structure: got {structure!r}; a network with convolutions takes 'baseline', for the rows of a "
+            "convolution are tied to its kernel; others go with chosen states, as Matching(states='blocks') has them",
+            argument="structure",
+        )
+
+
+def channel_layers(graph: NetworkGraph) -> list[ChannelLayer]:
     """All layers with weights, in the order of evaluation.
 
     Raises
@@ -141,7 +165,7 @@ def tied_layers(graph: NetworkGraph) -> list[TiedLayer]:
         computed, or shared by two layers.
     """
     names = _parameter_names(graph)
-    layers: list[TiedLayer] = []
+    layers: list[ChannelLayer] = []
     for node in graph.module.graph.nodes:
         if node.target in _CONVOLUTIONS or node.target in _LINEAR:
             if (layer := _layer(graph, node, names)) is not None:
@@ -157,9 +181,9 @@ def tied_layers(graph: NetworkGraph) -> list[TiedLayer]:
     return layers
 
 
-def _check_shared(graph: NetworkGraph, what: str, placeholders: dict[TiedLayer, str]) -> None:
+def _check_shared(graph: NetworkGraph, what: str, placeholders: dict[ChannelLayer, str]) -> None:
     """Refuse a tensor that two layers would change."""
-    seen: dict[int, TiedLayer] = {}
+    seen: dict[int, ChannelLayer] = {}
     for layer, placeholder in placeholders.items():
         place = graph.constants[placeholder].data_ptr()
         if place in seen:
@@ -190,7 +214,7 @@ def _weight_of(node: Node, names: dict[str, str]) -> str | None:
     return None
 
 
-def _layer(graph: NetworkGraph, node: Node, names: dict[str, str]) -> TiedLayer | None:
+def _layer(graph: NetworkGraph, node: Node, names: dict[str, str]) -> ChannelLayer | None:
     source, weight, bias = (*node.args, None)[:3]
     assert isinstance(source, Node)
     if not isinstance(weight, Node) or weight.name not in names:
@@ -205,7 +229,7 @@ def _layer(graph: NetworkGraph, node: Node, names: dict[str, str]) -> TiedLayer 
     name = names[weight.name].removesuffix(".weight")
     norm = _norm(node)
     after = node if norm is None else norm.result
-    return TiedLayer(
+    return ChannelLayer(
         name=name,
         node=node,
         source=source,

@@ -7,12 +7,11 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Node
 
-from simplicit.errors import InputError
-from simplicit.machine import available_memory
+from simplicit.machine import check_memory, gib
 from simplicit.network.graph import NetworkGraph
-from simplicit.training.channels.layers import TiedLayer
+from simplicit.training.channels.layers import ChannelLayer
 
-__all__ = ["check_memory", "live_numbers"]
+__all__ = ["check_samples_fit", "live_numbers"]
 
 #: Square matrices of a layer that are alive at a time: products, centred, with ridge, and one each of the workers'.
 MATRICES = 4
@@ -20,8 +19,8 @@ MATRICES = 4
 OF_THE_BOUND = 5
 
 
-def check_memory(
-    graph: NetworkGraph, layers: list[TiedLayer], samples: int, workers: int, *, differentiated: int
+def check_samples_fit(
+    graph: NetworkGraph, layers: list[ChannelLayer], samples: int, workers: int, *, differentiated: int
 ) -> None:
     """Refuse before the start what cannot fit; so many samples at a time are differentiated, or 0.
 
@@ -39,12 +38,10 @@ def check_memory(
     states = numbers * graph.dtype.itemsize
     columns = [(layer.groups, layer.size // layer.rows) for layer in layers]
     grams = max((8 * d * d * (MATRICES * groups + max(2 * workers, OF_THE_BOUND)) for groups, d in columns), default=0)
-    available = available_memory()
-    if available is not None and states + grams > available:
-        raise InputError(
-            f"inputs: {samples:,} samples need about {states / 2**30:.3g} GiB for states and derivatives and "
-            f"{grams / 2**30:.3g} GiB for Gram matrices, and {available / 2**30:.3g} GiB are free: give fewer samples"
-        )
+    what = (
+        f"{samples:,} samples, with {gib(states)} for states and derivatives and {gib(grams)} for Gram matrices, need"
+    )
+    check_memory("inputs", states + grams, what, "give fewer samples")
 
 
 def live_numbers(graph: NetworkGraph) -> int:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from simplicit.network.graph import NetworkGraph
-from simplicit.training.channels.layers import TiedLayer
-from simplicit.training.channels.rows import Moments
+from simplicit.training.channels.layers import ChannelLayer
+from simplicit.training.channels.moments import Moments
 
 __all__ = ["constants_of"]
 
@@ -28,7 +28,7 @@ Array = npt.NDArray[np.float64]
 LEAST_RATIO, MOST_RATIO = 0.2, 5.0
 
 
-def constants_of(graph: NetworkGraph, layer: TiedLayer, moments: Moments) -> dict[str, Tensor]:
+def constants_of(graph: NetworkGraph, layer: ChannelLayer, moments: Moments) -> dict[str, Tensor]:
     """What replaces the layer's bias or the statistics of its norm, by placeholder."""
     if layer.norm is None:
         if layer.bias is None or not layer.free_bias:

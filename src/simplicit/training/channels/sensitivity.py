@@ -1,4 +1,4 @@
-r"""What an error in a pre-activation is worth: how far it moves the outputs.
+r"""How far an error in a pre-activation moves the outputs, channel by channel and position by position.
 
 To first order an error e in channel i at position q of a sample moves the outputs by e·∂y/∂z_iq. With errors that are
 uncorrelated, the outputs' squared error is the sum of
@@ -29,9 +29,9 @@ from torch.fx import Interpreter, Node
 
 from simplicit.errors import InputError
 from simplicit.network.graph import NetworkGraph
-from simplicit.training.channels.layers import TiedLayer, nodes_before
+from simplicit.training.channels.layers import ChannelLayer, nodes_before
 
-__all__ = ["Worth", "worth"]
+__all__ = ["Sensitivity", "output_sensitivities"]
 
 Array = npt.NDArray[np.float64]
 
@@ -39,13 +39,13 @@ Array = npt.NDArray[np.float64]
 PROBES = 10
 #: Scaled derivatives are at most so large, and the powers of two that scale them.
 LARGEST, LARGEST_POWER = 2.0**30, 1000
-#: A channel that no output sees is worth this share of the most important one, so that its weights have an order too.
+#: A channel that no output sees counts this share of the most important one, so that its weights have an order too.
 FLOOR = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Worth:
-    """What errors are worth in one layer.
+class Sensitivity:
+    """How far errors in one layer move the outputs.
 
     Attributes
     ----------
@@ -60,8 +60,10 @@ class Worth:
     positions: list[Tensor] | None
 
 
-def worth(graph: NetworkGraph, layers: list[TiedLayer], batches: list[Tensor]) -> dict[str, Worth]:
-    """What errors are worth, by the names of the layers.
+def output_sensitivities(
+    graph: NetworkGraph, layers: list[ChannelLayer], batches: list[Tensor]
+) -> dict[str, Sensitivity]:
+    """How far errors move the outputs, by the names of the layers.
 
     Raises
     ------
@@ -76,10 +78,10 @@ def worth(graph: NetworkGraph, layers: list[TiedLayer], batches: list[Tensor]) -
     found = {layer.name: sums[layer.node].finished() for layer in layers}
     highest = max((float(one.channels.max()) for one in found.values()), default=0.0)
     least = FLOOR * max(highest, np.finfo(float).tiny)
-    return {name: Worth(np.maximum(one.channels, least), one.positions) for name, one in found.items()}
+    return {name: Sensitivity(np.maximum(one.channels, least), one.positions) for name, one in found.items()}
 
 
-def _varies(graph: NetworkGraph, layer: TiedLayer) -> bool:
+def _varies(graph: NetworkGraph, layer: ChannelLayer) -> bool:
     """Whether what a layer is applied to depends on the sample."""
     return any(node.op == "placeholder" and node.name not in graph.constants for node in nodes_before(layer.source))
 
@@ -90,7 +92,7 @@ class _Squares:
     Summed over positions for each channel, and over the channels of each group for each position.
     """
 
-    def __init__(self, layer: TiedLayer, *, varies: bool) -> None:
+    def __init__(self, layer: ChannelLayer, *, varies: bool) -> None:
         self.layer, self.varies = layer, varies
         self.channel = -1 if layer.geometry is None else -1 - len(layer.geometry.kernel)
         self.scale = 0.0  # of the derivatives, so that squares stay in the range of their dtype; 0: none seen yet
@@ -128,22 +130,21 @@ class _Squares:
         self.parts.append(grouped.sum(dim=channel + 1))
         self.count += squares.numel() // self.layer.rows
 
-    def finished(self) -> Worth:
+    def finished(self) -> Sensitivity:
         """After all batches."""
         if not bool(self.channels.isfinite().all()):
             raise InputError(
-                f"net: the derivatives of the outputs by layer {self.layer.name!r}, by which refine weighs errors, are "
-                f"not finite in {self.parts[0].dtype}; take network and inputs in float64 if they are not, or "
-                "refine=False"
+                f"net: the derivatives of the outputs by layer {self.layer.name!r}, by which errors are weighed, are "
+                f"not finite in {self.parts[0].dtype}; take network and inputs in float64 if they are not"
             )
         scale = self.scale or 1.0
         channels = (self.channels / self.count).numpy() / scale / scale
         if not self.varies or not bool(self.channels.any()):
-            return Worth(channels, None)
+            return Sensitivity(channels, None)
         means = self.channels.reshape(self.layer.groups, -1).sum(1) / self.count
         shape = [1] * self.parts[0].ndim
         shape[self.channel] = -1
-        return Worth(channels, [self._relative(part, means.reshape(shape)) for part in self.parts])
+        return Sensitivity(channels, [self._relative(part, means.reshape(shape)) for part in self.parts])
 
     @staticmethod
     def _relative(part: Tensor, means: Tensor) -> Tensor:

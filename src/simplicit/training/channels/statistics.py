@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from simplicit.errors import InputError
-from simplicit.training.channels.layers import TiedLayer, nodes_before, weight_matrix
+from simplicit.training.channels.layers import ChannelLayer, nodes_before, weight_matrix
 from simplicit.training.channels.patches import channels_first, patches
 from simplicit.training.channels.walk import Walk
 
@@ -70,6 +70,8 @@ class Statistics:
         W⁰.
     rounding : float
         The unit of rounding of the products that were summed, that of the network's dtype.
+    settled : bool
+        Whether inputs and targets are the baseline's.
     """
 
     count: int
@@ -82,6 +84,7 @@ class Statistics:
     energy: Array
     weights: Array
     rounding: float
+    settled: bool
 
     @cached_property
     def mean(self) -> Array:
@@ -128,7 +131,7 @@ class _Sums:
         self.residuals += weighted_residual.sum(dim=2, dtype=torch.float64)
         self.energy += (weighted_residual * residual).sum(dim=2, dtype=torch.float64)
 
-    def finished(self) -> Statistics:
+    def finished(self, *, settled: bool) -> Statistics:
         products = (self.products + self.products.transpose(1, 2)) / 2
         return Statistics(
             count=self.count,
@@ -141,6 +144,7 @@ class _Sums:
             energy=self.energy.numpy(),
             weights=self.weights.double().numpy(),
             rounding=float(torch.finfo(self.weights.dtype).eps),
+            settled=settled,
         )
 
 
@@ -163,7 +167,7 @@ class Gathering:
     ----------
     walk : Walk
         Has come to the layer.
-    layer : TiedLayer
+    layer : ChannelLayer
     later : frozenset of str
         Names of the nodes of this layer and of those not trained yet.
     own : bool
@@ -173,7 +177,7 @@ class Gathering:
     """
 
     walk: Walk
-    layer: TiedLayer
+    layer: ChannelLayer
     later: frozenset[str] = frozenset()
     own: bool = True
     omega: list[Tensor] | None = None
@@ -195,11 +199,11 @@ class Gathering:
             They leave the range of the network's dtype.
         """
         sums = _Sums(self._kernel, self._bias)
-        exact = not self.absorbs and not (self.own and self.walk.differs(self.layer.source))
+        settled = not self.absorbs and not (self.own and self.walk.differs(self.layer.source))
         for place, part, R in self._chunks():
             omega = None if self.omega is None else self._grouped(self.omega[place][part])
-            sums.add(R, None if exact else self._grouped(self._target(place, part)), omega)
-        found = sums.finished()
+            sums.add(R, None if settled else self._grouped(self._target(place, part)), omega)
+        found = sums.finished(settled=settled)
         if not all(np.isfinite(part).all() for part in (found.products, found.cross, found.energy)):
             raise InputError(
                 f"inputs: the sums of squares of what layer {self.layer.name!r} sees leave the range of "
@@ -246,7 +250,7 @@ class Gathering:
         return target.add(factor.reshape(shape) * error)
 
 
-def norm_gain(walk: Walk, layer: TiedLayer) -> Tensor:
+def norm_gain(walk: Walk, layer: ChannelLayer) -> Tensor:
     """γ/√(v + ε) of the norm after a layer, (rows,); ones without."""
     constants, norm = walk.graph.constants, layer.norm
     weight = constants[layer.weight]
@@ -256,7 +260,7 @@ def norm_gain(walk: Walk, layer: TiedLayer) -> Tensor:
     return gain if norm.weight is None else gain * constants[norm.weight]
 
 
-def _patch_entries(x: Tensor, layer: TiedLayer) -> int:
+def _patch_entries(x: Tensor, layer: ChannelLayer) -> int:
     """Entries of the patch matrix of a whole batch."""
     if layer.geometry is None:
         return x.numel()

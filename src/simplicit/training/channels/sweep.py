@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from simplicit.network.graph import NetworkGraph
-from simplicit.training.channels.layers import TiedLayer
+from simplicit.training.channels.layers import ChannelLayer
+from simplicit.training.channels.moments import Moments
 from simplicit.training.channels.norms import constants_of
-from simplicit.training.channels.rows import Moments
 from simplicit.training.channels.statistics import Gathering, Statistics
 from simplicit.training.channels.walk import Walk
 
@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float64]
 #: A variance below this share of the squared mean is rounding.
 ROUNDED = 1e-14
 #: From a layer and its statistics to its new weights, (g, r, d).
-Solver = Callable[[TiedLayer, Statistics], Array]
+Solver = Callable[[ChannelLayer, Statistics], Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Sweep:
     Attributes
     ----------
     graph : NetworkGraph
-    layers : list of TiedLayer
+    layers : list of ChannelLayer
         In the order of evaluation.
     batches : list of tensors
         The calibration samples.
@@ -48,14 +48,14 @@ class Sweep:
     """
 
     graph: NetworkGraph
-    layers: list[TiedLayer]
+    layers: list[ChannelLayer]
     batches: list[Tensor]
     own: bool = True
     own_output: bool = True
     correct: bool = True
     omegas: Mapping[str, list[Tensor]] = field(default_factory=dict)
 
-    def statistics(self) -> Iterator[tuple[TiedLayer, Statistics]]:
+    def statistics(self) -> Iterator[tuple[ChannelLayer, Statistics]]:
         """Layer after layer, on the baseline."""
         walk = Walk(self.graph, self.batches)
         for layer in self.layers:

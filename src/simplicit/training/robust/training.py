@@ -1,7 +1,7 @@
-r"""The robust mode of :func:`simplicit.fit`: layers that move little over a box of inputs, matched where it counts.
+r"""Robust training: layers that move little over a box of inputs, matched where it counts.
 
 Layer after layer, on the student's own states, every row solves a one-sided ℓ1 problem
-(:mod:`simplicit.training.robust.onesided`). Three things make the result robust:
+(:mod:`~simplicit.training.robust.layer`). Three things make the result robust:
 
 - **The penalty is a worst case.** Over the box |u' − u| ≤ ε a row of B moves by at most ε‖w‖₁, a row on states by
   Σⱼ rⱼ|wⱼ|, rⱼ the half-width of the box of state j (:func:`simplicit.box_radii`): these are the column weights of ℓ1,
@@ -18,8 +18,9 @@ The model is rescaled at its end. Every row has a constant, also where the basel
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,16 +29,14 @@ from scipy.sparse import csr_array, vstack
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, equilibrium
 from simplicit.robustness import box_radii, pgd
-from simplicit.rows import L1
-from simplicit.solve.run import RunOptions
-from simplicit.training.options import FitOptions
-from simplicit.training.robust.onesided import Layer, LayerFit
-from simplicit.training.states.matching import Match
-from simplicit.training.states.statedata import StateData
+from simplicit.solve import RunOptions
+from simplicit.training.robust.layer import Layer, LayerFit
+from simplicit.training.states import StateData
 from simplicit.training.states.structure import STRUCTURES, Mask
 from simplicit.training.strength import search_strength
+from simplicit.training.training import RowOptions
 
-__all__ = ["RobustMatch", "RobustMatching"]
+__all__ = ["RobustFit", "RobustOptions", "RobustTraining"]
 
 Array = npt.NDArray[np.float64]
 
@@ -53,29 +52,60 @@ _LEAST = 1e-3
 _COARSE = 1e-4
 
 
+class RobustOptions(Protocol):
+    """What decides robust training; see :class:`simplicit.Robust`."""
+
+    @property
+    def beta(self) -> float: ...
+
+    @property
+    def structure(self) -> str: ...
+
+    @property
+    def hidden_strength(self) -> float | tuple[float, ...]: ...
+
+    @property
+    def attacks(self) -> int: ...
+
+    @property
+    def attack_eps(self) -> float: ...
+
+    @property
+    def range(self) -> tuple[float, float]: ...
+
+    @property
+    def lambda1(self) -> float: ...
+
+    @property
+    def lambda2(self) -> float: ...
+
+
 @dataclass(frozen=True, eq=False)
-class RobustMatch(Match):
-    """A match with its layers, the first one first."""
+class RobustFit:
+    """A network that was trained: its layers, the first one first, and the model that they make."""
 
-    layers: tuple[LayerFit, ...] = ()
+    strength: float
+    layers: tuple[LayerFit, ...]
+    model: ImplicitModel
 
 
 @dataclass(frozen=True, eq=False)
-class RobustMatching:
+class RobustTraining:
     """Robust training on one baseline's states; :meth:`train` does it.
 
     Raises
     ------
     InputError
-        Inputs outside of their range, or a network without classes to keep apart.
+        Inputs are outside of their range, or the network has no classes to keep apart.
     """
 
     data: StateData
-    options: FitOptions
-    run: RunOptions = field(default_factory=RunOptions)
+    options: RobustOptions
+    rows: RowOptions
+    run: RunOptions
 
     def __post_init__(self) -> None:
-        inputs, (low, high) = self.data.inputs, self.options.clip
+        inputs, (low, high) = self.data.inputs, self.options.range
         smallest, largest = float(inputs.min()), float(inputs.max())
         if smallest < low or largest > high:
             raise InputError(
@@ -84,18 +114,19 @@ class RobustMatching:
             )
         if self.data.model.n_outputs < 2:
             raise InputError(
-                "robust: the network has a single output, so there are no classes to keep apart; use a network with "
-                "one output per class, or robust=False"
+                "net: the network has a single output, so there are no classes to keep apart, as robust training does; "
+                "take a network with one output per class, or another recipe"
             )
-        later = self.options.later
-        if isinstance(later, tuple) and len(later) != len(self._rows) - 1:
+        strengths = self.options.hidden_strength
+        if isinstance(strengths, tuple) and len(strengths) != len(self._rows) - 1:
             raise InputError(
-                f"later: {len(later)} strengths for {len(self._rows) - 1} layers after the first; give one number, or "
-                "one per layer"
+                f"hidden_strength: {len(strengths)} strengths for {len(self._rows) - 1} layers after the first; give "
+                "one number, or one per layer",
+                argument="hidden_strength",
             )
 
-    def train(self, target: float | None, tolerance: float) -> tuple[RobustMatch, int]:
-        """All rounds; the match, and how many times the layers were solved to find the strength.
+    def train(self, target: float | None, tolerance: float) -> tuple[RobustFit, int]:
+        """All rounds; what they come to, and how many times the layers were solved to find the strength.
 
         Parameters
         ----------
@@ -121,22 +152,21 @@ class RobustMatching:
 
     def _searched(
         self,
-        solve: partial[RobustMatch],
+        solve: partial[RobustFit],
         strength: float,
-        start: RobustMatch | None,
+        start: RobustFit | None,
         target: float,
         tolerance: float,
-    ) -> tuple[RobustMatch, int]:
+    ) -> tuple[RobustFit, int]:
         trials = 0
 
-        def trial(factor: float, _: Match | None) -> Match:
+        def trial(factor: float, _: RobustFit | None) -> RobustFit:
             nonlocal trials
             trials += 1
             # From the same start each time: the turns are few, so that what they reach depends on it.
             return solve(strength * factor, start)
 
-        found = search_strength(trial, lambda match: match.model.sparsity(self.data.weight_count), target, tolerance)
-        assert isinstance(found, RobustMatch)
+        found = search_strength(trial, lambda fit: fit.model.sparsity(self.data.weight_count), target, tolerance)
         return found, trials
 
     def _worst_cases(self, model: ImplicitModel) -> Array:
@@ -148,14 +178,14 @@ class RobustMatching:
             classes,
             self.options.attack_eps,
             _STEPS,
-            clip=self.options.clip,
+            clip=self.options.range,
             random_start=False,
         )
         return found.astype(np.float64)
 
     def _solve(
-        self, points: list[Array], number: int, strength: float, start: RobustMatch | None, *, last: bool
-    ) -> RobustMatch:
+        self, points: list[Array], number: int, strength: float, start: RobustFit | None, *, last: bool
+    ) -> RobustFit:
         """All layers on all points, each on the states of those before."""
         U = np.vstack(points)
         layers: list[LayerFit] = []
@@ -166,17 +196,19 @@ class RobustMatching:
             layers.append(
                 layer.solve(
                     _TURNS[0] if start is None else _TURNS[1],
-                    self.options.tol if last else max(self.options.tol, _COARSE),
                     None if start is None else start.layers[place],
-                    throw=last and self.options.throw,
-                    block_rows=self.options.block_rows,
-                    **self.run.staged(f"round {number}, {name}").arguments,
+                    tol=self.rows.tol if last else max(self.rows.tol, _COARSE),
+                    throw=last and self.rows.throw,
+                    **self.rows.arguments(self.run, f"round {number}, {name}"),
                 )
             )
             model = self._model(layers)
-        order = np.argsort(np.concatenate([np.arange(self.data.n_rows)[rows] for rows in self._rows]))
-        solutions = tuple(layer.solution for layer in layers)
-        return RobustMatch(strength=strength, solutions=solutions, order=order, model=model, layers=tuple(layers))
+        return RobustFit(strength, tuple(layers), model)
+
+    @property
+    def order(self) -> npt.NDArray[np.intp]:
+        """For each row of M, its place among the rows of the layers in turn."""
+        return np.argsort(np.concatenate([np.arange(self.data.n_rows)[rows] for rows in self._rows]))
 
     def _layer(self, model: ImplicitModel, U: Array, place: int, strength: float) -> Layer:
         """The problem of a layer on the states of the model made so far."""
@@ -186,29 +218,28 @@ class RobustMatching:
         radii = np.ones(len(inputs))
         if len(states):
             features = np.hstack([equilibrium(model, U).states[:, states], features])
-            low, high = self.options.clip
-            box = box_radii(model, self.data.inputs, _BOX * (high - low), clip=self.options.clip)[:, states].mean(
+            low, high = self.options.range
+            box = box_radii(model, self.data.inputs, _BOX * (high - low), clip=self.options.range)[:, states].mean(
                 axis=0
             )
             relative = np.maximum(box / max(box.mean(), np.finfo(float).tiny), _LEAST)
-            radii = np.concatenate([self._later(place) * relative, radii])
+            radii = np.concatenate([self._hidden_strength(place) * relative, radii])
         targets = self.data.targets[:, rows]
-        assert isinstance(self.options.penalty, L1)
         unit = float(np.sqrt(np.mean(targets**2))) or 1.0
         groups = self.data.model.groups[::-1]
         return Layer(
             features,
             np.tile(targets, (len(U) // len(targets), 1)),
             self._structure[rows][:, columns],
-            prices=strength * float(self.options.penalty.beta) * unit * radii,
+            prices=strength * self.options.beta * unit * radii,
             weight=self.options.lambda1 if place < len(groups) else self.options.lambda2,
             onesided=place < len(groups) and groups[place].activation.name == "relu",
         )
 
-    def _later(self, place: int) -> float:
+    def _hidden_strength(self, place: int) -> float:
         """The strength on state columns of a layer, relative to that on inputs."""
-        later = self.options.later
-        return later[place - 1] if isinstance(later, tuple) else later
+        strengths = self.options.hidden_strength
+        return strengths[place - 1] if isinstance(strengths, tuple) else strengths
 
     @cached_property
     def _structure(self) -> Mask:

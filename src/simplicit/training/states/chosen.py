@@ -22,10 +22,9 @@ import numpy.typing as npt
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, StateGroup
 from simplicit.implicit.batch import Batch
-from simplicit.machine import available_memory
+from simplicit.machine import check_memory, gib
 from simplicit.network import Capture, States
-from simplicit.training.options import FitOptions
-from simplicit.training.states.statedata import StateData
+from simplicit.training.states.data import StateData
 
 __all__ = ["chosen_data", "chosen_groups"]
 
@@ -60,18 +59,18 @@ def chosen_groups(captured: Capture, states: str | tuple[str, ...]) -> tuple[Sta
     return tuple(group for group in groups if group.name in states)
 
 
-def chosen_data(captured: Capture, inputs: Batch, options: FitOptions) -> StateData:
-    """Features [X_S U] and targets [Z_S Ŷ] of the chosen states.
+def chosen_data(captured: Capture, inputs: Batch, states: str | tuple[str, ...], *, bounded: bool) -> StateData:
+    """Features [X_S U] and targets [Z_S Ŷ] of the states that ``states`` names; ``bounded`` if there is a ball.
 
     Raises
     ------
     InputError
         For an unknown name, inputs that do not fit, or more memory needed than there is.
     """
-    groups, model = chosen_groups(captured, options.states), captured.model
+    groups, model = chosen_groups(captured, states), captured.model
     _check_memory(groups, model, len(inputs))
-    states = captured.states(inputs, groups=groups)
-    scale = _units(states, bounded=options.kappa is not None)
+    found = captured.states(inputs, groups=groups)
+    scale = _units(found, bounded=bounded)
     return StateData(
         model=ImplicitModel(
             groups,
@@ -83,11 +82,12 @@ def chosen_data(captured: Capture, inputs: Batch, options: FitOptions) -> StateD
             input_shape=model.input_shape,
             output_shape=model.output_shape,
         ),
-        features=np.hstack([states.X / scale, states.U], dtype=np.float64),
-        targets=np.hstack([states.Z / scale, states.Y], dtype=np.float64),
+        features=np.hstack([found.X / scale, found.U], dtype=np.float64),
+        targets=np.hstack([found.Z / scale, found.Y], dtype=np.float64),
         rescaled=False,
         intercept=bool(model.state_bias.any() or model.output_bias.any()),
         weight_count=captured.weight_count,
+        chosen=True,
     )
 
 
@@ -104,22 +104,15 @@ def _units(states: States, *, bounded: bool) -> Array:
 
 
 def _check_memory(groups: tuple[StateGroup, ...], model: ImplicitModel, samples: int) -> None:
-    """Refuse before the start what cannot fit.
-
-    Raises
-    ------
-    InputError
-        With the estimate, what there is, and what would need less.
-    """
+    """Refuse before the start what cannot fit."""
     n, p, q = sum(group.size for group in groups), model.n_inputs, model.n_outputs
     widest = max(max(group.size for group in groups), q)
     of_samples = samples * (16 * (n + p) + 8 * (n + q) + 2 * model.dtype.itemsize * n)
     # The support of all rows, then per group its own part, and the penalty of its rows three times.
     of_rows = (n + q) * (n + p) + widest * (n + p) * (2 + 3 * 8)
-    available = available_memory()
-    if available is not None and of_samples + of_rows > available:
-        raise InputError(
-            f"states: {n + q:,} rows x {n + p:,} columns need about {(of_samples + of_rows) / 2**30:.3g} GiB "
-            f"({of_samples / 2**30:.3g} of them for {samples:,} samples), and {available / 2**30:.3g} GiB are free: "
-            "choose fewer groups of states by name, or give fewer samples"
-        )
+    check_memory(
+        "states",
+        of_samples + of_rows,
+        f"{n + q:,} rows x {n + p:,} columns, with {gib(of_samples)} for {samples:,} samples, need",
+        "choose fewer groups of states by name, or give fewer samples",
+    )

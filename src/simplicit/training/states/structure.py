@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 
-__all__ = ["STRUCTURES", "Structure"]
+__all__ = ["STRUCTURES", "Mask", "Structure", "ball_of", "structure_of"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -68,3 +69,46 @@ STRUCTURES: dict[str, Structure] = {
     "no-self": Structure(_no_self, triangular=False),
     "dense": Structure(_dense, triangular=False),
 }
+
+
+def structure_of(name: object) -> Structure:
+    """The structure of that name.
+
+    Raises
+    ------
+    InputError
+        It is unknown.
+    """
+    if not isinstance(name, str) or name not in STRUCTURES:
+        known = ", ".join(map(repr, STRUCTURES))
+        raise InputError(f"structure: {name!r} is unknown; choose one of {known}", argument="structure")
+    return STRUCTURES[name]
+
+
+#: κ of a ball that nobody has chosen, as in the paper.
+KAPPA = 0.99
+
+
+def ball_of(structure: str, kappa: float | None, model: ImplicitModel) -> float | None:
+    """κ of the ball ‖A‖∞ ≤ κ, or None for no ball: the one given, or what the structure needs.
+
+    A row of diag(L)|A| sums to at most Lκ, so that Lκ < 1 proves λ_pf < 1. A strictly triangular structure is
+    well-posed whatever κ is.
+
+    Raises
+    ------
+    InputError
+        κ cannot keep the result well-posed.
+    """
+    if structure_of(structure).triangular:
+        return kappa
+    slope = max((group.activation.slope for group in model.groups), default=1.0)
+    chosen, limit = KAPPA / slope if kappa is None else kappa, 1 / slope
+    if chosen >= limit:
+        raise InputError(
+            f"kappa: structure {structure!r} needs 0 < kappa < {limit:.4g} to be well-posed (the steepest activation "
+            f"has slope {slope:.4g}), got {kappa}; lower it, or take structure='feedforward' or 'baseline', which are "
+            "well-posed for every kappa",
+            argument="kappa",
+        )
+    return chosen

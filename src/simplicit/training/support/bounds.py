@@ -27,16 +27,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from simplicit.machine import one_thread_each
 from simplicit.rows import Solution
-from simplicit.training.support.refine import Quadratic
+from simplicit.training.problem import LeastSquares
 
-__all__ = ["LeastSquares", "with_support_gap"]
+__all__ = ["with_support_gap"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -50,20 +49,6 @@ NOISE = 1e-8
 RELAXATION, STRETCH, LEAST_STRETCH = 1.6, 5.0, 1.5
 #: Stands for zero under a division.
 TINY = np.finfo(np.float64).tiny
-
-
-class LeastSquares(Quadratic, Protocol):
-    """Least-squares problems of which the error is known, too."""
-
-    @property
-    def energy(self) -> Array:
-        """(r,): the error at w = 0, so that the error is f(w) + energy."""
-        ...
-
-    @property
-    def rounding(self) -> float:
-        """ε: how exact ``gram`` is, relative to its trace."""
-        ...
 
 
 def with_support_gap(solution: Solution, problem: LeastSquares, weight: float) -> Solution:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
-__all__ = ["Path", "eliminate", "exchange", "inverse", "least_squares"]
+__all__ = ["EliminationPath", "eliminate", "exchange", "inverse", "least_squares"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -35,7 +35,7 @@ TRIED, LEAST_GAIN = 6, 1e-5
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class EliminationPath:
     """The order in which the columns of a row go, and what each costs.
 
     Attributes
@@ -79,7 +79,7 @@ def least_squares(H: Array, c: Array, support: Index) -> Array:
     return w
 
 
-def eliminate(P: Array, c: Array, columns: Index) -> Path:
+def eliminate(P: Array, c: Array, columns: Index) -> EliminationPath:
     """The path from these columns to none.
 
     Parameters
@@ -107,8 +107,8 @@ def eliminate(P: Array, c: Array, columns: Index) -> Path:
         P = P[np.ix_(stay, stay)] - across[:, stay].T @ solved[:, :-1][:, stay]
         left = left[stay]
     if not order:
-        return Path(columns[:0], np.zeros(0))
-    return Path(columns[np.concatenate(order)], np.concatenate(costs))
+        return EliminationPath(columns[:0], np.zeros(0))
+    return EliminationPath(columns[np.concatenate(order)], np.concatenate(costs))
 
 
 def _cheapest(price: Array) -> Index:

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.implicit import ImplicitModel, equilibrium
-from simplicit.training.options import FitOptions
-from simplicit.training.states.statedata import StateData
+from simplicit.training.states.data import StateData
 
 __all__ = ["Stage", "features_on", "stages_of"]
 
@@ -34,37 +33,55 @@ class Stage:
     ----------
     name : str
         For the progress.
-    rows : slice
-        Among the n + q rows.
+    at : slice
+        Its rows among the n + q.
     weight : float
         λ₁ or λ₂.
     bounded : bool
-        Whether the rows are under the ball ‖A‖∞ ≤ κ.
+        Whether the rows may be under the ball ‖A‖∞ ≤ κ.
     own_states : bool
         Whether the features are the states of the model made by the stages before, not those of the baseline.
     """
 
     name: str
-    rows: slice
+    at: slice
     weight: float
     bounded: bool
     own_states: bool
 
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return int(self.at.stop - self.at.start)
 
-def stages_of(data: StateData, options: FitOptions) -> tuple[Stage, ...]:
-    """What is solved, in order; together all rows of M."""
+
+def stages_of(
+    data: StateData, *, lambda1: float, lambda2: float, propagate: bool, regenerate: bool, by_group: bool
+) -> tuple[Stage, ...]:
+    """What is solved, in order; together all rows of M.
+
+    Parameters
+    ----------
+    data : StateData
+    lambda1, lambda2 : float
+        Weights of state and output rows.
+    propagate : bool
+        Whether every group of states is fitted on the states of the model made so far.
+    regenerate : bool
+        Whether the outputs are, in any case.
+    by_group : bool
+        Whether groups are solved one after the other also without ``propagate``.
+    """
     n, total = data.n_states, data.n_rows
-    own = options.regenerate or options.propagate
-    outputs = Stage("output rows", slice(n, total), options.lambda2, bounded=False, own_states=own)
+    outputs = Stage("output rows", slice(n, total), lambda2, bounded=False, own_states=regenerate or propagate)
     if not n:
         return (outputs,)
-    bounded = options.kappa is not None
-    if not (options.propagate or options.chooses_states):
-        return Stage("state rows", slice(0, n), options.lambda1, bounded, own_states=False), outputs
+    if not (propagate or by_group):
+        return Stage("state rows", slice(0, n), lambda1, bounded=True, own_states=False), outputs
     # The first layer stands last in x.
     layers = [
-        Stage(f"state rows of {name}", rows, options.lambda1, bounded, own_states=options.propagate)
-        for name, rows in reversed(list(data.model.slices.items()))
+        Stage(f"state rows of {name}", at, lambda1, bounded=True, own_states=propagate)
+        for name, at in [*data.model.slices.items()][::-1]
     ]
     return *layers, outputs
 

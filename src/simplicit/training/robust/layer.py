@@ -1,4 +1,4 @@
-r"""One layer of the robust mode: rows that match pre-activations from one side where a ReLU is off.
+r"""One layer of robust training: rows that match pre-activations from one side where a ReLU is off.
 
     min over w, c, t   (λ/M) Σₛ (tₛ − w·fₛ − c)² + σβ Σⱼ rⱼ|wⱼ|     s.t.  tₛ = zₛ where zₛ > 0,  tₛ ≤ 0 elsewhere
 
@@ -68,21 +68,21 @@ class Layer:
     weight: float
     onesided: bool
 
-    def solve(self, turns: int, tol: float, start: LayerFit | None, *, throw: bool, **run: Any) -> LayerFit:
+    def solve(self, turns: int, start: LayerFit | None, *, tol: float, throw: bool, **options: Any) -> LayerFit:
         """Solve by ``turns`` turns, the last one to ``tol`` and the others more coarsely.
 
         Parameters
         ----------
         turns : int
             At least 1; without a side, 1 is all that is done.
-        tol : float
-            Relative duality gap of the row problems.
         start : LayerFit, optional
             What to begin from, such as the layer at fewer samples.
+        tol : float
+            Relative duality gap of the row problems.
         throw : bool
             Whether the last turn raises where a row does not converge.
-        **run
-            Where rows are solved, as :func:`simplicit.solve_rows` takes it.
+        **options
+            How and where rows are solved, as :func:`simplicit.solve_rows` takes it.
         """
         moments = _Moments(self.features)
         found, before, pace = start, start, 1.0
@@ -94,7 +94,7 @@ class Layer:
             else:
                 pace, step = 0.5 + math.sqrt(0.25 + pace**2), pace - 1.0
                 targets = self._moved(found, before, step / pace)
-            solved = self._turn(moments, targets, found, tol if last else max(tol, _COARSE), throw and last, run)
+            solved = self._turn(moments, targets, found, tol if last else max(tol, _COARSE), throw and last, options)
             before, found = found, solved
         assert found is not None
         return found
@@ -112,7 +112,13 @@ class Layer:
         return np.where(self.targets > 0, self.targets, np.minimum(self.features @ weights.T + intercepts, 0.0))
 
     def _turn(
-        self, moments: _Moments, targets: Array, start: LayerFit | None, tol: float, throw: bool, run: dict[str, Any]
+        self,
+        moments: _Moments,
+        targets: Array,
+        start: LayerFit | None,
+        tol: float,
+        throw: bool,
+        options: dict[str, Any],
     ) -> LayerFit:
         reduced, mean = moments.reduce(targets)
         solution = solve_rows(
@@ -124,7 +130,7 @@ class Layer:
             tol=tol,
             warm_start=None if start is None else start.weights,
             throw=throw,
-            **run,
+            **options,
         )
         weights = solution.coefficients.toarray()
         return LayerFit(weights, mean - weights @ moments.mean, solution)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,8 @@ class StateData:
         Whether the baseline has biases, so that the trained model may have them.
     weight_count : int
         N₀, the number of weights of the baseline.
+    chosen : bool
+        Whether these are some of the baseline's states only, in units of their own.
     """
 
     model: ImplicitModel
@@ -41,6 +44,7 @@ class StateData:
     rescaled: bool
     intercept: bool
     weight_count: int
+    chosen: bool = False
 
     @property
     def n_states(self) -> int:
@@ -53,6 +57,11 @@ class StateData:
     @property
     def n_columns(self) -> int:
         return int(self.features.shape[1])
+
+    @property
+    def layers(self) -> Mapping[str, slice]:
+        """The rows of each group of states and of ``"output"``, in the order in which the baseline computes them."""
+        return {**dict([*self.model.slices.items()][::-1]), "output": slice(self.n_states, self.n_rows)}
 
     @property
     def homogeneous(self) -> bool:

@@ -1,0 +1,202 @@
+r"""A network's channels as rows: one row problem for each output channel, tied over all positions.
+
+A linear layer is a convolution with one position. The rows see the patches of the student's inputs, summed up
+(:mod:`~simplicit.training.channels.statistics`). Supports are selected by what errors do to the outputs, and there
+least squares count positions by it too (:mod:`~simplicit.training.channels.sensitivity`); otherwise all positions are
+alike, as (7) has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from simplicit.implicit import ImplicitModel
+from simplicit.network import from_torch
+from simplicit.network.back import student
+from simplicit.network.graph import NetworkGraph
+from simplicit.rows import Penalty, PiecewiseQuadratic
+from simplicit.training.channels.layers import ChannelLayer, channel_layers, nodes_before
+from simplicit.training.channels.memory import check_samples_fit
+from simplicit.training.channels.moments import sums_of
+from simplicit.training.channels.sensitivity import Sensitivity, output_sensitivities
+from simplicit.training.channels.statistics import Statistics
+from simplicit.training.channels.sweep import Sweep
+from simplicit.training.channels.walk import batches_of
+from simplicit.training.problem import Rows
+from simplicit.training.provider import Fit
+from simplicit.training.units import Scales
+
+__all__ = ["ChannelStudent", "Channels"]
+
+Array = npt.NDArray[np.float64]
+
+#: Samples at a time: what a layer makes of them should stay near the cache.
+BATCH = 50
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelStudent:
+    """The network with new weights in its layers, biases and statistics of norms; see ``Student``."""
+
+    graph: NetworkGraph
+    layers: Sequence[ChannelLayer]
+    changed: Mapping[str, Tensor]
+    errors: Mapping[str, float]
+
+    @cached_property
+    def model(self) -> ImplicitModel:
+        """The exact implicit model of the network."""
+        return from_torch(self.network(), np.zeros((2, *self.graph.input_shape), dtype=self.graph.dtype))
+
+    def network(self) -> nn.Module:
+        """A new copy of the network, of its own class and in evaluation mode."""
+        return student(self.graph, self.changed)
+
+    @property
+    def weights(self) -> Mapping[str, int]:
+        return {layer.name: layer.size for layer in self.layers}
+
+    @property
+    def labels(self) -> npt.NDArray[np.str_]:
+        return np.array([layer.name for layer in self.layers for _ in range(layer.rows)])
+
+    @property
+    def order(self) -> npt.NDArray[np.intp]:
+        return np.arange(sum(layer.rows for layer in self.layers))
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """The layers of a graph on some samples; see ``Provider``.
+
+    Attributes
+    ----------
+    graph : NetworkGraph
+    layers : list of ChannelLayer
+        In the order of evaluation.
+    batches : list of tensors
+        The samples.
+    lambda1, lambda2 : float
+        λ of the rows of all layers but the last, and of the last.
+    propagate : bool
+        Whether every layer is fitted on the student's own states.
+    regenerate : bool
+        Whether the last layer is, in any case.
+    weighted : bool
+        Whether positions count by what an error there does to the outputs.
+    """
+
+    graph: NetworkGraph
+    layers: list[ChannelLayer]
+    batches: list[Tensor]
+    lambda1: float = 1.0
+    lambda2: float = 1.0
+    propagate: bool = True
+    regenerate: bool = True
+    weighted: bool = True
+
+    @classmethod
+    def of(cls, graph: NetworkGraph, samples: Tensor, *, workers: int, batch_size: int = BATCH, **options: Any) -> Self:
+        """All layers of a graph on samples (m, *input_shape).
+
+        Parameters
+        ----------
+        graph : NetworkGraph
+        samples : tensor
+        workers : int
+            Rows that are worked on at a time, for the estimate of memory.
+        batch_size : int
+            Samples at a time; it changes nothing but the rounding.
+        **options
+            The other attributes.
+
+        Raises
+        ------
+        InputError
+            Weights are shared or computed, or there is not enough memory.
+        """
+        layers = channel_layers(graph)
+        found = cls(graph, layers, batches_of(samples, batch_size), **options)
+        check_samples_fit(graph, layers, len(samples), workers, differentiated=batch_size if found.weighted else 0)
+        return found
+
+    @property
+    def weight_count(self) -> int:
+        """N₀."""
+        return sum(layer.size for layer in self.layers)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """A penalty is checked on a single weight: layers differ in their rows and columns."""
+        return 1, 1
+
+    @cached_property
+    def _sensitivities(self) -> dict[str, Sensitivity]:
+        return output_sensitivities(self.graph, self.layers, self.batches)
+
+    def sensitivities(self, layer: ChannelLayer) -> Array:
+        return self._sensitivities[layer.name].channels
+
+    @cached_property
+    def _sweep(self) -> Sweep:
+        known = self._sensitivities if self.weighted else {}
+        return Sweep(
+            self.graph,
+            self.layers,
+            self.batches,
+            own=self.propagate,
+            own_output=self.regenerate,
+            omegas={name: one.positions for name, one in known.items() if one.positions is not None},
+        )
+
+    def on_baseline(self) -> Iterator[tuple[ChannelLayer, Sequence[Rows]]]:
+        for layer, statistics in self._sweep.statistics():
+            yield layer, self._rows(layer, statistics)
+
+    def sweep(self, fit: Fit[ChannelLayer]) -> ChannelStudent:
+        def solver(layer: ChannelLayer, statistics: Statistics) -> Array:
+            return np.stack([found.coefficients.toarray() for found in fit(layer, self._rows(layer, statistics))])
+
+        changed, errors = self._sweep.run(solver)
+        return ChannelStudent(self.graph, self.layers, changed, errors)
+
+    @cached_property
+    def _on_inputs(self) -> set[ChannelLayer]:
+        """The layers that see the network's input through no other layer."""
+        nodes = {layer.node for layer in self.layers}
+        return {layer for layer in self.layers if not any(node in nodes for node in nodes_before(layer.source))}
+
+    def _rows(self, layer: ChannelLayer, statistics: Statistics) -> list[Rows]:
+        return [self._group(layer, statistics, group) for group in range(layer.groups)]
+
+    def _group(self, layer: ChannelLayer, statistics: Statistics, group: int) -> Rows:
+        sums, weights = sums_of(statistics, group, constant=layer.constant), statistics.weights[group]
+        scales = Scales(
+            targets=np.full(len(weights), np.sqrt(sums.energy.mean() / sums.count)),
+            columns=np.sqrt(sums.gram.diagonal() / sums.count),
+            inputs=np.full(weights.shape[1], layer in self._on_inputs),
+        )
+        return Rows(
+            data=sums,
+            weight=self.lambda2 if layer is self.layers[-1] else self.lambda1,
+            support=weights != 0,
+            weights=weights,
+            scales=scales,
+            pieces=partial(_pieces, weights.shape),
+            settled=statistics.settled,
+        )
+
+
+def _pieces(shape: tuple[int, int], penalty: Penalty) -> PiecewiseQuadratic:
+    return penalty.spread(*shape)

@@ -1,0 +1,253 @@
+r"""What the rows of a layer are fitted to, and the least-squares problem of their supports and values.
+
+A provider of layers (:mod:`~simplicit.training.states`, :mod:`~simplicit.training.channels`) gives :class:`Rows`: rows
+that share their columns, known by samples or by sums over samples. The support of a row, and its values on it, are
+those of ridge towards the baseline's own weights,
+
+    min over w   ‖z − Φw‖² + δ Σⱼ (wⱼ − a·w⁰ⱼ)²        w zero off the support, and in the ball where there is one
+
+w⁰ are the baseline's weights, a in [0, 1] is the *anchor* and δ the *ridge* in units of the mean of ‖Φⱼ‖². Few samples
+say little about most directions of the input. An anchor of 1 keeps the baseline there: it is what least squares on
+inputs with noise of variance δ/m would do, if the baseline's answer to the noisy input is wanted. An anchor of 0 wants
+the answer to the clean one: the noise, and with it any small change of the input, is to be ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from simplicit.checks import as_number
+from simplicit.errors import InputError
+from simplicit.rows import Ball, Gram, Penalty, PiecewiseQuadratic
+from simplicit.training.units import Scales
+
+__all__ = ["LeastSquares", "Ridge", "RowData", "Rows", "Samples", "Sums"]
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+#: The least ridge, in the same units: it keeps every support's Gram matrix positive definite in float64.
+LEAST_RIDGE = 1e-10
+#: The least ridge of sums that are less exact, in units of ε·d, which is what rounding may take from an eigenvalue.
+ROUNDINGS = 4
+#: With more the weights are the anchor's, and digits are lost.
+MOST_RIDGE = 1e12
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """What least squares are drawn to, and how strongly.
+
+    Parameters
+    ----------
+    ridge : float
+        δ in units of the mean of ‖Φⱼ‖² over the admissible columns, from 0 to 1e12.
+    anchor : float
+        a, from 0 to 1.
+
+    Raises
+    ------
+    InputError
+        A number is out of range.
+    """
+
+    ridge: float = 1e-3
+    anchor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if as_number("ridge", self.ridge) > MOST_RIDGE:
+            raise InputError(f"ridge must be at most {MOST_RIDGE:g}, got {self.ridge!r}", argument="ridge")
+        if as_number("anchor", self.anchor) > 1:
+            raise InputError(f"anchor must lie between 0 and 1, got {self.anchor!r}", argument="anchor")
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """ΦᵀΦ, Φᵀz and ‖z‖², less the means of features and targets where rows have a free constant.
+
+    Attributes
+    ----------
+    gram : (d, d) array
+    cross : (r, d) array
+    energy : (r,) array
+    count : int
+        Samples, or patches.
+    rounding : float
+        ε of the products that were summed.
+    """
+
+    gram: Array
+    cross: Array
+    energy: Array
+    count: int
+    rounding: float = float(np.finfo(np.float64).eps)
+
+    @property
+    def statistics(self) -> Gram:
+        """The sums as :func:`simplicit.solve_rows` takes them."""
+        return Gram.of_products(self.gram, self.cross, self.energy, self.count)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The problem as :func:`simplicit.solve_rows` takes it."""
+        return {"features": self.statistics}
+
+    @property
+    def sums(self) -> Sums:
+        """Themselves."""
+        return self
+
+    def constants(self, coefficients: Array) -> Array:
+        """No constants: a provider that gives sums knows the means, and sees to them itself."""
+        return np.zeros(coefficients.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Features (m, d) and targets (m, r) one by one; ``intercept`` says whether rows have a free constant."""
+
+    features: Array
+    targets: Array
+    intercept: bool
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The problem as :func:`simplicit.solve_rows` takes it."""
+        return {"features": self.features, "targets": self.targets, "intercept": self.intercept}
+
+    @cached_property
+    def _means(self) -> tuple[Array, Array]:
+        if not self.intercept:
+            return np.zeros(self.features.shape[1]), np.zeros(self.targets.shape[1])
+        return self.features.mean(axis=0), self.targets.mean(axis=0)
+
+    @cached_property
+    def sums(self) -> Sums:
+        """The sums over the samples."""
+        features, targets = self.features - self._means[0], self.targets - self._means[1]
+        return Sums(features.T @ features, targets.T @ features, np.square(targets).sum(axis=0), len(features))
+
+    def constants(self, coefficients: Array) -> Array:
+        """The constants (r,) that go with coefficients (r, d) of centred least squares."""
+        return np.asarray(self._means[1] - coefficients @ self._means[0])
+
+
+class RowData(Protocol):
+    """What rows are fitted to: :class:`Samples`, or :class:`Sums`."""
+
+    @property
+    def arguments(self) -> dict[str, Any]: ...
+
+    @property
+    def sums(self) -> Sums: ...
+
+    def constants(self, coefficients: Array) -> Array: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of a layer that share their columns.
+
+    Attributes
+    ----------
+    data : RowData
+        What they are fitted to.
+    weight : float
+        λ.
+    support : (r, d) array of bool
+        Admissible coefficients.
+    weights : (r, d) array
+        w⁰, the baseline's weights.
+    scales : Scales
+        How large targets and columns are, for the units of a penalty.
+    pieces : callable
+        From a penalty to what it is on these rows and columns.
+    ball : Ball, optional
+        On some of the columns.
+    settled : bool
+        Whether the student is the baseline here still, so that what was found on the baseline holds.
+    """
+
+    data: RowData
+    weight: float
+    support: Mask
+    weights: Array
+    scales: Scales
+    pieces: Callable[[Penalty], PiecewiseQuadratic]
+    ball: Ball | None = None
+    settled: bool = False
+
+    def least_squares(self, ridge: Ridge) -> LeastSquares:
+        """The ridge problem of these rows."""
+        return LeastSquares.of(self.data.sums, self.weights, self.support, ridge)
+
+
+@dataclass(frozen=True, eq=False)
+class LeastSquares:
+    """Ridge of r rows on the same d columns: the error at w is wᵀHw − 2cᵀw + energy.
+
+    Attributes
+    ----------
+    gram : (d, d) array
+        H = ΦᵀΦ + δI, positive definite.
+    cross : (r, d) array
+        c = Φᵀz + δa·w⁰.
+    energy : (r,) array
+        ‖z‖² + δ‖a·w⁰‖², the error at w = 0.
+    support : (r, d) array of bool
+        Admissible coefficients.
+    weights : (r, d) array
+        w⁰.
+    count : int
+        Samples, or patches.
+    rounding : float
+        ε of the sums in ``gram``, relative to its trace.
+    """
+
+    gram: Array
+    cross: Array
+    energy: Array
+    support: Mask
+    weights: Array
+    count: int
+    rounding: float
+
+    @classmethod
+    def of(cls, sums: Sums, weights: Array, support: Mask, ridge: Ridge) -> Self:
+        """Ridge on sums of samples.
+
+        Parameters
+        ----------
+        sums : Sums
+        weights : (r, d) array
+            w⁰.
+        support : (r, d) array of bool
+        ridge : Ridge
+            With at least the ridge that makes every support's Gram matrix positive definite.
+        """
+        squares = sums.gram.diagonal()[support.any(axis=0)]
+        least = max(LEAST_RIDGE, ROUNDINGS * sums.rounding * len(sums.gram))
+        delta = max(ridge.ridge, least) * ((float(squares.mean()) if len(squares) else 0.0) or 1.0)
+        towards = ridge.anchor * weights
+        H = sums.gram.copy()
+        H[np.diag_indices_from(H)] += delta
+        return cls(
+            gram=H,
+            cross=sums.cross + delta * towards,
+            energy=sums.energy + delta * np.square(towards).sum(axis=1),
+            support=support,
+            weights=weights,
+            count=sums.count,
+            rounding=sums.rounding,
+        )
+
+    @property
+    def statistics(self) -> Gram:
+        """The problem as :func:`simplicit.solve_rows` takes it."""
+        return Gram.of_products(self.gram, self.cross, self.energy, self.count)

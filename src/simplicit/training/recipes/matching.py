@@ -1,0 +1,195 @@
+"""The recipe that solves problem (7) as it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Self
+
+from simplicit.checks import as_count, as_number, spelled
+from simplicit.errors import InputError
+from simplicit.rows import L1, BasisPursuit, Penalty
+from simplicit.training.channels import Channels, check_tied, has_convolutions, samples_of
+from simplicit.training.problem import Ridge
+from simplicit.training.recipes.base import Recipe, Task, check_flags, check_penalty, check_sparsity
+from simplicit.training.result import FitResult
+from simplicit.training.states import STRUCTURES, States, ball_of, structure_of
+from simplicit.training.strength import trained
+from simplicit.training.training import Training
+from simplicit.training.units import check_normalization
+
+__all__ = ["Matching"]
+
+
+def _parse_states(text: str) -> str | tuple[str, ...]:
+    """``"all"``, ``"blocks"``, or ``"relu,layer1.relu"`` as names."""
+    return text if text in ("all", "blocks") else tuple(name.strip() for name in text.split(","))
+
+
+@dataclass(frozen=True)
+class Matching(Recipe):
+    r"""Problem (7): states and outputs of the baseline are matched under a convex penalty.
+
+    The network's pre- and post-activations Z, X and outputs Ŷ on the given inputs U are matched by
+
+        min over M   f(M) + λ₁‖Z − XAᵀ − UBᵀ‖² + λ₂‖Ŷ − XCᵀ − UDᵀ‖²   s.t.  ‖A‖∞ ≤ κ,  M zero off its structure
+
+    which falls apart into one convex problem for each row of M = [[A, B], [C, D]]. The rows of a convolution are copies
+    of its kernel and stay so: there is one row problem for each output channel, on all patches that its kernel sees.
+    Sums then run over samples and positions.
+
+    Parameters
+    ----------
+    penalty : Penalty
+        The penalty f, row by row. BasisPursuit matches exactly, (8) and (9), and needs network and inputs in float64,
+        for the rounding of float32 states alone makes rows infeasible that have more samples than columns.
+    sparsity : float or None
+        Wanted share of zeros in per cent of the baseline's weights: the strength of the penalty that comes within half
+        a point (half a weight, if there are fewer than 100) is searched. None takes the penalty as it is.
+    structure : str
+        Where M may be non-zero: "baseline", where the baseline has weights; "feedforward", on inputs and all earlier
+        states; "no-self", everywhere but on the diagonal of A; "dense", everywhere (the paper).
+    states : str or tuple of str
+        States of the model: "all"; "blocks", the last activation of each residual block and of plain layers between; or
+        groups by name. On a choice of states rows are untied and learn from samples what the others did, which needs
+        another structure than "baseline".
+    kappa : float or None
+        Bound on ‖A‖∞, which below 1 proves well-posedness. None is 0.99 for the structures that need a bound, and no
+        bound for the triangular ones, which are well-posed without.
+    lambda1 : float
+        Weight of matching the states.
+    lambda2 : float
+        Weight of matching the outputs.
+    normalize : str
+        Units of the penalty: "targets", targets in their layer's root mean square, input columns in their own units,
+        state columns ten times weaker; "both", all columns in root mean squares too; "none", (11) to the letter.
+    rounds : int
+        Solve so many times; from the second on, what was large the time before is penalised less.
+    propagate : bool
+        Match each layer on the states of the layers just trained, against the baseline's pre-activations.
+    regenerate : bool
+        Match the outputs on the new model's own states; `propagate` implies it.
+    refit : Ridge or None
+        Take the values on the support from ridge, not from the penalty, which shrinks them.
+
+    Raises
+    ------
+    InputError
+        An option is out of range or unknown, or two of them contradict each other.
+    """
+
+    penalty: Penalty = field(default_factory=lambda: L1(beta=1e-3))
+    sparsity: float | None = None
+    structure: str = "baseline"
+    states: str | tuple[str, ...] = field(default="all", metadata=spelled(_parse_states))
+    kappa: float | None = None
+    lambda1: float = 0.1
+    lambda2: float = 0.1
+    normalize: str = "targets"
+    rounds: int = 1
+    propagate: bool = False
+    regenerate: bool = True
+    refit: Ridge | None = None
+
+    @classmethod
+    def paper(cls) -> Self:
+        """(11) to the letter, as in Table 3 of the paper."""
+        return cls(L1(beta=1e-3), structure="dense", kappa=0.99, normalize="none", regenerate=False)
+
+    def __post_init__(self) -> None:
+        check_penalty("penalty", self.penalty)
+        check_sparsity(self.sparsity)
+        check_normalization(self.normalize)
+        for name in ("lambda1", "lambda2"):
+            as_number(name, getattr(self, name), positive=True)
+        if self.kappa is not None:
+            as_number("kappa", self.kappa, positive=True)
+        as_count("rounds", self.rounds)
+        check_flags(self, "propagate", "regenerate")
+        self._check_states()
+        if self.propagate and not structure_of(self.structure).triangular:
+            raise InputError(
+                f"propagate: structure {self.structure!r} has no order of layers, each on the states of those before; "
+                "take structure='baseline' or 'feedforward'",
+                argument="propagate",
+            )
+        if self.refit is not None and isinstance(self.penalty, BasisPursuit):
+            raise InputError(
+                "refit: BasisPursuit matches exactly, and a refit would undo that; take another penalty",
+                argument="refit",
+            )
+
+    def _check_states(self) -> None:
+        states = self.states
+        named = isinstance(states, tuple) and len(states) > 0 and all(isinstance(name, str) for name in states)
+        if not named and not (isinstance(states, str) and states in ("all", "blocks")):
+            raise InputError(
+                f"states must be 'all', 'blocks' or the names of groups of states, got {states!r}", argument="states"
+            )
+        if structure_of(self.structure) is STRUCTURES["baseline"] and states != "all":
+            raise InputError(
+                f"structure: 'baseline' has no weights between chosen states; states={states!r} takes 'feedforward', "
+                "'no-self' or 'dense'",
+                argument="structure",
+            )
+
+    def train(self, task: Task) -> FitResult:
+        if self.states == "all" and has_convolutions(task.graph):
+            return self._channels(task)
+        return self._states(task)
+
+    def _channels(self, task: Task) -> FitResult:
+        """The rows of convolutions, tied over positions."""
+        self._check_tied()
+        samples = samples_of(task.graph, task.inputs)
+        with task.training(self, samples, (1, 1)) as run:
+            provider = Channels.of(
+                task.graph,
+                samples,
+                workers=run.crew.workers,
+                lambda1=self.lambda1,
+                lambda2=self.lambda2,
+                propagate=self.propagate,
+                regenerate=self.regenerate,
+                weighted=False,
+            )
+            training = Training(
+                provider, self.penalty, self.refit, task.rows, run, rounds=self.rounds, normalize=self.normalize
+            )
+            return FitResult.trained(self, task, training, trained(training, self.sparsity), len(samples))
+
+    def _check_tied(self) -> None:
+        """Refuse what has no meaning for tied rows."""
+        check_tied(self.structure)
+        takes = "a network with convolutions takes"
+        if self.kappa is not None:
+            raise InputError(
+                f"kappa: got {self.kappa!r}; {takes} None, for tied rows have no ball, and are well-posed without",
+                argument="kappa",
+            )
+        if isinstance(self.penalty, BasisPursuit):
+            raise InputError(
+                f"penalty: got {self.penalty!r}; {takes} another one, such as simplicit.L1: exact matching needs every "
+                "patch at once",
+                argument="penalty",
+            )
+
+    def _states(self, task: Task) -> FitResult:
+        kappa = ball_of(self.structure, self.kappa, task.captured.model)
+        with task.clock.stage("states"):
+            provider = States.of(
+                task.captured,
+                task.inputs,
+                structure=self.structure,
+                states=self.states,
+                kappa=kappa,
+                lambda1=self.lambda1,
+                lambda2=self.lambda2,
+                propagate=self.propagate,
+                regenerate=self.regenerate,
+            )
+        inputs = provider.data.inputs
+        with task.training(self, inputs, provider.shape) as run:
+            training = Training(
+                provider, self.penalty, self.refit, task.rows, run, rounds=self.rounds, normalize=self.normalize
+            )
+            return FitResult.trained(self, task, training, trained(training, self.sparsity), len(inputs))

@@ -1,0 +1,140 @@
+"""The recipes for networks that are hard to attack, and for those of which that can be proved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from simplicit.checks import as_count, as_interval, as_number, spelled
+from simplicit.errors import InputError
+from simplicit.training.channels import has_convolutions
+from simplicit.training.recipes.base import Recipe, Task, check_sparsity
+from simplicit.training.result import FitResult
+from simplicit.training.robust import RobustTraining
+from simplicit.training.states import StateStudent, network_of, state_data, structure_of
+from simplicit.training.strength import tolerance_of
+
+__all__ = ["Certified", "Robust"]
+
+
+def _parse_strengths(text: str) -> float | tuple[float, ...]:
+    """``"3"`` as a number, ``"1,3"`` as one for each layer."""
+    try:
+        strengths = tuple(map(float, text.split(",")))
+    except ValueError:
+        raise InputError(
+            f"hidden_strength: expected a number, or several with commas between, got {text!r}",
+            argument="hidden_strength",
+        ) from None
+    return strengths[0] if len(strengths) == 1 else strengths
+
+
+@dataclass(frozen=True)
+class Robust(Recipe):
+    """As accurate as the baseline within a point or so, much harder to attack, and sparse.
+
+    Layer after layer is trained on the network's own states, with ℓ1 in units of the worst case over a box, one-sided
+    where a ReLU is off, and with the network's own worst cases among the samples; see
+    :mod:`simplicit.training.robust.training`. Samples count by their mean, so that a strength suits any number of them.
+
+    Parameters
+    ----------
+    beta : float
+        Strength of ℓ1.
+    sparsity : float or None
+        Wanted share of zeros in per cent of the baseline's weights: the strength that comes within half a point is
+        searched. None takes the strength as it is.
+    structure : str
+        Where weights may be: "baseline", where the baseline has them, or "feedforward", on inputs and all earlier
+        states.
+    hidden_strength : float or tuple of float
+        Strength on the states of hidden layers, relative to that on inputs, one for all layers after the first or one
+        for each. Large ones raise what can be proved and cost clean accuracy.
+    attacks : int
+        Rounds of worst cases that join the samples; 0 for none.
+    attack_eps : float
+        Radius of the box in which PGD searches them, against the classes that the baseline gives.
+    clip : tuple of two floats, optional
+        Range of valid inputs. Default: 0 to 1; from the command line, that of the data.
+    lambda1 : float
+        Weight of matching the states.
+    lambda2 : float
+        Weight of matching the outputs.
+
+    Raises
+    ------
+    InputError
+        An option is out of range or unknown.
+    """
+
+    beta: float = 1.3e-3
+    sparsity: float | None = None
+    structure: str = "baseline"
+    hidden_strength: float | tuple[float, ...] = field(default=1.0, metadata=spelled(_parse_strengths))
+    attacks: int = 1
+    attack_eps: float = 3 / 255
+    clip: tuple[float, float] | None = None
+    lambda1: float = 1.0
+    lambda2: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "lambda1", "lambda2"):
+            as_number(name, getattr(self, name), positive=True)
+        check_sparsity(self.sparsity)
+        if not structure_of(self.structure).triangular:
+            raise InputError(
+                f"structure: {self.structure!r} has no order of layers, each on the states of those before; take "
+                "'baseline' or 'feedforward'",
+                argument="structure",
+            )
+        strengths = self.hidden_strength if isinstance(self.hidden_strength, tuple) else (self.hidden_strength,)
+        for strength in strengths:
+            as_number("hidden_strength", strength)
+        low, high = self.range
+        as_count("attacks", self.attacks, minimum=0)
+        if as_number("attack_eps", self.attack_eps) > high - low:
+            raise InputError(
+                f"attack_eps must lie between 0 and the width of clip, {high - low:g}, got {self.attack_eps}",
+                argument="attack_eps",
+            )
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The range of valid inputs."""
+        return (0.0, 1.0) if self.clip is None else as_interval("clip", self.clip)
+
+    def train(self, task: Task) -> FitResult:
+        if has_convolutions(task.graph):
+            raise InputError(
+                "net: it has convolutions, and robust training works on the boxes of single states; take the recipe "
+                "Sparse or Matching",
+                argument="net",
+            )
+        captured = task.captured
+        with task.clock.stage("states"):
+            data = state_data(captured.model, captured.states(task.inputs), captured.weight_count, rescaled=False)
+        with task.training(self, data.inputs, (data.n_rows, data.n_columns)) as run:
+            training = RobustTraining(data, self, task.rows, run)
+            found, trials = training.train(self.sparsity, tolerance_of(data.weight_count))
+        return FitResult.of(
+            self,
+            task,
+            StateStudent(found.model, data, training.order, network_of(captured, data, structure=self.structure)),
+            [layer.solution for layer in found.layers],
+            strength=found.strength,
+            trials=trials,
+            weight_count=data.weight_count,
+            n_samples=len(data.inputs),
+        )
+
+
+@dataclass(frozen=True)
+class Certified(Robust):
+    """The largest accuracy that can be proved at 8/255, for two points of clean accuracy.
+
+    As :class:`Robust`, with more weight on what can be proved.
+    """
+
+    beta: float = 1.5e-3
+    hidden_strength: float | tuple[float, ...] = field(default=3.0, metadata=spelled(_parse_strengths))
+    attacks: int = 4
+    attack_eps: float = 6 / 255

@@ -1,0 +1,133 @@
+"""The recipe for the most accurate network at a given number of weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from simplicit.errors import InputError
+from simplicit.rows import BasisPursuit, NoPenalty, Penalty
+from simplicit.training.channels import Channels, check_tied, has_convolutions, in_layers, samples_of
+from simplicit.training.problem import Ridge
+from simplicit.training.recipes.base import Recipe, Task, check_penalty, check_sparsity
+from simplicit.training.result import FitResult
+from simplicit.training.states import States, ball_of, structure_of
+from simplicit.training.training import Training
+
+__all__ = ["Sparse"]
+
+
+@dataclass(frozen=True)
+class Sparse(Recipe):
+    """The most accurate network at a given number of weights.
+
+    The support of every row is found by elimination, exchanges and thresholding on the states of the network made so
+    far, at one price for a weight in the whole network: what it adds to the outputs' squared error, to first order. The
+    values are those of ridge towards the baseline's weights. No penalty shrinks them.
+
+    Parameters
+    ----------
+    sparsity : float or None
+        Wanted share of zeros in per cent of the baseline's weights, met to the weight. None keeps as many weights as
+        the candidates have.
+    structure : str
+        Where weights may be: "baseline", where the baseline has them; "feedforward", on inputs and all earlier states;
+        "no-self", everywhere but on the diagonal of A; "dense", everywhere.
+    ridge : float, optional
+        Ridge of the least squares, in units of the mean square of a column. Default: what suits the network and the
+        sparsity.
+    anchor : float, optional
+        Share of the baseline's weights that the ridge draws to, from 0, which gives robustness, to 1, which keeps
+        accuracy. Default: what suits the network and the sparsity.
+    candidates : Penalty
+        The weights that may stay are the non-zeros of the solution with this penalty; all, if it makes no zeros.
+
+    Raises
+    ------
+    InputError
+        An option is out of range or unknown, or nothing says how many weights are to stay.
+    """
+
+    sparsity: float | None = 80.0
+    structure: str = "baseline"
+    ridge: float | None = None
+    anchor: float | None = None
+    candidates: Penalty = field(default_factory=NoPenalty)
+
+    def __post_init__(self) -> None:
+        check_sparsity(self.sparsity)
+        structure_of(self.structure)
+        check_penalty("candidates", self.candidates)
+        Ridge(0.0 if self.ridge is None else self.ridge, 0.0 if self.anchor is None else self.anchor)
+        if isinstance(self.candidates, BasisPursuit):
+            raise InputError(
+                "candidates: BasisPursuit matches exactly, which elimination would undo; take another penalty",
+                argument="candidates",
+            )
+
+    def train(self, task: Task) -> FitResult:
+        tied = has_convolutions(task.graph)
+        if tied:
+            check_tied(self.structure)
+        if self.structure == "baseline" and (tied or in_layers(task.graph)):
+            return self._channels(task, tied=tied)
+        return self._states(task)
+
+    def _channels(self, task: Task, *, tied: bool) -> FitResult:
+        """Every row on the baseline's own weights, tied over positions.
+
+        Where a sample is a single position, as in a network of linear layers, to weigh positions and to begin from a
+        thresholded support gained nothing in accuracy on Fashion-MNIST (three seeds, 80 to 95 %) and took twice the
+        time.
+        """
+        samples = samples_of(task.graph, task.inputs)
+        with task.training(self, samples, (1, 1)) as run:
+            provider = Channels.of(task.graph, samples, workers=run.crew.workers, weighted=tied)
+            ridge = self._ridge(_for_patches() if tied else _for_states(self.sparsity))
+            training = Training(provider, self.candidates, ridge, task.rows, run, thresholding=tied)
+            return self._selected(task, training, len(samples))
+
+    def _states(self, task: Task) -> FitResult:
+        """Every state a row, with weights where the baseline has none."""
+        triangular, kappa = structure_of(self.structure).triangular, ball_of(self.structure, None, task.captured.model)
+        with task.clock.stage("states"):
+            provider = States.of(
+                task.captured, task.inputs, structure=self.structure, kappa=kappa, propagate=triangular
+            )
+        ridge = self._ridge(_for_states(self.sparsity))
+        with task.training(self, provider.data.inputs, provider.shape) as run:
+            training = Training(provider, self.candidates, ridge, task.rows, run, thresholding=False)
+            return self._selected(task, training, len(provider.data.inputs))
+
+    def _selected(self, task: Task, training: Training[Any], samples: int) -> FitResult:
+        if self.sparsity is None and not training.makes_zeros:
+            raise InputError(
+                f"sparsity: {self.candidates} gives no zeros, so sparsity must say how many weights are to stay, such "
+                "as 90",
+                argument="sparsity",
+            )
+        trained = training.select(self.sparsity)
+        return FitResult.trained(self, task, training, trained, samples)
+
+    def _ridge(self, suited: Ridge) -> Ridge:
+        ridge = suited.ridge if self.ridge is None else self.ridge
+        return Ridge(ridge, suited.anchor if self.anchor is None else self.anchor)
+
+
+def _for_states(sparsity: float | None) -> Ridge:
+    """What suits rows on a few samples: what few weights leave unexplained acts as noise, against which ridge helps.
+
+    An anchor of 0.8 keeps the most accuracy where few weights are left. Up to 60 % sparse 0.6 keeps as much, and is
+    harder to attack: two points under PGD at 8/255 on Fashion-MNIST.
+    """
+    if sparsity is None:
+        return Ridge(1e-3, anchor=0.8)
+    return Ridge(0.01 / math.sqrt(1 - sparsity / 100), anchor=min(0.8, max(0.6, sparsity / 100)))
+
+
+def _for_patches() -> Ridge:
+    """What suits the rows of convolutions: a million patches say enough of their noise; where they say nothing the
+    baseline knows best. Measured on ResNet-20, two draws at 90 %: 88.1/87.2 % agreement with the dense network on other
+    images, 87.5/86.6 with a ridge of 0.001 and no anchor."""
+    return Ridge(0.01, anchor=1.0)

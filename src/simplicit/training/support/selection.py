@@ -1,0 +1,156 @@
+r"""The supports of rows that share a design, at a wanted number of weights in all.
+
+The ℓ1 norm chooses non-zeros and their values at once, and its shrinkage makes it choose badly when few are to stay. So
+every row is eliminated backwards from its candidates (:func:`~simplicit.training.support.elimination.eliminate`), the
+number is allocated to the rows at one price for a weight (:func:`~simplicit.training.support.allocation.allocate`), and
+columns are exchanged until no exchange gains (:func:`~simplicit.training.support.elimination.exchange`).
+
+Rows on the baseline's own weights also begin from a second support, of all rows at once
+(:mod:`~simplicit.training.support.thresholding`), and keep the one with the smaller error. It lowers the layers'
+errors; on ResNet-20, three draws, positions all alike, the network gained .4 and .9 points of accuracy by it at 90 and
+95 %, and in agreement with the dense one on images that it was not fitted to +.2 and -.6, which is noise.
+
+Rows go side by side on one core each, so that the number of cores does not change the rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simplicit.machine import one_thread_each
+from simplicit.training.problem import LeastSquares
+from simplicit.training.support.allocation import allocate
+from simplicit.training.support.elimination import EliminationPath, eliminate, exchange, inverse, least_squares
+from simplicit.training.support.thresholding import support_by_admm
+
+__all__ = ["Selection", "elimination_paths", "select"]
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The supports of some rows.
+
+    Attributes
+    ----------
+    support : (r, d) array of bool
+    coefficients : (r, d) array
+        Least squares on it, without a ball.
+    exchanged : int
+        Columns that differ from what elimination alone had left.
+    """
+
+    support: Mask
+    coefficients: Array
+    exchanged: int
+
+
+def elimination_paths(problem: LeastSquares, candidates: Mask, workers: int) -> list[EliminationPath]:
+    """The paths of all rows from their candidates, (r, d), to none; so many rows at a time."""
+    found: dict[int, EliminationPath] = {}
+    with one_thread_each():
+        # Rows with the same candidates, such as all of a dense layer, start from the same inverse.
+        for rows in _alike(candidates):
+            columns = np.flatnonzero(candidates[rows[0]])
+            start, cross = inverse(problem.gram[np.ix_(columns, columns)]), problem.cross[:, columns]
+            path = partial(_path, start, cross, columns)
+            found.update(zip(rows, _side_by_side(path, rows, workers), strict=True))
+    return [found[i] for i in range(len(candidates))]
+
+
+def _path(start: Array, cross: Array, columns: Index, row: int) -> EliminationPath:
+    return eliminate(start, cross[row], columns)
+
+
+def select(
+    problem: LeastSquares,
+    paths: Sequence[EliminationPath],
+    sensitivities: Array,
+    count: int,
+    workers: int,
+    *,
+    thresholding: bool,
+) -> Selection:
+    """The supports with ``count`` weights in all, after exchanges.
+
+    Parameters
+    ----------
+    problem : LeastSquares
+    paths : sequence of r EliminationPath
+        Of its rows.
+    sensitivities : (r,) array
+        As for :func:`~simplicit.training.support.allocation.allocate`.
+    count : int
+    workers : int
+        Rows at a time.
+    thresholding : bool
+        Whether a support is sought from the baseline's weights by thresholding too; the better of the two is taken.
+    """
+    eliminated = np.zeros(problem.support.shape, dtype=bool)
+    for row, path, kept in zip(eliminated, paths, allocate(paths, sensitivities, count), strict=True):
+        row[path.left(kept)] = True
+    starts = [eliminated]
+    if thresholding:
+        starts.append(_thresholded(problem, sensitivities, count))
+    found = [_exchanged(problem, support, workers) for support in starts]
+    losses = [float(sensitivities @ _losses(problem, coefficients)) for _, coefficients in found]
+    support, coefficients = found[int(np.argmin(losses))]
+    return Selection(support, coefficients, int((support & ~eliminated).sum()))
+
+
+def _exchanged(problem: LeastSquares, start: Mask, workers: int) -> tuple[Mask, Array]:
+    """The support after exchanges, and least squares on it."""
+
+    def chosen_of(i: int) -> tuple[Index, Array]:
+        allowed = np.flatnonzero(problem.support[i])
+        chosen = exchange(problem.gram, problem.cross[i], np.flatnonzero(start[i]), allowed)
+        return chosen, least_squares(problem.gram, problem.cross[i], chosen)
+
+    with one_thread_each():
+        found = _side_by_side(chosen_of, range(len(start)), workers)
+    support = np.zeros_like(start)
+    for i, (chosen, _) in enumerate(found):
+        support[i, chosen] = True
+    return support, np.array([coefficients for _, coefficients in found]).reshape(start.shape)
+
+
+def _thresholded(problem: LeastSquares, sensitivities: Array, count: int) -> Mask:
+    """A support of all rows together, errors weighted by the sensitivities."""
+    units, weights = np.sqrt(problem.gram.diagonal()), np.sqrt(sensitivities / sensitivities.max())[:, None]
+    return support_by_admm(
+        problem.gram / np.outer(units, units),
+        weights * problem.cross / units,
+        weights * problem.weights * units,
+        count,
+        problem.support,
+    )
+
+
+def _losses(problem: LeastSquares, coefficients: Array) -> Array:
+    """wᵀHw − 2cᵀw at least squares on a support, which is −cᵀw, row by row."""
+    return np.asarray(-np.einsum("ij,ij->i", problem.cross, coefficients))
+
+
+def _alike(candidates: Mask) -> list[list[int]]:
+    """The rows, in groups of equal candidates."""
+    groups: dict[bytes, list[int]] = {}
+    for i, row in enumerate(candidates):
+        groups.setdefault(row.tobytes(), []).append(i)
+    return list(groups.values())
+
+
+def _side_by_side(work: Callable[[int], Any], rows: Sequence[int], workers: int) -> list[Any]:
+    if workers == 1 or len(rows) == 1:
+        return [work(i) for i in rows]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, rows))

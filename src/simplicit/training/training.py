@@ -1,0 +1,260 @@
+r"""Training: which weights stay, and their values, one pass over the layers of a provider.
+
+:meth:`Training.solve` takes the support from the penalty: the solution of problem (7) at one strength, and, with a
+refit, ridge on the support that it leaves. :meth:`Training.select` takes it from elimination: a pilot on the baseline's
+states gives every row its path of prices; one price for a weight in the whole network, in units of what a row's error
+does to the outputs, says how many each layer keeps, exactly; then every layer is eliminated anew, and its columns
+exchanged, on the states that the student has there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from simplicit.rows import NoPenalty, Penalty, PiecewiseQuadratic, Solution
+from simplicit.solve import RunOptions, solve_rows
+from simplicit.training.problem import LeastSquares, Ridge, Rows
+from simplicit.training.provider import Layer, Provider, Student
+from simplicit.training.support.allocation import allocate, count_kept
+from simplicit.training.support.bounds import with_support_gap
+from simplicit.training.support.elimination import EliminationPath
+from simplicit.training.support.selection import elimination_paths, select
+from simplicit.training.units import units_of
+
+__all__ = ["RowOptions", "Trained", "Training"]
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+L = TypeVar("L", bound=Layer)
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    """How the rows of a fit are solved: ``tol``, ``block_rows``, ``device`` and ``throw`` of ``solve_rows``."""
+
+    tol: float = 1e-6
+    block_rows: int | None = None
+    device: str = "cpu"
+    throw: bool = True
+
+    def arguments(self, run: RunOptions, stage: str) -> dict[str, Any]:
+        """What says where rows are solved in a stage, as :func:`simplicit.solve_rows` takes it."""
+        return {"block_rows": self.block_rows, "device": self.device, **run.staged(stage).arguments}
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A network that was trained.
+
+    Attributes
+    ----------
+    strength : float
+        What the penalty was multiplied by.
+    solutions : mapping from the names of the layers to the solutions of their groups of rows
+    student : Student
+    trials : int
+        How many times problem (7) was solved to find the strength.
+    exchanged : int
+        Weights that exchanges placed elsewhere than elimination alone.
+    """
+
+    strength: float
+    solutions: Mapping[str, tuple[Solution, ...]]
+    student: Student
+    trials: int = 1
+    exchanged: int = 0
+
+    @property
+    def nnz(self) -> int:
+        """Weights that are not zero."""
+        return sum(solution.coefficients.nnz for groups in self.solutions.values() for solution in groups)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What a group of rows may keep, (r, d), and the elimination paths of its rows on the baseline's states."""
+
+    admitted: Mask
+    paths: Sequence[EliminationPath]
+
+
+@dataclass(frozen=True, eq=False)
+class Training(Generic[L]):
+    """One baseline, one set of samples, one way to train.
+
+    Attributes
+    ----------
+    provider : Provider
+    penalty : Penalty
+        f, or what proposes candidates.
+    ridge : Ridge or None
+        Of the least squares on the support; None leaves the values that the penalty gives.
+    rows : RowOptions
+    run : RunOptions
+        Opened.
+    rounds : int
+        Re-weighted rounds of the penalty.
+    normalize : str
+        A name in ``NORMALIZATIONS``.
+    thresholding : bool
+        Whether :meth:`select` also begins from a support by thresholding.
+    """
+
+    provider: Provider[L]
+    penalty: Penalty
+    ridge: Ridge | None
+    rows: RowOptions
+    run: RunOptions
+    rounds: int = 1
+    normalize: str = "targets"
+    thresholding: bool = True
+
+    @cached_property
+    def pieces(self) -> PiecewiseQuadratic:
+        """What the penalty is on all rows and columns."""
+        return self.penalty.spread(*self.provider.shape)
+
+    @property
+    def makes_zeros(self) -> bool:
+        """Whether the penalty does."""
+        return bool(self.pieces.kink.any())
+
+    def within(self, stage: str) -> Training[L]:
+        """The same, with progress that says which stage it is of."""
+        return replace(self, run=self.run.staged(stage))
+
+    def solve(self, strength: float = 1.0, start: Trained | None = None) -> Trained:
+        """Solve with the penalty multiplied by ``strength``, warm-started from another training."""
+        solutions: dict[str, tuple[Solution, ...]] = {}
+
+        def fit(layer: L, groups: Sequence[Rows]) -> Sequence[Solution]:
+            warm = (None,) * len(groups) if start is None else start.solutions[layer.name]
+            found = [self._penalised(layer, rows, strength, before) for rows, before in zip(groups, warm, strict=True)]
+            if self.ridge is not None:
+                problems = [rows.least_squares(self.ridge) for rows in groups]
+                found = [
+                    self._refitted(layer, rows, problem, solution.coefficients.toarray() != 0, solution)
+                    for rows, problem, solution in zip(groups, problems, found, strict=True)
+                ]
+            solutions[layer.name] = tuple(found)
+            return found
+
+        student = self.provider.sweep(fit)
+        return Trained(strength, solutions, student)
+
+    def select(self, sparsity: float | None) -> Trained:
+        """The supports by elimination, to the wanted number of weights exactly, and ridge on them.
+
+        Parameters
+        ----------
+        sparsity : float or None
+            In per cent of the baseline's weights; None keeps as many as there are candidates.
+
+        Raises
+        ------
+        InputError
+            There are fewer candidates than weights wanted.
+        """
+        counts = self._counts(sparsity)
+        solutions: dict[str, tuple[Solution, ...]] = {}
+        exchanged = 0
+
+        def fit(layer: L, groups: Sequence[Rows]) -> Sequence[Solution]:
+            nonlocal exchanged
+            found, moved = self._selected(layer, groups, counts[layer.name])
+            exchanged += moved
+            solutions[layer.name] = tuple(found)
+            return found
+
+        student = self.provider.sweep(fit)
+        return Trained(1.0, solutions, student, exchanged=exchanged)
+
+    def _selected(self, layer: L, groups: Sequence[Rows], count: int) -> tuple[list[Solution], int]:
+        """The solutions of a layer's groups with so many weights in all, and how many weights were exchanged."""
+        assert self.ridge is not None
+        workers, sensitivities = self.run.crew.workers, self.provider.sensitivities(layer)
+        problems = [rows.least_squares(self.ridge) for rows in groups]
+        paths = [
+            known.paths if rows.settled else elimination_paths(problem, known.admitted, workers)
+            for rows, problem, known in zip(groups, problems, self.pilot[layer.name], strict=True)
+        ]
+        kept = allocate([path for one in paths for path in one], sensitivities, count)
+        parts = zip(np.array_split(sensitivities, len(groups)), np.array_split(kept, len(groups)), strict=True)
+        found, exchanged = [], 0
+        for rows, problem, path, (scales, share) in zip(groups, problems, paths, parts, strict=True):
+            chosen = select(problem, path, scales, int(share.sum()), workers, thresholding=self.thresholding)
+            exchanged += chosen.exchanged
+            values = self._refitted(layer, rows, problem, chosen.support, chosen.coefficients)
+            found.append(with_support_gap(values, problem, rows.weight))
+        return found, exchanged
+
+    @cached_property
+    def pilot(self) -> dict[str, list[Candidates]]:
+        """The elimination of every layer on the baseline's states, from which the counts come."""
+        assert self.ridge is not None
+        result: dict[str, list[Candidates]] = {}
+        for layer, groups in self.provider.on_baseline():
+            result[layer.name] = []
+            for rows in groups:
+                admitted = rows.support
+                if self.makes_zeros:
+                    admitted = self._penalised(layer, rows, 1.0, None).coefficients.toarray() != 0
+                paths = elimination_paths(rows.least_squares(self.ridge), admitted, self.run.crew.workers)
+                result[layer.name].append(Candidates(admitted, paths))
+        return result
+
+    def _counts(self, sparsity: float | None) -> dict[str, int]:
+        """How many weights each layer keeps."""
+        layers = self.provider.layers
+        paths = [path for layer in layers for one in self.pilot[layer.name] for path in one.paths]
+        sensitivities = np.concatenate([self.provider.sensitivities(layer) for layer in layers])
+        available = sum(len(path.order) for path in paths)
+        kept = allocate(paths, sensitivities, count_kept(self.provider.weight_count, sparsity, available))
+        ends = np.cumsum([layer.rows for layer in layers])[:-1]
+        return {layer.name: int(part.sum()) for layer, part in zip(layers, np.split(kept, ends), strict=True)}
+
+    def _penalised(self, layer: L, rows: Rows, strength: float, warm: Solution | None) -> Solution:
+        """The solution of problem (7) on some rows."""
+        return solve_rows(
+            **rows.data.arguments,
+            penalty=rows.pieces(self.penalty).in_units(strength, *units_of(self.normalize, rows.scales)),
+            weight=rows.weight,
+            ball=rows.ball,
+            support=rows.support,
+            rounds=self.rounds,
+            warm_start=warm,
+            tol=self.rows.tol,
+            throw=self.rows.throw,
+            **self.rows.arguments(self.run, layer.name),
+        )
+
+    def _refitted(
+        self, layer: L, rows: Rows, problem: LeastSquares, support: Mask, start: Solution | Array
+    ) -> Solution:
+        """Ridge on a support, under the ball where there is one; what it was found by is in ``earlier``.
+
+        A penalty that makes zeros shrinks what it keeps. Once the support is chosen that has no use any more. It is a
+        convex row problem like those before it, and certified like them.
+        """
+        found = solve_rows(
+            problem.statistics,
+            penalty=NoPenalty(),
+            weight=rows.weight,
+            ball=rows.ball,
+            support=support,
+            warm_start=start,
+            tol=self.rows.tol,
+            throw=self.rows.throw,
+            **self.rows.arguments(self.run, layer.name),
+        )
+        found = replace(found, intercepts=rows.data.constants(found.coefficients))
+        if isinstance(start, Solution):
+            found = replace(found, earlier=(*start.earlier, replace(start, earlier=())))
+        return found
