@@ -86,10 +86,13 @@ class ConvergenceError(SimplicitError, ArithmeticError):
 
     Attributes
     ----------
+    finding : str
+        Which rows, and how far they came; the message says what can be done besides.
     solution : object
         What was computed all the same, each row marked with its status and its duality gap.
     """
 
-    def __init__(self, message: str, *, solution: object = None) -> None:
-        super().__init__(message)
+    def __init__(self, finding: str, *, solution: object = None) -> None:
+        super().__init__(f"{finding}. With throw=False they are returned, marked")
+        self.finding = finding
         self.solution = solution

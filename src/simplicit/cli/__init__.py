@@ -1,104 +1,40 @@
 """The command line: ``simplicit demo``, ``baseline``, ``fit``, ``eval``, ``attack``, ``certify``, ``solve`` and more.
 
-Commands only read options, call :mod:`simplicit.runs` and print. Whatever the library says on purpose becomes
-one line on standard error and exit code 2; Ctrl-C is 130, SIGTERM 143.
+Commands only take options, call :mod:`simplicit.runs` and print. Whatever the library says on purpose becomes one line
+on standard error and exit code 2; Ctrl-C is 130, SIGTERM 143.
 """
 
 from __future__ import annotations
 
-import inspect
 import io
 import os
-import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import cyclopts
+from cyclopts import App
+from cyclopts.config import Dict
 
-from simplicit.cli.attack import attack_command
-from simplicit.cli.baseline import baseline_command
-from simplicit.cli.certify import certify_command
-from simplicit.cli.console import complain
-from simplicit.cli.demo import demo_command
-from simplicit.cli.evaluate import eval_command
-from simplicit.cli.export import export_command
-from simplicit.cli.fit import fit_command
-from simplicit.cli.frontier import frontier_command
-from simplicit.cli.journal import journal_app
-from simplicit.cli.report import report_command
-from simplicit.cli.reproduce import figure5_command, reproduce_app
-from simplicit.cli.solve import solve_command
-from simplicit.cli.tables import table2_command, table3_command
-from simplicit.errors import SimplicitError
+from simplicit.cli.commands import COMMANDS, FAMILIES
+from simplicit.cli.console import Invocation, complain, invoked
+from simplicit.cli.signature import Signature, choices_in, option_name
+from simplicit.errors import ConvergenceError, InputError, SimplicitError
+from simplicit.runs.options import owners
+from simplicit.runs.settings import kept_of, read_config
 
-__all__ = ["app", "main"]
-
-# typer.BadParameter derives from the usage error of whichever click Typer is built on
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+__all__ = ["main"]
 
 _INTERRUPTED = 130
 _TERMINATED = 143
-_COMMANDS = (
-    demo_command,
-    baseline_command,
-    fit_command,
-    eval_command,
-    attack_command,
-    certify_command,
-    export_command,
-    solve_command,
-    report_command,
-    figure5_command,
-    frontier_command,
-    table2_command,
-    table3_command,
-)
-_OPTIONS = {name for command in _COMMANDS for name in inspect.signature(command).parameters}
-_OPTIONS -= {"context", "run", "runs", "features", "targets", "baseline"}  # all but the first are arguments
+_ABOUT = """Turn a trained PyTorch network into a sparse, robust, well-posed implicit model.
 
-app = typer.Typer(
-    name="simplicit",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="markdown",
-)
-
-
-@app.callback(invoke_without_command=True)
-def simplicit(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-) -> None:
-    """Turn a trained PyTorch network into a sparse, robust, well-posed implicit model.
-
-    Two commands to begin with: `simplicit baseline`, then `simplicit fit runs/baseline --sparsity 65`. Or all at once:
-    `simplicit demo`.
-    """
-    if version:
-        from simplicit import __version__
-
-        typer.echo(f"simplicit {__version__}")
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), nl=False)
-
-
-app.command("demo")(demo_command)
-app.command("baseline")(baseline_command)
-app.command("fit")(fit_command)
-app.command("eval")(eval_command)
-app.command("attack")(attack_command)
-app.command("certify")(certify_command)
-app.command("export")(export_command)
-app.command("report")(report_command)
-app.command("solve")(solve_command)
-app.add_typer(journal_app, name="journal")
-app.add_typer(reproduce_app, name="reproduce")
+Two commands to begin with: `simplicit baseline`, then `simplicit fit runs/baseline --sparsity 90`. Or all at once:
+`simplicit demo`.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,22 +57,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(typed: list[str]) -> int:
-    """The exit code of a command, its error told in one line."""
+    """The exit code of a command; its error becomes one line."""
+    name = next((name for name in COMMANDS if typed[: len(name.split())] == name.split()), "")
+    signature: Signature | None = None
     try:
-        code = app(args=typed, prog_name="simplicit", standalone_mode=False, obj=typed)
+        recorded = _recorded(name, typed)
+        signature = Signature(COMMANDS[name], recorded | choices_in(typed)) if name else None
+        values = _app(name, signature, recorded)(typed, exit_on_error=False, print_error=False)
+        if signature is not None and values is not None:
+            with invoked(Invocation(["simplicit", *typed], recorded, values)):
+                COMMANDS[name](**signature.arguments(recorded | values))
         sys.stdout.flush()
     except SimplicitError as error:
-        complain(_in_options(str(error)))
-    except _USAGE_ERROR as error:
-        complain(_usage(error))
+        complain(_in_options(error, signature))
+    except cyclopts.CycloptsError as error:
+        complain(f"{_usage(error)}; see {' '.join(['simplicit', *name.split()])} --help")
     except OSError as error:  # standard output, while help is printed, or a disk that is full
         complain(f"{error.filename or 'output'} cannot be read or written ({error.strerror or error})")
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return _INTERRUPTED
     else:
-        return code if isinstance(code, int) else 0  # newer Typers return 130 after Ctrl-C themselves
+        return 0
     _discard_output()
     return 2
+
+
+def _recorded(name: str, typed: Sequence[str]) -> dict[str, Any]:
+    """The settings of an earlier run that ``--config`` names, less those that what is typed replaces."""
+    chosen = choices_in(typed)
+    if name != "fit" or "config" not in chosen:
+        return {}
+    return kept_of(read_config(Path(chosen["config"]))[0], chosen)
+
+
+def _app(name: str, signature: Signature | None, recorded: Mapping[str, Any]) -> App:
+    """All commands, that of a name with its options."""
+    from simplicit import __version__
+
+    app = App(
+        name="simplicit",
+        help=_ABOUT,
+        version=f"simplicit {__version__}",
+        help_format="markdown",
+        result_action="return_value",
+    )
+    families = {word: App(name=word, help=about) for word, about in FAMILIES.items()}
+    for words, command in COMMANDS.items():
+        *family, last = words.split()
+        place = families.setdefault(family[0], App(name=family[0])) if family else app
+        ours = signature if words == name and signature is not None else None
+        place.command(_listed(command) if ours is None else ours.flat(), name=last)
+    for one in families.values():
+        app.command(one)
+    if recorded:
+        app.config = (Dict({name: dict(recorded)}, source="config"),)
+    return app
+
+
+def _listed(command: Callable[..., None]) -> Callable[[], None]:
+    """A command of which only its first line is shown."""
+
+    def listed() -> None: ...
+
+    listed.__doc__ = (command.__doc__ or "").partition("\n\n")[0]
+    return listed
 
 
 @contextmanager
@@ -171,23 +155,25 @@ def _discard_output() -> None:
             os.close(nowhere)
 
 
-def _in_options(message: str) -> str:
-    """``learning_rate must be ...`` and ``learning_rate: ...`` as the option is typed: ``--learning-rate ...``."""
-
-    def option(found: re.Match[str]) -> str:
-        return f"--{found[0].replace('_', '-')}" if found[0] in _OPTIONS else found[0]
-
-    def number(found: re.Match[str]) -> str:
-        return found[1] if found[1] in _OPTIONS else found[0]
-
-    # The numbers of a penalty and of a ball in Python are options of their own here.
-    message = re.sub(r"^penalty: (\w+)(?= must )", number, message)
-    message = re.sub(r"^ball: radius(?= must )", "kappa", message)
-    message = message.replace("With throw=False they are returned, marked", "With --no-throw they are written, marked")
-    return re.sub(r"^\w+(?= must |: )|(?<=; lower )\w+(?==)", option, message)
+def _in_options(error: SimplicitError, signature: Signature | None) -> str:
+    """What an error says, with the option in place of the argument that its message begins with."""
+    message = str(error)
+    if isinstance(error, ConvergenceError):
+        return f"{error.finding}. With --no-throw they are written, marked"
+    argument = error.argument if isinstance(error, InputError) else None
+    if signature is None or argument is None or not message.startswith(argument):
+        return message
+    names = {option.name for option in signature.options}
+    return option_name(argument) + message[len(argument) :] if argument in names else message
 
 
-def _usage(error: Any) -> str:
-    """What was wrong and where help is."""
-    command = error.ctx.command_path if error.ctx is not None else "simplicit"
-    return f"{error.format_message().rstrip('.')}; see {command} --help"
+def _usage(error: cyclopts.CycloptsError) -> str:
+    """What was wrong with the words that were typed."""
+    message = str(error).rstrip(".")
+    if isinstance(error, cyclopts.UnknownOptionError):
+        word = error.token.keyword or ""
+        having = owners(word.lstrip("-").replace("-", "_"))
+        if having:
+            kinds = [kind.partition(" ")[0] for kind in having]
+            return f"{word} is an option of {', '.join(having)}; choose it with --{kinds[0]}"
+    return message

@@ -9,12 +9,13 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -26,11 +27,13 @@ from simplicit.progress import Progress
 
 __all__ = [
     "LOG_SECONDS",
+    "Invocation",
     "Steps",
     "can_draw",
-    "command_line",
     "complain",
     "figures_table",
+    "invocation",
+    "invoked",
     "print_json",
     "saved",
     "say",
@@ -42,9 +45,41 @@ LOG_SECONDS = 30.0
 _UNBOUNDED = 10_000
 
 
-def command_line(context: typer.Context) -> list[str]:
-    """The command as it was typed, for the manifest."""
-    return ["simplicit", *context.obj] if isinstance(context.obj, list) else []
+@dataclass(frozen=True)
+class Invocation:
+    """What was typed.
+
+    Attributes
+    ----------
+    command : list of str
+        For the manifest.
+    recorded : mapping
+        Settings of an earlier run that was named.
+    given : mapping
+        Settings that were typed.
+    """
+
+    command: list[str]
+    recorded: Mapping[str, Any]
+    given: Mapping[str, Any]
+
+
+_INVOCATION: ContextVar[Invocation] = ContextVar("invocation", default=Invocation([], {}, {}))
+
+
+@contextmanager
+def invoked(invocation: Invocation) -> Iterator[None]:
+    """Within the block, :func:`invocation` is this one."""
+    token = _INVOCATION.set(invocation)
+    try:
+        yield
+    finally:
+        _INVOCATION.reset(token)
+
+
+def invocation() -> Invocation:
+    """What was typed for the command that runs."""
+    return _INVOCATION.get()
 
 
 def complain(message: str) -> None:

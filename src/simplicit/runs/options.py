@@ -47,6 +47,8 @@ class Option:
     parse : callable, optional
         From the one word that it is typed as; see :func:`simplicit.checks.spelled`.
     joint : str
+    registry : mapping, optional
+        Of a choice: what its names stand for.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Option:
     owner: Any
     parse: Callable[[str], Any] | None = None
     joint: str = ","
+    registry: Mapping[str, Any] | None = None
 
     @property
     def is_path(self) -> bool:
@@ -80,7 +83,7 @@ def options_of(entry: Any, chosen: Mapping[str, Any]) -> Iterator[Option]:
         registry = REGISTRIES.get(item.kind)
         if registry is not None:
             name = _chosen(registry, item, chosen)
-            yield dataclasses.replace(item, kind=Literal[tuple(registry)], default=name)
+            yield dataclasses.replace(item, kind=Literal[tuple(registry)], default=name, registry=registry)
             yield from options_of(registry[name], chosen)
         elif (inner := _inner(item)) is not None:
             optional = not dataclasses.is_dataclass(item.kind)

@@ -18,7 +18,7 @@ from simplicit.runs.folder import MANIFEST, check_manifest, read_manifest, relat
 from simplicit.runs.options import flat, options_of
 from simplicit.training import Recipe, Sparse
 
-__all__ = ["SAMPLES", "FitSettings", "Source", "parse_shape", "read_config", "read_source"]
+__all__ = ["SAMPLES", "FitSettings", "Source", "kept_of", "parse_shape", "read_config", "read_source"]
 
 #: Training samples of a fit that asks for no number.
 SAMPLES = 1000
@@ -200,6 +200,20 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if isinstance(value, str) and value not in DATASETS:
             settings[name] = os.path.normpath(path.parent / value)
     return settings, inputs
+
+
+def kept_of(recorded: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an earlier run, less those that a choice replaces.
+
+    Another network replaces all that is said of the recorded one; another recipe, penalty or executor replaces the
+    options of the recorded one.
+    """
+    gone: set[str] = set(_NETWORK) if chosen.keys() & set(_NETWORK) else set()
+    for option in options_of(FitSettings, recorded):
+        before = recorded.get(option.name)
+        if option.registry is not None and before is not None and chosen.get(option.name, before) != before:
+            gone |= {inner.name for inner in options_of(option.registry[before], recorded)}
+    return {name: value for name, value in recorded.items() if name not in gone}
 
 
 def read_source(

@@ -1,0 +1,97 @@
+"""Settings that several commands share: each is a dataclass that is defined and documented here alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from simplicit.errors import InputError
+from simplicit.executors import Journal
+
+__all__ = ["Keeping", "OtherSource", "Output"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go.
+
+    Parameters
+    ----------
+    output : Path, optional
+        Folder to write.
+    overwrite : bool
+        Replace the folder of an earlier run at --output, with all that is in it.
+    json : bool
+        Print one JSON document on standard output, and nothing else.
+    """
+
+    panel: ClassVar[str] = "Output"
+
+    output: Path | None = None
+    overwrite: bool = False
+    json: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The folder, of a command that always writes one."""
+        assert self.output is not None
+        return self.output
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Where finished blocks of rows are kept.
+
+    Parameters
+    ----------
+    journal : Path, optional
+        Keep every finished block in this folder. The same command again goes on from there, whatever ended the run.
+    resume : bool
+        Insist on going on: it is an error if --journal does not exist yet.
+
+    Raises
+    ------
+    InputError
+        With `resume`, there is no journal, or the folder is none.
+    """
+
+    panel: ClassVar[str] = "Running"
+
+    journal: Path | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.resume:
+            return
+        if self.journal is None:
+            raise InputError("resume: name the journal to go on from with --journal", argument="resume")
+        if not Journal.exists(self.journal):
+            raise InputError(
+                f"journal {self.journal}: there is none to go on from; leave --resume out to begin one",
+                argument="journal",
+            )
+
+
+@dataclass(frozen=True)
+class OtherSource:
+    """Another baseline or other data than those that a fit started from.
+
+    Parameters
+    ----------
+    baseline : Path, optional
+        Folder of the baseline. Default: the one that the fits started from.
+    data : str, optional
+        digits, fashion-mnist, cifar-10, cifar-100, or a folder or .npz file. Default: that of the fits.
+    data_dir : Path, optional
+        Folder with the files of a named data set. Default: $SIMPLICIT_DATA, else they are downloaded.
+    trust_pt2 : bool
+        Allow a .pt2 program as the baseline. Loading one can run code that it carries: only from people you trust.
+    """
+
+    panel: ClassVar[str] = "Network and data"
+
+    baseline: Path | None = None
+    data: str | None = None
+    data_dir: Path | None = None
+    trust_pt2: bool = False
