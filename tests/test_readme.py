@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import simplicit
 from simplicit.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,10 @@ def test_the_commands_and_their_options_exist() -> None:
         assert shown.exit_code == 0, command
         for option in (word for word in rest if word.startswith("--")):
             assert option.replace("--no-", "--") in shown.output.replace("--no-", "--"), (command, option)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {simplicit.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 def test_every_file_that_it_names_is_there() -> None:

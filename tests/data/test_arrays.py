@@ -84,7 +84,7 @@ def with_value(value: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "labels", "told"),
+    ("inputs", "labels", "message"),
     [
         (with_value(np.nan), LABELS, r"sample 7 has the value nan at place 5"),
         (with_value(np.inf), LABELS, r"sample 7 has the value inf at place 5"),
@@ -102,9 +102,9 @@ def with_value(value: float) -> np.ndarray:
         (INPUTS[:4], np.arange(4), r"4 samples are too few to split"),
     ],
 )
-def test_bad_values(tmp_path: Path, inputs: np.ndarray, labels: np.ndarray, told: str) -> None:
+def test_bad_values(tmp_path: Path, inputs: np.ndarray, labels: np.ndarray, message: str) -> None:
     path = save(tmp_path / "bad.npz", inputs=inputs, labels=labels)
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         load_dataset(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -141,7 +141,7 @@ def test_truncated_npy(tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
-def test_missing_keys_are_told(tmp_path: Path) -> None:
+def test_missing_keys_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has the keys x, y; expected inputs and labels"):
         load_dataset(save(tmp_path / "a.npz", x=INPUTS, y=LABELS))
     save(tmp_path / "train.npz", inputs=INPUTS)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from simplicit.data import cifar, load_dataset
-from simplicit.data.batches import read_batch
+from simplicit.data.cifar_pickle import read_batch
 from simplicit.errors import DataError
 
 REAL = Path(os.environ.get("SIMPLICIT_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
@@ -33,7 +33,8 @@ def python2_pickle(batch: dict[bytes, object]) -> bytes:
         return b"T" + len(value).to_bytes(4, "little") + value
 
     def number(value: int) -> bytes:
-        return b"J" + value.to_bytes(4, "little", signed=True)
+        fits = abs(value) < 2**31
+        return (b"J" if fits else b"\x8a\x09") + value.to_bytes(4 if fits else 9, "little", signed=True)
 
     def packed(value: object) -> bytes:
         if isinstance(value, np.ndarray):
@@ -51,9 +52,9 @@ def python2_pickle(batch: dict[bytes, object]) -> bytes:
     return b"\x80\x02}(" + b"".join(text(key) + packed(value) for key, value in batch.items()) + b"u."
 
 
-def batch(name: str, m: int, seed: int, key: bytes) -> dict[bytes, object]:
+def batch(name: str, m: int, seed: int, key: str) -> dict[bytes, object]:
     labels = np.random.default_rng(seed).integers(0, 10, m).tolist()
-    return {b"batch_label": name.encode(), key: labels, b"data": images(m, seed).reshape(m, -1)}
+    return {b"batch_label": name.encode(), key.encode(): labels, b"data": images(m, seed).reshape(m, -1)}
 
 
 @pytest.fixture(params=SETS)
@@ -96,7 +97,7 @@ def test_a_folder_of_batches(folder: Path, layout: cifar.Layout, inner: str) -> 
     count = len(layout.train)
     expected = np.concatenate([images(3 + seed, seed).reshape(-1, 3072) for seed in range(count)])
     np.testing.assert_array_equal(data.train_inputs, expected.astype(np.float32) / np.float32(255))
-    labels = [batch("some", 3 + seed, seed, b"labels")[b"labels"] for seed in range(count + 1)]
+    labels = [batch("some", 3 + seed, seed, "labels")[b"labels"] for seed in range(count + 1)]
     np.testing.assert_array_equal(data.train_labels, np.concatenate(labels[:-1]))
     np.testing.assert_array_equal(data.test_labels, labels[-1])
     assert (data.input_shape, data.classes, data.input_range) == ((3, 32, 32), layout.classes, (0.0, 1.0))
@@ -147,39 +148,40 @@ def test_a_missing_batch_is_named(folder: Path, layout: cifar.Layout, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({b"data": np.zeros((3, 3071), np.uint8)}, r"data must be bytes of shape \(m, 3072\), got \(3, 3071\)"),
         ({b"data": [1, 2]}, "data must be bytes of shape"),
         ({b"labels": [1, 2]}, r"labels must have shape \(3,\)"),
-        ({b"labels": [1, 2, 11]}, r"label 2 is 11, cifar-10 has the classes 0 to 9"),
+        ({b"labels": [1, 2, 11]}, "label 2 is 11; labels must be integers from 0 to 9"),
         ({b"labels": [1, 2, -1]}, "label 2 is -1"),
+        ({b"labels": [1, 2, 2**70]}, "labels must be integers from 0 to 9"),
         ({b"labels": b"abc"}, "labels must be a list of integers"),
     ],
 )
-def test_wrong_contents(tmp_path: Path, changes: dict[bytes, object], told: str) -> None:
+def test_wrong_contents(tmp_path: Path, changes: dict[bytes, object], message: str) -> None:
     layout = cifar.LAYOUTS["cifar-10"]
     for seed, name in enumerate((*layout.train, layout.test)):
         whole = batch(name, 3, seed, layout.labels)
         (tmp_path / name).write_bytes(python2_pickle(whole | (changes if name == "data_batch_4" else {})))
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         load_dataset("cifar-10", tmp_path)
     assert "data_batch_4" in str(caught.value)
 
 
 def test_a_batch_of_the_other_set(tmp_path: Path) -> None:
     for name in ("train", "test"):
-        (tmp_path / name).write_bytes(python2_pickle(batch(name, 3, 0, b"labels")))
-    with pytest.raises(DataError, match=r"train: no entry 'fine_labels', has batch_label, data, labels"):
+        (tmp_path / name).write_bytes(python2_pickle(batch(name, 3, 0, "labels")))
+    with pytest.raises(DataError, match=r"train: no key fine_labels, has batch_label, data, labels"):
         load_dataset("cifar-100", tmp_path)
 
 
 def test_python_3_writes_batches_too() -> None:
     """Protocol 2 of Python 3 writes bytes by ``_codecs.encode``, and NumPy's functions under their new names."""
-    whole = batch("some", 4, 0, b"labels")
+    whole = batch("some", 4, 0, "labels")
     read = read_batch(pickle.dumps(whole, protocol=2), "here")
-    np.testing.assert_array_equal(read[b"data"], whole[b"data"])
-    assert read[b"labels"] == whole[b"labels"]
+    np.testing.assert_array_equal(read["data"], whole[b"data"])
+    assert read["labels"] == whole[b"labels"]
 
 
 class Payload:
@@ -194,7 +196,7 @@ class Payload:
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_code_is_refused_and_not_run(tmp_path: Path, protocol: int) -> None:
-    evil = batch("some", 3, 0, b"labels") | {b"filenames": Payload(tmp_path / "ran")}
+    evil = batch("some", 3, 0, "labels") | {b"filenames": Payload(tmp_path / "ran")}
     with pytest.raises(DataError, match=r"here: a pickle that names _?io.open, which could run code"):
         read_batch(pickle.dumps(evil, protocol=protocol), "here")
     assert not (tmp_path / "ran").exists()
@@ -230,7 +232,7 @@ def test_arrays_of_other_things_are_refused() -> None:
 
 
 def test_truncated_batches() -> None:
-    whole = python2_pickle(batch("some", 3, 0, b"labels"))
+    whole = python2_pickle(batch("some", 3, 0, "labels"))
     for length in (0, 1, 10, 100, len(whole) - 1):
         with pytest.raises(DataError, match="damaged or truncated"):
             read_batch(whole[:length], "here")
@@ -259,7 +261,7 @@ def test_npz_channels_last_comes_in_planes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"train_images": images(5, 0)}, r"train_images must be uint8 of shape \(m, 32, 32, 3\)"),
         ({"test_images": np.zeros((2, 32, 32, 3))}, "test_images must be uint8 .* got float64"),
@@ -267,9 +269,9 @@ def test_npz_channels_last_comes_in_planes(tmp_path: Path) -> None:
         ({"train_labels": np.array(["a"] * 5, dtype=object)}, "pickle"),
     ],
 )
-def test_npz_of_another_form(tmp_path: Path, changes: dict[str, np.ndarray], told: str) -> None:
+def test_npz_of_another_form(tmp_path: Path, changes: dict[str, np.ndarray], message: str) -> None:
     npz(tmp_path / "cifar10.npz", **changes)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         load_dataset("cifar-10", tmp_path)
 
 

@@ -94,18 +94,19 @@ def test_truncated_gzip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "message"),
     [
         (b"", "not an IDX file"),
         (b"\0\0\x0d\x01" + bytes(4), "not an IDX file"),
         (idx(np.zeros(20, np.uint8))[:-1], r"truncated, 19 values for the shape \(20,\)"),
-        (idx(np.zeros(19, np.uint8)), "do not fit"),
+        (idx(np.zeros(19, np.uint8)), r"labels must have shape \(20,\), one per sample, got \(19,\)"),
+        (idx(np.full(20, 10, np.uint8)), "label 0 is 10; labels must be integers from 0 to 9"),
         (struct.pack(">2xBBI", 8, 1, 2**32 - 1) + bytes(8), "truncated, 8 values"),
     ],
 )
-def test_damaged_idx(folder: Path, monkeypatch: pytest.MonkeyPatch, raw: bytes, told: str) -> None:
+def test_damaged_idx(folder: Path, monkeypatch: pytest.MonkeyPatch, raw: bytes, message: str) -> None:
     replace(folder / "fashion-mnist" / TRAIN_LABELS, gzip.compress(raw), monkeypatch)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         load_dataset("fashion-mnist", folder)
 
 
@@ -116,7 +117,7 @@ def test_one_file_missing(folder: Path) -> None:
 
 
 def test_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no Fashion-MNIST here.*--data-dir"):
+    with pytest.raises(DataError, match=r"no fashion-mnist here.*--data-dir"):
         load_dataset("fashion-mnist", tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from simplicit.data.arrays import load_arrays
@@ -15,7 +16,8 @@ from simplicit.errors import InputError
 
 __all__ = ["DATASETS", "load_dataset"]
 
-#: Name to loader; a new data set is one file and one line here. A loader is given the data folder, or None.
+#: Every named data set with its loader, which is given the folder of data, or None. A new data set is one file and one
+#: line here; or one that is added at run time, which :func:`load_dataset` and the command line know by name from then.
 DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
     "cifar-10": load_cifar10,
     "cifar-100": load_cifar100,
@@ -27,12 +29,13 @@ DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
 def load_dataset(
     name_or_path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None, seed: int = 0
 ) -> Dataset:
-    """A data set by name (a key of :data:`DATASETS`) or from the user's NumPy files.
+    """Load a data set by its name (a key of :data:`DATASETS`, and the result's name) or from the user's NumPy files.
 
     Parameters
     ----------
     name_or_path : str or path
-        A name, or a folder or ``.npz`` file (layouts: :mod:`simplicit.data.arrays`).
+        A name, or a folder or ``.npz`` file (the layouts are those of :mod:`simplicit.data.arrays`). A name wins over
+        a path of that spelling.
     data_dir : str or path, optional
         Where to look for the files of a named data set; default: the environment variable ``SIMPLICIT_DATA``, else
         they are downloaded.
@@ -42,14 +45,16 @@ def load_dataset(
     Raises
     ------
     InputError
-        Neither a known name nor an existing path.
+        `name_or_path` is neither a known name nor an existing path.
     DataError
         A file is missing, damaged or not what it should be.
     """
     name = os.fspath(name_or_path)
     if name in DATASETS:
-        return DATASETS[name](Path(data_dir) if data_dir is not None else None)
+        return replace(DATASETS[name](Path(data_dir) if data_dir is not None else None), name=name)
     if not Path(name).exists():
         known = ", ".join(sorted(DATASETS))
-        raise InputError(f"data {name!r}: neither a known data set ({known}) nor an existing folder or .npz file")
+        raise InputError(
+            f"data {name!r}: neither a known data set ({known}) nor an existing folder or .npz file", argument="data"
+        )
     return load_arrays(Path(name), seed)

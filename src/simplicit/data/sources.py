@@ -1,0 +1,104 @@
+"""Where the files of data sets come from, and what is said of a file that is missing, damaged or another one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from simplicit.errors import DataError, SimplicitError
+
+__all__ = ["candidate_folders", "check_md5", "download", "not_found", "reading", "select"]
+
+T = TypeVar("T")
+
+
+@contextmanager
+def reading(what: object, kind: str, remedy: str) -> Iterator[None]:
+    """Report every failure to read ``what`` as one :class:`DataError`, "damaged or truncated ``kind``", with a remedy.
+
+    Readers of damaged files may fail in any way, so that every exception counts but simplicit's own.
+    """
+    try:
+        yield
+    except SimplicitError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"{what}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{what}: damaged or truncated {kind} ({_first_line(error)}); {remedy}") from error
+
+
+def select(values: Mapping[str, T], keys: Sequence[str], what: object) -> list[T]:
+    """Return the values of ``keys``, in that order; DataError naming those that ``what`` lacks and all that it has."""
+    if missing := [key for key in keys if key not in values]:
+        raise DataError(f"{what}: no key {', '.join(missing)}, has {', '.join(sorted(values)) or 'none'}")
+    return [values[key] for key in keys]
+
+
+def candidate_folders(data_dir: Path | None, name: str) -> tuple[Path, ...]:
+    """Return the folders where the files of the data set ``name`` may lie: ``data_dir``/``name`` and ``data_dir``.
+
+    The environment variable ``SIMPLICIT_DATA`` stands in for `data_dir`. Nothing is returned where neither is given:
+    the files are to be downloaded.
+    """
+    folder = data_dir or os.environ.get("SIMPLICIT_DATA")
+    return (Path(folder) / name, Path(folder)) if folder else ()
+
+
+def not_found(folder: Path, name: str, files: str) -> DataError:
+    """Return the error that ``folder`` holds no data set ``name``, in which ``files`` were looked for."""
+    return DataError(
+        f"{folder}: no {name} here, nor in its subfolder {name} (looked for {files}); name the right folder with "
+        "--data-dir or SIMPLICIT_DATA, or leave both out to download"
+    )
+
+
+def check_md5(path: Path, md5: str) -> None:
+    """Refuse a file that cannot be read or that has another MD5 sum than the published one, by a DataError."""
+    with reading(path, "file", "download it again"), path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != md5:
+        raise DataError(f"{path}: MD5 is {found}, the published file has {md5}; delete it and download it again")
+
+
+def download(url: str, md5: str, *, name: str, by_hand: str) -> Path:
+    """Download a published file into the user's cache by pooch, unless the cache has it already.
+
+    Parameters
+    ----------
+    url, md5 : str
+        The address of the file and its published MD5 sum.
+    name : str
+        Name of the data set, and of its folder in the cache.
+    by_hand : str
+        What the user is to fetch where the download fails.
+
+    Raises
+    ------
+    DataError
+        The file cannot be downloaded, or what came has another sum.
+    """
+    import logging
+
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)  # stdout and stderr belong to the caller
+    file = url.rsplit("/", 1)[-1]
+    try:
+        return Path(
+            pooch.retrieve(url=url, known_hash=f"md5:{md5}", fname=file, path=pooch.os_cache("simplicit") / name)
+        )
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError is pooch's hash mismatch
+        raise DataError(
+            f"{name} could not be downloaded ({file}: {_first_line(error)}); fetch {by_hand} by hand and name the "
+            "folder with --data-dir or SIMPLICIT_DATA, or use --data digits"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """Return at most 160 characters of what an error says, or its type where it says nothing."""
+    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
