@@ -177,12 +177,7 @@ def _in_options(message: str) -> str:
     def option(found: re.Match[str]) -> str:
         return f"--{found[0].replace('_', '-')}" if found[0] in _OPTIONS else found[0]
 
-    def number(found: re.Match[str]) -> str:
-        return found[1] if found[1] in _OPTIONS else found[0]
-
-    # The numbers of a penalty and of a ball in Python are options of their own here.
-    message = re.sub(r"^penalty: (\w+)(?= must )", number, message)
-    message = re.sub(r"^ball: radius(?= must )", "kappa", message)
+    message = re.sub(r"^radius(?= must )", "kappa", message)  # the ball's number is an option of its own here
     message = message.replace("With throw=False they are returned, marked", "With --no-throw they are written, marked")
     return re.sub(r"^\w+(?= must |: )|(?<=; lower )\w+(?==)", option, message)
 

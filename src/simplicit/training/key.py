@@ -25,7 +25,7 @@ def fit_key(graph: NetworkGraph, inputs: Any, options: FitOptions, shape: tuple[
     """
     parts: dict[str, Any] = {f"constant {name}": value.numpy() for name, value in graph.constants.items()}
     parts |= {"graph": str(graph.module.graph), "inputs": np.asarray(inputs)}
-    penalty = options.penalty.spread(*shape)
+    penalty = options.penalty.pieces(*shape)
     for item in fields(penalty):
         value = getattr(penalty, item.name)
         parts[f"penalty {item.name}"] = value.cpu().numpy() if isinstance(value, torch.Tensor) else value

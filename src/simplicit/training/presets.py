@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from numbers import Real
 from typing import Any, ParamSpec, TypeVar
@@ -75,7 +75,8 @@ class Preset:
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """As :func:`simplicit.fit` takes them, with those that are given."""
-        return {"penalty": PENALTIES[self.penalty](**self.numbers), **self.options, **given}
+        default: Any = PENALTIES[self.penalty]
+        return {"penalty": replace(default, **self.numbers), **self.options, **given}
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """As plain values: the penalty by its name and numbers, which stay away where another one is given."""

@@ -114,7 +114,7 @@ class TiedTraining:
     @property
     def penalty(self) -> PiecewiseQuadratic:
         """The penalty on a single weight."""
-        return self.options.penalty.spread(1, 1)
+        return self.options.penalty.pieces(1, 1)
 
     def has_zeros(self) -> bool:
         """Whether the penalty makes any."""
@@ -261,4 +261,4 @@ class TiedTraining:
         if kind == "both":
             columns = np.sqrt(problem.gram.diagonal() / problem.count)
             columns = np.where(columns > 0, columns, 1.0)
-        return self.options.penalty.spread(r, d).in_units(strength, targets, columns)
+        return self.options.penalty.pieces(r, d).in_units(strength, targets, columns)

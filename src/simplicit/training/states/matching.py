@@ -83,7 +83,7 @@ class Matching:
     @cached_property
     def penalty(self) -> PiecewiseQuadratic:
         """The penalty on all rows and columns of M."""
-        return self.options.penalty.spread(self.data.n_rows, self.data.n_columns)
+        return self.options.penalty.pieces(self.data.n_rows, self.data.n_columns)
 
     @cached_property
     def prior(self) -> csr_array:
@@ -184,7 +184,7 @@ class Matching:
         return solve_rows(
             features,
             self.data.targets[:, rows],
-            penalty=penalty.select(np.arange(self.data.n_rows)[rows], np.arange(self.data.n_columns)),
+            penalty=penalty.select(np.arange(self.data.n_rows)[rows]),
             weight=stage.weight,
             ball=self._ball(stage),
             support=self.structure[rows] if support is None else support,
