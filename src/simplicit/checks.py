@@ -185,11 +185,13 @@ def as_positive_array(
     values = as_array(name, value).astype(np.float64)
     if values.shape not in ((), *shapes):
         allowed = " or ".join(map(str, shapes))
-        raise InputError(f"{name} has shape {values.shape}; give one number, or an array of shape {allowed}")
+        message = f"{name} has shape {values.shape}; give one number, or an array of shape {allowed}"
+        raise InputError(message, argument=name)
     valid = np.isfinite(values) & ((values >= 0) if or_zero else (values > 0))
     if not valid.all():
         limit = ">= 0" if or_zero else "> 0"
-        raise InputError(f"{name} must be finite and {limit}, got {values.ravel()[np.argmin(valid)]:g}")
+        message = f"{name} must be finite and {limit}, got {values.ravel()[np.argmin(valid)]:g}"
+        raise InputError(message, argument=name)
     return values
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from simplicit.rows.condense import Bases, compressed
-from simplicit.rows.design import Design
+from simplicit.rows.design import Design, SampleDesign
 from simplicit.rows.factor import PROXIMAL
 
 ROWS, COLUMNS = 3, 14
@@ -16,11 +16,11 @@ ROWS, COLUMNS = 3, 14
 
 def bases_of(seed: int = 0, *, samples: int = 40) -> tuple[Bases, Design, Tensor, Tensor]:
     rng = np.random.default_rng(seed)
-    design = Design.of_features(rng.normal(size=(samples, COLUMNS)), np.arange(COLUMNS), None)
+    design = SampleDesign.of_features(rng.normal(size=(samples, COLUMNS)), np.arange(COLUMNS), None)
     active = torch.from_numpy(rng.random((ROWS, COLUMNS)) < 0.5)
     normal = torch.from_numpy(rng.choice([-1.0, 0.0, 1.0], size=(ROWS, COLUMNS)))
     curvature = torch.from_numpy(rng.uniform(0.1, 1.0, size=(ROWS, COLUMNS)))
-    return Bases(design, active, normal, curvature), design, active, curvature
+    return Bases.of(design, active, normal, curvature), design, active, curvature
 
 
 def base_matrix(design: Design, columns: Tensor, curvature: Tensor) -> Tensor:
@@ -47,10 +47,10 @@ def test_factors_of_both_kinds_side_by_side(monkeypatch: pytest.MonkeyPatch) -> 
     """DᵀH⁻¹D of every row, whichever way its own factor goes."""
     rng = np.random.default_rng(4)
     monkeypatch.setattr("simplicit.rows.factor.COLUMNS_PER_SAMPLE", 0.5)
-    design = Design.of_features(rng.normal(size=(10, COLUMNS)), np.arange(COLUMNS), None)
+    design = SampleDesign.of_features(rng.normal(size=(10, COLUMNS)), np.arange(COLUMNS), None)
     active = torch.arange(COLUMNS) < torch.tensor([[3], [9], [4]])
     curvature = torch.from_numpy(rng.uniform(0.1, 1.0, size=(ROWS, COLUMNS)))
-    bases = Bases(design, active, torch.ones(ROWS, COLUMNS).double(), curvature)
+    bases = Bases.of(design, active, torch.ones(ROWS, COLUMNS).double(), curvature)
     assert [factor.symmetric for factor in bases.factors] == [True, False, True]
     right = torch.where(bases.real[:, None], torch.from_numpy(rng.normal(size=(ROWS, 2, 9))), 0.0)
     inner = bases.inner(bases.encode(right), bases.encode(right))

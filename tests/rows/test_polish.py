@@ -10,25 +10,26 @@ import torch
 from torch import Tensor
 
 from reference import Array
-from simplicit.rows import L1, ElasticNet, PiecewiseQuadratic, RowProblem
+from simplicit.rows import L1, ElasticNet, PiecewiseQuadratic, SampleProblem
 from simplicit.rows import condense as condensed
 from simplicit.rows.admm import Start, admm
-from simplicit.rows.design import Design
+from simplicit.rows.design import Design, SampleDesign
 from simplicit.rows.outcome import Stopwatch
 from simplicit.rows.penalties import Perspective
 from simplicit.rows.polish import Polish
-from simplicit.rows.rounds import Rounds
+from simplicit.rows.refinement import Refinement
 
 ROWS = 5
 
 
-def problem_of(features: Array, targets: Array, penalty: PiecewiseQuadratic, radius: float | None = None) -> RowProblem:
+def problem_of(
+    features: Array, targets: Array, penalty: PiecewiseQuadratic, radius: float | None = None
+) -> SampleProblem:
     """Rows ½‖z − Φw‖² + Σh with a ball on the first half of the columns."""
     d, z = features.shape[1], torch.from_numpy(targets.T.copy())
-    design = Design.of_features(features, np.arange(d), None)
-    assert design.transposed is not None
+    design = SampleDesign.of_features(features, np.arange(d), None)
     inside = torch.arange(0 if radius is None else d // 2)
-    return RowProblem(
+    return SampleProblem(
         design=design,
         targets=z,
         cross=z @ design.transposed.T,
@@ -50,16 +51,16 @@ def regression(m: int, d: int, seed: int = 0, *, twins: bool = False) -> tuple[A
     return features, features @ truth + 0.1 * rng.normal(size=(m, ROWS))
 
 
-def nowhere(problem: RowProblem) -> Start:
+def nowhere(problem: SampleProblem) -> Start:
     nothing = torch.zeros_like(problem.cross)
     return Start(nothing, nothing.sum(1), nothing > 0)
 
 
-def solved(problem: RowProblem, start: Start) -> Rounds:
-    rounds = Rounds(problem, 1e-9, start, Stopwatch())
-    rounds.run()
-    assert rounds.certificate.converged(1e-9).all()
-    return rounds
+def solved(problem: SampleProblem, start: Start) -> Refinement:
+    refinement = Refinement(problem, 1e-9, start, Stopwatch())
+    refinement.run()
+    assert refinement.certificate.converged(1e-9).all()
+    return refinement
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Bent:
     curvature: float = 20.0
     threshold: float = 0.3
 
-    def spread(self, rows: int, columns: int) -> PiecewiseQuadratic:
+    def pieces(self, rows: int, columns: int) -> PiecewiseQuadratic:
         full = torch.ones(rows, columns, dtype=torch.float64)
         return PiecewiseQuadratic(self.kink * full, self.curvature * full, self.threshold * full)
 
@@ -88,7 +89,7 @@ PENALTIES = {
 @pytest.mark.parametrize("shape", [(60, 30), (12, 40)])
 def test_every_start_leads_to_the_same_solution(shape: tuple[int, int], name: str, radius: float | None) -> None:
     features, targets = regression(*shape)
-    problem = problem_of(features, targets, PENALTIES[name].spread(ROWS, shape[1]), radius)
+    problem = problem_of(features, targets, PENALTIES[name].pieces(ROWS, shape[1]), radius)
     rng = np.random.default_rng(1)
     garbage = problem.feasible(torch.from_numpy(rng.normal(size=(ROWS, shape[1]))))
     starts = [
@@ -106,19 +107,19 @@ def test_every_start_leads_to_the_same_solution(shape: tuple[int, int], name: st
 
 def test_the_solution_stays_where_it_is() -> None:
     features, targets = regression(60, 30)
-    problem = problem_of(features, targets, L1(1.0).spread(ROWS, 30), 0.7)
+    problem = problem_of(features, targets, L1(1.0).pieces(ROWS, 30), 0.7)
     best = solved(problem, nowhere(problem))
-    polish = Polish(problem, Start(best.best, best.certificate.multiplier, torch.zeros_like(best.best) > 0))
+    polish = Polish.begin(problem, Start(best.best, best.certificate.multiplier, torch.zeros_like(best.best) > 0))
     assert not bool(polish.improve().any())
     torch.testing.assert_close(polish.w, best.best, rtol=1e-6, atol=1e-8)
 
 
 def test_equal_columns_come_in_one_at_a_time() -> None:
     features, targets = regression(30, 20, twins=True)
-    problem = problem_of(features, targets, L1(0.5).spread(ROWS, 20))
+    problem = problem_of(features, targets, L1(0.5).pieces(ROWS, 20))
     best = solved(problem, nowhere(problem)).best
     doubled = best[:, :10] * best[:, 10:]
-    assert not bool((doubled < 0).any())  # twins never pull against each other
+    assert not bool((doubled < 0).any())  # twins never work against each other
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -135,7 +136,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_one_factorisation_serves_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     features, targets = regression(400, 120)
-    problem = problem_of(features, targets, L1(2.0).spread(ROWS, 120), 2.0)
+    problem = problem_of(features, targets, L1(2.0).pieces(ROWS, 120), 2.0)
     start = admm(problem)
     sizes = counted(monkeypatch)
     solved(problem, replace(start, w=problem.feasible(start.w)))
@@ -145,39 +146,39 @@ def test_one_factorisation_serves_a_row(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_path_goes_on_with_the_same_factorisation(monkeypatch: pytest.MonkeyPatch) -> None:
     features, targets = regression(400, 120)
     betas = [8.0, 6.0, 4.0, 3.0]
-    problems = [problem_of(features, targets, L1(beta).spread(ROWS, 120), 2.0) for beta in betas]
+    problems = [problem_of(features, targets, L1(beta).pieces(ROWS, 120), 2.0) for beta in betas]
     expected = [solved(problem, nowhere(problem)).certificate.objective for problem in problems]
     start = admm(problems[0])
     sizes = counted(monkeypatch)
-    rounds = Rounds(problems[0], 1e-9, replace(start, w=problems[0].feasible(start.w)), Stopwatch())
+    refinement = Refinement(problems[0], 1e-9, replace(start, w=problems[0].feasible(start.w)), Stopwatch())
     for number, (problem, objective) in enumerate(zip(problems, expected, strict=True)):
         if number:
-            rounds.renew(problem, Stopwatch())
-        rounds.run(last=number == len(problems) - 1)
-        assert rounds.certificate.converged(1e-9).all()
-        torch.testing.assert_close(rounds.certificate.objective, objective, rtol=1e-8, atol=0)
+            refinement.continue_with(problem, Stopwatch())
+        refinement.run(last=number == len(problems) - 1)
+        assert refinement.certificate.converged(1e-9).all()
+        torch.testing.assert_close(refinement.certificate.objective, objective, rtol=1e-8, atol=0)
     assert len(sizes) < 2 * ROWS
 
 
 @pytest.mark.parametrize("radii", [(0.5, 5.0, 0.5), (5.0, 0.2, 50.0)])
 def test_a_path_of_radii_stays_feasible(radii: tuple[float, ...]) -> None:
     features, targets = regression(60, 30)
-    problems = [problem_of(features, targets, L1(1.0).spread(ROWS, 30), radius) for radius in radii]
-    rounds = Rounds(problems[0], 1e-9, nowhere(problems[0]), Stopwatch())
+    problems = [problem_of(features, targets, L1(1.0).pieces(ROWS, 30), radius) for radius in radii]
+    refinement = Refinement(problems[0], 1e-9, nowhere(problems[0]), Stopwatch())
     for number, (problem, radius) in enumerate(zip(problems, radii, strict=True)):
         if number:
-            rounds.renew(problem, Stopwatch())
-        rounds.run(last=False)
-        assert bool((rounds.best[:, :15].abs().sum(1) <= radius).all())
+            refinement.continue_with(problem, Stopwatch())
+        refinement.run(last=False)
+        assert bool((refinement.best[:, :15].abs().sum(1) <= radius).all())
         alone = solved(problem, nowhere(problem))
-        torch.testing.assert_close(rounds.certificate.objective, alone.certificate.objective, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(refinement.certificate.objective, alone.certificate.objective, rtol=1e-8, atol=1e-10)
 
 
-def test_admm_doubts_what_is_about_to_change() -> None:
+def test_admm_leaves_undecided_what_is_about_to_change() -> None:
     features, targets = regression(60, 30)
-    problem = problem_of(features, targets, L1(1.0).spread(ROWS, 30))
+    problem = problem_of(features, targets, L1(1.0).pieces(ROWS, 30))
     best = solved(problem, nowhere(problem)).best
     start = admm(problem)
     wrong = (start.w != 0) != (best != 0)
-    assert not bool((wrong & ~start.doubt).any())
-    assert bool((start.doubt.sum(1) <= 30).all())
+    assert not bool((wrong & ~start.undecided).any())
+    assert bool((start.undecided.sum(1) <= 30).all())

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from simplicit.rows.design import KEPT_BY_SAMPLES, Design, by_samples
+from simplicit.rows.design import KEPT_BY_SAMPLES, SampleDesign, by_samples
 
 
-def design_of(m: int, k: int, seed: int = 0) -> Design:
+def design_of(m: int, k: int, seed: int = 0) -> SampleDesign:
     features = np.random.default_rng(seed).normal(size=(m, k))
-    return Design.of_features(features, np.arange(k), None)
+    return SampleDesign.of_features(features, np.arange(k), None)
 
 
 @pytest.mark.parametrize(("m", "k"), [(40, 30), (20, 39), (20, 40), (5, 40), (1, 7)])

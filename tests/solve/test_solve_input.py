@@ -51,8 +51,8 @@ def refused(message: str, **change: Any) -> None:
         ({"penalty": sp.Perspective(alpha=0.0)}, "alpha must be finite and > 0"),
         ({"penalty": sp.L1(np.ones(3))}, r"beta has shape \(3,\)"),
         ({"penalty": sp.L1(1.0, np.ones(4))}, "column_weights has shape"),
-        ({"ball": sp.Ball(np.array([1.0, 0.0]))}, "ball: radius must be finite and > 0, got 0"),
-        ({"ball": sp.Ball(np.ones(3))}, "ball: radius has shape"),
+        ({"ball": sp.Ball(np.array([1.0, 0.0]))}, "radius must be finite and > 0, got 0"),
+        ({"ball": sp.Ball(np.ones(3))}, "radius has shape"),
         ({"ball": sp.Ball(1.0, np.array([5]))}, "do not index the 5 columns"),
         ({"ball": sp.Ball(1.0, np.ones(4, dtype=bool))}, "do not index the 5 columns"),
         ({"ball": sp.Ball(1.0, np.zeros(5, dtype=bool))}, "choose none of the 5 columns"),
@@ -162,7 +162,7 @@ def test_advice_is_what_to_do() -> None:
     words = {
         sp.RowStatus.CONVERGED: "nothing to do",
         sp.RowStatus.ACCURACY_LIMIT: "raise tol or the penalty",
-        sp.RowStatus.ROUND_LIMIT: "raise tol or the penalty",
+        sp.RowStatus.ITERATION_LIMIT: "raise tol or the penalty",
         sp.RowStatus.INFEASIBLE: "no coefficients match the target exactly",
     }
     assert set(words) == set(sp.RowStatus)

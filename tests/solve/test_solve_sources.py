@@ -16,7 +16,7 @@ from cases import problem
 from families import PENALTIES, RowCase, flaws, random_case
 from kkt import assert_kkt
 from reference import Array
-from simplicit.rows import block, design
+from simplicit.rows import active_set, design
 from simplicit.solve import input as row_input
 
 SMOOTH = [penalty for penalty in PENALTIES if penalty != "BasisPursuit"]
@@ -189,7 +189,7 @@ def treat_as_wide(patch: pytest.MonkeyPatch) -> None:
     """No design has few enough columns for its Gram matrix, or for ADMM."""
     patch.setattr(design, "MOST_COLUMNS", 0)
     patch.setattr(design, "COLUMNS_PER_SAMPLE", 0)
-    patch.setattr(block, "admm_pays", lambda *_: False)
+    patch.setattr(active_set, "admm_pays", lambda *_: False)
 
 
 def with_and_without(case: RowCase, monkeypatch: pytest.MonkeyPatch) -> tuple[sp.Solution, sp.Solution]:
@@ -238,10 +238,10 @@ def test_thousands_of_columns_and_few_samples() -> None:
 
 @pytest.mark.usefixtures("no_gram")
 def test_no_gram_matrix_is_ever_formed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(self: design.Design) -> None:
+    def refused(self: design.SampleDesign) -> None:
         raise AssertionError("the whole Gram matrix was formed")
 
-    monkeypatch.setattr(design.Design, "gram", property(refused))
+    monkeypatch.setattr(design.SampleDesign, "gram", property(refused))
     features, targets = problem(20, 80, 3)
     assert sp.solve_rows(features, targets, **OPTIONS).converged.all()
     assert sp.solve_rows(features, features[:, :2].copy(), penalty=sp.BasisPursuit()).converged.all()

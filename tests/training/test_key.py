@@ -21,8 +21,8 @@ class Own:
     def __init__(self, beta: float) -> None:
         self.beta = beta
 
-    def spread(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
-        return sp.L1(beta=self.beta).spread(n_rows, n_columns)
+    def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
+        return sp.L1(beta=self.beta).pieces(n_rows, n_columns)
 
 
 def plain() -> tuple[nn.Module, Any]:

@@ -1,17 +1,18 @@
 """The convex core: many row problems that share one design, each solved to a certificate.
 
-``problem`` states the primal and the dual, ``penalties`` and ``ball`` what stands in them, ``design`` and ``gram`` what
-is known of Φ. ``admm`` finds the support; ``polish`` goes from there to where the ``conditions`` are met exactly, by
-``path`` on a ``tableau`` that ``condense`` makes of a ``factor``; ``rounds`` certifies and goes on, ``block`` runs all
-of it, ``equality`` builds exact matching on it, and ``reference`` gives a second opinion. :func:`simplicit.solve_rows`
-is the front.
+``problem`` states the primal and ``certificate`` the dual, ``penalties`` and ``ball`` what stands in them, ``design``
+and ``gram`` what is known of Φ. ``admm`` finds the support; ``polish`` goes from there to where the ``conditions`` are
+met exactly, by the ``homotopy`` on a ``tableau`` that ``condense`` makes of a ``factor``; ``refinement`` certifies and
+goes on, ``active_set`` runs all of it, ``equality`` builds exact matching on it, and ``reference`` gives a second
+opinion. ``batch`` is what all records of rows have in common. :func:`simplicit.solve_rows` is the front.
 """
 
 from __future__ import annotations
 
+from simplicit.rows.active_set import solve_block
 from simplicit.rows.ball import Ball
-from simplicit.rows.block import solve_block
-from simplicit.rows.design import Design
+from simplicit.rows.certificate import Certificate
+from simplicit.rows.design import Design, GramDesign, SampleDesign
 from simplicit.rows.gram import Gram
 from simplicit.rows.outcome import BlockSolution, RowStatus
 from simplicit.rows.penalties import (
@@ -24,7 +25,7 @@ from simplicit.rows.penalties import (
     Perspective,
     PiecewiseQuadratic,
 )
-from simplicit.rows.problem import Certificate, RowProblem
+from simplicit.rows.problem import GramProblem, RowProblem, SampleProblem
 from simplicit.rows.solution import Solution
 
 __all__ = [
@@ -37,12 +38,16 @@ __all__ = [
     "Design",
     "ElasticNet",
     "Gram",
+    "GramDesign",
+    "GramProblem",
     "NoPenalty",
     "Penalty",
     "Perspective",
     "PiecewiseQuadratic",
     "RowProblem",
     "RowStatus",
+    "SampleDesign",
+    "SampleProblem",
     "Solution",
     "solve_block",
 ]

@@ -1,4 +1,4 @@
-r"""Over-relaxed ADMM on a whole block of rows at once: from anywhere to nearly the right support.
+r"""Over-relaxed ADMM leads a whole block of rows at once from anywhere to nearly the right support.
 
 Split w = y (all columns have norms near 1, so that one ρ suits them):
 
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from simplicit.rows.batch import Batch
 from simplicit.rows.problem import RowProblem
 
 __all__ = ["Start", "admm"]
@@ -36,16 +37,16 @@ PILOT_RHO, FIRST_RHO = 1e-2, (1e-4, 1.0)
 FIRST_SHARE = 4.0
 #: What has changed is asked every so many iterations, of the last half of them.
 CHECK_EVERY = 10
-#: Share of the signs that may still change between sight and check when the polish takes over.
+#: Share of the signs that may still change between snapshot and check when the polish takes over.
 SETTLED = 0.008
 #: Up to this iteration ρ may change, where more than a share of the columns change sides; columns that leave may be
 #: more than those that enter by so many powers of ten.
 LAST_BALANCE, FEW, SURPLUS = 30, 0.05, 0.15
 #: The least change of ρ and the largest, in powers of ten.
 LEAST_CHANGE, LARGEST_CHANGE = 0.25, 0.75
-#: Columns are in doubt that are no further from changing sides than they moved between sight and check, times this; and
-#: no more of them than a share of the support, and a few.
-DRIFTS, DOUBT_SHARE, DOUBT_LEAST = 6.0, 0.4, 8
+#: Columns are undecided that are no further from changing sides than they moved between snapshot and check, times this;
+#: and no more of them than a share of the support, and a few.
+DRIFTS, UNDECIDED_SHARE, UNDECIDED_LEAST = 6.0, 0.4, 8
 #: A smaller ρ would leave G + ρI singular to working precision.
 LEAST_RHO = 1e-9
 #: Where the largest gradient is so many times the kink, float32 cannot tell what is at zero.
@@ -55,8 +56,8 @@ LARGEST = 1e15
 
 
 @dataclass(frozen=True)
-class Start:
-    """From where the polish begins; tensors on the device of the problem.
+class Start(Batch):
+    """The polish begins here; the tensors are on the device of the problem.
 
     Parameters
     ----------
@@ -64,21 +65,17 @@ class Start:
         Coefficients with exact zeros.
     multiplier : (r,) tensor
         μ of the ball.
-    doubt : (r, k) boolean tensor
+    undecided : (r, k) boolean tensor
         Columns that may yet enter or leave.
     """
 
     w: Tensor
     multiplier: Tensor
-    doubt: Tensor
-
-    def select(self, rows: Tensor) -> Start:
-        """Of some of the rows."""
-        return Start(self.w[rows], self.multiplier[rows], self.doubt[rows])
+    undecided: Tensor
 
 
 def admm(problem: RowProblem, start: Tensor | None = None, *, iterations: int = 300, tol: float = 1e-3) -> Start:
-    """Approximate minimisers of a block of row problems.
+    """Minimise a block of row problems approximately.
 
     Parameters
     ----------
@@ -94,47 +91,47 @@ def admm(problem: RowProblem, start: Tensor | None = None, *, iterations: int = 
     Returns
     -------
     Start
-        On the support and, up to how far the multipliers have settled, in the ball. In doubt is what would change sides
-        if it moved on as it did between the last two checks, and a little further.
+        On the support and, up to how far the multipliers have settled, in the ball. Undecided is what would change
+        sides if it moved on as it did since the last snapshot, and a little further.
     """
     state = _State(problem, start)
-    sight = _Sight(state)
+    snapshot = _Snapshot(state)
     for iteration in range(1, iterations + 1):
         if iteration % CHECK_EVERY:
             state.step()
             if iteration % CHECK_EVERY == CHECK_EVERY // 2:
-                sight = _Sight(state)
+                snapshot = _Snapshot(state)
             continue
         previous = state.y
         x = state.step()
-        left, entered, size = sight.changes(state)
+        left, entered, size = snapshot.changes(state)
         if left + entered <= SETTLED * size or state.residual(x, previous) <= tol:
             break
         if iteration <= LAST_BALANCE and left + entered > FEW * size:
             state.set_rho(state.rho * _rebalance(left, entered))
-    return Start(state.y.double(), (state.mu * state.rho)[:, 0].double(), sight.doubt(state))
+    return Start(state.y.double(), (state.mu * state.rho)[:, 0].double(), snapshot.undecided(state))
 
 
-class _Sight:
-    """What a state was, for comparison some iterations later."""
+class _Snapshot:
+    """What a state was is compared with what it is some iterations later."""
 
     def __init__(self, state: _State) -> None:
         self.signs, self.v = state.y.sign(), state.v.clone()
 
     def changes(self, state: _State) -> tuple[int, int, int]:
-        """How many columns have left and entered, and how many are in, on either side of zero."""
+        """Count the columns that have left and entered, and those that are in, on either side of zero."""
         signs = state.y.sign()
         moved = signs != self.signs
         counts = (moved & (self.signs != 0)).sum(), (moved & (signs != 0)).sum(), signs.count_nonzero()
         left, entered, size = (int(count) for count in counts)
         return left, entered, size
 
-    def doubt(self, state: _State) -> Tensor:
-        """What would change sides if it moved on as it did since then, DRIFTS times over."""
+    def undecided(self, state: _State) -> Tensor:
+        """Return what would change sides if it moved on as it did since then, DRIFTS times over, as a mask."""
         y = state.y
         margin = torch.where(y != 0, y.abs(), state.upper - state.v.abs())
         ratio = margin / (state.v - self.v).abs().clamp(min=1e-30)
-        most = int(DOUBT_SHARE * float(y.count_nonzero(dim=1).double().median())) + DOUBT_LEAST
+        most = int(UNDECIDED_SHARE * float(y.count_nonzero(dim=1).double().median())) + UNDECIDED_LEAST
         if most < ratio.shape[1]:
             least = ratio.kthvalue(most, dim=1, keepdim=True).values.clamp(max=DRIFTS)
         else:
@@ -143,13 +140,13 @@ class _Sight:
 
 
 class _State:
-    """v and u of a block, in the working type."""
+    """The state of the iteration is v and u of a block, in the working type."""
 
     def __init__(self, problem: RowProblem, start: Tensor | None) -> None:
         self.problem, self.dtype = problem, _working_type(problem)
         self.cross = problem.cross.to(self.dtype)
         self.penalty = problem.penalty.to(self.cross)
-        kink = self.penalty.kink.expand(problem.shape)
+        kink, _, _ = self.penalty.expanded(problem.shape)
         # An infinite threshold keeps a column off the support at zero.
         self.kink = kink if problem.allowed is None else torch.where(problem.allowed, kink, torch.inf)
         self.columns = _as_slice(problem.ball_columns)
@@ -171,7 +168,7 @@ class _State:
         return self.v - self.u
 
     def residual(self, x: Tensor, previous: Tensor) -> float:
-        """The largest relative primal or dual residual, after an iteration from ``previous``."""
+        """Return the largest relative primal or dual residual, after an iteration from ``previous``."""
         y = self.y
         size = torch.maximum(x.norm(dim=1), y.norm(dim=1)).clamp(min=1e-30)
         primal = (x - y).norm(dim=1) / size
@@ -179,7 +176,7 @@ class _State:
         return float(torch.maximum(primal, dual).max())
 
     def set_rho(self, rho: float) -> None:
-        """Another ρ, at the same y and the same unscaled multipliers."""
+        """Take another ρ, at the same y and the same unscaled multipliers."""
         rho = max(_on_grid(rho), LEAST_RHO)
         if rho == self.rho:
             return
@@ -189,7 +186,7 @@ class _State:
             self.u, self.mu = self.u * ratio, self.mu * ratio
         self.rho = rho
         self.resolvent = self.problem.design.resolvent(rho, self.dtype)
-        self.pull = self.cross / rho
+        self.scaled_cross = self.cross / rho
         self.upper = self.kink / rho
         self.lower = -self.upper
         self.base = self.upper[:, self.columns].clone()
@@ -197,9 +194,9 @@ class _State:
         self.bend = self.penalty.curvature / rho
 
     def step(self) -> Tensor:
-        """One iteration; returns x, which the next one overwrites."""
-        pulled = torch.sub(self.v, self.u, alpha=2, out=self.buffer).add_(self.pull)
-        x = self.resolvent.apply(pulled, out=self.x)
+        """Do one iteration, and return x, which the next one overwrites."""
+        right = torch.sub(self.v, self.u, alpha=2, out=self.buffer).add_(self.scaled_cross)
+        x = self.resolvent.apply(right, out=self.x)
         # x̂ + u = v + α(x + u − v)
         self.v.lerp_(torch.add(x, self.u, out=self.buffer), RELAXATION)
         if len(self.problem.ball_columns):
@@ -208,7 +205,7 @@ class _State:
         return x
 
     def _shrink(self) -> None:
-        """u = v − y from the thresholds."""
+        """Set u = v − y from the thresholds."""
         if self.penalty.only_kinks:
             torch.clamp(self.v, self.lower, self.upper, out=self.u)
         else:
@@ -216,7 +213,7 @@ class _State:
             self.u = self.v - size.copysign_(self.v)
 
     def _follow_ball(self) -> None:
-        """A Newton step on the multipliers, towards Σ aⱼ|yⱼ| = κ; a bent penalty makes it a cautious one."""
+        """Make a Newton step on the multipliers, towards Σ aⱼ|yⱼ| = κ; a bent penalty makes it a cautious one."""
         over = self.v[:, self.columns].abs().sub_(self.base)
         size = torch.addmm(over, self.mu, self.weights, alpha=-1).clamp_(min=0)
         excess = torch.addmm(self.radius, size, self.weights.T, beta=-1)
@@ -225,7 +222,7 @@ class _State:
         self._price_ball()
 
     def _price_ball(self) -> None:
-        """Thresholds in the ball: those of the penalty and the multiplier."""
+        """Set the thresholds in the ball, those of the penalty and the multiplier."""
         if len(self.problem.ball_columns):
             priced = torch.addmm(self.base, self.mu, self.weights)
             self.upper[:, self.columns] = priced
@@ -233,16 +230,16 @@ class _State:
 
 
 def _as_slice(columns: Tensor) -> slice | Tensor:
-    """The same columns, as a slice where they are contiguous: views are cheaper than copies."""
+    """Return the same columns, as a slice where they are contiguous: views are cheaper than copies."""
     if len(columns) and int(columns[-1]) - int(columns[0]) + 1 == len(columns):
         return slice(int(columns[0]), int(columns[-1]) + 1)
     return columns
 
 
 def _working_type(problem: RowProblem) -> torch.dtype:
-    """float32 unless the kinks are too fine for it, or a number too large."""
+    """Choose float32 unless the kinks are too fine for it, or a number too large."""
     largest = problem.cross.abs().amax(1)
-    kink = problem.penalty.kink.expand(problem.shape).median(1).values
+    kink = problem.penalty.expanded(problem.shape)[0].median(1).values
     fine = float((largest / kink.clamp(min=1e-300)).median()) > FLOAT32_RANGE
     numbers = (problem.penalty.curvature, problem.penalty.threshold, problem.ball_weights, problem.radius, largest)
     large = any(bool((a > LARGEST).any()) for a in numbers)
@@ -250,19 +247,19 @@ def _working_type(problem: RowProblem) -> torch.dtype:
 
 
 def _first_rho(problem: RowProblem, cross: Tensor, kink: Tensor) -> float:
-    """Where the thresholds are a share of the coefficients of a ridge solution."""
+    """Return the ρ at which the thresholds are so many times the coefficients of a ridge solution."""
     size = problem.design.ridge(PILOT_RHO, cross).square_().mean(1).sqrt()
     wanted = float((kink.mean(1) / (FIRST_SHARE * size.clamp(min=1e-30))).median())
     return math.sqrt(PILOT_RHO * min(max(wanted, FIRST_RHO[0]), FIRST_RHO[1]))
 
 
 def _on_grid(rho: float) -> float:
-    """The nearest power of 10^(1/2)."""
+    """Return the nearest power of 10^(1/2)."""
     return float(10 ** (round(2 * math.log10(rho)) / 2))
 
 
 def _rebalance(left: int, entered: int) -> float:
-    """The factor on ρ that evens out how many columns enter and leave the support between two checks.
+    """Return the factor on ρ that evens out how many columns enter and leave the support until a check.
 
     Where more leave, the thresholds p/ρ are too low and the support shrinks from above; where more enter, too high.
     """

@@ -1,4 +1,4 @@
-"""The ℓ1 ball ‖w_J‖₁ ≤ κ on some of the columns, weighted where the columns are measured in other units."""
+"""The ℓ1 ball ‖w_J‖₁ ≤ κ bounds some of the columns; it is weighted where these are measured in other units."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Ball", "project_into_ball", "shrink_into_ball"]
 
 @dataclass(frozen=True, eq=False)
 class Ball:
-    """The constraint ‖w_J‖₁ ≤ κ of (2d), on every row.
+    """The constraint ‖w_J‖₁ ≤ κ of (2d) holds for every row.
 
     Parameters
     ----------
@@ -32,27 +32,42 @@ class Ball:
     columns: slice | npt.NDArray[np.intp] | npt.NDArray[np.bool_] | None = None
 
     def mask(self, n_columns: int) -> npt.NDArray[np.bool_]:
-        """J as a boolean mask of shape (n_columns,)."""
+        """Return J as a boolean mask of shape (n_columns,).
+
+        Raises
+        ------
+        InputError
+            If the columns are no index, do not fit, or are none.
+        """
         mask = np.zeros(n_columns, dtype=bool)
         columns = slice(None) if self.columns is None else self.columns
         if not isinstance(columns, slice) and np.asarray(columns).dtype.kind not in "biu":
-            raise InputError(f"ball: columns must be a slice, indices or a boolean mask, got {columns!r}")
+            message = f"ball: columns must be a slice, indices or a boolean mask, got {columns!r}"
+            raise InputError(message, argument="ball")
         try:
             mask[columns] = True
         except (IndexError, TypeError, ValueError) as error:
-            raise InputError(f"ball: columns do not index the {n_columns} columns of features ({error})") from None
+            message = f"ball: columns do not index the {n_columns} columns of features ({error})"
+            raise InputError(message, argument="ball") from None
         if not mask.any():
-            raise InputError(f"ball: columns {columns!r} choose none of the {n_columns} columns; leave the ball out")
+            message = f"ball: columns {columns!r} choose none of the {n_columns} columns; leave the ball out"
+            raise InputError(message, argument="ball")
         return mask
 
     def radii(self, n_rows: int) -> npt.NDArray[np.float64]:
-        """κ of each row, shape (n_rows,)."""
-        radius = as_positive_array("ball: radius", self.radius, [(n_rows,)])
+        """Return κ of each row, shape (n_rows,).
+
+        Raises
+        ------
+        InputError
+            If a radius is not finite and above 0, or their shape does not fit.
+        """
+        radius = as_positive_array("radius", self.radius, [(n_rows,)])
         return np.array(np.broadcast_to(radius, (n_rows,)))
 
 
 def project_into_ball(w: Tensor, weights: Tensor, radius: Tensor) -> Tensor:
-    """The nearest point to ``w`` with Σⱼ aⱼ|wⱼ| ≤ κ, row by row, up to rounding.
+    """Return the nearest point to ``w`` with Σⱼ aⱼ|wⱼ| ≤ κ, row by row, up to rounding.
 
     It is sign(w)(|w| − μa)₊ with the least μ ≥ 0 that is feasible, the root of a convex, decreasing, piecewise linear
     function: Newton's method climbs to it from μ = 0 in finitely many steps and without sorting.

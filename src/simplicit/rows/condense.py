@@ -1,4 +1,4 @@
-r"""What row problems look like from a few of their columns: the others follow from these by one factorisation a row.
+r"""Row problems are condensed to a few of their columns: the others follow from these by one factorisation a row.
 
 The columns A of a row's base have signs s, and c is the curvature of the piece of the penalty on which each of them is.
 With H = G_AA + C, C the curvatures and a tiny proximal term, the normal n = s·a of the ball and the residual ρ of
@@ -18,22 +18,27 @@ vectors on a base lie along the last axis, so that Dᵀ is what is stored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from simplicit.rows.batch import Batch, fill_up, padded
 from simplicit.rows.design import Design
-from simplicit.rows.factor import PROXIMAL, Factor, factorise
+from simplicit.rows.factor import NO_COLUMNS, PROXIMAL, Factor, factorise
 
-__all__ = ["Bases"]
+__all__ = ["Bases", "compressed"]
 
 
-class Bases:
+@dataclass
+class Bases(Batch):
     """The bases of r rows and the borders D of their watched variables, in the order of their slots.
 
-    Attributes
+    Parameters
     ----------
+    design : Design
+    factors : list of Factor
+        H of every row.
     columns : (r, n) index tensor
         A, filled up with 0.
     real : (r, n) boolean tensor
@@ -41,66 +46,54 @@ class Bases:
     normal : (r, n) tensor
         n.
     watched : (r,) index tensor
-        How many variables are watched, the ball and the spare slot with them.
+        How many variables are watched, the ball and the spare slot with them; 0 where there is no base yet.
+    outside : (r, q) index tensor
+        N at its slots, else −1.
+    border : (r, q, n) tensor
+        D, encoded.
     """
 
-    def __init__(self, design: Design, active: Tensor, normal: Tensor, curvature: Tensor) -> None:
-        """Factorise the columns ``active`` (r, k), with n and c (r, k)."""
-        self.design = design
-        counts = active.sum(1)
-        self.columns, self.real = compressed(active, counts)
-        self.normal = torch.where(self.real, normal.gather(1, self.columns), 0.0)
-        curvature = curvature.gather(1, self.columns)
-        self.factors: list[Factor] = [
-            factorise(design, columns[:n], c[:n])
-            for columns, c, n in zip(self.columns, curvature, counts.tolist(), strict=True)
-        ]
-        self.watched = torch.full_like(counts, 2)
-        self.outside = torch.full((len(counts), 2), -1, dtype=torch.int64, device=counts.device)  # N at its slots
-        self.border = self.encode(torch.stack([self.normal, torch.zeros_like(self.normal)], dim=1))
-
-    def select(self, rows: Tensor) -> Bases:
-        """Some of the rows."""
-        part = object.__new__(Bases)
-        part.design, part.factors = self.design, [self.factors[i] for i in rows.tolist()]
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(part, name, value[rows])
-        return part
+    design: Design
+    factors: list[Factor]
+    columns: Tensor = field(metadata=padded(0))
+    real: Tensor = field(metadata=padded(False))
+    normal: Tensor = field(metadata=padded(0.0))
+    watched: Tensor
+    outside: Tensor = field(metadata=padded(-1))
+    border: Tensor = field(metadata=padded(0.0))
 
     @classmethod
-    def joined(cls, parts: Sequence[Bases]) -> Bases:
-        """Bases on one design below each other."""
-        whole = object.__new__(cls)
-        whole.design, whole.factors = parts[0].design, [factor for part in parts for factor in part.factors]
-        q, n = (max(part.border.shape[axis] for part in parts) for axis in (1, 2))
-        for name, value in vars(parts[0]).items():
-            if isinstance(value, Tensor):
-                setattr(whole, name, torch.cat([part._wide(name, n, q) for part in parts]))
-        return whole
+    def of(cls, design: Design, active: Tensor, normal: Tensor, curvature: Tensor) -> Bases:
+        """Factorise the columns ``active`` (r, k), with n and c (r, k)."""
+        counts = active.sum(1)
+        columns, real = compressed(active, counts)
+        normal = torch.where(real, normal.gather(1, columns), 0.0)
+        curvature = curvature.gather(1, columns)
+        factors = [
+            factorise(design, chosen[:n], c[:n])
+            for chosen, c, n in zip(columns, curvature, counts.tolist(), strict=True)
+        ]
+        border, watched = torch.stack([normal, torch.zeros_like(normal)], dim=1), torch.full_like(counts, 2)
+        outside = torch.full((len(counts), 2), -1, dtype=torch.int64, device=counts.device)
+        bases = cls(design, factors, columns, real, normal, watched, outside, border)
+        bases.border = bases.encode(border)
+        return bases
 
-    def _wide(self, name: str, n: int, q: int) -> Tensor:
-        """A tensor filled up to n columns and q variables."""
-        shape = {"watched": [], "outside": [q], "border": [q, n]}.get(name, [n])
-        return _padded(getattr(self, name), shape, -1 if name == "outside" else 0)
-
-    def put(self, rows: Tensor, other: Bases) -> None:
-        """Other bases in the places ``rows``."""
-        q, n = (max(a, b) for a, b in zip(self.border.shape[1:], other.border.shape[1:], strict=True))
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                mine = self._wide(name, n, q)
-                mine[rows] = other._wide(name, n, q)
-                setattr(self, name, mine)
-        for i, factor in zip(rows.tolist(), other.factors, strict=True):
-            self.factors[i] = factor
+    @classmethod
+    def none(cls, design: Design, rows: int) -> Bases:
+        """Stand for the bases of rows that have none yet."""
+        columns = torch.zeros(rows, 0, dtype=torch.int64, device=design.device)
+        watched, outside = columns.new_zeros(rows), columns.new_full((rows, 2), -1)
+        nothing = columns.double()
+        border = nothing[:, None].expand(-1, 2, -1)
+        return cls(design, [NO_COLUMNS] * rows, columns, columns.bool(), nothing, watched, outside, border)
 
     def encode(self, right: Tensor) -> Tensor:
-        """Of right-hand sides (r, q, n)."""
+        """Encode right-hand sides (r, q, n)."""
         return self._each("encode", right)
 
     def decode(self, right: Tensor) -> Tensor:
-        """H⁻¹ times what is encoded, (r, q, n)."""
+        """Return H⁻¹ times what is encoded, (r, q, n)."""
         return self._each("decode", right)
 
     def _each(self, what: str, right: Tensor) -> Tensor:
@@ -111,11 +104,11 @@ class Bases:
         return result
 
     def inner(self, left: Tensor, right: Tensor) -> Tensor:
-        """DᵀH⁻¹E, (r, q, f), from the encoded D (r, q, n) and E (r, f, n)."""
-        return left @ self._met(right)
+        """Return DᵀH⁻¹E, (r, q, f), from the encoded D (r, q, n) and E (r, f, n)."""
+        return left @ self._partner(right)
 
-    def _met(self, right: Tensor) -> Tensor:
-        """What the encoded D is multiplied by for DᵀH⁻¹E, (r, n, f)."""
+    def _partner(self, right: Tensor) -> Tensor:
+        """Return what the encoded D is multiplied by for DᵀH⁻¹E, (r, n, f)."""
         unsymmetric = [i for i, factor in enumerate(self.factors) if not factor.symmetric]
         if unsymmetric:
             right = right.clone()
@@ -125,7 +118,7 @@ class Bases:
         return right.transpose(1, 2)
 
     def first_table(self) -> Tensor:
-        """T of the ball and the spare slot, (r, 2, 2)."""
+        """Return T of the ball and the spare slot, (r, 2, 2)."""
         table = -self.inner(self.border, self.border)
         table[:, 1, 1] = 1.0
         return table
@@ -148,18 +141,17 @@ class Bases:
             Their columns of the first tableau, at the variables that were watched before and among themselves.
         """
         real = column >= 0
-        q = self.outside.shape[1]
         new = self._bordering(column, place)
         fresh = torch.where(place >= 0, -1, column)
-        met = self._met(new)
-        entries = torch.baddbmm(self._gram(self.outside, fresh), self.border, met, alpha=-1)
+        partner = self._partner(new)
+        entries = torch.baddbmm(self._gram(self.outside, fresh), self.border, partner, alpha=-1)
         among = self._gram(fresh, fresh)
         among.diagonal(dim1=1, dim2=2).mul_(1 + PROXIMAL).add_(torch.where(fresh >= 0, curvature, 0.0))
-        corner = torch.baddbmm(among, new, met, alpha=-1)
+        corner = torch.baddbmm(among, new, partner, alpha=-1)
         at = torch.where(real, self.watched[:, None] + real.cumsum(1) - 1, 1)
-        most = max(int(at.max()) + 1, q)
-        self.border = _padded(self.border, [most, self.border.shape[2]], 0.0)
-        self.outside = _padded(self.outside, [most], -1)
+        most = max(int(at.max()) + 1, self.outside.shape[1])
+        self.border = fill_up(self.border, [most, self.border.shape[2]], 0.0)
+        self.outside = fill_up(self.outside, [most], -1)
         for i, (first, count) in enumerate(zip(self.watched.tolist(), real.sum(1).tolist(), strict=True)):
             self.border[i, first : first + count] = new[i, :count]
             self.outside[i, first : first + count] = fresh[i, :count]
@@ -167,7 +159,7 @@ class Bases:
         return at, entries, corner
 
     def _bordering(self, column: Tensor, place: Tensor) -> Tensor:
-        """The columns of D that belong to watched ones, encoded, (r, f, n)."""
+        """Return the columns of D that belong to watched ones, encoded, (r, f, n)."""
         new = self.border.new_zeros(*column.shape, self.border.shape[2])
         for i, (factor, out) in enumerate(zip(self.factors, new, strict=True)):
             n, inside = factor.size, place[i] >= 0
@@ -181,7 +173,7 @@ class Bases:
         return new
 
     def _gram(self, left: Tensor, right: Tensor) -> Tensor:
-        """G on columns (r, a) and (r, b) of the design, 0 where one of them is −1."""
+        """Return G on columns (r, a) and (r, b) of the design, 0 where one of them is −1."""
         result = self.border.new_zeros(*left.shape, right.shape[1])
         for i in torch.nonzero((right >= 0).any(1) & (left >= 0).any(1))[:, 0].tolist():
             there, mine = torch.nonzero(right[i] >= 0)[:, 0], torch.nonzero(left[i] >= 0)[:, 0]
@@ -190,18 +182,12 @@ class Bases:
 
 
 def compressed(mask: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The true columns of every row of a mask (r, k), filled up with 0, and which of them are real; both (r, most)."""
+    """Return the true columns of every row of a mask (r, k), filled up with 0, and which of them are real.
+
+    Both have the shape (r, most), where ``most`` is the largest of the counts (r,) of the rows.
+    """
     most = int(counts.max()) if len(counts) else 0
     real = torch.arange(most, device=mask.device) < counts[:, None]
     columns = torch.zeros(real.shape, dtype=torch.int64, device=mask.device)
     columns[real] = torch.nonzero(mask)[:, 1]
     return columns, real
-
-
-def _padded(part: Tensor, shape: list[int], fill: float) -> Tensor:
-    """Filled up to (r, *shape)."""
-    if list(part.shape[1:]) == shape:
-        return part
-    result = part.new_full((len(part), *shape), fill)
-    result[(slice(None), *(slice(size) for size in part.shape[1:]))] = part
-    return result

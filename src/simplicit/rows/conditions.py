@@ -1,4 +1,4 @@
-r"""When coefficients are optimal: the conditions of all rows of a block, and the data under which a point meets them.
+r"""Coefficients are optimal where they meet these conditions, and at any point there are data under which it does.
 
 With g = Φᵀ(z − Φw) and the penalty h(w) = p|w| + ½c((|w| − τ)₊)², coefficients w in the ball Σ aⱼ|wⱼ| ≤ κ (aⱼ = 0 off
 it) are the solution of a row if and only if there is a μ with
@@ -12,8 +12,8 @@ p − cτ and c beyond,
 
     gⱼ = sⱼ(slope + μaⱼ) + curvature·wⱼ.
 
-A path (``polish``, ``path``) begins at any w and μ, with gradients that make them optimal: those of the first line
-where a column is in, and where it is not the true ones, as far as the second line lets them.
+A homotopy (``polish``, ``homotopy``) begins at any w and μ, with gradients that make them optimal: those of the first
+line where a column is in, and where it is not the true ones, as far as the second line lets them.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from simplicit.rows.tableau import Slots
 
 __all__ = ["Conditions"]
 
-#: Gradients start from below their thresholds by up to this share of them, spread by multiples of the golden ratio.
-SPREAD, GOLDEN = 1e-4, (1 + 5**0.5) / 2
+#: Gradients start from below their limits by up to this share of them, staggered by multiples of the golden ratio.
+STAGGER, GOLDEN = 1e-4, (1 + 5**0.5) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +47,8 @@ class Conditions:
         κ.
     free : (r, k) boolean tensor
         Columns that nothing holds at zero, p = a = 0: they are always in.
-    spread : (k,) tensor
-        By which the thresholds differ, so that equal columns do not come in at once.
+    stagger : (k,) tensor
+        Factors by which the limits differ, so that equal columns do not come in at once.
     has_ball, bends : bool
         Whether any column is in a ball, and whether any penalty has c > 0.
     """
@@ -59,17 +59,15 @@ class Conditions:
     ball: Tensor
     radius: Tensor
     free: Tensor
-    spread: Tensor
+    stagger: Tensor
     has_ball: bool
     bends: bool
 
     @classmethod
     def of(cls, problem: RowProblem) -> Conditions:
-        """From the penalty, the support and the ball of a problem."""
-        penalty, cross = problem.penalty, problem.cross
-        kink, curvature, threshold = (
-            a.expand(problem.shape) for a in (penalty.kink, penalty.curvature, penalty.threshold)
-        )
+        """Make them from the penalty, the support and the ball of a problem."""
+        cross = problem.cross
+        kink, curvature, threshold = problem.penalty.expanded(problem.shape)
         if problem.allowed is not None:
             kink = torch.where(problem.allowed, kink, torch.inf)
         ball = cross.new_zeros(problem.shape[1])
@@ -82,17 +80,17 @@ class Conditions:
             ball=ball,
             radius=problem.radius,
             free=(kink == 0) & (ball == 0),
-            spread=1 - SPREAD * torch.remainder(multiples, 1.0),
+            stagger=1 - STAGGER * torch.remainder(multiples, 1.0),
             has_ball=bool(len(problem.ball_columns)),
-            bends=not penalty.only_kinks,
+            bends=not problem.penalty.only_kinks,
         )
 
     def active(self, w: Tensor) -> Tensor:
-        """Columns that are in, (r, k)."""
+        """Say which columns are in, (r, k)."""
         return (w != 0) | self.free
 
     def limit(self, mu: Tensor) -> Tensor:
-        """p + μa, (r, k)."""
+        """Return p + μa, (r, k)."""
         return torch.addcmul(self.kink, mu[:, None], self.ball) if self.has_ball else self.kink
 
     @cached_property
@@ -100,49 +98,49 @@ class Conditions:
         """Columns whose penalty has two pieces, (r, k)."""
         return (self.curvature > 0) & (self.threshold > 0)
 
-    def pieces(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the penalty at w: whether it is beyond the threshold, and slope and c of its |w| ↦ slope + c|w| there."""
+    def piece(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Say whether w is beyond the threshold, and return slope and c of h' = slope + c|w| on that piece."""
         bent = w.abs() >= self.threshold
         if not self.bends:
             return bent, self.kink, torch.zeros_like(w)
         c = torch.where(bent, self.curvature, 0.0)
         return bent, self.kink - c * self.threshold, c
 
-    def wanted(self, w: Tensor, mu: Tensor) -> Tensor:
-        """The gradients at which w is optimal on its support, (r, k); only there."""
-        _, slope, c = self.pieces(w)
+    def optimal_gradient(self, w: Tensor, mu: Tensor) -> Tensor:
+        """Return the gradients at which w is optimal, (r, k); they mean something on its support alone."""
+        _, slope, c = self.piece(w)
         if self.has_ball:
             slope = torch.addcmul(slope, mu[:, None], self.ball)
         return slope * _side(w) + c * w
 
-    def inside(self, gradient: Tensor, mu: Tensor) -> Tensor:
-        """Gradients within the thresholds, from which columns at zero start: their own, as far as possible.
+    def admissible_gradient(self, gradient: Tensor, mu: Tensor) -> Tensor:
+        """Return gradients within the limits, from which columns at zero start: their own, as far as possible.
 
         Those beyond keep their order, so that they come in one after another, the worst first; and none is quite at
-        its threshold, each by another hair, so that equal columns do not come in at once.
+        its limit, each by another hair, so that equal columns do not come in at once.
         """
-        limit = self.limit(mu) * self.spread
+        limit = self.limit(mu) * self.stagger
         size = gradient.abs()
         ratio = torch.where((size > limit) & (limit > 0), size / limit, 1.0)
         worst = torch.where(ratio.isfinite(), ratio, 1.0).amax(1, keepdim=True) if ratio.shape[1] else ratio
         return torch.minimum(size, limit * ratio.clamp(max=worst) / worst.where(ratio > 1, 1.0)).copysign(gradient)
 
     @staticmethod
-    def of_slots(slots: Slots, mu: Tensor) -> Tensor:
-        """The gradients of watched columns, where active those at which they are optimal; (r, q)."""
+    def slot_gradient(slots: Slots, mu: Tensor) -> Tensor:
+        """Return the gradients of watched columns, where active those at which they are optimal; (r, q)."""
         curvature = torch.where(slots.bent, slots.curvature, 0.0)
         slope = slots.kink - curvature * slots.threshold + slots.ball * mu[:, None]
         return torch.where(slots.active, slope * _side(slots.value) + curvature * slots.value, slots.value)
 
     def ball_value(self, w: Tensor, mu: Tensor, tight: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the ball is tight μ, else the slack; and what a tight one lacks of its radius; (r,) each."""
+        """Return μ where the ball is tight, else the slack; and what a tight one lacks of its radius; (r,) each."""
         if not self.has_ball:
             return torch.full_like(mu, torch.inf), torch.zeros_like(mu)
         room = self.radius[:, 0] - (w.abs() * self.ball).sum(1)
         return torch.where(tight, mu, room.clamp(min=0)), torch.where(tight, room, 0.0)
 
     def passed(self, w: Tensor, new: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
-        """Columns that on the way from w to ``new`` pass a zero that holds them, or else the bend; (r, k) each."""
+        """Say which columns pass a zero that holds them on the way from w to ``new``, or else the bend; (r, k) each."""
         passed = (new * w < 0) & (self.limit(mu) > 0)
         if not self.bends:
             return passed, torch.zeros_like(passed)
@@ -151,5 +149,5 @@ class Conditions:
 
 
 def _side(value: Tensor) -> Tensor:
-    """1 or −1, also for a zero, whose sign says from where it came; the slope that it goes on may be negative."""
+    """Return 1 or −1, also for a zero, whose sign says where it came from; the slope that it goes may be negative."""
     return torch.ones_like(value).copysign(value)

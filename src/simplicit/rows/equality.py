@@ -1,4 +1,4 @@
-r"""Exact matching: basis pursuit by the method of multipliers, on the same row solver.
+r"""Exact matching is basis pursuit, by the method of multipliers on the same row solver.
 
     min over w of Σⱼ pⱼ|wⱼ|   s.t.   Φw = z,   Σ_{j∈J} aⱼ|wⱼ| ≤ κ                                  (8), (9)
 
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,15 +32,18 @@ import torch
 from torch import Tensor
 
 from simplicit.errors import InputError
+from simplicit.rows.active_set import solve_block
 from simplicit.rows.ball import shrink_into_ball
-from simplicit.rows.block import solve_block
+from simplicit.rows.batch import Batch
+from simplicit.rows.certificate import certify
 from simplicit.rows.outcome import BlockSolution, RowStatus, add_timings
 from simplicit.rows.penalties import NoPenalty
-from simplicit.rows.problem import RowProblem
+from simplicit.rows.problem import RowProblem, SampleProblem
 
-__all__ = ["MATCHED", "prove_equality", "solve_equality_path"]
+__all__ = ["MATCHED", "prove_equality", "solve_equality_path", "with_samples"]
 
 Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
 
 #: ‖z − Φw‖ up to this share of ‖z‖ counts as exact.
 MATCHED = 1e-7
@@ -51,10 +54,14 @@ MAX_STEPS = 60
 FIRST_SHARE, LAST_SHARE, FALL = 1e-2, 1e-8, 0.1
 #: Below this share residuals are so small that the subproblems are solved as far as float64 goes.
 FINE_SHARE = 1e-6
+#: The relative gaps to which subproblems are solved, at first and as far as float64 goes.
+COARSE_TOL, FINE_TOL = 1e-9, 1e-15
 #: The kink in the certificate of a column without a price, as a share of ‖θ‖.
 LEAST_KINK = 1e-10
 #: Supports up to this size are tried for a dual point of their own.
 MOST_SUPPORTING = 2000
+#: Steps at the smallest τ without a smaller gap after which a row is given up.
+PATIENCE = 6
 
 
 def solve_equality_path(
@@ -64,8 +71,8 @@ def solve_equality_path(
 
     Parameters
     ----------
-    problems : sequence of RowProblem
-        With ℓ1 penalties that stand for the whole objective, and with samples.
+    problems : sequence of SampleProblem
+        With ℓ1 penalties that stand for the whole objective.
     tol : float
     start : (r, k) tensor, optional
         Coefficients to begin from.
@@ -77,14 +84,26 @@ def solve_equality_path(
     """
     results: list[BlockSolution] = []
     for problem in problems:
-        results.append(_solved(problem, tol, start))
+        results.append(_solved(with_samples(problem), tol, start))
         start = torch.from_numpy(results[-1].coefficients).to(problem.cross.device)
     return results
 
 
-def _solved(problem: RowProblem, tol: float, start: Tensor | None) -> BlockSolution:
-    if problem.targets is None:
-        raise InputError("features: exact matching needs the samples; pass arrays, not a Gram, for BasisPursuit")
+def with_samples(problem: RowProblem) -> SampleProblem:
+    """Return the problem as one that has its samples.
+
+    Raises
+    ------
+    InputError
+        If only the Gram matrix is known.
+    """
+    if not isinstance(problem, SampleProblem):
+        message = "features: exact matching needs the samples; pass arrays, not a Gram, for BasisPursuit"
+        raise InputError(message, argument="features")
+    return problem
+
+
+def _solved(problem: SampleProblem, tol: float, start: Tensor | None) -> BlockSolution:
     begun = time.perf_counter()
     least = _least_squares(problem)
     size = problem.energy.sqrt().cpu().numpy()
@@ -92,7 +111,7 @@ def _solved(problem: RowProblem, tol: float, start: Tensor | None) -> BlockSolut
     # The least residual that is proved: ‖z − Φw‖² less twice the gap of ½‖z − Φw‖².
     proved = np.sqrt(np.maximum(least.residual**2 - 2 * least.dual_gap, 0.0))
     infeasible = (least.residual > MATCHED * size) & (proved > MATCHED * size)
-    state.status[infeasible] = RowStatus.INFEASIBLE  # of these the nearest is returned
+    state.best.status[infeasible] = RowStatus.INFEASIBLE  # of these the nearest is returned
     rows = torch.from_numpy(np.flatnonzero(~infeasible & (size > 0))).to(problem.cross.device)
     if len(rows):
         state.run(rows, start)
@@ -101,213 +120,214 @@ def _solved(problem: RowProblem, tol: float, start: Tensor | None) -> BlockSolut
 
 
 def prove_equality(problem: RowProblem, block: BlockSolution, theta: Array, tol: float) -> BlockSolution:
-    """The coefficients of a block, proved as exact matching by the dual points ``theta`` (r, m)."""
-    state = _Multipliers(problem, tol, block)
-    rows = torch.arange(problem.shape[0], device=problem.cross.device)
+    """Prove the coefficients of a block as exact matching by the dual points ``theta`` (r, m).
+
+    Raises
+    ------
+    InputError
+        If only the Gram matrix is known.
+    """
+    sampled = with_samples(problem)
+    state = _Multipliers(sampled, tol, block)
+    rows = torch.arange(sampled.shape[0], device=sampled.cross.device)
     w = torch.from_numpy(block.coefficients).to(rows.device)
-    state._certify(problem, rows, state._matched(problem, w), torch.from_numpy(theta).to(rows.device))
-    state.status[state.status == RowStatus.ROUND_LIMIT] = RowStatus.ACCURACY_LIMIT
-    return replace(state.solution(), seconds=block.seconds)
+    state.certify(sampled, rows, _matched(sampled, w), torch.from_numpy(theta).to(rows.device))
+    status = state.best.status
+    status[status == RowStatus.ITERATION_LIMIT] = RowStatus.ACCURACY_LIMIT
+    return state.solution()
 
 
-def _least_squares(problem: RowProblem) -> BlockSolution:
-    """The nearest that any coefficients come to the targets, under the ball and on the support."""
+def _least_squares(problem: SampleProblem) -> BlockSolution:
+    """Come as near to the targets as any coefficients do, under the ball and on the support."""
     # In full: of a tensor expanded from one entry torch's median, by which ADMM chooses its number type, is arbitrary.
-    penalty = NoPenalty().spread(*problem.shape).to(problem.cross).scaled(torch.ones_like(problem.cross), 1.0)
+    penalty = NoPenalty().pieces(*problem.shape).to(problem.cross).scaled(torch.ones_like(problem.cross), 1.0)
     nothing = replace(problem, penalty=penalty)
-    least = solve_block(nothing, tol=1e-9)
+    least = solve_block(nothing, tol=COARSE_TOL)
     missed = np.flatnonzero(least.residual > MATCHED * problem.energy.sqrt().cpu().numpy())
-    if not len(missed) or max(problem.shape[1], len(problem.design.units)) > MOST_SUPPORTING:
+    if not len(missed) or problem.shape[1] > MOST_SUPPORTING:
         return least
     # Where columns are nearly dependent the normal equations lose digits that a singular value decomposition has.
-    direct = _pseudo_inverse(problem, missed, least.coefficients[missed])
-    rows = torch.from_numpy(missed).to(problem.cross.device)
-    certificate = nothing.select(rows).certify(torch.from_numpy(direct).to(problem.cross.device))
-    fit, _ = nothing.select(rows).residuals(torch.from_numpy(direct).to(problem.cross.device))
-    residual = fit.sqrt().cpu().numpy()
-    better = residual < least.residual[missed]
-    chosen = missed[better]
-    least.coefficients[chosen], least.residual[chosen] = direct[better], residual[better]
-    least.dual_gap[chosen] = certificate.dual_gap.cpu().numpy()[better]
+    part, rows = nothing.select(torch.from_numpy(missed).to(problem.cross.device)), least.select(missed)
+    direct = _pseudo_inverse(part, rows.coefficients)
+    w = torch.from_numpy(direct).to(problem.cross.device)
+    residual = part.residuals(w)[0].sqrt().cpu().numpy()
+    gap = certify(part, w).dual_gap.cpu().numpy()
+    better = residual < rows.residual
+    least.put(missed[better], replace(rows, coefficients=direct, residual=residual, dual_gap=gap).select(better))
     return least
 
 
-def _pseudo_inverse(problem: RowProblem, rows: npt.NDArray[np.intp], fallback: Array) -> Array:
-    """The least squares of smallest norm on the support, where they lie in the ball."""
-    transposed, targets = problem.design.rows_array, problem.targets
-    assert transposed is not None
-    assert targets is not None
+def _pseudo_inverse(problem: SampleProblem, fallback: Array) -> Array:
+    """Return the smallest least squares on the support, where they lie in the ball, else ``fallback`` (r, k)."""
     result, inside = fallback.copy(), problem.ball_columns.cpu().numpy()
-    weights = problem.ball_weights.cpu().numpy()[0]
-    for place, row in enumerate(rows.tolist()):
+    weights, transposed = problem.ball_weights.cpu().numpy()[0], problem.design.transposed_array
+    for row, z in enumerate(problem.targets.cpu().numpy()):
         allowed = slice(None) if problem.allowed is None else np.flatnonzero(problem.allowed[row].cpu().numpy())
         w = np.zeros(problem.shape[1])
-        w[allowed] = np.linalg.lstsq(transposed[allowed].T, targets[row].cpu().numpy(), rcond=None)[0]
+        w[allowed] = np.linalg.lstsq(transposed[allowed].T, z, rcond=None)[0]
         if not len(inside) or np.abs(w[inside]) @ weights <= float(problem.radius[row, 0]):
-            result[place] = w
+            result[row] = w
     return result
 
 
+@dataclass(eq=False)
+class _Open(Batch):
+    """Rows that are neither proved nor given up."""
+
+    rows: Tensor  # their places in the block
+    problem: SampleProblem
+    scale: Tensor  # the strength at which the solution is zero, (r, 1)
+    y: Tensor  # the multiplier of Φw = z, (r, m)
+    w: Tensor | None
+    waited: Tensor  # steps at the smallest τ without a smaller gap
+
+
 class _Multipliers:
-    """The method of multipliers on a block, and for every row the best certified coefficients."""
+    """The method of multipliers runs on a block, and ``best`` has the best certified coefficients of every row."""
 
-    #: Steps at the smallest τ without a smaller gap after which a row is given up.
-    PATIENCE = 6
-
-    def __init__(self, problem: RowProblem, tol: float, least: BlockSolution) -> None:
+    def __init__(self, problem: SampleProblem, tol: float, least: BlockSolution) -> None:
         self.problem, self.tol = problem, tol
-        rows = problem.shape[0]
-        self.coefficients = least.coefficients.copy()
-        self.residual, self.timings = least.residual.copy(), dict(least.timings)
-        self.gap, self.multiplier = np.full(rows, np.inf), np.zeros(rows)
-        self.objective = (
-            problem.penalty.value(torch.from_numpy(self.coefficients).to(problem.cross.device)).cpu().numpy()
+        w = torch.from_numpy(least.coefficients).to(problem.cross.device)
+        rows = len(w)
+        self.best = replace(
+            least.select(np.arange(rows)),
+            objective=problem.penalty.value(w).cpu().numpy(),
+            dual_gap=np.full(rows, np.inf),
+            multiplier=np.zeros(rows),
+            status=np.full(rows, RowStatus.ITERATION_LIMIT, dtype=np.int8),
         )
-        self.status = np.full(rows, RowStatus.ROUND_LIMIT, dtype=np.int8)
         zero = problem.energy.cpu().numpy() == 0
-        for part in (self.gap, self.status, self.coefficients, self.residual, self.objective):
+        for part in (self.best.dual_gap, self.best.status, self.best.coefficients, self.best.residual):
             part[zero] = 0
+        self.best.objective[zero] = 0
 
     def run(self, rows: Tensor, start: Tensor | None) -> None:
         """Step until every one of the rows is proved or given up."""
         problem = self.problem.select(rows)
-        assert problem.targets is not None
-        kink = problem.penalty.kink.expand(problem.shape)
+        kink = problem.penalty.expanded(problem.shape)[0]
         scale = torch.where(kink > 0, problem.cross.abs() / kink, 0.0).amax(1, keepdim=True)
         scale = torch.where(scale > 0, scale, 1.0)
         y = torch.zeros_like(problem.targets)
-        w = None if start is None else start[rows]
         # Where only one w matches, least squares has found it, and only the proof is missing.
-        unique = torch.from_numpy(self.coefficients).to(y.device)[rows]
-        self._certify(problem, rows, unique, self._supporting(problem, unique, torch.zeros_like(scale[:, 0])))
+        unique = torch.from_numpy(self.best.coefficients).to(y.device)[rows]
+        self.certify(problem, rows, unique, _supporting(problem, unique, torch.zeros_like(scale[:, 0])))
         waited = torch.zeros(len(rows), dtype=torch.int64)
-        share = FIRST_SHARE
+        going, share = _Open(rows, problem, scale, y, None if start is None else start[rows], waited), FIRST_SHARE
         for _ in range(MAX_STEPS):
-            assert problem.targets is not None
-            shifted = problem.with_targets(problem.targets + y)
-            shifted = replace(shifted, penalty=replace(problem.penalty.scaled(share * scale, 1.0), equality=False))
-            block = solve_block(shifted, tol=1e-9 if share > FINE_SHARE else 1e-15, start=w)
-            w = torch.from_numpy(block.coefficients).to(y.device)
-            y = problem.targets + y - self._image(problem, w)
-            mu = torch.from_numpy(block.multiplier).to(y.device) / (share * scale)[:, 0]
-            matched = self._matched(problem, w)
-            improved = self._certify(problem, rows, matched, y / (share * scale))
-            improved |= self._certify(problem, rows, matched, self._supporting(problem, matched, mu))
+            improved = self._step(going, share)
             # The multiplier stays, whatever the strength is that it is measured in.
-            y, share = y * max(FALL, LAST_SHARE / share), max(FALL * share, LAST_SHARE)
-            self.timings = add_timings([self.timings, block.timings])
-            waited = torch.where(torch.from_numpy(improved), 0, waited + int(share <= LAST_SHARE))
-            self.status[rows[waited > self.PATIENCE].cpu().numpy()] = RowStatus.ACCURACY_LIMIT
-            open_rows = torch.from_numpy(self.status[rows.cpu().numpy()] == RowStatus.ROUND_LIMIT)
-            if not open_rows.any():
+            going.y, share = going.y * max(FALL, LAST_SHARE / share), max(FALL * share, LAST_SHARE)
+            going.waited = torch.where(improved, 0, going.waited + int(share <= LAST_SHARE))
+            self.best.status[going.rows[going.waited > PATIENCE].cpu().numpy()] = RowStatus.ACCURACY_LIMIT
+            left = self.best.status[going.rows.cpu().numpy()] == RowStatus.ITERATION_LIMIT
+            if not left.any():
                 break
-            rows, waited, y, w, scale = (a[open_rows] for a in (rows, waited, y, w, scale))
-            problem = problem.select(torch.nonzero(open_rows)[:, 0])
+            going = going.select(torch.from_numpy(left))
 
-    def _matched(self, problem: RowProblem, w: Tensor) -> Tensor:
-        """The nearest coefficients on the support of ``w`` that match the target and keep a tight ball tight."""
-        transposed, targets = problem.design.rows_array, problem.targets
-        assert transposed is not None
-        assert targets is not None
-        ball = np.zeros(problem.shape[1])
-        ball[problem.ball_columns.cpu().numpy()] = problem.ball_weights.cpu().numpy()[0]
-        result = w.cpu().numpy().copy()
-        for row, z, radius in zip(result, targets.cpu().numpy(), problem.radius[:, 0].tolist(), strict=True):
-            support = np.flatnonzero(row)
-            normal = np.sign(row[support]) * ball[support]
-            system, missing = transposed[support].T, z - row @ transposed
-            if normal @ row[support] >= radius * (1 - 1e-6):
-                system = np.vstack([system, normal])
-                missing = np.append(missing, radius - normal @ row[support])
-            change = np.linalg.lstsq(system, missing, rcond=1e-12)[0]
-            if (np.sign(row[support] + change) == np.sign(row[support])).all():
-                row[support] += change
-            inside = ball > 0
-            row[inside] = shrink_into_ball(row[inside], radius, ball[inside])
-        return torch.from_numpy(result).to(w.device)
+    def _step(self, going: _Open, share: float) -> Tensor:
+        """Do one step at τ = share·scale, and say where the gap became smaller."""
+        problem, scale = going.problem, going.scale
+        shifted = problem.with_targets(problem.targets + going.y)
+        shifted = replace(shifted, penalty=replace(problem.penalty.scaled(share * scale, 1.0), equality=False))
+        block = solve_block(shifted, tol=COARSE_TOL if share > FINE_SHARE else FINE_TOL, start=going.w)
+        going.w = w = torch.from_numpy(block.coefficients).to(scale.device)
+        going.y = problem.targets + going.y - w @ problem.design.transposed
+        mu = torch.from_numpy(block.multiplier).to(scale.device) / (share * scale)[:, 0]
+        matched = _matched(problem, w)
+        improved = self.certify(problem, going.rows, matched, going.y / (share * scale))
+        improved |= self.certify(problem, going.rows, matched, _supporting(problem, matched, mu))
+        self.best = replace(self.best, timings=add_timings([self.best.timings, block.timings]))
+        return torch.from_numpy(improved)
 
-    def _supporting(self, problem: RowProblem, w: Tensor, mu: Tensor) -> Tensor:
-        """The smallest θ with Φⱼᵀθ = sⱼ(pⱼ + μaⱼ) on the support of ``w``: the dual point, if its signs are right."""
-        transposed, kink = problem.design.rows_array, problem.penalty.kink.expand(problem.shape).cpu().numpy()
-        assert transposed is not None
-        price = np.zeros(problem.shape[1])
-        price[problem.ball_columns.cpu().numpy()] = problem.ball_weights.cpu().numpy()[0]
-        theta = np.zeros((len(w), transposed.shape[1]))
-        for i, row in enumerate(w.cpu().numpy()):
-            support = np.flatnonzero(row)
-            slope = np.sign(row[support]) * (kink[i, support] + float(mu[i]) * price[support])
-            if len(support) <= MOST_SUPPORTING:
-                theta[i] = np.linalg.lstsq(transposed[support], slope, rcond=1e-12)[0]
-        return torch.from_numpy(theta).to(w.device)
-
-    def _image(self, problem: RowProblem, w: Tensor) -> Tensor:
-        transposed = problem.design.transposed
-        assert transposed is not None
-        return w @ transposed
-
-    def _certify(self, problem: RowProblem, rows: Tensor, w: Tensor, theta: Tensor) -> npt.NDArray[np.bool_]:
-        """Keep what has a smaller gap; returns where that was so."""
-        transposed, targets = problem.design.transposed, problem.targets
-        assert transposed is not None
-        assert targets is not None
-        along = (targets * theta).sum(1)
+    def certify(self, problem: SampleProblem, rows: Tensor, w: Tensor, theta: Tensor) -> npt.NDArray[np.bool_]:
+        """Keep coefficients (n, k) of some rows where θ (n, m) proves a smaller gap, and say where that is so."""
+        along = (problem.targets * theta).sum(1)
         least = LEAST_KINK * theta.norm(dim=1, keepdim=True)
-        kink = problem.penalty.kink.expand(problem.shape)
+        kink = problem.penalty.expanded(problem.shape)[0]
         proving = torch.where(kink > 0, kink, least)
-        t, mu = self._dual_point(problem, theta @ transposed.T, along, proving)
+        t, mu = _dual_point(problem, theta @ problem.design.transposed.T, along, proving)
         objective = problem.penalty.value(w)
         dual = t * along - problem.radius[:, 0] * mu
-        residual = (targets - self._image(problem, w)).norm(dim=1)
+        residual = (problem.targets - w @ problem.design.transposed).norm(dim=1)
         gap = ((proving * w.abs()).sum(1) - dual + t * theta.norm(dim=1) * residual).clamp(min=0)
         matched = residual <= MATCHED * problem.energy.sqrt()
-        proven = torch.where(matched & gap.isfinite(), gap, torch.inf).cpu().numpy()
         index = rows.cpu().numpy()
-        better = proven < self.gap[index]
-        chosen = index[better]
-        self.gap[chosen], self.coefficients[chosen] = proven[better], w.cpu().numpy()[better]
-        self.objective[chosen], self.residual[chosen] = (a.cpu().numpy()[better] for a in (objective, residual))
-        self.multiplier[chosen] = mu.cpu().numpy()[better]
-        proved = proven <= self.tol * _floored(problem, w, objective)
-        self.status[index[proved]] = RowStatus.CONVERGED
-        return np.asarray(better)
-
-    def _dual_point(self, problem: RowProblem, v: Tensor, along: Tensor, kink: Tensor) -> tuple[Tensor, Tensor]:
-        """The best t and μ of a feasible dual point t·θ, with v = Φᵀθ and zᵀθ; (r,) each."""
-        v = v if problem.allowed is None else v * problem.allowed
-        size = v.abs()
-        outside, inside = problem.outside_ball, problem.ball_columns
-        t = (size[:, outside] / kink[:, outside]).amax(1) if len(outside) else torch.ones_like(size[:, 0])
-        t = t.clamp(min=1.0).reciprocal()
-        if not len(inside):
-            return t, torch.zeros_like(t)
-        needed = (t[:, None] * size[:, inside] - kink[:, inside]) / problem.ball_weights
-        mu = needed.amax(1).clamp(min=0)
-        # As in the row problem, a slack ball is better proved with μ = 0 and all columns scaled.
-        everywhere = (size / kink).amax(1).clamp(min=1.0).reciprocal()
-        slack = everywhere * along >= t * along - problem.radius[:, 0] * mu
-        return torch.where(slack, everywhere, t), torch.where(slack, 0.0, mu)
+        found = replace(
+            self.best.select(index),
+            coefficients=w.cpu().numpy(),
+            objective=objective.cpu().numpy(),
+            dual_gap=torch.where(matched & gap.isfinite(), gap, torch.inf).cpu().numpy(),
+            multiplier=mu.cpu().numpy(),
+            residual=residual.cpu().numpy(),
+        )
+        better: npt.NDArray[np.bool_] = found.dual_gap < self.best.dual_gap[index]
+        self.best.put(index[better], found.select(better))
+        self.best.status[index[found.dual_gap <= self.tol * _floored(problem, found)]] = RowStatus.CONVERGED
+        return better
 
     def solution(self) -> BlockSolution:
-        floor = _floored(
-            self.problem, torch.from_numpy(self.coefficients).to(self.problem.cross.device), self.objective
-        )
-        return BlockSolution(
-            coefficients=self.coefficients,
-            objective=self.objective,
-            dual_gap=self.gap,
-            relative_gap=np.where(self.gap > 0, self.gap / floor, 0.0),
-            cardinality_gap=np.full(len(self.gap), np.nan),
-            multiplier=self.multiplier,
-            residual=self.residual,
-            status=self.status,
-            seconds=np.zeros(len(self.gap)),
-            timings=self.timings,
-        )
+        """Return the best of every row."""
+        gap = self.best.dual_gap
+        relative = np.where(gap > 0, gap / _floored(self.problem, self.best), 0.0)
+        return replace(self.best, relative_gap=relative, cardinality_gap=np.full(len(gap), np.nan))
 
 
-def _floored(problem: RowProblem, w: Tensor, objective: Tensor | Array) -> Array:
-    """The objective, or a millionth of Σ|wⱼ| at the largest price: below that float64 cannot tell it from zero."""
+def _matched(problem: SampleProblem, w: Tensor) -> Tensor:
+    """Return the nearest coefficients on the support of ``w`` that match the target and keep a tight ball tight."""
+    ball, transposed = _prices(problem), problem.design.transposed_array
+    result = w.cpu().numpy().copy()
+    for row, z, radius in zip(result, problem.targets.cpu().numpy(), problem.radius[:, 0].tolist(), strict=True):
+        support = np.flatnonzero(row)
+        normal = np.sign(row[support]) * ball[support]
+        system, missing = transposed[support].T, z - row @ transposed
+        if normal @ row[support] >= radius * (1 - 1e-6):
+            system = np.vstack([system, normal])
+            missing = np.append(missing, radius - normal @ row[support])
+        change = np.linalg.lstsq(system, missing, rcond=1e-12)[0]
+        if (np.sign(row[support] + change) == np.sign(row[support])).all():
+            row[support] += change
+        inside = ball > 0
+        row[inside] = shrink_into_ball(row[inside], radius, ball[inside])
+    return torch.from_numpy(result).to(w.device)
+
+
+def _supporting(problem: SampleProblem, w: Tensor, mu: Tensor) -> Tensor:
+    """Return the smallest θ with Φⱼᵀθ = sⱼ(pⱼ + μaⱼ) on the support of w: the dual point, if its signs are right."""
+    transposed, kink = problem.design.transposed_array, problem.penalty.expanded(problem.shape)[0].cpu().numpy()
+    price, theta = _prices(problem), np.zeros((len(w), transposed.shape[1]))
+    for i, row in enumerate(w.cpu().numpy()):
+        support = np.flatnonzero(row)
+        slope = np.sign(row[support]) * (kink[i, support] + float(mu[i]) * price[support])
+        if len(support) <= MOST_SUPPORTING:
+            theta[i] = np.linalg.lstsq(transposed[support], slope, rcond=1e-12)[0]
+    return torch.from_numpy(theta).to(w.device)
+
+
+def _prices(problem: SampleProblem) -> Array:
+    """Return a on all columns, zero outside the ball, (k,)."""
+    price = np.zeros(problem.shape[1])
+    price[problem.ball_columns.cpu().numpy()] = problem.ball_weights.cpu().numpy()[0]
+    return price
+
+
+def _dual_point(problem: SampleProblem, v: Tensor, along: Tensor, kink: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the best t and μ of a feasible dual point t·θ, from v = Φᵀθ (r, k) and zᵀθ; (r,) each."""
+    size = problem.on_support(v).abs()
+    outside, inside = problem.outside_ball, problem.ball_columns
+    t = (size[:, outside] / kink[:, outside]).amax(1) if len(outside) else torch.ones_like(size[:, 0])
+    t = t.clamp(min=1.0).reciprocal()
+    if not len(inside):
+        return t, torch.zeros_like(t)
+    needed = (t[:, None] * size[:, inside] - kink[:, inside]) / problem.ball_weights
+    mu = needed.amax(1).clamp(min=0)
+    # As in the row problem, a slack ball is better proved with μ = 0 and all columns scaled.
+    everywhere = (size / kink).amax(1).clamp(min=1.0).reciprocal()
+    slack = everywhere * along >= t * along - problem.radius[:, 0] * mu
+    return torch.where(slack, everywhere, t), torch.where(slack, 0.0, mu)
+
+
+def _floored(problem: SampleProblem, found: BlockSolution) -> Array:
+    """Return the objective, or a millionth of Σ|wⱼ| at the largest price, below which float64 cannot tell it from 0."""
     price = (float(problem.penalty.kink.max()) if problem.penalty.kink.numel() else 0.0) or 1.0
-    least = 1e-6 * price * w.abs().sum(1).cpu().numpy()
-    given = objective.cpu().numpy() if isinstance(objective, Tensor) else objective
-    return np.maximum(np.maximum(given, least), np.finfo(float).tiny)
+    least = 1e-6 * price * torch.from_numpy(found.coefficients).abs().sum(1).numpy()
+    return np.maximum(np.maximum(found.objective, least), np.finfo(float).tiny)

@@ -1,4 +1,4 @@
-r"""Factorisations of H = G_AA + C on a set A of columns, for the polish.
+r"""The polish factorises H = G_AA + C on a set A of columns.
 
 C is a positive diagonal: the curvature of the penalty and a tiny proximal term, which keeps a singular G_AA harmless
 without moving the fixed point. With at most about m columns H is factorised itself. With many more columns than samples
@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.rows.design import Design
+from simplicit.rows.design import Design, SampleDesign
 
-__all__ = ["PROXIMAL", "Factor", "factorise"]
+__all__ = ["NO_COLUMNS", "PROXIMAL", "Factor", "factorise"]
 
-#: Relative size of the proximal term; multiplied by 100 until the factorisation succeeds. Woodbury's identity subtracts
-#: terms of its inverse size from each other, so that it must be larger there.
+#: Relative size of the proximal term, multiplied by 100 until the factorisation succeeds: far above the 1e-16·n by
+#: which a Cholesky factorisation of n columns rounds, and so small that one more iteration removes what it changes.
+#: Woodbury's identity subtracts terms of its inverse size from each other, so that it must be larger there.
 PROXIMAL, WOODBURY_PROXIMAL = 1e-10, 1e-8
-#: More columns than so many times the samples go by Woodbury's identity.
+#: More columns than so many times the samples go by Woodbury's identity: of n columns its matrix takes nm² + m³/6
+#: products, Cholesky's factor n³/6, which is as much at about n = 2.5m; and every right-hand side 2nm instead of n².
 COLUMNS_PER_SAMPLE = 2
-#: Where the penalty has no curvature, only more columns than this do.
+#: Where the penalty has no curvature, only more columns than this do: the factor takes 128 MiB a row then.
 MOST_COLUMNS = 4096
 
 
@@ -38,11 +40,11 @@ class Factor(Protocol):
     symmetric: bool  # whether DᵀH⁻¹E is the product of the encoded D and E, and not of D and the decoded E
 
     def encode(self, right: Tensor) -> Tensor:
-        """Of (n, q) right-hand sides D."""
+        """Encode (n, q) right-hand sides D."""
         ...
 
     def decode(self, right: Tensor) -> Tensor:
-        """H⁻¹D from the encoded D."""
+        """Return H⁻¹D, (n, q), from the encoded D."""
         ...
 
 
@@ -57,12 +59,30 @@ def factorise(design: Design, columns: Tensor, curvature: Tensor) -> Factor:
     curvature : (n,) tensor
         ≥ 0.
     """
-    m = design.n_samples
-    wide = m is not None and len(columns) > COLUMNS_PER_SAMPLE * m
+    if not len(columns):
+        return NO_COLUMNS
     # Without curvature G_AA is singular and the identity loses digits: it is for what cannot be had otherwise.
-    if wide and (bool(curvature.all()) or len(columns) > MOST_COLUMNS):
+    if (
+        isinstance(design, SampleDesign)
+        and len(columns) > COLUMNS_PER_SAMPLE * design.n_samples
+        and (bool(curvature.all()) or len(columns) > MOST_COLUMNS)
+    ):
         return _Woodbury(design, columns, curvature)
     return _Cholesky(design, columns, curvature)
+
+
+class _NoColumns:
+    size, symmetric = 0, True
+
+    def encode(self, right: Tensor) -> Tensor:
+        return right
+
+    def decode(self, right: Tensor) -> Tensor:
+        return right
+
+
+#: The factorisation of no columns at all.
+NO_COLUMNS: Factor = _NoColumns()
 
 
 class _Cholesky:
@@ -90,7 +110,7 @@ class _Cholesky:
 
 
 def _cholesky(matrix: Tensor) -> tuple[Tensor, bool]:
-    """The factor, and whether there is none; the processor has two libraries for it, and NumPy's is the faster."""
+    """Return the factor, and whether there is none; the processor has two libraries for it, NumPy's is the faster."""
     if matrix.device.type != "cpu":
         factor, failed = torch.linalg.cholesky_ex(matrix)
         return factor, bool(failed)
@@ -103,8 +123,7 @@ def _cholesky(matrix: Tensor) -> tuple[Tensor, bool]:
 class _Woodbury:
     symmetric = False
 
-    def __init__(self, design: Design, columns: Tensor, curvature: Tensor) -> None:
-        assert design.transposed is not None
+    def __init__(self, design: SampleDesign, columns: Tensor, curvature: Tensor) -> None:
         self.size = len(columns)
         self.rows = design.transposed[columns]  # Φ_Aᵀ, (n, m)
         norms = (self.rows * self.rows).sum(1)

@@ -5,11 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from simplicit.rows.batch import Batch
+from simplicit.rows.certificate import Certificate
+from simplicit.rows.problem import RowProblem
 
 __all__ = ["STAGES", "BlockSolution", "RowStatus", "Stopwatch", "add_timings"]
 
@@ -24,7 +31,7 @@ class RowStatus(IntEnum):
 
     CONVERGED = 0
     ACCURACY_LIMIT = 1
-    ROUND_LIMIT = 2
+    ITERATION_LIMIT = 2
     INFEASIBLE = 3
 
     @property
@@ -34,7 +41,8 @@ class RowStatus(IntEnum):
             RowStatus.CONVERGED: "nothing to do: the duality gap is within the tolerance",
             RowStatus.ACCURACY_LIMIT: "the steps have stopped to help, because columns are dependent up to rounding or "
             "the penalty is tiny, so that float64 cannot prove more: raise tol or the penalty, or drop such columns",
-            RowStatus.ROUND_LIMIT: "the active set was still changing after the last round: raise tol or the penalty",
+            RowStatus.ITERATION_LIMIT: "the active set was still changing after the last iteration: raise tol or the "
+            "penalty",
             RowStatus.INFEASIBLE: "no coefficients match the target exactly: take fewer samples, more columns or a "
             "larger ball, or match approximately with simplicit.L1",
         }[self]
@@ -48,6 +56,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Add the processor time of the block to a stage."""
         begun = time.thread_time()
         try:
             yield
@@ -55,17 +64,30 @@ class Stopwatch:
             self.seconds[name] += time.thread_time() - begun
 
     def move(self, seconds: float, source: str, target: str) -> None:
-        """Seconds of one stage to another, which was part of it."""
+        """Take seconds from one stage to another, which was part of it."""
         self.seconds[source] -= seconds
         self.seconds[target] += seconds
 
 
 @dataclass(frozen=True)
-class BlockSolution:
-    """Coefficients of a block of rows and what is known of each; arrays (r,) but for ``coefficients`` (r, k).
+class BlockSolution(Batch):
+    """Coefficients of a block of rows and what is known of each, in the units of the solver.
 
-    ``residual`` is ‖z − Φw‖, ``timings`` processor seconds by stage. All in the units of the solver.
-    ``cardinality_gap`` is NaN but for penalties that relax a cardinality.
+    Attributes
+    ----------
+    coefficients : (r, k) float64 array
+    objective, dual_gap, relative_gap, multiplier : (r,) arrays
+        As in :class:`~simplicit.rows.certificate.Certificate`.
+    cardinality_gap : (r,) array
+        As in :class:`simplicit.Solution`; NaN but for penalties that relax a cardinality.
+    residual : (r,) array
+        ‖z − Φw‖.
+    status : (r,) int8 array
+        Values of :class:`RowStatus`.
+    seconds : (r,) array
+        Wall-clock seconds spent on each row.
+    timings : dict
+        Processor seconds of the block by stage.
     """
 
     coefficients: Array
@@ -79,24 +101,48 @@ class BlockSolution:
     seconds: Array
     timings: dict[str, float]
 
+    @classmethod
+    def certified(
+        cls,
+        problem: RowProblem,
+        w: Tensor,
+        certificate: Certificate,
+        status: npt.NDArray[np.int8],
+        seconds: Array,
+        timings: dict[str, float],
+    ) -> BlockSolution:
+        """Make it from coefficients (r, k) and what their certificate proves; nothing is copied."""
+        fit, _ = problem.residuals(w)
+        excess = problem.penalty.cardinality_excess(w) if problem.penalty.cardinality else torch.nan
+        return cls(
+            coefficients=w.cpu().numpy(),
+            objective=certificate.objective.cpu().numpy(),
+            dual_gap=certificate.dual_gap.cpu().numpy(),
+            relative_gap=certificate.relative_gap.cpu().numpy(),
+            cardinality_gap=(certificate.dual_gap + excess).cpu().numpy(),
+            multiplier=certificate.multiplier.cpu().numpy(),
+            residual=fit.sqrt().cpu().numpy(),
+            status=status,
+            seconds=seconds,
+            timings=timings,
+        )
+
     def improved(self, rows: npt.NDArray[np.intp], other: BlockSolution) -> BlockSolution:
-        """This block with the rows of ``other`` in the places ``rows``, where these have smaller gaps."""
+        """Return this block with the rows of ``other`` in the places ``rows``, where these have smaller gaps."""
         better = other.dual_gap < self.dual_gap[rows]
-        arrays = {f.name: getattr(self, f.name).copy() for f in fields(self)[:-1]}
-        for name, values in arrays.items():
-            values[rows[better]] = getattr(other, name)[better]
-        arrays["seconds"][rows] = self.seconds[rows] + other.seconds
-        return BlockSolution(**arrays, timings=add_timings([self.timings, other.timings]))
+        best = self.select(np.arange(len(self.dual_gap)))
+        best.put(rows[better], other.select(better))
+        best.seconds[rows] = self.seconds[rows] + other.seconds
+        return replace(best, timings=add_timings([self.timings, other.timings]))
 
     @classmethod
-    def joined(cls, parts: Sequence[BlockSolution]) -> BlockSolution:
-        """Several groups of rows as one block."""
-        arrays = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)[:-1]}
-        return cls(**arrays, timings=add_timings(part.timings for part in parts))
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return several groups of rows as one block, whose timings are their sum."""
+        return replace(super().joined(parts), timings=add_timings(part.timings for part in parts))
 
 
 def add_timings(timings: Iterable[dict[str, float]]) -> dict[str, float]:
-    """The sum of tables of seconds, stage by stage."""
+    """Return the sum of tables of seconds, stage by stage."""
     total = dict.fromkeys(STAGES, 0.0)
     for table in timings:
         for stage, seconds in table.items():

@@ -1,4 +1,4 @@
-r"""A second opinion on a block of rows: every row modelled in CVXPY and solved by Clarabel.
+r"""The reference solver gives a second opinion on a block: it models every row in CVXPY and solves it by Clarabel.
 
 The model is written from the primal in ``problem`` alone and shares nothing with ADMM and polish; the coefficients that
 come back are cleaned of rounding and certified like any others.
@@ -19,9 +19,10 @@ import torch
 
 from simplicit.errors import MissingExtraError
 from simplicit.rows.ball import shrink_into_ball
-from simplicit.rows.equality import MATCHED, prove_equality
+from simplicit.rows.certificate import certify
+from simplicit.rows.equality import MATCHED, prove_equality, with_samples
 from simplicit.rows.outcome import STAGES, BlockSolution, RowStatus
-from simplicit.rows.problem import RowProblem
+from simplicit.rows.problem import RowProblem, SampleProblem
 
 __all__ = ["reference_path"]
 
@@ -70,15 +71,12 @@ def _solved_block(problem: RowProblem, tol: float) -> BlockSolution:
 
 
 class _Model:
-    """One row in CVXPY."""
+    """The model of one row in CVXPY."""
 
     def __init__(self, problem: RowProblem, i: int, cvxpy: Any) -> None:
         self.cp, self.problem, self.i = cvxpy, problem, i
         penalty, k = problem.penalty, problem.shape[1]
-        p, c, threshold = (
-            np.broadcast_to(a.cpu().numpy(), problem.shape)[i]
-            for a in (penalty.kink, penalty.curvature, penalty.threshold)
-        )
+        p, c, threshold = (a[i].cpu().numpy() for a in penalty.expanded(problem.shape))
         self.w = cvxpy.Variable(k)
         self.priced = p @ cvxpy.abs(self.w)
         if c.any():
@@ -96,7 +94,7 @@ class _Model:
             self.constraints.append(self.w[np.flatnonzero(~problem.allowed[i].cpu().numpy())] == 0)
 
     def solve(self) -> tuple[Array, float, bool]:
-        """w, the multiplier of the ball, and whether exact matching was possible."""
+        """Return w, the multiplier of the ball, and whether exact matching was possible."""
         if not self.problem.penalty.equality:
             return *self._solved(0.5 * self._misfit() + self.priced, self.constraints), True
         phi, z = self._samples()
@@ -107,19 +105,17 @@ class _Model:
         return *self._solved(self._misfit(), self.constraints), False
 
     def dual(self) -> Array:
-        """θ of exact matching, with the sign that makes zᵀθ a lower bound."""
+        """Return θ of exact matching, with the sign that makes zᵀθ a lower bound."""
         theta = np.asarray(self.match.dual_value)
         return theta if theta @ self._samples()[1] >= 0 else -theta
 
     def _samples(self) -> tuple[Array, Array]:
-        transposed, targets = self.problem.design.transposed, self.problem.targets
-        assert transposed is not None
-        assert targets is not None
-        return transposed.cpu().numpy().T, targets[self.i].cpu().numpy()
+        problem = with_samples(self.problem)
+        return problem.design.transposed_array.T, problem.targets[self.i].cpu().numpy()
 
     def _misfit(self) -> Any:
-        """‖z − Φw‖², from the samples or, up to a constant, from G."""
-        if self.problem.targets is not None:
+        """Model ‖z − Φw‖², from the samples or, up to a constant, from G."""
+        if isinstance(self.problem, SampleProblem):
             phi, z = self._samples()
             return self.cp.sum_squares(z - phi @ self.w)
         gram = self.problem.design.gram.cpu().numpy()
@@ -128,7 +124,7 @@ class _Model:
         return self.cp.sum_squares(root @ self.w) - 2 * self.problem.cross[self.i].cpu().numpy() @ self.w
 
     def _solved(self, objective: Any, constraints: list[Any]) -> tuple[Array, float]:
-        """w and the multiplier, to the tightest tolerance that Clarabel reaches; zero where it reaches none."""
+        """Return w and the multiplier, to the tightest tolerance that Clarabel reaches; zero where it reaches none."""
         model = self.cp.Problem(self.cp.Minimize(objective), constraints)
         for tol in TOLERANCES:
             with warnings.catch_warnings(), contextlib.suppress(self.cp.SolverError):
@@ -150,7 +146,7 @@ def _judged(problem: RowProblem, w: Array, multiplier: Array, seconds: Array, to
         if len(inside):
             row[inside] = shrink_into_ball(row[inside], float(problem.radius[i, 0]), weights)
     tensor = torch.from_numpy(w).to(problem.cross.device)
-    certificate = problem.certify(tensor, torch.from_numpy(multiplier).to(problem.cross.device))
+    certificate = certify(problem, tensor, torch.from_numpy(multiplier).to(problem.cross.device))
     status = np.where(certificate.converged(tol).cpu().numpy(), RowStatus.CONVERGED, RowStatus.ACCURACY_LIMIT)
     timings = dict.fromkeys(STAGES, 0.0) | {"iterations": float(seconds.sum())}
-    return problem.solution(tensor, certificate, status.astype(np.int8), seconds, timings)
+    return BlockSolution.certified(problem, tensor, certificate, status.astype(np.int8), seconds, timings)

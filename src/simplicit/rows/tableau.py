@@ -1,4 +1,4 @@
-r"""Condensed tableaux of many small quadratic programmes side by side, and their principal pivots.
+r"""Condensed tableaux of many small quadratic programmes lie side by side, and principal pivots change them.
 
 Of every row problem a few variables are watched: the multiplier μ of the ball, columns that may leave the support, and
 columns that may enter it. All others follow from these (``condense``), so that what is left is
@@ -11,19 +11,20 @@ A variable rests while z = 0; a pivot (sweep) swaps the parts of y and z:
     a column outside the base   y is the change of its gradient,     z that of its coefficient
     the ball                    y is the change of its slack,        z that of μ
 
-``path`` follows the optimum over t; here is only the algebra. Every operation changes T by a matrix of rank one, in all
-rows at once.
+``homotopy`` follows the optimum over t; here is only the algebra. Every operation changes T by a matrix of rank one, in
+all rows at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from simplicit.rows.batch import Batch, padded
 
 __all__ = ["BALL", "SPARE", "Couplings", "Pivots", "Slots", "Tableau"]
 
@@ -38,7 +39,7 @@ WAITING = 16
 
 
 @dataclass
-class Slots:
+class Slots(Batch):
     """The watched variables of r rows, tensors (r, q); rows with fewer than q are filled up with slots that rest.
 
     Parameters
@@ -59,103 +60,60 @@ class Slots:
         The coefficient where active, else the gradient; for the ball, μ where tight, else the slack.
     """
 
-    column: Tensor
-    place: Tensor
-    kink: Tensor
-    curvature: Tensor
-    threshold: Tensor
-    ball: Tensor
-    normal: Tensor
-    active: Tensor
-    bent: Tensor
-    value: Tensor
+    column: Tensor = field(metadata=padded(-1))
+    place: Tensor = field(metadata=padded(-1))
+    kink: Tensor = field(metadata=padded(np.inf))
+    curvature: Tensor = field(metadata=padded(0.0))
+    threshold: Tensor = field(metadata=padded(0.0))
+    ball: Tensor = field(metadata=padded(0.0))
+    normal: Tensor = field(metadata=padded(0.0))
+    active: Tensor = field(metadata=padded(False))
+    bent: Tensor = field(metadata=padded(False))
+    value: Tensor = field(metadata=padded(0.0))
 
     @classmethod
-    def empty(cls, rows: int, count: int, like: Tensor) -> Slots:
-        """Slots without a variable, on the device of ``like``."""
-
-        def filled(value: float, dtype: torch.dtype = torch.float64) -> Tensor:
-            return torch.full((rows, count), value, dtype=dtype, device=like.device)
-
-        return cls(
-            column=filled(-1, torch.int64),
-            place=filled(-1, torch.int64),
-            kink=filled(torch.inf),
-            curvature=filled(0),
-            threshold=filled(0),
-            ball=filled(0),
-            normal=filled(0),
-            active=filled(False, torch.bool),
-            bent=filled(False, torch.bool),
-            value=filled(0),
+    def empty(cls, rows: int, count: int, device: torch.device) -> Slots:
+        """Make (rows, count) slots without a variable."""
+        index, number, mask = (
+            torch.empty(rows, 0, dtype=dtype, device=device) for dtype in (torch.int64, torch.float64, torch.bool)
         )
+        none = cls(index, index, number, number, number, number, number, mask, mask, number)
+        none.widen(count)
+        return none
 
     @property
     def pivoted(self) -> Tensor:
+        """Which variables are swapped, (r, q)."""
         return self.active ^ (self.place >= 0)
 
-    def select(self, rows: Tensor) -> Slots:
-        """A copy of some of the rows."""
-        return Slots(*(part[rows] for part in self._parts()))
 
-    def write(self, index: tuple[Tensor, ...], other: Slots) -> None:
-        """Copy ``other`` to the places ``index``, rows or (row, slot)."""
-        for mine, theirs in zip(self._parts(), other._parts(), strict=True):
-            mine[index] = theirs
-
-    def widened(self, count: int) -> Slots:
-        """With so many slots more."""
-        rest = Slots.empty(len(self.column), count, self.column)
-        return Slots(*(torch.cat(pair, dim=1) for pair in zip(self._parts(), rest._parts(), strict=True)))
-
-    @classmethod
-    def joined(cls, parts: Sequence[Slots]) -> Slots:
-        """Slots of the same number below each other."""
-        return cls(*(torch.cat(each) for each in zip(*(part._parts() for part in parts), strict=True)))
-
-    def _parts(self) -> tuple[Tensor, ...]:
-        return tuple(getattr(self, f.name) for f in fields(self))
-
-
-class Tableau:
-    """T (r, q, q) and the slots of r rows.
+@dataclass
+class Tableau(Batch):
+    """T and the slots of r rows; a slot without a variable has zeros in T.
 
     Parameters
     ----------
-    table : (r, 2, 2) tensor
-        T of the ball and the spare slot.
+    table : (r, q, q) tensor
+        T.
+    slots : Slots
+        (r, q).
     """
 
-    def __init__(self, table: Tensor) -> None:
-        self.table = table
-        self.slots = Slots.empty(len(table), 2, table)
+    table: Tensor = field(metadata=padded(0.0))
+    slots: Slots
+
+    @classmethod
+    def first(cls, table: Tensor) -> Tableau:
+        """Begin with T of the ball and the spare slot, (r, 2, 2)."""
+        return cls(table, Slots.empty(len(table), 2, table.device))
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(r, q)."""
         return self.table.shape[0], self.table.shape[1]
 
-    @classmethod
-    def joined(cls, parts: Sequence[Tableau]) -> Tableau:
-        """Tableaux below each other, the narrower ones filled up."""
-        q = max(part.shape[1] for part in parts)
-        whole = cls(torch.cat([_filled_up(part.table, q) for part in parts]))
-        whole.slots = Slots.joined([part.slots.widened(q - part.shape[1]) for part in parts])
-        return whole
-
-    def copy(self, rows: Tensor) -> Tableau:
-        """A copy of some of the rows."""
-        part = Tableau(self.table[rows])
-        part.slots = self.slots.select(rows)
-        return part
-
-    def put(self, rows: Tensor, other: Tableau) -> None:
-        """Write other tableaux in the places ``rows``; they may have fewer slots."""
-        q = self.shape[1]
-        self.table[rows] = _filled_up(other.table, q)
-        self.slots.write((rows,), other.slots.widened(q - other.shape[1]))
-
     def swept(self, entries: Tensor) -> Tensor:
-        """What the pivots so far make of columns (r, q, f) of the tableau as it was at first."""
+        """Return what the pivots so far make of columns (r, q, f) of the tableau as it was at first."""
         pivoted = self.slots.pivoted[:, :, None]
         product = self.table @ torch.where(pivoted, entries, 0.0)
         return torch.where(pivoted, -product, entries - product)
@@ -179,9 +137,7 @@ class Tableau:
         corner = corner - held.transpose(1, 2) @ across
         (rows, q), most = self.shape, int(at.max()) + 1
         if most > q:
-            table = self.table.new_zeros(rows, most, most)
-            table[:, :q, :q] = self.table
-            self.table, self.slots = table, self.slots.widened(most - q)
+            self.widen(most)
         corner = 0.5 * (corner + corner.transpose(1, 2))
         starts, counts = at[:, 0].tolist(), (at != SPARE).sum(1).tolist()
         for table, line, block, first, count in zip(self.table, across, corner, starts, counts, strict=True):
@@ -189,7 +145,7 @@ class Tableau:
             table[own, :q] = line[:, :count].T
             table[:q, own] = line[:, :count]
             table[own, own] = block[:count, :count]
-        self.slots.write((torch.arange(rows, device=at.device)[:, None], at), slots)
+        self.slots.put((torch.arange(rows, device=at.device)[:, None], at), slots)
 
     def pivot(self, *slots: Tensor) -> None:
         """Pivot one slot of every row, (r,), that is not active any more, or anew; and further ones after it.
@@ -205,18 +161,8 @@ class Tableau:
             pivots.settle()
 
 
-def _filled_up(table: Tensor, q: int) -> Tensor:
-    """With slots that rest, up to q."""
-    count, f, _ = table.shape
-    if f == q:
-        return table
-    wide = torch.eye(q, dtype=table.dtype, device=table.device).repeat(count, 1, 1)
-    wide[:, :f, :f] = table
-    return wide
-
-
 class Pivots:
-    """Pivots of many tableaux side by side: each is ``table`` − Σᵢ fᵢ uᵢuᵢᵀ, the terms that wait.
+    """Pivots change many tableaux side by side: each is ``table`` − Σᵢ fᵢ uᵢuᵢᵀ, the terms that wait.
 
     A change of rank one passes all of T through memory; what waits is subtracted together, by one product of matrices.
     A line that a change replaces is written to it at once, and what waits is zero there. The table stays on its
@@ -238,20 +184,15 @@ class Pivots:
         self.row = np.arange(rows)
 
     def settle(self) -> None:
-        """Subtract what waits."""
+        """Subtract what waits from the table."""
         if self.count:
             vectors, factors = self.vectors[:, : self.count], self.factors[:, : self.count, None]
             right, left = (torch.from_numpy(a).to(self.table.device) for a in (vectors, vectors * factors))
             self.table.baddbmm_(left.transpose(1, 2), right, alpha=-1)
             self.count = 0
 
-    def select(self, rows: Mask) -> Pivots:
-        """Some of the rows, apart from the others; nothing may wait."""
-        assert not self.count
-        return Pivots(self.table[torch.from_numpy(rows).to(self.table.device)], self.waiting)
-
     def line(self, slot: Index | int) -> Array:
-        """Of T, one line of every row, (r, q)."""
+        """Return one line of T of every row, (r, q)."""
         line: Array = self.table[self.row, slot].cpu().numpy() if self.near is None else self.near[self.row, slot]
         if not self.count:
             return line
@@ -289,7 +230,7 @@ class Pivots:
         self._subtract(line, -factor)
 
     def _subtract(self, vector: Array, factor: Array) -> None:
-        """One term more."""
+        """Let one term more wait."""
         if self.count == self.waiting:
             self.settle()
         self.vectors[:, self.count], self.factors[:, self.count] = vector, factor
@@ -307,7 +248,7 @@ class Pivots:
 
 @dataclass(frozen=True, eq=False)
 class Couplings:
-    """What pivots on columns outside the base change in the ball's normal: it sees a column while that is in.
+    """The ball's normal sees a column outside the base while that is in, so that a pivot on it changes the normal.
 
     S_jμ grows in the tableau before all pivots. Where μ is pivoted, that is T ← LTLᵀ with L = I − by·e_j e_μᵀ.
 
@@ -325,11 +266,11 @@ class Couplings:
     leaving: Array
 
     def before(self, rate: Array, line: Array, ball: Array, slot: Index) -> None:
-        """Of columns that enter: their lines of T and of μ, changed in place, and r."""
+        """Couple columns that enter: their lines of T and that of μ, and r, change in place."""
         self._apply(rate, line, ball, slot, self.entering)
 
     def after(self, rate: Array, line: Array, ball: Array, slot: Index) -> None:
-        """Of columns that have left."""
+        """Uncouple columns that have left, likewise."""
         self._apply(rate, line, ball, slot, self.leaving)
 
     def _apply(self, rate: Array, line: Array, ball: Array, slot: Index, by: Array) -> None:

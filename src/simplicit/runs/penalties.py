@@ -14,8 +14,8 @@ __all__ = ["NUMBERS", "PARAMETERS", "make_penalty", "penalty_parameters", "scale
 
 #: The numbers that each penalty takes, with their defaults.
 PARAMETERS: dict[str, dict[str, float]] = {
-    name: {item.name: item.default for item in dataclasses.fields(kind) if isinstance(item.default, float)}  # type: ignore[arg-type]
-    for name, kind in PENALTIES.items()
+    name: {key: value for key, value in vars(penalty).items() if isinstance(value, float)}
+    for name, penalty in PENALTIES.items()
 }
 
 #: All of them.
@@ -52,9 +52,9 @@ def make_penalty(name: str, given: Mapping[str, float | None]) -> Penalty:
         As there, or a number out of its range.
     """
     numbers = penalty_parameters(name, given)
-    kind: Any = PENALTIES[name]
-    penalty: Penalty = kind(**numbers)
-    penalty.spread(1, 1)  # checks the ranges before any work is done
+    default: Any = PENALTIES[name]
+    penalty: Penalty = dataclasses.replace(default, **numbers)
+    penalty.pieces(1, 1)  # checks the ranges before any work is done
     return penalty
 
 

@@ -221,7 +221,7 @@ class _Files:
 
 
 def _kink(penalty: Penalty) -> float:
-    return float(penalty.spread(1, 1).kink.max())
+    return float(penalty.pieces(1, 1).kink.max())
 
 
 def _ball(settings: SolveSettings, features: npt.NDArray[Any]) -> Ball | None:

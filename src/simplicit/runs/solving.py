@@ -71,7 +71,7 @@ class SolveSettings:
     def __post_init__(self) -> None:
         as_count("rounds", self.rounds)
         check_executor(self.executor)
-        kink = float(make_penalty(self.penalty, self._given).spread(1, 1).kink.max())
+        kink = float(make_penalty(self.penalty, self._given).pieces(1, 1).kink.max())
         if self.ball_columns is not None:
             if self.kappa is None:
                 raise InputError("ball_columns: there is no ball without kappa, its radius; give both")

@@ -21,8 +21,17 @@ import torch
 from scipy.sparse import csr_array
 
 from simplicit.executors import Arrays, Block, Result
-from simplicit.rows import BlockSolution, Design, PiecewiseQuadratic, RowProblem
-from simplicit.rows.block import solve_block_path
+from simplicit.rows import (
+    BlockSolution,
+    Design,
+    GramDesign,
+    GramProblem,
+    PiecewiseQuadratic,
+    RowProblem,
+    SampleDesign,
+    SampleProblem,
+)
+from simplicit.rows.active_set import solve_block_path
 from simplicit.rows.design import power_of_two
 from simplicit.rows.equality import solve_equality_path
 from simplicit.rows.outcome import STAGES
@@ -108,12 +117,12 @@ class RowSolver:
         self.designs = [self._design(group) for group in range(len(settings.masked))]
 
     def _design(self, group: int) -> Design:
-        transposed, gram = (self._tensor(f"{group}/{name}") for name in ("transposed", "gram"))
-        return Design(transposed, np.array(self.shared[f"{group}/units"]), gram)
+        units, transposed, gram = np.array(self.shared[f"{group}/units"]), f"{group}/transposed", f"{group}/gram"
+        if transposed not in self.shared:
+            return GramDesign(self._tensor(gram), units)
+        return SampleDesign(self._tensor(transposed), units, self._tensor(gram) if gram in self.shared else None)
 
-    def _tensor(self, name: str) -> torch.Tensor | None:
-        if name not in self.shared:
-            return None
+    def _tensor(self, name: str) -> torch.Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch knows no read-only tensors; nothing writes to this one
             return torch.from_numpy(self.shared[name]).to(self.settings.device)
@@ -146,10 +155,10 @@ class RowSolver:
             result |= {f"{number}/{name}": array for name, array in part.told(solution).items()}
         return result
 
-    def pull(self, block: Block, own: Arrays) -> Array:
-        """The largest gradient at zero in units of the kink, for every row of the block."""
+    def largest_gradient(self, block: Block, own: Arrays) -> Array:
+        """Return the largest gradient at zero in units of the kink, for every row of the block."""
         problem = _Part(self, block, own).standard()
-        size = problem.cross.abs() if problem.allowed is None else problem.cross.abs() * problem.allowed
+        size = problem.on_support(problem.cross).abs()
         ratio = torch.where(size > 0, size / problem.penalty.kink, 0.0)
         return np.asarray(ratio.amax(1).cpu().numpy()) if ratio.shape[1] else np.zeros(len(block))
 
@@ -175,21 +184,18 @@ class _Part:
     def standard(self) -> RowProblem:
         """The row problems of the first member in the units of the solver."""
         own, sigma = self.own, self.sigma[:, None]
-        targets = self._to(own["targets"] / sigma) if "targets" in own else None
-        if targets is None:
-            cross = self._to(own["cross"][:, self.columns] * self.design.units / sigma)
-        else:
-            assert self.design.transposed is not None
-            cross = targets @ self.design.transposed.T
         allowed = own["support"][:, self.columns] if self.masked else None
-        return RowProblem(
-            design=self.design,
-            targets=targets,
-            cross=cross,
-            energy=self._to(self.energy / self.sigma**2),
-            allowed=None if allowed is None or allowed.all() else self._to(allowed),
+        rest = {
+            "energy": self._to(self.energy / self.sigma**2),
+            "allowed": None if allowed is None or allowed.all() else self._to(allowed),
             **self._priced(0),
-        )
+        }
+        if isinstance(self.design, SampleDesign):
+            targets = self._to(own["targets"] / sigma)
+            cross = targets @ self.design.transposed.T
+            return SampleProblem(design=self.design, targets=targets, cross=cross, **rest)
+        cross = self._to(own["cross"][:, self.columns] * self.design.units / sigma)
+        return GramProblem(design=self.design, cross=cross, **rest)
 
     def member(self, number: int, first: RowProblem, discount: Array | None = None) -> RowProblem:
         """The same rows under the penalty and the ball of another member, or under a discounted penalty."""

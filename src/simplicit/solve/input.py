@@ -16,7 +16,7 @@ from simplicit.errors import InputError
 from simplicit.executors import Executor
 from simplicit.machine import available_memory
 from simplicit.rows import Ball, BasisPursuit, Gram, Penalty, PiecewiseQuadratic, Solution
-from simplicit.rows.block import FACTOR_BYTES, admm_pays
+from simplicit.rows.active_set import FACTOR_BYTES, admm_pays
 from simplicit.rows.design import KEPT_BY_SAMPLES, by_samples, forms_gram
 from simplicit.solve.sources import GramSource, Samples, Source
 from simplicit.solve.work import Problem, block_rows
@@ -91,15 +91,15 @@ class RowInput:
         if ball is not None and not isinstance(ball, Ball):
             raise InputError(f"ball: expected simplicit.Ball(radius, columns) or None, got {ball!r}")
         r, d = self.shape
-        pieces = penalty.spread(r, d)
+        pieces = penalty.pieces(r, d)
         if not isinstance(pieces, PiecewiseQuadratic):
             raise InputError(
-                f"penalty: {type(penalty).__name__}.spread must return a PiecewiseQuadratic, got {pieces!r}"
+                f"penalty: {type(penalty).__name__}.pieces must return a PiecewiseQuadratic, got {pieces!r}"
             )
         return Problem(
             source=self.source,
             shape=self.shape,
-            penalty=pieces.spread(r, d),
+            penalty=pieces.pieces(r, d),
             weight=np.array(np.broadcast_to(as_positive_array("weight", weight, [(r,)]), (r,))),
             in_ball=np.zeros(d, dtype=bool) if ball is None else ball.mask(d),
             radius=np.ones(r) if ball is None else ball.radii(r),

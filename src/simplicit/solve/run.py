@@ -179,7 +179,7 @@ def strongest(problem: Problem) -> npt.NDArray[np.float64]:
             work.fill(arrays, available_processors())
             solver = open_rows(arrays, work.settings)
             for block in work.blocks:
-                result[work.numbers(block)] = solver.pull(block, work.recipe.own(arrays, block))
+                result[work.numbers(block)] = solver.largest_gradient(block, work.recipe.own(arrays, block))
     return result * (1 + 8 * np.finfo(float).eps)  # zero there, whatever the rounding
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.executors import Arrays, Spec
-from simplicit.rows import Design, Gram
+from simplicit.rows import Gram, GramDesign, SampleDesign
 from simplicit.rows.design import forms_gram
 from simplicit.rows.products import fill_gram
 
@@ -108,7 +108,7 @@ class Samples:
 
     def fill_design(self, columns: Index, arrays: Arrays, device: str, threads: int) -> None:
         transposed = arrays["transposed"]
-        design = Design.of_features(self.features, columns, self.feature_mean, device, out=transposed)
+        design = SampleDesign.of_features(self.features, columns, self.feature_mean, device, out=transposed)
         arrays["units"][...] = design.units
         if "gram" not in arrays:
             return
@@ -190,7 +190,7 @@ class GramSource:
         return {"gram": Spec((n_columns, n_columns)), "units": Spec((n_columns,))}
 
     def fill_design(self, columns: Index, arrays: Arrays, device: str, threads: int) -> None:
-        design = Design.of_gram(self.gram.gram[np.ix_(columns, columns)])
+        design = GramDesign.of_gram(self.gram.gram[np.ix_(columns, columns)])
         arrays["gram"][...], arrays["units"][...] = design.gram.numpy(), design.units
 
     def row_specs(self, n_rows: int) -> dict[str, Spec]:

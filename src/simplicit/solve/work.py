@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 
 from simplicit.executors import Arrays, Block, Result, Spec, Work
 from simplicit.rows import PiecewiseQuadratic
-from simplicit.rows.block import ADMM_COLUMNS
+from simplicit.rows.active_set import ADMM_COLUMNS
 from simplicit.solve.block import PENALTY_PARTS, MemberSettings, RowSettings, open_rows
 from simplicit.solve.cut import cut_rows
 from simplicit.solve.sources import Source

@@ -1,8 +1,8 @@
 """Penalties h of the row problem: one file each.
 
 A penalty is a separable convex function Σⱼ hⱼ(wⱼ); ``piecewise`` has the form that all of them take in the solver and
-what follows from it, the proximal map, the conjugate and the pieces of the polish. ``PENALTIES`` names the ones there
-are.
+what follows from it, the proximal map, the conjugate and the slopes. ``PENALTIES`` names the ones there are, each with
+its default numbers.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ __all__ = [
     "PiecewiseQuadratic",
 ]
 
-PENALTIES: dict[str, type[Penalty]] = {
-    "l1": L1,
-    "elastic-net": ElasticNet,
-    "perspective": Perspective,
-    "basis-pursuit": BasisPursuit,
-    "none": NoPenalty,
+#: The penalties by their names, with their default numbers; what is added here is a penalty everywhere.
+PENALTIES: dict[str, Penalty] = {
+    "l1": L1(beta=1e-3),
+    "elastic-net": ElasticNet(beta=1e-3, alpha=1e-3),
+    "perspective": Perspective(alpha=1e-3, gamma=1e-3),
+    "basis-pursuit": BasisPursuit(),
+    "none": NoPenalty(),
 }

@@ -13,12 +13,13 @@ __all__ = ["Penalty"]
 class Penalty(Protocol):
     """A separable convex penalty Σⱼ hⱼ(wⱼ), even in each coordinate, with hⱼ(0) = 0.
 
-    All that the solver needs of it, h, prox, conjugate and the pieces of the polish, follows from its
-    :class:`PiecewiseQuadratic` form, so that a new penalty is one class with this one method.
+    All that the solver needs of it, h, prox, conjugate and slopes, follows from its :class:`PiecewiseQuadratic` form,
+    so that a new penalty is one class with this one method. A penalty that is registered in ``PENALTIES``, and so on
+    the command line, is a frozen dataclass besides, whose fields its docstring describes.
     """
 
-    def spread(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
-        """The penalty with its parameters checked and laid over an (n_rows, n_columns) block.
+    def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
+        """Return the penalty on an (n_rows, n_columns) block, with its parameters checked.
 
         Raises
         ------

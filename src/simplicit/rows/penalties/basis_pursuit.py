@@ -17,13 +17,14 @@ __all__ = ["BasisPursuit"]
 class BasisPursuit:
     """Basis pursuit: minimise Σ cⱼ|wⱼ| subject to z = Φw, and to the ball where one is given.
 
-    Equations (8) and (9) of the paper; Chen, Donoho and Saunders (1998). The weight λ has no meaning here. A row that
-    no feasible w matches is returned with the status ``INFEASIBLE``, its least residual as well as it can be had.
+    These are equations (8) and (9) of the paper; Chen, Donoho and Saunders (1998). The weight λ has no meaning here. A
+    row that no feasible w matches is returned with the status ``INFEASIBLE``, with its least residual as well as it can
+    be had.
 
     Parameters
     ----------
     column_weights : array of shape (d,) or (r, d), optional
-        Factors c ≥ 0 on the columns; all 1 when left out.
+        Factors c ≥ 0 on the columns, which are all 1 when left out.
 
     Examples
     --------
@@ -34,5 +35,5 @@ class BasisPursuit:
 
     column_weights: npt.NDArray[np.float64] | None = field(default=None, repr=False)
 
-    def spread(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
-        return replace(L1(1.0, self.column_weights).spread(n_rows, n_columns), equality=True)
+    def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
+        return replace(L1(1.0, self.column_weights).pieces(n_rows, n_columns), equality=True)

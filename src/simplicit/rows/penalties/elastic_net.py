@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, spread_parameter, spread_weights
+from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, per_column, per_row
 
 __all__ = ["ElasticNet"]
 
@@ -23,11 +23,11 @@ class ElasticNet:
     Parameters
     ----------
     beta : float or array of shape (r,)
-        Strength of the ℓ1 norm, ≥ 0; one for all rows or one per row.
+        Strength of the ℓ1 norm, at least 0; one for all rows or one per row.
     alpha : float or array of shape (r,)
-        Strength of the squares, ≥ 0.
+        Strength of the squares, at least 0; one for all rows or one per row.
     column_weights : array of shape (d,) or (r, d), optional
-        Factors c ≥ 0 on h, column by column; all 1 when left out.
+        Factors c ≥ 0 on h, column by column, which are all 1 when left out.
 
     Examples
     --------
@@ -40,7 +40,7 @@ class ElasticNet:
     alpha: float | npt.NDArray[np.float64] = 1e-3
     column_weights: npt.NDArray[np.float64] | None = field(default=None, repr=False)
 
-    def spread(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
-        weights = spread_weights(self.column_weights, n_rows, n_columns)
-        beta, alpha = (spread_parameter(name, getattr(self, name), n_rows) for name in ("beta", "alpha"))
+    def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
+        weights = per_column(self.column_weights, n_rows, n_columns)
+        beta, alpha = per_row("beta", self.beta, n_rows), per_row("alpha", self.alpha, n_rows)
         return PiecewiseQuadratic(weights * beta, 2 * weights * alpha, torch.zeros(1, 1, dtype=torch.float64))

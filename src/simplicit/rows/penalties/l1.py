@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, spread_parameter, spread_weights
+from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, per_column, per_row
 
 __all__ = ["L1"]
 
@@ -22,10 +22,11 @@ class L1:
     Parameters
     ----------
     beta : float or array of shape (r,)
-        Strength, ≥ 0, in units of the objective per unit of a coefficient; one for all rows or one per row.
+        Strength of the ℓ1 norm, at least 0, in units of the objective per unit of a coefficient; one for all rows or
+        one per row.
     column_weights : array of shape (d,) or (r, d), optional
-        Factors c ≥ 0 on the columns; all 1 when left out, and 0 leaves a column unpenalised. Re-weighted rounds set
-        them per row.
+        Factors c ≥ 0 on the columns, which are all 1 when left out; 0 leaves a column unpenalised. Re-weighted rounds
+        set them per row.
 
     Examples
     --------
@@ -37,7 +38,7 @@ class L1:
     beta: float | npt.NDArray[np.float64] = 1e-3
     column_weights: npt.NDArray[np.float64] | None = field(default=None, repr=False)
 
-    def spread(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
-        weights = spread_weights(self.column_weights, n_rows, n_columns)
+    def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
+        weights = per_column(self.column_weights, n_rows, n_columns)
         nothing = torch.zeros(1, 1, dtype=torch.float64)
-        return PiecewiseQuadratic(weights * spread_parameter("beta", self.beta, n_rows), nothing, nothing)
+        return PiecewiseQuadratic(weights * per_row("beta", self.beta, n_rows), nothing, nothing)

@@ -24,6 +24,6 @@ class NoPenalty:
     NoPenalty()
     """
 
-    def spread(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
+    def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
         nothing = torch.zeros(1, 1, dtype=torch.float64)
         return PiecewiseQuadratic(nothing, nothing, nothing)

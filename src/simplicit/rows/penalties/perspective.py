@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, spread_parameter, spread_weights
+from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, per_column, per_row
 
 __all__ = ["Perspective"]
 
@@ -29,11 +29,11 @@ class Perspective:
     Parameters
     ----------
     alpha : float or array of shape (r,)
-        Price of a square, > 0; one for all rows or one per row.
+        Price of a square, above 0; one for all rows or one per row.
     gamma : float or array of shape (r,)
-        Price of a non-zero, ≥ 0.
+        Price of a non-zero, at least 0; one for all rows or one per row.
     column_weights : array of shape (d,) or (r, d), optional
-        Factors ≥ 0 on h, column by column; all 1 when left out.
+        Factors ≥ 0 on h, column by column, which are all 1 when left out.
 
     Examples
     --------
@@ -46,10 +46,9 @@ class Perspective:
     gamma: float | npt.NDArray[np.float64] = 1e-3
     column_weights: npt.NDArray[np.float64] | None = field(default=None, repr=False)
 
-    def spread(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
-        weights = spread_weights(self.column_weights, n_rows, n_columns)
-        alpha = spread_parameter("alpha", self.alpha, n_rows, positive=True)
-        gamma = spread_parameter("gamma", self.gamma, n_rows)
+    def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
+        weights = per_column(self.column_weights, n_rows, n_columns)
+        alpha, gamma = per_row("alpha", self.alpha, n_rows, positive=True), per_row("gamma", self.gamma, n_rows)
         return PiecewiseQuadratic(
             kink=2 * weights * alpha.sqrt() * gamma.sqrt(),
             curvature=2 * weights * alpha,

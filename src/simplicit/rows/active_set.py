@@ -1,4 +1,4 @@
-"""One block of rows from start to certificate: ADMM on all of them, then rounds of polish, group by group."""
+"""The active-set solver takes a block of rows from start to certificate: ADMM on all, then refinement by groups."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from simplicit.rows.admm import Start, admm
+from simplicit.rows.certificate import certify
 from simplicit.rows.design import by_samples
 from simplicit.rows.outcome import BlockSolution, Stopwatch
 from simplicit.rows.problem import RowProblem
-from simplicit.rows.rounds import Rounds
+from simplicit.rows.refinement import Refinement
 
 __all__ = ["FACTOR_BYTES", "admm_pays", "solve_block", "solve_block_path"]
 
@@ -34,7 +35,7 @@ NEAR_LEAST, NEAR_SHARE = 32, 0.05
 
 
 def admm_pays(n_samples: int | None, n_columns: int) -> bool:
-    """Whether ADMM finds the support, not the polish alone."""
+    """Say whether ADMM finds the support of so many columns, not the polish alone; samples are None where unknown."""
     if n_samples is not None and by_samples(n_samples, n_columns):
         return 2 * n_columns * n_samples <= ADMM_COLUMNS**2
     return n_columns <= ADMM_COLUMNS
@@ -68,7 +69,7 @@ def solve_block_path(problems: Sequence[RowProblem], *, tol: float, start: Tenso
     """
     begun, watch = time.perf_counter(), Stopwatch()
     with watch.stage("iterations"):
-        first = _first_guess(problems[0], start)
+        first = _initial(problems[0], start)
     share = (time.perf_counter() - begun) / len(first.w)
     parts: list[list[BlockSolution]] = [[] for _ in problems]
     for group in _groups(first.w.cpu().numpy()):
@@ -83,23 +84,25 @@ def solve_block_path(problems: Sequence[RowProblem], *, tol: float, start: Tenso
         watch = Stopwatch()
     blocks = [BlockSolution.joined(part) for part in parts]
     return [
-        _once_more(block, problem, tol, alone=number == 0)
+        _retried(block, problem, tol, alone=number == 0)
         for number, (block, problem) in enumerate(zip(blocks, problems, strict=True))
     ]
 
 
 def _solved_path(problems: Sequence[RowProblem], tol: float, start: Start, watch: Stopwatch) -> Iterator[BlockSolution]:
-    rounds = Rounds(problems[0], tol, start, watch)
+    """Yield the solutions of a group of rows, member by member."""
+    refinement = Refinement(problems[0], tol, start, watch)
     for number, problem in enumerate(problems):
         if number:
-            rounds.renew(problem, Stopwatch())
-        rounds.run(last=number == len(problems) - 1)
-        yield rounds.solution()
+            refinement.continue_with(problem, Stopwatch())
+        refinement.run(last=number == len(problems) - 1)
+        yield refinement.solution()
 
 
-def _once_more(block: BlockSolution, problem: RowProblem, tol: float, *, alone: bool) -> BlockSolution:
-    """Rows that did not come near their solutions, by another way: alone, if they were a member of a path, else from
-    nothing, without ADMM.
+def _retried(block: BlockSolution, problem: RowProblem, tol: float, *, alone: bool) -> BlockSolution:
+    """Solve rows that did not come near their solutions another way, and return the better of both.
+
+    What was a member of a path is solved alone, else from zero without ADMM.
     """
     failed = np.flatnonzero(block.relative_gap > max(tol, ROUNDED))
     if not len(failed):
@@ -107,42 +110,40 @@ def _once_more(block: BlockSolution, problem: RowProblem, tol: float, *, alone: 
     part = problem.select(torch.from_numpy(failed).to(problem.cross.device))
     if not alone:
         return block.improved(failed, solve_block(part, tol=tol))
-    rounds = Rounds(part, tol, _seeded(part, torch.zeros_like(part.cross)), Stopwatch())
-    rounds.run()
-    return block.improved(failed, rounds.solution())
+    refinement = Refinement(part, tol, _seeded(part, torch.zeros_like(part.cross)), Stopwatch())
+    refinement.run()
+    return block.improved(failed, refinement.solution())
 
 
 def _groups(w: Array) -> Iterator[Index]:
-    """Rows whose factorisations fit in memory together."""
+    """Yield rows whose factorisations fit in FACTOR_BYTES together."""
     size = 8 * np.maximum(np.count_nonzero(w, axis=1), 64).astype(float) ** 2
     group = ((np.cumsum(size) - size) // FACTOR_BYTES).astype(int)
     for number in np.unique(group):
         yield np.flatnonzero(group == number)
 
 
-def _first_guess(problem: RowProblem, start: Tensor | None) -> Start:
-    """Feasible coefficients with nearly the right support, or zero where the polish finds it by itself."""
+def _initial(problem: RowProblem, start: Tensor | None) -> Start:
+    """Return feasible coefficients with nearly the right support, or zero where the polish finds it by itself."""
     # Where no column wants in at zero, zero is the solution, exactly.
-    wanted = problem.cross.abs() > problem.penalty.kink
-    if problem.allowed is not None:
-        wanted &= problem.allowed
+    wanted = problem.on_support(problem.cross.abs() > problem.penalty.kink)
     moving = wanted.any(1)
     nothing = torch.zeros_like(problem.cross)
     if not bool(moving.any()):
         return Start(nothing, nothing.sum(1), wanted)
     if start is not None:
         start = _useful(problem, start)
-    # Beyond that an iteration costs as much as a round of the polish, which lets columns in little by little.
+    # Beyond that an iteration costs as much as one of the polish, which lets columns in little by little.
     if admm_pays(problem.design.n_samples, problem.shape[1]) and (start is None or not _near(problem, start)):
         found = admm(problem, start)
     else:
         found = _seeded(problem, nothing if start is None else start)
     w = torch.where((moving & found.w.isfinite().all(1))[:, None], found.w, 0.0)
-    return Start(problem.feasible(w), found.multiplier, found.doubt)
+    return Start(problem.feasible(w), found.multiplier, found.undecided)
 
 
 def _seeded(problem: RowProblem, w: Tensor) -> Start:
-    """A start without ADMM.
+    """Return a start without ADMM.
 
     Where columns of the ball have no penalty of their own, all of them want in at once while the ball is slack. A path
     for such rows begins in a ball that is tight around the column that wants in most.
@@ -152,29 +153,26 @@ def _seeded(problem: RowProblem, w: Tensor) -> Start:
     seeded, multiplier = w.clone(), problem.cross.new_zeros(len(w))
     rows = torch.nonzero((kink == 0).any(1) & (w[:, inside] == 0).all(1))[:, 0]
     if len(rows):
-        pull = problem.residuals(w)[1][rows][:, inside]
-        if problem.allowed is not None:
-            pull = pull * problem.allowed[rows][:, inside]
-        excess = (pull.abs() - kink[rows]) / problem.ball_weights
+        gradient = problem.on_support(problem.residuals(w)[1])[rows][:, inside]
+        excess = (gradient.abs() - kink[rows]) / problem.ball_weights
         price, first = excess.max(1)
         step = torch.minimum(price, problem.radius[rows, 0] / problem.ball_weights[0, first]) * SEED
-        sign = pull.gather(1, first[:, None])[:, 0].sign()
+        sign = gradient.gather(1, first[:, None])[:, 0].sign()
         seeded[rows, inside[first]] = torch.where(price > 0, sign * step, 0.0)
         multiplier[rows] = price.clamp(min=0)
     return Start(seeded, multiplier, torch.zeros_like(w, dtype=torch.bool))
 
 
 def _near(problem: RowProblem, start: Tensor) -> bool:
-    """Whether so few columns want in at ``start``, in the mean over the rows, that the polish does without ADMM."""
-    wanting = (problem.residuals(start)[1].abs() > problem.penalty.kink) & (start == 0)
-    if problem.allowed is not None:
-        wanting &= problem.allowed
+    """Say whether so few columns want in at ``start``, in the mean over the rows, that the polish does without ADMM."""
+    violating = problem.residuals(start)[1].abs() > problem.penalty.kink
+    wanting = problem.on_support(violating & (start == 0))
     wanting[:, problem.ball_columns] = False  # what these want depends on the multiplier
     return float(wanting.sum()) <= max(NEAR_LEAST * len(start), NEAR_SHARE * int(start.count_nonzero()))
 
 
 def _useful(problem: RowProblem, start: Tensor) -> Tensor:
-    """The start, made feasible, with the rows at zero that are no better than zero."""
+    """Return the start, made feasible, with the rows at zero that are no better than zero."""
     start = problem.feasible(start)
-    better = problem.certify(start).objective < 0.5 * problem.energy
+    better = certify(problem, start).objective < 0.5 * problem.energy
     return torch.where(better[:, None], start, 0.0)
