@@ -16,7 +16,7 @@ from simplicit.errors import (
     SimplicitError,
     UnsupportedOperationError,
 )
-from simplicit.executors import Executor, make_executor
+from simplicit.executors import Executor, Processes, Ray, Serial, Threads
 from simplicit.implicit import (
     Activation,
     CsrMap,
@@ -93,14 +93,18 @@ __all__ = [
     "PerronFrobenius",
     "Perspective",
     "PiecewiseQuadratic",
+    "Processes",
     "Progress",
+    "Ray",
     "RowStatus",
     "SelfChecks",
+    "Serial",
     "SimplicitError",
     "Solution",
     "StateGroup",
     "States",
     "StorageBits",
+    "Threads",
     "TiedResult",
     "TrainingModeWarning",
     "UnsupportedOperationError",
@@ -117,7 +121,6 @@ __all__ = [
     "fit",
     "from_torch",
     "load",
-    "make_executor",
     "merge_journals",
     "perron_frobenius",
     "pgd",

@@ -22,6 +22,7 @@ from simplicit.network import Capture, capture
 from simplicit.progress import OnProgress
 from simplicit.robustness import accuracy
 from simplicit.rows import BasisPursuit, RowStatus
+from simplicit.runs.executors import executor_of
 from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.settings import FitSettings
 from simplicit.runs.task import Task
@@ -38,7 +39,7 @@ WEIGHTS = "weights.safetensors"
 _OPTIONS = (
     *("lambda1", "lambda2", "kappa", "structure", "normalize", "sparsity", "rounds", "propagate", "refine", "refit"),
     *("ridge", "anchor", "regenerate", "robust", "later", "attacks", "attack_eps", "preset", "tol", "throw"),
-    *("executor", "workers", "block_rows", "ray_address", "block_timeout"),
+    "block_rows",
 )
 _log = logging.getLogger(__name__)
 
@@ -167,16 +168,18 @@ def run_fit(
     if isinstance(settings.make_penalty(), BasisPursuit):  # the rounding of float32 states cannot be matched exactly
         inputs, net = inputs.double(), _in_float64(net)
     start = time.perf_counter()
-    result = fit(
-        net,
-        inputs,
-        penalty=settings.make_penalty(),
-        clip=task.data.input_range,
-        states=settings.chosen_states,
-        **{name: getattr(settings, name) for name in _OPTIONS},
-        journal=journal,
-        progress=progress,
-    )
+    with executor_of(settings.executor, settings.workers, settings.ray_address, settings.block_timeout) as executor:
+        result = fit(
+            net,
+            inputs,
+            penalty=settings.make_penalty(),
+            clip=task.data.input_range,
+            states=settings.chosen_states,
+            **{name: getattr(settings, name) for name in _OPTIONS},
+            executor=executor,
+            journal=journal,
+            progress=progress,
+        )
     seconds = time.perf_counter() - start
     test, labels = task.data.test_inputs, task.data.test_labels
     ours, theirs = result.model.predict(test).argmax(axis=1), baseline.predict(test).argmax(axis=1)

@@ -15,9 +15,9 @@ from typing import Any
 from simplicit.checks import as_seed
 from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError
-from simplicit.executors import check_executor
 from simplicit.files import read_json
 from simplicit.rows import Penalty
+from simplicit.runs.executors import executor_of
 from simplicit.runs.folder import MANIFEST, check_manifest, read_manifest, relative_to
 from simplicit.runs.penalties import make_penalty, penalty_parameters
 from simplicit.training import preset_of
@@ -111,7 +111,7 @@ class FitSettings:
         if self.preset is not None:
             preset_of(self.preset)
         as_seed("seed", self.seed)
-        check_executor(self.executor)
+        executor_of(self.executor, self.workers, self.ray_address, self.block_timeout)
         self.make_penalty()
 
     @property

@@ -17,7 +17,7 @@ from simplicit.network.graph import capture_graph
 from simplicit.network.probing import Origin
 from simplicit.progress import OnProgress
 from simplicit.rows import L1, Penalty
-from simplicit.solve.run import RunOptions
+from simplicit.solve.options import RunOptions
 from simplicit.training.channels import fit_tied, has_convolutions
 from simplicit.training.clock import Clock
 from simplicit.training.key import fit_key
@@ -61,10 +61,7 @@ def fit(
     preset: str | None = None,
     tol: float = 1e-6,
     executor: str | Executor = "threads",
-    workers: int | None = None,
     block_rows: int | None = None,
-    ray_address: str | None = None,
-    block_timeout: float | None = None,
     journal: str | PathLike[str] | None = None,
     throw: bool = True,
     progress: OnProgress | None = None,
@@ -158,7 +155,7 @@ def fit(
         the largest provable accuracy for two points. ``paper``: (11) to the letter.
     tol : float
         Relative duality gap of every row.
-    executor, workers, block_rows, ray_address, block_timeout
+    executor, block_rows
         Where rows are solved; see :func:`simplicit.solve_rows`. The workers serve all stages and trials.
     journal : path, optional
         A folder in which every block of rows is kept as soon as it is solved; a fit that was broken off goes on from
@@ -223,7 +220,7 @@ def fit(
         block_rows=block_rows,
         throw=throw,
     )
-    clock, run = Clock(), RunOptions(executor, workers, ray_address, block_timeout, journal, progress)
+    clock, run = Clock(), RunOptions(executor, journal, progress)
     with clock.stage("capture"):
         graph = capture_graph(net, inputs, "inputs")
     if has_convolutions(graph) and not options.chooses_states:

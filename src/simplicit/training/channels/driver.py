@@ -15,7 +15,7 @@ from simplicit.network.back import student
 from simplicit.network.graph import NetworkGraph
 from simplicit.network.prepare import check_kind
 from simplicit.rows import BasisPursuit
-from simplicit.solve.run import RunOptions
+from simplicit.solve.options import RunOptions
 from simplicit.training.channels.layers import tied_layers
 from simplicit.training.channels.memory import check_memory
 from simplicit.training.channels.result import TiedResult, tied_rows
@@ -58,7 +58,7 @@ def fit_tied(
     samples = samples_of(graph, inputs)
     with run.opened() as run, run.kept("fit", lambda: fit_key(graph, samples, options, (1, 1)), {}) as run:
         differentiated = batch_size if options.refine else 0
-        check_memory(graph, layers, len(samples), run.crew.workers, differentiated=differentiated)
+        check_memory(graph, layers, len(samples), run.n_workers, differentiated=differentiated)
         training = TiedTraining(graph, layers, batches_of(samples, batch_size), options, run)
         with clock.stage("training"):
             match, trials = trained(training)

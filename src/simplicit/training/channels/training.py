@@ -22,7 +22,7 @@ from torch import Tensor
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows import NoPenalty, PiecewiseQuadratic, Solution
 from simplicit.solve.front import solve_rows
-from simplicit.solve.run import RunOptions
+from simplicit.solve.options import RunOptions
 from simplicit.training.channels.layers import TiedLayer, nodes_before
 from simplicit.training.channels.rows import TiedProblem
 from simplicit.training.channels.sensitivity import Worth, worth
@@ -146,7 +146,7 @@ class TiedTraining:
 
     def refine(self) -> TiedMatch:
         """The support by elimination, to the wanted number of weights exactly, and the values on it."""
-        counts, workers = self.counts, self.run.crew.workers
+        counts, workers = self.counts, self.run.n_workers
         solutions: dict[str, tuple[Solution, ...]] = {}
         exchanged = 0
 
@@ -183,7 +183,7 @@ class TiedTraining:
     @cached_property
     def pilot(self) -> dict[str, list[Candidates]]:
         """The elimination of every layer on the baseline's states, group by group."""
-        workers = self.run.crew.workers
+        workers = self.run.n_workers
         result: dict[str, list[Candidates]] = {}
         for layer, statistics in self.sweep.statistics():
             result[layer.name] = []

@@ -29,7 +29,7 @@ from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, equilibrium
 from simplicit.robustness import box_radii, pgd
 from simplicit.rows import L1
-from simplicit.solve.run import RunOptions
+from simplicit.solve.options import RunOptions
 from simplicit.training.options import FitOptions
 from simplicit.training.robust.onesided import Layer, LayerFit
 from simplicit.training.states.matching import Match

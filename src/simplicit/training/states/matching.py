@@ -21,7 +21,7 @@ from scipy.sparse import csr_array, vstack
 from simplicit.implicit import ImplicitModel
 from simplicit.rows import Ball, PiecewiseQuadratic, Solution
 from simplicit.solve.front import solve_rows
-from simplicit.solve.run import RunOptions
+from simplicit.solve.options import RunOptions
 from simplicit.training.normalize import NORMALIZATIONS, Units
 from simplicit.training.options import FitOptions
 from simplicit.training.refit import refit
@@ -115,7 +115,7 @@ class Matching:
 
     def refine(self) -> Match:
         """The support by elimination, to the wanted number of weights exactly, and the values on it."""
-        pilot, scales, workers = self.pilot, importance(self.data), self.run.crew.workers
+        pilot, scales, workers = self.pilot, importance(self.data), self.run.n_workers
         of_rows = np.concatenate([np.arange(self.data.n_rows)[stage.rows] for stage in self.stages])
         paths = [path for stage in pilot for path in stage.paths]
         count = count_of(self.data.weight_count, self.options.sparsity, sum(len(path.order) for path in paths))
@@ -138,7 +138,7 @@ class Matching:
     @cached_property
     def pilot(self) -> list[Elimination[Ridge]]:
         """The elimination of every stage on the baseline's states, from which the counts come."""
-        workers = self.run.crew.workers
+        workers = self.run.n_workers
         return [
             Elimination.of(self._ridge(stage, self.data.features), candidates, workers)
             for stage, candidates in zip(self.stages, self._candidates(), strict=True)
