@@ -32,7 +32,17 @@ TRAINING = {"fit", "FitResult", "TiedResult"}
 
 OUT = {"export_onnx", "OnnxFile"}
 
-EXECUTORS = {"make_executor", "Executor", "Progress", "solve_part", "merge_journals", "JournalState"}
+EXECUTORS = {
+    "Serial",
+    "Threads",
+    "Processes",
+    "Ray",
+    "Executor",
+    "Progress",
+    "solve_part",
+    "merge_journals",
+    "JournalState",
+}
 
 
 def fences(page: Path) -> list[tuple[str, str, str]]:

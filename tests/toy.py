@@ -8,26 +8,53 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_info
 
-from simplicit.executors.work import Arrays, Block, Result, Spec, Work
+from simplicit.executors import Arrays, Block, Work
+from simplicit.executors.records import flatten, planned
 
-__all__ = ["ROWS_PER_BLOCK", "ToyWork", "expected", "numbers"]
+__all__ = ["ROWS_PER_BLOCK", "ToyResult", "ToyWork", "expected"]
 
 ROWS_PER_BLOCK = 3
 
-
-def numbers(result: Result) -> list[float]:
-    return np.asarray(result["sums"]).tolist()
+Array = npt.NDArray[Any]
 
 
-class ToyWork(Work):
+@dataclass(frozen=True, eq=False)
+class ToyShared:
+    whole: Array
+    mask: Array
+
+
+@dataclass(frozen=True, eq=False)
+class ToyRows:
+    row: Array
+
+
+@dataclass(frozen=True, eq=False)
+class ToyEntries:
+    entry: Array
+
+
+@dataclass(frozen=True, eq=False)
+class ToyResult:
+    sums: Array
+    threads: Array
+    tiny: Array
+    writable: Array
+    aligned: Array
+    process: Array
+
+
+class ToyWork(Work[ToyResult]):
     """Row i of block b is (3b + i) times ``factor``, plus the block's entries, plus the sum of a shared array.
 
     Parameters
@@ -48,24 +75,22 @@ class ToyWork(Work):
             for b in range(blocks)
         ]
         self.factor = factor
-        self.shared = {"whole": Spec((5, 7)), "mask": Spec((3,), "|b1")}
-        self.rows = {"row": Spec((ROWS_PER_BLOCK * blocks, 1))}
-        self.entries = {"entry": Spec((blocks * (blocks + 1) // 2,), "<i8")}
-        self.settings = {"factor": factor, "do": do or {}, "folder": str(folder)}
+        self.arrays = Arrays(
+            ToyShared(planned((5, 7)), planned((3,), bool)),
+            ToyRows(planned((ROWS_PER_BLOCK * blocks, 1))),
+            ToyEntries(planned((blocks * (blocks + 1) // 2,), np.int64)),
+        )
+        self.opener = partial(ToySolver, factor=factor, do=do or {}, folder=str(folder))
 
-    def fill(self, arrays: Arrays, threads: int) -> None:
+    def fill(self, arrays: Arrays[ToyShared, ToyRows, ToyEntries], threads: int) -> None:
         assert threads >= 1
-        arrays["whole"][...] = 0.5
-        arrays["mask"][...] = [True, False, True]
-        arrays["row"][:, 0] = np.arange(len(arrays["row"]))
-        arrays["entry"][...] = 2
+        arrays.shared.whole[...] = 0.5
+        arrays.shared.mask[...] = [True, False, True]
+        arrays.rows.row[:, 0] = np.arange(len(arrays.rows.row))
+        arrays.entries.entry[...] = 2
 
     def describe(self, block: Block) -> str:
         return f"rows {block.rows[0]} to {block.rows[1] - 1}"
-
-    @staticmethod
-    def opener(shared: Arrays, settings: Any) -> Callable[[Block, Arrays], Result]:
-        return lambda block, own: solved(shared, settings, block, own)
 
 
 def expected(work: ToyWork, block: Block) -> list[float]:
@@ -73,22 +98,26 @@ def expected(work: ToyWork, block: Block) -> list[float]:
     return [work.factor * row + 17.5 + 2 * (block.number + 1) for row in range(*block.rows)]
 
 
-def solved(shared: Arrays, settings: Any, block: Block, own: Arrays) -> Result:
-    misbehave(settings["do"].get(block.number, ""), Path(settings["folder"]), block)
-    arrays = {**shared, **own}
-    return {
-        "sums": own["row"][:, 0] * settings["factor"] + shared["whole"].sum() + own["entry"].sum(),
-        "threads": np.array(
-            [
-                torch.get_num_threads(),
-                *(info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"),
-            ]
-        ),
-        "tiny": (torch.tensor(2.0**-1022, dtype=torch.float64) / 2).numpy().reshape(1),
-        "writable": np.array([array.flags.writeable for array in arrays.values()]),
-        "aligned": np.array([array.ctypes.data % 64 == 0 for array in shared.values()]),
-        "process": np.array([os.getpid()]),
-    }
+@dataclass
+class ToySolver:
+    shared: ToyShared
+    factor: float
+    do: dict[int, str]
+    folder: str
+
+    def __call__(self, block: Block, rows: ToyRows, entries: ToyEntries) -> ToyResult:
+        misbehave(self.do.get(block.number, ""), Path(self.folder), block)
+        shared = flatten(self.shared).values()
+        arrays = [*shared, rows.row, entries.entry]
+        blas = [info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"]
+        return ToyResult(
+            sums=rows.row[:, 0] * self.factor + self.shared.whole.sum() + entries.entry.sum(),
+            threads=np.array([torch.get_num_threads(), *blas]),
+            tiny=(torch.tensor(2.0**-1022, dtype=torch.float64) / 2).numpy().reshape(1),
+            writable=np.array([array.flags.writeable for array in arrays]),
+            aligned=np.array([array.ctypes.data % 64 == 0 for array in shared]),
+            process=np.array([os.getpid()]),
+        )
 
 
 def misbehave(action: str, folder: Path, block: Block) -> None:

@@ -190,9 +190,10 @@ def test_bad_parts_and_journals(run: Run) -> None:
         ),
         (("--executor", "processes", "--workers", 0), "--workers must be an integer of at least 1"),
         (("--block-rows", 0), "--block-rows must be an integer of at least 1"),
-        (("--block-timeout", 0), "--block-timeout must be positive"),
+        (("--executor", "processes", "--block-timeout", 0), "--block-timeout must be positive"),
+        (("--block-timeout", 9), "--block-timeout: the executor 'threads' cannot end a worker"),
         (("--ray-address", "127.0.0.1:1"), "--ray-address: the executor 'threads' joins no cluster"),
-        (("--executor", "ray", "--ray-address", "127.0.0.1:1"), "ray_address 127.0.0.1:1: cannot be reached"),
+        (("--executor", "ray", "--ray-address", "127.0.0.1:1"), "address 127.0.0.1:1: cannot be reached"),
         (("--executor", "ray", "--ray-address", "nowhere"), "--ray-address: expected host:port"),
     ],
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pytest
 
-from simplicit.executors import EXECUTORS, Executor, make_executor
+from simplicit.executors import EXECUTORS, Executor, Processes, Ray, Serial, Threads
 
 # A cluster that several processes of ours make up: on the loopback, and with a token that all of them know. Ray reads
 # this when it is imported.
@@ -20,7 +20,7 @@ os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 64)
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-class Crews:
+class Pools:
     """One executor of each kind with two workers, made when it is first asked for.
 
     Ray's joins ``cluster``: two nodes with a processor each, on this machine.
@@ -40,20 +40,26 @@ class Crews:
         made.add_node(num_cpus=1)
         return made
 
+    def new(self, name: str) -> Executor:
+        """One that nobody shares."""
+        if name == "ray":
+            return Ray(workers=2, address=self.cluster.address)
+        makers = {"serial": Serial, "threads": partial(Threads, workers=2), "processes": partial(Processes, workers=2)}
+        return makers[name]()
+
     def __getitem__(self, name: str) -> Executor:
         if name not in self.made:
-            address = self.cluster.address if name == "ray" else None
-            self.made[name] = self.stack.enter_context(make_executor(name, 2, ray_address=address))
+            self.made[name] = self.stack.enter_context(self.new(name))
         return self.made[name]
 
 
 @pytest.fixture(scope="session")
-def crews() -> Iterator[Crews]:
+def pools() -> Iterator[Pools]:
     with ExitStack() as stack:
-        yield Crews(stack)
+        yield Pools(stack)
 
 
 @pytest.fixture(params=EXECUTORS)
-def executor(request: pytest.FixtureRequest, crews: Crews) -> Executor:
+def executor(request: pytest.FixtureRequest, pools: Pools) -> Executor:
     """Each executor, with two workers."""
-    return crews[request.param]
+    return pools[request.param]

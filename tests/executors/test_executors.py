@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +14,9 @@ import pytest
 import torch
 
 import simplicit as sp
-from simplicit.executors import EXECUTORS, Deadline, Executor, make_executor, run_blocks
-from toy import ToyWork, expected, numbers
+from simplicit.executors import EXECUTORS, Block, Deadline, Executor, as_executor, run_blocks
+from simplicit.machine import available_processors
+from toy import ToyWork, expected
 
 HERE = ["serial", "threads"]
 
@@ -24,26 +29,26 @@ def run(executor: Executor, work: ToyWork, *, seconds: float | None = None, thor
 def test_every_block_is_solved_once_and_work_follows_work(executor: Executor) -> None:
     for work in (ToyWork(12), ToyWork(5, factor=2.0)):
         results = run(executor, work)
-        assert {number: numbers(result) for number, result in results.items()} == {
+        assert {number: result.sums.tolist() for number, result in results.items()} == {
             block.number: expected(work, block) for block in work.blocks
         }
-        flags = {name: np.concatenate([result[name] for result in results.values()]) for name in results[0]}
-        assert set(flags["threads"].tolist()) == {1}
-        assert set(flags["tiny"].tolist()) == {0.0}
-        assert not flags["writable"].any()
-        assert flags["aligned"].all()
+        for result in results.values():
+            assert set(result.threads.tolist()) == {1}
+            assert result.tiny.tolist() == [0.0]
+            assert not result.writable.any()
+            assert result.aligned.all()
 
 
 def test_only_the_blocks_that_are_wanted(executor: Executor) -> None:
     work = ToyWork(6)
     wanted = [work.blocks[4], work.blocks[1]]
-    assert {block.number for block, _ in run_blocks(executor, work, wanted, deadline=Deadline())} == {1, 4}
+    assert {block.number for block, _ in run_blocks(executor, work, wanted)} == {1, 4}
 
 
 def test_a_failing_block_ends_the_run_and_names_its_rows(executor: Executor) -> None:
     work = ToyWork(40, do={1: "raise"})
     seen: list[int] = []
-    blocks = run_blocks(executor, work, work.blocks, deadline=Deadline())
+    blocks = run_blocks(executor, work, work.blocks)
     with pytest.raises(sp.ExecutionError, match=r"^rows 3 to 5: could not be solved \(ValueError: block 1 does not"):
         seen.extend(block.number for block, _ in blocks)
     assert 0 in seen
@@ -54,14 +59,14 @@ def test_a_failing_block_ends_the_run_and_names_its_rows(executor: Executor) -> 
 def test_all_others_are_solved_first_if_that_is_wanted(executor: Executor) -> None:
     work = ToyWork(9, do={2: "raise", 5: "raise"})
     seen: list[int] = []
-    blocks = run_blocks(executor, work, work.blocks, deadline=Deadline(), thorough=True)
+    blocks = run_blocks(executor, work, work.blocks, thorough=True)
     with pytest.raises(sp.ExecutionError, match=r"rows (6 to 8|15 to 17): could not be solved"):
         seen.extend(block.number for block, _ in blocks)
     assert sorted(seen) == [0, 1, 3, 4, 6, 7, 8]
 
 
 def test_a_run_that_is_given_up_lets_go(executor: Executor) -> None:
-    blocks = run_blocks(executor, ToyWork(30), ToyWork(30).blocks, deadline=Deadline())
+    blocks = run_blocks(executor, ToyWork(30), ToyWork(30).blocks)
     next(blocks)
     blocks.close()
     assert len(run(executor, ToyWork(3))) == 3
@@ -69,7 +74,7 @@ def test_a_run_that_is_given_up_lets_go(executor: Executor) -> None:
 
 @pytest.mark.parametrize("name", HERE)
 @pytest.mark.parametrize("flushing", [False, True])
-def test_settings_of_the_process_are_as_before_afterwards(name: str, flushing: bool) -> None:
+def test_settings_of_the_process_are_as_before_afterwards(name: str, flushing: bool, pools: Any) -> None:
     def smallest() -> float:
         return float(torch.tensor(2.0**-1022, dtype=torch.float64) / 2)
 
@@ -77,7 +82,7 @@ def test_settings_of_the_process_are_as_before_afterwards(name: str, flushing: b
     torch.set_num_threads(2)
     torch.set_flush_denormal(flushing)
     try:
-        with make_executor(name, 2) as executor:
+        with pools.new(name) as executor:
             run(executor, ToyWork(4))
         assert torch.get_num_threads() == 2
         assert (smallest() == 0.0) == flushing
@@ -88,17 +93,68 @@ def test_settings_of_the_process_are_as_before_afterwards(name: str, flushing: b
 
 
 def test_workers_default_to_the_processors() -> None:
-    assert make_executor("threads").workers >= 1
-    assert make_executor("serial", 7).workers == 1
+    assert sp.Threads().n_workers == sp.Processes().n_workers == available_processors()
+    assert sp.Threads(workers=7).n_workers == 7
+    assert sp.Serial().n_workers == 1
 
 
-def test_unknown_name_and_bad_workers() -> None:
-    with pytest.raises(sp.InputError, match="'cluster' is unknown; choose one of 'serial', 'threads'"):
-        make_executor("cluster")
-    for name in EXECUTORS:
-        for workers in (0, -1, True, 1.5):
-            with pytest.raises(sp.InputError, match="workers must be an integer of at least 1"):
-                make_executor(name, workers)  # type: ignore[arg-type]
-    for name in set(EXECUTORS) - {"ray"}:
-        with pytest.raises(sp.InputError, match="ray_address: the executor"):
-            make_executor(name, ray_address="127.0.0.1:6379")
+def test_an_unknown_name() -> None:
+    for name in ("cluster", "Threads", 3, None):
+        with pytest.raises(sp.InputError, match="is unknown; choose one of 'serial', 'threads'") as caught:
+            as_executor(name)  # type: ignore[arg-type]
+        assert caught.value.argument == "executor"
+
+
+@pytest.mark.parametrize("kind", [sp.Threads, sp.Processes, sp.Ray])
+def test_settings_out_of_range(kind: Any) -> None:
+    for workers in (0, -1, True, 1.5):
+        with pytest.raises(sp.InputError, match="workers must be an integer of at least 1"):
+            kind(workers=workers)
+    if kind.replaces:
+        for seconds in (0, -1.0, float("nan"), "1"):
+            with pytest.raises(sp.InputError, match="block_timeout must be positive"):
+                kind(block_timeout=seconds)
+
+
+def test_settings_are_the_fields_of_the_class() -> None:
+    found = {name: [one.name for one in fields(kind) if one.init] for name, kind in EXECUTORS.items()}  # type: ignore[arg-type]
+    assert found == {
+        "serial": [],
+        "threads": ["workers"],
+        "processes": ["workers", "block_timeout"],
+        "ray": ["workers", "address", "block_timeout"],
+    }
+    assert repr(sp.Processes(workers=2)) == "Processes(workers=2, block_timeout=None)"
+
+
+def test_to_make_one_starts_nothing() -> None:
+    code = "import sys, threading, simplicit as sp; sp.Processes(), sp.Threads(), sp.Ray(address='127.0.0.1:1')\n"
+    code += "from pathlib import Path; import os; print('ray' in sys.modules, threading.active_count())\n"
+    code += "print(Path(f'/proc/self/task/{os.getpid()}/children').read_text())"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "1"]
+
+
+def test_a_kind_of_ones_own_works_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+
+    class Toy(sp.Serial):
+        def start(self, worker: int, block: Block) -> None:
+            begun.append(block.number)
+            super().start(worker, block)
+
+    monkeypatch.setitem(EXECUTORS, "toy", Toy)
+    rng = np.random.default_rng(0)
+    features, targets = rng.normal(size=(30, 20)), rng.normal(size=(30, 3))
+    one = sp.solve_rows(features, targets, penalty=sp.L1(2.0), executor="toy")
+    assert begun == [0]
+    other = sp.solve_rows(features, targets, penalty=sp.L1(2.0))
+    np.testing.assert_array_equal(one.coefficients.data, other.coefficients.data)
+    with pytest.raises(sp.InputError, match="'ray', 'toy'"):
+        as_executor("moon")
+
+
+def test_the_time_out_is_that_of_the_executor(tmp_path: Path) -> None:
+    work = ToyWork(3, do={1: "hang once"}, folder=tmp_path)
+    with sp.Processes(workers=1, block_timeout=1.0) as executor:
+        assert len(list(run_blocks(executor, work, work.blocks))) == 3

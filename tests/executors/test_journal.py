@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,21 @@ import safetensors.numpy
 
 import simplicit as sp
 from simplicit.executors import Journal, digest
+from simplicit.executors.records import flatten
 from simplicit.files import PARTIAL
 
 Array = npt.NDArray[np.float64]
 FACTS = {"kind": "test", "versions": {"simplicit": "1"}}
-RESULT = {"rows": np.arange(3), "values": np.array([0.1, -0.0, 1e300]), "status": np.zeros(3, dtype=np.int8)}
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    rows: npt.NDArray[np.intp]
+    values: Array
+    status: npt.NDArray[np.int8]
+
+
+RESULT = Result(np.arange(3), np.array([0.1, -0.0, 1e300]), np.zeros(3, dtype=np.int8))
 
 
 def rows_problem(r: int = 100) -> tuple[Array, Array]:
@@ -55,12 +66,11 @@ def test_a_block_comes_back_to_the_bit(tmp_path: Path) -> None:
     with Journal.open(tmp_path / "j", "a" * 64, FACTS) as journal:
         section = journal.section("b" * 64, {"blocks": 2})
         section.store(1, RESULT)
-        assert section.load(0) is None
-        found = section.load(1)
+        assert section.load(0, Result) is None
+        found = section.load(1, Result)
         assert found is not None
-        assert {name: array.tobytes() for name, array in found.items()} == {
-            name: array.tobytes() for name, array in RESULT.items()
-        }
+        for name, array in flatten(RESULT).items():
+            assert getattr(found, name).tobytes() == array.tobytes()
         assert section.numbers() == [1]
     (again,) = Journal.read(tmp_path / "j").sections()
     assert (again.key, again.facts["blocks"]) == ("b" * 64, 2)
@@ -88,8 +98,8 @@ def test_a_damaged_block_is_not_believed(tmp_path: Path, caplog: pytest.LogCaptu
             other.store(7, RESULT)
             next(other.folder.glob("*7.safetensors")).replace(path)
         else:
-            path.write_bytes(safetensors.numpy.save(RESULT))
-        assert section.load(7) is None
+            path.write_bytes(safetensors.numpy.save(flatten(RESULT)))
+        assert section.load(7, Result) is None
     assert "is damaged" in caplog.text
 
 
@@ -124,7 +134,7 @@ def test_a_journal_of_another_problem_is_refused(tmp_path: Path) -> None:
         with pytest.raises(sp.InputError, match=r"j: is of another problem.*choose another folder"):
             solve(tmp_path / "j", **changes)
     assert [path.read_bytes() for path in block_files(tmp_path / "j")] == before
-    for changes in ({"executor": "threads"}, {"workers": 1}, {"throw": False}, {"block_timeout": 9.0}):
+    for changes in ({"executor": "threads"}, {"executor": sp.Threads(workers=1)}, {"throw": False}):
         solve(tmp_path / "j", **changes)
 
 
@@ -135,9 +145,18 @@ def test_a_journal_of_other_versions_is_refused(tmp_path: Path) -> None:
     header.write_text(json.dumps(facts | {"key": "0" * 64, "versions": facts["versions"] | {"torch": "1.0"}}))
     with pytest.raises(sp.InputError, match=r"written with .*torch 1\.0.*, this is .*torch 2\..*begin a new one"):
         solve(tmp_path / "j")
-    header.write_text(json.dumps(facts | {"format": 9}))
-    with pytest.raises(sp.InputError, match="format 9, this version writes 1"):
-        solve(tmp_path / "j")
+
+
+def test_a_journal_in_the_format_of_another_version_is_refused(tmp_path: Path) -> None:
+    solve(tmp_path / "j")
+    header = tmp_path / "j" / "journal.json"
+    facts = json.loads(header.read_text())
+    for other in (1, 9, None):
+        header.write_text(json.dumps(facts | {"format": other}))
+        for use in (solve, Journal.read, lambda journal: sp.merge_journals([journal])):
+            refusal = rf"^journal .*j: is of another version of simplicit, in format {other} where this one has 2;"
+            with pytest.raises(sp.InputError, match=refusal):
+                use(tmp_path / "j")
 
 
 def test_a_folder_with_other_things_is_no_journal(tmp_path: Path) -> None:
@@ -259,10 +278,10 @@ def test_a_failing_block_leaves_the_others_safe(tmp_path: Path, monkeypatch: pyt
 
     whole, plain = solve(tmp_path / "whole"), blocksolve.RowSolver.__call__
 
-    def broken(self: Any, block: Any, own: Any) -> Any:
+    def broken(self: Any, block: Any, rows: Any, start: Any) -> Any:
         if block.number == 1:
             raise MemoryError("no room")
-        return plain(self, block, own)
+        return plain(self, block, rows, start)
 
     with monkeypatch.context() as patch:
         patch.setattr(blocksolve.RowSolver, "__call__", broken)

@@ -14,14 +14,14 @@ import pytest
 import simplicit as sp
 from simplicit.executors import Deadline, Executor, run_blocks
 from simplicit.executors.running import RETRIES
-from toy import ToyWork, expected, numbers
+from toy import ToyWork, expected
 
 REPLACING = ["processes", "ray"]
 
 
 @pytest.fixture(params=REPLACING)
-def crew(request: pytest.FixtureRequest, crews: Any) -> Executor:
-    made: Executor = crews[request.param]
+def pool(request: pytest.FixtureRequest, pools: Any) -> Executor:
+    made: Executor = pools[request.param]
     return made
 
 
@@ -32,59 +32,59 @@ def solved(
     results = {}
     for block, result in run_blocks(executor, work, work.blocks, deadline=Deadline(seconds)):
         assert block.number not in results
-        results[block.number] = numbers(result)
+        results[block.number] = result.sums.tolist()
         then(len(results))
     assert results == {block.number: expected(work, block) for block in work.blocks}
 
 
 def test_a_block_whose_worker_dies_goes_to_another(
-    crew: Executor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    pool: Executor, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    solved(crew, ToyWork(6, do={2: "die once"}, folder=tmp_path))
+    solved(pool, ToyWork(6, do={2: "die once"}, folder=tmp_path))
     assert "the block with rows 6 to 8 goes to another one" in caplog.text
-    if crew.name == "processes":
+    if isinstance(pool, sp.Processes):
         assert "was killed by signal 9, SIGKILL (out of memory?)" in caplog.text
 
 
-def test_a_block_that_kills_every_worker_is_given_up_and_named(crew: Executor) -> None:
+def test_a_block_that_kills_every_worker_is_given_up_and_named(pool: Executor) -> None:
     work = ToyWork(4, do={1: "die"})
     lost = rf"rows 3 to 5: {RETRIES + 1} workers were lost on them, the last one was (killed|lost).*smaller blocks"
     with pytest.raises(sp.ExecutionError, match=lost):
-        solved(crew, work)
-    solved(crew, ToyWork(2))
+        solved(pool, work)
+    solved(pool, ToyWork(2))
 
 
-def test_a_worker_that_hangs_is_ended(crew: Executor, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    solved(crew, ToyWork(4, do={1: "hang once"}, folder=tmp_path), seconds=2.0)
+def test_a_worker_that_hangs_is_ended(pool: Executor, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    solved(pool, ToyWork(4, do={1: "hang once"}, folder=tmp_path), seconds=2.0)
     assert "A worker has not answered for 2 s; the block with rows 3 to 5" in caplog.text
 
 
-def test_a_worker_that_was_stopped_is_ended(crews: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    solved(crews["processes"], ToyWork(4, do={0: "stop once"}, folder=tmp_path), seconds=2.0)
+def test_a_worker_that_was_stopped_is_ended(pools: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    solved(pools["processes"], ToyWork(4, do={0: "stop once"}, folder=tmp_path), seconds=2.0)
     assert "has not answered for 2 s" in caplog.text
 
 
-def test_workers_killed_while_they_wait_are_replaced(crews: Any) -> None:
-    executor = crews["processes"]
+def test_workers_killed_while_they_wait_are_replaced(pools: Any) -> None:
+    executor = pools["processes"]
     solved(executor, ToyWork(3))
-    for worker in executor._crew.workers.values():
+    for worker in executor._pool.workers.values():
         if worker.process is not None:  # one may not have come up yet
             os.kill(worker.process, signal.SIGKILL)
     solved(executor, ToyWork(3))
 
 
 @pytest.mark.parametrize("when", ["between", "within"])
-def test_the_process_that_workers_come_from_is_killed(crews: Any, when: str, tmp_path: Path) -> None:
-    executor = crews["processes"]
+def test_the_process_that_workers_come_from_is_killed(pools: Any, when: str, tmp_path: Path) -> None:
+    executor = pools["processes"]
     solved(executor, ToyWork(3))
 
     def kill(_: int = 1) -> None:
         if _ == 1:
-            os.kill(executor._crew.nursery.process.pid, signal.SIGKILL)
+            os.kill(executor._pool.server.process.pid, signal.SIGKILL)
 
     if when == "between":
         kill()
-    # One worker dies, and with it the others: they cannot be replaced but by another nursery.
+    # One worker dies, and with it the others: they cannot be replaced but by another fork server.
     work = ToyWork(9, do={4: "die once"} | dict.fromkeys((5, 6, 7, 8), "slow"), folder=tmp_path)
     solved(executor, work, then=kill if when == "within" else lambda _: None)
 
@@ -92,34 +92,34 @@ def test_the_process_that_workers_come_from_is_killed(crews: Any, when: str, tmp
 def test_the_limit_learns_from_what_blocks_took() -> None:
     deadline = Deadline()
     assert deadline.limit == Deadline.FIRST
-    deadline.saw(0.5)
+    deadline.observe(0.5)
     assert deadline.limit == Deadline.LEAST
-    deadline.saw(10.0)
-    deadline.saw(1.0)
+    deadline.observe(10.0)
+    deadline.observe(1.0)
     assert deadline.limit == 200.0
     assert Deadline(3.0, longest=100.0).limit == 3.0
 
 
 def test_workers_that_never_come_up_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Interpreters that cannot import what they need: each dies at once."""
-    with sp.make_executor("processes", 1) as executor:
+    with sp.Processes(workers=1) as executor:
         monkeypatch.setattr("simplicit.executors.forkserver._CODE", "raise SystemExit(3)")
-        with pytest.raises(sp.ExecutionError, match=r"5 workers of 'processes' were lost in a row.*never came up"):
+        with pytest.raises(sp.ExecutionError, match=r"5 workers of Processes\(.*\) were lost in a row.*never came up"):
             solved(executor, ToyWork(2))
 
 
 def test_nobody_waits_for_a_worker_that_has_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simplicit.executors.running.START_SECONDS", 0.5)
-    with sp.make_executor("processes", 1) as executor:
+    with sp.Processes(workers=1) as executor:
         monkeypatch.setattr("simplicit.executors.forkserver._CODE", "import time; time.sleep(1000)")
-        with pytest.raises(sp.ExecutionError, match="no worker of 'processes' has come up within 0 s"):
+        with pytest.raises(sp.ExecutionError, match=r"no worker of Processes\(.*\) has come up within 0 s"):
             solved(executor, ToyWork(2))
 
 
-def test_a_node_is_lost_in_mid_run(crews: Any) -> None:
+def test_a_node_is_lost_in_mid_run(pools: Any) -> None:
     """Two nodes with a worker each; one goes, the other one does the rest."""
     pytest.importorskip("ray")
-    executor, cluster = crews["ray"], crews.cluster
+    executor, cluster = pools["ray"], pools.cluster
     node = next(iter(cluster.worker_nodes))
 
     def lose(done: int) -> None:

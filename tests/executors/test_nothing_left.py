@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import simplicit as sp
-from simplicit.executors import Deadline, memory, run_blocks
+from simplicit import machine
+from simplicit.executors import memory, run_blocks
 from simplicit.executors.memory import Segment, map_segment
-from simplicit.executors.processes import ProcessExecutor
 from simplicit.runs.solutions import load_coefficients
 from toy import ToyWork
 
@@ -155,15 +155,15 @@ def test_a_segment_is_shared_read_only_and_has_no_name(kind: str) -> None:
 def test_blocks_are_solved_without_memfd_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create", raising=False)
     work = ToyWork(4)
-    with sp.make_executor("processes", 1) as executor:
-        found = {block.number for block, _ in run_blocks(executor, work, work.blocks, deadline=Deadline())}
+    with sp.Processes(workers=1) as executor:
+        found = {block.number for block, _ in run_blocks(executor, work, work.blocks)}
     assert found == {0, 1, 2, 3}
 
 
 def test_too_little_shared_memory_is_told_with_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create", raising=False)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=2**26, free=2**24))
-    told = r"'processes' needs 1 GiB of shared memory, and 0\.0156 GiB of the 0\.0625 GiB of .* are free; make room"
+    told = r"'processes' shares 1 GiB, and 0\.0156 GiB of the 0\.0625 GiB of .* are free; make room"
     with pytest.raises(sp.InputError, match=told):
         Segment(2**30)
 
@@ -171,10 +171,10 @@ def test_too_little_shared_memory_is_told_with_its_size(monkeypatch: pytest.Monk
 def test_more_shared_memory_than_there_is_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     if not hasattr(os, "memfd_create"):
         pytest.skip("this system has no memfd")
-    monkeypatch.setattr(memory, "available_memory", lambda: 2**30)
-    with pytest.raises(sp.InputError, match=r"needs 2 GiB of shared memory, and 1 GiB of memory are free"):
+    monkeypatch.setattr(machine, "available_memory", lambda: 2**30)
+    with pytest.raises(sp.InputError, match=r"'processes' shares about 2 GiB, and 1 GiB are free; make room"):
         Segment(2**31)
-    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    monkeypatch.setattr(machine, "available_memory", lambda: None)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -184,14 +184,34 @@ def test_more_shared_memory_than_there_is_is_refused(monkeypatch: pytest.MonkeyP
         Segment(2**20)
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_an_executor_that_nothing_refers_to_ends_its_workers() -> None:
+    before = descendants(os.getpid())
+    rng = np.random.default_rng(0)
+    features, targets = rng.normal(size=(30, 20)), rng.normal(size=(30, 3))
+    seen: list[int] = []
+
+    def count(_: sp.Progress) -> None:
+        seen.append(len(descendants(os.getpid()) - before))
+
+    sp.solve_rows(features, targets, penalty=sp.L1(2.0), executor=sp.Processes(workers=2), progress=count)
+    assert seen == [3]  # two, and the process that they come from
+    assert not descendants(os.getpid()) - before
+    executor = sp.Processes(workers=1)
+    for _ in range(2):
+        sp.solve_rows(features, targets, penalty=sp.L1(2.0), executor=executor)
+        assert len(descendants(os.getpid()) - before) == 2
+    executor.close()
+    assert not descendants(os.getpid()) - before
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc")
 def test_no_worker_holds_the_socket_of_another() -> None:
     """Otherwise its end would not be seen when it dies. All are asked for at once, before their parent is there."""
-    with sp.make_executor("processes", 4) as executor:
+    with sp.Processes(workers=4) as executor:
         work = ToyWork(8, do=dict.fromkeys(range(8), "slow"))
-        list(run_blocks(executor, work, work.blocks, deadline=Deadline()))
-        assert isinstance(executor, ProcessExecutor)
-        processes = [worker.process for worker in executor._crew.workers.values() if worker.process is not None]
+        list(run_blocks(executor, work, work.blocks))
+        processes = [worker.process for worker in executor._pool.workers.values() if worker.process is not None]
         sockets = [socket_numbers(process) for process in processes]
     assert len(processes) == 4
     assert all(sockets)
@@ -212,9 +232,9 @@ def test_descriptors_do_not_pile_up() -> None:
     if not Path("/proc/self/fd").exists():
         pytest.skip("looks into /proc")
     counts = []
-    with sp.make_executor("processes", 1) as executor:
+    with sp.Processes(workers=1) as executor:
         for _ in range(3):
             work = ToyWork(2)
-            list(run_blocks(executor, work, work.blocks, deadline=Deadline()))
+            list(run_blocks(executor, work, work.blocks))
             counts.append(len(list(Path("/proc/self/fd").iterdir())))
     assert len(set(counts)) == 1

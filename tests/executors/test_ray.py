@@ -16,35 +16,44 @@ import numpy as np
 import pytest
 
 import simplicit as sp
-from simplicit.executors import Deadline, run_blocks
-from simplicit.executors import ray as module
+from simplicit.executors import Executor, run_blocks
+from simplicit.executors.ray import actor, cluster
+from simplicit.executors.ray import executor as module
+from simplicit.machine import versions
 from toy import ToyWork
 
 ray = pytest.importorskip("ray")
 
 
+def use(executor: Executor) -> int:
+    """Solve three blocks."""
+    work = ToyWork(3)
+    return len(list(run_blocks(executor, work, work.blocks)))
+
+
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(sp.MissingExtraError, match=r"executor='ray' needs Ray: pip install 'simplicit\[ray\]'"):
-        sp.make_executor("ray")
+        use(sp.Ray())
 
 
 @pytest.mark.parametrize("address", ["here", "10.0.0.1", "10.0.0.1:", ":", "ray://10.0.0.1:10001", "a b:c"])
 def test_addresses_that_are_none(address: str) -> None:
-    with pytest.raises(sp.InputError, match="ray_address: expected host:port"):
-        sp.make_executor("ray", ray_address=address)
+    with pytest.raises(sp.InputError, match="address: expected host:port") as caught:
+        sp.Ray(address=address)
+    assert caught.value.argument == "address"
 
 
 def test_an_address_where_nobody_listens() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(sp.InputError, match=rf"ray_address {address}: cannot be reached \(.*refused"):
-        sp.make_executor("ray", ray_address=address)
-    with pytest.raises(sp.InputError, match=r"ray_address no-such-host\.invalid:6379: cannot be reached"):
-        sp.make_executor("ray", ray_address="no-such-host.invalid:6379")
+    with pytest.raises(sp.InputError, match=rf"address {address}: cannot be reached \(.*refused"):
+        use(sp.Ray(address=address))
+    with pytest.raises(sp.InputError, match=r"address no-such-host\.invalid:6379: cannot be reached"):
+        use(sp.Ray(address="no-such-host.invalid:6379"))
     with pytest.raises(sp.InputError, match="cannot be reached"):
-        sp.make_executor("ray", ray_address="127.0.0.1:99999")
+        use(sp.Ray(address="127.0.0.1:99999"))
 
 
 @pytest.fixture
@@ -54,9 +63,9 @@ def stranger() -> Iterator[socket.socket]:
 
 
 def test_an_address_where_nobody_answers(stranger: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.3)
     with pytest.raises(sp.InputError, match=r"cannot be reached \(no answer within 0 s\); give host:port of the head"):
-        sp.make_executor("ray", ray_address=f"127.0.0.1:{stranger.getsockname()[1]}")
+        use(sp.Ray(address=f"127.0.0.1:{stranger.getsockname()[1]}"))
 
 
 def test_an_address_where_somebody_else_answers(stranger: socket.socket) -> None:
@@ -69,43 +78,42 @@ def test_an_address_where_somebody_else_answers(stranger: socket.socket) -> None
     thread = threading.Thread(target=answer)
     thread.start()
     with pytest.raises(sp.InputError, match="what answers there is not Ray"):
-        sp.make_executor("ray", ray_address=f"127.0.0.1:{stranger.getsockname()[1]}")
+        use(sp.Ray(address=f"127.0.0.1:{stranger.getsockname()[1]}"))
     thread.join()
 
 
-def test_one_process_has_one_cluster(crews: Any) -> None:
-    executor = crews["ray"]
+def test_one_process_has_one_cluster(pools: Any) -> None:
+    executor = pools["ray"]
     with pytest.raises(sp.InputError, match="connected to a Ray cluster already"):
-        sp.make_executor("ray", ray_address=crews.cluster.address)
-    node = crews.cluster.add_node(num_cpus=2)  # the others' processors are taken by the workers of ``executor``
+        use(sp.Ray(address=pools.cluster.address))
+    node = pools.cluster.add_node(num_cpus=2)  # the others' processors are taken by the workers of ``executor``
     try:
-        with sp.make_executor("ray", 2) as other:  # on the cluster that it is connected to
-            work = ToyWork(3)
-            assert len(list(run_blocks(other, work, work.blocks, deadline=Deadline()))) == 3
+        with sp.Ray(workers=2) as other:  # on the cluster that it is connected to
+            assert use(other) == 3
     finally:
-        crews.cluster.remove_node(node)
+        pools.cluster.remove_node(node)
     assert ray.is_initialized()
-    assert len(list(run_blocks(executor, work, work.blocks, deadline=Deadline()))) == 3
+    assert use(executor) == 3
 
 
-def test_an_object_store_that_is_too_small(crews: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_store_that_is_too_small(pools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEADROOM", 1e6)
     told = r"object store on node 127\.0\.0\.1 holds 0\.\d+ GiB, and the shared arrays .*--object-store-memory=\d+ or"
     with pytest.raises(sp.InputError, match=told):
-        list(run_blocks(crews["ray"], ToyWork(3), ToyWork(3).blocks, deadline=Deadline()))
+        use(pools["ray"])
 
 
 def test_other_versions_on_the_nodes_are_refused() -> None:
-    ours = module._versions()
-    module._check_versions(ours)
+    ours = versions()
+    actor.check_versions(ours)
     with pytest.raises(sp.InputError, match=r"has torch 1\.0 instead of .*install the same everywhere"):
-        module._check_versions(ours | {"torch": "1.0"})
+        actor.check_versions(ours | {"torch": "1.0"})
 
 
 def test_only_the_rows_of_a_block_travel_with_it() -> None:
     work = ToyWork(4)
     # Three rows of one float64 each, and three entries of int64.
-    assert module._own_bytes(work, work.blocks[2]) == 3 * 8 + 3 * 8
+    assert module.own_bytes_of(work, work.blocks[2]) == 3 * 8 + 3 * 8
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks into /proc")
@@ -155,12 +163,12 @@ def listening():
     return sorted(ports[inode] for inode in ours & set(ports))
 
 features, targets = np.load("f.npy"), np.load("t.npy")
-with sp.make_executor("ray", 2) as executor:
+with sp.Ray(workers=2) as executor:
     one = sp.solve_rows(features, targets, penalty=sp.L1(3.0), executor=executor)
     beyond = listening()
 other = sp.solve_rows(features, targets, penalty=sp.L1(3.0), executor="serial")
 pairs = [(getattr(one.coefficients, name), getattr(other.coefficients, name)) for name in ("data", "indices", "indptr")]
 same = all((a == b).all() for a, b in pairs)
 left = [name for name in os.environ if name.startswith(("RAY_AUTH", "RAY_ENABLE", "RAY_USAGE"))]
-print(json.dumps({"open": beyond, "same": bool(same), "workers": executor.workers, "environment": left}))
+print(json.dumps({"open": beyond, "same": bool(same), "workers": executor.n_workers, "environment": left}))
 """

@@ -36,7 +36,7 @@ def case(penalty: str, *, support: str = "own", rows: int = 90) -> RowCase:
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_every_penalty(executor: Executor, penalty: str) -> None:
     problem = case(penalty)
-    same(problem.solve(executor=executor, workers=None), problem.solve(executor="serial"))
+    same(problem.solve(executor=executor), problem.solve(executor="serial"))
 
 
 def dense() -> tuple[Any, Any]:
@@ -142,23 +142,14 @@ def test_the_split_is_that_of_the_shapes_alone() -> None:
         sp.solve_rows(*dense(), penalty=sp.L1(3.0), **options, progress=lambda state: seen.append(state.done))
         return np.diff(seen).tolist()
 
-    alone = sizes(workers=1)
+    alone = sizes(executor=sp.Threads(workers=1))
     assert sum(alone) == 90
     assert max(alone) <= 32
-    assert sorted(sizes(workers=5)) == sorted(alone)
-    assert sizes(workers=5, block_rows=60) == [45, 45]
+    assert sorted(sizes(executor=sp.Threads(workers=5))) == sorted(alone)
+    assert sizes(executor=sp.Threads(workers=5), block_rows=60) == [45, 45]
 
 
 def test_bad_block_rows() -> None:
     for value in (0, -3, 2.5, True):
         with pytest.raises(sp.InputError, match="block_rows must be an integer of at least 1"):
             sp.solve_rows(*dense(), penalty=sp.L1(3.0), block_rows=value)
-    with pytest.raises(sp.InputError, match="block_timeout must be positive"):
-        sp.solve_rows(*dense(), penalty=sp.L1(3.0), block_timeout=0)
-
-
-def test_an_executor_given_has_its_workers_already() -> None:
-    with sp.make_executor("threads", 2) as executor:
-        for name, value in (("workers", 2), ("ray_address", "auto")):
-            with pytest.raises(sp.InputError, match=f"{name}: the executor given has its own"):
-                sp.solve_rows(*dense(), penalty=sp.L1(3.0), executor=executor, **{name: value})

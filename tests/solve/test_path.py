@@ -118,7 +118,7 @@ def test_executors_agree_on_a_path() -> None:
     features, targets = problem(40, 60, 70)
     penalties = [sp.L1(5.0), sp.L1(0.5)]
     serial = sp.solve_path(features, targets, penalties, ball=sp.Ball(1.0), executor="serial")
-    threads = sp.solve_path(features, targets, penalties, ball=sp.Ball(1.0), executor="threads", workers=2)
+    threads = sp.solve_path(features, targets, penalties, ball=sp.Ball(1.0), executor=sp.Threads(workers=2))
     for first, second in zip(serial, threads, strict=True):
         np.testing.assert_array_equal(first.coefficients.toarray(), second.coefficients.toarray())
         np.testing.assert_array_equal(first.dual_gap, second.dual_gap)

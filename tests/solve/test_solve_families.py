@@ -201,8 +201,8 @@ def test_powers_of_two_change_no_bit(penalty: str) -> None:
 def test_executors_agree_for_every_penalty(penalty: str) -> None:
     case = random_case(17, rows=70, largest=30, penalty=penalty, ball="slice", support="own", regime="normal")
     serial = case.solve(executor="serial")
-    for options in ({"executor": "threads", "workers": 1}, {"executor": "threads", "workers": 2}):
-        other = case.solve(**options)
+    for workers in (1, 2):
+        other = case.solve(executor=sp.Threads(workers=workers))
         np.testing.assert_array_equal(other.coefficients.toarray(), serial.coefficients.toarray())
         for name in ("status", "dual_gap", "multiplier"):
             np.testing.assert_array_equal(getattr(other, name), getattr(serial, name))

@@ -11,8 +11,8 @@ from scipy.sparse import coo_matrix, csr_array
 
 import simplicit as sp
 from cases import problem
-from simplicit.solve import input as row_input
-from simplicit.solve.input import available_memory
+from simplicit import machine
+from simplicit.machine import available_memory
 
 FEATURES, TARGETS = problem(8, 5, 2)
 
@@ -68,7 +68,6 @@ def refused(message: str, **change: Any) -> None:
         ({"warm_start": np.zeros((2, 5), dtype=int)}, "warm_start: expected float32 or float64"),
         ({"warm_start": csr_array((2, 4))}, r"warm_start: expected shape \(2, 5\), got \(2, 4\)"),
         ({"executor": 3}, "executor: 3 is unknown"),
-        ({"workers": 1.5}, "workers must be an integer of at least 1"),
         ({"device": "tpu"}, "device: 'tpu' is no device; give 'cpu' or 'cuda'"),
         ({"device": "meta"}, "device: 'meta' has no float64"),
         ({"device": 7.5}, "device: 7.5 is no device"),
@@ -119,8 +118,8 @@ def test_a_cuda_device_solves_the_same_rows(penalty: Any) -> None:
 
 
 def test_what_cannot_fit_is_refused_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_input, "available_memory", lambda: 2**10)
-    message = r"features: 2 rows x 5 columns need about .* GiB .* 9\.54e-07 GiB are free: restrict the support"
+    monkeypatch.setattr(machine, "available_memory", lambda: 2**10)
+    message = r"features: 2 rows x 5 columns need, .* about .* GiB, and 9\.54e-07 GiB are free; restrict the support"
     refused(message)
     with pytest.raises(sp.InputError, match="are free"):
         sp.solve_path(FEATURES, TARGETS, [sp.L1(0.1)])
@@ -129,8 +128,8 @@ def test_what_cannot_fit_is_refused_before_the_start(monkeypatch: pytest.MonkeyP
 def test_the_estimate_grows_with_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     features, targets = np.ones((4, 2000)), np.ones((4, 1))
     features[:, ::2] = np.arange(4)[:, None]
-    monkeypatch.setattr(row_input, "available_memory", lambda: 2**25)
-    with pytest.raises(sp.InputError, match="2000 columns need about"):
+    monkeypatch.setattr(machine, "available_memory", lambda: 2**25)
+    with pytest.raises(sp.InputError, match="2000 columns need"):
         sp.solve_rows(features, targets, penalty=sp.L1(1.0))
     # On a tenth of the columns there is room.
     support = np.arange(2000) < 200
@@ -138,7 +137,7 @@ def test_the_estimate_grows_with_what_is_asked(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_unknown_amount_of_memory_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_input, "available_memory", lambda: None)
+    monkeypatch.setattr(machine, "available_memory", lambda: None)
     assert sp.solve_rows(FEATURES, TARGETS, penalty=sp.L1(0.1)).converged.all()
     monkeypatch.undo()
     found = available_memory()

@@ -236,7 +236,6 @@ def test_the_network_is_left_as_it_was() -> None:
         ({"sparsity": True}, "sparsity"),
         ({"tol": 0}, "tol"),
         ({"executor": "moon"}, "executor"),
-        ({"workers": 0}, "workers"),
         ({"penalty": sp.L1(-1.0)}, "beta must be finite and >= 0"),
     ],
 )

@@ -4,20 +4,23 @@ An executor has workers, each of which solves one block at a time; :mod:`simplic
 out and deals with whatever happens to workers. The blocks, the memory they read, the arithmetic inside them and the one
 BLAS thread that each has do not depend on the executor or on the number of workers, so neither do the results.
 
-A new executor is one file here and one line in ``EXECUTORS``.
+A new executor is one file here and one line in ``EXECUTORS``; a class that is put there at run time is found too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from simplicit.errors import InputError
 from simplicit.executors.base import Executor
 from simplicit.executors.journal import Journal, Section, digest
-from simplicit.executors.processes import ProcessExecutor
-from simplicit.executors.ray import RayExecutor
+from simplicit.executors.processes import Processes
+from simplicit.executors.ray import Ray
 from simplicit.executors.running import Deadline, run_blocks
-from simplicit.executors.serial import SerialExecutor
-from simplicit.executors.threads import ThreadExecutor
-from simplicit.executors.work import Arrays, Block, Result, Spec, Work
+from simplicit.executors.serial import Serial
+from simplicit.executors.threads import Threads
+from simplicit.executors.work import Arrays, Block, Work
 
 __all__ = [
     "EXECUTORS",
@@ -26,54 +29,51 @@ __all__ = [
     "Deadline",
     "Executor",
     "Journal",
-    "Result",
+    "Processes",
+    "Ray",
     "Section",
-    "Spec",
+    "Serial",
+    "Threads",
     "Work",
-    "check_executor",
+    "as_executor",
     "digest",
-    "make_executor",
+    "opened",
     "run_blocks",
 ]
 
-EXECUTORS: dict[str, type[Executor]] = {
-    kind.name: kind for kind in (SerialExecutor, ThreadExecutor, ProcessExecutor, RayExecutor)
-}
+#: By the names that stand for an executor with its usual settings.
+EXECUTORS: dict[str, type[Executor]] = {"serial": Serial, "threads": Threads, "processes": Processes, "ray": Ray}
 
 
-def make_executor(name: str, workers: int | None = None, *, ray_address: str | None = None) -> Executor:
-    """The executor of that name, to be used for one solve or, in a ``with`` block, for many.
-
-    Parameters
-    ----------
-    name : str
-        One of ``EXECUTORS``.
-    workers : int, optional
-        How many blocks are solved at a time; the number of processors when left out, of ``"ray"`` those of the cluster.
-    ray_address : str, optional
-        ``host:port`` of a Ray cluster to join, or ``"auto"`` for the one that runs on this machine; ``"ray"`` starts
-        its own when left out.
+def as_executor(executor: str | Executor) -> Executor:
+    """The executor itself, or a new one of that name.
 
     Raises
     ------
     InputError
-        For an unknown name, fewer than one worker, or an address that cannot be reached.
-    MissingExtraError
-        If Ray is not installed.
-
-    Examples
-    --------
-    >>> import numpy as np, simplicit as sp
-    >>> rng = np.random.default_rng(0)
-    >>> features, targets = rng.normal(size=(50, 200)), rng.normal(size=(50, 3))
-    >>> with sp.make_executor("threads", workers=2) as executor:
-    ...     solutions = [sp.solve_rows(features, targets, penalty=sp.L1(b), executor=executor) for b in (9.0, 3.0)]
+        For an unknown name.
     """
-    check_executor(name)
-    return EXECUTORS[name](workers, address=ray_address)
+    if isinstance(executor, Executor):
+        return executor
+    if not isinstance(executor, str) or executor not in EXECUTORS:
+        raise InputError(
+            f"executor: {executor!r} is unknown; choose one of {', '.join(map(repr, EXECUTORS))}", argument="executor"
+        )
+    return EXECUTORS[executor]()
 
 
-def check_executor(name: str) -> None:
-    """Raise InputError for an unknown name."""
-    if not isinstance(name, str) or name not in EXECUTORS:
-        raise InputError(f"executor: {name!r} is unknown; choose one of {', '.join(map(repr, EXECUTORS))}")
+@contextmanager
+def opened(executor: str | Executor) -> Iterator[Executor]:
+    """The executor itself, or one of that name whose workers end with the block.
+
+    Raises
+    ------
+    InputError
+        For an unknown name.
+    """
+    made = as_executor(executor)
+    try:
+        yield made
+    finally:
+        if made is not executor:
+            made.close()

@@ -9,22 +9,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from simplicit.checks import as_count
-from simplicit.errors import InputError
-from simplicit.executors.work import Block, Failure, Result, Work
-from simplicit.machine import available_processors
+from simplicit.executors.work import Block, Work
 
 __all__ = ["Executor", "Finished", "Lost", "Report"]
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A worker is through with its block: the result, or the exception that any other worker would have met too."""
+    """A worker is through with its block.
+
+    Attributes
+    ----------
+    worker : int
+    outcome : record or Failure
+        The result, or the exception that any other worker would have met too.
+    """
 
     worker: int
-    outcome: Result | Failure
+    outcome: Any
 
 
 @dataclass(frozen=True)
@@ -39,33 +43,23 @@ Report = Finished | Lost
 
 
 class Executor(ABC):
-    """Workers that solve one block each at a time.
+    """Where blocks of rows are solved: workers, each of which solves one block at a time.
 
-    One executor serves any number of works, one after another, and keeps its workers between them; ``close``, or the
-    end of a ``with`` block, ends them.
-
-    Parameters
-    ----------
-    workers : int, optional
-        How many blocks are solved at a time; the number of processors when left out.
-    address : str, optional
-        Of a cluster, for the executor that has one.
-
-    Raises
-    ------
-    InputError
-        For fewer than one worker, or an address that the executor has no use for.
+    One executor serves any number of solves, one after another, and keeps its workers between them. To make one starts
+    nothing: the first solve starts the workers, and they end with :meth:`close`, with the ``with`` block that the
+    executor is used in, or when nothing refers to the executor any more. The settings of a kind of executor are the
+    fields of its dataclass.
     """
 
-    #: Its name in the registry.
-    name: ClassVar[str]
     #: Whether a worker that died or hangs can be replaced.
     replaces: ClassVar[bool] = False
+    #: Seconds after which a worker that can be replaced counts as hung; None where blocks themselves show what is long.
+    block_timeout: float | None = None
 
-    def __init__(self, workers: int | None = None, *, address: str | None = None) -> None:
-        self.workers = available_processors() if workers is None else as_count("workers", workers)
-        if address is not None:
-            raise InputError(f"ray_address: the executor {self.name!r} joins no cluster; leave it out, or take 'ray'")
+    @property
+    @abstractmethod
+    def n_workers(self) -> int:
+        """How many blocks are solved at a time."""
 
     @property
     def copies(self) -> int:
@@ -83,7 +77,7 @@ class Executor(ABC):
         self.unload()
 
     @abstractmethod
-    def load(self, work: Work) -> None:
+    def load(self, work: Work[Any]) -> None:
         """Make the arrays of a work, let it fill them, and let the workers know it."""
 
     @abstractmethod

@@ -12,19 +12,21 @@ import queue
 import socket
 import threading
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from simplicit.executors.channel import Channel
 from simplicit.executors.memory import map_segment
-from simplicit.executors.work import Arrays, Block, Failure, Layout, Recipe, Solve, attempt
+from simplicit.executors.records import Layout
+from simplicit.executors.work import Arrays, Block, Failure, Solve, attempt
 from simplicit.machine import prepare_thread
 
-__all__ = ["serve"]
+__all__ = ["serve_blocks"]
 
 
-def serve(end: socket.socket) -> None:
+def serve_blocks(end: socket.socket) -> None:
     """Be a worker for the process at the other end of a socket; never returns."""
     channel = Channel(end)
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -32,7 +34,7 @@ def serve(end: socket.socket) -> None:
     threadpool_limits(limits=1)
     prepare_thread()
     worker = _Worker(channel)
-    worker.tell("ready", os.getpid())
+    worker.report("ready", os.getpid())
     while True:
         kind, *content = messages.get()
         getattr(worker, kind)(*content)
@@ -45,7 +47,7 @@ def _listen(channel: Channel, messages: queue.SimpleQueue[Any]) -> None:
             messages.put((kind, *content, channel.descriptor()) if kind == "load" else (kind, *content))
     except EOFError:
         os._exit(0)
-    except BaseException:  # a message that cannot be read: without an ear this process must not live on
+    except BaseException:  # a message that cannot be read: a process that no longer listens must not live on
         traceback.print_exc()
         os._exit(1)
 
@@ -55,26 +57,26 @@ class _Worker:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.loaded: tuple[Recipe, Arrays, Solve] | None = None
+        self.loaded: tuple[Arrays[Any, Any, Any], Solve[Any]] | None = None
 
-    def tell(self, *message: Any) -> None:
+    def report(self, *message: Any) -> None:
         try:
             self.channel.send(message)
         except OSError:  # the parent does not listen any more
             os._exit(0)
 
-    def load(self, recipe: Recipe, layout: Layout, descriptor: int) -> None:
-        arrays = layout.arrays(map_segment(descriptor, layout.nbytes))
-        self.loaded = recipe, arrays, recipe.open(arrays)
+    def load(self, opener: Callable[[Any], Solve[Any]], layout: Layout[Arrays[Any, Any, Any]], descriptor: int) -> None:
+        arrays = layout.record(map_segment(descriptor, layout.nbytes))
+        self.loaded = arrays, opener(arrays.shared)
 
     def unload(self) -> None:
         self.loaded = None
 
     def solve(self, block: Block) -> None:
         assert self.loaded is not None
-        recipe, arrays, solve = self.loaded
-        outcome = attempt(solve, block, recipe.own(arrays, block))
-        self.tell("finished", outcome)
+        arrays, solve = self.loaded
+        outcome = attempt(solve, block, *arrays.own(block))
+        self.report("finished", outcome)
         if isinstance(outcome, Failure):
             del outcome
             gc.collect()  # the frames of an exception refer to each other, and to memory that others share

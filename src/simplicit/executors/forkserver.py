@@ -1,9 +1,9 @@
 """Where worker processes come from: a fresh interpreter that has imported what they need, and nothing else.
 
-Importing torch takes a second and 140 MB. The nursery does it once; on Linux every worker is a fork of it, there in
+Importing torch takes a second and 140 MB. The fork server does it once; on Linux every worker is a fork of it, there in
 milliseconds, and the memory of its imports is shared. It has no threads and never computes, so that forking is safe;
 the caller's own process, which has threads and whatever else, is never forked. On other systems, whose libraries do not
-survive a fork, the nursery starts a fresh interpreter for each worker.
+survive a fork, the fork server starts a fresh interpreter for each worker.
 
 It is also the parent of the workers, and knows how they ended. All of them are one process group, which can be ended at
 once whatever they do.
@@ -25,9 +25,9 @@ from pathlib import Path
 
 from simplicit.executors.channel import Channel
 
-__all__ = ["Nursery", "keep"]
+__all__ = ["ForkServer", "serve_forks"]
 
-#: Whether workers are forks of the nursery.
+#: Whether workers are forks of the fork server.
 FORKS = sys.platform == "linux"
 #: How long a message may take, before the other end counts as lost; and an answer.
 SEND_SECONDS = 60.0
@@ -48,34 +48,34 @@ from simplicit.executors.{module} import {function}
 
 
 @dataclass
-class Nursery:
-    """The nursery as its parent sees it.
+class ForkServer:
+    """The fork server as its parent sees it.
 
     Attributes
     ----------
     process : Popen
     channel : Channel
-        Ends when the nursery does.
+        Ends when the fork server does.
     """
 
     process: subprocess.Popen[bytes]
     channel: Channel
 
     @classmethod
-    def started(cls, module: str) -> Nursery:
+    def started(cls, module: str) -> ForkServer:
         """A new one, which imports a module that its workers are going to need."""
         ours, theirs = socket.socketpair()
         with theirs:
-            process = _interpreter("forkserver", "keep", theirs.fileno())
-        nursery = cls(process, Channel(ours, send_seconds=SEND_SECONDS))
-        nursery.channel.send(("import", module))
-        return nursery
+            process = _interpreter("forkserver", "serve_forks", theirs.fileno())
+        server = cls(process, Channel(ours, send_seconds=SEND_SECONDS))
+        server.channel.send(("import", module))
+        return server
 
-    def bear(self) -> Channel:
+    def fork(self) -> Channel:
         """The near end of a new worker, which will be there in a while and say so."""
         ours, theirs = socket.socketpair()
-        with theirs, contextlib.suppress(OSError):  # if the nursery is gone, the other end is, too
-            self.channel.send(("bear",), [theirs.fileno()])
+        with theirs, contextlib.suppress(OSError):  # if the fork server is gone, the other end is, too
+            self.channel.send(("fork",), [theirs.fileno()])
         return Channel(ours, send_seconds=SEND_SECONDS)
 
     def end(self, worker: int) -> int | None:
@@ -88,7 +88,7 @@ class Nursery:
         return None if answer is None else int(answer[1])
 
     def close(self) -> int | None:
-        """End the nursery and all its workers; returns its exit code if it had ended before, by itself."""
+        """End the fork server and all its workers; returns its exit code if it had ended before, by itself."""
         before = self.process.poll()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -99,21 +99,31 @@ class Nursery:
 
 def _interpreter(module: str, function: str, descriptor: int) -> subprocess.Popen[bytes]:
     """A fresh interpreter that runs a function of this package on a socket."""
-    paths = [path for path in sys.path if isinstance(path, str)]
     package = [str(Path(__file__).parents[1])]
-    code = _CODE.format(paths=paths, package=package, module=module, function=function, descriptor=descriptor)
+    code = _CODE.format(paths=_search_path(), package=package, module=module, function=function, descriptor=descriptor)
     return subprocess.Popen(
-        [os.fsdecode(spawn.get_executable() or sys.executable), "-c", code],
+        # -P: python -c would otherwise look for modules in the working folder first.
+        [os.fsdecode(spawn.get_executable() or sys.executable), "-P", "-c", code],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=[descriptor],
         env=os.environ | dict.fromkeys(_ONE_THREAD, "1"),
-        process_group=0 if function == "keep" else None,  # Ctrl-C is for the caller alone
+        process_group=0 if function == "serve_forks" else None,  # Ctrl-C is for the caller alone
     )
 
 
-def keep(end: socket.socket) -> None:
-    """Be a nursery for the process at the other end of a socket; never returns."""
+def _search_path() -> list[str]:
+    """Where this process looks for modules, with the working folder last.
+
+    This process has imported most modules before a script, or an interactive session, put that folder first. A fresh
+    interpreter that looked there first would run files that merely lie there, such as another ``types.py``.
+    """
+    here = Path.cwd().resolve()
+    return sorted((path for path in sys.path if isinstance(path, str)), key=lambda path: Path(path).resolve() == here)
+
+
+def serve_forks(end: socket.socket) -> None:
+    """Be the fork server for the process at the other end of a socket; never returns."""
     channel = Channel(end)
     while True:
         try:
@@ -125,21 +135,22 @@ def keep(end: socket.socket) -> None:
             importlib.import_module(*content)
             gc.collect()
             gc.freeze()  # what is there now is never looked through again, and so stays shared
-        elif kind == "bear":
-            _bear(channel, channel.descriptor())
+        elif kind == "fork":
+            _fork(channel, channel.descriptor())
         elif kind == "end":
             channel.send(("ended", _ended(*content)))
 
 
-def _bear(channel: Channel, descriptor: int) -> None:
+def _fork(channel: Channel, descriptor: int) -> None:
+    """Start a worker that serves the socket of this descriptor."""
     try:
         if FORKS and os.fork() == 0:
-            from simplicit.executors.child import serve
+            from simplicit.executors.child import serve_blocks
 
             channel.close()
-            serve(socket.socket(fileno=descriptor))
+            serve_blocks(socket.socket(fileno=descriptor))
         elif not FORKS:  # pragma: no cover - not on Linux
-            _interpreter("child", "serve", descriptor)
+            _interpreter("child", "serve_blocks", descriptor)
     except OSError as error:  # no more processes: the worker's socket ends, and the caller sees that
         print(f"simplicit: a worker process cannot be started ({error})", file=sys.stderr)
     os.close(descriptor)

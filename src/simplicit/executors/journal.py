@@ -5,7 +5,7 @@ A journal is a folder:
     journal.json            what it is a journal of: the hash of all inputs and settings, and versions
     lock                    held (flock) by the run that writes; gone with its process, however that ends
     <hash>/section.json     one solve; a fit has several
-    <hash>/000012.safetensors     block 12: arrays, and their checksum in the metadata
+    <hash>/000012.safetensors     block 12: the arrays of its result, and their checksum in the metadata
 
 A file is written under another name, flushed to the disk, renamed, and the folder flushed: it is there as a whole or
 not at all. A block that is damaged all the same, by whatever happened to the disk, is not believed: its checksum covers
@@ -23,7 +23,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ import safetensors
 import safetensors.numpy
 
 from simplicit.errors import DataError, InputError
-from simplicit.executors.work import Result
+from simplicit.executors.records import flatten, restore
 from simplicit.files import PARTIAL, read_json, write_bytes, write_json, writing
 
 try:
@@ -41,7 +41,10 @@ except ImportError:  # pragma: no cover - Windows has no flock: there two runs m
 
 __all__ = ["Journal", "Section", "digest"]
 
-FORMAT = 1
+R = TypeVar("R")
+
+#: Of the files: what a section says, and by which names a block's arrays are in its file.
+FORMAT = 2
 HEADER, SECTION, LOCK = "journal.json", "section.json", "lock"
 #: Digits of a hash in the name of a section.
 _DIGITS = 16
@@ -93,35 +96,34 @@ class Section:
         found = (path.stem for path in self.folder.glob("*.safetensors"))
         return sorted(int(stem) for stem in found if stem.isdecimal())
 
-    def store(self, number: int, result: Result) -> None:
-        """Write a finished block, for good.
+    def store(self, number: int, result: Any) -> None:
+        """Write the record that came of a block, for good.
 
         Raises
         ------
         DataError
             If it cannot be written; what is there stays as it is.
         """
-        arrays = {name: np.ascontiguousarray(array) for name, array in result.items()}
+        arrays = {name: np.ascontiguousarray(array) for name, array in flatten(result).items()}
         metadata = {"section": self.key, "block": str(number), "sha256": self._checksum(number, arrays)}
         path = self._path(number)
         with writing(path, "what was written before is safe, so make room and run again to go on"):
             write_bytes(path, safetensors.numpy.save(arrays, metadata), durable=True)
 
-    def load(self, number: int) -> Result | None:
-        """A finished block; None if it is not there, or, with a warning, if it is damaged."""
+    def load(self, number: int, kind: type[R]) -> R | None:
+        """The record of a finished block; None if it is not there, or, with a warning, if it is damaged."""
         path = self._path(number)
         try:
             with safetensors.safe_open(path, framework="np") as file:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
                 found = (file.metadata() or {}).get("sha256")
+            if found == self._checksum(number, arrays):
+                return restore(kind, arrays)
+            why = "its checksum does not fit"
         except FileNotFoundError:
             return None
         except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
             why = str(error)
-        else:
-            if found == self._checksum(number, arrays):
-                return arrays
-            why = "its checksum does not fit"
         _log.warning("journal: %s is damaged (%s); its rows are solved again", path, why)
         return None
 
@@ -187,6 +189,7 @@ class Journal:
             if not (place / HEADER).is_file():
                 write_json(place / HEADER, {"format": FORMAT, "key": key, **facts}, durable=True)
             found = read_json(place / HEADER)
+            _check_format(place, found)
             _check_same(place, found, key, facts)
             held = locks.pop_all()
         return cls(place, found, held)
@@ -203,15 +206,15 @@ class Journal:
         Raises
         ------
         InputError
-            A folder that is none.
+            A folder that is none, or a journal of another version.
         DataError
             It cannot be read, or its header is damaged.
         """
         place = Path(folder)
         if not (place / HEADER).is_file():
             raise InputError(f"journal {place}: is none, it has no {HEADER}")
-        with writing(f"journal {place}"):
-            found = read_json(place / HEADER)
+        found = read_json(place / HEADER)
+        _check_format(place, found)
         return cls(place, found, contextlib.ExitStack())
 
     def __enter__(self) -> Journal:
@@ -227,7 +230,7 @@ class Journal:
     @property
     def key(self) -> str:
         """The hash of what it is a journal of."""
-        return str(self.facts["key"])
+        return str(self.facts.get("key"))
 
     def section(self, key: str, facts: Mapping[str, Any]) -> Section:
         """The section of a solve, made if it is not there.
@@ -249,8 +252,7 @@ class Journal:
 
     def sections(self) -> list[Section]:
         """All that there are."""
-        with writing(f"journal {self.folder}"):
-            headers = [(path.parent, read_json(path)) for path in sorted(self.folder.glob(f"*/{SECTION}"))]
+        headers = [(path.parent, read_json(path)) for path in sorted(self.folder.glob(f"*/{SECTION}"))]
         return [Section(folder, str(facts.get("key")), facts) for folder, facts in headers]
 
 
@@ -259,11 +261,15 @@ def _foreign(folder: Path) -> Iterator[Path]:
     return (path for path in folder.iterdir() if not path.name.endswith((LOCK, PARTIAL)))
 
 
-def _check_same(place: Path, found: Mapping[str, Any], key: str, facts: Mapping[str, Any]) -> None:
+def _check_format(place: Path, found: Mapping[str, Any]) -> None:
     if found.get("format") != FORMAT:
         raise InputError(
-            f"journal {place}: format {found.get('format')}, this version writes {FORMAT}; begin a new one"
+            f"journal {place}: is of another version of simplicit, in format {found.get('format')} where this one has "
+            f"{FORMAT}; begin a new one"
         )
+
+
+def _check_same(place: Path, found: Mapping[str, Any], key: str, facts: Mapping[str, Any]) -> None:
     if found.get("key") == key:
         return
     theirs, ours = found.get("versions"), facts.get("versions")

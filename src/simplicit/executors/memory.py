@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from simplicit.errors import InputError
-from simplicit.machine import available_memory
+from simplicit.machine import check_memory, gib
 
 try:
     import fcntl
@@ -26,6 +26,7 @@ except ImportError:  # pragma: no cover - Windows, where the executor with proce
 __all__ = ["Segment", "map_segment"]
 
 SHARED_FOLDER = Path("/dev/shm")
+_REMEDY = "make room, take executor='threads', or solve the targets in parts"
 #: Of Linux 5.1; Python's module fcntl does not name it yet.
 _SEAL_FUTURE_WRITE = 0x0010
 
@@ -65,12 +66,12 @@ class Segment:
 
     def _check_room(self) -> None:
         """Refuse beforehand what does not fit: to try would leave nothing for others meanwhile."""
-        free, where = available_memory(), "memory"
-        if not self.sealable:
-            usage = shutil.disk_usage(_folder())
-            free, where = usage.free, f"the {_gib(usage.total)} of {_folder()}"
-        if free is not None and self.nbytes > free:
-            raise _no_room(self.nbytes, f"and {_gib(free)} of {where} are free")
+        if self.sealable:
+            check_memory("executor", self.nbytes, "'processes' shares", _REMEDY)
+            return
+        usage = shutil.disk_usage(_folder())
+        if self.nbytes > usage.free:
+            raise _no_room(self.nbytes, f"and {gib(usage.free)} of the {gib(usage.total)} of {_folder()} are free")
 
     def _reserve(self) -> None:
         """Take the bytes now: a mapping without them behind it would kill whoever touches it."""
@@ -114,11 +115,4 @@ def _folder() -> Path:
 
 
 def _no_room(nbytes: int, found: str) -> InputError:
-    return InputError(
-        f"executor: 'processes' needs {_gib(nbytes)} of shared memory, {found}; make room, take executor='threads', or "
-        "solve the targets in parts"
-    )
-
-
-def _gib(nbytes: int) -> str:
-    return f"{nbytes / 2**30:.3g} GiB"
+    return InputError(f"executor: 'processes' shares {gib(nbytes)}, {found}; {_REMEDY}", argument="executor")

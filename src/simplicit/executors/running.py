@@ -16,13 +16,16 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import simplicit.errors
 from simplicit.errors import DataError, ExecutionError, InputError, MissingExtraError, SimplicitError
 from simplicit.executors.base import Executor, Lost
-from simplicit.executors.work import Block, Failure, Result, Work
+from simplicit.executors.work import Block, Failure, Work
 
 __all__ = ["RETRIES", "START_SECONDS", "Deadline", "run_blocks"]
+
+T = TypeVar("T")
 
 #: How often a block goes to another worker because the one before was lost.
 RETRIES = 3
@@ -31,12 +34,12 @@ START_SECONDS = 120.0
 
 _log = logging.getLogger(__name__)
 #: Errors of ours that say by themselves what is wrong and mean the same in another process.
-_TELLING = (DataError, InputError, MissingExtraError)
+_SELF_EXPLANATORY = (DataError, InputError, MissingExtraError)
 
 
 @dataclass
 class Deadline:
-    """How long a block may take: what was asked for, or what blocks have taken so far, generously.
+    """How long a block may take: what the executor was made with, or what blocks have taken so far, generously.
 
     Parameters
     ----------
@@ -56,14 +59,19 @@ class Deadline:
             return self.seconds
         return max(self.LEAST, self.FACTOR * self.longest) if self.longest else self.FIRST
 
-    def saw(self, seconds: float) -> None:
+    def observe(self, seconds: float) -> None:
         """Learn how long a finished block took."""
         self.longest = max(self.longest, seconds)
 
 
 def run_blocks(
-    executor: Executor, work: Work, blocks: Sequence[Block], *, deadline: Deadline, thorough: bool = False
-) -> Iterator[tuple[Block, Result]]:
+    executor: Executor,
+    work: Work[T],
+    blocks: Sequence[Block],
+    *,
+    deadline: Deadline | None = None,
+    thorough: bool = False,
+) -> Iterator[tuple[Block, T]]:
     """Load a work and yield blocks of it with their results, in whatever order they finish.
 
     Parameters
@@ -72,8 +80,9 @@ def run_blocks(
     work : Work
     blocks : sequence of Block
         Those of its blocks that are wanted, in the order in which they are begun.
-    deadline : Deadline
-        Shared by the works of a run, so that it learns from all of them.
+    deadline : Deadline, optional
+        Shared by the works of a run, so that it learns from all of them; a new one with the executor's
+        ``block_timeout`` when left out.
     thorough : bool
         Finish all other blocks before an exception of one is raised.
 
@@ -84,7 +93,7 @@ def run_blocks(
     SimplicitError
         Raised by a block itself.
     """
-    run = _Run(executor, work, deadline, deque(blocks), thorough=thorough)
+    run = _Run(executor, work, deadline or Deadline(executor.block_timeout), deque(blocks), thorough=thorough)
     try:
         executor.load(work)
         yield from run.results()
@@ -93,19 +102,19 @@ def run_blocks(
 
 
 @dataclass
-class _Run:
+class _Run(Generic[T]):
     executor: Executor
-    work: Work
+    work: Work[T]
     deadline: Deadline
     waiting: deque[Block]
     thorough: bool
     running: dict[int, tuple[Block, float]] = field(default_factory=dict)  # by worker, with the time of its start
     losses: Counter[int] = field(default_factory=Counter)  # by number of the block
-    barren: int = 0  # workers lost since a block was last finished
+    lost_in_a_row: int = 0  # workers since a block was last finished
     failure: SimplicitError | None = None
     seen_workers: float = field(default_factory=time.monotonic)
 
-    def results(self) -> Iterator[tuple[Block, Result]]:
+    def results(self) -> Iterator[tuple[Block, T]]:
         while self.waiting or self.running:
             self._start()
             for report in self.executor.wait(self._patience()):
@@ -117,8 +126,8 @@ class _Run:
                 elif isinstance(report.outcome, Failure):
                     self._failed(_as_error(report.outcome, self.work.describe(block)))
                 else:
-                    self.barren = 0
-                    self.deadline.saw(time.monotonic() - begun)
+                    self.lost_in_a_row = 0
+                    self.deadline.observe(time.monotonic() - begun)
                     yield block, report.outcome
             self._give_up_on_the_hung()
         if self.failure is not None:
@@ -137,7 +146,7 @@ class _Run:
         if not self.running:
             if now - self.seen_workers > START_SECONDS:
                 raise ExecutionError(
-                    f"executor: no worker of {self.executor.name!r} has come up within {START_SECONDS:.0f} s; see "
+                    f"executor: no worker of {self.executor!r} has come up within {START_SECONDS:.0f} s; see "
                     "whether the machine, or the cluster, has room for one, or take another executor"
                 )
             return 1.0
@@ -156,17 +165,17 @@ class _Run:
                 self._lost(worker, f"has not answered for {limit:.3g} s", block)
 
     def _lost(self, worker: int, reason: str, block: Block | None) -> None:
-        self.barren += 1
+        self.lost_in_a_row += 1
         if block is not None:
             self.losses[block.number] += 1
             if self.losses[block.number] > RETRIES:
                 self._failed(self._given_up(reason, block))
             elif self.failure is None or self.thorough:
                 self.waiting.appendleft(block)
-        if self.barren > (RETRIES + 1) * self.executor.workers:
+        if self.lost_in_a_row > (RETRIES + 1) * self.executor.n_workers:
             raise self.failure or ExecutionError(
-                f"executor: {self.barren} workers of {self.executor.name!r} were lost in a row, the last one {reason}; "
-                "no block was finished meanwhile"
+                f"executor: {self.lost_in_a_row} workers of {self.executor!r} were lost in a row, the last one "
+                f"{reason}; no block was finished meanwhile"
             )
         again = "" if block is None else f"; the block with {self.work.describe(block)} goes to another one"
         _log.warning("A worker %s%s", reason, again)
@@ -187,11 +196,11 @@ class _Run:
 def _as_error(failure: Failure, rows: str) -> SimplicitError:
     """The exception of a block as one of ours: the same, if it is one that speaks for itself."""
     kind = getattr(simplicit.errors, failure.kind, None)
-    if kind in _TELLING:
+    if kind in _SELF_EXPLANATORY:
         error: SimplicitError = kind(failure.message)
     else:
-        told = f"{failure.kind}: {failure.message}" if failure.message else failure.kind
-        error = ExecutionError(f"{rows}: could not be solved ({told})")
-    # The traceback of another process is told as text, below our own.
+        what = f"{failure.kind}: {failure.message}" if failure.message else failure.kind
+        error = ExecutionError(f"{rows}: could not be solved ({what})")
+    # The traceback of another process is shown as text, below our own.
     error.__cause__ = failure.error or RuntimeError(f"\n{failure.traceback}")
     return error

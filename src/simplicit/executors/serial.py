@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from simplicit.executors.base import Finished, Report
 from simplicit.executors.inprocess import InProcessExecutor
 from simplicit.executors.work import Block
 
-__all__ = ["SerialExecutor"]
+__all__ = ["Serial"]
 
 
-class SerialExecutor(InProcessExecutor):
-    """The reference that the others must equal. It has one worker, whatever is asked for."""
+@dataclass(eq=False, kw_only=True)
+class Serial(InProcessExecutor):
+    """Solve one block of rows after another in the thread of the caller: the reference that all others must equal."""
 
-    name = "serial"
+    _begun: Block | None = field(init=False, repr=False, default=None)
 
-    def __init__(self, workers: int | None = None, *, address: str | None = None) -> None:
-        super().__init__(workers, address=address)
-        self.workers = 1
-        self._begun: Block | None = None
+    @property
+    def n_workers(self) -> int:
+        return 1
 
     def idle(self) -> list[int]:
         return [0] if self._begun is None else []

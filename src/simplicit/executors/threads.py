@@ -4,31 +4,54 @@ from __future__ import annotations
 
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, field
+from typing import Any
 
+from simplicit.checks import as_count
 from simplicit.executors.base import Finished, Report
 from simplicit.executors.inprocess import InProcessExecutor
-from simplicit.executors.work import Block, Failure, Result, Work
-from simplicit.machine import prepare_thread
+from simplicit.executors.work import Block, Work
+from simplicit.machine import available_processors, prepare_thread
 
-__all__ = ["ThreadExecutor"]
+__all__ = ["Threads"]
 
 
-class ThreadExecutor(InProcessExecutor):
-    """A pool of threads, one BLAS thread each. A thread cannot be ended: whoever gives up waits for running blocks."""
+@dataclass(eq=False, kw_only=True)
+class Threads(InProcessExecutor):
+    """Solve blocks of rows in threads of this process, one BLAS thread each.
 
-    name = "threads"
+    Threads share the arrays as they are, and are there at once: they are started for every solve. A thread cannot be
+    ended, so that whoever gives up waits for the blocks that still run.
 
-    def __init__(self, workers: int | None = None, *, address: str | None = None) -> None:
-        super().__init__(workers, address=address)
-        self._pool: ThreadPoolExecutor | None = None
-        self._running: dict[Future[Result | Failure], int] = {}
+    Parameters
+    ----------
+    workers : int, optional
+        How many blocks are solved at a time; the number of processors when left out.
 
-    def load(self, work: Work) -> None:
+    Raises
+    ------
+    InputError
+        For fewer than one worker.
+    """
+
+    workers: int | None = None
+    _pool: ThreadPoolExecutor | None = field(init=False, repr=False, default=None)
+    _running: dict[Future[Any], int] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            as_count("workers", self.workers)
+
+    @property
+    def n_workers(self) -> int:
+        return self.workers or available_processors()
+
+    def load(self, work: Work[Any]) -> None:
         super().load(work)
-        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="simplicit", initializer=prepare_thread)
+        self._pool = ThreadPoolExecutor(self.n_workers, thread_name_prefix="simplicit", initializer=prepare_thread)
 
     def idle(self) -> list[int]:
-        return sorted(set(range(self.workers)) - set(self._running.values()))
+        return sorted(set(range(self.n_workers)) - set(self._running.values()))
 
     def start(self, worker: int, block: Block) -> None:
         assert self._pool is not None

@@ -1,8 +1,8 @@
 """What an executor runs: blocks of work on arrays that exist once.
 
 A :class:`Work` says everything that the result of a block depends on, so that it does not matter where the block runs:
-big arrays under names, filled once and only read from then on; small settings; and a list of blocks. Three kinds of
-arrays differ in how much of them a block needs:
+big arrays, filled once and only read from then on, and a list of blocks. The arrays are three records
+(:mod:`simplicit.executors.records`), which differ in how much of them a block needs:
 
 - ``shared``: whole, such as Φᵀ and the Gram matrix;
 - ``rows``: its own rows, such as the targets. The rows stand in the order of the blocks, so that those of a block are
@@ -10,42 +10,27 @@ arrays differ in how much of them a block needs:
 - ``entries``: its own entries, of sparse arrays, one after another in the order of the rows.
 
 An executor whose workers see the same memory cuts a block's slices where it runs; one that sends blocks away sends the
-slices with them, so that no more travels than is needed. The result is a table of arrays too: what comes back over a
-pipe or a network is what the journal keeps.
+slices with them, so that no more travels than is needed. The result is a record too: what comes back over a pipe or a
+network is what the journal keeps.
 """
 
 from __future__ import annotations
 
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
+from simplicit.executors.records import sliced
 
-__all__ = [
-    "Arrays",
-    "Block",
-    "Failure",
-    "Layout",
-    "Recipe",
-    "Result",
-    "Solve",
-    "Spec",
-    "Work",
-    "attempt",
-    "private_arrays",
-]
+__all__ = ["Arrays", "Block", "Failure", "Solve", "Work", "attempt"]
 
-Arrays = Mapping[str, npt.NDArray[Any]]
-Result = dict[str, npt.NDArray[Any]]
-
-#: Bytes to which every array is aligned, in whatever memory it lies: BLAS rounds differently at other addresses.
-ALIGNMENT = 64
-#: Bytes of a piece of memory, at least: smaller ones are not aligned everywhere.
-LEAST_BYTES = 4096
+S = TypeVar("S")
+R = TypeVar("R")
+E = TypeVar("E")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -57,9 +42,9 @@ class Block:
     number : int
         Its name, among all blocks of a run.
     group : int
-        Which of the designs in ``shared`` its rows are on.
+        Which of the designs in the shared arrays its rows are on.
     rows, entries : (int, int)
-        Where its slices of ``Work.rows`` and ``Work.entries`` begin and end.
+        Where its slices of ``Arrays.rows`` and ``Arrays.entries`` begin and end.
     """
 
     number: int
@@ -71,7 +56,52 @@ class Block:
         return self.rows[1] - self.rows[0]
 
 
-Solve = Callable[[Block, Arrays], Result]
+@dataclass(frozen=True, eq=False)
+class Arrays(Generic[S, R, E]):
+    """The three records of a work; see the module."""
+
+    shared: S
+    rows: R
+    entries: E
+
+    def own(self, block: Block) -> tuple[R, E]:
+        """The slices of a block."""
+        return sliced(self.rows, *block.rows), sliced(self.entries, *block.entries)
+
+
+#: Solves a block, given its slices of the rows and the entries.
+Solve = Callable[[Block, Any, Any], T]
+
+
+class Work(ABC, Generic[T_co]):
+    """Independent blocks, what they need, and how one is solved; generic in the record that comes of a block.
+
+    Attributes
+    ----------
+    blocks : sequence of Block
+        In the order in which they are best begun.
+    arrays : Arrays
+        Their shapes and types; see :func:`simplicit.executors.records.planned`.
+    opener : callable
+        Makes of the shared arrays what solves a block. It can be pickled, and is called once per worker, or once for
+        workers in one process.
+    """
+
+    blocks: Sequence[Block]
+    arrays: Arrays[Any, Any, Any]
+    opener: Callable[[Any], Solve[T_co]]
+
+    @abstractmethod
+    def fill(self, arrays: Arrays[Any, Any, Any], threads: int) -> None:
+        """Write all arrays, with so many threads; the values must not depend on their number.
+
+        The arrays are there, aligned, each with its shape and type, and full of zeros or rubbish. The caller has set
+        BLAS to one thread per thread.
+        """
+
+    @abstractmethod
+    def describe(self, block: Block) -> str:
+        """Which rows these are, for people."""
 
 
 @dataclass(frozen=True)
@@ -96,123 +126,9 @@ class Failure:
         return Failure, (self.kind, self.message, self.traceback)
 
 
-def attempt(solve: Solve, block: Block, own: Arrays) -> Result | Failure:
+def attempt(solve: Solve[T], block: Block, rows: Any, entries: Any) -> T | Failure:
     """The result of a block, or why there is none."""
     try:
-        return solve(block, own)
+        return solve(block, rows, entries)
     except Exception as error:
         return Failure(type(error).__name__, str(error), traceback.format_exc(), error)
-
-
-@dataclass(frozen=True)
-class Spec:
-    """Shape and type of an array that is still to be made."""
-
-    shape: tuple[int, ...]
-    dtype: str = "<f8"
-
-    @property
-    def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
-
-
-class Work(ABC):
-    """Independent blocks, and what they need.
-
-    Attributes
-    ----------
-    blocks : sequence of Block
-        In the order in which they are best begun.
-    shared, rows, entries : mapping of str to Spec
-        The arrays by name; see the module.
-    settings : object
-        Small, and made of what can be pickled.
-    """
-
-    blocks: Sequence[Block]
-    shared: Mapping[str, Spec]
-    rows: Mapping[str, Spec]
-    entries: Mapping[str, Spec]
-    settings: Any
-
-    #: From the shared arrays and the settings to what solves a block; a function of a module, found by its name in
-    #: other processes. It is called once per worker, or once for workers in one process.
-    opener: ClassVar[staticmethod[[Arrays, Any], Solve]]
-
-    @abstractmethod
-    def fill(self, arrays: Arrays, threads: int) -> None:
-        """Write all arrays, with so many threads; the values must not depend on their number.
-
-        The arrays are there, aligned, each with its shape and type, and full of zeros or rubbish. The caller has set
-        BLAS to one thread per thread.
-        """
-
-    @abstractmethod
-    def describe(self, block: Block) -> str:
-        """Which rows these are, for people."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        return sum(spec.nbytes for table in (self.shared, self.rows, self.entries) for spec in table.values())
-
-    @property
-    def recipe(self) -> Recipe:
-        """What workers need to know."""
-        return Recipe(self.opener, self.settings, tuple(self.rows), tuple(self.entries))
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a worker must know of a work beside its arrays; small, and can be pickled."""
-
-    opener: Callable[[Arrays, Any], Solve]
-    settings: Any
-    rows: tuple[str, ...]
-    entries: tuple[str, ...]
-
-    def open(self, arrays: Arrays) -> Solve:
-        """What solves a block, given its own slices."""
-        return self.opener(arrays, self.settings)
-
-    def own(self, arrays: Arrays, block: Block) -> Arrays:
-        """The slices of a block."""
-        names = (*((name, block.rows) for name in self.rows), *((name, block.entries) for name in self.entries))
-        return {name: arrays[name][first:last] for name, (first, last) in names}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where arrays lie in one piece of memory, each aligned to :data:`ALIGNMENT`."""
-
-    places: Mapping[str, tuple[int, Spec]]
-    nbytes: int
-
-    @classmethod
-    def of(cls, *tables: Mapping[str, Spec]) -> Layout:
-        places, end = {}, 0
-        for table in tables:
-            for name, spec in table.items():
-                places[name] = (end, spec)
-                end += -(-spec.nbytes // ALIGNMENT) * ALIGNMENT
-        return cls(places, max(end, LEAST_BYTES))
-
-    def arrays(self, memory: Any) -> dict[str, npt.NDArray[Any]]:
-        """The arrays in a buffer of ``nbytes`` bytes that is aligned itself; read-only if the buffer is."""
-        return {
-            name: np.ndarray(spec.shape, spec.dtype, buffer=memory, offset=offset)
-            for name, (offset, spec) in self.places.items()
-        }
-
-
-def private_memory(nbytes: int) -> npt.NDArray[np.uint8]:
-    """Aligned memory of this process."""
-    memory = np.empty(nbytes + ALIGNMENT, dtype=np.uint8)
-    first = -memory.ctypes.data % ALIGNMENT
-    return memory[first : first + nbytes]
-
-
-def private_arrays(*tables: Mapping[str, Spec]) -> dict[str, npt.NDArray[Any]]:
-    """New arrays in memory of this process, aligned like all others."""
-    layout = Layout.of(*tables)
-    return layout.arrays(private_memory(layout.nbytes))

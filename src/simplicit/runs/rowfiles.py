@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.errors import DataError, InputError
+from simplicit.executors import Executor
 from simplicit.files import file_hash, plain, read_json, write_json
 from simplicit.progress import OnProgress
 from simplicit.rows import Ball, Penalty
+from simplicit.runs.executors import executor_of
 from simplicit.runs.npy import map_npy
 from simplicit.runs.penalties import make_penalty, scaled_penalty
 from simplicit.runs.solving import Member, SolveRun, SolveSettings
@@ -49,10 +51,11 @@ def run_solve(settings: SolveSettings, *, journal: Path | None = None, progress:
     """
     files = _Files(settings)
     begun = time.perf_counter()
-    with files.named():
+    with files.named(), files.executor as executor:
         pairs = files.penalties()
         penalties = [penalty for penalty, _ in pairs]
-        running = files.running | {"throw": settings.throw, "journal": journal, "progress": progress}
+        running = files.running | {"executor": executor, "journal": journal, "progress": progress}
+        running["throw"] = settings.throw
         if settings.strengths is None:
             running |= {"rounds": settings.rounds, "solver": settings.solver}
             solutions = [solve_rows(penalty=penalties[0], **files.problem, **running)]
@@ -92,10 +95,11 @@ def run_part(
         As :func:`simplicit.solve_part`.
     """
     files = _Files(settings)
-    with files.named():
+    with files.named(), files.executor as executor:
         pairs = files.penalties()
         penalties = [penalty for penalty, _ in pairs]
-        running = files.running | {"rounds": settings.rounds, "solver": settings.solver, "progress": progress}
+        running = files.running | {"rounds": settings.rounds, "solver": settings.solver}
+        running |= {"executor": executor, "progress": progress}
         state = solve_part(part, penalties=penalties, journal=journal, **files.problem, **running)
     files.record(journal, pairs)
     return state
@@ -175,14 +179,19 @@ class _Files:
             self.problem["support"] = np.array(arrays["support"])
         with self.named():
             self.problem["ball"] = _ball(settings, features)
-        names = ("tol", "executor", "workers", "block_rows", "ray_address", "block_timeout", "device")
-        self.running: dict[str, Any] = {name: getattr(settings, name) for name in names}
+        self.running: dict[str, Any] = {name: getattr(settings, name) for name in ("tol", "block_rows", "device")}
         begun = time.perf_counter()
         self.inputs = {
             name: {"shape": list(array.shape), "dtype": str(array.dtype), "hash": file_hash(self.paths[name])}
             for name, array in arrays.items()
         }
         self.samples, self.seconds = len(features), time.perf_counter() - begun
+
+    @property
+    def executor(self) -> Executor:
+        """A new one."""
+        settings = self.settings
+        return executor_of(settings.executor, settings.workers, settings.ray_address, settings.block_timeout)
 
     def penalties(self) -> list[tuple[Penalty, dict[str, float]]]:
         """The penalty, or those of the path, each with its numbers."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from simplicit.checks import as_count, as_number
 from simplicit.errors import InputError
-from simplicit.executors import check_executor
 from simplicit.rows import RowStatus, Solution
+from simplicit.runs.executors import executor_of
 from simplicit.runs.folder import relative_to
 from simplicit.runs.penalties import make_penalty, penalty_parameters
 
@@ -70,7 +70,7 @@ class SolveSettings:
 
     def __post_init__(self) -> None:
         as_count("rounds", self.rounds)
-        check_executor(self.executor)
+        executor_of(self.executor, self.workers, self.ray_address, self.block_timeout)
         kink = float(make_penalty(self.penalty, self._given).pieces(1, 1).kink.max())
         if self.ball_columns is not None:
             if self.kappa is None:

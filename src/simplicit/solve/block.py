@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array
 
-from simplicit.executors import Arrays, Block, Result
+from simplicit.executors import Block
 from simplicit.rows import (
     BlockSolution,
     Design,
@@ -36,16 +36,22 @@ from simplicit.rows.design import power_of_two
 from simplicit.rows.equality import solve_equality_path
 from simplicit.rows.outcome import STAGES
 from simplicit.rows.reference import reference_path
+from simplicit.solve.arrays import (
+    Array,
+    BlockResult,
+    DesignArrays,
+    Entries,
+    Figures,
+    Index,
+    MemberResult,
+    PenaltyArrays,
+    RowArrays,
+    SharedArrays,
+    TargetArrays,
+)
 
-__all__ = ["FIGURES", "PENALTY_PARTS", "MemberSettings", "RowSettings", "RowSolver", "open_rows"]
+__all__ = ["SOLVERS", "MemberSettings", "PathSolver", "RowSettings", "RowSolver"]
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-
-#: What a block's result has for every row, beside coefficients, intercept and status.
-FIGURES = ("objective", "dual_gap", "relative_gap", "cardinality_gap", "multiplier", "residual", "seconds")
-#: The arrays of a penalty.
-PENALTY_PARTS = ("kink", "curvature", "threshold")
 #: ε of the re-weighted rounds, as a share of the row's largest coefficient.
 REWEIGHTING_SHARE = 0.1
 
@@ -56,6 +62,17 @@ class PathSolver(Protocol):
     def __call__(
         self, problems: Sequence[RowProblem], *, tol: float, start: torch.Tensor | None = None
     ) -> list[BlockSolution]: ...
+
+
+def _active_set_path(
+    problems: Sequence[RowProblem], *, tol: float, start: torch.Tensor | None = None
+) -> list[BlockSolution]:
+    solve = solve_equality_path if problems[0].penalty.equality else solve_block_path
+    return solve(problems, tol=tol, start=start)
+
+
+#: By their names as :func:`simplicit.solve_rows` takes them.
+SOLVERS: dict[str, PathSolver] = {"active-set": _active_set_path, "reference": reference_path}
 
 
 @dataclass(frozen=True)
@@ -95,106 +112,84 @@ class RowSettings:
     device: str
 
 
-def open_rows(shared: Arrays, settings: RowSettings) -> RowSolver:
-    """The solver of the blocks of a work."""
-    return RowSolver(shared, settings)
-
-
 class RowSolver:
-    """Solves blocks of one work; called with a block and its own arrays.
+    """Solves blocks of one work.
 
     Parameters
     ----------
-    shared : Arrays
-        ``{g}/columns``, ``{g}/units``, ``{g}/transposed`` and ``{g}/gram`` for every design g, the last two where they
-        are known; ``{n}/in_ball`` and the parts of the penalty for member n where they are common to all rows;
-        ``norms`` for rounds, ``feature_mean`` for intercepts.
+    shared : SharedArrays
     settings : RowSettings
     """
 
-    def __init__(self, shared: Arrays, settings: RowSettings) -> None:
+    def __init__(self, shared: SharedArrays, settings: RowSettings) -> None:
         self.shared, self.settings = shared, settings
-        self.designs = [self._design(group) for group in range(len(settings.masked))]
+        self.designs = [self._design(arrays) for arrays in shared.designs]
 
-    def _design(self, group: int) -> Design:
-        units, transposed, gram = np.array(self.shared[f"{group}/units"]), f"{group}/transposed", f"{group}/gram"
-        if transposed not in self.shared:
-            return GramDesign(self._tensor(gram), units)
-        return SampleDesign(self._tensor(transposed), units, self._tensor(gram) if gram in self.shared else None)
+    def _design(self, arrays: DesignArrays) -> Design:
+        units = np.array(arrays.units)
+        gram = None if arrays.gram is None else self._tensor(arrays.gram)
+        if arrays.transposed is not None:
+            return SampleDesign(self._tensor(arrays.transposed), units, gram)
+        assert gram is not None
+        return GramDesign(gram, units)
 
-    def _tensor(self, name: str) -> torch.Tensor:
+    def _tensor(self, array: Array) -> torch.Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch knows no read-only tensors; nothing writes to this one
-            return torch.from_numpy(self.shared[name]).to(self.settings.device)
+            return torch.from_numpy(array).to(self.settings.device)
 
-    def __call__(self, block: Block, own: Arrays) -> Result:
-        """Solve a block.
-
-        Returns
-        -------
-        Result
-            ``rows``, and for every member or round n: ``{n}/counts``, ``{n}/columns`` and ``{n}/values`` of the sparse
-            coefficients, ``{n}/intercepts``, ``{n}/status``, ``{n}/timings`` in the order of ``STAGES``, and the
-            ``FIGURES``.
-        """
-        part = _Part(self, block, own)
-        first = part.standard()
-        problems = [first, *(part.member(number, first) for number in range(1, len(self.settings.members)))]
-        solve = _solver(self.settings.solver, equality=first.penalty.equality)
+    def __call__(self, block: Block, rows: RowArrays, start: Entries | None) -> BlockResult:
+        """Solve a block, given its rows and the coefficients to begin from."""
+        scaled, solve = _ScaledBlock(self, block, rows), SOLVERS[self.settings.solver]
+        first = scaled.problem()
+        problems = [first, *(scaled.member(number, first) for number in range(1, len(self.settings.members)))]
         solved = [
-            part.restored(number, found)
-            for number, found in enumerate(solve(problems, tol=self.settings.tol, start=part.start()))
+            scaled.restored(number, found)
+            for number, found in enumerate(solve(problems, tol=self.settings.tol, start=scaled.start(start)))
         ]
         for _ in range(1, self.settings.rounds):
             before = solved[-1].coefficients
-            again = part.member(0, first, discount=part.discount(before))
-            (found,) = solve([again], tol=self.settings.tol, start=part.in_units(before))
-            solved.append(part.restored(0, found))
-        result: Result = {"rows": np.array(own["row"])}
-        for number, solution in enumerate(solved):
-            result |= {f"{number}/{name}": array for name, array in part.told(solution).items()}
-        return result
+            again = scaled.member(0, first, discount=scaled.discount(before))
+            (found,) = solve([again], tol=self.settings.tol, start=scaled.in_units(before))
+            solved.append(scaled.restored(0, found))
+        return BlockResult(np.array(rows.row), tuple(scaled.result(solution) for solution in solved))
 
-    def largest_gradient(self, block: Block, own: Arrays) -> Array:
-        """Return the largest gradient at zero in units of the kink, for every row of the block."""
-        problem = _Part(self, block, own).standard()
+    def largest_gradient(self, block: Block, rows: RowArrays) -> Array:
+        """The largest gradient at zero in units of the kink, for every row of the block."""
+        problem = _ScaledBlock(self, block, rows).problem()
         size = problem.on_support(problem.cross).abs()
         ratio = torch.where(size > 0, size / problem.penalty.kink, 0.0)
         return np.asarray(ratio.amax(1).cpu().numpy()) if ratio.shape[1] else np.zeros(len(block))
 
 
-def _solver(name: str, *, equality: bool) -> PathSolver:
-    if name == "reference":
-        return reference_path
-    return solve_equality_path if equality else solve_block_path
-
-
-class _Part:
+class _ScaledBlock:
     """One block on its design: into the units of the solver, and back."""
 
-    def __init__(self, solver: RowSolver, block: Block, own: Arrays) -> None:
-        self.settings, self.shared, self.own = solver.settings, solver.shared, own
+    def __init__(self, solver: RowSolver, block: Block, rows: RowArrays) -> None:
+        self.settings, self.shared, self.rows = solver.settings, solver.shared, rows
         self.design, self.masked = solver.designs[block.group], solver.settings.masked[block.group]
-        self.columns: Index = self.shared[f"{block.group}/columns"]
+        self.columns: Index = solver.shared.designs[block.group].columns
         self.n_rows, self.device = len(block), self.design.device
-        self.energy = np.einsum("ij,ij->i", own["targets"], own["targets"]) if "targets" in own else own["energy"]
+        self.energy = _energy(rows.targets)
         self.sigma = power_of_two(np.sqrt(self.energy))  # the units of the targets
         self.unit = self.design.units * self.sigma[:, None]  # of the coefficients
 
-    def standard(self) -> RowProblem:
+    def problem(self) -> RowProblem:
         """The row problems of the first member in the units of the solver."""
-        own, sigma = self.own, self.sigma[:, None]
-        allowed = own["support"][:, self.columns] if self.masked else None
+        given, sigma = self.rows.targets, self.sigma[:, None]
+        allowed = self.rows.support[:, self.columns] if self.masked and self.rows.support is not None else None
         rest = {
             "energy": self._to(self.energy / self.sigma**2),
             "allowed": None if allowed is None or allowed.all() else self._to(allowed),
             **self._priced(0),
         }
         if isinstance(self.design, SampleDesign):
-            targets = self._to(own["targets"] / sigma)
+            assert given.samples is not None
+            targets = self._to(given.samples / sigma)
             cross = targets @ self.design.transposed.T
             return SampleProblem(design=self.design, targets=targets, cross=cross, **rest)
-        cross = self._to(own["cross"][:, self.columns] * self.design.units / sigma)
+        assert given.cross is not None
+        cross = self._to(given.cross[:, self.columns] * self.design.units / sigma)
         return GramProblem(design=self.design, cross=cross, **rest)
 
     def member(self, number: int, first: RowProblem, discount: Array | None = None) -> RowProblem:
@@ -206,7 +201,7 @@ class _Part:
 
     def _priced(self, number: int, discount: Array | None = None) -> dict[str, Any]:
         """Penalty and ball in the units of the solver."""
-        inside = np.flatnonzero(self.shared[f"{number}/in_ball"][self.columns])
+        inside = np.flatnonzero(self.shared.members[number].in_ball[self.columns])
         penalty = self._penalty(number)
         if discount is not None:
             penalty = penalty.scaled(torch.from_numpy(1 - discount), 1.0)
@@ -216,31 +211,31 @@ class _Part:
             "penalty": penalty.scaled(scale, torch.from_numpy(self.unit)).to(like),
             "ball_columns": self._to(inside),
             "ball_weights": self._to(self.design.units[None, inside]),
-            "radius": self._to((self.own[f"{number}/radius"] / self.sigma)[:, None]),
+            "radius": self._to((self.rows.members[number].radius / self.sigma)[:, None]),
         }
 
     def _penalty(self, number: int) -> PiecewiseQuadratic:
         """The penalty of a member on the rows and columns of the block, as it was given."""
+        common, own = self.shared.members[number].penalty, self.rows.members[number].penalty
         parts = {}
-        for name in PENALTY_PARTS:
-            key = f"{number}/{name}"
-            part = self.own[key] if key in self.own else self.shared[key]
-            parts[name] = torch.from_numpy(np.array(part if part.shape[1] == 1 else part[:, self.columns]))
+        for field in fields(PenaltyArrays):
+            of_rows: Array | None = getattr(own, field.name)
+            part: Array = getattr(common, field.name) if of_rows is None else of_rows
+            parts[field.name] = torch.from_numpy(np.array(part if part.shape[1] == 1 else part[:, self.columns]))
         member = self.settings.members[number]
         return PiecewiseQuadratic(**parts, equality=member.equality, cardinality=member.cardinality)
 
     def _objective_units(self, number: int) -> Array:
         # With exact matching the penalty is the whole objective: it is measured in units of the target alone.
         equality = self.settings.members[number].equality
-        return np.asarray(self.sigma if equality else 2 * self.own["weight"] * self.sigma**2)
+        return np.asarray(self.sigma if equality else 2 * self.rows.weight * self.sigma**2)
 
-    def start(self) -> torch.Tensor | None:
+    def start(self, entries: Entries | None) -> torch.Tensor | None:
         """The coefficients to begin from, in the units of the solver."""
-        if "start/counts" not in self.own:
+        if entries is None or self.rows.starts is None:
             return None
         dense = np.zeros((self.n_rows, self.settings.n_columns))
-        rows = np.repeat(np.arange(self.n_rows), self.own["start/counts"])
-        dense[rows, self.own["start/columns"]] = self.own["start/values"]
+        dense[np.repeat(np.arange(self.n_rows), self.rows.starts), entries.columns] = entries.values
         return self.in_units(dense[:, self.columns])
 
     def in_units(self, coefficients: Array) -> torch.Tensor:
@@ -249,7 +244,8 @@ class _Part:
 
     def discount(self, coefficients: Array) -> Array:
         """1 − ε/(|wⱼ|‖Φⱼ‖ + ε), ε a tenth of the row's largest |wⱼ|‖Φⱼ‖: what the next round takes off the penalty."""
-        size = np.abs(coefficients) * self.shared["norms"][self.columns]
+        assert self.shared.norms is not None
+        size = np.abs(coefficients) * self.shared.norms[self.columns]
         epsilon = REWEIGHTING_SHARE * size.max(axis=1, keepdims=True, initial=0.0)
         share: Array = np.divide(size, size + epsilon, out=np.zeros_like(size), where=size > 0)
         return share
@@ -267,17 +263,26 @@ class _Part:
             residual=block.residual * self.sigma,
         )
 
-    def told(self, block: BlockSolution) -> Result:
-        """A restored solution as arrays, its coefficients sparse and on all columns."""
+    def result(self, block: BlockSolution) -> MemberResult:
+        """A restored solution as records, its coefficients sparse and on all columns."""
         local = csr_array(block.coefficients)
         intercepts = np.zeros(self.n_rows)
-        if "target_mean" in self.own:
-            intercepts = self.own["target_mean"] - local @ self.shared["feature_mean"][self.columns]
-        return {
-            "counts": np.diff(local.indptr).astype(np.int64),
-            "columns": self.columns[local.indices].astype(np.int64),
-            "values": local.data,
-            "intercepts": intercepts,
-            "status": block.status.astype(np.int8),
-            "timings": np.array([block.timings.get(stage, 0.0) for stage in STAGES]),
-        } | {name: np.asarray(getattr(block, name), dtype=np.float64) for name in FIGURES}
+        if self.rows.targets.mean is not None and self.shared.feature_mean is not None:
+            intercepts = self.rows.targets.mean - local @ self.shared.feature_mean[self.columns]
+        figures = {field.name: getattr(block, field.name) for field in fields(Figures)}
+        return MemberResult(
+            counts=np.diff(local.indptr).astype(np.intp),
+            coefficients=Entries(self.columns[local.indices], local.data),
+            intercepts=intercepts,
+            status=block.status.astype(np.int8),
+            figures=Figures(**{name: np.asarray(array, dtype=np.float64) for name, array in figures.items()}),
+            timings=np.array([block.timings.get(stage, 0.0) for stage in STAGES]),
+        )
+
+
+def _energy(targets: TargetArrays) -> Array:
+    """‖z‖² of each target."""
+    if targets.samples is not None:
+        return np.asarray(np.einsum("ij,ij->i", targets.samples, targets.samples))
+    assert targets.energy is not None
+    return targets.energy

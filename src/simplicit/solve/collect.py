@@ -2,75 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from simplicit.executors import Result
 from simplicit.rows import Solution
 from simplicit.rows.outcome import STAGES
-from simplicit.solve.block import FIGURES
+from simplicit.solve.arrays import BlockResult, Figures, Index, MemberResult
 
-__all__ = ["Collected", "worst_gap"]
-
-Index = npt.NDArray[np.intp]
+__all__ = ["Collected", "SolveFacts"]
 
 
-def worst_gap(result: Result, members: int) -> float:
-    """The largest relative gap of a block, of all its members and rounds."""
-    return max(float(result[f"{number}/relative_gap"].max(initial=0.0)) for number in range(members))
+@dataclass(frozen=True)
+class SolveFacts:
+    """What must be known of a solve to put its blocks together; its section of a journal says so.
 
-
-class Collected:
-    """The rows of one member or round.
-
-    Parameters
+    Attributes
     ----------
-    number : int
-        Which it is, in the names of the results.
-    shape : (int, int)
-        Rows and columns.
+    rows, columns : int
+    blocks : int
+    members : int
+        Of the path; 1 where there is none.
+    rounds : int
+        More than 1 for a single member alone.
     tol : float
         The relative gap that was asked for.
     """
 
-    def __init__(self, number: int, shape: tuple[int, int], tol: float) -> None:
-        self.number, self.shape, self.tol = number, shape, tol
+    rows: int
+    columns: int
+    blocks: int
+    members: int
+    rounds: int
+    tol: float
+
+    @property
+    def solves(self) -> int:
+        """How often each row is solved."""
+        return max(self.members, self.rounds)
+
+
+class Collected:
+    """The blocks of a solve that have come in.
+
+    Parameters
+    ----------
+    facts : SolveFacts
+    """
+
+    def __init__(self, facts: SolveFacts) -> None:
+        self.rounds = facts.rounds
+        self._members = [_Member(facts) for _ in range(facts.solves)]
+
+    def put(self, result: BlockResult) -> None:
+        """Add a block."""
+        for member, found in zip(self._members, result.members, strict=True):
+            member.put(result.rows, found)
+
+    def add_seconds(self, stage: str, seconds: float) -> None:
+        """Add to the table of where the time went, of the first member."""
+        self._members[0].timings[stage] += seconds
+
+    def solutions(self) -> list[Solution]:
+        """Those of the members; or that of the last round, with the earlier ones in it, if there are rounds."""
+        found = [member.solution() for member in self._members]
+        return found if self.rounds == 1 else [replace(found[-1], earlier=tuple(found[:-1]))]
+
+
+class _Member:
+    """The rows of one member or round."""
+
+    def __init__(self, facts: SolveFacts) -> None:
+        self.shape, self.tol = (facts.rows, facts.columns), facts.tol
         self.parts: list[tuple[Index, csr_array]] = []
-        self.figures: dict[str, Any] = {name: np.zeros(shape[0]) for name in FIGURES}
-        self.intercepts = np.zeros(shape[0])
-        self.status = np.zeros(shape[0], dtype=np.int8)
+        self.figures = Figures(*(np.zeros(facts.rows) for _ in fields(Figures)))
+        self.intercepts = np.zeros(facts.rows)
+        self.status = np.zeros(facts.rows, dtype=np.int8)
         self.timings = dict.fromkeys(STAGES, 0.0)
 
-    def put(self, result: Result) -> None:
-        """Add the result of a block."""
-        found = {name: result[f"{self.number}/{name}"] for name in self._names()}
-        rows = result["rows"]
-        indptr = np.concatenate([[0], np.cumsum(found["counts"])])
-        self.parts.append((rows, csr_array((found["values"], found["columns"], indptr), (len(rows), self.shape[1]))))
-        for name, values in self.figures.items():
-            values[rows] = found[name]
-        self.intercepts[rows], self.status[rows] = found["intercepts"], found["status"]
-        self.add_seconds(dict(zip(STAGES, found["timings"].tolist(), strict=True)))
-
-    @staticmethod
-    def _names() -> Iterator[str]:
-        yield from ("counts", "columns", "values", "intercepts", "status", "timings", *FIGURES)
-
-    def add_seconds(self, timings: dict[str, float]) -> None:
-        """Add to the table of where the time went."""
-        for stage, seconds in timings.items():
+    def put(self, rows: Index, found: MemberResult) -> None:
+        """Add the rows of a block."""
+        indptr = np.concatenate([[0], np.cumsum(found.counts)])
+        entries = found.coefficients
+        self.parts.append((rows, csr_array((entries.values, entries.columns, indptr), (len(rows), self.shape[1]))))
+        for name, values in vars(self.figures).items():
+            values[rows] = getattr(found.figures, name)
+        self.intercepts[rows], self.status[rows] = found.intercepts, found.status
+        for stage, seconds in zip(STAGES, found.timings.tolist(), strict=True):
             self.timings[stage] += seconds
-
-    def missing(self) -> Index:
-        """The rows of which nothing has come in."""
-        seen = np.zeros(self.shape[0], dtype=bool)
-        for rows, _ in self.parts:
-            seen[rows] = True
-        return np.flatnonzero(~seen)
 
     def solution(self) -> Solution:
         """All rows, in the order of the targets."""
@@ -81,5 +101,5 @@ class Collected:
         coefficients = csr_array(csr_array((data, indices, indptr), self.shape)[order])
         coefficients.sort_indices()
         return Solution(
-            coefficients, self.intercepts, status=self.status, tol=self.tol, timings=self.timings, **self.figures
+            coefficients, self.intercepts, status=self.status, tol=self.tol, timings=self.timings, **vars(self.figures)
         )

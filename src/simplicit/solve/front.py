@@ -12,11 +12,12 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from simplicit.errors import ConvergenceError
-from simplicit.executors import Executor, Journal
+from simplicit.executors import Executor
 from simplicit.progress import OnProgress
 from simplicit.rows import L1, Ball, Penalty, Solution
 from simplicit.solve.input import RowInput, path_problems
-from simplicit.solve.run import Method, RunOptions, run_problems, solutions, strongest
+from simplicit.solve.options import Method, RunOptions
+from simplicit.solve.run import run_problems, strongest
 
 __all__ = ["beta_max", "raise_unconverged", "solve_path", "solve_rows"]
 
@@ -35,11 +36,8 @@ def solve_rows(
     warm_start: Solution | csr_array | npt.ArrayLike | None = None,
     solver: str = "active-set",
     executor: str | Executor = "threads",
-    workers: int | None = None,
     block_rows: int | None = None,
-    ray_address: str | None = None,
-    block_timeout: float | None = None,
-    journal: str | PathLike[str] | Journal | None = None,
+    journal: str | PathLike[str] | None = None,
     device: str = "cpu",
     throw: bool = True,
     progress: OnProgress | None = None,
@@ -82,19 +80,12 @@ def solve_rows(
         ``"active-set"``, or ``"reference"`` for a second opinion: every row modelled in CVXPY and solved by Clarabel
         (extra ``cvxpy``), thousands of times slower, with the same certificate.
     executor : str or Executor
-        Where blocks of rows run: ``"threads"``, ``"serial"``, ``"processes"``, ``"ray"`` (extra ``ray``), or what
-        :func:`simplicit.make_executor` returns, which keeps its workers for the next call. The coefficients are the
-        same, bit for bit.
-    workers : int, optional
-        Blocks at a time; the number of processors when left out.
+        Where blocks of rows run: ``"threads"``, ``"serial"``, ``"processes"`` or ``"ray"`` (extra ``ray``), or one
+        with settings of its own such as ``simplicit.Processes(workers=2)``, which keeps its workers for the next call.
+        The coefficients are the same, bit for bit.
     block_rows : int, optional
         Rows per block, at most 32 when left out. Other blocks round otherwise: of two runs that should agree to the bit
         both must have the same.
-    ray_address : str, optional
-        ``host:port`` of a Ray cluster to join, or ``"auto"``; ``"ray"`` starts one on this machine when left out.
-    block_timeout : float, optional
-        Seconds after which a process or Ray worker that is still at a block counts as hung: it is ended, and the block
-        solved elsewhere. When left out, twenty times what the longest block took so far, at least a minute.
     journal : path, optional
         A folder in which every block is kept as soon as it is solved. A run that was broken off, by whatever, goes on
         from there when it is called again, and ends with the same solution to the bit.
@@ -113,7 +104,7 @@ def solve_rows(
     ------
     InputError
         For shapes that do not fit, empty, integer or non-finite arrays, values out of range, more memory than there is,
-        an unknown executor, or a journal of another problem or in use.
+        an unknown executor, or a journal of another problem or version, or in use.
     ConvergenceError
         If a row does not converge and ``throw`` is set; its ``solution`` holds all rows.
     ExecutionError
@@ -133,10 +124,10 @@ def solve_rows(
     (True, True)
     """
     method = Method(tol=tol, rounds=rounds, solver=solver, block_rows=block_rows)
-    options = RunOptions(executor, workers, ray_address, block_timeout, journal, progress)
+    options = RunOptions(executor, journal, progress)
     given = RowInput.of(features, targets, intercept=intercept, device=device, penalties=[penalty])
     problem = given.problem(penalty, weight, ball, support, warm_start)
-    (solution,) = solutions(run_problems([problem], method, options), rounds=rounds)
+    (solution,) = run_problems([problem], method, options).solutions()
     if throw:
         raise_unconverged(solution)
     return solution
@@ -153,11 +144,8 @@ def solve_path(
     intercept: bool = False,
     tol: float = 1e-6,
     executor: str | Executor = "threads",
-    workers: int | None = None,
     block_rows: int | None = None,
-    ray_address: str | None = None,
-    block_timeout: float | None = None,
-    journal: str | PathLike[str] | Journal | None = None,
+    journal: str | PathLike[str] | None = None,
     device: str = "cpu",
     throw: bool = True,
     progress: OnProgress | None = None,
@@ -171,7 +159,7 @@ def solve_path(
     ----------
     features, targets, weight, support, intercept, tol, device, throw
         As for :func:`solve_rows`.
-    executor, workers, block_rows, ray_address, block_timeout, journal, progress
+    executor, block_rows, journal, progress
         As for :func:`solve_rows`; progress counts rows times members.
     penalties : sequence of Penalty, or one
         One penalty for each member of the path; a single one goes with every ball.
@@ -199,9 +187,9 @@ def solve_path(
     [0, 1, 1]
     """
     method = Method(tol=tol, block_rows=block_rows)
-    options = RunOptions(executor, workers, ray_address, block_timeout, journal, progress)
+    options = RunOptions(executor, journal, progress)
     problems = path_problems(features, targets, penalties, ball, weight, support, intercept=intercept, device=device)
-    found = solutions(run_problems(problems, method, options), rounds=1)
+    found = run_problems(problems, method, options).solutions()
     if throw:
         for solution in found:
             raise_unconverged(solution)

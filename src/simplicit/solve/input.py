@@ -13,15 +13,11 @@ from scipy.sparse import csr_array, issparse
 
 from simplicit.checks import as_float_array, as_positive_array, check_finite, check_magnitudes
 from simplicit.errors import InputError
-from simplicit.executors import Executor
-from simplicit.machine import available_memory
 from simplicit.rows import Ball, BasisPursuit, Gram, Penalty, PiecewiseQuadratic, Solution
-from simplicit.rows.active_set import FACTOR_BYTES, admm_pays
-from simplicit.rows.design import KEPT_BY_SAMPLES, by_samples, forms_gram
+from simplicit.solve.cut import Problem
 from simplicit.solve.sources import GramSource, Samples, Source
-from simplicit.solve.work import Problem, block_rows
 
-__all__ = ["RowInput", "check_memory", "path_problems"]
+__all__ = ["RowInput", "path_problems"]
 
 #: Entries of a memory map that are read at a time.
 CHUNK = 2**23
@@ -54,19 +50,19 @@ class RowInput:
         exact = any(isinstance(p, BasisPursuit) or getattr(p, "equality", False) for p in penalties)
         if isinstance(features, Gram):
             if exact:
-                raise InputError(
-                    "features: exact matching needs the samples; pass arrays, not a Gram, for BasisPursuit"
+                raise _refused(
+                    "features", "exact matching needs the samples; pass arrays, not a Gram, for BasisPursuit"
                 )
             if targets is not None:
-                raise InputError("targets: a Gram has its targets in it already; leave them out")
+                raise _refused("targets", "a Gram has its targets in it already; leave them out")
             if not features.n_samples:
-                raise InputError("features: the Gram has no samples yet; call gram.update(features, targets) first")
+                raise _refused("features", "the Gram has no samples yet; call gram.update(features, targets) first")
             return cls(GramSource(lambda: features, intercept=intercept), features.shape, device)
         if targets is None:
-            raise InputError("targets: missing; give an array of shape (m, r), one column per row problem")
+            raise _refused("targets", "missing; give an array of shape (m, r), one column per row problem")
         phi, z = as_float_array("features", features, ndim=2), as_float_array("targets", targets, ndim=2)
         if phi.shape[0] != z.shape[0]:
-            raise InputError(f"targets: shape {z.shape} does not fit features {phi.shape}; both need a line per sample")
+            raise _refused("targets", f"shape {z.shape} does not fit features {phi.shape}; both need a line per sample")
         for name, array in (("features", phi), ("targets", z)):
             check_magnitudes(name, array)
         (m, d), r = phi.shape, z.shape[1]
@@ -87,14 +83,14 @@ class RowInput:
     ) -> Problem:
         """The row problems with one penalty and one ball, each parameter checked."""
         if isinstance(penalty, type) or not isinstance(penalty, Penalty):
-            raise InputError(f"penalty: expected a penalty such as simplicit.L1(beta=1e-3), got {penalty!r}")
+            raise _refused("penalty", f"expected a penalty such as simplicit.L1(beta=1e-3), got {penalty!r}")
         if ball is not None and not isinstance(ball, Ball):
-            raise InputError(f"ball: expected simplicit.Ball(radius, columns) or None, got {ball!r}")
+            raise _refused("ball", f"expected simplicit.Ball(radius, columns) or None, got {ball!r}")
         r, d = self.shape
         pieces = penalty.pieces(r, d)
         if not isinstance(pieces, PiecewiseQuadratic):
-            raise InputError(
-                f"penalty: {type(penalty).__name__}.pieces must return a PiecewiseQuadratic, got {pieces!r}"
+            raise _refused(
+                "penalty", f"{type(penalty).__name__}.pieces must return a PiecewiseQuadratic, got {pieces!r}"
             )
         return Problem(
             source=self.source,
@@ -128,7 +124,7 @@ def path_problems(
     )
     problems = [given.problem(penalty, weight, one, support, warm_start) for penalty, one in members]
     if any(p.penalty.equality != problems[0].penalty.equality for p in problems):
-        raise InputError("penalties: a path cannot mix BasisPursuit with others; solve them apart")
+        raise _refused("penalties", "a path cannot mix BasisPursuit with others; solve them apart")
     return problems
 
 
@@ -138,22 +134,26 @@ def _members(penalties: Any, ball: Any) -> list[tuple[Penalty, Ball | None]]:
     if isinstance(penalties, Penalty):
         penalties = [penalties] * (len(ball) if many_balls else 1)
     if not isinstance(penalties, Sequence) or isinstance(penalties, str) or not len(penalties):
-        raise InputError("penalties: give a sequence of penalties, strongest first, or one and a sequence of balls")
+        raise _refused("penalties", "give a sequence of penalties, strongest first, or one and a sequence of balls")
     balls = list(ball) if many_balls else [ball] * len(penalties)
     if len(balls) != len(penalties):
-        raise InputError(f"ball: {len(balls)} balls for {len(penalties)} penalties; give one, or one for each")
+        raise _refused("ball", f"{len(balls)} balls for {len(penalties)} penalties; give one, or one for each")
     return list(zip(penalties, balls, strict=True))
+
+
+def _refused(argument: str, what: str) -> InputError:
+    return InputError(f"{argument}: {what}", argument=argument)
 
 
 def _device(device: Any) -> str:
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError):
-        raise InputError(f"device: {device!r} is no device; give 'cpu' or 'cuda'") from None
+        raise _refused("device", f"{device!r} is no device; give 'cpu' or 'cuda'") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: this torch sees no CUDA device; take device='cpu'")
+        raise _refused("device", "this torch sees no CUDA device; take device='cpu'")
     if chosen.type not in ("cpu", "cuda"):
-        raise InputError(f"device: {device!r} has no float64, which the certificates need; give 'cpu' or 'cuda'")
+        raise _refused("device", f"{device!r} has no float64, which the certificates need; give 'cpu' or 'cuda'")
     return str(chosen)
 
 
@@ -177,9 +177,10 @@ def _support(support: npt.ArrayLike | None, n_rows: int, n_columns: int) -> npt.
     given: Any = support
     mask = given.toarray() if issparse(given) else np.asarray(given)
     if mask.dtype != bool or mask.shape not in ((n_columns,), (n_rows, n_columns)):
-        raise InputError(
-            f"support: expected booleans of shape ({n_columns},) or ({n_rows}, {n_columns}), "
-            f"got {mask.dtype} of shape {mask.shape}"
+        raise _refused(
+            "support",
+            f"expected booleans of shape ({n_columns},) or ({n_rows}, {n_columns}), "
+            f"got {mask.dtype} of shape {mask.shape}",
         )
     return np.array(mask)
 
@@ -193,48 +194,9 @@ def _start(warm_start: Any, n_rows: int, n_columns: int) -> csr_array | None:
         warm_start = as_float_array("warm_start", warm_start, ndim=2)
         check_finite("warm_start", warm_start)
     elif warm_start.dtype.kind not in "fiu":
-        raise InputError(f"warm_start: expected real values, got {warm_start.dtype}")
+        raise _refused("warm_start", f"expected real values, got {warm_start.dtype}")
     start = csr_array(warm_start, dtype=float)
     if start.shape != (n_rows, n_columns):
-        raise InputError(f"warm_start: expected shape ({n_rows}, {n_columns}), got {start.shape}")
+        raise _refused("warm_start", f"expected shape ({n_rows}, {n_columns}), got {start.shape}")
     check_finite("warm_start", start.data)
     return start
-
-
-def check_memory(problem: Problem, executor: Executor, rows: int | None = None) -> None:
-    """Estimate what the solver allocates at its peak, and refuse before the start what cannot fit.
-
-    Parameters
-    ----------
-    problem : Problem
-    executor : Executor
-    rows : int, optional
-        Rows per block.
-
-    Raises
-    ------
-    InputError
-        With the estimate, what there is, and what would need less.
-    """
-    (r, d), n_samples = problem.shape, problem.source.n_samples
-    columns = d if problem.support is None else int(np.atleast_2d(problem.support).any(axis=0).sum())
-    need = 8 * columns * (0 if n_samples is None else n_samples) + 8 * r * (n_samples or 0)
-    if forms_gram(n_samples, columns):
-        need += 8 * columns**2
-    if admm_pays(n_samples, columns):  # its inverses, a factor, and what they are made of, once in every process
-        if n_samples is not None and by_samples(n_samples, columns):
-            need += executor.copies * ((KEPT_BY_SAMPLES + 3) * 4 * columns * n_samples + 3 * 8 * n_samples**2)
-        else:
-            need += executor.copies * 3 * 8 * columns**2
-    rows = rows or block_rows(columns)
-    # A block works on a dozen arrays of its coefficients, and on factorisations with their borders and tableaux.
-    base = columns if n_samples is None else min(columns, n_samples)
-    factors = min(FACTOR_BYTES, 8 * min(rows, r) * base**2)
-    need += min(executor.workers, -(-r // rows)) * (16 * 8 * rows * columns + 4 * factors)
-    available = available_memory()
-    if available is not None and need > available:
-        raise InputError(
-            f"features: {r} rows x {columns} columns need about {need / 2**30:.3g} GiB beside what they take already, "
-            f"and {available / 2**30:.3g} GiB are free: restrict the support, take fewer samples or workers, or solve "
-            "the targets in parts"
-        )

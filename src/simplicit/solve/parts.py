@@ -7,7 +7,7 @@ needed to put the solution together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from simplicit.errors import DataError, InputError
 from simplicit.executors import Executor, Journal, Section
 from simplicit.progress import OnProgress
 from simplicit.rows import Ball, Penalty, Solution
-from simplicit.solve.collect import Collected
+from simplicit.solve.arrays import BlockResult
+from simplicit.solve.collect import Collected, SolveFacts
 from simplicit.solve.input import path_problems
-from simplicit.solve.run import Method, RunOptions, run_problems, solutions
+from simplicit.solve.options import Method, RunOptions
+from simplicit.solve.run import run_problems
 
 __all__ = ["JournalState", "journal_state", "merge_journals", "solve_part"]
 
@@ -73,10 +75,7 @@ def solve_part(
     warm_start: Solution | csr_array | npt.ArrayLike | None = None,
     solver: str = "active-set",
     executor: str | Executor = "threads",
-    workers: int | None = None,
     block_rows: int | None = None,
-    ray_address: str | None = None,
-    block_timeout: float | None = None,
     device: str = "cpu",
     progress: OnProgress | None = None,
 ) -> JournalState:
@@ -96,7 +95,7 @@ def solve_part(
         The folder of the journal.
     features, targets, weight, ball, support, intercept, rounds, tol, warm_start, solver
         The problem, as for :func:`solve_rows` and :func:`solve_path`.
-    executor, workers, block_rows, ray_address, block_timeout, device, progress
+    executor, block_rows, device, progress
         How it is solved, likewise.
 
     Returns
@@ -110,17 +109,19 @@ def solve_part(
         As :func:`solve_rows`.
     """
     if not isinstance(part, tuple | list) or len(part) != 2:
-        raise InputError(f"part: expected a pair such as (1, 16), the first of 16 parts, got {part!r}")
+        raise InputError(f"part: expected a pair such as (1, 16), the first of 16 parts, got {part!r}", argument="part")
     number, of = as_count("part", part[0]), as_count("part", part[1])
     if number > of:
-        raise InputError(f"part: {number} of {of} does not exist; the parts are 1 to {of}")
+        raise InputError(f"part: {number} of {of} does not exist; the parts are 1 to {of}", argument="part")
     method = Method(tol=tol, rounds=rounds, solver=solver, block_rows=block_rows)
-    options = RunOptions(executor, workers, ray_address, block_timeout, journal, progress, (number, of))
+    options = RunOptions(executor, journal, progress, (number, of))
     problems = path_problems(
         features, targets, penalties, ball, weight, support, intercept=intercept, device=device, warm_start=warm_start
     )
     if len(problems) > 1 and rounds > 1:
-        raise InputError("rounds: a path has no re-weighted rounds; give one penalty, or leave rounds out")
+        raise InputError(
+            "rounds: a path has no re-weighted rounds; give one penalty, or leave rounds out", argument="rounds"
+        )
     run_problems(problems, method, options)
     return journal_state([journal])
 
@@ -134,10 +135,10 @@ def journal_state(journals: Sequence[str | PathLike[str]]) -> JournalState:
         If a folder is no journal of a solve, or they are of different ones.
     """
     sections = [_solve_section(Path(journal)) for journal in journals]
-    facts = sections[0].facts
+    facts = _facts(sections[0])
     found = {number for section in sections for number in section.numbers()}
-    missing = tuple(number for number in range(int(facts["blocks"])) if number not in found)
-    return JournalState(int(facts["rows"]), int(facts["columns"]), int(facts["blocks"]), missing)
+    missing = tuple(number for number in range(facts.blocks) if number not in found)
+    return JournalState(facts.rows, facts.columns, facts.blocks, missing)
 
 
 def merge_journals(journals: Sequence[str | PathLike[str]]) -> list[Solution]:
@@ -161,42 +162,48 @@ def merge_journals(journals: Sequence[str | PathLike[str]]) -> list[Solution]:
         If a journal cannot be read.
     """
     if isinstance(journals, str | PathLike) or not len(journals):
-        raise InputError("journals: give a sequence of folders, at least one")
+        raise InputError("journals: give a sequence of folders, at least one", argument="journals")
     sections = [_solve_section(Path(journal)) for journal in journals]
-    facts = sections[0].facts
     for section in sections:
         if section.key != sections[0].key:
             raise InputError(
-                f"journals: {section.folder.parent} and {sections[0].folder.parent} are of different solves"
+                f"journals: {section.folder.parent} and {sections[0].folder.parent} are of different solves",
+                argument="journals",
             )
-    shape, rounds = (int(facts["rows"]), int(facts["columns"])), int(facts["rounds"])
-    count = max(int(facts["members"]), rounds)
-    collected = [Collected(number, shape, float(facts["tol"])) for number in range(count)]
-    missing = []
-    for number in range(int(facts["blocks"])):
-        found = next((result for section in sections if (result := section.load(number)) is not None), None)
+    facts = _facts(sections[0])
+    collected, missing = Collected(facts), list[int]()
+    for number in range(facts.blocks):
+        found = next((result for section in sections if (result := section.load(number, BlockResult))), None)
         if found is None:
             missing.append(number)
-            continue
-        for part in collected:
-            part.put(found)
+        else:
+            collected.put(found)
     if missing:
         listed = ", ".join(map(str, missing[:_LISTED])) + (" and more" if len(missing) > _LISTED else "")
         raise InputError(
-            f"journals: {len(missing)} of {facts['blocks']} blocks are missing or damaged ({listed}); solve their "
-            "parts again, or all that is left in one run with the journal"
+            f"journals: {len(missing)} of {facts.blocks} blocks are missing or damaged ({listed}); solve their parts "
+            "again, or all that is left in one run with the journal",
+            argument="journals",
         )
-    return solutions(collected, rounds=rounds)
+    return collected.solutions()
 
 
 def _solve_section(folder: Path) -> Section:
+    """The section of the solve that a folder is a journal of."""
     journal = Journal.read(folder)
     if journal.facts.get("kind") != "solve":
         raise InputError(f"journal {folder}: is of a {journal.facts.get('kind')}; only solves are merged")
     sections = [section for section in journal.sections() if section.key == journal.key]
     if not sections:
         raise InputError(f"journal {folder}: holds no blocks yet")
-    for name in ("rows", "columns", "blocks", "members", "rounds", "tol"):
-        if not isinstance(sections[0].facts.get(name), int | float):
-            raise DataError(f"journal {folder}: its section is damaged, no {name!r}; begin a new journal")
     return sections[0]
+
+
+def _facts(section: Section) -> SolveFacts:
+    names = [field.name for field in fields(SolveFacts)]
+    for name in names:
+        if not isinstance(section.facts.get(name), int | float):
+            raise DataError(
+                f"journal {section.folder.parent}: its section is damaged, no {name!r}; begin a new journal"
+            )
+    return SolveFacts(**{name: section.facts[name] for name in names})

@@ -1,7 +1,6 @@
 """Features and targets in whatever form they are known: samples, or Gram statistics.
 
-A source writes what blocks of rows need of it into arrays that an executor has made, by the names that
-:mod:`simplicit.solve.block` reads.
+A source plans the arrays that blocks of rows need of it, and writes them where an executor has made them.
 """
 
 from __future__ import annotations
@@ -13,15 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.executors import Arrays, Spec
+from simplicit.executors.records import planned
 from simplicit.rows import Gram, GramDesign, SampleDesign
 from simplicit.rows.design import forms_gram
 from simplicit.rows.products import fill_gram
+from simplicit.solve.arrays import Array, DesignArrays, Index, TargetArrays
 
 __all__ = ["GramSource", "Samples", "Source"]
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 #: Rows or columns that are converted at a time.
 CHUNK = 256
@@ -52,20 +49,20 @@ class Source(Protocol):
         """‖z‖² of all r targets (centred)."""
         ...
 
-    def design_specs(self, n_columns: int) -> dict[str, Spec]:
-        """The arrays of a design on so many columns."""
+    def plan_design(self, columns: Index) -> DesignArrays:
+        """The design on these columns; see :func:`simplicit.executors.records.planned`."""
         ...
 
-    def fill_design(self, columns: Index, arrays: Arrays, device: str, threads: int) -> None:
-        """Write them."""
+    def fill_design(self, design: DesignArrays, columns: Index, device: str, threads: int) -> None:
+        """Write it."""
         ...
 
-    def row_specs(self, n_rows: int) -> dict[str, Spec]:
-        """The arrays of so many targets."""
+    def plan_targets(self, n_rows: int) -> TargetArrays:
+        """So many targets."""
         ...
 
-    def fill_rows(self, rows: Index, arrays: Arrays) -> None:
-        """Write them."""
+    def fill_targets(self, targets: TargetArrays, rows: Index) -> None:
+        """Write those of these rows."""
         ...
 
     def identity(self) -> dict[str, Any]:
@@ -101,34 +98,35 @@ class Samples:
     def energies(self) -> Array:
         return _column_squares(self.targets, self.target_mean)
 
-    def design_specs(self, n_columns: int) -> dict[str, Spec]:
-        m = len(self.features)
-        specs = {"transposed": Spec((n_columns, m)), "units": Spec((n_columns,))}
-        return specs | ({"gram": Spec((n_columns, n_columns))} if forms_gram(m, n_columns) else {})
+    def plan_design(self, columns: Index) -> DesignArrays:
+        m, k = len(self.features), len(columns)
+        gram = planned((k, k)) if forms_gram(m, k) else None
+        return DesignArrays(planned((k,), np.intp), planned((k,)), planned((k, m)), gram)
 
-    def fill_design(self, columns: Index, arrays: Arrays, device: str, threads: int) -> None:
-        transposed = arrays["transposed"]
-        design = SampleDesign.of_features(self.features, columns, self.feature_mean, device, out=transposed)
-        arrays["units"][...] = design.units
-        if "gram" not in arrays:
+    def fill_design(self, design: DesignArrays, columns: Index, device: str, threads: int) -> None:
+        assert design.transposed is not None
+        made = SampleDesign.of_features(self.features, columns, self.feature_mean, device, out=design.transposed)
+        design.columns[...], design.units[...] = columns, made.units
+        if design.gram is None:
             return
         if device == "cpu":
-            fill_gram(transposed, arrays["gram"], threads)
+            fill_gram(design.transposed, design.gram, threads)
         else:
-            arrays["gram"][...] = design.gram.cpu().numpy()
+            design.gram[...] = made.gram.cpu().numpy()
 
-    def row_specs(self, n_rows: int) -> dict[str, Spec]:
-        specs = {"targets": Spec((n_rows, len(self.features)))}
-        return specs if self.target_mean is None else specs | {"target_mean": Spec((n_rows,))}
+    def plan_targets(self, n_rows: int) -> TargetArrays:
+        mean = None if self.target_mean is None else planned((n_rows,))
+        return TargetArrays(samples=planned((n_rows, len(self.features))), mean=mean)
 
-    def fill_rows(self, rows: Index, arrays: Arrays) -> None:
+    def fill_targets(self, targets: TargetArrays, rows: Index) -> None:
+        assert targets.samples is not None
         for first in range(0, len(rows), CHUNK):
             part = slice(first, first + CHUNK)
-            arrays["targets"][part] = self.targets[:, rows[part]].T
+            targets.samples[part] = self.targets[:, rows[part]].T
             if self.target_mean is not None:
-                arrays["targets"][part] -= self.target_mean[rows[part], None]
-        if self.target_mean is not None:
-            arrays["target_mean"][...] = self.target_mean[rows]
+                targets.samples[part] -= self.target_mean[rows[part], None]
+        if self.target_mean is not None and targets.mean is not None:
+            targets.mean[...] = self.target_mean[rows]
 
     def identity(self) -> dict[str, Any]:
         return {"features": self.features, "targets": self.targets, "intercept": self.feature_mean is not None}
@@ -186,21 +184,25 @@ class GramSource:
     def energies(self) -> Array:
         return self.gram.energy
 
-    def design_specs(self, n_columns: int) -> dict[str, Spec]:
-        return {"gram": Spec((n_columns, n_columns)), "units": Spec((n_columns,))}
+    def plan_design(self, columns: Index) -> DesignArrays:
+        k = len(columns)
+        return DesignArrays(planned((k,), np.intp), planned((k,)), gram=planned((k, k)))
 
-    def fill_design(self, columns: Index, arrays: Arrays, device: str, threads: int) -> None:
-        design = GramDesign.of_gram(self.gram.gram[np.ix_(columns, columns)])
-        arrays["gram"][...], arrays["units"][...] = design.gram.numpy(), design.units
+    def fill_design(self, design: DesignArrays, columns: Index, device: str, threads: int) -> None:
+        assert design.gram is not None
+        made = GramDesign.of_gram(self.gram.gram[np.ix_(columns, columns)])
+        design.columns[...], design.units[...], design.gram[...] = columns, made.units, made.gram.numpy()
 
-    def row_specs(self, n_rows: int) -> dict[str, Spec]:
-        specs = {"cross": Spec((n_rows, self.gram.shape[1])), "energy": Spec((n_rows,))}
-        return specs | {"target_mean": Spec((n_rows,))} if self.intercept else specs
+    def plan_targets(self, n_rows: int) -> TargetArrays:
+        mean = planned((n_rows,)) if self.intercept else None
+        return TargetArrays(cross=planned((n_rows, self.gram.shape[1])), energy=planned((n_rows,)), mean=mean)
 
-    def fill_rows(self, rows: Index, arrays: Arrays) -> None:
-        arrays["cross"][...], arrays["energy"][...] = self.gram.cross[rows], self.gram.energy[rows]
-        if self.intercept:
-            arrays["target_mean"][...] = self.given.target_mean[rows]
+    def fill_targets(self, targets: TargetArrays, rows: Index) -> None:
+        assert targets.cross is not None
+        assert targets.energy is not None
+        targets.cross[...], targets.energy[...] = self.gram.cross[rows], self.gram.energy[rows]
+        if targets.mean is not None:
+            targets.mean[...] = self.given.target_mean[rows]
 
     def identity(self) -> dict[str, Any]:
         intercept = {"intercept": self.intercept}

@@ -20,10 +20,11 @@ import numpy.typing as npt
 from simplicit.checks import as_count
 from simplicit.data import Dataset
 from simplicit.errors import InputError
-from simplicit.executors import EXECUTORS, Executor, check_executor, make_executor
+from simplicit.executors import EXECUTORS, Executor, as_executor
 from simplicit.network import capture
 from simplicit.progress import OnStep
 from simplicit.rows import L1, Ball, Solution
+from simplicit.runs.executors import executor_of
 from simplicit.runs.mlp import MlpSettings, train_mlp
 from simplicit.solve.front import solve_rows
 from simplicit.training.states.statedata import state_data
@@ -104,7 +105,7 @@ class Figure5Settings:
 
     def __post_init__(self) -> None:
         for name in self.executors:
-            check_executor(name)
+            as_executor(name)
         for name in ("samples", "repeats"):
             as_count(name, getattr(self, name))
         if not self.arch:
@@ -214,17 +215,17 @@ def time_executor(rows: StateRows, name: str, workers: int | None, repeats: int)
     Raises
     ------
     InputError, MissingExtraError
-        As :func:`simplicit.make_executor`.
+        For an unknown name or fewer than one worker; if Ray is wanted and not installed.
     AssertionError
         If a run ends with other coefficients than the one before.
     """
     least = rows.shrunk()
     begun = time.perf_counter()
-    with make_executor(name, workers) as executor:
+    with executor_of(name, workers) as executor:
         least.solve(executor)
     least_cold = time.perf_counter() - begun
     begun = time.perf_counter()
-    executor = make_executor(name, workers)
+    executor = executor_of(name, workers)
     with executor:
         solution = rows.solve(executor)
         cold = time.perf_counter() - begun
@@ -238,9 +239,9 @@ def time_executor(rows: StateRows, name: str, workers: int | None, repeats: int)
             begun = time.perf_counter()
             least.solve(executor)
             least_warm.append(time.perf_counter() - begun)
-        begun = time.perf_counter()
+        n_workers, begun = executor.n_workers, time.perf_counter()
     close = time.perf_counter() - begun
-    return Timed(name, executor.workers, cold, tuple(warm), least_cold, median(least_warm), close), solution
+    return Timed(name, n_workers, cold, tuple(warm), least_cold, median(least_warm), close), solution
 
 
 def check_equal(one: Solution, other: Solution) -> None:
@@ -263,7 +264,7 @@ def run_figure5(data: Dataset, settings: Figure5Settings, *, on_step: OnStep | N
     Raises
     ------
     InputError, MissingExtraError
-        As :func:`simplicit.make_executor`, and for too many samples.
+        As :func:`time_executor`, and for too many samples.
     """
     tell = on_step or (lambda label, done, total: None)
     tell("training the baseline", 0, len(settings.chosen))

@@ -119,7 +119,7 @@ class Training(Generic[L]):
     @cached_property
     def pieces(self) -> PiecewiseQuadratic:
         """What the penalty is on all rows and columns."""
-        return self.penalty.spread(*self.provider.shape)
+        return self.penalty.pieces(*self.provider.shape)
 
     @property
     def makes_zeros(self) -> bool:

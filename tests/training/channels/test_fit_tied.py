@@ -14,7 +14,7 @@ import simplicit as sp
 from reference import Prices, RowModel
 from simplicit.network.graph import capture_graph
 from simplicit.progress import OnProgress
-from simplicit.solve.run import RunOptions
+from simplicit.solve.options import RunOptions
 from simplicit.training.channels import TiedResult, fit_tied, tied_layers
 from simplicit.training.channels.memory import check_memory, live_numbers
 from simplicit.training.channels.patches import channels_first, patches

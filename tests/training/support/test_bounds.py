@@ -59,7 +59,9 @@ def case(seed: int, m: int, d: int, *, ridge: float = 0.1, scale: float = 1.0, r
 
 
 def refitted(problem: Ridge, support: Mask, weight: float = 1.0, ball: Ball | None = None) -> sp.Solution:
-    solution = refit(problem, support, weight=weight, ball=ball, arguments={"tol": 1e-10, "workers": 1, "throw": False})
+    solution = refit(
+        problem, support, weight=weight, ball=ball, arguments={"tol": 1e-10, "executor": "serial", "throw": False}
+    )
     return with_support_gap(solution, problem, weight)
 
 

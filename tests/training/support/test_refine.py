@@ -77,8 +77,8 @@ def test_values_of_the_penalty_on_a_refined_support() -> None:
 
 def test_workers_do_not_change_the_model() -> None:
     models = [
-        sp.fit(NET, inputs(), preset="sparse", sparsity=70, workers=w, executor=executor).model
-        for w, executor in ((1, "threads"), (3, "threads"), (None, "serial"))
+        sp.fit(NET, inputs(), preset="sparse", sparsity=70, executor=executor).model
+        for executor in (sp.Threads(workers=1), sp.Threads(workers=3), "serial")
     ]
     for other in models[1:]:
         np.testing.assert_array_equal(matrix(models[0]), matrix(other))

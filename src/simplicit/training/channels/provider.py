@@ -199,4 +199,4 @@ class Channels:
 
 
 def _pieces(shape: tuple[int, int], penalty: Penalty) -> PiecewiseQuadratic:
-    return penalty.spread(*shape)
+    return penalty.pieces(*shape)

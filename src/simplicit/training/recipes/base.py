@@ -98,7 +98,7 @@ def _identity(options: Any, shape: tuple[int, int]) -> dict[str, Any]:
     for item in fields(options):
         value = getattr(options, item.name)
         if isinstance(value, Penalty):
-            pieces = value.spread(*shape)
+            pieces = value.pieces(*shape)
             for part in fields(pieces):
                 found = getattr(pieces, part.name)
                 found = found.cpu().numpy() if isinstance(found, torch.Tensor) else found
