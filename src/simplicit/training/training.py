@@ -179,7 +179,7 @@ class Training(Generic[L]):
     def _selected(self, layer: L, groups: Sequence[Rows], count: int) -> tuple[list[Solution], int]:
         """The solutions of a layer's groups with so many weights in all, and how many weights were exchanged."""
         assert self.ridge is not None
-        workers, sensitivities = self.run.crew.workers, self.provider.sensitivities(layer)
+        workers, sensitivities = self.run.n_workers, self.provider.sensitivities(layer)
         problems = [rows.least_squares(self.ridge) for rows in groups]
         paths = [
             known.paths if rows.settled else elimination_paths(problem, known.admitted, workers)
@@ -206,7 +206,7 @@ class Training(Generic[L]):
                 admitted = rows.support
                 if self.makes_zeros:
                     admitted = self._penalised(layer, rows, 1.0, None).coefficients.toarray() != 0
-                paths = elimination_paths(rows.least_squares(self.ridge), admitted, self.run.crew.workers)
+                paths = elimination_paths(rows.least_squares(self.ridge), admitted, self.run.n_workers)
                 result[layer.name].append(Candidates(admitted, paths))
         return result
 

@@ -145,7 +145,7 @@ class Matching(Recipe):
             provider = Channels.of(
                 task.graph,
                 samples,
-                workers=run.crew.workers,
+                workers=run.n_workers,
                 lambda1=self.lambda1,
                 lambda2=self.lambda2,
                 propagate=self.propagate,

@@ -83,7 +83,7 @@ class Sparse(Recipe):
         """
         samples = samples_of(task.graph, task.inputs)
         with task.training(self, samples, (1, 1)) as run:
-            provider = Channels.of(task.graph, samples, workers=run.crew.workers, weighted=tied)
+            provider = Channels.of(task.graph, samples, workers=run.n_workers, weighted=tied)
             ridge = self._ridge(_for_patches() if tied else _for_states(self.sparsity))
             training = Training(provider, self.candidates, ridge, task.rows, run, thresholding=tied)
             return self._selected(task, training, len(samples))

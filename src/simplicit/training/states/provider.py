@@ -254,4 +254,4 @@ class States:
 
 def _pieces(shape: tuple[int, int], rows: npt.NDArray[np.intp], penalty: Penalty) -> PiecewiseQuadratic:
     """A penalty on M, on some of its rows."""
-    return penalty.pieces(*shape).select(rows, np.arange(shape[1]))
+    return penalty.pieces(*shape).select(rows)
