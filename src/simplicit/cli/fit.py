@@ -256,8 +256,8 @@ def fit_command(
     tied = settings.states == "all" and has_convolutions(captured.graph)
     if "kappa" not in told and settings.preset is None and tied:
         settings = replace(settings, kappa=None)  # the default is a ball that tied rows do not have
-    with show_progress("elapsed" if settings.sparsity is not None else None) as steps:
-        run = run_fit(settings, task, baseline=captured.model, journal=journal, progress=steps.rows)
+    with show_progress(clock=settings.sparsity is not None) as steps:
+        run = run_fit(settings, task, baseline=captured.model, journal=journal, progress=steps)
     save_fit(run, output, command=command_line(context), overwrite=overwrite)
     if json:
         print_json({"folder": output} | run.results())
@@ -297,6 +297,6 @@ def _merged(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 def _table(run: FitRun) -> Any:
     table = figures_table("On the test samples", "baseline", "implicit model")
-    table.add_row("accuracy", f"{run.baseline_accuracy:.2f} %", f"{run.accuracy:.2f} %")
-    table.add_row("agreement with the baseline", "", f"{run.agreement:.2f} %")
+    table.add_row("accuracy", f"{100 * run.baseline_accuracy:.2f} %", f"{100 * run.accuracy:.2f} %")
+    table.add_row("agreement with the baseline", "", f"{100 * run.agreement:.2f} %")
     return table

@@ -52,7 +52,7 @@ class FitRun:
     settings : FitSettings
     result : FitResult
     accuracy, baseline_accuracy, agreement : float
-        On the test part of the data, per cent.
+        On the test part of the data, shares in [0, 1].
     inputs : dict
         What was read, with hashes.
     seconds : float
@@ -68,7 +68,7 @@ class FitRun:
     seconds: float
 
     def results(self) -> dict[str, Any]:
-        """The figures for ``run.json`` and ``--json``; accuracies, agreement and sparsity in per cent."""
+        """The figures for ``run.json`` and ``--json``; accuracies and agreement are shares, sparsity is in per cent."""
         test = {
             "accuracy": self.accuracy,
             "baseline_accuracy": self.baseline_accuracy,
@@ -183,9 +183,9 @@ def run_fit(
     return FitRun(
         settings=settings,
         result=result,
-        accuracy=100.0 * accuracy(result.model, test, labels),
-        baseline_accuracy=100.0 * accuracy(baseline, test, labels),
-        agreement=100.0 * float(np.mean(ours == theirs)),
+        accuracy=accuracy(result.model, test, labels),
+        baseline_accuracy=accuracy(baseline, test, labels),
+        agreement=float(np.mean(ours == theirs)),
         inputs=task.inputs,
         seconds=seconds,
     )

@@ -147,7 +147,7 @@ class RobustMatching:
             self.data.inputs.astype(np.float32),
             classes,
             self.options.attack_eps,
-            _STEPS,
+            steps=_STEPS,
             clip=self.options.clip,
             random_start=False,
         )
