@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-__all__ = ["Meter", "OnProgress", "OnStep", "Progress", "within"]
+__all__ = ["Meter", "OnProgress", "Progress", "within"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Progress:
     Attributes
     ----------
     done, total : int
-        Steps: row problems, where rows are solved, each member of a path and each re-weighted round counted.
+        Steps: row problems, where rows are solved, each member of a path and each re-weighted round counted; attacks,
+        samples, epochs or repetitions elsewhere.
     resumed : int
         Of those done, how many came out of the journal.
     rate : float
@@ -59,9 +60,8 @@ class Progress:
         return ", ".join(part for part in (f"{self.stage}: {self.done:,} of {self.total:,}", self.note) if part)
 
 
+#: What a run calls as it goes on.
 OnProgress = Callable[[Progress], None]
-#: Called with a label, the steps done, and the steps in all.
-OnStep = Callable[[str, int, int], None]
 
 
 def within(tell: OnProgress | None, stage: str) -> OnProgress | None:
@@ -102,6 +102,26 @@ class Meter:
         self.resumed += steps if resumed else 0
         if worst_gap is not None:
             self.worst_gap = max(self.worst_gap or 0.0, worst_gap)
+        self._report()
+
+    def begin(self, stage: str) -> None:
+        """Say which stage is under way from now on; no step is counted."""
+        self.stage = stage
+        self._report()
+
+    def part(self, stage: str) -> OnProgress | None:
+        """Return a callback for a run that is part of this one: its steps are counted here, under ``stage``."""
+        if self.tell is None:
+            return None
+        before = self.done
+
+        def report(state: Progress) -> None:
+            self.done = before + state.done
+            self.begin(f"{stage}: {state.stage}")
+
+        return report
+
+    def _report(self) -> None:
         if self.tell is not None:
             self.tell(self.progress)
 

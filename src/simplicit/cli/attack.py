@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
+from simplicit.cli.console import command_line, figures_table, print_json, saved, say, show_progress
 from simplicit.cli.options import AnyData, DataDir, Eps, Json, OtherBaseline, Overwrite, Runs, Samples, TrustPt2
-from simplicit.report import RobustCurve, draw_robustness
-from simplicit.robustness.attacks.autoattack import check_autoattack
+from simplicit.report import can_draw, draw_robustness, robust_lines
+from simplicit.robustness import ATTACKS
+from simplicit.robustness.attacks.suite import transfer_name
 from simplicit.runs.attacking import PICTURE, AttackRun, AttackSettings, radii_of, run_attack, save_attack
 from simplicit.runs.folder import check_output
 from simplicit.runs.subjects import BASELINE, open_subjects
@@ -25,6 +26,15 @@ def attack_command(
     context: typer.Context,
     runs: Runs,
     eps: Eps = list(_DEFAULT.eps),  # noqa: B006 - Typer copies it
+    attacks: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help=f"One of {', '.join(ATTACKS)}; repeat for several. AutoAttack is some hundred times slower than FGSM "
+            "and needs the extra attacks.",
+            rich_help_panel=_ATTACKS,
+        ),
+    ] = list(_DEFAULT.attacks),  # noqa: B006
     steps: Annotated[int, typer.Option(help="Gradient steps of PGD.", rich_help_panel=_ATTACKS)] = _DEFAULT.steps,
     restarts: Annotated[
         int,
@@ -43,14 +53,6 @@ def attack_command(
             rich_help_panel=_ATTACKS,
         ),
     ] = _DEFAULT.transfer,
-    autoattack: Annotated[
-        bool,
-        typer.Option(
-            "--autoattack/--no-autoattack",
-            help="Run AutoAttack too, some hundred times slower than FGSM; needs the extra attacks.",
-            rich_help_panel=_ATTACKS,
-        ),
-    ] = _DEFAULT.autoattack,
     samples: Samples = None,
     seed: Annotated[
         int, typer.Option(help="Of the samples drawn and of all attacks.", rich_help_panel=_ATTACKS)
@@ -72,21 +74,29 @@ def attack_command(
 ) -> None:
     """Attack fitted models on test samples, the baseline beside them.
 
-    FGSM, PGD with restarts, Square, transfer from the baseline and, if asked for, AutoAttack, in ℓ∞ boxes around each
+    FGSM, PGD with restarts, Square and transfer from the baseline, or others by --attacks, in ℓ∞ boxes around each
     sample. "Worst" counts the samples that hold against all of them. Every run also checks the attacks themselves:
     vanishing gradients, a weaker attack that does better, a larger radius that helps, a gradient that is wrong.
-    A RUN is a folder of `simplicit fit`; that of a baseline is attacked alone. All shares are in per cent.
+    A RUN is a folder of `simplicit fit`; that of a baseline is attacked alone. Tables are in per cent, --json and files
+    have shares.
 
     Example: `simplicit attack runs/fit --eps 0.004 --eps 8/255 --output runs/attack`
     """
-    settings = AttackSettings(tuple(eps), steps, restarts, queries, transfer, autoattack, samples, seed)
-    if autoattack:
-        check_autoattack()
+    settings = AttackSettings(
+        eps=tuple(eps),
+        attacks=tuple(attacks),
+        steps=steps,
+        restarts=restarts,
+        queries=queries,
+        transfer=transfer,
+        samples=samples,
+        seed=seed,
+    )
     if output is not None:
         check_output(output, overwrite=overwrite, kind="attack", inputs=runs)
     subjects = open_subjects(runs, baseline=baseline, data=data, data_dir=data_dir, trust_pt2=trust_pt2)
-    with show_progress(lines=True) as on_step:
-        run = run_attack(subjects, settings, on_step=on_step)
+    with show_progress() as steps_shown:
+        run = run_attack(subjects, settings, progress=steps_shown)
     if output is not None:
         draw = _draw if can_draw() else None
         save_attack(run, output, command=command_line(context), overwrite=overwrite, draw=draw)
@@ -99,30 +109,24 @@ def attack_command(
 
 
 def _draw(run: AttackRun, path: Path) -> None:
-    curves = [
-        RobustCurve(
-            subject.name,
-            100.0 * run.found[subject.name].correct.mean(),
-            attacked=(100.0 * run.found[subject.name].accuracy()).tolist(),
+    radii = radii_of(run.settings.eps)
+    lines = [
+        line
+        for name, result in run.found.items()
+        for line in robust_lines(
+            name, list(radii.values()), float(result.correct.mean()), attacked=result.accuracy().tolist()
         )
-        for subject in run.subjects.members
     ]
     title = f"{run.subjects.data.name}: worst of all attacks, {len(run.samples.labels):,} samples"
-    draw_robustness(path, radii_of(run.settings.eps), curves, title=title)
+    draw_robustness(path, radii, lines, title=title)
 
 
 def _names(run: AttackRun) -> dict[str, str]:
     """The attacks as the table calls them."""
-    settings = run.settings
-    names = {
-        "fgsm": "FGSM",
-        "pgd": f"PGD-{settings.steps}x{settings.restarts}",
-        "square": f"Square-{settings.queries}",
-        "autoattack": "AutoAttack",
-        f"transfer from {BASELINE}": "transfer",
-    }
-    shown = {name for result in run.found.values() for name in result.held}
-    return {name: title for name, title in names.items() if name in shown}
+    names = {name: (ATTACKS[name].title or name).format(**vars(run.settings)) for name in run.settings.attacks}
+    names[transfer_name(BASELINE)] = "transfer"
+    known = {name for result in run.found.values() for name in result.held}
+    return {name: title for name, title in names.items() if name in known}
 
 
 def _table(run: AttackRun) -> Any:
@@ -147,13 +151,9 @@ def _table(run: AttackRun) -> Any:
 
 def _remarks(run: AttackRun) -> list[str]:
     """What the checks found, and the time."""
-    told = [
-        f"Check: {subject.name}: {finding}."
-        for subject in run.subjects.members
-        for finding in run.found[subject.name].checks.findings
-    ]
-    if not told:
-        told = [
+    remarks = [f"Check: {name}: {finding}." for name, result in run.found.items() for finding in result.checks.findings]
+    if not remarks:
+        remarks = [
             "All checks passed: gradients do not vanish and are true, no weaker attack does better, no larger ε helps."
         ]
-    return [*told, f"{run.seconds:.0f} s."]
+    return [*remarks, f"{run.seconds:.0f} s."]

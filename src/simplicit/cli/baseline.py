@@ -66,13 +66,8 @@ def baseline_command(
     check_output(output, overwrite=overwrite, kind="baseline")
     samples = load_dataset(data, data_dir)
     manifest = Manifest("baseline", command=command_line(context), inputs={"data": samples.describe()})
-    with show_progress() as on_step:
-        trained = make_baseline(
-            samples,
-            settings,
-            data_dir=data_dir,
-            on_epoch=lambda epoch, loss: on_step(f"training, loss {loss:.3f}", epoch, epochs),
-        )
+    with show_progress() as steps:
+        trained = make_baseline(samples, settings, data_dir=data_dir, progress=steps)
     manifest.settings = settings.to_config() | trained.data_in(output)
     manifest.seconds = {"training": trained.seconds}
     manifest.results = {"train_accuracy": trained.train_accuracy, "test_accuracy": trained.test_accuracy}
@@ -86,7 +81,7 @@ def baseline_command(
 def _table(trained: Baseline) -> Table:
     table = figures_table("Baseline", trained.describe())
     table.add_row("data", trained.data)
-    table.add_row("train accuracy", f"{trained.train_accuracy:.2f} %")
-    table.add_row("test accuracy", f"{trained.test_accuracy:.2f} %")
+    table.add_row("train accuracy", f"{100 * trained.train_accuracy:.2f} %")
+    table.add_row("test accuracy", f"{100 * trained.test_accuracy:.2f} %")
     table.add_row("training time", f"{trained.seconds:.1f} s")
     return table

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
+from simplicit.cli.console import command_line, figures_table, print_json, saved, say, show_progress
 from simplicit.cli.options import AnyData, DataDir, Json, OtherBaseline, Overwrite, Runs, Samples, TrustPt2
-from simplicit.report import RobustCurve, draw_robustness
+from simplicit.report import Line, can_draw, draw_robustness, robust_lines
+from simplicit.robustness import METHODS
 from simplicit.runs.attacking import PICTURE, radii_of
 from simplicit.runs.certifying import RESTARTS, STEPS, CertifyRun, CertifySettings, run_certify, save_certify
 from simplicit.runs.folder import check_output
@@ -20,14 +20,6 @@ __all__ = ["certify_command"]
 
 _BOUNDS = "Bounds"
 _DEFAULT = CertifySettings()
-
-
-class MethodName(StrEnum):
-    """The tightest bound to compute."""
-
-    GLOBAL = "global"
-    INTERVAL = "interval"
-    LINEAR = "linear"
 
 
 def certify_command(
@@ -41,12 +33,13 @@ def certify_command(
         ),
     ] = list(_DEFAULT.eps),  # noqa: B006 - Typer copies it
     method: Annotated[
-        MethodName,
+        str,
         typer.Option(
+            metavar="|".join(METHODS),
             help="The tightest bound: one for all samples alike, intervals through the equilibrium, linear relaxation.",
             rich_help_panel=_BOUNDS,
         ),
-    ] = MethodName.LINEAR,
+    ] = _DEFAULT.method,
     steps: Annotated[
         int,
         typer.Option(
@@ -86,16 +79,17 @@ def certify_command(
 
     The share of samples that are classified right and proved so is a guaranteed accuracy: no attack can lower it. Three
     bounds, each tighter than the one before; rounding is accounted for, and all models are evaluated in float64. A RUN
-    is a folder of `simplicit fit`; that of a baseline is certified alone. All shares are in per cent.
+    is a folder of `simplicit fit`; that of a baseline is certified alone. Tables are in per cent, --json
+    and files have shares.
 
     Example: `simplicit certify runs/fit --eps 8/255 --attack --output runs/certify`
     """
-    settings = CertifySettings(tuple(eps), method.value, steps, attack, samples, seed)
+    settings = CertifySettings(tuple(eps), method, steps, attack, samples, seed)
     if output is not None:
         check_output(output, overwrite=overwrite, kind="certify", inputs=runs)
     subjects = open_subjects(runs, baseline=baseline, data=data, data_dir=data_dir, trust_pt2=trust_pt2)
-    with show_progress(lines=True) as on_step:
-        run = run_certify(subjects, settings, on_step=on_step)
+    with show_progress() as steps_shown:
+        run = run_certify(subjects, settings, progress=steps_shown)
     if output is not None:
         draw = _draw if can_draw() else None
         save_certify(run, output, command=command_line(context), overwrite=overwrite, draw=draw)
@@ -108,19 +102,13 @@ def certify_command(
 
 
 def _draw(run: CertifyRun, path: Path) -> None:
-    curves = []
-    for subject in run.subjects.members:
-        found, attacked = run.found[subject.name], run.attacked.get(subject.name)
-        curves.append(
-            RobustCurve(
-                subject.name,
-                100.0 * found.correct.mean(),
-                certified=(100.0 * found.accuracy(run.settings.method)).tolist(),
-                attacked=None if attacked is None else (100.0 * attacked.accuracy()).tolist(),
-            )
-        )
+    radii, lines = radii_of(run.settings.eps), list[Line]()
+    for name, found in run.found.items():
+        attacked = run.attacked[name].accuracy().tolist() if name in run.attacked else None
+        clean, certified = float(found.correct.mean()), found.accuracy().tolist()
+        lines += robust_lines(name, list(radii.values()), clean, certified=certified, attacked=attacked)
     title = f"{run.subjects.data.name}: certified accuracy, {len(run.samples.labels):,} samples"
-    draw_robustness(path, radii_of(run.settings.eps), curves, title=title)
+    draw_robustness(path, radii, lines, title=title)
 
 
 def _table(run: CertifyRun) -> Any:

@@ -5,7 +5,6 @@ Results go to standard output; progress and errors to standard error, so that ``
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import time
@@ -17,19 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
 from simplicit.errors import DataError
 from simplicit.files import dumps
 from simplicit.progress import Progress
+from simplicit.report import Table as Cells
+from simplicit.report import can_draw
 
 __all__ = [
     "LOG_SECONDS",
     "Invocation",
     "Steps",
-    "can_draw",
     "complain",
     "figures_table",
     "invocation",
@@ -38,6 +38,7 @@ __all__ = [
     "saved",
     "say",
     "show_progress",
+    "shown",
 ]
 
 #: Where there is no terminal, long work writes a line as often as this.
@@ -134,64 +135,41 @@ def _written() -> Iterator[None]:
 
 
 class Steps:
-    """How far a command is, on standard error: a bar on a terminal; elsewhere a line now and then.
+    """Shows how far a command is, on standard error: by a bar on a terminal, elsewhere by a line now and then."""
 
-    Rows always write such lines; steps do where they are known to be long (`lines`).
-    """
-
-    def __init__(self, bar: Bar | None, *, lines: bool = False) -> None:
-        self.bar, self.lines = bar, lines
-        self.begun = self.told = time.monotonic()
+    def __init__(self, bar: Bar | None) -> None:
+        self.bar, self.written = bar, time.monotonic()
         self.task = None if bar is None else bar.add_task("starting", total=None, note="")
 
-    def __call__(self, label: str, done: int, total: int, note: str = "") -> None:
-        """So many steps of something are done."""
+    def __call__(self, state: Progress) -> None:
+        """Show a state; a line is left out if the last one was written a moment ago."""
         if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, description=label, completed=done, total=total, note=note)
-        elif self.lines:
-            seconds = (time.monotonic() - self.begun) * (total - done)
-            self._log(f"{label}: {done} of {total} done" + (f", about {seconds / done:.0f} s left" if done else ""))
-
-    def rows(self, state: Progress) -> None:
-        """So many row problems are solved."""
-        if self.bar is None:
-            self._log(str(state))
-        else:
-            self(state.stage, state.done, state.total, state.note)
-
-    def _log(self, line: str) -> None:
-        """Writes the line, unless the last one was written a moment ago."""
-        if time.monotonic() - self.told >= LOG_SECONDS:
-            self.told = time.monotonic()
-            print(line, file=sys.stderr, flush=True)
+            self.bar.update(
+                self.task, description=state.stage, completed=state.done, total=state.total, note=state.note
+            )
+        elif time.monotonic() - self.written >= LOG_SECONDS:
+            self.written = time.monotonic()
+            print(state, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def show_progress(clock: str | None = "remaining", *, lines: bool = False) -> Iterator[Steps]:
+def show_progress(*, clock: bool = False) -> Iterator[Steps]:
     """Show how far the command is while the block runs.
 
     Parameters
     ----------
-    clock : {"remaining", "elapsed", None}
-        What the bar says of time: what is left, as rows say it themselves; or what has passed, where nobody knows how
-        many steps there will be.
-    lines : bool
-        Where there is no terminal, steps too write a line now and then.
+    clock : bool
+        The bar tells the time that has passed too, where nobody knows how many steps there will be.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Steps(None, lines=lines)
+        yield Steps(None)
         return
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}")]
-    if clock is not None:
-        columns += [TextColumn(clock), TimeElapsedColumn() if clock == "elapsed" else TimeRemainingColumn()]
+    if clock:
+        columns += [TextColumn("elapsed"), TimeElapsedColumn()]
     with Bar(*columns, console=console, transient=True) as bar:
         yield Steps(bar)
-
-
-def can_draw() -> bool:
-    """Whether the extra `report`, which draws the pictures, is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def saved(output: Path, picture: str) -> str:
@@ -205,4 +183,12 @@ def figures_table(*columns: str, title: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    return table
+
+
+def shown(cells: Cells) -> Table:
+    """A table of cells as the screen shows it."""
+    table = figures_table(*cells.head, title=cells.caption)
+    for row in cells.rows:
+        table.add_row(*row)
     return table

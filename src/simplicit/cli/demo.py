@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
+from simplicit.cli.console import command_line, figures_table, print_json, saved, say, show_progress
 from simplicit.cli.options import DataDir, Json, Overwrite, PgdSteps
 from simplicit.data import load_dataset
-from simplicit.report import Curve, draw_frontier
+from simplicit.report import Line, can_draw, draw_frontier
 from simplicit.runs.demo import Demo, DemoSettings, run_demo
 from simplicit.runs.folder import check_output
 
@@ -63,7 +63,7 @@ def demo_command(
     settings = DemoSettings(baseline, tuple(sorted(set(sparsity))), samples, eps, pgd_steps, seed)
     check_output(output, overwrite=overwrite, kind="demo")
     dataset = load_dataset(data, data_dir)
-    with show_progress("elapsed") as on_step:
+    with show_progress(clock=True) as steps:
         found = run_demo(
             dataset,
             output,
@@ -71,7 +71,7 @@ def demo_command(
             data_dir=data_dir,
             command=command_line(context),
             overwrite=overwrite,
-            on_step=on_step,
+            progress=steps,
             draw=_draw if can_draw() else None,
         )
     if json:
@@ -82,13 +82,14 @@ def demo_command(
 
 def _draw(demo: Demo, path: Path) -> None:
     settings, points = demo.settings, demo.points
-    curves = (
-        Curve("clean", [point.accuracy for point in points], demo.baseline.test_accuracy),
-        Curve(f"PGD-{settings.pgd_steps}, ε = {settings.eps}", [point.pgd for point in points], demo.baseline_pgd),
+    sparsities, attacked = [point.sparsity for point in points], f"PGD-{settings.pgd_steps}, ε = {settings.eps}"
+    lines = (
+        Line("clean", sparsities, [point.accuracy for point in points], demo.baseline.test_accuracy),
+        Line(attacked, sparsities, [point.pgd for point in points], demo.baseline_pgd),
     )
     shown = demo.shown()
     title = f"Non-zeros of M at {points[shown].sparsity:.0f} % sparsity"
-    draw_frontier(path, [point.sparsity for point in points], curves, demo.fits[shown].result.model, title=title)
+    draw_frontier(path, lines, demo.fits[shown].result.model, title=title)
 
 
 def _table(demo: Demo) -> Any:
@@ -97,16 +98,22 @@ def _table(demo: Demo) -> Any:
     table = figures_table("", "weights", "sparsity", "accuracy", "under PGD", "agreement", "time", title=title)
     weights, clean, attacked = demo.baseline_weights, baseline.test_accuracy, demo.baseline_pgd
     table.add_row(
-        "baseline", f"{weights:,}", "", f"{clean:.1f} %", f"{attacked:.1f} %", "", f"{baseline.seconds:.1f} s"
+        "baseline",
+        f"{weights:,}",
+        "",
+        f"{100 * clean:.1f} %",
+        f"{100 * attacked:.1f} %",
+        "",
+        f"{baseline.seconds:.1f} s",
     )
     for point in demo.points:
         table.add_row(
             point.folder,
             f"{point.nnz:,}",
             f"{point.sparsity:.1f} %",
-            f"{point.accuracy:.1f} %",
-            f"{point.pgd:.1f} %",
-            f"{point.agreement:.1f} %",
+            f"{100 * point.accuracy:.1f} %",
+            f"{100 * point.pgd:.1f} %",
+            f"{100 * point.agreement:.1f} %",
             f"{point.seconds:.1f} s",
         )
     return table

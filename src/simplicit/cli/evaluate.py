@@ -62,7 +62,7 @@ def eval_command(
 
     Prints accuracy, agreement, sparsity against the baseline's weights and against the size of M, λ_pf with its bounds,
     ‖A‖∞, storage, how the equilibrium is found, and accuracy under FGSM and PGD for every --eps. Each model is attacked
-    on its own gradient. All shares are in per cent, ε is in units of the inputs.
+    on its own gradient. Tables are in per cent, --json and files have shares; ε is in units of the inputs.
 
     Example: `simplicit eval runs/fit --eps 0.004 --eps 8/255 --json`
     """
@@ -79,7 +79,7 @@ def eval_command(
     check_range(recorded, task.data, run)
     captured = capture_task(task)
     weights, total = tied_weights(run) or (None, captured.weight_count)
-    with show_progress() as on_step:
+    with show_progress() as steps:
         figures = evaluate(
             model,
             captured.model,
@@ -90,7 +90,7 @@ def eval_command(
             attacked_samples=attack_samples,
             weights=weights,
             seed=seed,
-            on_step=on_step,
+            progress=steps,
         )
     if output is not None:
         _write(figures, settings, run, task.inputs, output, command_line(context), overwrite)
@@ -116,17 +116,21 @@ def _write(
         manifest.write(draft)
 
 
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
 def _tables(figures: Evaluation) -> tuple[Any, ...]:
     table = figures_table("", "baseline", "implicit model")
-    table.add_row("accuracy", f"{figures.baseline_accuracy:.2f} %", f"{figures.accuracy:.2f} %")
+    table.add_row("accuracy", _per_cent(figures.baseline_accuracy), _per_cent(figures.accuracy))
     if figures.attacks and figures.attacked_samples < figures.samples:
         clean = figures.baseline_clean_accuracy_of_attacked, figures.clean_accuracy_of_attacked
-        table.add_row("accuracy on the attacked samples", *(f"{share:.2f} %" for share in clean))
+        table.add_row("accuracy on the attacked samples", *map(_per_cent, clean))
     for attack in figures.attacks:
-        table.add_row(f"FGSM, ε = {attack.eps}", f"{attack.baseline_fgsm:.2f} %", f"{attack.fgsm:.2f} %")
+        table.add_row(f"FGSM, ε = {attack.eps}", _per_cent(attack.baseline_fgsm), _per_cent(attack.fgsm))
         name = f"PGD-{figures.pgd_steps}, ε = {attack.eps}"
-        table.add_row(name, f"{attack.baseline_pgd:.2f} %", f"{attack.pgd:.2f} %")
-    table.add_row("agreement with the baseline", "", f"{figures.agreement:.2f} %")
+        table.add_row(name, _per_cent(attack.baseline_pgd), _per_cent(attack.pgd))
+    table.add_row("agreement with the baseline", "", _per_cent(figures.agreement))
     table.add_row("weights", f"{figures.baseline_weights:,}", f"{figures.nnz:,}")
     table.add_row("sparsity, against the baseline", "", f"{figures.sparsity:.2f} %")
     table.add_row("sparsity, against size(M)", "", f"{figures.sparsity_of_size:.2f} %")

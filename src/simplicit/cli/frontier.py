@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
 from simplicit.cli.options import DataDir, Json, Overwrite
-from simplicit.cli.reproduce import reproduce_app
-from simplicit.data import load_dataset
-from simplicit.files import write_json
-from simplicit.report import Line, Panel, draw_tradeoff
-from simplicit.runs.folder import Manifest, check_output, run_folder
+from simplicit.cli.reproduce import reproduce_app, reproduce_study
 from simplicit.runs.mlp import parse_arch
-from simplicit.studies.frontier import BASELINE, OURS, Frontier, FrontierSettings, Method, run_frontier
+from simplicit.studies.frontier import FrontierSettings, frontier_study, run_frontier
 from simplicit.studies.peers import PEERS
 from simplicit.training import PRESETS
 
-__all__ = ["frontier_command", "markdown"]
+__all__ = ["frontier_command"]
 
 _DEFAULT = FrontierSettings()
 _MEASURED = "What is measured"
-_FIGURES, _TABLE, _PICTURE = "frontier.json", "frontier.md", "frontier.png"
-_KINDS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD"}
 
 
 @reproduce_app.command("frontier")
@@ -95,7 +87,7 @@ def frontier_command(
         samples=samples,
         seeds=seeds,
         first_seed=first_seed,
-        peers=tuple(dict.fromkeys(peer)) or _DEFAULT.peers,
+        peers=tuple(dict.fromkeys(peer)),
         preset=preset,
         eps=eps,
         pgd_steps=pgd_steps,
@@ -103,94 +95,12 @@ def frontier_command(
         epochs=epochs,
         workers=workers,
     )
-    check_output(output, overwrite=overwrite, kind="reproduce")
-    dataset = load_dataset(data, data_dir)
-    with show_progress("elapsed", lines=True) as on_step:
-        found = run_frontier(dataset, settings, on_step=on_step)
-    with run_folder(output, overwrite=overwrite, kind="reproduce") as draft:
-        write_json(draft / _FIGURES, found.figures())
-        (draft / _TABLE).write_text(markdown(found), encoding="utf-8")
-        if can_draw():
-            _draw(found, draft / _PICTURE)
-        Manifest(
-            "reproduce",
-            command=command_line(context),
-            settings={"figure": "frontier", "data": data} | asdict(settings),
-            inputs={"data": dataset.describe()},
-            seconds={"all": found.seconds},
-            results={"means": found.figures()["means"]},
-        ).write(draft)
-    if json:
-        print_json({"folder": output} | found.figures())
-        return
-    say(*(_table(found, kind) for kind in _KINDS), saved(output, _PICTURE))
-
-
-def _cell(found: Frontier, method: Method, sparsity: float, kind: str) -> str:
-    summary = found.summary(method, sparsity)
-    spread = f" ± {summary[f'{kind}_std']:.1f}" if found.settings.seeds > 1 else ""
-    return f"{summary[kind]:.1f}{spread}"
-
-
-def _seeds(settings: FrontierSettings) -> str:
-    first, last = settings.first_seed, settings.first_seed + settings.seeds - 1
-    return f"seed {first}" if first == last else f"{settings.seeds} seeds, {first} to {last}"
-
-
-def _table(found: Frontier, kind: str) -> Any:
-    settings, baseline = found.settings, Method(BASELINE)
-    under = "" if kind == "clean" else f", ε = {settings.eps}"
-    title = (
-        f"Accuracy, %, {_KINDS[kind]}{under}; baseline {_cell(found, baseline, 0.0, kind)}; "
-        f"{_seeds(settings)}, mean and standard deviation"
+    reproduce_study(
+        context,
+        lambda dataset, progress: frontier_study(run_frontier(dataset, settings, progress=progress)),
+        data=data,
+        data_dir=data_dir,
+        output=output,
+        overwrite=overwrite,
+        json=json,
     )
-    table = figures_table("sparsity, %", *(f"{value:g}" for value in settings.sparsities), title=title)
-    for method in found.methods:
-        if method != baseline:
-            table.add_row(str(method), *(_cell(found, method, value, kind) for value in settings.sparsities))
-    return table
-
-
-def markdown(found: Frontier) -> str:
-    """The study as tables in Markdown, one for each kind of accuracy."""
-    settings, baseline = found.settings, Method(BASELINE)
-    parts = [
-        f"# Sparsity against accuracy\n\n{settings.samples:,} calibration samples, {_seeds(settings)} (each a "
-        f"baseline and samples of its own): mean ± standard deviation, per cent. Attacks: ε = {settings.eps}, "
-        f"PGD with {settings.pgd_steps} steps, {settings.attack_samples:,} test samples. The study took "
-        f"{found.seconds / 60:.0f} minutes with {settings.workers} workers, "
-        f"{found.processor_seconds / 60:.0f} minutes of processor time.\n"
-    ]
-    for kind, title in _KINDS.items():
-        head = ["method", *(f"{value:g} %" for value in settings.sparsities)]
-        lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * len(settings.sparsities)]
-        for method in found.methods:
-            if method == baseline:
-                continue
-            cells = [_cell(found, method, value, kind) for value in settings.sparsities]
-            name = f"**{method}**" if method.solver == OURS else str(method)
-            lines.append("| " + " | ".join([name, *cells]) + " |")
-        parts.append(f"## {title}\n\nBaseline: {_cell(found, baseline, 0.0, kind)}.\n\n" + "\n".join(lines) + "\n")
-    return "\n".join(parts)
-
-
-def _draw(found: Frontier, path: Path) -> None:
-    """The variants that do best, so that the picture can be read: every solver with an equal share and with ours."""
-    shown = [method for method in found.methods if method.solver != BASELINE and method.targets != "own"]
-    panels = []
-    for kind in ("clean", "pgd"):
-        lines = []
-        for method in shown:
-            summaries = [found.summary(method, value) for value in found.settings.sparsities]
-            lines.append(
-                Line(
-                    str(method).removesuffix(", our targets"),
-                    method.solver,
-                    [summary[kind] for summary in summaries],
-                    [summary[f"{kind}_std"] for summary in summaries],
-                    dashed=method.allocation in ("uniform", "global"),
-                )
-            )
-        title = "Clean" if kind == "clean" else f"PGD-{found.settings.pgd_steps}, ε = {found.settings.eps}"
-        panels.append(Panel(title, found.summary(Method(BASELINE), 0.0)[kind], lines))
-    draw_tradeoff(path, found.settings.sparsities, (panels[0], panels[1]))

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
+from simplicit.cli.console import command_line, print_json, saved, say, show_progress, shown
 from simplicit.cli.options import DataDir, Json, Overwrite, Workers
-from simplicit.data import load_dataset
+from simplicit.data import Dataset, load_dataset
 from simplicit.executors import EXECUTORS
-from simplicit.files import write_json
-from simplicit.report import Bars, draw_bars
-from simplicit.runs.folder import Manifest, check_output, run_folder
+from simplicit.progress import OnProgress
+from simplicit.runs.folder import check_output
 from simplicit.runs.mlp import parse_arch
-from simplicit.studies.figure5 import Figure5, Figure5Settings, run_figure5
+from simplicit.studies.figure5 import Figure5Settings, figure5_study, run_figure5
+from simplicit.studies.study import KIND, Study
 
-__all__ = ["figure5_command", "reproduce_app"]
+__all__ = ["figure5_command", "reproduce_app", "reproduce_study"]
 
 _DEFAULT = Figure5Settings()
 _MEASURED = "What is measured"
-_FIGURES, _PICTURE = "figure5.json", "figure5.png"
 
 reproduce_app = typer.Typer(rich_markup_mode="markdown")
 
@@ -31,6 +31,29 @@ def reproduce(context: typer.Context) -> None:
     """Redo the paper's figures and tables."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), nl=False)
+
+
+def reproduce_study(
+    context: typer.Context,
+    run: Callable[[Dataset, OnProgress], Study],
+    *,
+    data: str,
+    data_dir: Path | None,
+    output: Path,
+    overwrite: bool,
+    json: bool,
+) -> None:
+    """Run a study on named data, write its folder, and print its tables."""
+    check_output(output, overwrite=overwrite, kind=KIND)
+    dataset = load_dataset(data, data_dir)
+    with show_progress(clock=True) as steps:
+        study = run(dataset, steps)
+    study.save(output, dataset, command=command_line(context), overwrite=overwrite)
+    if json:
+        print_json({"folder": output} | dict(study.figures))
+        return
+    tables = [shown(table) for table in study.tables]
+    say(*tables, "", *study.notes, saved(output, study.picture) if study.picture else f"Saved in {output}.")
 
 
 @reproduce_app.command("figure5")
@@ -74,69 +97,17 @@ def figure5_command(
 
     Each executor solves the state rows of a network cold, its workers to be started first, and warm, with those of the
     call before; and a problem of no size, whose time is what the executor costs by itself. The folder written holds
-    figure5.json, run.json and, with the extra `report` installed, figure5.png. Run it on a quiet machine.
+    figure5.json, figure5.md, run.json and, with the extra `report` installed, figure5.png. Run it on a quiet machine.
 
     Example: `simplicit reproduce figure5 --data-dir data --output runs/figure5`
     """
     settings = Figure5Settings(parse_arch(arch), samples, tuple(executor), workers, repeats, epochs, seed)
-    check_output(output, overwrite=overwrite, kind="reproduce")
-    dataset = load_dataset(data, data_dir)
-    with show_progress("elapsed") as on_step:
-        found = run_figure5(dataset, settings, on_step=on_step)
-    with run_folder(output, overwrite=overwrite, kind="reproduce") as draft:
-        write_json(draft / _FIGURES, found.figures())
-        if can_draw():
-            _draw(found, draft / _PICTURE)
-        Manifest(
-            "reproduce",
-            command=command_line(context),
-            settings={"figure": 5, "data": data} | {name: getattr(settings, name) for name in _SETTINGS},
-            inputs={"data": dataset.describe()},
-            seconds={one.executor: one.cold + sum(one.warm) for one in found.timed},
-            results=found.figures(),
-            packages=("ray",) if "ray" in settings.chosen else (),
-        ).write(draft)
-    if json:
-        print_json({"folder": output} | found.figures())
-        return
-    say(_table(found), "\nAll coefficients are equal, to the bit.", saved(output, _PICTURE))
-
-
-_SETTINGS = ("arch", "samples", "executors", "workers", "repeats", "epochs", "seed")
-
-
-def _draw(found: Figure5, path: Path) -> None:
-    names, (rows, columns, samples) = [one.executor for one in found.timed], found.shape
-    cold, fixed = [one.cold for one in found.timed], [one.least_cold for one in found.timed]
-    title = f"{rows:,} rows × {columns:,} columns, {samples:,} samples"
-    draw_bars(
-        path,
-        Bars("First call, workers started for it", names, cold, fixed),
-        Bars(f"Next calls: {title}", names, [one.seconds for one in found.timed]),
+    reproduce_study(
+        context,
+        lambda dataset, progress: figure5_study(run_figure5(dataset, settings, progress=progress)),
+        data=data,
+        data_dir=data_dir,
+        output=output,
+        overwrite=overwrite,
+        json=json,
     )
-
-
-def _table(found: Figure5) -> Any:
-    rows, columns, samples = found.shape
-    table = figures_table(
-        "executor",
-        "workers",
-        "warm",
-        "speed-up",
-        "cold",
-        "fixed, warm",
-        "fixed, cold",
-        title=f"{rows:,} rows × {columns:,} columns, {samples:,} samples, {found.certified:,} certified; seconds",
-    )
-    for one in found.timed:
-        factor = found.speedup(one)
-        table.add_row(
-            one.executor,
-            str(one.workers),
-            f"{one.seconds:.3f}",
-            "" if factor is None else f"× {factor:.2f}",
-            f"{one.cold:.3f}",
-            f"{one.least_warm:.3f}",
-            f"{one.least_cold:.3f}",
-        )
-    return table

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from simplicit.cli.console import can_draw, command_line, figures_table, print_json, saved, say, show_progress
+from simplicit.cli.console import command_line, figures_table, print_json, saved, say, show_progress
 from simplicit.cli.options import (
     PENALTY_PANEL,
     Alpha,
@@ -33,7 +33,7 @@ from simplicit.cli.options import (
     parse_part,
 )
 from simplicit.errors import InputError
-from simplicit.report import draw_path, draw_solution
+from simplicit.report import can_draw, draw_path, draw_solution
 from simplicit.rows import RowStatus, Solution
 from simplicit.runs.folder import check_output
 from simplicit.runs.rowfiles import run_part, run_solve
@@ -186,16 +186,16 @@ def solve_command(
         return
     read = [path for path in (features, targets, support, journal) if path is not None]
     check_output(output, overwrite=overwrite, kind="solve", inputs=read)
-    with show_progress(None) as steps:
-        run = run_solve(settings, journal=journal, progress=steps.rows)
+    with show_progress() as steps:
+        run = run_solve(settings, journal=journal, progress=steps)
     write_and_tell(run, output, command=command_line(context), overwrite=overwrite, json=json)
 
 
 def _solve_part(settings: SolveSettings, part: tuple[int, int], journal: Path | None, *, json: bool) -> None:
     if journal is None:
         raise InputError("part: name the journal that keeps its blocks with --journal")
-    with show_progress(None) as steps:
-        state = run_part(settings, part, journal=journal, progress=steps.rows)
+    with show_progress() as steps:
+        state = run_part(settings, part, journal=journal, progress=steps)
     if json:
         print_json({"journal": journal, "part": part, "blocks": state.blocks, "missing": state.missing})
     else:

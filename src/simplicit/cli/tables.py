@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
 from simplicit.cli.options import DataDir, Json, Overwrite
-from simplicit.cli.reproduce import reproduce_app
-from simplicit.data import load_dataset
-from simplicit.files import write_json
-from simplicit.runs.folder import Manifest, check_output, run_folder
-from simplicit.studies.tables import RADII, Table, TableSettings, run_table
+from simplicit.cli.reproduce import reproduce_app, reproduce_study
+from simplicit.studies.tables import TableSettings, run_table, table_study
 from simplicit.training import PRESETS
 
-__all__ = ["markdown", "table2_command", "table3_command"]
+__all__ = ["table2_command", "table3_command"]
 
 _MEASURED = "What is measured"
 _DEFAULT, _TABLE_3 = TableSettings(2), TableSettings(3)
@@ -109,79 +104,12 @@ def _reproduce(
     overwrite: bool,
     json: bool,
 ) -> None:
-    name = f"table{settings.table}"
-    folder = Path("runs") / name if output is None else output
-    check_output(folder, overwrite=overwrite, kind="reproduce")
-    dataset = load_dataset(data, data_dir)
-    with show_progress("elapsed", lines=True) as on_step:
-        found = run_table(dataset, settings, on_step=on_step)
-    with run_folder(folder, overwrite=overwrite, kind="reproduce") as draft:
-        write_json(draft / f"{name}.json", found.figures())
-        (draft / f"{name}.md").write_text(markdown(found), encoding="utf-8")
-        Manifest(
-            "reproduce",
-            command=command_line(context),
-            settings={"figure": name, "data": data} | asdict(settings),
-            inputs={"data": dataset.describe()},
-            seconds={"all": found.seconds},
-            results=found.figures(),
-        ).write(draft)
-    if json:
-        print_json({"folder": folder} | found.figures())
-        return
-    say(_table(found), *_notes(found), f"Saved in {folder}.")
-
-
-def _cells(found: Table) -> list[list[str]]:
-    """A line per row: samples; sparsity and attacked accuracy of the paper, by the letter, and ours; the gain."""
-    lines = []
-    for row in found.rows:
-        cells = [f"{row.paper.samples:,}", f"{row.paper.sparsity:g}", _pair(row.paper.accuracy)]
-        for one in (row.letter, row.preset):
-            cells += [f"{one.sparsity:.1f}", _pair(one.fgsm), _pair(one.pgd)]
-        lines.append([*cells, " / ".join(f"{gain:+.1f}" for gain in row.gain)])
-    return lines
-
-
-def _pair(values: tuple[float, float]) -> str:
-    return f"{values[0]:.1f} / {values[1]:.1f}"
-
-
-def _columns() -> list[str]:
-    radii = " / ".join(f"{eps:g}" for eps in RADII)
-    sections = [["paper: sparsity", f"at {radii}"]]
-    sections += [[f"{name}: sparsity", "FGSM", "PGD"] for name in ("by the letter", "ours")]
-    return ["samples", *(column for section in sections for column in section), "gain on the paper"]
-
-
-def _table(found: Table) -> Any:
-    table = figures_table(*_columns(), title=f"Table {found.settings.table}: accuracy under attack, %")
-    for cells in _cells(found):
-        table.add_row(*cells)
-    return table
-
-
-def _notes(found: Table) -> list[str]:
-    settings, one = found.settings, found.baseline
-    certified = min(row.letter.certified for row in found.rows)
-    share = "all rows" if certified == 100 else f"at least {certified:.1f} % of the rows"
-    anchor = "" if settings.anchor is None else f", anchor {settings.anchor:g}"
-    notes = [
-        f"Baseline: {one.clean:.1f} clean, FGSM {_pair(one.fgsm)}, PGD {_pair(one.pgd)}.",
-        f"Ours: preset {settings.preset}{anchor}. PGD with {settings.pgd_steps} steps; "
-        f"{settings.attack_samples:,} test samples attacked; "
-        f"{'one seed' if settings.seeds == 1 else f'means over {settings.seeds} seeds'}.",
-        f"By the letter, {share} of every model are certified.",
-    ]
-    if settings.table == 2:
-        notes.append("(10) as printed has γ = 0: ridge, without zeros. By the letter it is pruned by size as stated.")
-    return notes
-
-
-def markdown(found: Table) -> str:
-    """The table in Markdown."""
-    columns = _columns()
-    lines = ["| " + " | ".join(columns) + " |", "|" + " ---: |" * len(columns)]
-    lines += ["| " + " | ".join(cells) + " |" for cells in _cells(found)]
-    title = f"# Table {found.settings.table} of the paper, again: accuracy under attack, %"
-    return "\n".join([title, "", *lines, "", *_notes(found), ""])
+    reproduce_study(
+        context,
+        lambda dataset, progress: table_study(run_table(dataset, settings, progress=progress)),
+        data=data,
+        data_dir=data_dir,
+        output=output or Path("runs") / f"table{settings.table}",
+        overwrite=overwrite,
+        json=json,
+    )

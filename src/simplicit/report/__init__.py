@@ -1,23 +1,31 @@
-"""Pictures of results. Needs the extra ``report`` (matplotlib), and says so where it is missing."""
+"""What a person looks at: pictures, tables and a page. Pictures need the extra ``report`` (matplotlib), and say so."""
 
 from __future__ import annotations
 
-from simplicit.report.bars import Bars, draw_bars
-from simplicit.report.picture import Curve, draw_frontier
-from simplicit.report.robustness import RobustCurve, draw_robustness
-from simplicit.report.solution import draw_path, draw_solution
-from simplicit.report.tradeoff import Line, Panel, draw_tradeoff
+from simplicit.report.accuracy import Line, draw_frontier, draw_robustness, draw_series, draw_tradeoff, robust_lines
+from simplicit.report.bars import Bars, draw_bars, draw_layers
+from simplicit.report.canvas import can_draw
+from simplicit.report.images import Attacked, draw_attacked
+from simplicit.report.patterns import draw_patterns
+from simplicit.report.rows import draw_gaps, draw_path, draw_solution
+from simplicit.report.table import Table
 
 __all__ = [
+    "Attacked",
     "Bars",
-    "Curve",
     "Line",
-    "Panel",
-    "RobustCurve",
+    "Table",
+    "can_draw",
+    "draw_attacked",
     "draw_bars",
     "draw_frontier",
+    "draw_gaps",
+    "draw_layers",
     "draw_path",
+    "draw_patterns",
     "draw_robustness",
+    "draw_series",
     "draw_solution",
     "draw_tradeoff",
+    "robust_lines",
 ]

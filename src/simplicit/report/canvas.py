@@ -1,25 +1,32 @@
-"""A figure that touches nothing of matplotlib's global state, and the colours of all pictures."""
+"""Figures that touch nothing of matplotlib's global state, and what all pictures share: colours, axes, dashed lines.
+
+Pictures need the extra ``report``; without matplotlib every one raises MissingExtraError.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from simplicit.errors import MissingExtraError
+from simplicit.files import drafted
 
 __all__ = [
     "COLOURS",
     "EDGE",
-    "GRID",
     "INK",
+    "MARKERS",
     "PALETTE",
     "QUIET",
+    "can_draw",
     "clean",
+    "dashed_line",
+    "legend_outside",
     "one_panel",
     "panels",
-    "pattern_colours",
     "two_panels",
 ]
 
@@ -27,6 +34,7 @@ __all__ = [
 COLOURS = ("#0072B2", "#D55E00")
 PALETTE = (*COLOURS, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, QUIET, GRID, EDGE = "#222222", "#6b6b6b", "#e6e6e6", "#bdbdbd"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -40,33 +48,40 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+def can_draw() -> bool:
+    """Whether the extra ``report``, which draws the pictures, is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
 @contextmanager
-def two_panels(path: Path, width_ratios: tuple[float, float]) -> Iterator[Any]:
-    """Two axes side by side; what is drawn on them inside the block is written to the PNG `path` at its end.
+def one_panel(path: Path) -> Iterator[Any]:
+    """Yield axes; what is drawn on them in the block is written to the PNG ``path`` at its end, whole or not at all.
 
     Raises
     ------
     MissingExtraError
         matplotlib is not installed.
     """
-    with _figure(path, (10, 4.2)) as figure:
-        yield figure.subplots(1, 2, width_ratios=width_ratios)
+    with panels(path, 1, 1, (7.5, 4.6)) as (axes,):
+        yield axes
 
 
 @contextmanager
-def one_panel(path: Path) -> Iterator[Any]:
-    """As :func:`two_panels`, with one."""
-    with _figure(path, (7.5, 4.6)) as figure:
-        yield figure.subplots()
+def two_panels(path: Path, width_ratios: tuple[float, float]) -> Iterator[Any]:
+    """Yield two axes side by side, as :func:`one_panel` does one."""
+    with panels(path, 2, 2, (5.0, 4.2), width_ratios) as both:
+        yield both
 
 
 @contextmanager
-def panels(path: Path, count: int, columns: int, size: tuple[float, float]) -> Iterator[Any]:
-    """As :func:`two_panels`, with ``count`` axes of ``size`` inches each, row after row of ``columns`` of them."""
+def panels(
+    path: Path, count: int, columns: int, size: tuple[float, float], width_ratios: Sequence[float] | None = None
+) -> Iterator[Any]:
+    """Yield ``count`` axes of ``size`` inches each, row after row of ``columns`` of them, as :func:`one_panel` does."""
     columns = min(columns, count)
     rows = -(-count // columns)
     with _figure(path, (size[0] * columns, size[1] * rows)) as figure:
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        grid = figure.subplots(rows, columns, squeeze=False, width_ratios=width_ratios).ravel()
         for unused in grid[count:]:
             unused.set_axis_off()
         yield grid[:count]
@@ -85,11 +100,12 @@ def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, wspace=0.06))
         FigureCanvasAgg(figure)
         yield figure
-        figure.savefig(path, dpi=160, facecolor="white")
+        with drafted(path) as draft:
+            figure.savefig(draft, format="png", dpi=160, facecolor="white")
 
 
 def clean(axes: Any) -> None:
-    """Horizontal grid lines behind the data and no frame but the x axis."""
+    """Leave horizontal grid lines behind the data and no frame but the x axis."""
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
@@ -97,8 +113,22 @@ def clean(axes: Any) -> None:
     axes.tick_params(length=0, which="both")
 
 
-def pattern_colours() -> Any:
-    """White for zero, blue for non-zero."""
-    from matplotlib.colors import ListedColormap
+def dashed_line(axes: Any, value: float, text: str = "", *, colour: str = QUIET, below: bool = False) -> None:
+    """Draw a horizontal line to compare with; ``text`` stands at its right end, above or below it."""
+    axes.axhline(value, color=colour, linestyle=(0, (4, 3)), linewidth=1.2, alpha=0.8)
+    axes.annotate(
+        text,
+        (1.0, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, -4 if below else 4),
+        textcoords="offset points",
+        ha="right",
+        va="top" if below else "bottom",
+        color=colour,
+        fontsize=9,
+    )
 
-    return ListedColormap(["white", COLOURS[0]])
+
+def legend_outside(axes: Any) -> None:
+    """Put the legend to the right of the axes."""
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Page", "Picture", "Section", "Table"]
+from simplicit.report.table import Table
+
+__all__ = ["Page", "Picture", "Section"]
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --quiet: #5a5a5a; --ground: #ffffff; --line: #d8d8d8; --band: #f4f6f8;
@@ -41,36 +43,15 @@ code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .92e
 
 
 @dataclass(frozen=True)
-class Table:
-    """Cells as texts; the first column and ``head`` are headers."""
-
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def html(self) -> str:
-        head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in self.head)
-        body = "\n".join(
-            f'<tr><th scope="row">{html.escape(first)}</th>'
-            + "".join(f"<td>{html.escape(text)}</td>" for text in rest)
-            + "</tr>"
-            for first, *rest in self.rows
-        )
-        return (
-            f'<div class="scroll" tabindex="0"><table><caption>{html.escape(self.caption)}</caption>\n'
-            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
-        )
-
-
-@dataclass(frozen=True)
 class Picture:
-    """A PNG file, what it shows for those who do not see it, and a caption."""
+    """A PNG file with what it shows, for those who do not see it, and a caption."""
 
     path: Path
     alt: str
     caption: str
 
     def html(self) -> str:
+        """Return the picture as HTML, its file inside."""
         data = self.path.read_bytes()
         # A PNG tells its size in the first chunk; with it the page does not jump while it loads.
         width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
@@ -93,9 +74,11 @@ class Section:
 
     @property
     def anchor(self) -> str:
+        """The title as links name it."""
         return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
 
     def html(self) -> str:
+        """Return the section as HTML."""
         text = "\n".join(f"<p>{html.escape(line)}</p>" for line in self.text)
         parts = [text, *(picture.html() for picture in self.pictures), *(table.html() for table in self.tables)]
         inside = "\n".join(part for part in parts if part)
@@ -107,13 +90,14 @@ class Section:
 
 @dataclass
 class Page:
-    """The page; :meth:`html` is the whole document."""
+    """A page of sections; :meth:`html` is the whole document."""
 
     title: str
     text: Sequence[str] = ()
     sections: list[Section] = field(default_factory=list)
 
     def html(self) -> str:
+        """Return the document."""
         links = "".join(f'<li><a href="#{part.anchor}">{html.escape(part.title)}</a></li>' for part in self.sections)
         text = "\n".join(f'<p class="quiet">{html.escape(line)}</p>' for line in self.text)
         body = "\n".join(part.html() for part in self.sections)

@@ -1,11 +1,31 @@
-"""Attacks through the equilibrium, certificates against all of them, and accuracy under either."""
+"""Attacks through the equilibrium, certificates against all of them, and accuracy under either.
 
-from simplicit.robustness.attacks import AttackResult, SelfChecks, accuracy, attack, autoattack, fgsm, pgd, square
-from simplicit.robustness.certificates import Certificates, box_radii, certify, sensitivity
+The attacks are a live registry, :data:`ATTACKS`, and so are the bounds of certificates, :data:`METHODS`: what is added
+there can be asked for by name, in Python and on the command line.
+"""
+
+from simplicit.robustness.attacks import (
+    ATTACKS,
+    Attack,
+    AttackResult,
+    Finding,
+    SelfChecks,
+    accuracy,
+    attack,
+    autoattack,
+    fgsm,
+    pgd,
+    square,
+)
+from simplicit.robustness.certificates import METHODS, Certificates, box_radii, certify, sensitivity
 
 __all__ = [
+    "ATTACKS",
+    "METHODS",
+    "Attack",
     "AttackResult",
     "Certificates",
+    "Finding",
     "SelfChecks",
     "accuracy",
     "attack",

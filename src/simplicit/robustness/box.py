@@ -8,8 +8,8 @@ one of floating-point numbers inside. A certificate must hold for every point of
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,15 +18,27 @@ from torch import Tensor
 from simplicit.checks import as_interval, as_number
 from simplicit.errors import InputError
 
-__all__ = ["Clip", "InnerBox", "OuterBox", "as_radii", "checked_clip"]
+__all__ = ["Clip", "InnerBox", "OuterBox", "PerSample", "as_radii", "centred", "checked_clip"]
 
 #: Range of valid inputs, or None for no range.
 Clip = tuple[float, float] | None
 
 
+@dataclass(frozen=True, eq=False)
+class PerSample:
+    """A record whose tensors have one row for each sample, as have the records of this kind inside it."""
+
+    def part(self, rows: slice | Tensor) -> Self:
+        """Return the record of some samples, given by a slice, a mask or their numbers."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        tensors = {name: value[rows] for name, value in values.items() if isinstance(value, Tensor)}
+        records = {name: value.part(rows) for name, value in values.items() if isinstance(value, PerSample)}
+        return replace(self, **tensors, **records)
+
+
 @dataclass(frozen=True)
-class InnerBox:
-    """Points between ``lower`` and ``upper``, which lie within ε of ``centre`` and in the valid range; all (m, p)."""
+class InnerBox(PerSample):
+    """Points between ``lower`` and ``upper`` lie within ε of ``centre`` and in the valid range; all are (m, p)."""
 
     centre: Tensor
     lower: Tensor
@@ -34,7 +46,7 @@ class InnerBox:
 
     @classmethod
     def around(cls, centre: Tensor, eps: float, clip: Clip) -> InnerBox:
-        """The largest floating-point box that is inside the exact one."""
+        """Return the largest floating-point box that is inside the exact one."""
         radius = torch.tensor(_rounded_down(eps, centre.dtype), dtype=centre.dtype)
         # Rounding may push an edge outwards; two-sum gives its exact error, one step back inwards mends it.
         upper = _sum_rounded_down(centre, radius)
@@ -43,62 +55,69 @@ class InnerBox:
             lower, upper = lower.clamp_(min=clip[0]), upper.clamp_(max=clip[1])
         return cls(centre, lower, upper)
 
-    def part(self, rows: slice | Tensor) -> InnerBox:
-        """The box of some samples."""
-        return InnerBox(self.centre[rows], self.lower[rows], self.upper[rows])
-
     def project_(self, points: Tensor) -> Tensor:
-        """The nearest points in the box; overwrites ``points``."""
+        """Overwrite ``points``, (m, p), with the nearest points in the box and return them."""
         torch.maximum(points, self.lower, out=points)
         return torch.minimum(points, self.upper, out=points)
 
     def random_point(self, generator: torch.Generator) -> Tensor:
-        """Uniform in the box."""
+        """Draw points uniformly in the box, (m, p)."""
         share = torch.rand(self.centre.shape, generator=generator, dtype=self.centre.dtype)
         return self.project_(torch.lerp(self.lower, self.upper, share))
 
 
 @dataclass(frozen=True)
-class OuterBox:
-    """Points with |u' - centre| <= radius, (m, p) float64, among them all of the exact box."""
+class OuterBox(PerSample):
+    """All points of the exact box have |u' - centre| <= radius; both are (m, p) float64."""
 
     centre: Tensor
     radius: Tensor
 
     @classmethod
     def around(cls, U: Tensor, eps: float, clip: Clip) -> OuterBox:
-        """Around |u' - u| <= eps, within ``clip`` if it is given; U (m, p) in any dtype."""
+        """Return a box around |u' - u| <= eps, within ``clip`` if it is given, for U (m, p) in any dtype."""
         U = U.double()
         lower, upper = _down(U - eps), _up(U + eps)
         if clip is not None:
             lower, upper = lower.clamp(min=clip[0]), upper.clamp(max=clip[1])
-        centre = 0.5 * lower + 0.5 * upper
-        return cls(centre, _up(torch.maximum(upper - centre, centre - lower)))
+        centre, radius = centred(lower, upper)
+        return cls(centre, _up(radius))
 
     @property
     def largest(self) -> Tensor:
         """A bound on |u'|, (m, p)."""
         return _up(self.centre.abs() + self.radius)
 
-    def part(self, rows: Tensor) -> OuterBox:
-        """The boxes of some samples."""
-        return OuterBox(self.centre[rows], self.radius[rows])
-
     def distance(self, U: Tensor) -> Tensor:
-        """A bound on |u' - u| for points u' of the box and given u, (m, p) float64."""
+        """Return a bound on |u' - u| over points u' of the box, (m, p) float64, for given u."""
         return _up((U - self.centre).abs() + self.radius)
 
 
+def centred(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the middle of an interval and the larger distance from it to an end, entry by entry.
+
+    Halves are added, so that the middle of two numbers near the largest one is no infinity.
+    """
+    middle = 0.5 * lower + 0.5 * upper
+    return middle, torch.maximum(upper - middle, middle - lower)
+
+
 def as_radii(eps: Any) -> tuple[float, ...]:
-    """One radius or a sequence of them, as floats; InputError for none, or for one that is no number of at least 0."""
+    """Return one radius, or a sequence of them, as floats.
+
+    Raises
+    ------
+    InputError
+        There is none, or one that is no number of at least 0.
+    """
     several = tuple(eps) if isinstance(eps, list | tuple) or (isinstance(eps, np.ndarray) and eps.ndim == 1) else (eps,)
     if not several:
-        raise InputError("eps must be a radius or a sequence of them, got an empty one")
+        raise InputError("eps must be a radius or a sequence of them, got an empty one", argument="eps")
     return tuple(as_number("eps", value) for value in several)
 
 
 def checked_clip(clip: tuple[float, float], eps: float, inputs: Tensor) -> tuple[float, float]:
-    """The ends of ``clip``, rounded to the dtype of ``inputs`` (m, p) towards the inside.
+    """Return the ends of ``clip``, rounded to the dtype of ``inputs`` (m, p) towards the inside.
 
     Raises
     ------
@@ -107,7 +126,7 @@ def checked_clip(clip: tuple[float, float], eps: float, inputs: Tensor) -> tuple
     """
     low, high = as_interval("clip", clip)
     if eps > high - low:
-        raise InputError(f"eps = {eps} is wider than the range of inputs, clip = {clip}")
+        raise InputError(f"eps = {eps} is wider than the range of inputs, clip = {clip}", argument="eps")
     smallest, largest = inputs.min().item(), inputs.max().item()
     # Inputs at an end may have been rounded over it by the cast to this dtype; they are brought back.
     if (
@@ -116,16 +135,17 @@ def checked_clip(clip: tuple[float, float], eps: float, inputs: Tensor) -> tuple
     ):
         raise InputError(
             f"U must lie in clip = {clip}, got values from {smallest:.6g} to {largest:.6g}; "
-            "pass the range of the inputs, or clip=None"
+            "pass the range of the inputs, or clip=None",
+            argument="U",
         )
     inner = -_rounded_down(-low, inputs.dtype), _rounded_down(high, inputs.dtype)
     if inner[0] > inner[1]:
-        raise InputError(f"clip = {clip} holds no number in {inputs.dtype}; pass a wider one")
+        raise InputError(f"clip = {clip} holds no number in {inputs.dtype}; pass a wider one", argument="clip")
     return inner
 
 
 def _rounded_down(value: float, dtype: torch.dtype) -> float:
-    """The largest number of ``dtype`` that is at most ``value``."""
+    """Return the largest number of ``dtype`` that is at most ``value``."""
     nearest = torch.tensor(value, dtype=dtype)
     if nearest.item() > value:
         nearest = torch.nextafter(nearest, torch.full_like(nearest, -math.inf))
@@ -133,7 +153,7 @@ def _rounded_down(value: float, dtype: torch.dtype) -> float:
 
 
 def _sum_rounded_down(a: Tensor, b: Tensor) -> Tensor:
-    """a + b, rounded towards minus infinity."""
+    """Return a + b, rounded towards minus infinity."""
     total = a + b
     b_part = total - a
     error = (a - (total - b_part)) + (b - b_part)

@@ -1,7 +1,8 @@
-"""Labels that fit a model, and the accuracy against them."""
+"""True classes: checked, and the outputs (m, q) of a model seen from them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,24 +12,41 @@ from torch import Tensor
 from simplicit.checks import as_array
 from simplicit.errors import InputError
 
-__all__ = ["as_labels"]
+__all__ = ["as_labels", "at_labels", "by_label", "with_labels"]
 
 
 def as_labels(labels: Any, samples: int, classes: int) -> Tensor:
-    """``labels`` as an int64 tensor (samples,).
+    """Return ``labels`` as an int64 tensor (samples,).
 
     Raises
     ------
     InputError
-        Not one-dimensional, of another length, not integer, or outside [0, classes).
+        They are not one-dimensional, of another length, not integer, or outside [0, classes).
     """
     array = as_array("labels", labels)
     if array.shape != (samples,):
-        raise InputError(f"labels must have shape ({samples},), one for each sample, got {array.shape}")
-    if array.dtype.kind not in "iu":
-        raise InputError(f"labels must be integers, got dtype {array.dtype}; pass class numbers")
-    outside = (array < 0) | (array >= classes)
-    if outside.any():
+        problem = f"labels must have shape ({samples},), one for each sample, got {array.shape}"
+    elif array.dtype.kind not in "iu":
+        problem = f"labels must be integers, got dtype {array.dtype}; pass class numbers"
+    elif (outside := (array < 0) | (array >= classes)).any():
         row = int(np.argmax(outside))
-        raise InputError(f"labels must lie in [0, {classes}), the model's outputs; got {array[row]} for sample {row}")
-    return torch.from_numpy(array.astype(np.int64))
+        problem = f"labels must lie in [0, {classes}), the model's outputs; got {array[row]} for sample {row}"
+    else:
+        return torch.from_numpy(array.astype(np.int64))
+    raise InputError(problem, argument="labels")
+
+
+def at_labels(Y: Tensor, labels: Tensor) -> Tensor:
+    """Return the outputs at their labels, (m, 1)."""
+    return Y.gather(1, labels[:, None])
+
+
+def with_labels(Y: Tensor, labels: Tensor, value: float) -> Tensor:
+    """Return the outputs with another value at their labels, (m, q): ``-math.inf`` leaves the other classes alone."""
+    return Y.scatter(1, labels[:, None], value)
+
+
+def by_label(labels: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield each class that occurs, and a mask (m,) of its samples."""
+    for label in set(labels.tolist()):
+        yield label, labels == label

@@ -13,11 +13,12 @@ import numpy as np
 from simplicit.checks import as_seed
 from simplicit.errors import InputError
 from simplicit.files import write_json
-from simplicit.progress import OnStep
-from simplicit.robustness import AttackResult, attack, pgd
+from simplicit.progress import Meter, OnProgress
+from simplicit.robustness import ATTACKS, AttackResult, attack, pgd
+from simplicit.robustness.attacks.registry import STANDARD_ATTACKS, checked_attacks
 from simplicit.runs.evaluate import DEFAULT_EPS, parse_eps
 from simplicit.runs.folder import Manifest, run_folder
-from simplicit.runs.subjects import BASELINE, Samples, Subject, Subjects, choose_samples, told_of
+from simplicit.runs.subjects import BASELINE, Samples, Subject, Subjects, choose_samples
 
 __all__ = [
     "ATTACK",
@@ -45,43 +46,50 @@ class AttackSettings:
     ----------
     eps : tuple of str
         Radii as they are written, such as ``"8/255"``.
+    attacks : tuple of str
+        Names in :data:`simplicit.robustness.ATTACKS`.
     steps, restarts : int
         Of PGD.
     queries : int
         Of Square.
-    transfer, autoattack : bool
-        Run these two as well.
+    transfer : bool
+        Try points that PGD finds on the baseline on every run.
     samples : int, optional
         Test samples, drawn at random by ``seed``; all of them if None.
     seed : int
         Of the draw and of all attacks.
+
+    Raises
+    ------
+    InputError
+        If something is out of range or unknown.
+    MissingExtraError
+        An attack needs what is not installed.
     """
 
     eps: tuple[str, ...] = DEFAULT_EPS
+    attacks: tuple[str, ...] = STANDARD_ATTACKS
     steps: int = 50
     restarts: int = 5
     queries: int = 300
     transfer: bool = True
-    autoattack: bool = False
     samples: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         radii_of(self.eps)
+        object.__setattr__(self, "attacks", checked_attacks(self.attacks))
+        if not self.attacks:
+            raise InputError("attacks: name at least one", argument="attacks")
         for name in ("steps", "restarts", "queries"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}", argument=name)
         as_seed("seed", self.seed, bits=63)
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The attacks by their names in the library."""
-        return ("fgsm", "pgd", "square", *(["autoattack"] if self.autoattack else []))
 
 
 @dataclass(frozen=True)
 class AttackRun:
-    """Attacked models: settings, the samples, and one result for each subject, by its name."""
+    """The subjects were attacked with these settings on these samples; each has a result by its name."""
 
     settings: AttackSettings
     subjects: Subjects
@@ -90,7 +98,7 @@ class AttackRun:
     seconds: float
 
     def results(self) -> dict[str, Any]:
-        """The document ``attack.json``; accuracies in per cent, one for each radius."""
+        """Return the document ``attack.json``; accuracies are shares in [0, 1], one for each radius."""
         return {
             "data": self.subjects.data.name,
             "samples": len(self.samples.labels),
@@ -105,40 +113,40 @@ class AttackRun:
             "name": subject.name,
             "sparsity": subject.sparsity,
             "dtype": str(subject.model.dtype),
-            "clean": 100.0 * float(result.correct.mean()),
-            "attacks": {name: 100.0 * result.accuracy(name) for name in result.held},
-            "worst": 100.0 * result.accuracy(),
+            "clean": float(result.correct.mean()),
+            "attacks": {name: result.accuracy(name) for name in result.held},
+            "worst": result.accuracy(),
             "checks": result.checks,
-            "findings": result.checks.findings,
+            "findings": [str(finding) for finding in result.checks.findings],
             "seconds": {name: round(seconds, 3) for name, seconds in result.seconds.items()},
         }
 
 
 def radii_of(eps: tuple[str, ...]) -> dict[str, float]:
-    """Radii by how they are written, from the smallest to the largest.
+    """Return the radii by how they are written, from the smallest to the largest.
 
     Raises
     ------
     InputError
-        None, one that is no number of at least 0, or two that are equal.
+        There is none, one that is no number of at least 0, or two that are equal.
     """
     radii = {text: parse_eps(text) for text in eps}
     if not radii:
-        raise InputError("eps: name at least one radius")
+        raise InputError("eps: name at least one radius", argument="eps")
     if len(set(radii.values())) < len(eps):
-        raise InputError(f"eps: {', '.join(eps)} names a radius twice")
+        raise InputError(f"eps: {', '.join(eps)} names a radius twice", argument="eps")
     return dict(sorted(radii.items(), key=lambda item: item[1]))
 
 
-def run_attack(subjects: Subjects, settings: AttackSettings, *, on_step: OnStep | None = None) -> AttackRun:
+def run_attack(subjects: Subjects, settings: AttackSettings, *, progress: OnProgress | None = None) -> AttackRun:
     """Attack all subjects on the same samples, with the same seeds.
 
     Parameters
     ----------
     subjects : Subjects
     settings : AttackSettings
-    on_step : callable, optional
-        Called with a label, the attacks done, and their number, all models and radii together.
+    progress : callable, optional
+        Called with a :class:`simplicit.Progress`, whose steps are the attacks on all models at all radii.
 
     Raises
     ------
@@ -149,26 +157,25 @@ def run_attack(subjects: Subjects, settings: AttackSettings, *, on_step: OnStep 
     data, baseline = subjects.data, subjects.baseline
     samples = choose_samples(data, settings.samples, settings.seed)
     found: dict[str, AttackResult] = {}
-    counts = [
-        len(settings.eps) * (len(settings.methods) + (settings.transfer and subject is not baseline))
-        for subject in subjects.members
+    sources = [
+        {BASELINE: baseline.model} if settings.transfer and one is not baseline else {} for one in subjects.members
     ]
-    for place, subject in enumerate(subjects.members):
-        transfers = settings.transfer and subject is not baseline
+    meter = Meter(len(settings.eps) * sum(len(settings.attacks) + len(some) for some in sources), progress)
+    for subject, some in zip(subjects.members, sources, strict=True):
         found[subject.name] = attack(
             subject.model,
             samples.inputs,
             samples.labels,
             list(radii_of(settings.eps).values()),
-            methods=settings.methods,
-            sources={BASELINE: baseline.model} if transfers else None,
+            attacks=settings.attacks,
+            sources=some,
             steps=settings.steps,
             restarts=settings.restarts,
             queries=settings.queries,
             image_shape=data.input_shape,
             clip=data.input_range,
             seed=settings.seed,
-            progress=told_of(on_step, subject.name, sum(counts[:place]), sum(counts)),
+            progress=meter.part(subject.name),
         )
     return AttackRun(settings, subjects, samples, found, time.perf_counter() - begun)
 
@@ -206,8 +213,8 @@ def save_attack(
             settings=vars(run.settings),
             inputs=run.subjects.inputs,
             seconds={"attacks": run.seconds},
-            results={subject.name: 100.0 * run.found[subject.name].accuracy() for subject in run.subjects.members},
-            packages=("pyautoattack",) if run.settings.autoattack else (),
+            results={subject.name: run.found[subject.name].accuracy() for subject in run.subjects.members},
+            packages=tuple(package for name in run.settings.attacks for package in ATTACKS[name].packages),
         ).write(draft)
 
 
@@ -225,14 +232,15 @@ def _outcomes(run: AttackRun) -> dict[str, Any]:
 
 
 def examples(run: AttackRun) -> dict[str, Any]:
-    """A few samples and what PGD makes of them, at the largest radius, for each model.
+    """Return a few samples and what PGD makes of them, at the largest radius, for each model.
 
-    Those at which the baseline fails come first: ``places``, ``labels``, ``eps``, ``shape`` of a sample, ``inputs``
-    (k, p), and for every model ``0/inputs`` (k, p), ``0/clean`` and ``0/attacked``, the classes that it gives.
+    Those at which the baseline fails under PGD, or under all attacks without it, come first: ``places``, ``labels``,
+    ``eps``, ``shape`` of a sample, ``inputs`` (k, p), and for every model ``0/inputs`` (k, p), ``0/clean`` and
+    ``0/attacked``, the classes that it gives.
     """
     largest = max(radii_of(run.settings.eps).values())
     first = run.found[run.subjects.baseline.name]
-    broken = first.correct & ~first.held["pgd"][-1]
+    broken = first.correct & ~first.held.get("pgd", first.worst)[-1]
     chosen = np.sort(np.argsort(~broken, kind="stable")[:N_EXAMPLES])
     U, labels, data = run.samples.inputs[chosen], run.samples.labels[chosen], run.subjects.data
     arrays: dict[str, Any] = {
@@ -248,7 +256,7 @@ def examples(run: AttackRun) -> dict[str, Any]:
             U,
             labels,
             largest,
-            run.settings.steps,
+            steps=run.settings.steps,
             restarts=run.settings.restarts,
             clip=data.input_range,
             seed=run.settings.seed,

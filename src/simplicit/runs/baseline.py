@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,18 @@ from torch import nn
 from simplicit.data import DATASETS, Dataset
 from simplicit.errors import DataError
 from simplicit.files import read_json, write_json
+from simplicit.progress import OnProgress
+from simplicit.robustness import accuracy
 from simplicit.runs.folder import KINDS, MANIFEST, Manifest, relative_to, run_folder
-from simplicit.runs.mlp import MlpSettings, build_mlp, network_accuracy, train_mlp
+from simplicit.runs.mlp import MlpSettings, build_mlp, train_mlp
 from simplicit.runs.weights import check_finite
 
 __all__ = ["Baseline", "load_baseline", "make_baseline", "save_baseline"]
 
 CONFIG = "config.json"
 WEIGHTS = "weights.safetensors"
-FORMAT = 1
+#: 2: accuracies are shares.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Baseline:
     data : str
         The data set, as :func:`simplicit.data.load_dataset` takes it.
     train_accuracy, test_accuracy : float
-        Per cent.
+        Shares in [0, 1].
     seconds : float
         Wall-clock time of the training.
     data_dir : Path, optional
@@ -93,16 +95,14 @@ def make_baseline(
     settings: MlpSettings,
     *,
     data_dir: Path | None = None,
-    on_epoch: Callable[[int, float], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Baseline:
     """Train a multilayer perceptron on `data` and measure it; see :class:`Baseline` and ``train_mlp``."""
     start = time.perf_counter()
-    net = train_mlp(data, settings, on_epoch)
+    net = train_mlp(data, settings, progress=progress)
     seconds = time.perf_counter() - start
-    train, test = (
-        network_accuracy(net, torch.from_numpy(inputs), torch.from_numpy(labels))
-        for inputs, labels in ((data.train_inputs, data.train_labels), (data.test_inputs, data.test_labels))
-    )
+    train = accuracy(net, data.train_inputs, data.train_labels)
+    test = accuracy(net, data.test_inputs, data.test_labels)
     return Baseline(net, settings, data.n_inputs, data.classes, data.name, train, test, seconds, data_dir)
 
 

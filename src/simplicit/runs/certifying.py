@@ -13,12 +13,13 @@ import numpy as np
 from simplicit.checks import as_seed
 from simplicit.errors import InputError
 from simplicit.files import write_json
-from simplicit.progress import OnStep
+from simplicit.progress import Meter, OnProgress
 from simplicit.robustness import AttackResult, Certificates, attack, certify
+from simplicit.robustness.certificates.proofs import check_method
 from simplicit.runs.attacking import OUTCOMES, PICTURE, radii_of
 from simplicit.runs.evaluate import DEFAULT_EPS
 from simplicit.runs.folder import Manifest, run_folder
-from simplicit.runs.subjects import Samples, Subject, Subjects, choose_samples, told_of
+from simplicit.runs.subjects import Samples, Subject, Subjects, choose_samples
 
 __all__ = ["CERTIFICATES", "CertifyRun", "CertifySettings", "run_certify", "save_certify"]
 
@@ -45,6 +46,11 @@ class CertifySettings:
         Test samples, drawn at random by ``seed``; all of them if None.
     seed : int
         Of the draw and the attack.
+
+    Raises
+    ------
+    InputError
+        If something is out of range or unknown.
     """
 
     eps: tuple[str, ...] = DEFAULT_EPS
@@ -56,14 +62,16 @@ class CertifySettings:
 
     def __post_init__(self) -> None:
         radii_of(self.eps)
+        check_method(self.method)
         if self.steps < 0:
-            raise InputError(f"steps must be at least 0, got {self.steps}")
+            raise InputError(f"steps must be at least 0, got {self.steps}", argument="steps")
         as_seed("seed", self.seed, bits=63)
 
 
 @dataclass(frozen=True)
 class CertifyRun:
-    """Certified models: settings, the samples, and for each subject, by its name, its certificates and the attack."""
+    """The subjects were certified with these settings on these samples; each has its certificates, and perhaps an
+    attack, by its name."""
 
     settings: CertifySettings
     subjects: Subjects
@@ -73,7 +81,7 @@ class CertifyRun:
     seconds: float
 
     def results(self) -> dict[str, Any]:
-        """The document ``certificates.json``; accuracies in per cent, one for each radius."""
+        """Return the document ``certificates.json``; accuracies are shares in [0, 1], one for each radius."""
         return {
             "data": self.subjects.data.name,
             "samples": len(self.samples.labels),
@@ -89,22 +97,22 @@ class CertifyRun:
             "name": subject.name,
             "sparsity": subject.sparsity,
             "dtype": str(subject.model.dtype),
-            "clean": 100.0 * float(found.correct.mean()),
-            "certified": {name: 100.0 * found.accuracy(name) for name in found.margins},
-            "attacked": None if attacked is None else 100.0 * attacked.accuracy(),
+            "clean": float(found.correct.mean()),
+            "certified": {name: found.accuracy(name) for name in found.margins},
+            "attacked": None if attacked is None else attacked.accuracy(),
             "seconds": {name: round(seconds, 3) for name, seconds in found.seconds.items()},
         }
 
 
-def run_certify(subjects: Subjects, settings: CertifySettings, *, on_step: OnStep | None = None) -> CertifyRun:
+def run_certify(subjects: Subjects, settings: CertifySettings, *, progress: OnProgress | None = None) -> CertifyRun:
     """Certify all subjects on the same samples, each as it is evaluated in float64.
 
     Parameters
     ----------
     subjects : Subjects
     settings : CertifySettings
-    on_step : callable, optional
-        Called with a label, the bounds done, and their number, all models and radii together.
+    progress : callable, optional
+        Called with a :class:`simplicit.Progress`, whose steps are the samples of all models and radii.
 
     Raises
     ------
@@ -119,30 +127,28 @@ def run_certify(subjects: Subjects, settings: CertifySettings, *, on_step: OnSte
     data = subjects.data
     samples = choose_samples(data, settings.samples, settings.seed)
     radii = list(radii_of(settings.eps).values())
-    total = len(samples.labels) * len(radii) * len(subjects.members)
+    meter = Meter(len(samples.labels) * len(radii) * len(subjects.members), progress)
     found: dict[str, Certificates] = {}
     attacked: dict[str, AttackResult] = {}
-    for place, subject in enumerate(subjects.members):
-        tell = told_of(on_step, subject.name, place * total // len(subjects.members), total)
+    for subject in subjects.members:
         found[subject.name] = certify(
             subject.model,
             samples.inputs,
-            radii,
             samples.labels,
+            radii,
             clip=data.input_range,
             method=settings.method,
             steps=settings.steps,
-            progress=tell,
+            progress=meter.part(subject.name),
         )
         if settings.attack:
-            if on_step is not None:
-                on_step(f"{subject.name}: PGD", (place + 1) * total // len(subjects.members), total)
+            meter.begin(f"{subject.name}: PGD")
             attacked[subject.name] = attack(
                 subject.model,
                 samples.inputs,
                 samples.labels,
                 radii,
-                methods=("pgd",),
+                attacks=("pgd",),
                 steps=STEPS,
                 restarts=RESTARTS,
                 clip=data.input_range,
@@ -188,8 +194,5 @@ def save_certify(
             settings=vars(run.settings),
             inputs=run.subjects.inputs,
             seconds={"certificates": run.seconds},
-            results={
-                subject.name: 100.0 * run.found[subject.name].accuracy(run.settings.method)
-                for subject in run.subjects.members
-            },
+            results={subject.name: run.found[subject.name].accuracy() for subject in run.subjects.members},
         ).write(draft)

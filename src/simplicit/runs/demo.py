@@ -13,7 +13,7 @@ from simplicit.checks import as_seed
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.files import file_hash, write_json
-from simplicit.progress import OnProgress, OnStep
+from simplicit.progress import OnProgress, within
 from simplicit.runs.baseline import CONFIG, WEIGHTS, Baseline, make_baseline, save_baseline
 from simplicit.runs.evaluate import Evaluation, evaluate, parse_eps
 from simplicit.runs.fitting import FitRun, capture_task, fill_fit_folder, run_fit
@@ -65,7 +65,7 @@ class DemoSettings:
 
 @dataclass(frozen=True)
 class FrontierPoint:
-    """One fit on the frontier between sparsity and accuracy; all shares in per cent."""
+    """One fit on the frontier between sparsity, in per cent, and accuracy; accuracies and agreement are in [0, 1]."""
 
     folder: str
     sparsity: float
@@ -110,7 +110,7 @@ class Demo:
 
     def shown(self) -> int:
         """Which fit to show: the sparsest within three points of the baseline's accuracy, else the most accurate."""
-        close = [i for i, point in enumerate(self.points) if point.accuracy >= self.baseline.test_accuracy - 3]
+        close = [i for i, point in enumerate(self.points) if point.accuracy >= self.baseline.test_accuracy - 0.03]
         order = range(len(self.points))
         if close:
             return max(close, key=lambda i: self.points[i].sparsity)
@@ -125,7 +125,7 @@ def run_demo(
     data_dir: Path | None = None,
     command: list[str] | None = None,
     overwrite: bool = False,
-    on_step: OnStep | None = None,
+    progress: OnProgress | None = None,
     draw: Callable[[Demo, Path], None] | None = None,
 ) -> Demo:
     """Run the demo and write its folder: ``baseline/``, one folder per fit, ``frontier.json``, ``run.json``.
@@ -140,8 +140,8 @@ def run_demo(
         Where the data set's files were found, for the folders' manifests.
     command : list of str, optional
     overwrite : bool
-    on_step : callable, optional
-        Called with a label, the steps done, and the steps in all.
+    progress : callable, optional
+        Called with a :class:`simplicit.Progress` of each stage: epochs, rows, measurements.
     draw : callable, optional
         Draws the picture into a given file, ``picture.png``.
 
@@ -150,15 +150,11 @@ def run_demo(
     InputError
         `output` exists and may not be replaced, or the settings do not fit.
     """
-    tell = on_step or (lambda label, done, total: None)
     with run_folder(output, overwrite=overwrite) as draft:
         manifest = Manifest("demo", command or [], {}, {"data": data.describe()})
-        epochs = settings.baseline.epochs
-        baseline = make_baseline(
-            data, settings.baseline, data_dir=data_dir, on_epoch=lambda done, _: tell("training", done, epochs)
-        )
+        baseline = make_baseline(data, settings.baseline, data_dir=data_dir, progress=progress)
         save_baseline(baseline, draft / "baseline")
-        demo = _fit_all(baseline, data, output, draft, settings, tell)
+        demo = _fit_all(baseline, data, output, draft, settings, progress)
         write_json(draft / "frontier.json", demo.frontier())
         if draw is not None:
             draw(demo, draft / "picture.png")
@@ -170,7 +166,12 @@ def run_demo(
 
 
 def _fit_all(
-    baseline: Baseline, data: Dataset, output: Path, draft: Path, settings: DemoSettings, tell: OnStep
+    baseline: Baseline,
+    data: Dataset,
+    output: Path,
+    draft: Path,
+    settings: DemoSettings,
+    progress: OnProgress | None,
 ) -> Demo:
     hashes = {name: file_hash(draft / "baseline" / name) for name in (CONFIG, WEIGHTS)}
     task = Task(baseline.net, data, (data.n_inputs,), {"network": hashes, "data": data.describe()})
@@ -178,19 +179,14 @@ def _fit_all(
     points: list[FrontierPoint] = []
     fits: list[FitRun] = []
     for sparsity in settings.sparsities:
-        name, on_step = f"sparsity-{sparsity:g}", _labelled(tell, f"{sparsity:g} % sparse")
+        name, report = f"sparsity-{sparsity:g}", within(progress, f"{sparsity:g} % sparse")
         fit_settings = FitSettings(
             baseline=str(output / "baseline"),
             samples=min(settings.samples, len(data.train_labels)),
             seed=settings.seed,
             sparsity=sparsity,
         )
-        run = run_fit(
-            fit_settings,
-            task,
-            baseline=captured.model,
-            progress=_rows_as_steps(on_step),
-        )
+        run = run_fit(fit_settings, task, baseline=captured.model, progress=report)
         figures = evaluate(
             run.result.model,
             captured.model,
@@ -199,7 +195,7 @@ def _fit_all(
             eps=(settings.eps,),
             pgd_steps=settings.pgd_steps,
             seed=settings.seed,
-            on_step=on_step,
+            progress=report,
         )
         (draft / name).mkdir()
         fill_fit_folder(run, draft / name, output / name)
@@ -215,14 +211,6 @@ def _fit_all(
         fits=tuple(fits),
         settings=settings,
     )
-
-
-def _labelled(tell: OnStep, label: str) -> OnStep:
-    return lambda stage, done, total: tell(f"{label}: {stage}", done, total)
-
-
-def _rows_as_steps(tell: OnStep) -> OnProgress:
-    return lambda state: tell(state.stage, state.done, state.total)
 
 
 def _point(folder: str, run: FitRun, figures: Evaluation) -> FrontierPoint:

@@ -16,8 +16,8 @@ from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, PerronFrobenius, equilibrium, perron_frobenius
 from simplicit.implicit.wellposed import row_norm
-from simplicit.progress import OnStep
-from simplicit.robustness import fgsm, pgd
+from simplicit.progress import Meter, OnProgress
+from simplicit.robustness import accuracy, fgsm, pgd
 
 __all__ = ["DEFAULT_EPS", "AttackFigures", "Evaluation", "evaluate", "parse_eps"]
 
@@ -30,7 +30,7 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class AttackFigures:
-    """Accuracy, in per cent, under white-box ℓ∞ attacks of one radius, each model attacked on its own gradient.
+    """Accuracy, a share in [0, 1], under white-box ℓ∞ attacks of one radius, each model on its own gradient.
 
     ``eps`` is the radius as it was written ("8/255"), ``radius`` its value in units of the inputs.
     """
@@ -45,14 +45,14 @@ class AttackFigures:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one model on test samples; accuracies, agreement and sparsity in per cent.
+    """The figures of one model on test samples: accuracies and agreement are shares in [0, 1], sparsity is in per cent.
 
     Parameters
     ----------
     samples, attacked_samples : int
         Test samples behind the clean and the attacked figures.
     accuracy, baseline_accuracy, agreement : float
-        On all samples. Agreement: share of samples for which model and baseline choose the same class.
+        On all samples. Agreement is the share of samples for which model and baseline choose the same class.
     clean_accuracy_of_attacked, baseline_clean_accuracy_of_attacked : float
         Accuracy on the attacked samples before the attack.
     sparsity : float
@@ -106,12 +106,12 @@ class Evaluation:
 
 
 def parse_eps(text: str) -> float:
-    """A radius from ``"0.004"`` or ``"8/255"``.
+    """Read a radius from ``"0.004"`` or ``"8/255"``.
 
     Raises
     ------
     InputError
-        Not a number, negative, or not finite.
+        It is no number, negative, or not finite.
     """
     try:
         value = float(Fraction(text.replace(" ", "")))
@@ -133,7 +133,7 @@ def evaluate(
     attacked_samples: int | None = None,
     weights: int | None = None,
     seed: int = 0,
-    on_step: OnStep | None = None,
+    progress: OnProgress | None = None,
 ) -> Evaluation:
     """Measure `model` on the test part of `data`, beside its baseline.
 
@@ -154,8 +154,8 @@ def evaluate(
         Non-zero weights, where one stands at many places of M (tied rows); sparsity is told of them, storage is not.
     seed : int
         Of the random starts.
-    on_step : callable, optional
-        Called with a label, the steps done, and the steps in all.
+    progress : callable, optional
+        Called with a :class:`simplicit.Progress`, whose steps are the measurements.
 
     Raises
     ------
@@ -167,17 +167,17 @@ def evaluate(
     radii = {text: parse_eps(text) for text in eps}
     _check(model, baseline, data, pgd_steps, attacked_samples)
     seed = as_seed("seed", seed)
-    steps = _Steps(1 + 4 * len(radii), on_step)
-    steps.begin("clean accuracy")
+    meter = Meter(1 + 4 * len(radii), progress)
+    meter.begin("clean accuracy")
     U, labels = data.test_inputs, data.test_labels
     ours, theirs = _classes(model, U), _classes(baseline, U)
     method, iterations, bound = _equilibria(model, U)
-    steps.end()
+    meter.count()
     count = len(labels) if attacked_samples is None else min(attacked_samples, len(labels))
     stored = model.storage_bits().total if weights is None else None
     dense = 8 * baseline.dtype.itemsize * baseline_weights
     nnz = model.nnz if weights is None else weights
-    bench = _Bench(U[:count], labels[:count], data.input_range, pgd_steps, seed, steps)
+    bench = _Bench(U[:count], labels[:count], data.input_range, pgd_steps, seed, meter)
     return Evaluation(
         samples=len(labels),
         attacked_samples=count,
@@ -204,50 +204,28 @@ def evaluate(
     )
 
 
-@dataclass
-class _Steps:
-    """Tells a listener which of a known number of steps is under way."""
-
-    total: int
-    listener: OnStep | None
-    done: int = 0
-    label: str = ""
-
-    def begin(self, label: str) -> None:
-        self.label = label
-        self._tell()
-
-    def end(self) -> None:
-        self.done += 1
-        self._tell()
-
-    def _tell(self) -> None:
-        if self.listener is not None:
-            self.listener(self.label, self.done, self.total)
-
-
 @dataclass(frozen=True)
 class _Bench:
-    """Samples to attack, and how."""
+    """The samples to attack, and how."""
 
     inputs: Floats
     labels: Labels
     clip: tuple[float, float]
     pgd_steps: int
     seed: int
-    steps: _Steps
+    meter: Meter
 
     def figures(self, model: ImplicitModel, baseline: ImplicitModel, text: str, radius: float) -> AttackFigures:
         values: dict[str, float] = {}
         for prefix, victim, name in (("", model, "model"), ("baseline_", baseline, "baseline")):
-            self.steps.begin(f"FGSM on the {name}, ε = {text}")
-            attacked = fgsm(victim, self.inputs, self.labels, radius, clip=self.clip)
-            values[f"{prefix}fgsm"] = _share(_classes(victim, attacked) == self.labels)
-            self.steps.end()
-            self.steps.begin(f"PGD-{self.pgd_steps} on the {name}, ε = {text}")
-            attacked = pgd(victim, self.inputs, self.labels, radius, self.pgd_steps, clip=self.clip, seed=self.seed)
-            values[f"{prefix}pgd"] = _share(_classes(victim, attacked) == self.labels)
-            self.steps.end()
+            samples = (victim, self.inputs, self.labels, radius)
+            self.meter.begin(f"FGSM on the {name}, ε = {text}")
+            values[f"{prefix}fgsm"] = accuracy(victim, fgsm(*samples, clip=self.clip), self.labels)
+            self.meter.count()
+            self.meter.begin(f"PGD-{self.pgd_steps} on the {name}, ε = {text}")
+            attacked = pgd(*samples, steps=self.pgd_steps, clip=self.clip, seed=self.seed)
+            values[f"{prefix}pgd"] = accuracy(victim, attacked, self.labels)
+            self.meter.count()
         return AttackFigures(eps=text, radius=radius, **values)
 
 
@@ -283,4 +261,4 @@ def _equilibria(model: ImplicitModel, inputs: Floats) -> tuple[str, int, float]:
 
 
 def _share(hits: npt.NDArray[np.bool_]) -> float:
-    return 100.0 * float(np.mean(hits))
+    return float(np.mean(hits))

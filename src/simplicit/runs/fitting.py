@@ -61,7 +61,7 @@ class FitRun:
     seconds: float
 
     def results(self) -> dict[str, Any]:
-        """The figures for ``run.json`` and ``--json``; sparsity in per cent, accuracies and agreement as shares."""
+        """The figures for ``run.json`` and ``--json``; accuracies and agreement are shares, sparsity is in per cent."""
         test = {
             "accuracy": self.accuracy,
             "baseline_accuracy": self.baseline_accuracy,

@@ -30,7 +30,8 @@ __all__ = [
 ]
 
 MANIFEST = "run.json"
-FORMAT = 1
+#: 2: accuracies are shares.
+FORMAT = 2
 KINDS = ("baseline", "fit", "eval", "demo", "solve", "attack", "certify", "reproduce", "report")
 
 
@@ -222,7 +223,7 @@ def check_manifest(manifest: dict[str, Any], kind: str, path: Path) -> None:
     if manifest.get("kind") != kind:
         raise DataError(f"{path}: written by `simplicit {manifest.get('kind')}`, expected one of `simplicit {kind}`")
     if manifest.get("format") != FORMAT:
-        raise DataError(f"{path}: format {manifest.get('format')}, this version reads {FORMAT}; upgrade simplicit")
+        raise DataError(f"{path}: format {manifest.get('format')}, this version reads {FORMAT}; run it again")
     for section in ("settings", "inputs"):
         if not isinstance(manifest.get(section), dict):
             raise DataError(f"{path}: damaged, no section {section!r}")

@@ -45,7 +45,7 @@ class FitFacts:
 
 @dataclass
 class Measured:
-    """One model at the radii of a list: accuracies in per cent, attacked or certified where they are known."""
+    """One model at the radii of a list: accuracies in [0, 1], attacked or certified where they are known."""
 
     name: str
     sparsity: float
@@ -104,7 +104,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
         hashes[file_hash(folder / "model.safetensors")] = str(folder)
     for folder, kind in kinds.items():
         if kind != "fit":
-            with _told(folder):
+            with _damage_of(folder):
                 _add_measured(found, folder, kind, hashes)
     return found
 
@@ -125,8 +125,8 @@ def _kind(folder: Path) -> str:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """Tell entries that are missing or of another kind as damage of a folder."""
+def _damage_of(folder: Path) -> Iterator[None]:
+    """Report entries that are missing or of another kind as damage of a folder."""
     try:
         yield
     except (KeyError, TypeError, ValueError, OSError, IndexError) as error:
@@ -134,7 +134,7 @@ def _told(folder: Path) -> Iterator[None]:
 
 
 def _fit(folder: Path) -> FitFacts:
-    with _told(folder):
+    with _damage_of(folder):
         manifest, rows = read_json(folder / MANIFEST), read_json(folder / ROWS)
         results = dict(manifest["results"])
         for name in ("sparsity", "accuracy", "baseline_accuracy"):
@@ -183,9 +183,9 @@ def _check_samples(found: Gathered, folder: Path, radii: tuple[str, ...], docume
     samples = (document["data"], document["samples"], document["settings"].get("seed"))
     first, before = found.samples.setdefault(radii, (folder, samples))
     if samples != before:
-        told = " and ".join(f"{one[1]:,} of {one[0]} (seed {one[2]})" for one in (before, samples))
+        both = " and ".join(f"{one[1]:,} of {one[0]} (seed {one[2]})" for one in (before, samples))
         raise InputError(
-            f"{folder}: at the same ε as {first}, but on other test samples, {told}; run both with the same --samples "
+            f"{folder}: at the same ε as {first}, but on other test samples, {both}; run both with the same --samples "
             "and --seed, or report them apart"
         )
 

@@ -15,14 +15,15 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from simplicit.checks import as_seed
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.machine import flushed_denormals
+from simplicit.progress import Meter, OnProgress
 
-__all__ = ["ACTIVATIONS", "MlpSettings", "build_mlp", "network_accuracy", "parse_arch", "train_mlp"]
+__all__ = ["ACTIVATIONS", "MlpSettings", "build_mlp", "parse_arch", "train_mlp"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -133,18 +134,16 @@ def _memory() -> int:
         return 2**40
 
 
-def train_mlp(
-    data: Dataset, settings: MlpSettings, on_epoch: Callable[[int, float], None] | None = None
-) -> nn.Sequential:
-    """A trained network in eval mode.
+def train_mlp(data: Dataset, settings: MlpSettings, *, progress: OnProgress | None = None) -> nn.Sequential:
+    """Train a network and return it in eval mode.
 
     Parameters
     ----------
     data : Dataset
         Only the training part is used.
     settings : MlpSettings
-    on_epoch : callable, optional
-        Called after every epoch with the number of finished epochs and the epoch's mean loss.
+    progress : callable, optional
+        Called with a :class:`simplicit.Progress` after every epoch; its stage tells the epoch's mean loss.
 
     Raises
     ------
@@ -153,6 +152,7 @@ def train_mlp(
     """
     _check_memory((data.n_inputs, *settings.arch, data.classes))
     inputs, labels = torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)
+    meter = Meter(settings.epochs, progress, "training")
     # Adam's moments of pixels that are always zero decay into denormal numbers.
     with torch.random.fork_rng(devices=[]), _one_thread(), flushed_denormals():
         torch.manual_seed(settings.seed)
@@ -178,17 +178,9 @@ def train_mlp(
                 raise InputError(
                     f"training diverged in epoch {epoch + 1}; lower learning_rate={settings.learning_rate}"
                 )
-            if on_epoch is not None:
-                on_epoch(epoch + 1, mean)
+            meter.stage = f"training, loss {mean:.3f}"
+            meter.count()
     return net.eval()
-
-
-def network_accuracy(net: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 8192) -> float:
-    """Share of samples, in per cent, whose largest output is at their label."""
-    with torch.no_grad():
-        batches = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
-        hits = sum(int((net(u).argmax(dim=1) == y).sum()) for u, y in batches)
-    return 100.0 * hits / len(labels)
 
 
 @contextmanager

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from simplicit.report import RobustCurve, draw_robustness
-from simplicit.report.comparison import (
+from simplicit.report import (
     Attacked,
-    Series,
+    Line,
+    Table,
     draw_attacked,
     draw_gaps,
     draw_layers,
     draw_patterns,
+    draw_robustness,
     draw_series,
+    robust_lines,
 )
-from simplicit.report.page import Page, Picture, Section, Table
+from simplicit.report.page import Page, Picture, Section
 from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.gathering import Examples, FitFacts, Gathered, Measured
 from simplicit.runs.subjects import BASELINE
@@ -75,8 +77,9 @@ def _origins(found: Gathered, runs: Sequence[Path]) -> list[str]:
     return [*fits, *found.remarks, *checks]
 
 
-def _number(value: float | None, digits: int = 1) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+def _per_cent(share: float | None) -> str:
+    """Return a share in [0, 1] as a cell of a table, nothing where it is not known."""
+    return "" if share is None else f"{100 * share:.2f}"
 
 
 def _frontier(found: Gathered, draft: Path) -> list[Section]:
@@ -87,7 +90,9 @@ def _frontier(found: Gathered, draft: Path) -> list[Section]:
     path = draft / "frontier.png"
     draw_series(path, series)
     text = "; ".join(
-        f"{one.label}: " + ", ".join(f"{y:.1f} % at {x:.1f} % sparse" for x, y in sorted(one.points)) for one in series
+        f"{one.label}: "
+        + ", ".join(f"{100 * y:.1f} % at {x:.1f} % sparse" for x, y in sorted(zip(one.x, one.y, strict=True)))
+        for one in series
     )
     picture = Picture(path, f"Sparsity against accuracy. {text}.", "Accuracy over sparsity; dashed: the baseline.")
     head = ("run", "sparsity, %", "non-zeros", "clean, %", "baseline, %", "agreement, %", "samples", "settings")
@@ -103,11 +108,11 @@ def _fit_rows(found: Gathered) -> list[list[str]]:
         rows.append(
             [
                 fit.name,
-                _number(fit.sparsity),
+                f"{fit.sparsity:.1f}",
                 f"{results.get('non_zeros', fit.model.nnz):,}",
-                _number(results["accuracy"], 2),
-                _number(results["baseline_accuracy"], 2),
-                _number(results.get("agreement"), 2),
+                _per_cent(results["accuracy"]),
+                _per_cent(results["baseline_accuracy"]),
+                _per_cent(results.get("agreement")),
                 f"{results.get('samples', settings.get('samples', 0)):,}",
                 f"preset {preset}" if preset else f"{settings.get('penalty', '')}, {settings.get('structure', '')}",
             ]
@@ -115,8 +120,8 @@ def _fit_rows(found: Gathered) -> list[list[str]]:
     return rows
 
 
-def _series(found: Gathered) -> list[Series]:
-    """Clean accuracy, then attacked and certified accuracy at the largest radius of each list."""
+def _series(found: Gathered) -> list[Line]:
+    """Return clean accuracy, then attacked and certified accuracy at the largest radius of each list."""
     clean = {fit.name: (fit.sparsity, float(fit.results["accuracy"])) for fit in found.fits}
     baselines = {float(fit.results["baseline_accuracy"]) for fit in found.fits}
     for models in found.measured.values():
@@ -127,14 +132,16 @@ def _series(found: Gathered) -> list[Series]:
                 clean.setdefault(name, (one.sparsity, one.clean))
     if not clean:
         return []
-    series = [Series("clean", list(clean.values()), baselines.pop() if len(baselines) == 1 else None)]
+    sparsities, accuracies = zip(*clean.values(), strict=True)
+    series = [Line("clean", sparsities, accuracies, baselines.pop() if len(baselines) == 1 else None)]
     for eps, models in found.measured.items():
         for kind in ("attacked", "certified"):
             values = {name: getattr(one, kind) for name, one in models.items() if getattr(one, kind) is not None}
-            points = [(models[name].sparsity, value[-1]) for name, value in values.items() if name != BASELINE]
-            if points:
-                base = values.get(BASELINE)
-                series.append(Series(f"{kind}, ε = {eps[-1]}", points, None if base is None else base[-1]))
+            last = {name: value[-1] for name, value in values.items()}
+            base = last.pop(BASELINE, None)
+            if last:
+                x = [models[name].sparsity for name in last]
+                series.append(Line(f"{kind}, ε = {eps[-1]}", x, list(last.values()), base))
     return series[:_MOST]
 
 
@@ -144,9 +151,16 @@ def _robustness(found: Gathered, draft: Path) -> list[Section]:
     for number, (eps, models) in enumerate(found.measured.items()):
         path = draft / ("robustness.png" if number == 0 else f"robustness-{number + 1}.png")
         shown = sorted(models.values(), key=lambda one: one.name != BASELINE)
-        curves = [RobustCurve(one.name, one.clean, one.certified, one.attacked) for one in shown[:_MOST]]
-        draw_robustness(path, {text: found.radii[text] for text in eps}, curves, title="")
-        alt = "Accuracy against ε. " + " ".join(_told(one, eps) for one in shown[:_MOST])
+        radii = {text: found.radii[text] for text in eps}
+        lines = [
+            line
+            for one in shown[:_MOST]
+            for line in robust_lines(
+                one.name, list(radii.values()), one.clean, certified=one.certified, attacked=one.attacked
+            )
+        ]
+        draw_robustness(path, radii, lines, title="")
+        alt = "Accuracy against ε. " + " ".join(_sentence(one, eps) for one in shown[:_MOST])
         caption = (
             "What attacks leave is above the true robust accuracy, what is certified below; it lies in the shade where "
             "both are known."
@@ -165,17 +179,17 @@ def _heads(eps: tuple[str, ...]) -> list[str]:
 def _row(one: Measured, eps: tuple[str, ...]) -> list[str]:
     unknown: list[float | None] = [None] * len(eps)
     values = [value for kind in (one.attacked, one.certified) for value in (kind or unknown)]
-    sparsity = "" if one.name == BASELINE else _number(one.sparsity)
-    return [one.name, sparsity, _number(one.clean, 2), *(_number(value, 2) for value in values)]
+    sparsity = "" if one.name == BASELINE else f"{one.sparsity:.1f}"
+    return [one.name, sparsity, _per_cent(one.clean), *map(_per_cent, values)]
 
 
-def _told(one: Measured, eps: tuple[str, ...]) -> str:
+def _sentence(one: Measured, eps: tuple[str, ...]) -> str:
     parts = [
-        f"{kind} " + ", ".join(f"{value:.1f} % at {text}" for text, value in zip(eps, values, strict=True))
+        f"{kind} " + ", ".join(f"{100 * value:.1f} % at {text}" for text, value in zip(eps, values, strict=True))
         for kind, values in (("attacked", one.attacked), ("certified", one.certified))
         if values is not None
     ]
-    return f"{one.name}: clean {one.clean:.1f} %, {'; '.join(parts)}."
+    return f"{one.name}: clean {100 * one.clean:.1f} %, {'; '.join(parts)}."
 
 
 def _patterns(found: Gathered, draft: Path) -> list[Section]:
@@ -246,8 +260,8 @@ def _examples(found: Gathered, draft: Path) -> list[Section]:
             continue  # no images
         path = draft / ("attacked.png" if number == 0 else f"attacked-{number + 1}.png")
         eps = float(one.arrays["eps"])
-        told = next((text for text, radius in found.radii.items() if np.isclose(radius, eps)), f"{eps:.4g}")
-        sections.append(_attacked(one, path, shape, told, several=len(found.examples) > 1))
+        written = next((text for text, radius in found.radii.items() if np.isclose(radius, eps)), f"{eps:.4g}")
+        sections.append(_attacked(one, path, shape, written, several=len(found.examples) > 1))
     return sections
 
 

@@ -14,13 +14,12 @@ from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.files import file_hash, read_json
 from simplicit.implicit import ImplicitModel, load
-from simplicit.progress import OnStep
 from simplicit.runs.fitting import capture_task, weights_of
 from simplicit.runs.folder import MANIFEST
 from simplicit.runs.settings import Source, read_config, read_source
 from simplicit.runs.task import Task, check_range, check_unchanged, open_task
 
-__all__ = ["BASELINE", "Samples", "Subject", "Subjects", "choose_samples", "open_subjects", "told_of"]
+__all__ = ["BASELINE", "Samples", "Subject", "Subjects", "choose_samples", "open_subjects"]
 
 #: What the baseline is called among the subjects.
 BASELINE = "baseline"
@@ -154,10 +153,3 @@ def choose_samples(data: Dataset, count: int | None, seed: int) -> Samples:
     if count is not None:
         places = np.sort(np.random.default_rng(seed).choice(available, count, replace=False))
     return Samples(places, data.test_inputs[places], data.test_labels[places])
-
-
-def told_of(on_step: OnStep | None, name: str, before: int, total: int) -> OnStep | None:
-    """The listener for one of several models, after ``before`` of ``total`` steps."""
-    if on_step is None:
-        return None
-    return lambda label, done, _: on_step(f"{name}: {label}", before + done, total)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -22,14 +23,26 @@ from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.executors import EXECUTORS, Executor, as_executor
 from simplicit.network import capture
-from simplicit.progress import OnStep
+from simplicit.progress import Meter, OnProgress
+from simplicit.report import Bars, Table, draw_bars
 from simplicit.rows import L1, Ball, Solution
 from simplicit.runs.executors import executor_of
 from simplicit.runs.mlp import MlpSettings, train_mlp
 from simplicit.solve.front import solve_rows
+from simplicit.studies.study import Study
 from simplicit.training.states.statedata import state_data
 
-__all__ = ["Figure5", "Figure5Settings", "StateRows", "Timed", "run_figure5", "state_rows", "time_executor"]
+__all__ = [
+    "Figure5",
+    "Figure5Settings",
+    "StateRows",
+    "Timed",
+    "check_equal",
+    "figure5_study",
+    "run_figure5",
+    "state_rows",
+    "time_executor",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -56,18 +69,18 @@ class StateRows:
     kappa: float = 0.99
 
     def solve(self, executor: Executor, **options: Any) -> Solution:
-        """All rows; one that is not certified is marked."""
+        """Solve all rows; one that is not certified is marked."""
         ball = Ball(self.kappa, slice(0, self.n_states))
         settings: dict[str, Any] = {"penalty": L1(self.beta), "weight": self.weight, "ball": ball, "throw": False}
         return solve_rows(self.features, self.targets, executor=executor, **(settings | options))
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Rows, columns, samples."""
+        """Numbers of rows, columns and samples."""
         return self.targets.shape[1], self.features.shape[1], self.features.shape[0]
 
     def shrunk(self) -> StateRows:
-        """A problem of no size."""
+        """Return a problem of no size."""
         columns = slice(self.n_states - 4, self.n_states + 4)
         return StateRows(self.features[:32, columns].copy(), self.targets[:32, :4].copy(), 4)
 
@@ -109,7 +122,9 @@ class Figure5Settings:
         for name in ("samples", "repeats"):
             as_count(name, getattr(self, name))
         if not self.arch:
-            raise InputError("arch: a network without hidden layers has no state rows; give widths such as 64-32-16")
+            raise InputError(
+                "arch: a network without hidden layers has no state rows; give widths such as 64-32-16", argument="arch"
+            )
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -173,12 +188,12 @@ class Figure5:
     largest_relative_gap: float
 
     def speedup(self, timed: Timed) -> float | None:
-        """How many times faster than the serial executor, both warm; None if that was not measured."""
+        """Return how many times faster than the serial executor one is, both warm; None if that was not measured."""
         serial = next((one for one in self.timed if one.executor == "serial"), None)
         return None if serial is None else serial.seconds / timed.seconds
 
     def figures(self) -> dict[str, Any]:
-        """For ``run.json``, ``figure5.json`` and ``--json``."""
+        """Return the document ``figure5.json``."""
         rows, columns, samples = self.shape
         return {
             "rows": rows,
@@ -193,7 +208,7 @@ class Figure5:
 
 
 def state_rows(data: Dataset, arch: tuple[int, ...], samples: int, *, epochs: int, seed: int) -> StateRows:
-    """The rows of a network trained on the data.
+    """Train a network on the data and return its rows.
 
     Raises
     ------
@@ -201,7 +216,8 @@ def state_rows(data: Dataset, arch: tuple[int, ...], samples: int, *, epochs: in
         If there are fewer samples.
     """
     if samples > len(data.train_inputs):
-        raise InputError(f"samples: {data.name} has {len(data.train_inputs)} training samples, got {samples}")
+        message = f"samples: {data.name} has {len(data.train_inputs)} training samples, got {samples}"
+        raise InputError(message, argument="samples")
     net = train_mlp(data, MlpSettings(arch=arch, bias=False, epochs=epochs, seed=seed))
     chosen = np.random.default_rng(seed).permutation(len(data.train_inputs))[:samples]
     captured = capture(net, data.train_inputs[chosen])
@@ -251,31 +267,32 @@ def check_equal(one: Solution, other: Solution) -> None:
             raise AssertionError("executors: the coefficients of two runs differ")
 
 
-def run_figure5(data: Dataset, settings: Figure5Settings, *, on_step: OnStep | None = None) -> Figure5:
+def run_figure5(data: Dataset, settings: Figure5Settings, *, progress: OnProgress | None = None) -> Figure5:
     """Measure every executor on the rows of a network trained on the data.
 
     Parameters
     ----------
     data : Dataset
     settings : Figure5Settings
-    on_step : callable, optional
-        Called with what is under way, how much is done and how much there is.
+    progress : callable, optional
+        Called with a :class:`simplicit.Progress`, whose steps are the executors.
 
     Raises
     ------
     InputError, MissingExtraError
         As :func:`time_executor`, and for too many samples.
     """
-    tell = on_step or (lambda label, done, total: None)
-    tell("training the baseline", 0, len(settings.chosen))
+    meter = Meter(len(settings.chosen), progress)
+    meter.begin("training the baseline")
     rows = state_rows(data, settings.arch, settings.samples, epochs=settings.epochs, seed=settings.seed)
     timed, first = list[Timed](), None
     for name in settings.chosen:
-        tell(name, len(timed), len(settings.chosen))
+        meter.begin(name)
         one, solution = time_executor(rows, name, settings.workers, settings.repeats)
         timed.append(one)
         first = first or solution
         check_equal(solution, first)
+        meter.count()
     assert first is not None
     return Figure5(
         settings=settings,
@@ -285,3 +302,46 @@ def run_figure5(data: Dataset, settings: Figure5Settings, *, on_step: OnStep | N
         non_zeros=int(first.coefficients.nnz),
         largest_relative_gap=float(first.relative_gap.max(initial=0.0)),
     )
+
+
+def figure5_study(found: Figure5) -> Study:
+    """Return what is kept and shown of the study: seconds by executor, as a table and as a picture."""
+    rows, columns, samples = found.shape
+    size = f"{rows:,} rows × {columns:,} columns, {samples:,} samples"
+    return Study(
+        name="figure5",
+        title="Figure 5 of the paper, again: the same rows by every executor",
+        settings=asdict(found.settings),
+        figures=found.figures(),
+        seconds={one.executor: one.cold + sum(one.warm) for one in found.timed},
+        tables=[
+            Table(
+                f"{size}, {found.certified:,} certified; seconds",
+                ("executor", "workers", "warm", "speed-up", "cold", "fixed, warm", "fixed, cold"),
+                [_cells(found, one) for one in found.timed],
+            )
+        ],
+        notes=["All coefficients are equal, to the bit."],
+        draw=lambda path: _draw(found, size, path),
+        packages=("ray",) if "ray" in found.settings.chosen else (),
+    )
+
+
+def _cells(found: Figure5, one: Timed) -> list[str]:
+    factor = found.speedup(one)
+    return [
+        one.executor,
+        str(one.workers),
+        f"{one.seconds:.3f}",
+        "" if factor is None else f"× {factor:.2f}",
+        f"{one.cold:.3f}",
+        f"{one.least_warm:.3f}",
+        f"{one.least_cold:.3f}",
+    ]
+
+
+def _draw(found: Figure5, size: str, path: Path) -> None:
+    cold, fixed, warm = (
+        {one.executor: getattr(one, name) for one in found.timed} for name in ("cold", "least_cold", "seconds")
+    )
+    draw_bars(path, Bars("First call, workers started for it", cold, fixed), Bars(f"Next calls: {size}", warm))

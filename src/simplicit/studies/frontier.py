@@ -1,42 +1,59 @@
 """``reproduce frontier``: sparsity against accuracy, clean and attacked, of :func:`simplicit.fit` and of pruning.
 
 Everything is repeated for several seeds: a baseline of its own, calibration samples of its own, which all methods
-share. A method is named by what decides its result: the solver, how the weights are spread over the layers, and the
+share. A method is named by what decides its result: the solver, how the weights are allocated to the layers, and the
 targets that they are fitted to.
 """
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from simplicit.checks import as_count, as_number
 from simplicit.data import Dataset
 from simplicit.errors import InputError
-from simplicit.implicit import ImplicitModel
 from simplicit.machine import one_thread_each
-from simplicit.network import capture
-from simplicit.progress import OnStep
+from simplicit.network.graph import capture_graph
+from simplicit.progress import Meter, OnProgress
+from simplicit.report import Line, Table, draw_tradeoff
 from simplicit.robustness import accuracy, fgsm, pgd
+from simplicit.robustness.attacks.victims import AttackedModel
 from simplicit.runs.evaluate import parse_eps
 from simplicit.runs.mlp import MlpSettings, train_mlp
-from simplicit.studies.peers import PEERS, Network
+from simplicit.studies.peers import PEERS, Network, Peer
+from simplicit.studies.study import Study
 from simplicit.training import fit, preset_of
 
-__all__ = ["BASELINE", "OURS", "Frontier", "FrontierSettings", "Method", "MethodFigures", "methods_of", "run_frontier"]
+__all__ = [
+    "BASELINE",
+    "OURS",
+    "Frontier",
+    "FrontierSettings",
+    "Method",
+    "MethodFigures",
+    "frontier_study",
+    "methods_of",
+    "run_frontier",
+]
 
 OURS, BASELINE = "simplicit", "baseline"
-#: How weights are spread over the layers: equal shares, as fit does, by size in the whole network.
+#: How weights are allocated to the layers: equal shares, as fit does, by size in the whole network.
 UNIFORM, AS_OURS, GLOBAL = "uniform", "ours", "global"
 #: What weights are fitted to: the dense weights on the layer's own inputs, or the baseline's states.
 OWN, STATES = "own", "states"
-_SAID = {UNIFORM: "uniform", AS_OURS: "our", GLOBAL: "global", OWN: "own", STATES: "our"}
+_WORDS = {UNIFORM: "uniform", AS_OURS: "our", GLOBAL: "global", OWN: "own", STATES: "our"}
+_KINDS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD"}
 
 
 @dataclass(frozen=True, order=True)
@@ -49,8 +66,8 @@ class Method:
 
     def __str__(self) -> str:
         words = [PEERS[self.solver].title if self.solver in PEERS else self.solver]
-        words += [f"{_SAID[self.allocation]} allocation"] if self.allocation else []
-        return ", ".join(words + ([f"{_SAID[self.targets]} targets"] if self.targets else []))
+        words += [f"{_WORDS[self.allocation]} allocation"] if self.allocation else []
+        return ", ".join(words + ([f"{_WORDS[self.targets]} targets"] if self.targets else []))
 
 
 @dataclass(frozen=True)
@@ -68,6 +85,7 @@ class FrontierSettings:
     first_seed : int
         Of the repetitions, which have seeds that follow one another.
     peers : tuple of str
+        Names in :data:`simplicit.studies.peers.PEERS`; all of them if left out.
     preset : str
         Of :func:`simplicit.fit`.
     eps : str
@@ -87,7 +105,7 @@ class FrontierSettings:
     samples: int = 1000
     seeds: int = 5
     first_seed: int = 0
-    peers: tuple[str, ...] = tuple(PEERS)
+    peers: tuple[str, ...] = ()
     preset: str = "sparse"
     eps: str = "8/255"
     pgd_steps: int = 50
@@ -96,27 +114,42 @@ class FrontierSettings:
     workers: int = 2
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "peers", self.peers or tuple(PEERS))
         for name in ("samples", "seeds", "pgd_steps", "attack_samples", "epochs", "workers"):
             as_count(name, getattr(self, name))
         as_count("first_seed", self.first_seed, minimum=0)
         if parse_eps(self.eps) > 1:
-            raise InputError(f"eps: {self.eps} is wider than the range of the inputs, from 0 to 1")
+            raise InputError(f"eps: {self.eps} is wider than the range of the inputs, from 0 to 1", argument="eps")
         if not self.sparsities:
-            raise InputError("sparsity: name at least one")
+            raise InputError("sparsity: name at least one", argument="sparsity")
         for value in self.sparsities:
             if as_number("sparsity", value) >= 100:
-                raise InputError(f"sparsity is in per cent, from 0 to below 100, got {value:g}")
+                message = f"sparsity is in per cent, from 0 to below 100, got {value:g}"
+                raise InputError(message, argument="sparsity")
         for name in self.peers:
             if name not in PEERS:
-                raise InputError(f"peer: {name!r} is unknown; choose among {', '.join(map(repr, PEERS))}")
+                choice = ", ".join(map(repr, PEERS))
+                raise InputError(f"peer: {name!r} is unknown; choose among {choice}", argument="peer")
         preset_of(self.preset)
         if not self.arch:
-            raise InputError("arch: give the widths of the hidden layers, such as 64-32-16")
+            raise InputError("arch: give the widths of the hidden layers, such as 64-32-16", argument="arch")
 
 
 @dataclass(frozen=True)
 class MethodFigures:
-    """One model: accuracies in per cent, clean on all test samples, attacked on those asked for."""
+    """The figures of one model.
+
+    Attributes
+    ----------
+    seed : int
+    sparsity, reached : float
+        As asked for and as it came out, in per cent.
+    method : Method
+    clean, fgsm, pgd : float
+        Accuracies in [0, 1]: on all test samples, and under attack on those asked for.
+    seconds : float
+        Of one processor.
+    """
 
     seed: int
     sparsity: float
@@ -139,27 +172,26 @@ class Frontier:
 
     @property
     def methods(self) -> list[Method]:
-        """In the order of the study."""
+        """The methods in the order of the study."""
         return list(dict.fromkeys(one.method for one in self.measured))
 
     def of(self, method: Method, sparsity: float) -> list[MethodFigures]:
-        """One per seed."""
+        """Return the figures of a method, one for each seed."""
         return [one for one in self.measured if one.method == method and one.sparsity == sparsity]
 
-    def summary(self, method: Method, sparsity: float) -> dict[str, float]:
-        """Mean and standard deviation over the seeds of every figure."""
-        found = self.of(method, sparsity)
-        values = {name: np.array([getattr(one, name) for one in found]) for name in _FIGURES}
-        means = {name: float(value.mean()) for name, value in values.items()}
-        return means | {f"{name}_std": float(value.std(ddof=min(1, len(found) - 1))) for name, value in values.items()}
+    def summary(self, method: Method, sparsity: float, figure: str) -> tuple[float, float]:
+        """Return mean and standard deviation over the seeds of a figure, such as ``"clean"``."""
+        values = np.array([getattr(one, figure) for one in self.of(method, sparsity)])
+        return float(values.mean()), float(values.std(ddof=min(1, len(values) - 1)))
 
     def figures(self) -> dict[str, Any]:
-        """For ``frontier.json``."""
-        means = [
-            {"sparsity": sparsity, **asdict(method)} | self.summary(method, sparsity)
-            for method in self.methods
-            for sparsity in ([0.0] if method.solver == BASELINE else self.settings.sparsities)
-        ]
+        """Return the document ``frontier.json``; accuracies are shares in [0, 1]."""
+        means = []
+        for method in self.methods:
+            for sparsity in [0.0] if method.solver == BASELINE else self.settings.sparsities:
+                means.append({"sparsity": sparsity, **asdict(method)})
+                for name in ("reached", "clean", "fgsm", "pgd", "seconds"):
+                    means[-1][name], means[-1][f"{name}_std"] = self.summary(method, sparsity, name)
         return {
             "settings": asdict(self.settings),
             "seconds": self.seconds,
@@ -169,21 +201,25 @@ class Frontier:
         }
 
 
-_FIGURES = ("reached", "clean", "fgsm", "pgd", "seconds")
-
-
-def methods_of(peers: Sequence[str]) -> list[Method]:
-    """The lines of the study: ours first, then every peer with each allocation and each kind of targets."""
+def methods_of(peers: Mapping[str, Peer]) -> list[Method]:
+    """Return the lines of the study: ours first, then every peer with each allocation and each kind of targets."""
     methods = [Method(OURS)]
-    for name in peers:
-        targets = (OWN, STATES) if PEERS[name].fits else ("",)
-        allocations = (UNIFORM, AS_OURS, GLOBAL) if name == "magnitude" else (UNIFORM, AS_OURS)
+    for name, peer in peers.items():
+        targets = (OWN, STATES) if peer.fits else ("",)
+        allocations = (UNIFORM, AS_OURS, GLOBAL) if peer.by_size else (UNIFORM, AS_OURS)
         methods += [Method(name, allocation, kind) for allocation in allocations for kind in targets]
     return methods
 
 
-def run_frontier(data: Dataset, settings: FrontierSettings, *, on_step: OnStep | None = None) -> Frontier:
+def run_frontier(data: Dataset, settings: FrontierSettings, *, progress: OnProgress | None = None) -> Frontier:
     """Train, fit, prune and attack, seed by seed.
+
+    Parameters
+    ----------
+    data : Dataset
+    settings : FrontierSettings
+    progress : callable, optional
+        Called with a :class:`simplicit.Progress`, whose steps are the seeds.
 
     Raises
     ------
@@ -193,78 +229,147 @@ def run_frontier(data: Dataset, settings: FrontierSettings, *, on_step: OnStep |
     available = {"samples": len(data.train_inputs), "attack_samples": len(data.test_inputs)}
     for name, count in available.items():
         if getattr(settings, name) > count:
-            raise InputError(f"{name}: {data.name} has {count}, got {getattr(settings, name)}")
+            raise InputError(f"{name}: {data.name} has {count}, got {getattr(settings, name)}", argument=name)
     begun, measured, busy = time.perf_counter(), list[MethodFigures](), 0.0
-    for done, (found, seconds) in enumerate(_seeds(data, settings), start=1):
+    meter = Meter(settings.seeds, progress, "seeds")
+    for found, seconds in _seeds(data, settings):
         measured, busy = measured + found, busy + seconds
-        if on_step is not None:
-            on_step("seeds", done, settings.seeds)
+        meter.count()
     measured.sort(key=lambda one: one.seed)
     return Frontier(settings, tuple(measured), time.perf_counter() - begun, busy)
 
 
 def _seeds(data: Dataset, settings: FrontierSettings) -> Iterator[tuple[list[MethodFigures], float]]:
-    """What each seed gave, and its processor seconds, as they come; several at a time in processes of their own."""
+    """Yield what each seed gave, and its processor seconds, as they come; several at a time in their own processes."""
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
+    # Other processes do not know what was registered in this one.
+    peers = {name: PEERS[name] for name in settings.peers}
     if min(settings.workers, settings.seeds) == 1:
-        yield from (_of_seed(data, settings, seed) for seed in seeds)
+        yield from (_of_seed(data, settings, peers, seed) for seed in seeds)
         return
     with ProcessPoolExecutor(settings.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for job in as_completed([pool.submit(_of_seed, data, settings, seed) for seed in seeds]):
+        for job in as_completed([pool.submit(_of_seed, data, settings, peers, seed) for seed in seeds]):
             yield job.result()
 
 
-def _of_seed(data: Dataset, settings: FrontierSettings, seed: int) -> tuple[list[MethodFigures], float]:
+def _of_seed(
+    data: Dataset, settings: FrontierSettings, peers: dict[str, Peer], seed: int
+) -> tuple[list[MethodFigures], float]:
     begun = time.process_time()
     with one_thread_each():
-        return list(_measured(data, settings, seed)), time.process_time() - begun
+        return list(_measured(data, settings, peers, seed)), time.process_time() - begun
 
 
-def _measured(data: Dataset, settings: FrontierSettings, seed: int) -> Iterator[MethodFigures]:
+def _measured(data: Dataset, settings: FrontierSettings, peers: dict[str, Peer], seed: int) -> Iterator[MethodFigures]:
+    """Measure the baseline of a seed, and every method at every sparsity."""
     net = train_mlp(data, MlpSettings(arch=settings.arch, bias=False, epochs=settings.epochs, seed=seed))
     random = np.random.default_rng(seed)
     inputs = data.train_inputs[np.sort(random.choice(len(data.train_inputs), settings.samples, replace=False))]
-    captured = capture(net, inputs)
-    network = Network(captured.model.astype(np.float64), captured.states(inputs))
-    chosen = np.sort(random.choice(len(data.test_inputs), settings.attack_samples, replace=False))
-    attacked = (data.test_inputs[chosen], data.test_labels[chosen])
-
-    def measure(model: ImplicitModel, sparsity: float, method: Method, seconds: float) -> MethodFigures:
-        return MethodFigures(
-            seed,
-            sparsity,
-            method,
-            model.sparsity(captured.weight_count),
-            seconds=seconds,
-            **_accuracies(model.astype(np.float32), data, attacked, settings),
-        )
-
-    yield measure(captured.model, 0.0, Method(BASELINE), 0.0)
+    samples = torch.from_numpy(inputs).double()
+    network = Network(capture_graph(copy.deepcopy(net).double(), samples), samples)
+    test = _Test(data, np.sort(random.choice(len(data.test_inputs), settings.attack_samples, replace=False)), settings)
+    yield MethodFigures(seed, 0.0, Method(BASELINE), 0.0, seconds=0.0, **test.accuracies(net))
     for sparsity in settings.sparsities:
         begun = time.process_time()
         fitted = fit(net, inputs, preset=settings.preset, sparsity=sparsity, executor="serial")
-        yield measure(fitted.model, sparsity, Method(OURS), time.process_time() - begun)
+        model, spent = fitted.model.astype(np.float32), time.process_time() - begun
+        yield MethodFigures(seed, sparsity, Method(OURS), fitted.sparsity, seconds=spent, **test.accuracies(model))
         counts = {
             UNIFORM: network.uniform(sparsity),
             GLOBAL: network.by_size(sparsity),
-            AS_OURS: network.counts_of(fitted.model),
+            AS_OURS: network.counts_of(fitted.to_baseline()),
         }
-        for method in methods_of(settings.peers)[1:]:
+        for method in methods_of(peers)[1:]:
             begun = time.process_time()
-            own = method.targets == OWN
-            model = network.pruned(PEERS[method.solver], counts[method.allocation], own_targets=own)
-            yield measure(model, sparsity, method, time.process_time() - begun)
+            states, peer = method.targets == STATES, peers[method.solver]
+            pruned = network.pruned(peer, counts[method.allocation], states=states)
+            spent = time.process_time() - begun
+            left = sum(network.counts_of(pruned).values()) / sum(network.sizes.values())
+            yield MethodFigures(
+                seed, sparsity, method, 100.0 * (1.0 - left), seconds=spent, **test.accuracies(pruned.float())
+            )
 
 
-def _accuracies(
-    model: ImplicitModel, data: Dataset, attacked: tuple[Any, Any], settings: FrontierSettings
-) -> Mapping[str, float]:
-    """In per cent."""
-    inputs, labels = attacked
-    eps, clip = parse_eps(settings.eps), data.input_range
-    found = {
-        "clean": (data.test_inputs, data.test_labels),
-        "fgsm": (fgsm(model, inputs, labels, eps, clip=clip), labels),
-        "pgd": (pgd(model, inputs, labels, eps, settings.pgd_steps, clip=clip), labels),
-    }
-    return {name: 100.0 * accuracy(model, *samples) for name, samples in found.items()}
+@dataclass(frozen=True, eq=False)
+class _Test:
+    """The test samples, and those ``chosen`` to be attacked."""
+
+    data: Dataset
+    chosen: npt.NDArray[np.int64]
+    settings: FrontierSettings
+
+    def accuracies(self, model: AttackedModel) -> dict[str, float]:
+        """Return the accuracy of a model on samples as they are, under FGSM and under PGD."""
+        U, labels = self.data.test_inputs[self.chosen], self.data.test_labels[self.chosen]
+        eps, clip = parse_eps(self.settings.eps), self.data.input_range
+        attacked = {
+            "fgsm": fgsm(model, U, labels, eps, clip=clip),
+            "pgd": pgd(model, U, labels, eps, steps=self.settings.pgd_steps, clip=clip),
+        }
+        clean = accuracy(model, self.data.test_inputs, self.data.test_labels)
+        return {"clean": clean} | {name: accuracy(model, points, labels) for name, points in attacked.items()}
+
+
+def frontier_study(found: Frontier) -> Study:
+    """Return what is kept and shown of the study: a table for each kind of accuracy, and a picture."""
+    settings = found.settings
+    figures = found.figures()
+    return Study(
+        name="frontier",
+        title="Sparsity against accuracy",
+        settings=asdict(settings),
+        figures=figures,
+        seconds={"all": found.seconds},
+        tables=[_table(found, kind) for kind in _KINDS],
+        notes=[
+            f"{settings.samples:,} calibration samples, {_seeds_of(settings)} (each a baseline and samples of its "
+            f"own): mean ± standard deviation, per cent. Attacks: ε = {settings.eps}, PGD with {settings.pgd_steps} "
+            f"steps, {settings.attack_samples:,} test samples. The study took {found.seconds / 60:.0f} minutes with "
+            f"{settings.workers} workers, {found.processor_seconds / 60:.0f} minutes of processor time."
+        ],
+        draw=lambda path: _draw(found, path),
+    )
+
+
+def _table(found: Frontier, kind: str) -> Table:
+    settings, baseline = found.settings, Method(BASELINE)
+    under = "" if kind == "clean" else f", ε = {settings.eps}"
+    return Table(
+        f"Accuracy, %, {_KINDS[kind]}{under}; baseline {_cell(found, baseline, 0.0, kind)}",
+        ["sparsity, %", *(f"{value:g}" for value in settings.sparsities)],
+        [
+            [str(method), *(_cell(found, method, value, kind) for value in settings.sparsities)]
+            for method in found.methods
+            if method != baseline
+        ],
+        strong=OURS,
+    )
+
+
+def _cell(found: Frontier, method: Method, sparsity: float, kind: str) -> str:
+    mean, deviation = found.summary(method, sparsity, kind)
+    return f"{100 * mean:.1f}" + (f" ± {100 * deviation:.1f}" if found.settings.seeds > 1 else "")
+
+
+def _seeds_of(settings: FrontierSettings) -> str:
+    first, last = settings.first_seed, settings.first_seed + settings.seeds - 1
+    return f"seed {first}" if first == last else f"{settings.seeds} seeds, {first} to {last}"
+
+
+def _draw(found: Frontier, path: Path) -> None:
+    """Draw the variants that do best, so that the picture can be read: each solver with equal shares and with ours."""
+    settings = found.settings
+    shown = [method for method in found.methods if method.solver != BASELINE and method.targets != OWN]
+    titles = {"clean": "Clean", "pgd": f"PGD-{settings.pgd_steps}, ε = {settings.eps}"}
+    draw_tradeoff(path, {title: _lines(found, shown, kind) for kind, title in titles.items()})
+
+
+def _lines(found: Frontier, shown: Sequence[Method], kind: str) -> list[Line]:
+    sparsities, (baseline, _) = found.settings.sparsities, found.summary(Method(BASELINE), 0.0, kind)
+    lines = []
+    for method in shown:
+        means, deviations = zip(*(found.summary(method, value, kind) for value in sparsities), strict=True)
+        label = str(method).removesuffix(", our targets")
+        dashed = method.allocation in (UNIFORM, GLOBAL)
+        lines.append(Line(label, sparsities, means, baseline, deviations, family=method.solver, dashed=dashed))
+    return lines

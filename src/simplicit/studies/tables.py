@@ -22,21 +22,47 @@ from simplicit.checks import as_count, as_number
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
-from simplicit.progress import OnStep
+from simplicit.progress import Meter, OnProgress
+from simplicit.report import Table
 from simplicit.robustness import accuracy, fgsm, pgd
 from simplicit.rows import L1, Penalty, Perspective
 from simplicit.runs.mlp import MlpSettings, train_mlp
 from simplicit.studies.peers.base import keep_largest
+from simplicit.studies.study import Study
 from simplicit.training import fit, preset_of
 
-__all__ = ["TABLES", "PaperRow", "Table", "TableRow", "TableSettings", "pruned_by_size", "run_table"]
+__all__ = [
+    "TABLES",
+    "ModelFigures",
+    "PaperRow",
+    "PaperTable",
+    "TableRow",
+    "TableSettings",
+    "pruned_by_size",
+    "run_table",
+    "table_study",
+]
 
+#: The paper's.
 RADII = (0.004, 0.008)
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One row of a table of the paper: ``accuracy`` in per cent at :data:`RADII`, ``price`` α or β."""
+    """One row of a table of the paper.
+
+    Attributes
+    ----------
+    samples : int
+    sparsity : float
+        In per cent.
+    weight : float
+        λ₁ = λ₂.
+    price : float
+        α of (10) or β of (11).
+    accuracy : (float, float)
+        At :data:`RADII`, shares in [0, 1].
+    """
 
     samples: int
     sparsity: float
@@ -45,23 +71,23 @@ class PaperRow:
     accuracy: tuple[float, float]
 
 
-#: The rows as printed; ``weight`` is λ₁ = λ₂.
+#: The rows as printed.
 TABLES: dict[int, tuple[PaperRow, ...]] = {
     2: (
-        PaperRow(700, 15, 0.1, 0.01, (78.7, 75.4)),
-        PaperRow(500, 23, 0.1, 0.01, (77.3, 73.8)),
-        PaperRow(400, 28, 0.1, 0.01, (76.6, 72.8)),
-        PaperRow(300, 36, 0.1, 0.01, (74.9, 72.4)),
-        PaperRow(200, 54, 0.1, 0.01, (73.7, 70.1)),
-        PaperRow(100, 77, 0.1, 0.01, (57.2, 49.5)),
+        PaperRow(700, 15, 0.1, 0.01, (0.787, 0.754)),
+        PaperRow(500, 23, 0.1, 0.01, (0.773, 0.738)),
+        PaperRow(400, 28, 0.1, 0.01, (0.766, 0.728)),
+        PaperRow(300, 36, 0.1, 0.01, (0.749, 0.724)),
+        PaperRow(200, 54, 0.1, 0.01, (0.737, 0.701)),
+        PaperRow(100, 77, 0.1, 0.01, (0.572, 0.495)),
     ),
     3: (
-        PaperRow(600, 20, 0.1, 0.001, (79.6, 76.2)),
-        PaperRow(1000, 47, 0.01, 0.001, (79.3, 76.2)),
-        PaperRow(500, 26, 0.01, 0.01, (78.3, 75.0)),
-        PaperRow(2000, 6, 0.01, 0.01, (77.6, 74.6)),
-        PaperRow(900, 65, 0.01, 0.001, (74.9, 69.9)),
-        PaperRow(400, 76, 0.01, 0.001, (72.3, 68.4)),
+        PaperRow(600, 20, 0.1, 0.001, (0.796, 0.762)),
+        PaperRow(1000, 47, 0.01, 0.001, (0.793, 0.762)),
+        PaperRow(500, 26, 0.01, 0.01, (0.783, 0.750)),
+        PaperRow(2000, 6, 0.01, 0.01, (0.776, 0.746)),
+        PaperRow(900, 65, 0.01, 0.001, (0.749, 0.699)),
+        PaperRow(400, 76, 0.01, 0.001, (0.723, 0.684)),
     ),
 }
 
@@ -104,7 +130,7 @@ class TableSettings:
 
     def __post_init__(self) -> None:
         if self.table not in TABLES:
-            raise InputError(f"table: there are {' and '.join(map(str, TABLES))}, got {self.table!r}")
+            raise InputError(f"table: there are {' and '.join(map(str, TABLES))}, got {self.table!r}", argument="table")
         for name in ("seeds", "pgd_steps", "attack_samples", "epochs"):
             as_count(name, getattr(self, name))
         if self.preset is None:
@@ -114,14 +140,27 @@ class TableSettings:
             if self.anchor is None:
                 object.__setattr__(self, "anchor", 0.2)
             if as_number("anchor", self.anchor) > 1:
-                raise InputError(f"anchor must lie between 0 and 1, got {self.anchor!r}")
+                raise InputError(f"anchor must lie between 0 and 1, got {self.anchor!r}", argument="anchor")
         elif self.anchor is not None:
-            raise InputError(f"anchor: the preset 'sparse' has one, {self.preset!r} has not")
+            raise InputError(f"anchor: the preset 'sparse' has one, {self.preset!r} has not", argument="anchor")
 
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """Of one model: sparsity and accuracies in per cent, those under attack at :data:`RADII`; rows certified of all."""
+    """The figures of one model.
+
+    Attributes
+    ----------
+    sparsity : float
+        In per cent.
+    clean : float
+        Accuracy on all test samples, a share in [0, 1].
+    fgsm, pgd : (float, float)
+        Accuracies under attack at :data:`RADII`.
+    certified : float
+        Share of its rows that are certified.
+    seconds : float
+    """
 
     sparsity: float
     clean: float
@@ -133,8 +172,8 @@ class ModelFigures:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row: what the paper prints, its settings run here, and the preset at as many samples and at least its
-    sparsity; means over the seeds."""
+    """What the paper prints in a row, its settings run here, and the preset at as many samples and at least its
+    sparsity; figures are means over the seeds."""
 
     paper: PaperRow
     letter: ModelFigures
@@ -142,14 +181,14 @@ class TableRow:
 
     @property
     def gain(self) -> tuple[float, float]:
-        """By how many points the preset is above what the paper prints, under FGSM."""
+        """How far the preset is above what the paper prints, under FGSM."""
         first, second = (ours - theirs for ours, theirs in zip(self.preset.fgsm, self.paper.accuracy, strict=True))
         return first, second
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of the paper, again."""
+class PaperTable:
+    """A table of the paper, measured again."""
 
     settings: TableSettings
     baseline: ModelFigures
@@ -157,7 +196,7 @@ class Table:
     seconds: float
 
     def figures(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the document ``table2.json``, or 3; accuracies are shares in [0, 1]."""
         return {
             "settings": asdict(self.settings),
             "eps": RADII,
@@ -167,31 +206,41 @@ class Table:
         }
 
 
-def run_table(data: Dataset, settings: TableSettings, *, on_step: OnStep | None = None) -> Table:
+def run_table(data: Dataset, settings: TableSettings, *, progress: OnProgress | None = None) -> PaperTable:
     """Fit every row in both ways.
+
+    Parameters
+    ----------
+    data : Dataset
+    settings : TableSettings
+    progress : callable, optional
+        Called with a :class:`simplicit.Progress`, whose steps are the rows of all seeds.
 
     Raises
     ------
     InputError
         The data has fewer samples than a row needs.
     """
-    rows, tell = TABLES[settings.table], on_step or (lambda label, done, total: None)
+    rows = TABLES[settings.table]
+    meter = Meter(settings.seeds * len(rows), progress)
     most = max(row.samples for row in rows)
     for name, needed, there in (
         ("samples", most, len(data.train_inputs)),
         ("attack_samples", settings.attack_samples, len(data.test_inputs)),
     ):
         if needed > there:
-            raise InputError(f"{name}: table {settings.table} takes {needed}, {data.name} has {there}")
+            message = f"{name}: table {settings.table} takes {needed}, {data.name} has {there}"
+            raise InputError(message, argument=name)
     begun, found = time.perf_counter(), list[tuple[ModelFigures, list[tuple[ModelFigures, ModelFigures]]]]()
     for seed in range(settings.seeds):
         bench = _Bench.of(data, settings, seed)
         pairs = []
-        for number, row in enumerate(rows):
-            tell(f"{row.samples} samples", seed * len(rows) + number, settings.seeds * len(rows))
+        for row in rows:
+            meter.begin(f"{row.samples} samples")
             pairs.append((bench.letter(row), bench.preset(row)))
+            meter.count()
         found.append((bench.baseline(), pairs))
-    return Table(
+    return PaperTable(
         settings,
         _mean([baseline for baseline, _ in found]),
         tuple(
@@ -219,7 +268,7 @@ class _Bench:
         return cls(data, settings, seed, net, np.sort(chosen))
 
     def letter(self, row: PaperRow) -> ModelFigures:
-        """The paper's settings."""
+        """Fit by the paper's settings."""
         options: dict[str, Any] = {
             "penalty": _penalty(self.settings.table, row.price),
             "lambda1": row.weight,
@@ -231,11 +280,11 @@ class _Bench:
         seconds, model = time.perf_counter() - begun, found.model
         if self.settings.table == 2:
             model = pruned_by_size(model, int(found.weight_count * (1 - row.sparsity / 100)))
-        certified = 100.0 * float(found.rows.converged.mean())
+        certified = float(found.rows.converged.mean())
         return self._measured(model, model.sparsity(found.weight_count), certified, seconds)
 
     def preset(self, row: PaperRow) -> ModelFigures:
-        """Ours, with as many samples, at least as sparse."""
+        """Fit by our preset, with as many samples, at least as sparse."""
         begun, preset, inputs = time.perf_counter(), self.settings.preset, self._inputs(row)
         if preset == "sparse":
             found = fit(self.net, inputs, preset=preset, sparsity=row.sparsity, anchor=self.settings.anchor)
@@ -243,12 +292,12 @@ class _Bench:
             robust = preset_of(preset).options.get("robust", False)
             wanted = max(row.sparsity, ENOUGH) if robust else row.sparsity
             found = fit(self.net, inputs, preset=preset, sparsity=wanted)
-        seconds, certified = time.perf_counter() - begun, 100.0 * float(found.rows.converged.mean())
+        seconds, certified = time.perf_counter() - begun, float(found.rows.converged.mean())
         return self._measured(found.model, found.sparsity, certified, seconds)
 
     def baseline(self) -> ModelFigures:
-        """Of the network itself."""
-        return self._measured(self.net, 0.0, 100.0, 0.0)
+        """Measure the network itself."""
+        return self._measured(self.net, 0.0, 1.0, 0.0)
 
     def _inputs(self, row: PaperRow) -> Any:
         random = np.random.default_rng(self.seed)
@@ -261,13 +310,13 @@ class _Bench:
         clip, steps = self.data.input_range, self.settings.pgd_steps
 
         def share(inputs: Any) -> float:
-            return 100.0 * accuracy(model, inputs, labels)
+            return accuracy(model, inputs, labels)
 
-        climbed = [share(pgd(model, U, labels, eps, steps, clip=clip)) for eps in RADII]
+        climbed = [share(pgd(model, U, labels, eps, steps=steps, clip=clip)) for eps in RADII]
         stepped = [share(fgsm(model, U, labels, eps, clip=clip)) for eps in RADII]
         return ModelFigures(
             sparsity=sparsity,
-            clean=100.0 * accuracy(model, self.data.test_inputs, self.data.test_labels),
+            clean=accuracy(model, self.data.test_inputs, self.data.test_labels),
             fgsm=(stepped[0], stepped[1]),
             pgd=(climbed[0], climbed[1]),
             certified=certified,
@@ -280,7 +329,7 @@ def _penalty(table: int, price: float) -> Penalty:
 
 
 def pruned_by_size(model: ImplicitModel, count: int) -> ImplicitModel:
-    """The model with its ``count`` largest coefficients alone; ‖A‖∞ does not grow by that, so it stays well-posed."""
+    """Keep the ``count`` largest coefficients alone; ‖A‖∞ does not grow by that, so the model stays well-posed."""
     M = model.matrix.toarray()
     return model.with_matrix(M * keep_largest(np.abs(M), count))
 
@@ -291,3 +340,56 @@ def _mean(found: list[ModelFigures]) -> ModelFigures:
         return float(values) if values.ndim == 0 else tuple(float(value) for value in values)
 
     return ModelFigures(**{name: mean(name) for name in ("sparsity", "clean", "fgsm", "pgd", "certified", "seconds")})
+
+
+def table_study(found: PaperTable) -> Study:
+    """Return what is kept and shown of the study: one table and what it is of."""
+    settings, name = found.settings, f"table{found.settings.table}"
+    return Study(
+        name=name,
+        title=f"Table {settings.table} of the paper, again: accuracy under attack, %",
+        settings=asdict(settings),
+        figures=found.figures(),
+        seconds={"all": found.seconds},
+        tables=[Table(f"Table {settings.table}: accuracy under attack, %", _columns(), _cells(found))],
+        notes=_notes(found),
+    )
+
+
+def _columns() -> list[str]:
+    radii = " / ".join(f"{eps:g}" for eps in RADII)
+    sections = [["paper: sparsity", f"at {radii}"]]
+    sections += [[f"{name}: sparsity", "FGSM", "PGD"] for name in ("by the letter", "ours")]
+    return ["samples", *(column for section in sections for column in section), "gain on the paper"]
+
+
+def _cells(found: PaperTable) -> list[list[str]]:
+    """Return for each row its samples, the sparsity and attacked accuracy of paper, letter and ours, and the gain."""
+    lines = []
+    for row in found.rows:
+        cells = [f"{row.paper.samples:,}", f"{row.paper.sparsity:g}", _pair(row.paper.accuracy)]
+        for one in (row.letter, row.preset):
+            cells += [f"{one.sparsity:.1f}", _pair(one.fgsm), _pair(one.pgd)]
+        lines.append([*cells, " / ".join(f"{100 * gain:+.1f}" for gain in row.gain)])
+    return lines
+
+
+def _pair(shares: tuple[float, float]) -> str:
+    return f"{100 * shares[0]:.1f} / {100 * shares[1]:.1f}"
+
+
+def _notes(found: PaperTable) -> list[str]:
+    settings, one = found.settings, found.baseline
+    certified = min(row.letter.certified for row in found.rows)
+    share = "all rows" if certified == 1 else f"at least {100 * certified:.1f} % of the rows"
+    anchor = "" if settings.anchor is None else f", anchor {settings.anchor:g}"
+    seeds = "one seed" if settings.seeds == 1 else f"means over {settings.seeds} seeds"
+    notes = [
+        f"Baseline: {100 * one.clean:.1f} clean, FGSM {_pair(one.fgsm)}, PGD {_pair(one.pgd)}.",
+        f"Ours: preset {settings.preset}{anchor}. PGD with {settings.pgd_steps} steps; "
+        f"{settings.attack_samples:,} test samples attacked; {seeds}.",
+        f"By the letter, {share} of every model are certified.",
+    ]
+    if settings.table == 2:
+        notes.append("(10) as printed has γ = 0: ridge, without zeros. By the letter it is pruned by size as stated.")
+    return notes

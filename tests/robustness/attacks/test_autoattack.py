@@ -31,7 +31,10 @@ def test_it_is_about_as_strong_as_pgd_and_keeps_to_the_box(kind: str) -> None:
         assert abs(Fraction(moved) - Fraction(u)) <= Fraction(eps)
     held = model.predict(attacked).argmax(axis=1) == labels
     assert_array_equal(attacked[held], U[held])
-    assert held.mean() <= accuracy(model, pgd(model, U, labels, eps, 50, restarts=5), labels) + 1 / len(labels) + 1e-9
+    assert (
+        held.mean()
+        <= accuracy(model, pgd(model, U, labels, eps, steps=50, restarts=5), labels) + 1 / len(labels) + 1e-9
+    )
     assert held.mean() < 1.0
 
 

@@ -54,7 +54,10 @@ def test_box_and_clip_hold_to_the_last_bit(eps: float, clip: tuple[float, float]
     model = model_of("triangular", dtype=dtype)
     U, labels = data(model)
     U[0, :4] = 0.0, 1.0, 1e-8, 0.5
-    for attacked in (fgsm(model, U, labels, eps, clip=clip), pgd(model, U, labels, eps, 5, clip=clip, step_size=0.7)):
+    for attacked in (
+        fgsm(model, U, labels, eps, clip=clip),
+        pgd(model, U, labels, eps, steps=5, clip=clip, step_size=0.7),
+    ):
         assert attacked.dtype == dtype
         for u, moved in zip(U.ravel().tolist(), attacked.ravel().tolist(), strict=True):
             assert abs(Fraction(moved) - Fraction(u)) <= Fraction(eps)  # exact arithmetic
@@ -72,7 +75,7 @@ def test_the_ends_of_clip_are_rounded_inwards() -> None:
     for clip in ((0.0, 0.1), (-0.1, 0.1), (-0.7, 0.1)):
         for attacked in (
             fgsm(model, U, np.zeros(20, int), 0.05, clip=clip),
-            pgd(model, U, np.zeros(20, int), 0.05, 2, clip=clip),
+            pgd(model, U, np.zeros(20, int), 0.05, steps=2, clip=clip),
         ):
             assert attacked.dtype == np.float32
             assert Fraction(clip[0]) <= Fraction(float(attacked.min()))
@@ -84,7 +87,7 @@ def test_eps_zero_returns_the_input(kind: str) -> None:
     model = model_of(kind)
     U, labels = data(model)
     assert_array_equal(fgsm(model, U, labels, 0.0), U)
-    assert_array_equal(pgd(model, U, labels, 0.0, 3, restarts=2), U)
+    assert_array_equal(pgd(model, U, labels, 0.0, steps=3, restarts=2), U)
 
 
 @pytest.mark.parametrize("kind", ["triangular", "full"])
@@ -92,7 +95,7 @@ def test_larger_eps_never_helps(kind: str) -> None:
     model = model_of(kind)
     U, labels = data(model, 300)
     assert accuracy(model, U, labels) == 1.0
-    attacked = [accuracy(model, pgd(model, U, labels, eps, 10), labels) for eps in (0.0, 0.005, 0.02, 0.08, 0.3)]
+    attacked = [accuracy(model, pgd(model, U, labels, eps, steps=10), labels) for eps in (0.0, 0.005, 0.02, 0.08, 0.3)]
     assert attacked == sorted(attacked, reverse=True)
     assert attacked[0] == 1.0
     assert attacked[-1] < 0.5
@@ -103,7 +106,7 @@ def test_pgd_beats_fgsm_and_random_points() -> None:
     U, labels = data(model, 300)
     eps = 0.1
     noise = np.clip(U + eps * np.sign(np.random.default_rng(0).normal(size=U.shape)), 0, 1)
-    by_pgd = accuracy(model, pgd(model, U, labels, eps, 20, restarts=3), labels)
+    by_pgd = accuracy(model, pgd(model, U, labels, eps, steps=20, restarts=3), labels)
     by_fgsm = accuracy(model, fgsm(model, U, labels, eps), labels)
     assert by_pgd <= by_fgsm < accuracy(model, noise, labels)
 
@@ -115,15 +118,15 @@ def test_pgd_finds_the_corner_of_a_linear_model() -> None:
     U = rng.uniform(0.3, 0.7, size=(20, P))
     labels = rng.integers(0, 2, size=20)
     direction = np.where(labels[:, None] == 0, W[1] - W[0], W[0] - W[1])
-    assert_allclose(pgd(model, U, labels, 0.1, 10), U + 0.1 * np.sign(direction), rtol=1e-12)
+    assert_allclose(pgd(model, U, labels, 0.1, steps=10), U + 0.1 * np.sign(direction), rtol=1e-12)
 
 
 def test_pgd_returns_the_worst_of_all_restarts() -> None:
     model = model_of("full", "tanh", seed=3)
     U, labels = data(model, 100)
     labels[:10] = (labels[:10] + 1) % Q  # misclassified from the start
-    one = pgd(model, U, labels, 0.05, 4, batch_size=100)
-    many = pgd(model, U, labels, 0.05, 4, restarts=5, batch_size=100)
+    one = pgd(model, U, labels, 0.05, steps=4, batch_size=100)
+    many = pgd(model, U, labels, 0.05, steps=4, restarts=5, batch_size=100)
     right = [model.predict(V).argmax(axis=1) == labels for V in (U, one, many)]
     assert not (right[2] & ~right[1]).any()
     assert not (right[1] & ~right[0]).any()
@@ -135,19 +138,19 @@ def test_pgd_returns_the_worst_of_all_restarts() -> None:
 def test_seeds_and_random_starts() -> None:
     model = model_of("triangular")
     U, labels = data(model)
-    first = pgd(model, U, labels, 0.1, 1, seed=1)
+    first = pgd(model, U, labels, 0.1, steps=1, seed=1)
     torch.manual_seed(99)
-    assert_array_equal(first, pgd(model, U, labels, 0.1, 1, seed=1))
-    assert (first != pgd(model, U, labels, 0.1, 1, seed=2)).any()
-    fixed = pgd(model, U, labels, 0.1, 3, random_start=False, seed=1)
-    assert_array_equal(fixed, pgd(model, U, labels, 0.1, 3, random_start=False, seed=2))
+    assert_array_equal(first, pgd(model, U, labels, 0.1, steps=1, seed=1))
+    assert (first != pgd(model, U, labels, 0.1, steps=1, seed=2)).any()
+    fixed = pgd(model, U, labels, 0.1, steps=3, random_start=False, seed=1)
+    assert_array_equal(fixed, pgd(model, U, labels, 0.1, steps=3, random_start=False, seed=2))
 
 
 def test_one_step_from_the_sample_is_fgsm_where_it_pays() -> None:
     model = model_of("triangular")
     U, labels = data(model)
     by_fgsm = fgsm(model, U, labels, 0.01)
-    by_pgd = pgd(model, U, labels, 0.01, 1, random_start=False, step_size=0.01)
+    by_pgd = pgd(model, U, labels, 0.01, steps=1, random_start=False, step_size=0.01)
     pays = loss(model, by_fgsm, labels) > loss(model, U, labels)
     assert pays.mean() > 0.9
     assert_array_equal(by_pgd[pays], by_fgsm[pays])
@@ -162,16 +165,16 @@ def test_kinds_shapes_and_batches() -> None:
     assert tensor.shape == (60, 3, 4)
     assert_allclose(tensor.reshape(60, P).numpy(), whole)
     before = U.copy()
-    pgd(model, U, labels, 0.1, 2)
+    pgd(model, U, labels, 0.1, steps=2)
     assert_array_equal(U, before)
 
 
 def test_takes_what_predict_takes() -> None:
     model = model_of("triangular")
     U, labels = data(model, 5)
-    expected = pgd(model, U, labels, 0.1, 2, restarts=2, seed=3)
+    expected = pgd(model, U, labels, 0.1, steps=2, restarts=2, seed=3)
     assert_array_equal(fgsm(model, U.tolist(), labels.tolist(), np.float32(0.125)), fgsm(model, U, labels, 0.125))
-    again = pgd(model, U.tolist(), labels, 0.1, np.int64(2), restarts=np.int32(2), seed=np.int64(3), clip=[0, 1])
+    again = pgd(model, U.tolist(), labels, 0.1, steps=np.int64(2), restarts=np.int32(2), seed=np.int64(3), clip=[0, 1])
     assert_array_equal(again, expected)
     nested = fgsm(model, U.reshape(5, 3, 4).tolist(), labels, 0.1)
     assert nested.shape == (5, 3, 4)
@@ -180,7 +183,7 @@ def test_takes_what_predict_takes() -> None:
 def test_steps_longer_than_the_box_end_at_its_edges() -> None:
     model = model_of("triangular", dtype=np.float32)
     U, labels = data(model, 5)
-    long, longer = (pgd(model, U, labels, 0.1, 3, step_size=size) for size in (0.2, 1e300))
+    long, longer = (pgd(model, U, labels, 0.1, steps=3, step_size=size) for size in (0.2, 1e300))
     assert_array_equal(long, longer)
 
 
@@ -189,10 +192,12 @@ def test_adaptive_steps_are_at_least_as_strong_as_plain_ones(kind: str, seed: in
     model = model_of(kind, "relu", seed=seed)
     U, labels = data(model, 400 if kind == "triangular" else 80)
     for eps in (0.02, 0.06):
-        plain = accuracy(model, pgd(model, U, labels, eps, 40, step_size=2.5 * eps / 40), labels)
-        plain_again = accuracy(model, pgd(model, U, labels, eps, 40, step_size=2.5 * eps / 40, restarts=5), labels)
-        adaptive = accuracy(model, pgd(model, U, labels, eps, 40), labels)
-        again = accuracy(model, pgd(model, U, labels, eps, 40, restarts=5), labels)
+        plain = accuracy(model, pgd(model, U, labels, eps, steps=40, step_size=2.5 * eps / 40), labels)
+        plain_again = accuracy(
+            model, pgd(model, U, labels, eps, steps=40, step_size=2.5 * eps / 40, restarts=5), labels
+        )
+        adaptive = accuracy(model, pgd(model, U, labels, eps, steps=40), labels)
+        again = accuracy(model, pgd(model, U, labels, eps, steps=40, restarts=5), labels)
         assert adaptive <= plain + 0.0051  # two samples of four hundred, for the random start
         assert again <= plain_again
         assert again <= adaptive
@@ -201,7 +206,7 @@ def test_adaptive_steps_are_at_least_as_strong_as_plain_ones(kind: str, seed: in
 def test_restarts_climb_margins_that_the_cross_entropy_misses() -> None:
     model = layered((12, 20, 15, 6), seed=2)
     U, labels = data(model, 400)
-    one, many = (pgd(model, U, labels, 0.1, 30, restarts=restarts) for restarts in (1, 5))
+    one, many = (pgd(model, U, labels, 0.1, steps=30, restarts=restarts) for restarts in (1, 5))
     assert accuracy(model, many, labels) < accuracy(model, one, labels)
 
 
@@ -211,7 +216,7 @@ def test_an_implicit_model_and_its_network_are_attacked_alike() -> None:
     U = torch.rand(50, 12, dtype=torch.float64)
     model, labels = from_torch(net, U), net(U).argmax(dim=1)
     assert_allclose(fgsm(net, U, labels, 0.1), fgsm(model, U, labels, 0.1))
-    by_net, by_model = (accuracy(net, pgd(v, U, labels, 0.1, 20, restarts=3), labels) for v in (net, model))
+    by_net, by_model = (accuracy(net, pgd(v, U, labels, 0.1, steps=20, restarts=3), labels) for v in (net, model))
     assert abs(by_net - by_model) <= 0.041
 
 
@@ -276,13 +281,13 @@ def test_bad_input(changes: dict[str, object], message: str) -> None:
 def test_eps_beyond_float32() -> None:
     model = model_of("full", dtype=np.float32)
     with pytest.raises(InputError, match=r"eps = 1e\+39 is too large for inputs in float32"):
-        pgd(model, U_GOOD, Y_GOOD, 1e39, 2, clip=None)
+        pgd(model, U_GOOD, Y_GOOD, 1e39, steps=2, clip=None)
 
 
 @pytest.mark.parametrize("seed", [None, "a", 1.5, True, -1, 2**70])
 def test_bad_seeds(seed: object) -> None:
     with pytest.raises(InputError, match=r"seed must be an integer in \[0, 2\*\*64\), got"):
-        pgd(model_of("triangular"), U_GOOD, Y_GOOD, 0.1, 2, seed=seed)
+        pgd(model_of("triangular"), U_GOOD, Y_GOOD, 0.1, steps=2, seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -316,4 +321,4 @@ def test_labels_of_accuracy_are_checked() -> None:
 def test_ill_posed_models_are_refused() -> None:
     model = ImplicitModel.from_matrices(2.0 * np.eye(3), np.eye(3), np.eye(3), np.zeros((3, 3)))
     with pytest.raises(NotWellPosedError, match="λ_pf"):
-        pgd(model, np.full((1, 3), 0.5), [0], 0.1, 2)
+        pgd(model, np.full((1, 3), 0.5), [0], 0.1, steps=2)

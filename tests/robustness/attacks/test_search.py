@@ -19,7 +19,7 @@ from victims import P, data, layered, model_of
 def test_points_are_in_the_box_and_on_its_ends(shape: tuple[int, ...] | None) -> None:
     model = model_of("triangular", dtype=np.float32)
     U, labels = data(model, 40)
-    attacked = square(model, U, labels, 8 / 255, 40, image_shape=shape)
+    attacked = square(model, U, labels, 8 / 255, queries=40, image_shape=shape)
     assert attacked.dtype == np.float32
     for u, moved in zip(U.ravel().tolist(), attacked.ravel().tolist(), strict=True):
         assert abs(Fraction(moved) - Fraction(u)) <= Fraction(8 / 255)
@@ -33,7 +33,7 @@ def test_points_are_in_the_box_and_on_its_ends(shape: tuple[int, ...] | None) ->
 def test_more_queries_break_more() -> None:
     model = model_of("full", "tanh")
     U, labels = data(model, 300)
-    shares = [accuracy(model, square(model, U, labels, 0.1, queries), labels) for queries in (1, 20, 400)]
+    shares = [accuracy(model, square(model, U, labels, 0.1, queries=queries), labels) for queries in (1, 20, 400)]
     assert shares[0] > shares[1] > shares[2]
 
 
@@ -48,7 +48,7 @@ def test_it_needs_no_gradient() -> None:
 
     net = Rounded()
     labels = net(torch.from_numpy(U)).argmax(dim=1)
-    assert accuracy(net, square(net, torch.from_numpy(U), labels, 0.2, 200), labels) < 0.9
+    assert accuracy(net, square(net, torch.from_numpy(U), labels, 0.2, queries=200), labels) < 0.9
 
 
 def test_it_finds_the_corner_of_a_linear_model() -> None:
@@ -57,18 +57,18 @@ def test_it_finds_the_corner_of_a_linear_model() -> None:
     model = ImplicitModel.from_matrices(
         np.zeros((0, 0)), np.zeros((0, 6)), np.zeros((2, 0)), W, output_bias=[10.0, 0.0]
     )
-    attacked = square(model, np.full((5, 6), 0.5), np.zeros(5, int), 0.1, 500)
+    attacked = square(model, np.full((5, 6), 0.5), np.zeros(5, int), 0.1, queries=500)
     np.testing.assert_allclose(attacked, 0.5 - 0.1 * np.sign(W[[0] * 5]), atol=1e-12)
 
 
 def test_seeds() -> None:
     model = model_of("triangular")
     U, labels = data(model)
-    first = square(model, U, labels, 0.05, 30, seed=1)
+    first = square(model, U, labels, 0.05, queries=30, seed=1)
     torch.manual_seed(5)
-    assert_array_equal(first, square(model, U, labels, 0.05, 30, seed=1))
-    assert (first != square(model, U, labels, 0.05, 30, seed=2)).any()
-    assert_array_equal(square(model, U, labels, 0.0, 5), U)
+    assert_array_equal(first, square(model, U, labels, 0.05, queries=30, seed=1))
+    assert (first != square(model, U, labels, 0.05, queries=30, seed=2)).any()
+    assert_array_equal(square(model, U, labels, 0.0, queries=5), U)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from numpy.testing import assert_array_equal
 import simplicit as sp
 from simplicit.errors import InputError, NotWellPosedError
 from simplicit.implicit import ImplicitModel, adjoint
+from simplicit.robustness import ATTACKS, Attack, SelfChecks
 from simplicit.robustness.attacks.checks import GradientAgreement, gradient_agreement, unrolled_gradient
-from simplicit.robustness.attacks.suite import SelfChecks
 from victims import ACTIVATIONS, N, P, Q, data, layered, model_of
 
 
@@ -37,7 +37,7 @@ def test_what_comes_back(kind: str) -> None:
         assert_array_equal(
             broken, ~np.logical_and.reduce([found.correct, *(held[row] for held in found.held.values())])
         )
-    with pytest.raises(InputError, match="method: 'autoattack' was not run; 'fgsm', 'pgd'"):
+    with pytest.raises(InputError, match="attack: 'autoattack' was not run; 'fgsm', 'pgd'"):
         found.accuracy("autoattack")
 
 
@@ -75,7 +75,7 @@ def test_masked_gradients_are_found() -> None:
     found = sp.attack(net, U, labels, 0.15, sources={"inner": inner}, steps=10, restarts=2, queries=100)
     assert found.checks.zero_gradients == 1.0
     assert found.checks.gradients is None
-    findings = " ".join(found.checks.findings)
+    findings = " ".join(map(str, found.checks.findings))
     assert "100.00 % of the samples have no gradient" in findings
     assert "square is stronger than the white-box PGD" in findings
     assert "transfer from inner is stronger" in findings
@@ -85,11 +85,18 @@ def test_each_finding_has_its_sentence() -> None:
     good = GradientAgreement(10, 5, 1e-9, 0.0)
     assert SelfChecks(0.0, good, {"square": (-0.1, 0.0)}, {"pgd": (-0.2,)}).findings == ()
     bad = SelfChecks(0.25, GradientAgreement(10, 5, 0.5, 0.1), {"square": (-0.1, 0.02)}, {"fgsm": (0.01,), "pgd": ()})
-    assert len(bad.findings) == 4
-    assert "25.00 % of the samples" in bad.findings[0]
-    assert "differ by up to 50 % of" in bad.findings[1]
-    assert "by 2.00 points" in bad.findings[2]
-    assert "under fgsm a larger radius helps the model, by 1.00 points" in bad.findings[3]
+    found = [(one.check, one.attack, one.size) for one in bad.findings]
+    assert found == [
+        ("zero_gradients", None, 0.25),
+        ("gradients", None, 0.5),
+        ("better_than_white_box", "square", 0.02),
+        ("rises", "fgsm", 0.01),
+    ]
+    told = [str(one) for one in bad.findings]
+    assert "25.00 % of the samples" in told[0]
+    assert "differ by up to 50 % of" in told[1]
+    assert "by 2.00 points" in told[2]
+    assert "under fgsm a larger radius helps the model, by 1.00 points" in told[3]
 
 
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=str)
@@ -114,24 +121,42 @@ def test_a_wrong_gradient_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         return -gradient, steps
 
     monkeypatch.setattr("simplicit.robustness.attacks.checks.unrolled_gradient", wrong)
-    checks = sp.attack(model, U, labels, 0.01, methods=["fgsm"]).checks
+    checks = sp.attack(model, U, labels, 0.01, attacks=["fgsm"]).checks
     assert checks.gradients.signs_that_differ == 1.0
-    assert any("implicit and unrolled gradients differ by up to 2e+02 %" in line for line in checks.findings)
+    assert any("implicit and unrolled gradients differ by up to 2e+02 %" in str(line) for line in checks.findings)
 
 
-def test_progress_and_methods() -> None:
+def test_progress_and_names() -> None:
     model = layered((P, 6, 3))
     U, labels = data(model, 12)
-    heard: list[tuple[str, int, int]] = []
-    found = sp.attack(
-        model, U, labels, 0.4, methods=("autoattack", "fgsm", "fgsm"), progress=lambda *step: heard.append(step)
-    )
+    states: list[sp.Progress] = []
+    found = sp.attack(model, U, labels, 0.4, attacks=("autoattack", "fgsm", "fgsm"), progress=states.append)
     assert list(found.held) == ["autoattack", "fgsm"]
-    assert heard[-1] == ("checks", 2, 2)
+    assert (states[-1].stage, states[-1].done, states[-1].total) == ("checks", 2, 2)
+    assert [state.done for state in states] == sorted(state.done for state in states)
     assert found.checks.better_than_white_box == {}
-    only = sp.attack(model, U, labels, 0.1, methods=(), sources={"itself": model}, steps=5, restarts=1)
+    only = sp.attack(model, U, labels, 0.1, attacks=(), sources={"itself": model}, steps=5, restarts=1)
     assert list(only.held) == ["transfer from itself"]
-    assert sp.attack(model, U, labels, 0.1, methods="fgsm").held["fgsm"].shape == (1, 12)
+    assert sp.attack(model, U, labels, 0.1, attacks="fgsm").held["fgsm"].shape == (1, 12)
+
+
+def test_an_attack_that_is_registered_runs_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("full")
+    U, labels = data(model, 30)
+    given: dict[str, object] = {}
+
+    def toy(model: object, U: np.ndarray, labels: object, eps: float, *, clip: object, seed: int) -> np.ndarray:
+        given.update(clip=clip, seed=seed)
+        return 1.0 - U  # far outside the box: only its nearest points count
+
+    monkeypatch.setitem(ATTACKS, "toy", Attack(toy, sees_gradients=False))
+    found = sp.attack(model, U, labels, 0.1, attacks=["pgd", "toy"], steps=2, restarts=1, seed=3, keep=True)
+    assert list(found.held) == ["pgd", "toy"]
+    assert given == {"clip": (0.0, 1.0), "seed": 3}
+    assert np.abs(found.adversarial - U).max() <= 0.1
+    assert set(found.checks.better_than_white_box) == {"toy"}
+    with pytest.raises(InputError, match="'autoattack', 'toy'"):
+        sp.attack(model, U, labels, 0.1, attacks=["deepfool"])
 
 
 def test_all_wrong_from_the_start() -> None:
@@ -146,8 +171,8 @@ def test_all_wrong_from_the_start() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"methods": ("fgsm", "deepfool")}, "methods: 'deepfool' is unknown; choose among 'fgsm', 'pgd'"),
-        ({"methods": ()}, "methods: none given, and no sources"),
+        ({"attacks": ("fgsm", "deepfool")}, "attacks: 'deepfool' is unknown; choose among 'fgsm', 'pgd'"),
+        ({"attacks": ()}, "attacks: none given, and no sources"),
         ({"eps": []}, "got an empty one"),
         ({"eps": [0.1, -0.1]}, "eps must be a finite number of at least 0"),
         ({"eps": 1.5}, "wider than the range"),

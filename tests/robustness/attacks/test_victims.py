@@ -42,7 +42,7 @@ def test_attacks_leave_a_network_as_it_was() -> None:
     before = {name: value.clone() for name, value in net.state_dict().items()}
     modes = [module.training for module in net.modules()]
     U, labels = torch.rand(20, 1, 6, 6), torch.randint(0, 5, (20,))
-    attacked = pgd(net, U, labels, 0.1, 3)
+    attacked = pgd(net, U, labels, 0.1, steps=3)
     assert attacked.shape == U.shape
     assert (attacked - U).abs().max() <= 0.1
     assert accuracy(net, attacked, labels) <= accuracy(net, U, labels)

@@ -15,7 +15,7 @@ from simplicit.robustness.box import OuterBox
 from simplicit.robustness.certificates import interval
 from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
 from simplicit.robustness.certificates.linear import linear_margins, sharpened
-from simplicit.robustness.certificates.prepared import Prepared
+from simplicit.robustness.certificates.prepared import PreparedModel
 from simplicit.robustness.certificates.relaxation import Functionals, Relaxation
 from victims import ACTIVATIONS, P, Q, corners, data, layered, model_of
 
@@ -26,7 +26,7 @@ def neighbourhood(
     model: ImplicitModel, U: np.ndarray, eps: float, clip: tuple[float, float] | None = (0.0, 1.0)
 ) -> Neighbourhood:
     samples = torch.from_numpy(U).double()
-    return Neighbourhood(Prepared(model), samples, OuterBox.around(samples, eps, clip))
+    return Neighbourhood(PreparedModel(model), samples, OuterBox.around(samples, eps, clip))
 
 
 def states_of(model: ImplicitModel, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +107,7 @@ def test_the_bounds_stand_in_order_and_no_point_passes_them(kind: str, phi: Acti
     model = model_of(kind, phi)
     U, labels = data(model, 8)
     radii = (0.002, 0.02, 0.1)
-    found = certify(model, U, radii, labels, steps=3)
+    found = certify(model, U, labels, radii, steps=3)
     a, b, c = (found.margins[name] for name in ("global", "interval", "linear"))
     assert (a <= b).all()
     assert (b <= c).all()
@@ -122,7 +122,7 @@ def test_the_bounds_stand_in_order_and_no_point_passes_them(kind: str, phi: Acti
 def test_larger_boxes_have_smaller_margins() -> None:
     model = model_of("triangular")
     U, labels = data(model)
-    found = certify(model, U, [0.02, 0.001, 0.1, 0.02], labels)
+    found = certify(model, U, labels, [0.02, 0.001, 0.1, 0.02])
     for margins in found.margins.values():
         assert (margins[1] >= margins[0]).all()
         assert (margins[0] >= margins[2]).all()
@@ -141,7 +141,7 @@ def test_the_global_bound_is_the_formula() -> None:
         for k in set(range(Q)) - {c}:
             gains = abs(signed_C[c] - signed_C[k]) @ states + abs(signed_D[c] - signed_D[k])
             expected[i] = min(expected[i], Y[i, c] - Y[i, k] - eps * gains.sum())
-    found = certify(model, U, eps, labels, clip=None, method="global")
+    found = certify(model, U, labels, eps, clip=None, method="global")
     assert list(found.margins) == ["global"]
     assert_allclose(found.margins["global"][0], expected, atol=1e-8)
     assert (found.margins["global"][0] <= expected).all()
@@ -159,7 +159,7 @@ def test_a_linear_model_is_bounded_exactly() -> None:
             row = whole[c] - whole[k]
             move = np.where(row > 0, lower[i] - U[i], upper[i] - U[i]) @ row
             worst[i] = min(worst[i], Y[i, c] - Y[i, k] + move)
-    assert_allclose(certify(model, U, eps, labels).margins["linear"][0], worst, atol=1e-10)
+    assert_allclose(certify(model, U, labels, eps).margins["linear"][0], worst, atol=1e-10)
 
 
 def least_margin(model: ImplicitModel, u: np.ndarray, label: int, eps: float) -> tuple[float, float]:
@@ -173,7 +173,7 @@ def least_margin(model: ImplicitModel, u: np.ndarray, label: int, eps: float) ->
         upper = min(upper, float((Y[:, label] - others).min()))
         lowers = np.array(
             [
-                certify(model, [m], float(r.max()), [label], clip=None).margins["linear"][0, 0]
+                certify(model, [m], [label], float(r.max()), clip=None).margins["linear"][0, 0]
                 for m, r in zip(middles, radii, strict=True)
             ]
         )
@@ -194,7 +194,7 @@ def halves(a: np.ndarray, b: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
 def test_tiny_networks_against_branch_and_bound(activation: str) -> None:
     model = layered((2, 4, 3, 3), activation, seed=3)
     U, labels = data(model, 3, seed=5)
-    found = certify(model, U, 0.15, labels, steps=10)
+    found = certify(model, U, labels, 0.15, steps=10)
     for i in range(3):
         low, high = least_margin(model, U[i], int(labels[i]), 0.15)
         assert low <= high
@@ -208,7 +208,7 @@ def test_relu_with_one_input_against_a_fine_grid(seed: int) -> None:
     model = layered((1, 6, 5, 3), seed=seed)
     U, labels = data(model, 12)
     for eps in (0.02, 0.2):
-        margins = certify(model, U, eps, labels, steps=20).margins["linear"][0]
+        margins = certify(model, U, labels, eps, steps=20).margins["linear"][0]
         for i in range(12):
             u = np.linspace(max(0.0, U[i, 0] - eps), min(1.0, U[i, 0] + eps), 4001)[:, None]
             Y = model.predict(u)
@@ -236,7 +236,7 @@ def test_rounding_of_the_model_itself_is_taken_off() -> None:
     big = 2.0**26
     matrices = ([[0.0]], [[big]], [[1.0], [1.0]], [[0.0], [0.0]])
     model = ImplicitModel.from_matrices(*matrices, state_bias=[0.0], output_bias=[1.0, 0.0])
-    double, single = (certify(model.astype(dtype), [[0.7]], 0.1, [0]) for dtype in (np.float64, np.float32))
+    double, single = (certify(model.astype(dtype), [[0.7]], [0], 0.1) for dtype in (np.float64, np.float32))
     assert double.certified["linear"].all()
     assert double.margins["linear"][0, 0] == pytest.approx(1.0, abs=1e-5)
     assert not single.certified["linear"].any()
@@ -245,8 +245,8 @@ def test_rounding_of_the_model_itself_is_taken_off() -> None:
 def test_float32_models_are_certified_about_as_well() -> None:
     model = layered((12, 20, 15, 4), seed=1)
     U, labels = data(model, 200)
-    double = certify(model, U, 0.01, labels).margins["linear"]
-    single = certify(model.astype(np.float32), U.astype(np.float32), 0.01, labels).margins["linear"]
+    double = certify(model, U, labels, 0.01).margins["linear"]
+    single = certify(model.astype(np.float32), U.astype(np.float32), labels, 0.01).margins["linear"]
     assert (single <= double + 1e-4).all()
     assert_allclose(single, double, atol=2e-3)
 

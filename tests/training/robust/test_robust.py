@@ -97,8 +97,10 @@ def test_it_is_harder_to_attack_and_more_can_be_proved() -> None:
     base, result = sp.from_torch(net(), DIGITS.test_inputs[:2]), fitted()
     U, labels = DIGITS.test_inputs, DIGITS.test_labels
     clean = [sp.accuracy(model, U, labels) for model in (base, result.model)]
-    held = [sp.accuracy(m, sp.pgd(m, U, labels, EPS, 20), labels) for m in (base, result.model.astype(np.float32))]
-    proved = [sp.certify(m.astype(np.float64), U, EPS, labels).accuracy() for m in (base, result.model)]
+    held = [
+        sp.accuracy(m, sp.pgd(m, U, labels, EPS, steps=20), labels) for m in (base, result.model.astype(np.float32))
+    ]
+    proved = [sp.certify(m.astype(np.float64), U, labels, EPS).accuracy() for m in (base, result.model)]
     assert clean[1] > clean[0] - 0.03
     assert held[1] > held[0] + 0.02
     assert proved[1] > proved[0] + 0.02
@@ -141,7 +143,7 @@ def test_worst_cases_matter() -> None:
     with_them, without = fitted(), fitted(attacks=0)
     U, labels = DIGITS.test_inputs, DIGITS.test_labels
     models = [result.model.astype(np.float32) for result in (with_them, without)]
-    held = [sp.accuracy(model, sp.pgd(model, U, labels, EPS, 20), labels) for model in models]
+    held = [sp.accuracy(model, sp.pgd(model, U, labels, EPS, steps=20), labels) for model in models]
     assert held[0] > held[1]
 
 

@@ -1,4 +1,4 @@
-"""Accuracy on samples as they are."""
+"""The accuracy of a model on samples as they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["accuracy"]
 
 
 def accuracy(model: AttackedModel, U: Batch, labels: Any) -> float:
-    """The share of samples, in [0, 1], whose largest output is that of their label; the first of equal outputs counts.
+    """Return the share of samples, in [0, 1], whose largest output is at their label; the first of equal ones counts.
 
     Parameters
     ----------

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simplicit.checks import as_count, as_seed
-from simplicit.errors import InputError, MissingExtraError
+from simplicit.checks import as_seed
+from simplicit.errors import MissingExtraError
 from simplicit.implicit.batch import Batch
 from simplicit.robustness.attacks.problem import Problem
 from simplicit.robustness.attacks.victims import AttackedModel, as_module
@@ -31,6 +31,7 @@ __all__ = ["FEW_CLASSES", "STANDARD", "autoattack", "check_autoattack"]
 #: What the standard version runs, and what stands for it where there are too few classes for its targeted loss.
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 FEW_CLASSES = ("apgd-ce", "fab", "square")
+#: The targeted loss compares with the third and fourth largest outputs; the standard version has nine targets.
 _TARGETED_CLASSES, _TARGETS = 4, 9
 
 
@@ -45,7 +46,7 @@ def autoattack(
     seed: int = 0,
     batch_size: int = 500,
 ) -> Any:
-    """Adversarial inputs by AutoAttack: APGD-CE, targeted APGD and FAB, and Square with 5,000 queries.
+    """Attack by AutoAttack: APGD-CE, targeted APGD and FAB, and Square with 5,000 queries.
 
     With fewer than four classes APGD-CE, FAB and Square, because the targeted attacks need four. Samples that no attack
     breaks come back as they are.
@@ -78,7 +79,7 @@ def autoattack(
     check_autoattack()
     problem = Problem.checked(model, U, labels, eps, clip, batch_size)
     as_seed("seed", seed, bits=63)
-    shape = _image(image_shape or problem.victim.input_shape, problem.victim.n_inputs)
+    shape = _square_image(problem.image_shape(image_shape))
     adversarial = problem.inputs.clone()
     right = torch.nonzero(~problem.broken(adversarial)).flatten()
     if len(right) and problem.eps > 0:
@@ -90,26 +91,23 @@ def autoattack(
 
 
 def check_autoattack() -> None:
-    """MissingExtraError if the package is not installed."""
+    """Raise MissingExtraError if the package is not installed."""
     try:
         import pyautoattack  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("AutoAttack needs pyautoattack: pip install 'simplicit[attacks]'") from error
 
 
-def _image(shape: tuple[int, ...], size: int) -> tuple[int, int, int]:
-    """``shape`` as (channels, side, side), or the smallest square that holds so many pixels."""
-    checked = tuple(as_count("each entry of image_shape", length) for length in shape)
-    if math.prod(checked) != size:
-        raise InputError(f"image_shape = {checked} has {math.prod(checked)} entries, a sample has {size}")
-    if len(checked) in (2, 3) and checked[-1] == checked[-2]:
-        return checked[0] if len(checked) == 3 else 1, checked[-2], checked[-1]
-    side = math.isqrt(size - 1) + 1
+def _square_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return ``shape`` as (channels, side, side), or the smallest square that holds so many pixels."""
+    if len(shape) in (2, 3) and shape[-1] == shape[-2]:
+        return shape[0] if len(shape) == 3 else 1, shape[-2], shape[-1]
+    side = math.isqrt(math.prod(shape) - 1) + 1
     return 1, side, side
 
 
 def _attacked(problem: Problem, shape: tuple[int, int, int], seed: int) -> Tensor:
-    """Points for samples that are right, (m, p) in the victim's dtype, not yet in the box."""
+    """Return points for samples that are right, (m, p) in the victim's dtype, not yet in the box."""
     from pyautoattack import AutoAttack
 
     inputs, (m, p) = problem.inputs, problem.inputs.shape
@@ -137,7 +135,7 @@ def _attacked(problem: Problem, shape: tuple[int, int, int], seed: int) -> Tenso
 
 @contextmanager
 def _globals_kept() -> Iterator[None]:
-    """The generators of torch and Python's tracing function as they were afterwards; nothing logged meanwhile."""
+    """Leave torch's generators and Python's tracing function as they were; nothing is logged meanwhile."""
     trace, logger = sys.gettrace(), logging.getLogger("auto-attack")
     disabled, logger.disabled = logger.disabled, True
     try:

@@ -1,4 +1,12 @@
-r"""Whether gradients can be trusted: how many vanish, and whether two ways to them agree.
+r"""Whether attacks can be believed: four signs that they failed, looked for on every run.
+
+A robust accuracy is an upper bound, only as good as the attacks behind it. These would show that they failed (after
+Carlini et al., *On Evaluating Adversarial Robustness*, 2019):
+
+- samples without any gradient, at which an attack along gradients is blind;
+- an implicit gradient that is not the one of the iteration;
+- an attack that sees less (queries only, or another model's gradient) and does better than the white-box one;
+- a larger radius that helps the model.
 
 The *implicit* gradient solves the adjoint equation at the equilibrium. The *unrolled* one differentiates the iteration
 x ← φ(A x + B u + b), run from 0, by torch's autograd; neither the adjoint equation nor any transposed map has a part
@@ -8,7 +16,7 @@ in it. Where A is triangular one pass in the order of substitution ends it, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,17 +29,57 @@ from simplicit.implicit.model import INPUT, OUTPUT
 from simplicit.robustness.attacks.gradient import cross_entropy
 from simplicit.robustness.attacks.victims import Victim
 
-__all__ = ["GradientAgreement", "gradient_agreement", "unrolled_gradient", "zero_gradient_share"]
+__all__ = [
+    "Finding",
+    "GradientAgreement",
+    "SelfChecks",
+    "gradient_agreement",
+    "unrolled_gradient",
+    "zero_gradient_share",
+]
 
 Product: TypeAlias = Callable[[Tensor], Tensor]
 
 # The unrolled iteration stops where what is left is below this share, or after so many steps.
 _LEFT, _STEPS = 1e-9, 2000
+# Gradients may differ by this share of their size; those of the models in the tests differ by less than 1e-6.
+_AGREE = 1e-3
+
+#: What a finding says, of its attack and of its size in per cent.
+_SENTENCES = {
+    "zero_gradients": "{size:.2f} % of the samples have no gradient at all",
+    "gradients": "implicit and unrolled gradients differ by up to {size:.2g} % of their size",
+    "better_than_white_box": "{attack} is stronger than the white-box PGD, by {size:.2f} points: gradients may be "
+    "masked",
+    "rises": "under {attack} a larger radius helps the model, by {size:.2f} points: take more steps",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about the attacks is not as it should be; ``str()`` says it in a sentence.
+
+    Attributes
+    ----------
+    check : str
+        The field of :class:`SelfChecks` that shows it.
+    size : float
+        How far off it is, as a share in [0, 1].
+    attack : str or None
+        Of which attack it is true, where it is one of them.
+    """
+
+    check: str
+    size: float
+    attack: str | None = None
+
+    def __str__(self) -> str:
+        return _SENTENCES[self.check].format(size=100.0 * self.size, attack=self.attack)
 
 
 @dataclass(frozen=True)
 class GradientAgreement:
-    """Unrolled against implicit gradients of the loss by the inputs.
+    """Unrolled gradients of the loss by the inputs are compared with implicit ones.
 
     Attributes
     ----------
@@ -50,15 +98,52 @@ class GradientAgreement:
     signs_that_differ: float
 
 
+@dataclass(frozen=True)
+class SelfChecks:
+    """What speaks for or against the attacks of one run.
+
+    Attributes
+    ----------
+    zero_gradients : float
+        Share of the samples that are classified right, in [0, 1], whose loss has no gradient by any input.
+    gradients : GradientAgreement or None
+        Unrolled against implicit gradients; None for a torch network.
+    better_than_white_box : mapping of str to tuple of float
+        For each attack that sees less than PGD, by how much of the accuracy, in [0, 1], it was the stronger one at each
+        radius; not above 0 is as it should be. Empty without PGD.
+    rises : mapping of str to tuple of float
+        For each attack, by how much the accuracy rose from one radius to the next larger one; not above 0 likewise.
+    """
+
+    zero_gradients: float
+    gradients: GradientAgreement | None
+    better_than_white_box: Mapping[str, tuple[float, ...]]
+    rises: Mapping[str, tuple[float, ...]]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is not as it should be; empty if all is well."""
+        found = []
+        if self.zero_gradients > 0:
+            found.append(Finding("zero_gradients", self.zero_gradients))
+        if self.gradients is not None and not self.gradients.largest_difference <= _AGREE:
+            found.append(Finding("gradients", self.gradients.largest_difference))
+        for check in ("better_than_white_box", "rises"):
+            for attack, gains in getattr(self, check).items():
+                if max(gains, default=0.0) > 0:
+                    found.append(Finding(check, max(gains), attack))
+        return tuple(found)
+
+
 def zero_gradient_share(victim: Victim, points: Tensor, classes: Tensor) -> float:
-    """The share of samples, in [0, 1], at which the loss has no gradient by any input: an attack is blind there."""
+    """Return the share of samples, in [0, 1], at which the loss has no gradient by any input."""
     Y, pull_back = victim.linearise(points)
     gradient = pull_back(cross_entropy(classes)(Y)[1])
     return float((gradient == 0).all(dim=1).double().mean())
 
 
 def gradient_agreement(model: ImplicitModel, points: Tensor, classes: Tensor) -> GradientAgreement:
-    """Compare both gradients in float64 at samples (m, p) with labels (m,)."""
+    """Compare implicit and unrolled gradients in float64 at samples (m, p) with labels (m,)."""
     exact, points = model.astype(np.float64), points.double()
     at_points = linearise(exact, points)
     direction = cross_entropy(classes)(at_points.outputs)[1]
@@ -76,7 +161,7 @@ def gradient_agreement(model: ImplicitModel, points: Tensor, classes: Tensor) ->
 
 
 def unrolled_gradient(model: ImplicitModel, points: Tensor, Y_bar: Tensor) -> tuple[Tensor, int]:
-    """Jᵀ Ȳ, (m, p) float64, by autograd through the iteration, and its number of steps."""
+    """Return Jᵀ Ȳ, (m, p) float64, by autograd through the iteration, and the number of its steps."""
     maps: dict[str, list[tuple[str, Product]]] = {}
     for (row, column), block in model.blocks.items():
         maps.setdefault(row, []).append((column, _differentiable(block)))
@@ -97,7 +182,7 @@ def unrolled_gradient(model: ImplicitModel, points: Tensor, Y_bar: Tensor) -> tu
 
 
 def _differentiable(block: LinearMap) -> Product:
-    """The product with a map, by operations of torch that autograd knows."""
+    """Return the product with a map, by operations of torch that autograd knows."""
     if isinstance(block, SumMap):
         parts = [_differentiable(part) for part in block.parts]
         return lambda x: sum((part(x) for part in parts[1:]), parts[0](x))
@@ -113,7 +198,7 @@ def _differentiable(block: LinearMap) -> Product:
 
 
 def _evaluated(model: ImplicitModel, in_order: bool) -> list[tuple[str, Activation]]:
-    """The groups with their activations; in the order of substitution, where there is one."""
+    """Return the groups with their activations; in the order of substitution, where there is one."""
     names = {at.start: name for name, at in model.slices.items()}
     phi = {group.name: group.activation for group in model.groups}
     order = [names[stage.target.start] for stage in model._system.plan.stages] if in_order else list(phi)
@@ -121,7 +206,7 @@ def _evaluated(model: ImplicitModel, in_order: bool) -> list[tuple[str, Activati
 
 
 def _steps(model: ImplicitModel) -> tuple[int, bool]:
-    """How many steps, and whether each goes group by group in an order of substitution: then one is enough."""
+    """Return how many steps to take, and whether each goes group by group in an order of substitution."""
     system = model._system
     if system.plan.triangular:
         return (1, True) if system.plan.order is None else (len(system.plan.stages), False)

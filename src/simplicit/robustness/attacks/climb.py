@@ -25,13 +25,15 @@ __all__ = ["Objective", "climb", "walk"]
 #: From outputs (m, q) to a value to be raised, (m,), and its gradient by the outputs up to a positive factor, (m, q).
 Objective: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 
+# The paper's numbers: the momentum; the share of steps that must gain; the first period between looks, by how much each
+# is shorter than the one before, and the shortest, in shares of all steps.
 _MOMENTUM = 0.75
-_RISING = 0.75  # share of steps that must gain
-_FIRST, _SHRINK, _LEAST = 0.22, 0.03, 0.06  # of the periods between looks, in shares of all steps
+_RISING = 0.75
+_FIRST, _SHRINK, _LEAST = 0.22, 0.03, 0.06
 
 
 def walk(victim: Victim, box: InnerBox, points: Tensor, objective: Objective, stride: float, steps: int) -> Tensor:
-    """``steps`` steps of ``stride``, each projected on the box; overwrites ``points``, (m, p)."""
+    """Take ``steps`` steps of ``stride``, each projected on the box; overwrite ``points``, (m, p), and return them."""
     for _ in range(steps):
         Y, pull_back = victim.linearise(points)
         box.project_(points.add_(pull_back(objective(Y)[1]).sign_(), alpha=stride))
@@ -41,7 +43,7 @@ def walk(victim: Victim, box: InnerBox, points: Tensor, objective: Objective, st
 def climb(
     victim: Victim, box: InnerBox, points: Tensor, classes: Tensor, objective: Objective, eps: float, steps: int
 ) -> Tensor:
-    """The best points met on the way, with ``steps`` gradients, (m, p).
+    """Return the best points met on the way, with ``steps`` gradients, (m, p).
 
     Those that are not of their ``classes`` (m,) come before all others, then those with the larger objective.
     """
@@ -55,7 +57,7 @@ def climb(
 
 
 def _looks(steps: int) -> set[int]:
-    """Steps at which step sizes are reconsidered."""
+    """Return the steps at which step sizes are reconsidered."""
     shares, period = [_FIRST], _FIRST
     while shares[-1] < 1.0:
         period = max(period - _SHRINK, _LEAST)
@@ -65,7 +67,7 @@ def _looks(steps: int) -> set[int]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Points, (m, p), their objective and whether they are misclassified, (m,), and signs of the gradient, (m, p)."""
+    """Points, (m, p), with their objective, (m,), whether they are misclassified, (m,), and the gradient's signs."""
 
     points: Tensor
     value: Tensor
@@ -73,7 +75,7 @@ class _Place:
     gradient: Tensor
 
     def where(self, rows: Tensor, other: _Place) -> _Place:
-        """This place for some rows, a mask (m,), the other for the rest."""
+        """Return this place for some rows, a mask (m,), and the other for the rest."""
         wide = rows[:, None]
         return _Place(
             torch.where(wide, self.points, other.points),
@@ -83,12 +85,12 @@ class _Place:
         )
 
     def better_than(self, other: _Place) -> Tensor:
-        """A mask, (m,)."""
+        """Return a mask, (m,)."""
         return (self.broken & ~other.broken) | ((self.broken == other.broken) & (self.value > other.value))
 
 
 class _Climber:
-    """Where the points are, where they were before, and the best place so far."""
+    """A climber knows where the points are, where they were before, and the best place so far."""
 
     def __init__(
         self, victim: Victim, box: InnerBox, points: Tensor, classes: Tensor, objective: Objective, eps: float
@@ -101,7 +103,7 @@ class _Climber:
         self._halved = torch.zeros(len(points), dtype=torch.bool)
 
     def _place(self, points: Tensor, gradient: Tensor | None) -> _Place:
-        """With the gradient there, unless another one will do."""
+        """Evaluate points, with the gradient there unless another one will do."""
         if gradient is None:
             Y, pull_back = self._victim.linearise(points)
             value, direction = self._objective(Y)
@@ -112,7 +114,7 @@ class _Climber:
         return _Place(points, value, Y.argmax(dim=1) != self._classes, gradient)
 
     def advance(self, *, last: bool) -> None:
-        """One step; the last one needs no gradient where it ends."""
+        """Take a step; the last one needs no gradient where it ends."""
         here, box = self._here, self._box
         target = box.project_(here.points + self._stride * here.gradient)
         if self._before is not here.points:

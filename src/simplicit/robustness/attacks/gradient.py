@@ -25,6 +25,7 @@ from simplicit.robustness.attacks.climb import Objective, climb, walk
 from simplicit.robustness.attacks.problem import BATCH_SIZE, Problem
 from simplicit.robustness.attacks.victims import AttackedModel, Victim
 from simplicit.robustness.box import Clip
+from simplicit.robustness.labels import at_labels, with_labels
 
 __all__ = ["cross_entropy", "fgsm", "margin_to", "pgd"]
 
@@ -38,7 +39,7 @@ def fgsm(
     clip: Clip = (0.0, 1.0),
     batch_size: int = BATCH_SIZE,
 ) -> Any:
-    """The fast gradient sign method: u + ε sign(∇ᵤ ℓ), clipped.
+    """Attack by the fast gradient sign method: u + ε sign(∇ᵤ ℓ), clipped (Goodfellow et al., 2015).
 
     Parameters
     ----------
@@ -80,8 +81,8 @@ def pgd(
     U: Batch,
     labels: Any,
     eps: float,
-    steps: int,
     *,
+    steps: int = 50,
     step_size: float | None = None,
     restarts: int = 1,
     random_start: bool = True,
@@ -89,7 +90,7 @@ def pgd(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
 ) -> Any:
-    """Projected gradient ascent with restarts; the step sizes adapt, unless one is given.
+    """Attack by projected gradient ascent with restarts; the step sizes adapt, unless one is given.
 
     Without ``step_size``, steps start at 2 ε with momentum, and each sample halves its own where it stops to gain
     (Auto-PGD; Croce and Hein, *Reliable Evaluation of Adversarial Robustness*, 2020). The first restart climbs the
@@ -153,31 +154,28 @@ def pgd(
 
 
 def cross_entropy(classes: Tensor) -> Objective:
-    """ℓ for true classes (m,)."""
-    column = classes[:, None]
+    """Return ℓ for true classes (m,), to be raised."""
 
     def objective(Y: Tensor) -> tuple[Tensor, Tensor]:
         value = torch.nn.functional.cross_entropy(Y, classes, reduction="none")
-        others = Y.scatter(1, column, -math.inf).softmax(dim=1)
-        return value, others.scatter_(1, column, -1.0)
+        return value, with_labels(with_labels(Y, classes, -math.inf).softmax(dim=1), classes, -1.0)
 
     return objective
 
 
 def margin_to(targets: Tensor, classes: Tensor) -> Objective:
-    """y_k - y_c for targets k and true classes c, both (m,)."""
+    """Return y_k - y_c for targets k and true classes c, both (m,), to be raised."""
 
     def objective(Y: Tensor) -> tuple[Tensor, Tensor]:
-        value = (Y.gather(1, targets[:, None]) - Y.gather(1, classes[:, None]))[:, 0]
-        direction = torch.zeros_like(Y).scatter_(1, targets[:, None], 1.0).scatter_(1, classes[:, None], -1.0)
-        return value, direction
+        value = (at_labels(Y, targets) - at_labels(Y, classes))[:, 0]
+        return value, with_labels(with_labels(torch.zeros_like(Y), targets, 1.0), classes, -1.0)
 
     return objective
 
 
 @dataclass
 class _Worst:
-    """For every sample the worst point so far, (m, p), its loss, (m,), and whether it is misclassified, (m,).
+    """Every sample has a worst point so far, (m, p), with a loss, (m,), and is misclassified there or not, (m,).
 
     ``rivals`` are the other classes at the sample itself, from the likeliest, (m, q - 1).
     """
@@ -190,13 +188,13 @@ class _Worst:
 
     @classmethod
     def at(cls, victim: Victim, points: Tensor, classes: Tensor) -> _Worst:
-        """Starting with ``points``."""
+        """Start with ``points``."""
         Y = victim.outputs(points)
-        rivals = Y.scatter(1, classes[:, None], -math.inf).argsort(dim=1, descending=True, stable=True)[:, :-1]
+        rivals = with_labels(Y, classes, -math.inf).argsort(dim=1, descending=True, stable=True)[:, :-1]
         return cls(points.clone(), *_judge(Y, classes), classes, rivals)
 
     def objective(self, restart: int, rows: Tensor) -> Objective:
-        """What a restart climbs: the cross-entropy first, then the margins to one rival after the other."""
+        """Return what a restart climbs: the cross-entropy first, then the margins to one rival after the other."""
         if restart == 0:
             return cross_entropy(self.classes[rows])
         return margin_to(self.rivals[rows, (restart - 1) % self.rivals.shape[1]], self.classes[rows])
@@ -212,5 +210,5 @@ class _Worst:
 
 
 def _judge(Y: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy, (m,), and whether another class has the largest output, (m,)."""
+    """Return the cross-entropy, (m,), and whether another class has the largest output, (m,)."""
     return torch.nn.functional.cross_entropy(Y, classes, reduction="none"), Y.argmax(dim=1) != classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,18 +23,18 @@ __all__ = ["BATCH_SIZE", "Problem"]
 
 #: Samples worked on at a time.
 BATCH_SIZE = 2048
-#: No more than so many states at a time, whatever the number of samples asked for.
+#: No more than so many states at a time, whatever the number of samples asked for: 256 MiB of float64.
 _NUMBERS = 2**25
 
 
 def _fitting(model: AttackedModel) -> int:
-    """How many samples may be worked on at a time: gradients keep all states of a batch, several times over."""
+    """Return how many samples may be worked on at a time: gradients keep all states of a batch, several times over."""
     return max(1, _NUMBERS // max(1, model.n_states)) if isinstance(model, ImplicitModel) else _NUMBERS
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A victim, samples (m, p) in its dtype, their labels (m,), and the box around each."""
+    """A victim is attacked at samples (m, p) in its dtype, with labels (m,), in the box around each."""
 
     victim: Victim
     inputs: Tensor
@@ -45,7 +46,7 @@ class Problem:
 
     @classmethod
     def checked(cls, model: AttackedModel, U: Batch, labels: Any, eps: float, clip: Clip, batch_size: int) -> Problem:
-        """From what the user passes.
+        """Check what the user passes.
 
         Raises
         ------
@@ -61,7 +62,9 @@ class Problem:
         # Points of the box, and steps between them, must be numbers too.
         largest = torch.finfo(inputs.dtype).max / 4.0 - inputs.abs().max().item()
         if radius > largest:
-            raise InputError(f"eps = {radius} is too large for inputs in {victim.dtype}; pass one of their size")
+            raise InputError(
+                f"eps = {radius} is too large for inputs in {victim.dtype}; pass one of their size", argument="eps"
+            )
         if clip is not None:
             clip = checked_clip(clip, radius, inputs)
             inputs = inputs.clamp(*clip)  # not in place: it may be the caller's
@@ -69,28 +72,44 @@ class Problem:
         return cls(victim, inputs, classes, radius, clip, samples, U)
 
     def batches(self) -> list[slice]:
-        """Slices that cover the samples."""
+        """Return slices that cover the samples."""
         m = self.inputs.shape[0]
         return [slice(start, min(start + self.batch_size, m)) for start in range(0, m, self.batch_size)]
 
     def box(self, rows: slice | Tensor = slice(None)) -> InnerBox:
-        """The boxes of some samples."""
+        """Return the boxes of some samples."""
         return InnerBox.around(self.inputs[rows], self.eps, self.clip)
 
     def part(self, rows: Tensor) -> Problem:
-        """Some of the samples."""
+        """Return the problem of some samples."""
         return replace(self, inputs=self.inputs[rows], labels=self.labels[rows])
 
     def at(self, eps: float) -> Problem:
-        """The same with another radius."""
+        """Return the problem with another radius."""
         return replace(self, eps=eps)
 
     def broken(self, points: Tensor) -> Tensor:
-        """Which points, one for each sample, are misclassified, (m,)."""
+        """Return which points, one for each sample, are misclassified, (m,)."""
         parts = [self.victim.outputs(points[rows]).argmax(dim=1) != self.labels[rows] for rows in self.batches()]
         return torch.cat(parts)
 
+    def image_shape(self, given: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Return the form of a sample as an image: as given, or else the one in which samples come.
+
+        Raises
+        ------
+        InputError
+            It has another number of entries than a sample.
+        """
+        shape = tuple(as_count("each entry of image_shape", length) for length in given or self.victim.input_shape)
+        if math.prod(shape) != self.victim.n_inputs:
+            raise InputError(
+                f"image_shape = {shape} has {math.prod(shape)} entries, a sample has {self.victim.n_inputs}",
+                argument="image_shape",
+            )
+        return shape
+
     def returned(self, adversarial: Tensor) -> Any:
-        """Points (m, p) in the kind and shape of what was given."""
+        """Return points (m, p) in the kind and shape of what was given."""
         shape = np.shape(self.given) if isinstance(self.given, Sequence) else self.given.shape
         return like(adversarial.reshape(tuple(shape)), self.given)

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from simplicit.checks import as_count, as_seed
-from simplicit.errors import InputError
 from simplicit.implicit.batch import Batch
 from simplicit.robustness.attacks.problem import BATCH_SIZE, Problem
 from simplicit.robustness.attacks.victims import AttackedModel
 from simplicit.robustness.box import Clip, InnerBox
+from simplicit.robustness.labels import at_labels, with_labels
 
 __all__ = ["square"]
 
-# Share of the pixels in a square at first, halved where these shares of all queries are reached.
+# The paper's schedule: the share of the pixels in a square at first, halved where these shares of all queries are done.
 _FIRST_SHARE = 0.8
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
@@ -34,14 +34,14 @@ def square(
     U: Batch,
     labels: Any,
     eps: float,
-    queries: int,
     *,
+    queries: int = 300,
     image_shape: tuple[int, ...] | None = None,
     clip: Clip = (0.0, 1.0),
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
 ) -> Any:
-    """Adversarial inputs by random search with ``queries`` evaluations of each sample, and no gradient.
+    """Attack by random search with ``queries`` evaluations of each sample, and no gradient.
 
     Parameters
     ----------
@@ -68,7 +68,9 @@ def square(
     """
     problem = Problem.checked(model, U, labels, eps, clip, batch_size)
     queries = as_count("queries", queries)
-    shape = _image(image_shape or problem.victim.input_shape, problem.victim.n_inputs)
+    # (channels, height, width): samples in one dimension are images of height 1.
+    *channels, height, width = (1, *problem.image_shape(image_shape))
+    shape = (math.prod(channels), height, width)
     generator = torch.Generator().manual_seed(as_seed("seed", seed))
     adversarial = torch.empty_like(problem.inputs)
     for rows in problem.batches():
@@ -76,17 +78,8 @@ def square(
     return problem.returned(adversarial)
 
 
-def _image(shape: tuple[int, ...], size: int) -> tuple[int, int, int]:
-    """``shape`` as (channels, height, width), height 1 for one dimension."""
-    checked = tuple(as_count("each entry of image_shape", length) for length in shape)
-    if math.prod(checked) != size:
-        raise InputError(f"image_shape = {checked} has {math.prod(checked)} entries, a sample has {size}")
-    *channels, height, width = (1, 1, *checked)[-max(2, len(checked)) :]
-    return math.prod(channels), height, width
-
-
 class _Search:
-    """The points of a batch, (m, p), and the margin of the true class at each, (m,)."""
+    """A search holds the points of a batch, (m, p), and the margin of the true class at each, (m,)."""
 
     def __init__(self, problem: Problem, rows: slice, shape: tuple[int, int, int], generator: torch.Generator) -> None:
         self._problem, self._shape, self._generator = problem, shape, generator
@@ -95,7 +88,7 @@ class _Search:
         self._margins = self._margin(self._points, self._classes)
 
     def run(self, queries: int) -> Tensor:
-        """The points after ``queries`` queries of all samples that are not misclassified before."""
+        """Return the points after ``queries`` queries of all samples that are not misclassified before."""
         for query in range(queries):
             rows = torch.nonzero(self._margins > 0).flatten()
             if not len(rows):
@@ -110,10 +103,9 @@ class _Search:
         return self._points
 
     def _margin(self, points: Tensor, classes: Tensor) -> Tensor:
-        """y_c less the largest other output, at most 0 where the sample is misclassified."""
+        """Return y_c less the largest other output, at most 0 where the sample is misclassified."""
         Y = self._problem.victim.outputs(points)
-        own = Y.gather(1, classes[:, None])[:, 0]
-        margin = own - Y.scatter(1, classes[:, None], -math.inf).amax(dim=1)
+        margin = at_labels(Y, classes)[:, 0] - with_labels(Y, classes, -math.inf).amax(dim=1)
         return torch.where(
             Y.argmax(dim=1) == classes, margin.clamp(min=torch.finfo(Y.dtype).tiny), margin.clamp(max=0.0)
         )
@@ -122,13 +114,13 @@ class _Search:
         return torch.randint(0, 2, shape, generator=self._generator, dtype=torch.bool)
 
     def _stripes(self, box: InnerBox) -> Tensor:
-        """Each column of each channel at one end of its box; each pixel where there is one row only."""
+        """Put each column of each channel at one end of its box; each pixel where there is one row only."""
         channels, _, width = self._shape
         up = self._signs(len(box.centre), channels, 1, width).expand(-1, *self._shape).flatten(1)
         return torch.where(up, box.upper, box.lower)
 
     def _moved(self, box: InnerBox, points: Tensor, progress: float) -> Tensor:
-        """``points`` with one square for each sample at one end, drawn for each channel."""
+        """Return ``points`` with one square for each sample at one end, drawn for each channel."""
         channels, height, width = self._shape
         share = _FIRST_SHARE / 2 ** sum(progress > at for at in _HALVINGS)
         side = max(1, round(math.sqrt(share * height * width) if height > 1 else share * width))
@@ -138,7 +130,7 @@ class _Search:
         return torch.where(mask, torch.where(up, box.upper, box.lower), points)
 
     def _covered(self, samples: int, length: int, side: int) -> Tensor:
-        """A random interval of ``side`` places, or all of them, for each sample, (samples, length)."""
+        """Draw an interval of ``side`` places, or all of them, for each sample, (samples, length)."""
         first = torch.randint(0, max(1, length - side + 1), (samples, 1), generator=self._generator)
         places = torch.arange(length)[None]
         return (places >= first) & (places < first + side)

@@ -1,13 +1,4 @@
-r"""``attack``: several attacks at several radii on one model, and checks of whether they can be believed.
-
-A robust accuracy is an upper bound, only as good as the attacks behind it. Four things would show that they failed, and
-are looked for on every run (after Carlini et al., *On Evaluating Adversarial Robustness*, 2019):
-
-- samples without any gradient, at which an attack along gradients is blind;
-- an attack that sees less (queries only, or another model's gradient) and does better than the white-box one;
-- a larger radius that helps the model;
-- an implicit gradient that is not the one of the iteration (:mod:`~simplicit.robustness.attacks.checks`).
-"""
+"""``attack``: several attacks at several radii on one model, and checks of whether they can be believed."""
 
 from __future__ import annotations
 
@@ -27,70 +18,21 @@ from simplicit.checks import as_count, as_seed
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch
-from simplicit.progress import OnStep
-from simplicit.robustness.attacks.autoattack import autoattack, check_autoattack
-from simplicit.robustness.attacks.checks import GradientAgreement, gradient_agreement, zero_gradient_share
-from simplicit.robustness.attacks.gradient import fgsm, pgd
-from simplicit.robustness.attacks.problem import Problem
-from simplicit.robustness.attacks.search import square
+from simplicit.progress import Meter, OnProgress
+from simplicit.robustness.attacks.checks import SelfChecks, gradient_agreement, zero_gradient_share
+from simplicit.robustness.attacks.gradient import pgd
+from simplicit.robustness.attacks.problem import BATCH_SIZE, Problem
+from simplicit.robustness.attacks.registry import ATTACKS, STANDARD_ATTACKS, checked_attacks
 from simplicit.robustness.attacks.victims import AttackedModel
 from simplicit.robustness.box import Clip, as_radii
 
-__all__ = ["METHODS", "AttackResult", "SelfChecks", "attack"]
+__all__ = ["AttackResult", "attack", "transfer_name"]
 
-#: The attacks by name. The first two see gradients, ``square`` sees outputs only.
-METHODS = ("fgsm", "pgd", "square", "autoattack")
 _WHITE_BOX = "pgd"
-# Gradients are compared on so many samples, and may differ by this share.
-_COMPARED, _AGREE = 64, 1e-3
+# Implicit gradients are compared with unrolled ones, which take all steps of the iteration, on so many samples.
+_COMPARED = 64
 
 Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class SelfChecks:
-    """What speaks for or against the attacks of one run.
-
-    Attributes
-    ----------
-    zero_gradients : float
-        Share of the samples that are classified right, in [0, 1], whose loss has no gradient by any input.
-    gradients : GradientAgreement or None
-        Unrolled against implicit gradients; None for a torch network.
-    better_than_white_box : mapping of str to tuple of float
-        For each attack that sees less than PGD, by how much of the accuracy, in [0, 1], it was the stronger one at each
-        radius; not above 0 is as it should be. Empty without PGD.
-    rises : mapping of str to tuple of float
-        For each attack, by how much the accuracy rose from one radius to the next larger one; not above 0 likewise.
-    """
-
-    zero_gradients: float
-    gradients: GradientAgreement | None
-    better_than_white_box: Mapping[str, tuple[float, ...]]
-    rises: Mapping[str, tuple[float, ...]]
-
-    @property
-    def findings(self) -> tuple[str, ...]:
-        """What is not as it should be, one sentence each; empty if all is well."""
-        found = []
-        if self.zero_gradients > 0:
-            found.append(f"{100 * self.zero_gradients:.2f} % of the samples have no gradient at all")
-        if self.gradients is not None and not self.gradients.largest_difference <= _AGREE:
-            found.append(
-                f"implicit and unrolled gradients differ by up to {100 * self.gradients.largest_difference:.2g} % of "
-                "their size"
-            )
-        found += [
-            f"{name} is stronger than the white-box PGD, by {100 * max(gains):.2f} points: gradients may be masked"
-            for name, gains in self.better_than_white_box.items()
-            if max(gains) > 0
-        ]
-        found += [
-            f"under {name} a larger radius helps the model, by {100 * max(rises):.2f} points: take more steps"
-            for name, rises in self.rises.items()
-            if max(rises, default=0.0) > 0
-        ]
-        return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,17 +71,18 @@ class AttackResult:
         worst: Bools = np.logical_and.accumulate(all_held, axis=0)
         return worst
 
-    def accuracy(self, method: str | None = None) -> npt.NDArray[np.float64]:
-        """The share of samples that held, for every radius, (k,), in [0, 1]: against one attack, or against all.
+    def accuracy(self, attack: str | None = None) -> npt.NDArray[np.float64]:
+        """Return the share of samples that held for every radius, (k,), in [0, 1]: against one attack, or against all.
 
         Raises
         ------
         InputError
             The attack is unknown or was not run.
         """
-        if method is not None and method not in self.held:
-            raise InputError(f"method: {method!r} was not run; {', '.join(map(repr, self.held))} were")
-        share: npt.NDArray[np.float64] = (self.worst if method is None else self.held[method]).mean(axis=1)
+        if attack is not None and attack not in self.held:
+            run = ", ".join(map(repr, self.held))
+            raise InputError(f"attack: {attack!r} was not run; {run} were", argument="attack")
+        share: npt.NDArray[np.float64] = (self.worst if attack is None else self.held[attack]).mean(axis=1)
         return share
 
 
@@ -149,7 +92,7 @@ def attack(
     labels: Any,
     eps: float | Sequence[float],
     *,
-    methods: Sequence[str] = ("fgsm", "pgd", "square"),
+    attacks: str | Sequence[str] = STANDARD_ATTACKS,
     sources: Mapping[str, AttackedModel] | None = None,
     steps: int = 50,
     restarts: int = 5,
@@ -158,7 +101,7 @@ def attack(
     clip: Clip = (0.0, 1.0),
     seed: int = 0,
     keep: bool = False,
-    progress: OnStep | None = None,
+    progress: OnProgress | None = None,
 ) -> AttackResult:
     """Attack a model in several ways at several radii, and check the attacks themselves.
 
@@ -171,8 +114,9 @@ def attack(
         The true classes.
     eps : float or sequence of float
         Radii in ℓ∞, in units of the inputs.
-    methods : sequence of str
-        Some of ``"fgsm"``, ``"pgd"``, ``"square"`` (:func:`simplicit.square`) and ``"autoattack"`` (extra ``attacks``).
+    attacks : str or sequence of str
+        Names in :data:`simplicit.robustness.ATTACKS`: ``"fgsm"``, ``"pgd"``, ``"square"`` (:func:`simplicit.square`)
+        and ``"autoattack"`` (extra ``attacks``) among them.
     sources : mapping of str to model, optional
         For each, points that PGD finds on that model are tried on this one: a transfer attack, called ``transfer from
         NAME`` in the result.
@@ -189,7 +133,7 @@ def attack(
     keep : bool
         Return adversarial points too.
     progress : callable, optional
-        Called with what is under way, the attacks done and their number, all radii together.
+        Called with a :class:`simplicit.Progress`, whose steps are the attacks at all radii.
 
     Returns
     -------
@@ -198,71 +142,65 @@ def attack(
     Raises
     ------
     InputError
-        As :func:`simplicit.fgsm`; no or an unknown method, a source that does not take such samples.
+        As :func:`simplicit.fgsm`; no or an unknown attack, a source that does not take such samples.
     MissingExtraError
         AutoAttack is asked for and not installed.
     NotWellPosedError, ConvergenceError
         A model has no unique equilibrium, or iterating for it takes too long.
     """
     radii = tuple(sorted(set(as_radii(eps))))
-    problem = Problem.checked(model, U, labels, max(radii), clip, 2048)
-    as_seed("seed", seed, bits=63)
-    steps, restarts = as_count("steps", steps), as_count("restarts", restarts)
-    queries = as_count("queries", queries)
-    climb = partial(pgd, steps=steps, restarts=restarts, clip=clip, seed=seed)
-    known: dict[str, Callable[..., Any]] = {
-        "fgsm": partial(fgsm, model, clip=clip),
-        "pgd": partial(climb, model),
-        "square": partial(square, model, queries=queries, image_shape=image_shape, clip=clip, seed=seed),
-        "autoattack": partial(autoattack, model, image_shape=image_shape, clip=clip, seed=seed),
+    problem = Problem.checked(model, U, labels, max(radii), clip, BATCH_SIZE)
+    options: dict[str, Any] = {
+        "steps": as_count("steps", steps),
+        "restarts": as_count("restarts", restarts),
+        "queries": as_count("queries", queries),
+        "image_shape": image_shape,
+        "clip": clip,
+        "seed": as_seed("seed", seed, bits=63),
     }
-    attacks = {name: known[name] for name in _checked(methods, known)}
-    for name, source in (sources or {}).items():
-        attacks[f"transfer from {name}"] = partial(climb, source)
-    if not attacks:
-        raise InputError(f"methods: none given, and no sources; choose among {', '.join(map(repr, METHODS))}")
-    return _Run(problem, radii, attacks, keep, progress).result(model)
+    chosen = {name: ATTACKS[name] for name in checked_attacks(attacks)}
+    runs = {name: partial(one.run, model, **one.options(options)) for name, one in chosen.items()}
+    climb = ATTACKS[_WHITE_BOX].options(options)
+    transfers = {transfer_name(name): partial(pgd, source, **climb) for name, source in (sources or {}).items()}
+    if not runs and not transfers:
+        choice = ", ".join(map(repr, ATTACKS))
+        raise InputError(f"attacks: none given, and no sources; choose among {choice}", argument="attacks")
+    blind = {name for name, one in chosen.items() if not one.sees_gradients} | transfers.keys()
+    return _Run(problem, radii, runs | transfers, blind, keep).result(model, progress)
 
 
-def _checked(methods: Sequence[str], known: Mapping[str, Any]) -> tuple[str, ...]:
-    names = (methods,) if isinstance(methods, str) else tuple(methods)
-    for name in names:
-        if name not in known:
-            raise InputError(f"methods: {name!r} is unknown; choose among {', '.join(map(repr, METHODS))}")
-    if "autoattack" in names:
-        check_autoattack()
-    return tuple(dict.fromkeys(names))
+def transfer_name(source: str) -> str:
+    """Return what the transfer attack from a source is called in a result."""
+    return f"transfer from {source}"
 
 
 class _Run:
-    """The attacks, by name, on one problem."""
+    """The attacks, by name, on one problem; those that are ``blind`` do not see the model's gradients."""
 
     def __init__(
         self,
         problem: Problem,
         radii: tuple[float, ...],
         attacks: Mapping[str, Callable[..., Any]],
+        blind: set[str],
         keep: bool,
-        progress: OnStep | None,
     ) -> None:
-        self._problem, self._radii, self._attacks, self._progress = problem, radii, attacks, progress
+        self._problem, self._radii, self._attacks, self._blind = problem, radii, attacks, blind
         k, m = len(radii), len(problem.inputs)
         self._held = {name: np.zeros((k, m), dtype=bool) for name in attacks}
         self._seconds = dict.fromkeys(attacks, 0.0)
         self._found = problem.inputs.repeat(k, 1, 1) if keep else None
 
-    def result(self, model: AttackedModel) -> AttackResult:
+    def result(self, model: AttackedModel, progress: OnProgress | None) -> AttackResult:
         """Run everything."""
         correct = ~self._problem.broken(self._problem.inputs)
-        done, total = 0, len(self._radii) * len(self._attacks)
+        meter = Meter(len(self._radii) * len(self._attacks), progress)
         for place, radius in enumerate(self._radii):
             for name in self._attacks:
-                if self._progress is not None:
-                    self._progress(f"{name}, ε = {radius:.4g}", done, total)
+                meter.begin(f"{name}, ε = {radius:.4g}")
                 self._run(name, place, radius)
-                done += 1
-        if self._progress is not None:
-            self._progress("checks", done, total)
+                meter.count()
+        meter.begin("checks")
         return AttackResult(
             eps=self._radii,
             labels=self._problem.labels.numpy(),
@@ -298,7 +236,7 @@ class _Run:
             better_than_white_box={
                 name: tuple((shares[_WHITE_BOX] - share).tolist())
                 for name, share in shares.items()
-                if _WHITE_BOX in shares and (name == "square" or name.startswith("transfer"))
+                if _WHITE_BOX in shares and name in self._blind
             },
             rises={
                 name: tuple(float(larger - smaller) for smaller, larger in pairwise(share))

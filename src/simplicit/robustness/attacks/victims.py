@@ -26,7 +26,7 @@ PullBack: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class Victim(Protocol):
-    """A classifier of flat samples (m, p) in ``dtype`` on the CPU, with ``n_outputs`` classes."""
+    """A victim classifies flat samples (m, p) in ``dtype`` on the CPU, with ``n_outputs`` classes."""
 
     @property
     def n_inputs(self) -> int: ...
@@ -39,20 +39,20 @@ class Victim(Protocol):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The form in which samples may come besides the flat one."""
+        """Form in which samples may come besides the flat one."""
         ...
 
     def outputs(self, points: Tensor) -> Tensor:
-        """Y (m, q)."""
+        """Return Y (m, q)."""
         ...
 
     def linearise(self, points: Tensor) -> tuple[Tensor, PullBack]:
-        """Y (m, q), and the map from gradients by Y to gradients by the points."""
+        """Return Y (m, q), and the map from gradients by Y to gradients by the points."""
         ...
 
 
 class ImplicitVictim:
-    """An implicit model, differentiated through its equilibrium."""
+    """An implicit model is differentiated through its equilibrium."""
 
     def __init__(self, model: ImplicitModel) -> None:
         self.model = model
@@ -60,18 +60,18 @@ class ImplicitVictim:
         self.dtype, self.input_shape = model.dtype, model.input_shape
 
     def outputs(self, points: Tensor) -> Tensor:
-        """Y (m, q)."""
+        """Return Y (m, q)."""
         Y: Tensor = self.model.predict(points)
         return Y
 
     def linearise(self, points: Tensor) -> tuple[Tensor, PullBack]:
-        """Y (m, q), and Ȳ ↦ Jᵀ Ȳ."""
+        """Return Y (m, q), and Ȳ ↦ Jᵀ Ȳ."""
         at_points = linearise(self.model, points)
         return at_points.outputs, at_points.vjp
 
 
 class NetworkVictim:
-    """A torch network, differentiated by autograd; it is used in evaluation mode and otherwise left as it is.
+    """A torch network is differentiated by autograd, used in evaluation mode, and otherwise left as it is.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class NetworkVictim:
         self.n_outputs = int(self._probed().shape[1])
 
     def _probed(self) -> Tensor:
-        """Outputs for two samples of zeros."""
+        """Return outputs for two samples of zeros."""
         zeros = torch.zeros(2, self.n_inputs, dtype=torch.float64 if self.dtype == np.float64 else torch.float32)
         try:
             Y = self.outputs(zeros)
@@ -102,23 +102,25 @@ class NetworkVictim:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
                 f"model: {type(self.net).__name__} fails on samples of shape {self.input_shape} ({reason}); pass U in "
-                "the form that it takes"
+                "the form that it takes",
+                argument="model",
             ) from error
         if not isinstance(Y, Tensor) or Y.ndim != 2 or Y.shape[0] != 2:
             got = tuple(Y.shape) if isinstance(Y, Tensor) else type(Y).__name__
             raise InputError(
-                f"model: {type(self.net).__name__} must return logits of shape (m, q), got {got} for m = 2"
+                f"model: {type(self.net).__name__} must return logits of shape (m, q), got {got} for m = 2",
+                argument="model",
             )
         return Y
 
     def outputs(self, points: Tensor) -> Tensor:
-        """Y (m, q)."""
+        """Return Y (m, q)."""
         with torch.no_grad(), _evaluation(self.net):
             Y: Tensor = self._back(self.net(self._shaped(points)), points)
             return Y
 
     def linearise(self, points: Tensor) -> tuple[Tensor, PullBack]:
-        """Y (m, q), and Ȳ ↦ Jᵀ Ȳ."""
+        """Return Y (m, q), and Ȳ ↦ Jᵀ Ȳ."""
         with torch.enable_grad(), _evaluation(self.net):
             leaf = points.detach().clone().requires_grad_()
             Y = self.net(self._shaped(leaf))
@@ -141,7 +143,7 @@ class NetworkVictim:
 
 @contextmanager
 def _evaluation(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while."""
+    """Put a network into evaluation mode for a while."""
     training = [module for module in net.modules() if module.training]
     net.eval()
     try:
@@ -152,25 +154,27 @@ def _evaluation(net: nn.Module) -> Iterator[None]:
 
 
 def as_victim(model: object, U: Batch) -> Victim:
-    """The victim that ``model`` is on samples like U.
+    """Return the victim that ``model`` is on samples like U.
 
     Raises
     ------
     InputError
-        Neither an ImplicitModel nor a torch network, or a network that does not take such samples.
+        It is neither an ImplicitModel nor a torch network, or a network that does not take such samples.
     """
     if isinstance(model, ImplicitModel):
         return ImplicitVictim(model)
     if isinstance(model, nn.Module):
         shape = tuple(U.shape if isinstance(U, Tensor) else as_array("U", U).shape)
         if len(shape) < 2 or 0 in shape:
-            raise InputError(f"U must hold at least one sample, samples first, got shape {shape}")
+            raise InputError(f"U must hold at least one sample, samples first, got shape {shape}", argument="U")
         return NetworkVictim(model, shape[1:])
-    raise InputError(f"model must be an ImplicitModel or a torch.nn.Module, got {type(model).__name__}")
+    raise InputError(
+        f"model must be an ImplicitModel or a torch.nn.Module, got {type(model).__name__}", argument="model"
+    )
 
 
 class _Outputs(torch.autograd.Function):
-    """Y of a victim on flat points, differentiable once."""
+    """Outputs of a victim on flat points, differentiable once."""
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, victim: Victim) -> Tensor:
@@ -197,5 +201,5 @@ class _Module(nn.Module):
 
 
 def as_module(victim: Victim, *, low: float = 0.0, width: float = 1.0) -> nn.Module:
-    """A differentiable torch module from points v, (m, …) with at least p numbers each, to Y at u = low + width · v."""
+    """Return a differentiable module from points v, (m, …) with p numbers each or more, to Y at u = low + width · v."""
     return _Module(victim, low, width)

@@ -39,9 +39,9 @@ _NARROW = 1e-8
 
 @dataclass(frozen=True)
 class Lines:
-    """low_slope z + low <= φ(z) <= high_slope z + high for every z within the bounds that they were made for.
+    """For every z within the bounds that they were made for, low_slope z + low <= φ(z) <= high_slope z + high.
 
-    Tensors (m, s, n), with s = 1 where all of s functionals share them.
+    All are tensors (m, s, n), with s = 1 where all of s functionals share them.
     """
 
     low_slope: Tensor
@@ -51,9 +51,9 @@ class Lines:
 
 
 def extremes(phi: Activation, lower: Tensor, upper: Tensor, slope: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Bounds on φ(z) - slope z over z in [lower, upper], elementwise, rounding included; differentiable by the slope.
+    """Bound φ(z) - slope z over z in [lower, upper] from below and above, elementwise, rounding included.
 
-    Infinite bounds give infinite or undefined extremes, which certify nothing.
+    They are differentiable by the slope. Infinite ends give infinite or undefined extremes, which certify nothing.
     """
     points = _points(phi, lower, upper)
     values = phi(points) - points * slope
@@ -62,7 +62,7 @@ def extremes(phi: Activation, lower: Tensor, upper: Tensor, slope: Tensor | floa
 
 
 def standard_slopes(phi: Activation, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Slopes of the lower and of the upper line, as the module's docstring says; all of one shape."""
+    """Return the slopes of the lower and of the upper line, as the module's docstring says; all have one shape."""
     width = upper - lower
     narrow = ~(width > _NARROW * (1.0 + lower.abs() + upper.abs()))
     middle = phi.derivative(0.5 * lower + 0.5 * upper)
@@ -80,7 +80,7 @@ def standard_slopes(phi: Activation, lower: Tensor, upper: Tensor) -> tuple[Tens
 
 
 def _points(phi: Activation, lower: Tensor, upper: Tensor) -> Tensor:
-    """Where φ(z) - k z is evaluated: both ends, the kinks, and a grid for curved φ; (g + 1, *shape)."""
+    """Return where φ(z) - k z is evaluated: both ends, the kinks, and a grid for curved φ; (g + 1, *shape)."""
     kinks = [torch.minimum(torch.maximum(lower.new_tensor(kink), lower), upper) for kink in phi.kinks]
     if phi.curvature == 0.0:
         return torch.stack([lower, *kinks, upper])
@@ -89,7 +89,7 @@ def _points(phi: Activation, lower: Tensor, upper: Tensor) -> Tensor:
 
 
 def _slack(phi: Activation, lower: Tensor, upper: Tensor, slope: Tensor | float) -> Tensor:
-    """How far the extremes over the points may be from those over the interval: curvature, jump and rounding."""
+    """Return how far the extremes over the points may be from those over the interval: curvature, jump, rounding."""
     size = torch.maximum(lower.abs(), upper.abs())
     bend = phi.curvature * ((upper - lower) / _INTERVALS).square() / 8.0
     steepness = slope.abs() if isinstance(slope, Tensor) else abs(slope)

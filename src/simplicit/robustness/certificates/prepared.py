@@ -5,7 +5,7 @@ unit roundoff u, a sum of k products errs by at most γ = k u / (1 - k u) times 
 (Higham, *Accuracy and Stability of Numerical Algorithms*, 2002, section 3.1). So there are two errors to give up:
 
 - *Bounding.* Every bound is a sum of products whose sizes are known; γ of float64 times their total, some 1e-13 of it,
-  is taken off (:attr:`Prepared.gamma`).
+  is taken off (:attr:`PreparedModel.gamma`).
 - *Evaluation.* If |x| <= X and |z| <= w = |A| X + |B| U + |b| for all inputs of a box, then computed z and x differ
   from the exact ones by at most ζ and e, with
 
@@ -31,7 +31,7 @@ from simplicit.implicit.model import PREDICTION_TOL
 from simplicit.implicit.plan import Stage
 from simplicit.implicit.system import System
 
-__all__ = ["UNDERFLOW", "Prepared", "unit_roundoff"]
+__all__ = ["UNDERFLOW", "PreparedModel", "unit_roundoff"]
 
 #: More than all that can underflow, and far enough from the smallest float64 that products with it stay normal numbers:
 #: denormal ones would slow everything down.
@@ -45,8 +45,8 @@ _SETTLED, _STEPS = 1e-12, 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """``model`` as it is evaluated. States stand in working order in everything that follows."""
+class PreparedModel:
+    """A model is seen as it is evaluated; its states stand in working order in everything that follows."""
 
     model: ImplicitModel
 
@@ -112,20 +112,20 @@ class Prepared:
         return self._working(self._by_state(costs))
 
     def widened(self, bound: Tensor) -> Tensor:
-        """A sum of non-negative terms, rounded up by what its own evaluation may have lost."""
+        """Round a sum of non-negative terms up by what its own evaluation may have lost."""
         return bound * (1.0 + self.gamma)
 
     def drive_reach(self, radii: Tensor) -> Tensor:
-        """|B| r, (m, p) to (m, n)."""
+        """Return |B| r, (m, n), for r (m, p)."""
         system = self.system
         return self.widened(system.plan.to_working(system.absolute.drive(radii, bias=False)))
 
     def state_radii(self, reach: Tensor, growth: float = 1.0) -> Tensor:
-        """d >= L (g |A| d + r): how far states move if B u moves by at most r; (m, n) to (m, n).
+        """Return d >= L (g |A| d + r), (m, n): how far states move if B u moves by at most r, (m, n).
 
-        With ``growth`` g = 1 the solution (I - L|A|)⁻¹ L r, by substitution. Where the model is iterated, a solution of
-        finite accuracy is made sound by its defect, measured in s with L|A| s <= ρ s: d + s t with
-        t = max(defect / s) / (1 - g ρ) satisfies the inequality. Infinite if g ρ >= 1.
+        With ``growth`` g = 1 it is the solution (I - L|A|)⁻¹ L r, by substitution. Where the model is iterated, a
+        solution of finite accuracy is made sound by its defect, measured in s with L|A| s <= ρ s: d + s t with
+        t = max(defect / s) / (1 - g ρ) satisfies the inequality. It is infinite if g ρ >= 1.
         """
         plan = self.system.absolute.plan
         if plan.triangular:
@@ -148,7 +148,7 @@ class Prepared:
         return self.widened(d + s * t)
 
     def state_errors(self, X: Tensor, sizes: Tensor, dtype: torch.dtype) -> Tensor:
-        """e with slope L everywhere, (m, n), for states computed in ``dtype``; X and ``sizes`` w are (m, n)."""
+        """Return e with slope L everywhere, (m, n), for states computed in ``dtype``; X and ``sizes`` w are (m, n)."""
         unit, gamma, tiny = unit_roundoff(dtype), self._row_gammas(dtype), self._underflow(dtype)
         before = (gamma + self.ulps * unit) * sizes + tiny
         after = self.ulps * unit * X + self.jumps + tiny
@@ -165,7 +165,7 @@ class Prepared:
     def sharp_state_errors(
         self, z_lower: Tensor, z_upper: Tensor, X: Tensor, sizes: Tensor, dtype: torch.dtype
     ) -> Tensor:
-        """e with the slopes that φ has on the bounds of z, (m, n); for triangular models."""
+        """Return e with the slopes that φ has on the bounds of z, (m, n), for triangular models."""
         unit, gamma, tiny = unit_roundoff(dtype), self._row_gammas(dtype), self._underflow(dtype)
         errors = torch.zeros_like(X)
         for stage in self.system.absolute.plan.stages:
@@ -180,17 +180,17 @@ class Prepared:
         return errors
 
     def output_errors(self, errors: Tensor, X: Tensor, U: Tensor, dtype: torch.dtype) -> Tensor:
-        """The error of outputs, (m, q), from that of the states; X (m, n) and U (m, p) bound states and inputs."""
+        """Return the error of outputs, (m, q), from that of the states; X (m, n), U (m, p) bound states and inputs."""
         terms = int((self.C != 0).sum(dim=1).max() + (self.D != 0).sum(dim=1).max()) + len(self.model.groups) + 4
         sizes = (X + errors) @ self.C.abs().T + U @ self.D.abs().T + self.d.abs()
         return self.widened(errors @ self.C.abs().T + _gamma(terms, dtype) * sizes) + self._underflow(dtype)
 
     def _underflow(self, dtype: torch.dtype) -> float:
-        """All that one sum in ``dtype`` can lose below the smallest normal number."""
+        """Return all that one sum in ``dtype`` can lose below the smallest normal number."""
         return max(UNDERFLOW, (self.model.n_states + self.model.n_inputs + 64) * torch.finfo(dtype).tiny)
 
     def _row_gammas(self, dtype: torch.dtype) -> Tensor:
-        """γ for the sum A x + B u + b of every state, (n,)."""
+        """Return γ for the sum A x + B u + b of every state, (n,)."""
         counts = self.system.row_counts + len(self.model.groups) + 4
         return self._working(np.array([_gamma(int(count), dtype) for count in counts]))
 
@@ -202,7 +202,7 @@ class Prepared:
 
 
 def _iterated(step: Callable[[Tensor], Tensor], first: Tensor) -> Tensor:
-    """A fixed point, nearly."""
+    """Iterate from ``first`` to a fixed point, nearly."""
     d = first
     for _ in range(_STEPS):
         following = step(d)
@@ -214,7 +214,7 @@ def _iterated(step: Callable[[Tensor], Tensor], first: Tensor) -> Tensor:
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:
-    """u, half the distance from 1 to the next number."""
+    """Return u, half the distance from 1 to the next number."""
     return 0.5 * torch.finfo(dtype).eps
 
 

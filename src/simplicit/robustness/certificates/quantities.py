@@ -23,7 +23,7 @@ from simplicit.implicit.model import as_model
 from simplicit.implicit.picard import picard_adjoint
 from simplicit.robustness.box import Clip, OuterBox, checked_clip
 from simplicit.robustness.certificates.interval import Neighbourhood
-from simplicit.robustness.certificates.prepared import Prepared
+from simplicit.robustness.certificates.prepared import PreparedModel
 
 __all__ = ["box_radii", "sensitivity"]
 
@@ -31,21 +31,26 @@ Array = npt.NDArray[np.float64]
 
 
 def sensitivity(model: ImplicitModel) -> Array:
-    """S = |C| (I - L|A|)⁻¹ L, (q, n) float64: a bound on |∂yₖ/∂zᵢ| for every input, zᵢ the pre-activation of state i.
+    """Bound how much each output can feel of each pre-activation, for every input.
 
     Parameters
     ----------
     model : ImplicitModel
         Well-posed; L are the slope bounds of its activations.
 
+    Returns
+    -------
+    (q, n) float64 array
+        S = |C| (I - L|A|)⁻¹ L, with |∂yₖ/∂zᵢ| <= Sₖᵢ, zᵢ the pre-activation of state i.
+
     Raises
     ------
     InputError
-        Not an ImplicitModel.
+        ``model`` is no ImplicitModel.
     NotWellPosedError
         λ_pf(L|A|) < 1 fails or could not be shown.
     """
-    prepared = Prepared(as_model(model))
+    prepared = PreparedModel(as_model(model))
     plan, slopes = prepared.system.absolute.plan, prepared.slopes[None].expand(model.n_outputs, -1)
     if plan.triangular:
         S = plan.substitute_back_(slopes, prepared.C.abs())
@@ -55,10 +60,10 @@ def sensitivity(model: ImplicitModel) -> Array:
 
 
 def box_radii(model: ImplicitModel, U: Batch, eps: float, *, clip: Clip = (0.0, 1.0)) -> Array:
-    """Half-widths of the boxes of states around every sample, (m, n) float64, by interval bounds (b).
+    """Return the half-widths of the boxes of states around every sample, by interval bounds (b).
 
-    Zero, up to rounding, where a state cannot move, as a ReLU that stays below 0. Their mean over samples is the column
-    weight with which the worst case of a row over the box is an ℓ1 penalty.
+    They are zero, up to rounding, where a state cannot move, as a ReLU that stays below 0. Their mean over samples is
+    the column weight with which the worst case of a row over the box is an ℓ1 penalty.
 
     Parameters
     ----------
@@ -69,6 +74,10 @@ def box_radii(model: ImplicitModel, U: Batch, eps: float, *, clip: Clip = (0.0, 
     clip : (float, float) or None
         Range of valid inputs, which U must keep too; None for no range.
 
+    Returns
+    -------
+    (m, n) float64 array
+
     Raises
     ------
     InputError, NotWellPosedError
@@ -77,7 +86,7 @@ def box_radii(model: ImplicitModel, U: Batch, eps: float, *, clip: Clip = (0.0, 
     inputs, radius = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype), as_number("eps", eps)
     if clip is not None:
         inputs = inputs.clamp(*checked_clip(clip, radius, inputs))
-    prepared = Prepared(model)
+    prepared = PreparedModel(model)
     radii = torch.empty(len(inputs), model.n_states, dtype=torch.float64)
     for rows in chunks(len(inputs), model.n_inputs + model.n_states):
         part = inputs[rows].double()

@@ -29,13 +29,15 @@ from torch import Tensor
 from simplicit.implicit.maps.base import LinearMap
 from simplicit.implicit.plan import Stage
 from simplicit.implicit.system import System
+from simplicit.robustness.box import centred
 from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
 from simplicit.robustness.certificates.lines import Lines, extremes, standard_slopes
 from simplicit.robustness.certificates.prepared import UNDERFLOW
 
 __all__ = ["Functionals", "Relaxation"]
 
-# Where A has cycles: at most so many substitutions, with bounds taken after 1, 2, 4, … of them.
+# Where A has cycles: at most so many substitutions, with bounds taken after 1, 2, 4, … of them. Coefficients shrink by
+# λ_pf each time: at 0.8, by a million over all of them.
 _SUBSTITUTIONS = 64
 # Adam's, in units of slopes: a few steps reach from one end of a ReLU's slopes to the other.
 _LEARNING_RATE, _DECAY = 0.25, 0.9
@@ -43,7 +45,7 @@ _LEARNING_RATE, _DECAY = 0.25, 0.9
 
 @dataclass(frozen=True)
 class Functionals:
-    """s functionals z̄·z + x̄·x + ū·u + constant of each sample, to be bounded from below.
+    """Each sample has s functionals z̄·z + x̄·x + ū·u + constant to be bounded from below.
 
     ``z`` and ``x`` are (m, s, n), in working order, ``u`` is (m, s, p), ``constant`` (m, s). None stands for zero; one
     of ``z`` and ``x`` is given.
@@ -65,13 +67,13 @@ class Functionals:
 
 @dataclass(frozen=True, eq=False)
 class Relaxation:
-    """Samples, their boxes and bounds of all states, which the lines are made for."""
+    """The lines of all states are made for the samples' boxes and for bounds on the states."""
 
-    hood: Neighbourhood
+    neighbourhood: Neighbourhood
     enclosure: Enclosure
 
     def lower_bounds(self, functionals: Functionals, last: int, steps: int = 0) -> Tensor:
-        """Lower bounds, (m, s), with the standard slopes, and with those found by gradient ascent if they are better.
+        """Return lower bounds, (m, s), with the standard slopes, or with slopes by gradient ascent if they are better.
 
         Parameters
         ----------
@@ -92,26 +94,26 @@ class Relaxation:
 
     @cached_property
     def _slopes(self) -> tuple[Tensor, Tensor]:
-        """The standard slopes of lower and upper lines, (m, n)."""
+        """Standard slopes of lower and upper lines, (m, n)."""
         low, high = torch.empty_like(self.enclosure.z_lower), torch.empty_like(self.enclosure.z_lower)
-        for stage in self.hood.prepared.stages:
+        for stage in self.neighbourhood.prepared.stages:
             at = stage.target
             bounds = self.enclosure.z_lower[:, at], self.enclosure.z_upper[:, at]
             low[:, at], high[:, at] = standard_slopes(stage.activation, *bounds)
         return low, high
 
     def _lines(self, low_slope: Tensor, high_slope: Tensor) -> Lines:
-        """The lines with given slopes, (m, 1 or s, n)."""
+        """Return the lines with given slopes, (m, 1 or s, n)."""
         z_lower, z_upper = self.enclosure.z_lower[:, None], self.enclosure.z_upper[:, None]
         low, high = torch.empty_like(low_slope), torch.empty_like(high_slope)
-        for stage in self.hood.prepared.stages:
+        for stage in self.neighbourhood.prepared.stages:
             at, phi = stage.target, stage.activation
             low[..., at] = extremes(phi, z_lower[..., at], z_upper[..., at], low_slope[..., at])[0]
             high[..., at] = extremes(phi, z_lower[..., at], z_upper[..., at], high_slope[..., at])[1]
         return Lines(low_slope, low, high_slope, high)
 
     def _climbed(self, functionals: Functionals, last: int, steps: int) -> Tensor:
-        """The best bounds, (m, s), along ``steps`` steps of Adam on the slopes."""
+        """Return the best bounds, (m, s), along ``steps`` steps of Adam on the slopes."""
         m, s, _ = functionals.shape
         low, high = (slope[:, None].repeat(1, s, 1).requires_grad_() for slope in self._slopes)
         optimiser = torch.optim.Adam([low, high], lr=_LEARNING_RATE)
@@ -129,10 +131,10 @@ class Relaxation:
         return best
 
     def _freeze_(self, low: Tensor, high: Tensor) -> None:
-        """No gradient for the line on a homogeneous φ's better side, nor where φ is a straight line on the bounds."""
+        """Clear the gradient of the line on a homogeneous φ's better side, and where φ is straight on the bounds."""
         assert low.grad is not None
         assert high.grad is not None
-        for stage in self.hood.prepared.stages:
+        for stage in self.neighbourhood.prepared.stages:
             if stage.activation.homogeneous:
                 at = stage.target
                 left, right = stage.activation.half_lines
@@ -142,9 +144,9 @@ class Relaxation:
                 fixed[..., at] = 0.0
 
     def _limit_(self, *slopes: Tensor) -> None:
-        """Between those of its half-lines where φ is homogeneous: no other slope can be better."""
+        """Keep slopes between those of φ's half-lines where it is homogeneous: no other slope can be better."""
         with torch.no_grad():
-            for stage in self.hood.prepared.stages:
+            for stage in self.neighbourhood.prepared.stages:
                 if stage.activation.homogeneous:
                     ends = sorted(stage.activation.half_lines)
                     for slope in slopes:
@@ -153,13 +155,13 @@ class Relaxation:
     @cached_property
     def sizes(self) -> Tensor:
         """|A| X + |B| U + |b|, (m, n)."""
-        return self.hood.sizes(self.enclosure.largest)
+        return self.neighbourhood.sizes(self.enclosure.largest)
 
     def _bounded(self, functionals: Functionals, lines: Lines, last: int) -> Tensor:
-        """One backward pass: lower bounds, (m, s)."""
+        """Return the lower bounds of one backward pass, (m, s)."""
         walk = _Walk(self, functionals, lines)
-        stages = self.hood.prepared.stages
-        if self.hood.prepared.system.plan.triangular:
+        stages = self.neighbourhood.prepared.stages
+        if self.neighbourhood.prepared.system.plan.triangular:
             for stage in reversed(stages[:last]):
                 walk.replace(stage)
             return walk.bound()
@@ -172,7 +174,7 @@ class Relaxation:
 
 
 class _Walk:
-    """Functionals on their way back to the inputs: z̄·z + x̄·x + ū·u + offset, less γ times ``size`` for rounding.
+    """Functionals z̄·z + x̄·x + ū·u + offset go back to the inputs, less γ times ``size`` for rounding.
 
     The z̄ are settled, since z is a sum of x and u; what they pass on to x is in x̄ already.
     """
@@ -186,11 +188,11 @@ class _Walk:
         self._offset = zero if functionals.constant is None else functionals.constant
         self._size = self._offset.abs() + _dot(self._x.abs(), relaxation.enclosure.largest)
         if functionals.z is not None:
-            for stage in relaxation.hood.prepared.stages:
+            for stage in relaxation.neighbourhood.prepared.stages:
                 self._settle(stage, functionals.z[..., stage.target])
 
     def replace(self, *stages: Stage) -> None:
-        """x̄·x of some stages, all at once, by the lines' z̄·z + h."""
+        """Replace x̄·x of some stages, all at once, by the lines' z̄·z + h."""
         taken = [(stage, self._x[..., stage.target].clone()) for stage in stages]
         for stage in stages:
             self._x[..., stage.target] = 0.0
@@ -203,7 +205,7 @@ class _Walk:
             self._settle(stage, positive * lines.low_slope[..., at] + negative * lines.high_slope[..., at])
 
     def _settle(self, stage: Stage, z: Tensor) -> None:
-        """z̄·z of a stage: passed on to x̄, and remembered for u and b."""
+        """Pass z̄·z of a stage on to x̄, and remember it for u and b."""
         at = stage.target
         self._z[..., at] += z
         self._size = self._size + _dot(z.detach().abs(), self._relaxation.sizes[:, at])
@@ -211,16 +213,15 @@ class _Walk:
             self._x[..., source] += _flat(_Transposed.apply, z, block)
 
     def bound(self) -> Tensor:
-        """What the functionals are at least, over the boxes of u and of the x that are left."""
-        hood, enclosure = self._relaxation.hood, self._relaxation.enclosure
-        prepared, box = hood.prepared, hood.box
+        """Return what the functionals are at least over the boxes of u and of the x that are left, (m, s)."""
+        neighbourhood, enclosure = self._relaxation.neighbourhood, self._relaxation.enclosure
+        prepared, box = neighbourhood.prepared, neighbourhood.box
         u, size = _flat(_Pulled.apply, self._z, prepared.system), self._size
         if self._functionals.u is not None:
             u, size = u + self._functionals.u, size + _dot(self._functionals.u.abs(), box.largest)
         value = self._offset + self._z @ prepared.b + _dot(u, box.centre) - _dot(u.abs(), box.radius)
         if not prepared.system.plan.triangular:
-            middle = 0.5 * enclosure.x_lower + 0.5 * enclosure.x_upper
-            radius = torch.maximum(enclosure.x_upper - middle, middle - enclosure.x_lower)
+            middle, radius = centred(enclosure.x_lower, enclosure.x_upper)
             left = self._x.clone()  # it is overwritten later, and gradients need it as it is
             value = value + _dot(left, middle) - _dot(left.abs(), radius)
             size = size + _dot(left.detach().abs(), enclosure.largest)
@@ -228,19 +229,19 @@ class _Walk:
 
 
 def _dot(coefficients: Tensor, values: Tensor) -> Tensor:
-    """Σₖ of (m, s, k) and (m, k), (m, s)."""
+    """Return the products (m, s) of (m, s, k) and (m, k), summed over k."""
     return (coefficients @ values[:, :, None])[..., 0]
 
 
 def _flat(function: Callable[..., Any], z: Tensor, operator: LinearMap | System) -> Tensor:
-    """``function`` of (m s, k), for (m, s, k)."""
+    """Return the ``function`` of (m s, k) for (m, s, k)."""
     m, s, k = z.shape
     result: Tensor = function(z.reshape(m * s, k), operator)
     return result.reshape(m, s, -1)
 
 
 class _Transposed(torch.autograd.Function):
-    """Y M for a linear map M, (m, out) to (m, in)."""
+    """The product Y M with a linear map M, (m, out) to (m, in)."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, block: LinearMap) -> Tensor:
@@ -254,7 +255,7 @@ class _Transposed(torch.autograd.Function):
 
 
 class _Pulled(torch.autograd.Function):
-    """Z̄ B, (m, n) in working order to (m, p)."""
+    """The product Z̄ B, (m, n) in working order to (m, p)."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, system: System) -> Tensor:

@@ -13,4 +13,6 @@ def _prune(layer: Layer) -> Array:
     return layer.weights * keep_largest(np.abs(layer.weights), layer.count)
 
 
-MAGNITUDE = Peer("magnitude", _prune, fits=False, source="Han et al., Learning both Weights and Connections, 2015")
+MAGNITUDE = Peer(
+    "magnitude", _prune, fits=False, source="Han et al., Learning both Weights and Connections, 2015", by_size=True
+)

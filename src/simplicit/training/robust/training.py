@@ -177,7 +177,7 @@ class RobustTraining:
             self.data.inputs.astype(np.float32),
             classes,
             self.options.attack_eps,
-            _STEPS,
+            steps=_STEPS,
             clip=self.options.range,
             random_start=False,
         )

@@ -1,9 +1,10 @@
-"""Pruning methods on networks with convolutions: layer by layer on the Gram matrix of the patches.
+"""Pruning methods on whole networks: layer by layer on the Gram matrix of the patches.
 
-A method sees what :func:`simplicit.fit` sees: the same samples, patches, batches and order of layers. As published it
-matches the dense weights on the layer's own inputs, and leaves biases and batch norms as they are. With ``states`` it
-is given what fit has besides: the baseline's states as targets, less the error of the skip path in a residual branch,
-with means taken off; with ``correct`` constants and the statistics of batch norms are corrected in the same way.
+A linear layer is a convolution with one position. A method sees what :func:`simplicit.fit` sees: the same samples,
+patches, batches and order of layers. As published it matches the dense weights on the layer's own inputs, and leaves
+biases and batch norms as they are. With ``states`` it is given what fit has besides: the baseline's states as targets,
+less the error of the skip path in a residual branch, with means taken off where a constant is free; with ``correct``
+constants and the statistics of batch norms are corrected in the same way.
 """
 
 from __future__ import annotations
@@ -20,21 +21,22 @@ from simplicit.network.back import student
 from simplicit.network.graph import NetworkGraph
 from simplicit.studies.peers.base import Array, Layer, Peer, keep_largest
 from simplicit.training.channels.layers import ChannelLayer, channel_layers
-from simplicit.training.channels.rows import TiedProblem
+from simplicit.training.channels.moments import sums_of
 from simplicit.training.channels.statistics import Statistics
 from simplicit.training.channels.sweep import Sweep
 from simplicit.training.channels.walk import batches_of
 
-__all__ = ["TiedNetwork"]
+__all__ = ["Network"]
 
 
 @dataclass(frozen=True, eq=False)
-class TiedNetwork:
-    """A baseline with convolutions, and the calibration samples.
+class Network:
+    """A baseline to prune, with the calibration samples.
 
     Attributes
     ----------
     graph : NetworkGraph
+        Statistics are taken in the dtype of its network, and summed up in float64.
     samples : tensor (m, *input_shape)
     batch_size : int
     """
@@ -45,28 +47,34 @@ class TiedNetwork:
 
     @cached_property
     def layers(self) -> list[ChannelLayer]:
-        """In the order of evaluation."""
+        """The layers in the order of evaluation."""
         return channel_layers(self.graph)
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Weights of each layer."""
+        """Number of weights of each layer."""
         return {layer.name: layer.size for layer in self.layers}
 
     def uniform(self, sparsity: float) -> dict[str, int]:
-        """The same share of every layer's weights stays."""
-        return {name: int(size * (1 - sparsity / 100) + 1e-9) for name, size in self.sizes.items()}
+        """Return how many weights stay where each layer keeps the same share of them."""
+        return {name: _left(size, sparsity) for name, size in self.sizes.items()}
 
     def by_size(self, sparsity: float) -> dict[str, int]:
-        """The largest weights of the whole network stay."""
+        """Return how many weights stay where the largest of the whole network do."""
         weights = [self.graph.constants[layer.weight].double().numpy().ravel() for layer in self.layers]
-        count = int(sum(self.sizes.values()) * (1 - sparsity / 100) + 1e-9)
-        kept = keep_largest(np.abs(np.concatenate(weights)), count)
+        kept = keep_largest(np.abs(np.concatenate(weights)), _left(sum(self.sizes.values()), sparsity))
         parts = np.split(kept, np.cumsum([len(one) for one in weights])[:-1])
         return {layer.name: int(part.sum()) for layer, part in zip(self.layers, parts, strict=True)}
 
-    def pruned(self, peer: Peer, counts: Mapping[str, int], *, states: bool, correct: bool) -> nn.Module:
-        """The network with every layer pruned, one after another, each on the states of those before it.
+    def counts_of(self, network: nn.Module) -> dict[str, int]:
+        """Return how many weights each layer of another network of the same class has that are not zero."""
+        weights = dict(network.named_parameters())
+        return {
+            name: int(weights[name if name in weights else f"{name}.weight"].count_nonzero()) for name in self.sizes
+        }
+
+    def pruned(self, peer: Peer, counts: Mapping[str, int], *, states: bool, correct: bool = False) -> nn.Module:
+        """Return the network with every layer pruned, one after another, each on the states of those before it.
 
         Parameters
         ----------
@@ -83,10 +91,10 @@ class TiedNetwork:
         InputError
             A layer is to keep more weights than it has.
         """
-        for layer in self.layers:
-            if not 0 <= counts[layer.name] <= layer.size:
+        for name, size in self.sizes.items():
+            if not 0 <= counts[name] <= size:
                 raise InputError(
-                    f"counts: layer {layer.name} has {layer.size} weights, got {counts[layer.name]} to keep"
+                    f"counts: layer {name} has {size} weights, got {counts[name]} to keep", argument="counts"
                 )
 
         def prune(layer: ChannelLayer, statistics: Statistics) -> Array:
@@ -104,8 +112,12 @@ class TiedNetwork:
         return student(self.graph, changed)
 
 
+def _left(size: int, sparsity: float) -> int:
+    """Return how many of ``size`` weights a sparsity in per cent leaves; rounding of the share takes none away."""
+    return int(size * (1 - sparsity / 100) + 1e-9)
+
+
 def _layer(statistics: Statistics, group: int, count: int, *, states: bool, constant: bool) -> Layer:
-    """What a method is given of a group of channels."""
-    problem = TiedProblem.of(statistics, group, constant=constant)
-    weights = statistics.weights[group]
-    return Layer(weights, problem.gram, problem.cross if states else weights @ problem.gram, count)
+    """Return what a method is given of a group of channels."""
+    sums, weights = sums_of(statistics, group, constant=constant), statistics.weights[group]
+    return Layer(weights, sums.gram, sums.cross if states else weights @ sums.gram, count)

@@ -1,0 +1,52 @@
+"""Pictures of attacked samples that are images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from simplicit.report.canvas import COLOURS, INK, panels
+
+__all__ = ["Attacked", "draw_attacked"]
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What one model makes of some samples: ``inputs`` (k, p), and the classes ``given`` (k,), right or wrong."""
+
+    label: str
+    inputs: npt.NDArray[np.float32]
+    given: npt.NDArray[np.int64]
+
+
+def draw_attacked(path: Path, shape: tuple[int, ...], labels: npt.NDArray[np.int64], rows: Sequence[Attacked]) -> None:
+    """Write a PNG: samples in columns; each row as one model meets them, with the class that it gives.
+
+    Parameters
+    ----------
+    path : Path
+    shape : tuple of int
+        Of a sample: (height, width), (1, height, width) or (3, height, width).
+    labels : (k,) array
+        The true classes.
+    rows : sequence of Attacked
+    """
+    with panels(path, len(rows) * len(labels), len(labels), (1.35, 1.5)) as found:
+        for place, axes in enumerate(found):
+            row, column = rows[place // len(labels)], place % len(labels)
+            image = row.inputs[column].reshape(shape)
+            image = image.transpose(1, 2, 0) if image.ndim == 3 and shape[0] in (3, 4) else image.reshape(shape[-2:])
+            axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+            right = row.given[column] == labels[column]
+            mark, colour = ("✓", COLOURS[0]) if right else ("✗", COLOURS[1])
+            axes.set_title(f"{mark} class {row.given[column]}", fontsize=9, color=colour, loc="center")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+            if column == 0:
+                axes.set_ylabel(row.label, color=INK, fontsize=9, rotation=0, ha="right", va="center")
