@@ -66,7 +66,7 @@ def _run(typed: list[str]) -> int:
         values = _app(name, signature, recorded)(typed, exit_on_error=False, print_error=False)
         if signature is not None and values is not None:
             with invoked(Invocation(["simplicit", *typed], recorded, values)):
-                COMMANDS[name](**signature.arguments(recorded | values))
+                signature.call(recorded | values)
         sys.stdout.flush()
     except SimplicitError as error:
         complain(_in_options(error, signature))
@@ -101,14 +101,17 @@ def _app(name: str, signature: Signature | None, recorded: Mapping[str, Any]) ->
         help_format="markdown",
         result_action="return_value",
     )
-    families = {word: App(name=word, help=about) for word, about in FAMILIES.items()}
-    for words, command in COMMANDS.items():
+    families: dict[str, App] = {}
+    for order, (words, command) in enumerate(COMMANDS.items()):
         *family, last = words.split()
-        place = families.setdefault(family[0], App(name=family[0])) if family else app
-        ours = signature if words == name and signature is not None else None
-        place.command(_listed(command) if ours is None else ours.flat(), name=last)
-    for one in families.values():
-        app.command(one)
+        place = app
+        for word in family:
+            if word not in families:
+                families[word] = App(name=word, help=FAMILIES.get(word, ""), sort_key=order)
+                app.command(families[word])
+            place = families[word]
+        shown = _listed(command) if words != name or signature is None else signature.flat()
+        place.command(shown, name=last, sort_key=order)
     if recorded:
         app.config = (Dict({name: dict(recorded)}, source="config"),)
     return app

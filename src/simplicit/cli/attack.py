@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from simplicit.cli.console import command_line, figures_table, print_json, saved, say, show_progress
-from simplicit.cli.options import AnyData, DataDir, Eps, Json, OtherBaseline, Overwrite, Runs, Samples, TrustPt2
+from simplicit.cli.console import figures_table, invocation, print_json, saved, say, show_progress
+from simplicit.cli.shared import OtherSource, Output
 from simplicit.report import can_draw, draw_robustness, robust_lines
 from simplicit.robustness import ATTACKS
 from simplicit.robustness.attacks.suite import transfer_name
@@ -16,96 +14,46 @@ from simplicit.runs.attacking import PICTURE, AttackRun, AttackSettings, radii_o
 from simplicit.runs.folder import check_output
 from simplicit.runs.subjects import BASELINE, open_subjects
 
-__all__ = ["attack_command"]
-
-_ATTACKS = "Attacks"
-_DEFAULT = AttackSettings()
+__all__ = ["attack"]
 
 
-def attack_command(
-    context: typer.Context,
-    runs: Runs,
-    eps: Eps = list(_DEFAULT.eps),  # noqa: B006 - Typer copies it
-    attacks: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME",
-            help=f"One of {', '.join(ATTACKS)}; repeat for several. AutoAttack is some hundred times slower than FGSM "
-            "and needs the extra attacks.",
-            rich_help_panel=_ATTACKS,
-        ),
-    ] = list(_DEFAULT.attacks),  # noqa: B006
-    steps: Annotated[int, typer.Option(help="Gradient steps of PGD.", rich_help_panel=_ATTACKS)] = _DEFAULT.steps,
-    restarts: Annotated[
-        int,
-        typer.Option(
-            help="Restarts of PGD: the first on the cross-entropy, the others on margins.", rich_help_panel=_ATTACKS
-        ),
-    ] = _DEFAULT.restarts,
-    queries: Annotated[
-        int, typer.Option(help="Queries of Square, which sees outputs only.", rich_help_panel=_ATTACKS)
-    ] = _DEFAULT.queries,
-    transfer: Annotated[
-        bool,
-        typer.Option(
-            "--transfer/--no-transfer",
-            help="Try points that PGD finds on the baseline on every run.",
-            rich_help_panel=_ATTACKS,
-        ),
-    ] = _DEFAULT.transfer,
-    samples: Samples = None,
-    seed: Annotated[
-        int, typer.Option(help="Of the samples drawn and of all attacks.", rich_help_panel=_ATTACKS)
-    ] = _DEFAULT.seed,
-    baseline: OtherBaseline = None,
-    data: AnyData = None,
-    data_dir: DataDir = None,
-    trust_pt2: TrustPt2 = False,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write attack.json, outcomes.npz, run.json and a picture into this folder too.",
-            rich_help_panel="Output",
-            show_default=False,
-        ),
-    ] = None,
-    overwrite: Overwrite = False,
-    json: Json = False,
+def attack(
+    runs: list[Path],
+    /,
+    settings: AttackSettings = AttackSettings(),  # noqa: B008 - it is frozen
+    source: OtherSource = OtherSource(),  # noqa: B008
+    output: Output = Output(),  # noqa: B008
 ) -> None:
     """Attack fitted models on test samples, the baseline beside them.
 
     FGSM, PGD with restarts, Square and transfer from the baseline, or others by --attacks, in ℓ∞ boxes around each
     sample. "Worst" counts the samples that hold against all of them. Every run also checks the attacks themselves:
-    vanishing gradients, a weaker attack that does better, a larger radius that helps, a gradient that is wrong.
-    A RUN is a folder of `simplicit fit`; that of a baseline is attacked alone. Tables are in per cent, --json and files
-    have shares.
+    vanishing gradients, a weaker attack that does better, a larger radius that helps, a gradient that is wrong. A run
+    is a folder of `simplicit fit`; that of a baseline is attacked alone. Tables are in per cent, --json and files have
+    shares. With --output, attack.json, outcomes.npz, run.json and a picture are written too.
 
     Example: `simplicit attack runs/fit --eps 0.004 --eps 8/255 --output runs/attack`
+
+    Parameters
+    ----------
+    runs : list of Path
+        Folders that `simplicit fit` wrote, all from one baseline.
+    settings, source, output
     """
-    settings = AttackSettings(
-        eps=tuple(eps),
-        attacks=tuple(attacks),
-        steps=steps,
-        restarts=restarts,
-        queries=queries,
-        transfer=transfer,
-        samples=samples,
-        seed=seed,
-    )
-    if output is not None:
-        check_output(output, overwrite=overwrite, kind="attack", inputs=runs)
-    subjects = open_subjects(runs, baseline=baseline, data=data, data_dir=data_dir, trust_pt2=trust_pt2)
-    with show_progress() as steps_shown:
-        run = run_attack(subjects, settings, progress=steps_shown)
-    if output is not None:
+    if output.output is not None:
+        check_output(output.output, overwrite=output.overwrite, kind="attack", inputs=runs)
+    subjects = open_subjects(runs, **vars(source))
+    with show_progress() as steps:
+        run = run_attack(subjects, settings, progress=steps)
+    if output.output is not None:
         draw = _draw if can_draw() else None
-        save_attack(run, output, command=command_line(context), overwrite=overwrite, draw=draw)
-    if json:
-        print_json({"folder": output} | run.results())
+        save_attack(run, output.output, command=invocation().command, overwrite=output.overwrite, draw=draw)
+    if output.json:
+        print_json({"folder": output.output} | run.results())
         return
     say(_table(run), "", *_remarks(run))
-    if output is not None:
-        say(saved(output, PICTURE))
+    if output.output is not None:
+        say(saved(output.output, PICTURE))
 
 
 def _draw(run: AttackRun, path: Path) -> None:

@@ -3,57 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.table import Table
 
-from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
-from simplicit.cli.options import DataDir, Json, Overwrite
+from simplicit.cli.console import figures_table, invocation, print_json, say, show_progress
+from simplicit.cli.shared import Named, Output
 from simplicit.data import load_dataset
 from simplicit.runs.baseline import Baseline, make_baseline, save_baseline
 from simplicit.runs.folder import Manifest, check_output
-from simplicit.runs.mlp import ACTIVATIONS, MlpSettings, parse_arch
+from simplicit.runs.mlp import MlpSettings
 
-__all__ = ["baseline_command"]
-
-_NETWORK = "Network"
-_TRAINING = "Training"
-_DEFAULT = MlpSettings()
+__all__ = ["baseline"]
 
 
-def baseline_command(
-    context: typer.Context,
-    data: Annotated[
-        str,
-        typer.Option(
-            help="digits, fashion-mnist, or a folder or .npz file with your own arrays.", rich_help_panel="Data"
-        ),
-    ] = "digits",
-    data_dir: DataDir = None,
-    arch: Annotated[
-        str, typer.Option(metavar="WIDTHS", help="Hidden layers, first to last.", rich_help_panel=_NETWORK)
-    ] = "-".join(map(str, _DEFAULT.arch)),
-    bias: Annotated[
-        bool, typer.Option("--bias/--no-bias", help="Biases in the linear layers.", rich_help_panel=_NETWORK)
-    ] = _DEFAULT.bias,
-    activation: Annotated[
-        str, typer.Option(help=f"One of {', '.join(ACTIVATIONS)}.", rich_help_panel=_NETWORK)
-    ] = _DEFAULT.activation,
-    epochs: Annotated[int, typer.Option(help="Passes over the data.", rich_help_panel=_TRAINING)] = _DEFAULT.epochs,
-    batch_size: Annotated[int, typer.Option(help="Samples per step.", rich_help_panel=_TRAINING)] = _DEFAULT.batch_size,
-    learning_rate: Annotated[
-        float, typer.Option(help="Peak of the one-cycle schedule.", rich_help_panel=_TRAINING)
-    ] = _DEFAULT.learning_rate,
-    weight_decay: Annotated[
-        float, typer.Option(help="Decoupled weight decay.", rich_help_panel=_TRAINING)
-    ] = _DEFAULT.weight_decay,
-    seed: Annotated[
-        int, typer.Option(help="Of initial weights and batches.", rich_help_panel=_TRAINING)
-    ] = _DEFAULT.seed,
-    output: Annotated[Path, typer.Option(help="Folder to write.", rich_help_panel="Output")] = Path("runs/baseline"),
-    overwrite: Overwrite = False,
-    json: Json = False,
+def baseline(
+    data: Named = Named(),  # noqa: B008 - it is frozen
+    settings: MlpSettings = MlpSettings(),  # noqa: B008
+    output: Output = Output(Path("runs/baseline")),  # noqa: B008
 ) -> None:
     """Train a multilayer perceptron and save it as a folder.
 
@@ -62,20 +28,19 @@ def baseline_command(
 
     Example: `simplicit baseline --data fashion-mnist --arch 64-32-16 --no-bias --output runs/fashion`
     """
-    settings = MlpSettings(parse_arch(arch), bias, activation, epochs, batch_size, learning_rate, weight_decay, seed)
-    check_output(output, overwrite=overwrite, kind="baseline")
-    samples = load_dataset(data, data_dir)
-    manifest = Manifest("baseline", command=command_line(context), inputs={"data": samples.describe()})
+    check_output(output.folder, overwrite=output.overwrite, kind="baseline")
+    samples = load_dataset(data.data, data.data_dir)
+    manifest = Manifest("baseline", command=invocation().command, inputs={"data": samples.describe()})
     with show_progress() as steps:
-        trained = make_baseline(samples, settings, data_dir=data_dir, progress=steps)
-    manifest.settings = settings.to_config() | trained.data_in(output)
+        trained = make_baseline(samples, settings, data_dir=data.data_dir, progress=steps)
+    manifest.settings = settings.to_config() | trained.data_in(output.folder)
     manifest.seconds = {"training": trained.seconds}
     manifest.results = {"train_accuracy": trained.train_accuracy, "test_accuracy": trained.test_accuracy}
-    save_baseline(trained, output, manifest=manifest, overwrite=overwrite)
-    if json:
-        print_json({"folder": output} | trained.to_config(output))
+    save_baseline(trained, output.folder, manifest=manifest, overwrite=output.overwrite)
+    if output.json:
+        print_json({"folder": output.folder} | trained.to_config(output.folder))
     else:
-        say(_table(trained), f"\nSaved in {output}. Next: simplicit fit {output} --sparsity 65")
+        say(_table(trained), f"\nSaved in {output.folder}. Next: simplicit fit {output.folder} --sparsity 90")
 
 
 def _table(trained: Baseline) -> Table:

@@ -65,7 +65,9 @@ class Invocation:
     given: Mapping[str, Any]
 
 
-_INVOCATION: ContextVar[Invocation] = ContextVar("invocation", default=Invocation([], {}, {}))
+#: Of a function that is called from Python.
+_NONE = Invocation([], {}, {})
+_INVOCATION: ContextVar[Invocation] = ContextVar("invocation", default=_NONE)
 
 
 @contextmanager

@@ -4,52 +4,22 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from simplicit.cli.console import command_line, figures_table, print_json, saved, say, show_progress
-from simplicit.cli.options import DataDir, Json, Overwrite, PgdSteps
+from simplicit.cli.console import figures_table, invocation, print_json, saved, say, show_progress
+from simplicit.cli.shared import Named, Output
 from simplicit.data import load_dataset
 from simplicit.report import Line, can_draw, draw_frontier
 from simplicit.runs.demo import Demo, DemoSettings, run_demo
 from simplicit.runs.folder import check_output
 
-__all__ = ["demo_command"]
-
-_DEFAULT = DemoSettings()
-_SPARSITIES = list(_DEFAULT.sparsities)
+__all__ = ["demo"]
 
 
-def demo_command(
-    context: typer.Context,
-    data: Annotated[
-        str,
-        typer.Option(
-            help="digits, fashion-mnist, or a folder or .npz file with your own arrays.", rich_help_panel="Data"
-        ),
-    ] = "digits",
-    data_dir: DataDir = None,
-    samples: Annotated[
-        int, typer.Option(help="Training samples of each fit, or all if there are fewer.", rich_help_panel="Data")
-    ] = _DEFAULT.samples,
-    sparsity: Annotated[
-        list[float],
-        typer.Option(
-            metavar="PERCENT", help="Per cent of the baseline's weights. Repeat for several.", rich_help_panel="Fits"
-        ),
-    ] = _SPARSITIES,
-    seed: Annotated[
-        int, typer.Option(help="Of training, samples and attacks.", rich_help_panel="Fits")
-    ] = _DEFAULT.seed,
-    eps: Annotated[
-        str,
-        typer.Option(help="Radius of the attacks in ℓ∞, in units of the inputs.", rich_help_panel="Attacks"),
-    ] = _DEFAULT.eps,
-    pgd_steps: PgdSteps = _DEFAULT.pgd_steps,
-    output: Annotated[Path, typer.Option(help="Folder to write.", rich_help_panel="Output")] = Path("demo"),
-    overwrite: Overwrite = False,
-    json: Json = False,
+def demo(
+    data: Named = Named(),  # noqa: B008 - it is frozen
+    settings: DemoSettings = DemoSettings(),  # noqa: B008
+    output: Output = Output(Path("demo")),  # noqa: B008
 ) -> None:
     """Train a network, make it sparse at several strengths, attack it, and draw the result. Under a minute on digits.
 
@@ -59,25 +29,24 @@ def demo_command(
     Example: `simplicit demo --data digits --output demo`
     """
     begun = time.perf_counter()
-    baseline = _DEFAULT.baseline.with_seed(seed)
-    settings = DemoSettings(baseline, tuple(sorted(set(sparsity))), samples, eps, pgd_steps, seed)
-    check_output(output, overwrite=overwrite, kind="demo")
-    dataset = load_dataset(data, data_dir)
+    check_output(output.folder, overwrite=output.overwrite, kind="demo")
+    dataset = load_dataset(data.data, data.data_dir)
     with show_progress(clock=True) as steps:
         found = run_demo(
             dataset,
-            output,
+            output.folder,
             settings,
-            data_dir=data_dir,
-            command=command_line(context),
-            overwrite=overwrite,
+            data_dir=data.data_dir,
+            command=invocation().command,
+            overwrite=output.overwrite,
             progress=steps,
             draw=_draw if can_draw() else None,
         )
-    if json:
-        print_json({"folder": output} | found.frontier())
+    if output.json:
+        print_json({"folder": output.folder} | found.frontier())
         return
-    say(_table(found), f"\n{_certified(found)}", f"{saved(output, 'picture.png')} {time.perf_counter() - begun:.0f} s.")
+    seconds = time.perf_counter() - begun
+    say(_table(found), f"\n{_certified(found)}", f"{saved(output.folder, 'picture.png')} {seconds:.0f} s.")
 
 
 def _draw(demo: Demo, path: Path) -> None:

@@ -3,117 +3,66 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from simplicit.cli.console import command_line, figures_table, print_json, say, show_progress
-from simplicit.cli.options import AttackSamples, DataDir, Eps, Json, Overwrite, PgdSteps, TrustPt2
+from simplicit.cli.console import figures_table, invocation, print_json, say, show_progress
+from simplicit.cli.shared import OtherSource, Output
 from simplicit.files import file_hash, write_json
 from simplicit.implicit import load
-from simplicit.runs.evaluate import DEFAULT_EPS, Evaluation, evaluate, parse_eps
-from simplicit.runs.fitting import capture_task
+from simplicit.runs.evaluate import Evaluation, EvaluationSettings
+from simplicit.runs.evaluate import evaluate as measured
+from simplicit.runs.fitting import capture_task, weights_of
 from simplicit.runs.folder import MANIFEST, Manifest, check_output, run_folder
-from simplicit.runs.settings import FitSettings, read_config, read_fit, tied_weights
+from simplicit.runs.settings import read_config, read_source
 from simplicit.runs.task import check_range, check_unchanged, open_task
 
-__all__ = ["eval_command"]
-
-_EPS = list(DEFAULT_EPS)
+__all__ = ["evaluate"]
 
 
-def eval_command(
-    context: typer.Context,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `simplicit fit` wrote.", show_default=False)],
-    baseline: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the baseline. Default: the one that the fit started from.",
-            rich_help_panel="Data",
-            show_default=False,
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="digits, fashion-mnist, cifar-10, cifar-100, or a folder or .npz file. Default: that of the fit.",
-            rich_help_panel="Data",
-            show_default=False,
-        ),
-    ] = None,
-    data_dir: DataDir = None,
-    trust_pt2: TrustPt2 = False,
-    eps: Eps = _EPS,
-    pgd_steps: PgdSteps = 20,
-    attack_samples: AttackSamples = None,
-    seed: Annotated[int, typer.Option(help="Of PGD's random start.", rich_help_panel="Attacks")] = 0,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write evaluation.json and run.json into this folder too.",
-            rich_help_panel="Output",
-            show_default=False,
-        ),
-    ] = None,
-    overwrite: Overwrite = False,
-    json: Json = False,
+def evaluate(
+    run: Path,
+    /,
+    settings: EvaluationSettings = EvaluationSettings(),  # noqa: B008 - it is frozen
+    source: OtherSource = OtherSource(),  # noqa: B008
+    output: Output = Output(),  # noqa: B008
 ) -> None:
     """Measure a fitted model on the test samples, beside the baseline that it came from.
 
     Prints accuracy, agreement, sparsity against the baseline's weights and against the size of M, λ_pf with its bounds,
     ‖A‖∞, storage, how the equilibrium is found, and accuracy under FGSM and PGD for every --eps. Each model is attacked
-    on its own gradient. Tables are in per cent, --json and files have shares; ε is in units of the inputs.
+    on its own gradient. Tables are in per cent, --json and files have shares; ε is in units of the inputs. With
+    --output, evaluation.json and run.json are written too.
 
     Example: `simplicit eval runs/fit --eps 0.004 --eps 8/255 --json`
+
+    Parameters
+    ----------
+    run : Path
+        Folder that `simplicit fit` wrote.
+    settings, source, output
     """
-    for text in eps:
-        parse_eps(text)
-    if output is not None:
-        check_output(output, overwrite=overwrite, kind="eval", inputs=[run])
-    settings = read_fit(run, baseline=baseline, data=data, data_dir=data_dir)
+    if output.output is not None:
+        check_output(output.output, overwrite=output.overwrite, kind="eval", inputs=[run])
     model = load(run)
-    task = open_task(settings, trust_pt2=trust_pt2)
+    found = read_source(run, baseline=source.baseline, data=source.data, data_dir=source.data_dir)
+    task = open_task(found, trust_pt2=source.trust_pt2)
     recorded = read_config(run)[1]
-    if baseline is None and data is None:
+    if source.baseline is None and source.data is None:
         check_unchanged(recorded, task.inputs, run / MANIFEST)
     check_range(recorded, task.data, run)
-    captured = capture_task(task)
-    weights, total = tied_weights(run) or (None, captured.weight_count)
+    nnz, total = weights_of(run)
     with show_progress() as steps:
-        figures = evaluate(
-            model,
-            captured.model,
-            total,
-            task.data,
-            eps=eps,
-            pgd_steps=pgd_steps,
-            attacked_samples=attack_samples,
-            weights=weights,
-            seed=seed,
-            progress=steps,
-        )
-    if output is not None:
-        _write(figures, settings, run, task.inputs, output, command_line(context), overwrite)
-    if json:
+        figures = measured(model, capture_task(task).model, total, task.data, settings, weights=nnz, progress=steps)
+    if output.output is not None:
+        hashes = {name: file_hash(run / name) for name in ("config.json", "model.safetensors")}
+        manifest = Manifest("eval", invocation().command, vars(settings), task.inputs | {"model": hashes})
+        with run_folder(output.output, overwrite=output.overwrite) as draft:
+            write_json(draft / "evaluation.json", figures)
+            manifest.write(draft)
+    if output.json:
         print_json({"folder": run, "evaluation": figures})
     else:
         say(figures_table(f"{run} on {figures.samples:,} test samples of {task.data.name}"), *_tables(figures))
-
-
-def _write(
-    figures: Evaluation,
-    settings: FitSettings,
-    run: Path,
-    inputs: dict[str, Any],
-    output: Path,
-    command: list[str],
-    overwrite: bool,
-) -> None:
-    model = {name: file_hash(run / name) for name in ("config.json", "model.safetensors")}
-    manifest = Manifest("eval", command, settings.to_config(output), inputs | {"model": model})
-    with run_folder(output, overwrite=overwrite) as draft:
-        write_json(draft / "evaluation.json", figures)
-        manifest.write(draft)
 
 
 def _per_cent(share: float) -> str:

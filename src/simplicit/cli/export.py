@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from simplicit.cli.console import print_json, say
-from simplicit.cli.options import DataDir, Json, TrustPt2
 from simplicit.runs.exporting import check_target, export_run
 
-__all__ = ["export_command"]
+__all__ = ["export"]
 
 
-def export_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `simplicit fit` wrote.", show_default=False)],
-    output: Annotated[
-        Path,
-        typer.Option(
-            help="File to write: .onnx for the implicit model, .safetensors for the weights of the network.",
-            rich_help_panel="Output",
-        ),
-    ] = Path("model.onnx"),
-    data_dir: DataDir = None,
-    trust_pt2: TrustPt2 = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel="Output")
-    ] = False,
-    json: Json = False,
-) -> None:
+def export(run: Path, /, *, output: Path = Path("model.onnx"), overwrite: bool = False, json: bool = False) -> None:
     """Write a fitted model for other programs: as ONNX, or as weights of the network that was fitted.
 
     A file that ends in .onnx holds the implicit model, for models without cycles; it takes any number of samples, and
@@ -37,15 +18,26 @@ def export_command(
     state_dict of the network that the fit started from, with its new weights: load it into the same class.
 
     Example: `simplicit export runs/fit --output model.onnx`
+
+    Parameters
+    ----------
+    run : Path
+        Folder that `simplicit fit` wrote.
+    output : Path
+        File to write: .onnx for the implicit model, .safetensors for the weights of the network.
+    overwrite : bool
+        Replace a file that is there.
+    json : bool
+        Print one JSON document on standard output, and nothing else.
     """
     check_target(output, overwrite=overwrite)
-    facts = export_run(run, output, overwrite=overwrite, data_dir=data_dir, trust_pt2=trust_pt2)
+    facts = export_run(run, output, overwrite=overwrite)
     if json:
         print_json(facts)
         return
-    told = (
+    what = (
         f"outputs differ by {facts['difference']:.1e}, checked by {facts['checked_by']}"
         if "difference" in facts
         else f"{facts['non_zeros']:,} of {facts['entries']:,} weights are not zero"
     )
-    say(f"Saved in {output}: {facts['bytes']:,} bytes, {told}.")
+    say(f"Saved in {output}: {facts['bytes']:,} bytes, {what}.")

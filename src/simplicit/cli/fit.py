@@ -50,7 +50,7 @@ def fit(
     if config is not None and not _SOURCE & invocation().given.keys():
         check_unchanged(read_config(config)[1], task.inputs, config)
     captured = capture_task(task)
-    with show_progress(None) as steps:
+    with show_progress() as steps:
         run = run_fit(settings, task, baseline=captured.model, journal=keeping.journal, progress=steps)
     save_fit(run, output.folder, command=invocation().command, overwrite=output.overwrite)
     if output.json:

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from simplicit.cli.console import command_line, figures_table, print_json, say
-from simplicit.cli.options import Json, Overwrite
-from simplicit.cli.solve import write_and_tell
+from simplicit.cli.console import figures_table, print_json, say
+from simplicit.cli.shared import Output
+from simplicit.cli.solve import write_and_print
 from simplicit.executors import Journal
 from simplicit.runs.folder import check_output
 from simplicit.runs.rowfiles import merge_solve
 
-__all__ = ["journal_app"]
-
-journal_app = typer.Typer(rich_markup_mode="markdown")
+__all__ = ["merge", "show"]
 
 
-@journal_app.callback(invoke_without_command=True)
-def journal(context: typer.Context) -> None:
-    """Look into the journals of `solve` and `fit`, and merge those of the parts of a solve."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), nl=False)
-
-
-@journal_app.command("show")
-def show_command(
-    journal: Annotated[Path, typer.Argument(metavar="JOURNAL", help="Folder that --journal named.")], json: Json = False
-) -> None:
+def show(journal: Path, /, *, json: bool = False) -> None:
     """Say what a journal is of, and which of its blocks are finished; every one is read and its checksum proved.
 
     Example: `simplicit journal show runs/journal`
+
+    Parameters
+    ----------
+    journal : Path
+        Folder that --journal named.
+    json : bool
+        Print one JSON document on standard output, and nothing else.
     """
     opened = Journal.read(journal)
     solves = [_solve(section) for section in opened.sections()]
@@ -40,9 +33,9 @@ def show_command(
     if json:
         print_json({"journal": journal} | facts | {"solves": solves})
         return
-    table = figures_table("solve", "rows", "columns", "blocks", "finished", "damaged")
+    names = ("rows", "columns", "blocks", "finished", "damaged")
+    table = figures_table("solve", *names)
     for solve in solves:
-        names = ("rows", "columns", "blocks", "finished", "damaged")
         table.add_row(solve["key"][:16], *(f"{solve[name]:,}" for name in names))
     versions = ", ".join(f"{name} {version}" for name, version in (facts["versions"] or {}).items())
     say(f"Journal of a {facts['kind']} ({versions})", table)
@@ -56,23 +49,12 @@ def _solve(section: Any) -> dict[str, Any]:
     return {"key": section.key} | facts | {"finished": whole, "damaged": len(numbers) - whole}
 
 
-@journal_app.command("merge")
-def merge_command(
-    context: typer.Context,
-    journals: Annotated[
-        list[Path], typer.Argument(metavar="JOURNAL", help="Folders that the parts of one solve have written.")
-    ],
-    throw: Annotated[
-        bool | None,
-        typer.Option(
-            "--throw/--no-throw",
-            help="Stop if a row misses its tolerance, or write it, marked. Default: as the parts were told.",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[Path, typer.Option(help="Folder to write.", rich_help_panel="Output")] = Path("runs/solve"),
-    overwrite: Overwrite = False,
-    json: Json = False,
+def merge(
+    journals: list[Path],
+    /,
+    output: Output = Output(Path("runs/solve")),  # noqa: B008 - it is frozen
+    *,
+    throw: bool | None = None,
 ) -> None:
     """Put the solution together that the parts of a solve have left in one journal or in several.
 
@@ -80,7 +62,14 @@ def merge_command(
     missing.
 
     Example: `simplicit journal merge runs/journal --output runs/solve`
+
+    Parameters
+    ----------
+    journals : list of Path
+        Folders that the parts of one solve have written.
+    output
+    throw : bool, optional
+        Stop if a row misses its tolerance, or write it, marked. Default: as the parts were told.
     """
-    check_output(output, overwrite=overwrite, kind="solve", inputs=journals)
-    run = merge_solve(journals, throw=throw)
-    write_and_tell(run, output, command=command_line(context), overwrite=overwrite, json=json)
+    check_output(output.folder, overwrite=output.overwrite, kind="solve", inputs=journals)
+    write_and_print(merge_solve(journals, throw=throw), output)

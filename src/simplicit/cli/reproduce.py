@@ -4,94 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from simplicit.cli.console import command_line, print_json, saved, say, show_progress, shown
-from simplicit.cli.options import DataDir, Json, Overwrite, Workers
+from simplicit.cli.console import invocation, print_json, saved, say, show_progress, shown
+from simplicit.cli.shared import Named, Output
 from simplicit.data import Dataset, load_dataset
-from simplicit.executors import EXECUTORS
 from simplicit.progress import OnProgress
 from simplicit.runs.folder import check_output
-from simplicit.runs.mlp import parse_arch
 from simplicit.studies.figure5 import Figure5Settings, figure5_study, run_figure5
+from simplicit.studies.frontier import FrontierSettings, frontier_study, run_frontier
 from simplicit.studies.study import KIND, Study
+from simplicit.studies.tables import TableSettings, run_table, table_study
 
-__all__ = ["figure5_command", "reproduce_app", "reproduce_study"]
+__all__ = ["figure5", "frontier", "table2", "table3"]
 
-_DEFAULT = Figure5Settings()
-_MEASURED = "What is measured"
-
-reproduce_app = typer.Typer(rich_markup_mode="markdown")
+_DATA = Named("fashion-mnist")
 
 
-@reproduce_app.callback(invoke_without_command=True)
-def reproduce(context: typer.Context) -> None:
-    """Redo the paper's figures and tables."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), nl=False)
-
-
-def reproduce_study(
-    context: typer.Context,
-    run: Callable[[Dataset, OnProgress], Study],
-    *,
-    data: str,
-    data_dir: Path | None,
-    output: Path,
-    overwrite: bool,
-    json: bool,
-) -> None:
+def _reproduce(run: Callable[[Dataset, OnProgress], Study], data: Named, output: Output) -> None:
     """Run a study on named data, write its folder, and print its tables."""
-    check_output(output, overwrite=overwrite, kind=KIND)
-    dataset = load_dataset(data, data_dir)
+    check_output(output.folder, overwrite=output.overwrite, kind=KIND)
+    dataset = load_dataset(data.data, data.data_dir)
     with show_progress(clock=True) as steps:
         study = run(dataset, steps)
-    study.save(output, dataset, command=command_line(context), overwrite=overwrite)
-    if json:
-        print_json({"folder": output} | dict(study.figures))
+    study.save(output.folder, dataset, command=invocation().command, overwrite=output.overwrite)
+    if output.json:
+        print_json({"folder": output.folder} | dict(study.figures))
         return
-    tables = [shown(table) for table in study.tables]
-    say(*tables, "", *study.notes, saved(output, study.picture) if study.picture else f"Saved in {output}.")
+    where = saved(output.folder, study.picture) if study.picture else f"Saved in {output.folder}."
+    say(*[shown(table) for table in study.tables], "", *study.notes, where)
 
 
-@reproduce_app.command("figure5")
-def figure5_command(
-    context: typer.Context,
-    data: Annotated[
-        str, typer.Option(help="digits, fashion-mnist, or a folder or .npz file with your own arrays.")
-    ] = "fashion-mnist",
-    data_dir: DataDir = None,
-    arch: Annotated[
-        str,
-        typer.Option(
-            metavar="WIDTHS",
-            help="Hidden layers of the network; their sum is the number of rows.",
-            rich_help_panel=_MEASURED,
-        ),
-    ] = "64-32-16",
-    samples: Annotated[int, typer.Option(help="Training samples.", rich_help_panel=_MEASURED)] = _DEFAULT.samples,
-    executor: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME",
-            help=f"Repeat for several of {', '.join(EXECUTORS)}. Default: all that are installed.",
-            rich_help_panel=_MEASURED,
-            show_default=False,
-        ),
-    ] = [],  # noqa: B006 - Typer takes lists
-    workers: Workers = None,
-    repeats: Annotated[
-        int, typer.Option(help="Warm runs of each executor; the median counts.", rich_help_panel=_MEASURED)
-    ] = _DEFAULT.repeats,
-    epochs: Annotated[
-        int, typer.Option(help="Of the network's training.", rich_help_panel=_MEASURED)
-    ] = _DEFAULT.epochs,
-    seed: Annotated[int, typer.Option(help="Of training and samples.", rich_help_panel=_MEASURED)] = _DEFAULT.seed,
-    output: Annotated[Path, typer.Option(help="Folder to write.", rich_help_panel="Output")] = Path("runs/figure5"),
-    overwrite: Overwrite = False,
-    json: Json = False,
+def figure5(
+    data: Named = _DATA,
+    settings: Figure5Settings = Figure5Settings(),  # noqa: B008 - it is frozen
+    output: Output = Output(Path("runs/figure5")),  # noqa: B008
 ) -> None:
     """Figure 5: the same rows by every executor, in wall-clock time, and equal to the bit.
 
@@ -101,13 +47,53 @@ def figure5_command(
 
     Example: `simplicit reproduce figure5 --data-dir data --output runs/figure5`
     """
-    settings = Figure5Settings(parse_arch(arch), samples, tuple(executor), workers, repeats, epochs, seed)
-    reproduce_study(
-        context,
-        lambda dataset, progress: figure5_study(run_figure5(dataset, settings, progress=progress)),
-        data=data,
-        data_dir=data_dir,
-        output=output,
-        overwrite=overwrite,
-        json=json,
-    )
+    _reproduce(lambda found, steps: figure5_study(run_figure5(found, settings, progress=steps)), data, output)
+
+
+def frontier(
+    data: Named = _DATA,
+    settings: FrontierSettings = FrontierSettings(),  # noqa: B008
+    output: Output = Output(Path("runs/frontier")),  # noqa: B008
+) -> None:
+    """Sparsity against accuracy, clean and attacked, of this method and of others on the same samples.
+
+    Every peer is given an equal share of every layer and, apart, the numbers of weights that ours gives to the layers;
+    peers that fit weights match their own targets and, apart, the baseline's states. The folder written holds
+    frontier.json, frontier.md, run.json and, with the extra `report` installed, frontier.png.
+
+    Example: `simplicit reproduce frontier --data-dir data --output runs/frontier`
+    """
+    _reproduce(lambda found, steps: frontier_study(run_frontier(found, settings, progress=steps)), data, output)
+
+
+def _table(number: int, settings: TableSettings, data: Named, output: Output) -> None:
+    _reproduce(lambda found, steps: table_study(run_table(found, number, settings, progress=steps)), data, output)
+
+
+def table2(
+    data: Named = _DATA,
+    settings: TableSettings = TableSettings(),  # noqa: B008
+    output: Output = Output(Path("runs/table2")),  # noqa: B008
+) -> None:
+    """Table 2: the perspective relaxation (10), by the letter, and a recipe beside it.
+
+    The printed form, with γ = 0, has no zeros: it is pruned by size to the sparsity stated. The folder written holds
+    table2.json, table2.md and run.json.
+
+    Example: `simplicit reproduce table2 --data-dir data --output runs/table2`
+    """
+    _table(2, settings, data, output)
+
+
+def table3(
+    data: Named = _DATA,
+    settings: TableSettings = TableSettings(),  # noqa: B008
+    output: Output = Output(Path("runs/table3")),  # noqa: B008
+) -> None:
+    """Table 3: the ℓ1 norm (11), by the letter, and a recipe beside it.
+
+    The folder written holds table3.json, table3.md and run.json.
+
+    Example: `simplicit reproduce table3 --data-dir data --output runs/table3`
+    """
+    _table(3, settings, data, output)

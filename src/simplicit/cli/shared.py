@@ -9,7 +9,7 @@ from typing import ClassVar
 from simplicit.errors import InputError
 from simplicit.executors import Journal
 
-__all__ = ["Keeping", "OtherSource", "Output"]
+__all__ = ["Keeping", "Named", "OtherSource", "Output"]
 
 
 @dataclass(frozen=True)
@@ -95,3 +95,21 @@ class OtherSource:
     data: str | None = None
     data_dir: Path | None = None
     trust_pt2: bool = False
+
+
+@dataclass(frozen=True)
+class Named:
+    """Data by name or by path.
+
+    Parameters
+    ----------
+    data : str
+        digits, fashion-mnist, cifar-10, cifar-100, or a folder or .npz file with your own arrays.
+    data_dir : Path, optional
+        Folder with the files of a named data set. Default: $SIMPLICIT_DATA, else they are downloaded.
+    """
+
+    panel: ClassVar[str] = "Data"
+
+    data: str = "digits"
+    data_dir: Path | None = None

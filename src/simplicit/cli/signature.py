@@ -1,7 +1,8 @@
 """From a command to its options, and from what was typed back to the command's arguments.
 
-A command is a function. Parameters that are dataclasses are laid flat (:mod:`simplicit.runs.options`); so are its other
-parameters' names. Types, defaults and texts are those of the dataclasses and their docstrings: nothing is written twice.
+A command is a function. Parameters that are dataclasses are laid flat (:mod:`simplicit.runs.options`), others are
+options themselves, or arguments where they are positional only. Types, defaults and texts are those of the dataclasses
+and of the docstrings: nothing is written twice.
 """
 
 from __future__ import annotations
@@ -83,21 +84,24 @@ class Signature:
             return {name: _parsed(options[name], value) for name, value in values.items()}
 
         options = {option.name: option for option in self.options}
-        signature = inspect.Signature([_parameter(option) for option in options.values()])
+        switchable = "config" in options  # what was on in an earlier run may be switched off
+        signature = inspect.Signature([_parameter(option, switchable=switchable) for option in options.values()])
         given.__signature__ = signature  # type: ignore[attr-defined]
         given.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
         given.__doc__ = _about(self.command)
         return given
 
-    def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of the command from the options that were given."""
+    def call(self, values: Mapping[str, Any]) -> None:
+        """Call the command with the options that were given."""
         found: dict[str, Any] = {}
         for name, entry in self._parameters():
             if not isinstance(entry, Option):
                 found[name] = build(entry, values)
             elif name in values:
                 found[name] = values[name]
-        return found
+        bound = inspect.signature(self.command)
+        positional = [name for name, one in bound.parameters.items() if one.kind is one.POSITIONAL_ONLY]
+        self.command(*(found.pop(name) for name in positional if name in found), **found)
 
     def _parameters(self) -> Iterator[tuple[str, Any]]:
         """The parameters of the command, each an option, or a dataclass that is to be laid flat."""
@@ -108,33 +112,33 @@ class Signature:
                 yield name, kind if default is parameter.empty else default
             else:
                 missing = dataclasses.MISSING if default is parameter.empty else default
-                yield name, Option(name, kind, missing, self.command)  # type: ignore[arg-type]
+                argument = parameter.kind is parameter.POSITIONAL_ONLY
+                yield name, Option(name, kind, missing, self.command, argument=argument)
 
 
-def _parameter(option: Option) -> inspect.Parameter:
-    """An option as a parameter that cyclopts reads."""
-    positional = _is_argument(option)
+def _parameter(option: Option, *, switchable: bool) -> inspect.Parameter:
+    """An option as a parameter that cyclopts reads.
+
+    ``switchable`` says whether flags that are off by default need a name for off.
+    """
     text = _documented(option.owner).get(option.name, "")
-    panel = getattr(option.owner, "panel", None)
+    grouped = {} if option.argument or option.panel is None else {"group": _group(option.panel)}
+    kind: Any = option.kind if option.parse is None else str | None
     annotation = Annotated[
-        option.kind if option.parse is None else str | None,
+        kind,
         Parameter(
             help=text,
-            group=None if positional or panel is None else _group(panel),
+            negative=None if switchable or option.default is True else (),
             negative_iterable=(),
             negative_none=(),
             show_default=option.default not in (None, dataclasses.MISSING, (), False) and _shown(option.default),
             converter=_whole if option.kind in (int, int | None) else None,
+            **grouped,
         ),
     ]
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY
+    place = inspect.Parameter.POSITIONAL_OR_KEYWORD if option.argument else inspect.Parameter.KEYWORD_ONLY
     default = inspect.Parameter.empty if option.default is dataclasses.MISSING else option.default
-    return inspect.Parameter(option.name, kind, default=default, annotation=annotation)
-
-
-def _is_argument(option: Option) -> bool:
-    """Whether an option is typed without its name: a field or parameter that its owner calls an argument."""
-    return option.name in getattr(option.owner, "arguments", ())
+    return inspect.Parameter(option.name, place, default=default, annotation=annotation)
 
 
 @cache

@@ -2,198 +2,86 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
-from simplicit.cli.console import command_line, figures_table, print_json, saved, say, show_progress
-from simplicit.cli.options import (
-    PENALTY_PANEL,
-    Alpha,
-    Beta,
-    BlockRows,
-    BlockTimeout,
-    ExecutorOption,
-    Gamma,
-    JournalOption,
-    Json,
-    Overwrite,
-    PenaltyName,
-    PenaltyOption,
-    RayAddress,
-    Resume,
-    Rounds,
-    Throw,
-    Tol,
-    Workers,
-    check_resumable,
-    parse_part,
-)
+from simplicit.cli.console import figures_table, invocation, print_json, saved, say, show_progress
+from simplicit.cli.shared import Keeping, Output
 from simplicit.errors import InputError
 from simplicit.report import can_draw, draw_path, draw_solution
-from simplicit.rows import RowStatus, Solution
+from simplicit.rows import L1, RowStatus, Solution
 from simplicit.runs.folder import check_output
 from simplicit.runs.rowfiles import run_part, run_solve
 from simplicit.runs.solutions import PICTURE, save_solve
-from simplicit.runs.solving import SMALLEST, SolveRun, SolveSettings
+from simplicit.runs.solving import SolveRun, SolveSettings, numbers_of
 
-__all__ = ["solve_command", "write_and_tell"]
+__all__ = ["parse_part", "solve", "write_and_print"]
 
-_ROWS = "Rows"
-_RUNNING = "Running"
-_DEFAULT = SolveSettings("", "")
+#: Rows that a remark lists.
 _LISTED = 8
 
 
-class SolverName(StrEnum):
-    """Who solves the rows."""
+def parse_part(text: str) -> tuple[int, int]:
+    """``"3/16"`` to ``(3, 16)``.
 
-    ACTIVE_SET = "active-set"
-    REFERENCE = "reference"
+    Raises
+    ------
+    InputError
+        Anything but a number and a count with a slash between.
+    """
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(f"part: expected I/N with 1 <= I <= N, such as 3/16, got {text!r}", argument="part")
+    return int(found[1]), int(found[2])
 
 
-def solve_command(
-    context: typer.Context,
-    features: Annotated[Path, typer.Argument(metavar="FEATURES", help="Φ, a .npy file of shape (m, d).")],
-    targets: Annotated[
-        Path, typer.Argument(metavar="TARGETS", help="A .npy file of shape (m, r), one column per row problem.")
-    ],
-    penalty: PenaltyOption = PenaltyName.L1,
-    beta: Beta = None,
-    alpha: Alpha = None,
-    gamma: Gamma = None,
-    rounds: Rounds = _DEFAULT.rounds,
-    strengths: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Solve a path of N strengths of the penalty, from the least at which all rows are zero downwards.",
-            rich_help_panel=PENALTY_PANEL,
-            show_default=False,
-        ),
-    ] = None,
-    smallest: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE",
-            help=f"The last strength of the path, as a share of the first. Default: {SMALLEST:g}.",
-            rich_help_panel=PENALTY_PANEL,
-            show_default=False,
-        ),
-    ] = None,
-    weight: Annotated[float, typer.Option(help="λ, the weight of ‖z − Φw‖².", rich_help_panel=_ROWS)] = _DEFAULT.weight,
-    kappa: Annotated[
-        float | None,
-        typer.Option(
-            help="Bound on the ℓ1 norm of each row. Default: none.", rich_help_panel=_ROWS, show_default=False
-        ),
-    ] = None,
-    ball_columns: Annotated[
-        str | None,
-        typer.Option(
-            metavar="START:STOP",
-            help="Columns that the bound sums over, STOP excluded. Default: all.",
-            rich_help_panel=_ROWS,
-            show_default=False,
-        ),
-    ] = None,
-    support: Annotated[
-        Path | None,
-        typer.Option(
-            help="A .npy file of booleans, (d,) or (r, d): the columns that may be used. Default: all.",
-            rich_help_panel=_ROWS,
-            show_default=False,
-        ),
-    ] = None,
-    intercept: Annotated[
-        bool, typer.Option("--intercept", help="Fit an unpenalised constant in each row too.", rich_help_panel=_ROWS)
-    ] = _DEFAULT.intercept,
-    tol: Tol = _DEFAULT.tol,
-    throw: Throw = _DEFAULT.throw,
-    solver: Annotated[
-        SolverName,
-        typer.Option(
-            help="The library's own, or CVXPY and Clarabel for a second opinion, thousands of times slower.",
-            rich_help_panel=_RUNNING,
-        ),
-    ] = SolverName.ACTIVE_SET,
-    executor: ExecutorOption = _DEFAULT.executor,
-    workers: Workers = _DEFAULT.workers,
-    block_rows: BlockRows = _DEFAULT.block_rows,
-    ray_address: RayAddress = _DEFAULT.ray_address,
-    block_timeout: BlockTimeout = _DEFAULT.block_timeout,
-    journal: JournalOption = None,
-    resume: Resume = False,
-    part: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Solve the I-th of N shares of the blocks into --journal, and write no folder: one task of a job "
-            "array. `simplicit journal merge` makes the folder of them.",
-            rich_help_panel=_RUNNING,
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="Where the batched part runs: cpu or cuda.", rich_help_panel=_RUNNING)
-    ] = _DEFAULT.device,
-    output: Annotated[Path, typer.Option(help="Folder to write.", rich_help_panel="Output")] = Path("runs/solve"),
-    overwrite: Overwrite = False,
-    json: Json = False,
+def solve(
+    settings: SolveSettings,
+    keeping: Keeping = Keeping(),  # noqa: B008 - it is frozen
+    output: Output = Output(Path("runs/solve")),  # noqa: B008
+    *,
+    part: str | None = None,
 ) -> None:
     """Solve many constrained lassos that share a design, each to a proven duality gap.
 
     Row by row: minimise λ‖z − Φw‖² + h(w), ‖w‖₁ at most κ on some columns, w zero off its support. The files are mapped
     into memory: Φ may be larger than it if it has more samples than columns and is not to be matched exactly.
 
-    The folder written holds coefficients.safetensors (sparse rows; simplicit.runs.solutions.load_coefficients
-    reads them), rows.json with the certificate of every row, run.json with settings, versions and hashes and, with the
-    extra `report` installed, picture.png.
+    The folder written holds coefficients.safetensors (sparse rows; simplicit.runs.solutions.load_coefficients reads
+    them), rows.json with the certificate of every row, run.json with settings, versions and hashes and, with the extra
+    `report` installed, picture.png.
 
     Example: `simplicit solve features.npy targets.npy --beta 0.1 --kappa 0.99 --ball-columns 0:112`
+
+    Parameters
+    ----------
+    settings, keeping, output
+    part : str, optional
+        I/N: solve the I-th of N shares of the blocks into --journal, and write no folder: one task of a job array.
+        `simplicit journal merge` makes the folder of them.
     """
-    settings = SolveSettings(
-        features=str(features),
-        targets=str(targets),
-        penalty=penalty.value,
-        beta=beta,
-        alpha=alpha,
-        gamma=gamma,
-        weight=weight,
-        kappa=kappa,
-        ball_columns=ball_columns,
-        support=None if support is None else str(support),
-        intercept=intercept,
-        tol=tol,
-        rounds=rounds,
-        strengths=strengths,
-        smallest=smallest,
-        solver=solver.value,
-        executor=executor,
-        workers=workers,
-        block_rows=block_rows,
-        ray_address=ray_address,
-        block_timeout=block_timeout,
-        device=device,
-        throw=throw,
-    )
-    check_resumable(journal, resume=resume)
+    if settings.strengths is not None and isinstance(settings.penalty, L1) and "beta" in invocation().given:
+        raise InputError(
+            "beta: a path of l1 sets beta itself, from the largest that matters; leave beta out", argument="beta"
+        )
     if part is not None:
-        _solve_part(settings, parse_part(part), journal, json=json)
+        _solve_part(settings, parse_part(part), keeping.journal, json=output.json)
         return
-    read = [path for path in (features, targets, support, journal) if path is not None]
-    check_output(output, overwrite=overwrite, kind="solve", inputs=read)
+    read = [
+        path for path in (settings.features, settings.targets, settings.support, keeping.journal) if path is not None
+    ]
+    check_output(output.folder, overwrite=output.overwrite, kind="solve", inputs=read)
     with show_progress() as steps:
-        run = run_solve(settings, journal=journal, progress=steps)
-    write_and_tell(run, output, command=command_line(context), overwrite=overwrite, json=json)
+        run = run_solve(settings, journal=keeping.journal, progress=steps)
+    write_and_print(run, output)
 
 
 def _solve_part(settings: SolveSettings, part: tuple[int, int], journal: Path | None, *, json: bool) -> None:
     if journal is None:
-        raise InputError("part: name the journal that keeps its blocks with --journal")
+        raise InputError("part: name the journal that keeps its blocks with --journal", argument="part")
     with show_progress() as steps:
         state = run_part(settings, part, journal=journal, progress=steps)
     if json:
@@ -202,22 +90,23 @@ def _solve_part(settings: SolveSettings, part: tuple[int, int], journal: Path | 
         say(f"Part {part[0]} of {part[1]} is solved. In {journal}: {state}.")
 
 
-def write_and_tell(run: SolveRun, output: Path, *, command: list[str], overwrite: bool, json: bool) -> None:
+def write_and_print(run: SolveRun, output: Output) -> None:
     """Write the folder of a solve, and print its figures."""
-    save_solve(run, output, command=command, overwrite=overwrite, draw=_draw if can_draw() else None)
-    if json:
-        print_json({"folder": output} | run.results())
+    draw = _draw if can_draw() else None
+    save_solve(run, output.folder, command=invocation().command, overwrite=output.overwrite, draw=draw)
+    if output.json:
+        print_json({"folder": output.folder} | run.results())
         return
-    say(_table(run), "", *_remarks(run), saved(output, PICTURE))
+    say(_table(run), "", *_remarks(run), saved(output.folder, PICTURE))
 
 
 def _draw(run: SolveRun, path: Path) -> None:
     if len(run.members) == 1:
-        draw_solution(path, run.members[0].solution, tol=run.settings.tol)
+        draw_solution(path, run.members[0].solution, tol=run.settings.running.tol)
         return
-    label = "2√(αγ), slope of the penalty at 0" if "gamma" in run.settings.numbers else "beta"
+    label = "2√(αγ), slope of the penalty at 0" if "gamma" in numbers_of(run.settings.penalty) else "beta"
     kinks = [member.kink for member in run.members]
-    draw_path(path, kinks, [member.solution for member in run.members], tol=run.settings.tol, label=label)
+    draw_path(path, kinks, [member.solution for member in run.members], tol=run.settings.running.tol, label=label)
 
 
 def _table(run: SolveRun) -> Any:
@@ -225,8 +114,8 @@ def _table(run: SolveRun) -> Any:
     ball = (
         "no ball" if settings.kappa is None else f"κ = {settings.kappa:g} on columns {settings.ball_columns or 'all'}"
     )
-    title = f"{rows:,} rows × {columns:,} columns, {run.samples:,} samples; {settings.penalty}, {ball}"
-    names = list(settings.numbers)
+    title = f"{rows:,} rows × {columns:,} columns, {run.samples:,} samples; {type(settings.penalty).__name__}, {ball}"
+    names = list(run.members[0].numbers)
     table = figures_table(
         *(names or ["penalty"]),
         "certified",
@@ -241,7 +130,7 @@ def _table(run: SolveRun) -> Any:
     for member in run.members:
         solution = member.solution
         table.add_row(
-            *([f"{value:.4g}" for value in member.numbers.values()] or [settings.penalty]),
+            *([f"{value:.4g}" for value in member.numbers.values()] or [str(settings.penalty)]),
             f"{int(solution.converged.sum()):,} of {rows:,}",
             f"{solution.relative_gap.max(initial=0.0):.1e}",
             f"{solution.coefficients.nnz:,}",

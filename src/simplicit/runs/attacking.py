@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -45,19 +45,22 @@ class AttackSettings:
     Parameters
     ----------
     eps : tuple of str
-        Radii as they are written, such as ``"8/255"``.
+        Radius of the box in ℓ∞, in units of the inputs; fractions such as 8/255 too. Repeat for several.
     attacks : tuple of str
-        Names in :data:`simplicit.robustness.ATTACKS`.
-    steps, restarts : int
-        Of PGD.
+        One of fgsm, pgd, square and autoattack; repeat for several. AutoAttack is some hundred times slower than FGSM
+        and needs the extra attacks.
+    steps : int
+        Gradient steps of PGD.
+    restarts : int
+        Restarts of PGD: the first on the cross-entropy, the others on margins.
     queries : int
-        Of Square.
+        Queries of Square, which sees outputs only.
     transfer : bool
         Try points that PGD finds on the baseline on every run.
     samples : int, optional
-        Test samples, drawn at random by ``seed``; all of them if None.
+        Test samples, drawn at random. Default: all.
     seed : int
-        Of the draw and of all attacks.
+        Of the samples drawn and of all attacks.
 
     Raises
     ------
@@ -66,6 +69,8 @@ class AttackSettings:
     MissingExtraError
         An attack needs what is not installed.
     """
+
+    panel: ClassVar[str] = "Attacks"
 
     eps: tuple[str, ...] = DEFAULT_EPS
     attacks: tuple[str, ...] = STANDARD_ATTACKS

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from simplicit.checks import as_seed
 from simplicit.data import Dataset
@@ -15,16 +14,17 @@ from simplicit.errors import InputError
 from simplicit.files import file_hash, write_json
 from simplicit.progress import OnProgress, within
 from simplicit.runs.baseline import CONFIG, WEIGHTS, Baseline, make_baseline, save_baseline
-from simplicit.runs.evaluate import Evaluation, evaluate, parse_eps
+from simplicit.runs.evaluate import Evaluation, EvaluationSettings, evaluate, parse_eps
 from simplicit.runs.fitting import FitRun, capture_task, fill_fit_folder, run_fit
 from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.mlp import MlpSettings
-from simplicit.runs.settings import FitSettings
+from simplicit.runs.settings import FitSettings, Source
 from simplicit.runs.task import Task
+from simplicit.training import Sparse
 
 __all__ = ["Demo", "DemoSettings", "FrontierPoint", "run_demo"]
 
-_BASELINE = MlpSettings(arch=(256, 128), bias=False, epochs=60, batch_size=64)
+_NETWORK = MlpSettings(arch=(256, 128), bias=False, epochs=60, batch_size=64)
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,26 @@ class DemoSettings:
 
     Parameters
     ----------
-    baseline : MlpSettings
-    sparsities : tuple of float
-        Per cent of the baseline's weights, in increasing order.
+    sparsity : tuple of float
+        Per cent of the network's weights. Repeat for several.
     samples : int
-        Training samples of the fits, or all where there are fewer.
+        Training samples of each fit, or all if there are fewer.
     eps : str
-        Radius of the attacks, in units of the inputs.
-    pgd_steps, seed : int
+        Radius of the attacks in ℓ∞, in units of the inputs.
+    pgd_steps : int
+        Gradient steps of PGD.
+    seed : int
+        Of training, samples and attacks.
+
+    Raises
+    ------
+    InputError
+        If something is out of range.
     """
 
-    baseline: MlpSettings = _BASELINE
-    sparsities: tuple[float, ...] = (50.0, 65.0, 80.0, 90.0)
+    panel: ClassVar[str] = "What is measured"
+
+    sparsity: tuple[float, ...] = (50.0, 65.0, 80.0, 90.0)
     samples: int = 1000
     eps: str = "0.1"
     pgd_steps: int = 20
@@ -56,11 +64,16 @@ class DemoSettings:
             if count < 1:
                 raise InputError(f"{name} must be at least 1, got {count}")
         as_seed("seed", self.seed)
-        if not self.sparsities:
-            raise InputError("name at least one sparsity")
-        for value in self.sparsities:
-            if not (math.isfinite(value) and 0 <= value < 100):
-                raise InputError(f"sparsity is in per cent, from 0 to below 100, got {value}")
+        if not self.sparsity:
+            raise InputError("sparsity: name at least one", argument="sparsity")
+        for value in self.sparsity:
+            Sparse(value)
+        object.__setattr__(self, "sparsity", tuple(sorted(set(self.sparsity))))
+
+    @property
+    def network(self) -> MlpSettings:
+        """What the network is."""
+        return _NETWORK.with_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -152,7 +165,7 @@ def run_demo(
     """
     with run_folder(output, overwrite=overwrite) as draft:
         manifest = Manifest("demo", command or [], {}, {"data": data.describe()})
-        baseline = make_baseline(data, settings.baseline, data_dir=data_dir, progress=progress)
+        baseline = make_baseline(data, settings.network, data_dir=data_dir, progress=progress)
         save_baseline(baseline, draft / "baseline")
         demo = _fit_all(baseline, data, output, draft, settings, progress)
         write_json(draft / "frontier.json", demo.frontier())
@@ -178,13 +191,13 @@ def _fit_all(
     captured = capture_task(task)
     points: list[FrontierPoint] = []
     fits: list[FitRun] = []
-    for sparsity in settings.sparsities:
+    for sparsity in settings.sparsity:
         name, report = f"sparsity-{sparsity:g}", within(progress, f"{sparsity:g} % sparse")
         fit_settings = FitSettings(
-            baseline=str(output / "baseline"),
+            Source(baseline=output / "baseline"),
             samples=min(settings.samples, len(data.train_labels)),
             seed=settings.seed,
-            sparsity=sparsity,
+            recipe=Sparse(sparsity),
         )
         run = run_fit(fit_settings, task, baseline=captured.model, progress=report)
         figures = evaluate(
@@ -192,9 +205,7 @@ def _fit_all(
             captured.model,
             captured.weight_count,
             data,
-            eps=(settings.eps,),
-            pgd_steps=settings.pgd_steps,
-            seed=settings.seed,
+            EvaluationSettings((settings.eps,), settings.pgd_steps, seed=settings.seed),
             progress=report,
         )
         (draft / name).mkdir()

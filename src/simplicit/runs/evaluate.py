@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.checks import as_seed
+from simplicit.checks import as_count, as_seed
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, PerronFrobenius, equilibrium, perron_frobenius
@@ -26,6 +25,43 @@ _BATCH, _NUMBERS = 2048, 2**22  # samples at a time, and their states together
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a fitted model is attacked when it is measured.
+
+    Parameters
+    ----------
+    eps : tuple of str
+        Radius of the box in ℓ∞, in units of the inputs; fractions such as 8/255 too. Repeat for several.
+    pgd_steps : int
+        Gradient steps of PGD, from one random start.
+    attack_samples : int, optional
+        Attack only the first so many test samples. Default: all.
+    seed : int
+        Of PGD's random start.
+
+    Raises
+    ------
+    InputError
+        A radius is none, or a number is out of range.
+    """
+
+    panel: ClassVar[str] = "Attacks"
+
+    eps: tuple[str, ...] = DEFAULT_EPS
+    pgd_steps: int = 20
+    attack_samples: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for text in self.eps:
+            parse_eps(text)
+        as_count("pgd_steps", self.pgd_steps)
+        if self.attack_samples is not None:
+            as_count("attack_samples", self.attack_samples)
+        as_seed("seed", self.seed)
 
 
 @dataclass(frozen=True)
@@ -127,12 +163,9 @@ def evaluate(
     baseline: ImplicitModel,
     baseline_weights: int,
     data: Dataset,
+    settings: EvaluationSettings = EvaluationSettings(),
     *,
-    eps: Sequence[str] = DEFAULT_EPS,
-    pgd_steps: int = 20,
-    attacked_samples: int | None = None,
     weights: int | None = None,
-    seed: int = 0,
     progress: OnProgress | None = None,
 ) -> Evaluation:
     """Measure `model` on the test part of `data`, beside its baseline.
@@ -144,16 +177,10 @@ def evaluate(
     baseline_weights : int
         N0.
     data : Dataset
-    eps : sequence of str
-        Radii as :func:`parse_eps` reads them; empty: no attacks.
-    pgd_steps : int
-        Steps of PGD, from one random start.
-    attacked_samples : int, optional
-        Attack only the first test samples; default: all.
+    settings : EvaluationSettings
     weights : int, optional
-        Non-zero weights, where one stands at many places of M (tied rows); sparsity is told of them, storage is not.
-    seed : int
-        Of the random starts.
+        Weights that are not zero, where that is known. Where one stands at many places of M (tied rows), sparsity is of
+        the weights, and storage is not told.
     progress : callable, optional
         Called with a :class:`simplicit.Progress`, whose steps are the measurements.
 
@@ -164,20 +191,20 @@ def evaluate(
     NotWellPosedError
         The model has no unique equilibrium.
     """
-    radii = {text: parse_eps(text) for text in eps}
-    _check(model, baseline, data, pgd_steps, attacked_samples)
-    seed = as_seed("seed", seed)
+    radii = {text: parse_eps(text) for text in settings.eps}
+    _check(model, baseline, data)
     meter = Meter(1 + 4 * len(radii), progress)
     meter.begin("clean accuracy")
     U, labels = data.test_inputs, data.test_labels
     ours, theirs = _classes(model, U), _classes(baseline, U)
     method, iterations, bound = _equilibria(model, U)
     meter.count()
-    count = len(labels) if attacked_samples is None else min(attacked_samples, len(labels))
-    stored = model.storage_bits().total if weights is None else None
+    count = min(settings.attack_samples or len(labels), len(labels))
+    tied = weights not in (None, model.nnz)
+    stored = None if tied else model.storage_bits().total
     dense = 8 * baseline.dtype.itemsize * baseline_weights
     nnz = model.nnz if weights is None else weights
-    bench = _Bench(U[:count], labels[:count], data.input_range, pgd_steps, seed, meter)
+    bench = _Bench(U[:count], labels[:count], data.input_range, settings.pgd_steps, settings.seed, meter)
     return Evaluation(
         samples=len(labels),
         attacked_samples=count,
@@ -199,7 +226,7 @@ def evaluate(
         equilibrium_method=method,
         equilibrium_iterations=iterations,
         equilibrium_error_bound=bound,
-        pgd_steps=pgd_steps,
+        pgd_steps=settings.pgd_steps,
         attacks=tuple(bench.figures(model, baseline, text, radius) for text, radius in radii.items()),
     )
 
@@ -229,9 +256,7 @@ class _Bench:
         return AttackFigures(eps=text, radius=radius, **values)
 
 
-def _check(
-    model: ImplicitModel, baseline: ImplicitModel, data: Dataset, pgd_steps: int, attacked_samples: int | None
-) -> None:
+def _check(model: ImplicitModel, baseline: ImplicitModel, data: Dataset) -> None:
     for name, victim in (("model", model), ("baseline", baseline)):
         if victim.n_inputs != data.n_inputs:
             raise InputError(
@@ -243,9 +268,6 @@ def _check(
                 f"the labels of {data.name} do not fit: they go up to {data.classes - 1}, the {name} has "
                 f"{victim.n_outputs} outputs; give the data that it was trained on with --data"
             )
-    for setting, count in (("pgd_steps", pgd_steps), ("attack_samples", attacked_samples)):
-        if count is not None and count < 1:
-            raise InputError(f"{setting} must be at least 1, got {count}")
 
 
 def _classes(model: ImplicitModel, inputs: Any) -> Labels:

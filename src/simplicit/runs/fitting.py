@@ -167,11 +167,7 @@ def run_fit(
         net,
         inputs,
         recipe,
-        tol=settings.tol,
-        executor=settings.executor,
-        block_rows=settings.block_rows,
-        device=settings.device,
-        throw=settings.throw,
+        **vars(settings.running),
         journal=journal,
         progress=progress,
     )

@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from simplicit.checks import as_seed
+from simplicit.checks import as_seed, spelled
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.machine import flushed_denormals
@@ -38,6 +38,20 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+def parse_arch(text: str) -> tuple[int, ...]:
+    """``"64-32-16"`` to ``(64, 32, 16)``.
+
+    Raises
+    ------
+    InputError
+        Anything but positive integers joined by hyphens.
+    """
+    parts = text.split("-")
+    if not all(part.isdecimal() and len(part) < 19 and int(part) > 0 for part in parts):
+        raise InputError(f"arch {text!r}: expected the widths of the hidden layers, such as 64-32-16")
+    return tuple(int(part) for part in parts)
+
+
 @dataclass(frozen=True)
 class MlpSettings:
     """Everything that decides a trained baseline, beside the data.
@@ -45,14 +59,21 @@ class MlpSettings:
     Parameters
     ----------
     arch : tuple of int
-        Widths of the hidden layers, first to last; empty for a linear classifier.
+        Widths of the hidden layers, first to last, such as 64-32-16; empty for a linear classifier.
     bias : bool
-        Whether the linear layers carry a bias.
+        Biases in the linear layers.
     activation : str
-        One of :data:`ACTIVATIONS`.
-    epochs, batch_size, seed : int
-    learning_rate, weight_decay : float
-        Peak of the one-cycle schedule; decoupled decay per step and unit of learning rate.
+        One of relu, leaky_relu, tanh, sigmoid, hardtanh, softplus, elu, gelu, silu.
+    epochs : int
+        Passes over the data.
+    batch_size : int
+        Samples per step.
+    learning_rate : float
+        Peak of the one-cycle schedule.
+    weight_decay : float
+        Decoupled weight decay, per step and unit of learning rate.
+    seed : int
+        Of initial weights and batches.
 
     Raises
     ------
@@ -60,7 +81,9 @@ class MlpSettings:
         A value out of range or an unknown activation.
     """
 
-    arch: tuple[int, ...] = (64, 32, 16)
+    panel: ClassVar[str] = "Network"
+
+    arch: tuple[int, ...] = field(default=(64, 32, 16), metadata=spelled(parse_arch, "-"))
     bias: bool = True
     activation: str = "relu"
     epochs: int = 20
@@ -90,20 +113,6 @@ class MlpSettings:
     def to_config(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self) | {"arch": list(self.arch)}
-
-
-def parse_arch(text: str) -> tuple[int, ...]:
-    """``"64-32-16"`` to ``(64, 32, 16)``.
-
-    Raises
-    ------
-    InputError
-        Anything but positive integers joined by hyphens.
-    """
-    parts = text.split("-")
-    if not all(part.isdecimal() and len(part) < 19 and int(part) > 0 for part in parts):
-        raise InputError(f"arch {text!r}: expected the widths of the hidden layers, such as 64-32-16")
-    return tuple(int(part) for part in parts)
 
 
 def build_mlp(n_inputs: int, classes: int, settings: MlpSettings) -> nn.Sequential:

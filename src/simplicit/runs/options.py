@@ -23,7 +23,7 @@ from simplicit.rows import Penalty
 from simplicit.rows.penalties import PENALTIES
 from simplicit.training import RECIPES, Recipe
 
-__all__ = ["REGISTRIES", "Option", "build", "flat", "options_of", "owners"]
+__all__ = ["REGISTRIES", "Option", "build", "flat", "options_of", "owners", "restored"]
 
 T = TypeVar("T")
 
@@ -49,6 +49,10 @@ class Option:
     joint : str
     registry : mapping, optional
         Of a choice: what its names stand for.
+    argument : bool
+        Whether it is typed without its name.
+    panel : str, optional
+        What it is listed under: what its owner says, or the kind of what was chosen.
     """
 
     name: str
@@ -58,6 +62,8 @@ class Option:
     parse: Callable[[str], Any] | None = None
     joint: str = ","
     registry: Mapping[str, Any] | None = None
+    argument: bool = False
+    panel: str | None = None
 
     @property
     def is_path(self) -> bool:
@@ -83,8 +89,11 @@ def options_of(entry: Any, chosen: Mapping[str, Any]) -> Iterator[Option]:
         registry = REGISTRIES.get(item.kind)
         if registry is not None:
             name = _chosen(registry, item, chosen)
-            yield dataclasses.replace(item, kind=Literal[tuple(registry)], default=name, registry=registry)
-            yield from options_of(registry[name], chosen)
+            yield dataclasses.replace(
+                item, kind=Literal[tuple(registry)], default=_name_of(registry, item.default), registry=registry
+            )
+            for option in options_of(registry[name], chosen):
+                yield dataclasses.replace(option, panel=option.panel or item.kind.__name__)
         elif (inner := _inner(item)) is not None:
             optional = not dataclasses.is_dataclass(item.kind)
             if optional:
@@ -107,6 +116,32 @@ def build(entry: Any, values: Mapping[str, Any]) -> Any:
         elif item.name in values:
             given[item.name] = values[item.name]
     return entry(**given) if isinstance(entry, type) else dataclasses.replace(entry, **given)
+
+
+def restored(entry: Any, values: Mapping[str, Any]) -> Any:
+    """An instance of a dataclass from what :func:`flat` made of it and JSON kept; names that it has not are left out.
+
+    Raises
+    ------
+    TypeError
+        A value is not of the type of its setting.
+    InputError
+        A value is out of range.
+    """
+    found: dict[str, Any] = {}
+    for option in options_of(entry, values):
+        value = values.get(option.name)
+        if value is None or option.name not in values:
+            continue
+        kinds = typing.get_args(option.kind) or (option.kind,)
+        if option.is_path or option.parse is not None:
+            if not isinstance(value, str):
+                raise TypeError(f"{option.name} must be a text, got {value!r}")
+            value = Path(value) if option.is_path else option.parse(value)  # type: ignore[misc]
+        elif str in kinds and not isinstance(value, str):
+            raise TypeError(f"{option.name} must be a text, got {value!r}")
+        found[option.name] = value
+    return build(entry, found)
 
 
 def flat(settings: Any) -> dict[str, Any]:
@@ -143,7 +178,15 @@ def _items(entry: Any) -> Iterator[Option]:
     for item in dataclasses.fields(owner):
         if item.init:
             default = _default(item) if entry is owner else getattr(entry, item.name)
-            yield Option(item.name, hints[item.name], default, owner, **item.metadata)
+            yield Option(
+                item.name,
+                hints[item.name],
+                default,
+                owner,
+                argument=item.name in getattr(owner, "arguments", ()),
+                panel=getattr(owner, "panel", None),
+                **item.metadata,
+            )
 
 
 def _default(item: dataclasses.Field[Any]) -> Any:
@@ -153,8 +196,8 @@ def _default(item: dataclasses.Field[Any]) -> Any:
 
 def _inner(item: Option) -> Any:
     """The dataclass that a field is, or may be; its instance, if the default is one."""
-    kinds = typing.get_args(item.kind) if isinstance(item.kind, types.UnionType) else (item.kind,)
-    inner = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+    kinds: tuple[Any, ...] = typing.get_args(item.kind) if isinstance(item.kind, types.UnionType) else (item.kind,)
+    inner: Any = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
     return item.default if inner is not None and isinstance(item.default, inner) else inner
 
 

@@ -6,7 +6,6 @@ settings, so that merging needs the journals alone.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,14 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.errors import DataError, InputError
-from simplicit.executors import Executor
-from simplicit.files import file_hash, plain, read_json, write_json
+from simplicit.files import file_hash, read_json, write_json
 from simplicit.progress import OnProgress
 from simplicit.rows import Ball, Penalty
-from simplicit.runs.executors import executor_of
 from simplicit.runs.npy import map_npy
-from simplicit.runs.penalties import make_penalty, scaled_penalty
-from simplicit.runs.solving import Member, SolveRun, SolveSettings
+from simplicit.runs.options import flat, restored
+from simplicit.runs.solving import Member, SolveRun, SolveSettings, numbers_of, scaled
 from simplicit.solve.front import beta_max, raise_unconverged, solve_path, solve_rows
 from simplicit.solve.parts import JournalState, merge_journals, solve_part
 
@@ -51,11 +48,10 @@ def run_solve(settings: SolveSettings, *, journal: Path | None = None, progress:
     """
     files = _Files(settings)
     begun = time.perf_counter()
-    with files.named(), files.executor as executor:
+    with files.named(), settings.running.executor:
         pairs = files.penalties()
         penalties = [penalty for penalty, _ in pairs]
-        running = files.running | {"executor": executor, "journal": journal, "progress": progress}
-        running["throw"] = settings.throw
+        running = vars(settings.running) | {"journal": journal, "progress": progress}
         if settings.strengths is None:
             running |= {"rounds": settings.rounds, "solver": settings.solver}
             solutions = [solve_rows(penalty=penalties[0], **files.problem, **running)]
@@ -95,11 +91,11 @@ def run_part(
         As :func:`simplicit.solve_part`.
     """
     files = _Files(settings)
-    with files.named(), files.executor as executor:
+    with files.named(), settings.running.executor:
         pairs = files.penalties()
         penalties = [penalty for penalty, _ in pairs]
-        running = files.running | {"rounds": settings.rounds, "solver": settings.solver}
-        running |= {"executor": executor, "progress": progress}
+        running = {name: value for name, value in vars(settings.running).items() if name != "throw"}
+        running |= {"rounds": settings.rounds, "solver": settings.solver, "progress": progress}
         state = solve_part(part, penalties=penalties, journal=journal, **files.problem, **running)
     files.record(journal, pairs)
     return state
@@ -133,7 +129,7 @@ def merge_solve(journals: Sequence[Path], *, throw: bool | None = None) -> Solve
         )
     record = read_json(found / RECORD)
     try:
-        settings = SolveSettings(**record["settings"])
+        settings = restored(SolveSettings, record["settings"])
         members = tuple(
             Member(member["numbers"], member["kink"], solution)
             for member, solution in zip(record["members"], solutions, strict=True)
@@ -141,7 +137,7 @@ def merge_solve(journals: Sequence[Path], *, throw: bool | None = None) -> Solve
         samples, inputs = int(record["samples"]), dict(record["inputs"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{found / RECORD}: damaged ({error}); solve a part again to write it anew") from error
-    if settings.throw if throw is None else throw:
+    if settings.running.throw if throw is None else throw:
         for solution in solutions:
             raise_unconverged(solution)
     return SolveRun(settings, members, samples, inputs, {"merging": time.perf_counter() - begun})
@@ -152,8 +148,8 @@ class _Files:
 
     Attributes
     ----------
-    problem, running : dict
-        Arguments of the solvers: what is solved, and how.
+    problem : dict
+        Arguments of the solvers: what is solved.
     samples : int
     inputs : dict
         What was read, with shapes, types and hashes.
@@ -163,9 +159,9 @@ class _Files:
 
     def __init__(self, settings: SolveSettings) -> None:
         self.settings = settings
-        self.paths = {"features": Path(settings.features), "targets": Path(settings.targets)}
+        self.paths = {"features": settings.features, "targets": settings.targets}
         if settings.support is not None:
-            self.paths["support"] = Path(settings.support)
+            self.paths["support"] = settings.support
         arrays = {name: map_npy(path) for name, path in self.paths.items()}
         features, targets = arrays["features"], arrays["targets"]
         if targets.ndim == 1:
@@ -179,7 +175,6 @@ class _Files:
             self.problem["support"] = np.array(arrays["support"])
         with self.named():
             self.problem["ball"] = _ball(settings, features)
-        self.running: dict[str, Any] = {name: getattr(settings, name) for name in ("tol", "block_rows", "device")}
         begun = time.perf_counter()
         self.inputs = {
             name: {"shape": list(array.shape), "dtype": str(array.dtype), "hash": file_hash(self.paths[name])}
@@ -187,30 +182,24 @@ class _Files:
         }
         self.samples, self.seconds = len(features), time.perf_counter() - begun
 
-    @property
-    def executor(self) -> Executor:
-        """A new one."""
-        settings = self.settings
-        return executor_of(settings.executor, settings.workers, settings.ray_address, settings.block_timeout)
-
     def penalties(self) -> list[tuple[Penalty, dict[str, float]]]:
         """The penalty, or those of the path, each with its numbers."""
         settings = self.settings
         if settings.strengths is None:
-            return [(make_penalty(settings.penalty, settings.numbers), settings.numbers)]
+            return [(settings.penalty, numbers_of(settings.penalty))]
         unbounded = {name: value for name, value in self.problem.items() if name != "ball"}
         largest = float(beta_max(**unbounded).max())
         if not largest:
             raise InputError(
                 "strengths: every target is zero or orthogonal to all columns, so all rows are zero anyway"
             )
-        first = largest / _kink(make_penalty(settings.penalty, settings.numbers))
+        first = largest / _kink(settings.penalty)
         shares = np.geomspace(1.0, settings.share, settings.strengths).tolist()
-        return [scaled_penalty(settings.penalty, settings.numbers, first * share) for share in shares]
+        return [scaled(settings.penalty, first * share) for share in shares]
 
     def record(self, journal: Path, pairs: Sequence[tuple[Penalty, dict[str, float]]]) -> None:
         """Leave in a journal what merging has to know beside its blocks."""
-        settings = {name: value for name, value in plain(self.settings).items() if value is not None}
+        settings = flat(self.settings)
         for name in self.paths:
             settings[name] = str(self.paths[name].resolve())
         members = [{"numbers": numbers, "kink": _kink(penalty)} for penalty, numbers in pairs]
@@ -223,10 +212,10 @@ class _Files:
         try:
             yield
         except InputError as error:
-            name = re.match(r"\w+", str(error))
-            if name is None or name[0] not in self.paths:
+            name = error.argument
+            if name is None or name not in self.paths:
                 raise
-            raise InputError(f"{name[0]} {self.paths[name[0]]}{str(error)[name.end() :]}") from error
+            raise InputError(f"{name} {self.paths[name]}{str(error)[len(name) :]}") from error
 
 
 def _kink(penalty: Penalty) -> float:

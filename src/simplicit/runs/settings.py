@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from simplicit.checks import as_count, as_seed, spelled
 from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError
-from simplicit.executors import Executor, Threads
 from simplicit.files import read_json
 from simplicit.runs.folder import MANIFEST, check_manifest, read_manifest, relative_to
-from simplicit.runs.options import flat, options_of
+from simplicit.runs.options import flat, options_of, restored
+from simplicit.runs.running import Running
 from simplicit.training import Recipe, Sparse
 
 __all__ = ["SAMPLES", "FitSettings", "Source", "kept_of", "parse_shape", "read_config", "read_source"]
@@ -92,7 +92,8 @@ class Source:
         if baseline is not None:
             changed = {"baseline": baseline, "model": None, "weights": None}
         changed |= {} if data is None else {"data": data}
-        return replace(self, **changed, **({} if data_dir is None else {"data_dir": data_dir}))
+        changed |= {} if data_dir is None else {"data_dir": data_dir}
+        return replace(self, **changed)
 
     @property
     def paths(self) -> list[Path]:
@@ -116,16 +117,7 @@ class FitSettings:
         What is made of the network: sparse, the most accurate network at a given number of weights; robust, much harder
         to attack; certified, the largest provable accuracy; matching, problem (7) under a penalty; paper, (11) to the
         letter. `--recipe NAME --help` lists the options of one.
-    tol : float
-        Relative duality gap that every row must reach.
-    throw : bool
-        Stop if a row misses the tolerance, or write it, marked in rows.json.
-    executor : Executor
-        Where blocks of rows are solved: serial, threads, processes, ray. The result is the same, bit for bit.
-    block_rows : int, optional
-        Rows per block. Default: 32, fewer on many columns. Other blocks round otherwise.
-    device : str
-        Where the batched part of the row solver runs: cpu or cuda.
+    running : Running
 
     Raises
     ------
@@ -133,17 +125,13 @@ class FitSettings:
         A number is out of range.
     """
 
-    panel: ClassVar[str] = "Running"
+    panel: ClassVar[str] = "Fit"
 
     source: Source
     samples: int | None = None
     seed: int = 0
     recipe: Recipe = field(default_factory=Sparse)
-    tol: float = 1e-6
-    throw: bool = True
-    executor: Executor = field(default_factory=Threads)
-    block_rows: int | None = None
-    device: str = "cpu"
+    running: Running = Running()  # noqa: RUF009 - it is frozen
 
     def __post_init__(self) -> None:
         if self.samples is not None:
@@ -228,17 +216,8 @@ def read_source(
     """
     read_manifest(folder, "fit")
     values, _ = read_config(folder)
-    return _source(values, folder / MANIFEST).replaced(baseline=baseline, data=data, data_dir=data_dir)
-
-
-def _source(values: Mapping[str, Any], where: Path) -> Source:
-    found: dict[str, Any] = {item.name: values.get(item.name) for item in fields(Source)}
-    for name, value in found.items():
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            raise DataError(f"{where}: damaged, {name} must be a text, got {value!r}")
-        found[name] = parse_shape(value) if name == "input_shape" else value
-    for name in ("baseline", "weights", "data_dir"):
-        found[name] = None if found[name] is None else Path(found[name])
-    return Source(**found)
+    try:
+        source: Source = restored(Source, values)
+    except TypeError as error:
+        raise DataError(f"{folder / MANIFEST}: damaged, {error}") from error
+    return source.replaced(baseline=baseline, data=data, data_dir=data_dir)

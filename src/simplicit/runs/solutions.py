@@ -44,7 +44,7 @@ def save_solve(
     """
     settings = run.settings
     named = (settings.features, settings.targets, settings.support)
-    inputs = [Path(name) for name in named if name is not None]
+    inputs = [path for path in named if path is not None]
     with run_folder(folder, overwrite=overwrite, kind="solve", inputs=inputs) as draft:
         (draft / COEFFICIENTS).write_bytes(safetensors.numpy.save(_arrays(run)))
         write_json(draft / ROWS, _row_table(run))

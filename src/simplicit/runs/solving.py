@@ -6,19 +6,21 @@ import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
 from simplicit.checks import as_count, as_number
 from simplicit.errors import InputError
-from simplicit.rows import RowStatus, Solution
-from simplicit.runs.executors import executor_of
+from simplicit.rows import L1, Penalty, PiecewiseQuadratic, RowStatus, Solution
 from simplicit.runs.folder import relative_to
-from simplicit.runs.penalties import make_penalty, penalty_parameters
+from simplicit.runs.options import flat, options_of
+from simplicit.runs.running import Running
 
-__all__ = ["SMALLEST", "Member", "SolveRun", "SolveSettings"]
+__all__ = ["Member", "Scaled", "SolveRun", "SolveSettings", "numbers_of", "scaled"]
 
+#: The last strength of a path that names none, as a share of the first.
 SMALLEST = 1e-3
 
 
@@ -28,81 +30,91 @@ class SolveSettings:
 
     Parameters
     ----------
-    features, targets : str
-        Files ``.npy`` with Φ (m, d) and one target per column, (m, r).
-    penalty, beta, alpha, gamma
-        As in ``FitSettings``.
-    kappa : float, optional
-        Radius of the ball; none when left out.
-    ball_columns : str, optional
-        J as ``"START:STOP"``; all columns when left out.
-    support : str, optional
-        File ``.npy`` with booleans (d,) or (r, d).
+    features : Path
+        Φ, a .npy file of shape (m, d).
+    targets : Path
+        A .npy file of shape (m, r), one column per row problem.
+    penalty : Penalty
+        h: l1, β|w|; elastic-net, β|w| + αw²; perspective, αw² and a price γ on non-zeros, relaxed; basis-pursuit, |w|
+        with exact matching; none.
+    rounds : int
+        Solve so many times; from the second on, what was large the time before is penalised less.
     strengths : int, optional
-        Solve a path of so many strengths, from the least at which all rows are zero down to the share `smallest` of it.
-    weight, intercept, tol, rounds, solver, executor, workers, block_rows, ray_address, block_timeout, device, throw
-        As in :func:`simplicit.solve_rows`.
+        Solve a path of so many strengths of the penalty, from the least at which all rows are zero downwards.
+    smallest : float, optional
+        The last strength of the path, as a share of the first. Default: 0.001.
+    weight : float
+        λ, the weight of ‖z − Φw‖².
+    kappa : float, optional
+        Bound on the ℓ1 norm of each row. Default: none.
+    ball_columns : str, optional
+        Columns that the bound sums over, START:STOP, STOP excluded. Default: all.
+    support : Path, optional
+        A .npy file of booleans, (d,) or (r, d): the columns that may be used. Default: all.
+    intercept : bool
+        Fit an unpenalised constant in each row too.
+    solver : str
+        active-set, the library's own, or reference, CVXPY and Clarabel for a second opinion, thousands of times slower.
+    running : Running
+
+    Raises
+    ------
+    InputError
+        A number is out of range, or two settings contradict each other.
     """
 
-    features: str
-    targets: str
-    penalty: str = "l1"
-    beta: float | None = None
-    alpha: float | None = None
-    gamma: float | None = None
-    weight: float = 1.0
-    kappa: float | None = None
-    ball_columns: str | None = None
-    support: str | None = None
-    intercept: bool = False
-    tol: float = 1e-6
+    panel: ClassVar[str] = "Rows"
+    arguments: ClassVar[tuple[str, ...]] = ("features", "targets")
+
+    features: Path
+    targets: Path
+    penalty: Penalty = field(default_factory=L1)
     rounds: int = 1
     strengths: int | None = None
     smallest: float | None = None
+    weight: float = 1.0
+    kappa: float | None = None
+    ball_columns: str | None = None
+    support: Path | None = None
+    intercept: bool = False
     solver: str = "active-set"
-    executor: str = "threads"
-    workers: int | None = None
-    block_rows: int | None = None
-    ray_address: str | None = None
-    block_timeout: float | None = None
-    device: str = "cpu"
-    throw: bool = True
+    running: Running = Running()  # noqa: RUF009 - it is frozen
 
     def __post_init__(self) -> None:
         as_count("rounds", self.rounds)
-        executor_of(self.executor, self.workers, self.ray_address, self.block_timeout)
-        kink = float(make_penalty(self.penalty, self._given).pieces(1, 1).kink.max())
+        pieces = self.penalty.pieces(1, 1)  # checks its numbers before any work is done
         if self.ball_columns is not None:
             if self.kappa is None:
-                raise InputError("ball_columns: there is no ball without kappa, its radius; give both")
+                raise InputError(
+                    "ball_columns: there is no ball without kappa, its radius; give both", argument="ball_columns"
+                )
             self.columns()
         if self.strengths is None:
             if self.smallest is not None:
-                raise InputError("smallest: belongs to a path; give strengths too, or leave it out")
+                raise InputError(
+                    "smallest: belongs to a path; give strengths too, or leave it out", argument="smallest"
+                )
             return
         as_count("strengths", self.strengths, minimum=2)
         if not 0 < as_number("smallest", self.share) < 1:
-            raise InputError(f"smallest: must lie between 0 and 1, a share of the largest strength, got {self.share:g}")
-        if self.penalty in ("basis-pursuit", "none") or not kink:
             raise InputError(
-                f"strengths: the penalty {self.penalty!r} with these numbers makes no row zero, however strong it is, "
-                "so that a path has no beginning; leave strengths out, or take beta > 0 or gamma > 0"
+                f"smallest: must lie between 0 and 1, a share of the largest strength, got {self.share:g}",
+                argument="smallest",
             )
-        if self.penalty == "l1" and self.beta is not None:
-            raise InputError("beta: a path of l1 sets beta itself, from the largest that matters; leave beta out")
+        if pieces.equality or not bool(pieces.kink.any()):
+            raise InputError(
+                f"strengths: {self.penalty} makes no row zero, however strong it is, so that a path has no beginning; "
+                "leave strengths out, or take a penalty with beta > 0 or gamma > 0",
+                argument="strengths",
+            )
         if self.rounds > 1:
-            raise InputError("rounds: a path has no re-weighted rounds; leave out rounds or strengths")
+            raise InputError(
+                "rounds: a path has no re-weighted rounds; leave out rounds or strengths", argument="rounds"
+            )
         if self.solver == "reference":
-            raise InputError("solver: a path is solved by 'active-set' alone; leave out solver or strengths")
-
-    @property
-    def _given(self) -> dict[str, float | None]:
-        return {"beta": self.beta, "alpha": self.alpha, "gamma": self.gamma}
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        """The numbers of the penalty, defaults included."""
-        return penalty_parameters(self.penalty, self._given)
+            raise InputError(
+                "solver: a path is solved by 'active-set' alone; leave out solver or strengths", argument="solver"
+            )
 
     @property
     def share(self) -> float:
@@ -120,16 +132,51 @@ class SolveSettings:
         found = re.fullmatch(r"(\d{0,18}):(\d{0,18})", self.ball_columns or ":")
         start, stop = (int(text) if text else None for text in (found[1], found[2])) if found else (0, 0)
         if stop is not None and stop <= (start or 0):
-            raise InputError(f"ball_columns: expected START:STOP with 0 <= START < STOP, got {self.ball_columns!r}")
+            raise InputError(
+                f"ball_columns: expected START:STOP with 0 <= START < STOP, got {self.ball_columns!r}",
+                argument="ball_columns",
+            )
         return slice(start, stop)
 
     def to_config(self, folder: Path) -> dict[str, Any]:
         """Plain values for ``run.json`` in `folder`, paths as seen from there."""
-        values = dataclasses.asdict(self) | self.numbers
-        for name in ("features", "targets", "support"):
-            if values[name] is not None:
-                values[name] = relative_to(Path(values[name]), folder)
+        values = flat(self)
+        for option in options_of(self, {}):
+            if option.is_path and values[option.name] is not None:
+                values[option.name] = relative_to(Path(values[option.name]), folder)
         return values
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """The penalty factor·h, of any other one."""
+
+    penalty: Penalty
+    factor: float
+
+    def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
+        """Return the pieces of h, scaled."""
+        pieces = self.penalty.pieces(n_rows, n_columns)
+        return pieces.in_units(self.factor, np.ones(n_rows), np.ones(n_columns))
+
+
+def numbers_of(penalty: Penalty) -> dict[str, float]:
+    """The numbers of a penalty, by name."""
+    return {name: value for name, value in flat(penalty).items() if isinstance(value, float)}
+
+
+def scaled(penalty: Penalty, factor: float) -> tuple[Penalty, dict[str, float]]:
+    """The penalty factor·h, and its numbers: those of h times the factor, if h is linear in them together."""
+    wanted = Scaled(penalty, factor)
+    numbers = {name: factor * value for name, value in numbers_of(penalty).items()}
+    same: Penalty = dataclasses.replace(penalty, **numbers)  # type: ignore[type-var]
+    ours, theirs = same.pieces(1, 1), wanted.pieces(1, 1)
+    if all(bool(torch.isclose(getattr(ours, name), getattr(theirs, name)).all()) for name in _PARTS):
+        return same, numbers
+    return wanted, {"factor": factor}
+
+
+_PARTS = ("kink", "curvature", "threshold")
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.checks import as_count
+from simplicit.checks import as_count, spelled
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.executors import EXECUTORS, Executor, as_executor
@@ -26,11 +26,11 @@ from simplicit.network import capture
 from simplicit.progress import Meter, OnProgress
 from simplicit.report import Bars, Table, draw_bars
 from simplicit.rows import L1, Ball, Solution
-from simplicit.runs.executors import executor_of
-from simplicit.runs.mlp import MlpSettings, train_mlp
+from simplicit.runs.mlp import MlpSettings, parse_arch, train_mlp
+from simplicit.runs.options import build
 from simplicit.solve.front import solve_rows
 from simplicit.studies.study import Study
-from simplicit.training.states.statedata import state_data
+from simplicit.training.states.data import state_data
 
 __all__ = [
     "Figure5",
@@ -92,15 +92,19 @@ class Figure5Settings:
     Parameters
     ----------
     arch : tuple of int
-        Widths of the hidden layers; their sum is the number of rows.
+        Widths of the hidden layers, such as 64-32-16; their sum is the number of rows.
     samples : int
-    executors : tuple of str
+        Training samples.
+    executor : tuple of str
+        serial, threads, processes or ray; repeat for several. Default: all that are installed.
     workers : int, optional
-        Of each; the number of processors when left out.
+        Blocks at a time, of each executor. Default: one per processor.
     repeats : int
-        Warm runs of each.
-    epochs, seed : int
-        Of the baseline's training.
+        Warm runs of each executor; the median counts.
+    epochs : int
+        Passes over the data in the training of the network.
+    seed : int
+        Of training and samples.
 
     Raises
     ------
@@ -108,16 +112,18 @@ class Figure5Settings:
         If something is out of range or unknown.
     """
 
-    arch: tuple[int, ...] = (64, 32, 16)
+    panel: ClassVar[str] = "What is measured"
+
+    arch: tuple[int, ...] = field(default=(64, 32, 16), metadata=spelled(parse_arch, "-"))
     samples: int = 600
-    executors: tuple[str, ...] = ()
+    executor: tuple[str, ...] = ()
     workers: int | None = None
     repeats: int = 3
     epochs: int = 20
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in self.executors:
+        for name in self.executor:
             as_executor(name)
         for name in ("samples", "repeats"):
             as_count(name, getattr(self, name))
@@ -129,8 +135,8 @@ class Figure5Settings:
     @property
     def chosen(self) -> tuple[str, ...]:
         """The executors that are measured: those asked for, or all that are installed."""
-        if self.executors:
-            return self.executors
+        if self.executor:
+            return self.executor
         return tuple(name for name in EXECUTORS if name != "ray" or importlib.util.find_spec("ray") is not None)
 
 
@@ -225,6 +231,12 @@ def state_rows(data: Dataset, arch: tuple[int, ...], samples: int, *, epochs: in
     return StateRows(found.features, found.targets[:, : found.n_states], found.n_states)
 
 
+def _executor(name: str, workers: int | None) -> Executor:
+    """Return a new executor of that name, with so many workers if it has a choice."""
+    found: Executor = build(EXECUTORS[name], {} if workers is None else {"workers": workers})
+    return found
+
+
 def time_executor(rows: StateRows, name: str, workers: int | None, repeats: int) -> tuple[Timed, Solution]:
     """Measure one executor; the solution is that of the cold run, and all others must equal it.
 
@@ -237,11 +249,11 @@ def time_executor(rows: StateRows, name: str, workers: int | None, repeats: int)
     """
     least = rows.shrunk()
     begun = time.perf_counter()
-    with executor_of(name, workers) as executor:
+    with _executor(name, workers) as executor:
         least.solve(executor)
     least_cold = time.perf_counter() - begun
     begun = time.perf_counter()
-    executor = executor_of(name, workers)
+    executor = _executor(name, workers)
     with executor:
         solution = rows.solve(executor)
         cold = time.perf_counter() - begun

@@ -12,15 +12,15 @@ import multiprocessing
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from simplicit.checks import as_count, as_number
+from simplicit.checks import as_count, spelled
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.machine import one_thread_each
@@ -30,10 +30,11 @@ from simplicit.report import Line, Table, draw_tradeoff
 from simplicit.robustness import accuracy, fgsm, pgd
 from simplicit.robustness.attacks.victims import AttackedModel
 from simplicit.runs.evaluate import parse_eps
-from simplicit.runs.mlp import MlpSettings, train_mlp
+from simplicit.runs.mlp import MlpSettings, parse_arch, train_mlp
 from simplicit.studies.peers import PEERS, Network, Peer
 from simplicit.studies.study import Study
-from simplicit.training import fit, preset_of
+from simplicit.training import fit
+from simplicit.training.recipes import at_sparsity
 
 __all__ = [
     "BASELINE",
@@ -77,20 +78,27 @@ class FrontierSettings:
     Parameters
     ----------
     arch : tuple of int
-        Hidden layers of the baseline, which has no biases.
-    sparsities : tuple of float
-        Per cent of the baseline's weights.
-    samples, seeds : int
-        Calibration samples; repetitions, each with a baseline and samples of its own.
+        Hidden layers of the network, which has no biases, such as 64-32-16.
+    sparsity : tuple of float
+        Per cent of the network's weights. Repeat for several.
+    samples : int
+        Calibration samples, the same for all methods.
+    seeds : int
+        Repetitions, each with a network and samples of its own.
     first_seed : int
-        Of the repetitions, which have seeds that follow one another.
-    peers : tuple of str
-        Names in :data:`simplicit.studies.peers.PEERS`; all of them if left out.
-    preset : str
-        Of :func:`simplicit.fit`.
+        Seed of the first repetition; the others follow. Report on other seeds than you tuned on.
+    peer : tuple of str
+        Methods to compare with: magnitude, wanda, sparsegpt, alps. Repeat for several. Default: all.
+    recipe : str
+        Our own: the name of a recipe that takes a sparsity.
     eps : str
-        Radius of the attacks.
-    pgd_steps, attack_samples, epochs : int
+        Radius of the attacks in ℓ∞, in units of the inputs.
+    pgd_steps : int
+        Gradient steps of PGD.
+    attack_samples : int
+        Test samples under attack, drawn at random.
+    epochs : int
+        Passes over the data in the training of the network.
     workers : int
         Seeds at a time, each on one thread.
 
@@ -100,13 +108,15 @@ class FrontierSettings:
         If something is out of range or unknown.
     """
 
-    arch: tuple[int, ...] = (64, 32, 16)
-    sparsities: tuple[float, ...] = (50.0, 60.0, 70.0, 80.0, 90.0, 95.0, 97.0, 98.0)
+    panel: ClassVar[str] = "What is measured"
+
+    arch: tuple[int, ...] = field(default=(64, 32, 16), metadata=spelled(parse_arch, "-"))
+    sparsity: tuple[float, ...] = (50.0, 60.0, 70.0, 80.0, 90.0, 95.0, 97.0, 98.0)
     samples: int = 1000
     seeds: int = 5
     first_seed: int = 0
-    peers: tuple[str, ...] = ()
-    preset: str = "sparse"
+    peer: tuple[str, ...] = ()
+    recipe: str = "sparse"
     eps: str = "8/255"
     pgd_steps: int = 50
     attack_samples: int = 1000
@@ -114,23 +124,20 @@ class FrontierSettings:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "peers", self.peers or tuple(PEERS))
+        object.__setattr__(self, "peer", self.peer or tuple(PEERS))
         for name in ("samples", "seeds", "pgd_steps", "attack_samples", "epochs", "workers"):
             as_count(name, getattr(self, name))
         as_count("first_seed", self.first_seed, minimum=0)
         if parse_eps(self.eps) > 1:
             raise InputError(f"eps: {self.eps} is wider than the range of the inputs, from 0 to 1", argument="eps")
-        if not self.sparsities:
+        if not self.sparsity:
             raise InputError("sparsity: name at least one", argument="sparsity")
-        for value in self.sparsities:
-            if as_number("sparsity", value) >= 100:
-                message = f"sparsity is in per cent, from 0 to below 100, got {value:g}"
-                raise InputError(message, argument="sparsity")
-        for name in self.peers:
+        for value in self.sparsity:
+            at_sparsity(self.recipe, value)
+        for name in self.peer:
             if name not in PEERS:
                 choice = ", ".join(map(repr, PEERS))
                 raise InputError(f"peer: {name!r} is unknown; choose among {choice}", argument="peer")
-        preset_of(self.preset)
         if not self.arch:
             raise InputError("arch: give the widths of the hidden layers, such as 64-32-16", argument="arch")
 
@@ -188,7 +195,7 @@ class Frontier:
         """Return the document ``frontier.json``; accuracies are shares in [0, 1]."""
         means = []
         for method in self.methods:
-            for sparsity in [0.0] if method.solver == BASELINE else self.settings.sparsities:
+            for sparsity in [0.0] if method.solver == BASELINE else self.settings.sparsity:
                 means.append({"sparsity": sparsity, **asdict(method)})
                 for name in ("reached", "clean", "fgsm", "pgd", "seconds"):
                     means[-1][name], means[-1][f"{name}_std"] = self.summary(method, sparsity, name)
@@ -243,7 +250,7 @@ def _seeds(data: Dataset, settings: FrontierSettings) -> Iterator[tuple[list[Met
     """Yield what each seed gave, and its processor seconds, as they come; several at a time in their own processes."""
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
     # Other processes do not know what was registered in this one.
-    peers = {name: PEERS[name] for name in settings.peers}
+    peers = {name: PEERS[name] for name in settings.peer}
     if min(settings.workers, settings.seeds) == 1:
         yield from (_of_seed(data, settings, peers, seed) for seed in seeds)
         return
@@ -269,15 +276,15 @@ def _measured(data: Dataset, settings: FrontierSettings, peers: dict[str, Peer],
     network = Network(capture_graph(copy.deepcopy(net).double(), samples), samples)
     test = _Test(data, np.sort(random.choice(len(data.test_inputs), settings.attack_samples, replace=False)), settings)
     yield MethodFigures(seed, 0.0, Method(BASELINE), 0.0, seconds=0.0, **test.accuracies(net))
-    for sparsity in settings.sparsities:
+    for sparsity in settings.sparsity:
         begun = time.process_time()
-        fitted = fit(net, inputs, preset=settings.preset, sparsity=sparsity, executor="serial")
+        fitted = fit(net, inputs, at_sparsity(settings.recipe, sparsity), executor="serial")
         model, spent = fitted.model.astype(np.float32), time.process_time() - begun
         yield MethodFigures(seed, sparsity, Method(OURS), fitted.sparsity, seconds=spent, **test.accuracies(model))
         counts = {
             UNIFORM: network.uniform(sparsity),
             GLOBAL: network.by_size(sparsity),
-            AS_OURS: network.counts_of(fitted.to_baseline()),
+            AS_OURS: network.counts_of(fitted.network()),
         }
         for method in methods_of(peers)[1:]:
             begun = time.process_time()
@@ -336,9 +343,9 @@ def _table(found: Frontier, kind: str) -> Table:
     under = "" if kind == "clean" else f", ε = {settings.eps}"
     return Table(
         f"Accuracy, %, {_KINDS[kind]}{under}; baseline {_cell(found, baseline, 0.0, kind)}",
-        ["sparsity, %", *(f"{value:g}" for value in settings.sparsities)],
+        ["sparsity, %", *(f"{value:g}" for value in settings.sparsity)],
         [
-            [str(method), *(_cell(found, method, value, kind) for value in settings.sparsities)]
+            [str(method), *(_cell(found, method, value, kind) for value in settings.sparsity)]
             for method in found.methods
             if method != baseline
         ],
@@ -365,7 +372,7 @@ def _draw(found: Frontier, path: Path) -> None:
 
 
 def _lines(found: Frontier, shown: Sequence[Method], kind: str) -> list[Line]:
-    sparsities, (baseline, _) = found.settings.sparsities, found.summary(Method(BASELINE), 0.0, kind)
+    sparsities, (baseline, _) = found.settings.sparsity, found.summary(Method(BASELINE), 0.0, kind)
     lines = []
     for method in shown:
         means, deviations = zip(*(found.summary(method, value, kind) for value in sparsities), strict=True)

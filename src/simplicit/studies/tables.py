@@ -1,4 +1,4 @@
-r"""``reproduce table2 | table3``: the paper's rows by the letter, and a preset at as many samples, at least as sparse.
+r"""``reproduce table2 | table3``: the paper's rows by the letter, and a recipe at as many samples, at least as sparse.
 
 By the letter: dense structure, everything in its own units, κ = 0.99, all rows on the baseline's states at once;
 bias-free 784-64-32-16-10 on Fashion-MNIST. The models of (11) are as sparse as they come. (10) with γ = 0, the printed
@@ -12,13 +12,13 @@ The attack is FGSM at the radii stated; PGD is given beside it.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
 
-from simplicit.checks import as_count, as_number
+from simplicit.checks import as_count
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
@@ -29,7 +29,8 @@ from simplicit.rows import L1, Penalty, Perspective
 from simplicit.runs.mlp import MlpSettings, train_mlp
 from simplicit.studies.peers.base import keep_largest
 from simplicit.studies.study import Study
-from simplicit.training import fit, preset_of
+from simplicit.training import Matching, Recipe, Robust, Sparse, fit
+from simplicit.training.recipes import at_sparsity, recipe_of
 
 __all__ = [
     "TABLES",
@@ -92,7 +93,7 @@ TABLES: dict[int, tuple[PaperRow, ...]] = {
 }
 
 
-#: Per cent. The penalty of a robust preset suits 5,000 samples; with the fewer of the tables its strength is searched
+#: Per cent. The penalty of a robust recipe suits 5,000 samples; with the fewer of the tables its strength is searched
 #: for this sparsity, or the row's where that is higher.
 ENOUGH = 62.0
 
@@ -103,16 +104,19 @@ class TableSettings:
 
     Parameters
     ----------
-    table : int
-        2 or 3.
-    preset : str, optional
-        Of :func:`simplicit.fit`, for the rows of our own: ``sparse`` for Table 2 and ``robust``, ℓ1 norms like the
-        paper's, for Table 3 if not given.
+    recipe : str, optional
+        Of the rows of our own. Default: sparse for Table 2; robust, ℓ1 norms like the paper's, for Table 3.
     anchor : float, optional
-        Likewise, for the preset ``sparse``: 0.2 if not given, low, for these tables ask for robustness.
+        Of the recipe sparse: share of the network's weights that ridge draws to; low is robust, which these tables ask
+        for. Default: 0.2.
     seeds : int
-        Repetitions, each with a baseline and samples of its own; figures are means.
-    pgd_steps, attack_samples, epochs : int
+        Repetitions, each with a network and samples of its own; figures are means.
+    pgd_steps : int
+        Gradient steps of PGD.
+    attack_samples : int
+        Test samples under attack.
+    epochs : int
+        Passes over the data in the training of the network.
 
     Raises
     ------
@@ -120,8 +124,9 @@ class TableSettings:
         If something is out of range or unknown.
     """
 
-    table: int
-    preset: str | None = None
+    panel: ClassVar[str] = "What is measured"
+
+    recipe: str | None = None
     anchor: float | None = None
     seeds: int = 1
     pgd_steps: int = 50
@@ -129,20 +134,23 @@ class TableSettings:
     epochs: int = 20
 
     def __post_init__(self) -> None:
-        if self.table not in TABLES:
-            raise InputError(f"table: there are {' and '.join(map(str, TABLES))}, got {self.table!r}", argument="table")
         for name in ("seeds", "pgd_steps", "attack_samples", "epochs"):
             as_count(name, getattr(self, name))
-        if self.preset is None:
-            object.__setattr__(self, "preset", {2: "sparse", 3: "robust"}[self.table])
-        preset_of(self.preset)
-        if self.preset == "sparse":
-            if self.anchor is None:
-                object.__setattr__(self, "anchor", 0.2)
-            if as_number("anchor", self.anchor) > 1:
-                raise InputError(f"anchor must lie between 0 and 1, got {self.anchor!r}", argument="anchor")
-        elif self.anchor is not None:
-            raise InputError(f"anchor: the preset 'sparse' has one, {self.preset!r} has not", argument="anchor")
+        for table in TABLES:
+            if not isinstance(self.ours(table, None), Sparse) and self.anchor is not None and self.recipe is not None:
+                raise InputError(f"anchor: the recipe sparse has one, {self.recipe!r} has not", argument="anchor")
+
+    def name(self, table: int) -> str:
+        """Return the name of the recipe of our own rows of a table."""
+        return {2: "sparse", 3: "robust"}[table] if self.recipe is None else self.recipe
+
+    def ours(self, table: int, sparsity: float | None) -> Recipe:
+        """Return the recipe of our own rows of a table at a sparsity in per cent, or as it is."""
+        name = self.name(table)
+        recipe = recipe_of(name) if sparsity is None else at_sparsity(name, sparsity)
+        if not isinstance(recipe, Sparse):
+            return recipe
+        return replace(recipe, anchor=0.2 if self.anchor is None else self.anchor)
 
 
 @dataclass(frozen=True)
@@ -172,17 +180,17 @@ class ModelFigures:
 
 @dataclass(frozen=True)
 class TableRow:
-    """What the paper prints in a row, its settings run here, and the preset at as many samples and at least its
+    """What the paper prints in a row, its settings run here, and the recipe at as many samples and at least its
     sparsity; figures are means over the seeds."""
 
     paper: PaperRow
     letter: ModelFigures
-    preset: ModelFigures
+    ours: ModelFigures
 
     @property
     def gain(self) -> tuple[float, float]:
-        """How far the preset is above what the paper prints, under FGSM."""
-        first, second = (ours - theirs for ours, theirs in zip(self.preset.fgsm, self.paper.accuracy, strict=True))
+        """How far the recipe is above what the paper prints, under FGSM."""
+        first, second = (ours - theirs for ours, theirs in zip(self.ours.fgsm, self.paper.accuracy, strict=True))
         return first, second
 
 
@@ -190,6 +198,7 @@ class TableRow:
 class PaperTable:
     """A table of the paper, measured again."""
 
+    number: int
     settings: TableSettings
     baseline: ModelFigures
     rows: tuple[TableRow, ...]
@@ -198,6 +207,7 @@ class PaperTable:
     def figures(self) -> dict[str, Any]:
         """Return the document ``table2.json``, or 3; accuracies are shares in [0, 1]."""
         return {
+            "table": self.number,
             "settings": asdict(self.settings),
             "eps": RADII,
             "baseline": asdict(self.baseline),
@@ -206,12 +216,14 @@ class PaperTable:
         }
 
 
-def run_table(data: Dataset, settings: TableSettings, *, progress: OnProgress | None = None) -> PaperTable:
+def run_table(data: Dataset, table: int, settings: TableSettings, *, progress: OnProgress | None = None) -> PaperTable:
     """Fit every row in both ways.
 
     Parameters
     ----------
     data : Dataset
+    table : int
+        2 or 3.
     settings : TableSettings
     progress : callable, optional
         Called with a :class:`simplicit.Progress`, whose steps are the rows of all seeds.
@@ -221,7 +233,7 @@ def run_table(data: Dataset, settings: TableSettings, *, progress: OnProgress | 
     InputError
         The data has fewer samples than a row needs.
     """
-    rows = TABLES[settings.table]
+    rows = TABLES[table]
     meter = Meter(settings.seeds * len(rows), progress)
     most = max(row.samples for row in rows)
     for name, needed, there in (
@@ -229,18 +241,19 @@ def run_table(data: Dataset, settings: TableSettings, *, progress: OnProgress | 
         ("attack_samples", settings.attack_samples, len(data.test_inputs)),
     ):
         if needed > there:
-            message = f"{name}: table {settings.table} takes {needed}, {data.name} has {there}"
+            message = f"{name}: table {table} takes {needed}, {data.name} has {there}"
             raise InputError(message, argument=name)
     begun, found = time.perf_counter(), list[tuple[ModelFigures, list[tuple[ModelFigures, ModelFigures]]]]()
     for seed in range(settings.seeds):
-        bench = _Bench.of(data, settings, seed)
+        bench = _Bench.of(data, table, settings, seed)
         pairs = []
         for row in rows:
             meter.begin(f"{row.samples} samples")
-            pairs.append((bench.letter(row), bench.preset(row)))
+            pairs.append((bench.letter(row), bench.ours(row)))
             meter.count()
         found.append((bench.baseline(), pairs))
     return PaperTable(
+        table,
         settings,
         _mean([baseline for baseline, _ in found]),
         tuple(
@@ -256,42 +269,37 @@ class _Bench:
     """A baseline, and the test samples on which all models of a seed are attacked."""
 
     data: Dataset
+    table: int
     settings: TableSettings
     seed: int
     net: nn.Sequential
     chosen: Any
 
     @classmethod
-    def of(cls, data: Dataset, settings: TableSettings, seed: int) -> _Bench:
+    def of(cls, data: Dataset, table: int, settings: TableSettings, seed: int) -> _Bench:
         net = train_mlp(data, MlpSettings(arch=(64, 32, 16), bias=False, epochs=settings.epochs, seed=seed))
         chosen = np.random.default_rng(seed).choice(len(data.test_inputs), settings.attack_samples, replace=False)
-        return cls(data, settings, seed, net, np.sort(chosen))
+        return cls(data, table, settings, seed, net, np.sort(chosen))
 
     def letter(self, row: PaperRow) -> ModelFigures:
         """Fit by the paper's settings."""
-        options: dict[str, Any] = {
-            "penalty": _penalty(self.settings.table, row.price),
-            "lambda1": row.weight,
-            "lambda2": row.weight,
-        }
+        penalty = _penalty(self.table, row.price)
+        recipe = replace(Matching.paper(), penalty=penalty, lambda1=row.weight, lambda2=row.weight)
         begun = time.perf_counter()
         # Rows at the limit of float64 are counted, not an error: the settings are the paper's, not ours.
-        found = fit(self.net, self._inputs(row), preset="paper", throw=False, **options)
+        found = fit(self.net, self._inputs(row), recipe, throw=False)
         seconds, model = time.perf_counter() - begun, found.model
-        if self.settings.table == 2:
+        if self.table == 2:
             model = pruned_by_size(model, int(found.weight_count * (1 - row.sparsity / 100)))
         certified = float(found.rows.converged.mean())
         return self._measured(model, model.sparsity(found.weight_count), certified, seconds)
 
-    def preset(self, row: PaperRow) -> ModelFigures:
-        """Fit by our preset, with as many samples, at least as sparse."""
-        begun, preset, inputs = time.perf_counter(), self.settings.preset, self._inputs(row)
-        if preset == "sparse":
-            found = fit(self.net, inputs, preset=preset, sparsity=row.sparsity, anchor=self.settings.anchor)
-        else:
-            robust = preset_of(preset).options.get("robust", False)
-            wanted = max(row.sparsity, ENOUGH) if robust else row.sparsity
-            found = fit(self.net, inputs, preset=preset, sparsity=wanted)
+    def ours(self, row: PaperRow) -> ModelFigures:
+        """Fit by our recipe, with as many samples, at least as sparse."""
+        robust = isinstance(self.settings.ours(self.table, None), Robust)
+        begun = time.perf_counter()
+        recipe = self.settings.ours(self.table, max(row.sparsity, ENOUGH) if robust else row.sparsity)
+        found = fit(self.net, self._inputs(row), recipe)
         seconds, certified = time.perf_counter() - begun, float(found.rows.converged.mean())
         return self._measured(found.model, found.sparsity, certified, seconds)
 
@@ -344,14 +352,14 @@ def _mean(found: list[ModelFigures]) -> ModelFigures:
 
 def table_study(found: PaperTable) -> Study:
     """Return what is kept and shown of the study: one table and what it is of."""
-    settings, name = found.settings, f"table{found.settings.table}"
+    settings, number = found.settings, found.number
     return Study(
-        name=name,
-        title=f"Table {settings.table} of the paper, again: accuracy under attack, %",
+        name=f"table{number}",
+        title=f"Table {number} of the paper, again: accuracy under attack, %",
         settings=asdict(settings),
         figures=found.figures(),
         seconds={"all": found.seconds},
-        tables=[Table(f"Table {settings.table}: accuracy under attack, %", _columns(), _cells(found))],
+        tables=[Table(f"Table {number}: accuracy under attack, %", _columns(), _cells(found))],
         notes=_notes(found),
     )
 
@@ -368,7 +376,7 @@ def _cells(found: PaperTable) -> list[list[str]]:
     lines = []
     for row in found.rows:
         cells = [f"{row.paper.samples:,}", f"{row.paper.sparsity:g}", _pair(row.paper.accuracy)]
-        for one in (row.letter, row.preset):
+        for one in (row.letter, row.ours):
             cells += [f"{one.sparsity:.1f}", _pair(one.fgsm), _pair(one.pgd)]
         lines.append([*cells, " / ".join(f"{100 * gain:+.1f}" for gain in row.gain)])
     return lines
@@ -386,10 +394,10 @@ def _notes(found: PaperTable) -> list[str]:
     seeds = "one seed" if settings.seeds == 1 else f"means over {settings.seeds} seeds"
     notes = [
         f"Baseline: {100 * one.clean:.1f} clean, FGSM {_pair(one.fgsm)}, PGD {_pair(one.pgd)}.",
-        f"Ours: preset {settings.preset}{anchor}. PGD with {settings.pgd_steps} steps; "
+        f"Ours: recipe {settings.name(found.number)}{anchor}. PGD with {settings.pgd_steps} steps; "
         f"{settings.attack_samples:,} test samples attacked; {seeds}.",
         f"By the letter, {share} of every model are certified.",
     ]
-    if settings.table == 2:
+    if found.number == 2:
         notes.append("(10) as printed has γ = 0: ridge, without zeros. By the letter it is pruned by size as stated.")
     return notes

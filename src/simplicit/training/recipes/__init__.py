@@ -6,12 +6,16 @@ A new recipe is one class and one line in :data:`RECIPES`.
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from typing import Any
+
+from simplicit.errors import InputError
 from simplicit.training.recipes.base import Recipe, Task
 from simplicit.training.recipes.matching import Matching
 from simplicit.training.recipes.robust import Certified, Robust
 from simplicit.training.recipes.sparse import Sparse
 
-__all__ = ["RECIPES", "Certified", "Matching", "Recipe", "Robust", "Sparse", "Task"]
+__all__ = ["RECIPES", "Certified", "Matching", "Recipe", "Robust", "Sparse", "Task", "at_sparsity", "recipe_of"]
 
 #: The recipes by name, each with the options that it has when none are given.
 RECIPES: dict[str, Recipe] = {
@@ -21,3 +25,32 @@ RECIPES: dict[str, Recipe] = {
     "matching": Matching(),
     "paper": Matching.paper(),
 }
+
+
+def recipe_of(name: object) -> Recipe:
+    """The recipe of that name.
+
+    Raises
+    ------
+    InputError
+        It is unknown.
+    """
+    if not isinstance(name, str) or name not in RECIPES:
+        known = ", ".join(map(repr, RECIPES))
+        raise InputError(f"recipe: {name!r} is unknown; choose one of {known}", argument="recipe")
+    return RECIPES[name]
+
+
+def at_sparsity(name: str, sparsity: float) -> Recipe:
+    """The recipe of that name, asked for a sparsity in per cent.
+
+    Raises
+    ------
+    InputError
+        It is unknown, it takes no sparsity, or the sparsity is out of range.
+    """
+    recipe = recipe_of(name)
+    if all(item.name != "sparsity" for item in fields(recipe)):
+        raise InputError(f"recipe: {name!r} takes no sparsity; choose one that does", argument="recipe")
+    changed: dict[str, Any] = {"sparsity": sparsity}
+    return replace(recipe, **changed)

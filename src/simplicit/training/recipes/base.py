@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Recipe", "Task", "check_flags", "check_penalty", "check_sparsity"]
 
 
+@dataclass(frozen=True)
 class Recipe(ABC):
     """How a network is retrained: a frozen dataclass with the options, and what is done with them."""
 
