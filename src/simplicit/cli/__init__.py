@@ -166,8 +166,7 @@ def _in_options(error: SimplicitError, signature: Signature | None) -> str:
     argument = error.argument if isinstance(error, InputError) else None
     if signature is None or argument is None or not message.startswith(argument):
         return message
-    names = {option.name for option in signature.options}
-    return option_name(argument) + message[len(argument) :] if argument in names else message
+    return option_name(argument) + message[len(argument) :] if signature.has(argument) else message
 
 
 def _usage(error: cyclopts.CycloptsError) -> str:
@@ -175,8 +174,6 @@ def _usage(error: cyclopts.CycloptsError) -> str:
     message = str(error).rstrip(".")
     if isinstance(error, cyclopts.UnknownOptionError):
         word = error.token.keyword or ""
-        having = owners(word.lstrip("-").replace("-", "_"))
-        if having:
-            kinds = [kind.partition(" ")[0] for kind in having]
-            return f"{word} is an option of {', '.join(having)}; choose it with --{kinds[0]}"
+        for kind, names in owners(word.lstrip("-").replace("-", "_")).items():
+            return f"{word} is an option of the {kind} {' or '.join(names)}; add --{kind} {names[0]}"
     return message

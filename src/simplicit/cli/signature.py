@@ -12,6 +12,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 from docstring_parser import DocstringStyle, parse
 
+from simplicit.errors import InputError
 from simplicit.runs.options import Option, build, options_of
 
 __all__ = ["Signature", "choices_in", "option_name"]
@@ -76,6 +78,12 @@ class Signature:
                 found[option.name] = dataclasses.replace(option, kind=kind)
         return list(found.values())
 
+    def has(self, name: str) -> bool:
+        """Whether there is an option of that name; also where what was chosen does not exist."""
+        with suppress(InputError):
+            return any(option.name == name for option in self.options)
+        return any(option.name == name for option in Signature(self.command, {}).options)
+
     def flat(self) -> Callable[..., dict[str, Any]]:
         """A function with one parameter for each option, which returns those that were given."""
 
@@ -101,7 +109,8 @@ class Signature:
                 found[name] = values[name]
         bound = inspect.signature(self.command)
         positional = [name for name, one in bound.parameters.items() if one.kind is one.POSITIONAL_ONLY]
-        self.command(*(found.pop(name) for name in positional if name in found), **found)
+        arguments = [found.pop(name) for name in positional if name in found]
+        self.command(*arguments, **found)
 
     def _parameters(self) -> Iterator[tuple[str, Any]]:
         """The parameters of the command, each an option, or a dataclass that is to be laid flat."""

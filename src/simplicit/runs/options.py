@@ -162,12 +162,12 @@ def flat(settings: Any) -> dict[str, Any]:
     return values
 
 
-def owners(name: str) -> list[str]:
-    """Where a setting of that name is: "recipe robust", "penalty l1"; for a message."""
-    found = []
+def owners(name: str) -> dict[str, list[str]]:
+    """Which of what can be chosen has a setting of that name: ``{"recipe": ["robust", "certified"]}``."""
+    found: dict[str, list[str]] = {}
     for base, registry in REGISTRIES.items():
         having = [key for key, entry in registry.items() if any(item.name == name for item in options_of(entry, {}))]
-        found += [f"{base.__name__.lower()} {key}" for key in having]
+        found |= {base.__name__.lower(): having} if having else {}
     return found
 
 
