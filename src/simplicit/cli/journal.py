@@ -10,7 +10,7 @@ import typer
 from simplicit.cli.console import command_line, figures_table, print_json, say
 from simplicit.cli.options import Json, Overwrite
 from simplicit.cli.solve import write_and_tell
-from simplicit.executors import Journal
+from simplicit.executors import Journal, Section
 from simplicit.runs.folder import check_output
 from simplicit.runs.rowfiles import merge_solve
 
@@ -48,10 +48,10 @@ def show_command(
     say(f"Journal of a {facts['kind']} ({versions})", table)
 
 
-def _solve(section: Any) -> dict[str, Any]:
+def _solve(section: Section) -> dict[str, Any]:
     """How far one solve is."""
     numbers = section.numbers()
-    whole = sum(section.load(number) is not None for number in numbers)
+    whole = sum(section.intact(number) for number in numbers)
     facts = {name: int(section.facts.get(name, 0)) for name in ("rows", "columns", "blocks")}
     return {"key": section.key} | facts | {"finished": whole, "damaged": len(numbers) - whole}
 
