@@ -36,9 +36,10 @@ import numpy as np
 from figure5_page import MEMORY_FACTOR, MEMORY_PER_WORKER, draw, page, verdict
 from results import RESULTS, machine
 
+import simplicit as sp
 import simplicit.solve.run
 from simplicit.data import load_dataset
-from simplicit.executors import Section, make_executor
+from simplicit.executors import Journal, Section
 from simplicit.studies.figure5 import (
     Figure5Settings,
     StateRows,
@@ -144,14 +145,14 @@ def memory(problems: Problems, options: argparse.Namespace) -> dict[str, Any]:
 CHILD = """
 import sys
 import numpy as np
-from simplicit.executors import make_executor
+from simplicit.runs.executors import executor_of
 from simplicit.studies.figure5 import StateRows
 path, name, workers = sys.argv[1:]
 with np.load(path) as file:
     rows = StateRows(file["features"], file["targets"], int(file["n_states"]))
-with make_executor(name, int(workers) if workers else None) as executor:
+with executor_of(name, int(workers) if workers else None) as executor:
     rows.solve(executor)
-    print(executor.workers)
+    print(executor.n_workers)
 """
 
 
@@ -194,7 +195,7 @@ def memory_of(mark: str) -> dict[str, float]:
 def role(command: bytes) -> str:
     if b"executors.forkserver" in command or b"ray::_Worker" in command:
         return "worker"
-    if b"make_executor" in command:
+    if b"executor_of" in command:
         return "parent"
     return "Ray's own"
 
@@ -209,7 +210,7 @@ def journal(problems: Problems, options: argparse.Namespace) -> dict[str, Any]:
 def journal_cost(rows: StateRows, repeats: int) -> dict[str, Any]:
     """Seconds of a serial run, and of what the journal does within it; each the median of fresh journals."""
     plain, kept, within = [], [], []
-    with make_executor("serial") as executor:
+    with sp.Serial() as executor:
         for _ in range(repeats):
             begun = time.perf_counter()
             rows.solve(executor)
@@ -247,8 +248,8 @@ def watched() -> Iterator[list[float]]:
 
     places = [
         (simplicit.solve.run, "digest"),
-        (simplicit.solve.run.Journal, "open"),
-        (simplicit.solve.run.Journal, "section"),
+        (Journal, "open"),
+        (Journal, "section"),
         (Section, "store"),
         (Section, "load"),
     ]

@@ -163,7 +163,7 @@ class Killer:
             return
         for section in Journal.read(folder).sections():
             for number in section.numbers():
-                if section.load(number) is None:
+                if not section.intact(number):
                     self.report.broken.append(f"block {number} is damaged")
 
     def finish(self, run: Run) -> None:

@@ -8,18 +8,21 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from problems import synthetic
 from results import RESULTS
 from scale_model import Constants, Size, predict
 
-from simplicit.executors import Block, Deadline, Executor, Journal, Work, make_executor, run_blocks
-from simplicit.executors.work import Arrays, Result, Spec
+import simplicit as sp
+from simplicit.executors import Arrays, Block, Executor, Journal, Work, run_blocks
+from simplicit.executors.records import planned
+from simplicit.executors.work import Solve
+from simplicit.runs.executors import executor_of
 
 # The cluster of two nodes is made of several processes of ours: on the loopback, with a token that all of them know.
 # Ray reads this when it is imported.
@@ -33,29 +36,36 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-class Parcels(Work):
+@dataclass(frozen=True, eq=False)
+class Parcel:
+    values: npt.NDArray[np.float64]
+
+
+def sent_back(block: Block, rows: Parcel, entries: None) -> Parcel:
+    return Parcel(np.array(rows.values))
+
+
+class Parcels(Work[Parcel]):
     """Blocks that do nothing but carry bytes there and back."""
 
     def __init__(self, blocks: int, nbytes: int) -> None:
         self.blocks = [Block(number, 0, (number, number + 1)) for number in range(blocks)]
-        self.shared: dict[str, Spec] = {}
-        self.rows, self.entries = {"parcel": Spec((blocks, max(1, nbytes // 8)))}, {}
-        self.settings = None
+        self.arrays = Arrays(None, Parcel(planned((blocks, max(1, nbytes // 8)))), None)
 
-    def fill(self, arrays: Arrays, threads: int) -> None:
-        arrays["parcel"][...] = 1.0
+    def fill(self, arrays: Arrays[None, Parcel, None], threads: int) -> None:
+        arrays.rows.values[...] = 1.0
 
     def describe(self, block: Block) -> str:
         return f"parcel {block.number}"
 
     @staticmethod
-    def opener(shared: Arrays, settings: Any) -> Callable[[Block, Arrays], Result]:
-        return lambda block, own: {"parcel": np.array(own["parcel"])}
+    def opener(shared: None) -> Solve[Parcel]:
+        return sent_back
 
 
-def seconds_of(executor: Executor, work: Work) -> float:
+def seconds_of(executor: Executor, work: Parcels) -> float:
     begun = time.perf_counter()
-    for _ in run_blocks(executor, work, work.blocks, deadline=Deadline()):
+    for _ in run_blocks(executor, work, work.blocks):
         pass
     return time.perf_counter() - begun
 
@@ -68,7 +78,7 @@ def constants(options: argparse.Namespace) -> dict[str, Any]:
     for name in ("processes", "ray"):
         say(f"constants: {name}")
         begun = time.perf_counter()
-        with make_executor(name, options.workers) as executor:
+        with executor_of(name, options.workers) as executor:
             seconds_of(executor, Parcels(2, 8))
             start = time.perf_counter() - begun
             empty, full, size = 300, 60, 2**21
@@ -95,7 +105,7 @@ def busy_factor(workers: int | None) -> float:
     """How much longer blocks take while others run beside them, by the time that threads of processes spend on them."""
     problem = synthetic(500, 800, 256)
     alone = float(problem.solve(executor="serial").seconds.sum())
-    together = float(problem.solve(executor="processes", workers=workers).seconds.sum())
+    together = float(problem.solve(executor=sp.Processes(workers=workers)).seconds.sum())
     return max(1.0, together / alone)
 
 
@@ -108,7 +118,7 @@ def journal_costs() -> tuple[float, float]:
     ):
         section = kept.section("k" * 64, {})
         for size in (2**12, 2**22):
-            result = {"values": np.ones(size // 8)}
+            result = Parcel(np.ones(size // 8))
             begun = time.perf_counter()
             for number in range(20):
                 section.store(number, result)
@@ -132,13 +142,13 @@ def check(options: argparse.Namespace, known: dict[str, Any]) -> list[dict[str, 
         size = Size(count, columns, samples, per_row, alone.coefficients.nnz / count, block_rows)
         for name in ("processes", "ray"):
             of = Constants(**known[name])
-            with make_executor(name, options.workers) as executor:
+            with executor_of(name, options.workers) as executor:
                 seconds_of(executor, Parcels(2, 8))  # its start is known; what is checked is the rest
                 begun = time.perf_counter()
                 problem.solve(executor=executor, block_rows=block_rows)
                 measured = time.perf_counter() - begun
-                expected = predict(size, of, executor.workers)
-            rows.append(_checked(size, name, executor.workers, 1, expected["total"] - of.start, measured))
+                expected = predict(size, of, executor.n_workers)
+            rows.append(_checked(size, name, executor.n_workers, 1, expected["total"] - of.start, measured))
     rows += check_two_nodes(Constants(**known["ray"]))
     return rows
 
@@ -152,7 +162,7 @@ def check_two_nodes(of: Constants) -> list[dict[str, Any]]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
-        with make_executor("ray", 2, ray_address=cluster.address) as executor:
+        with sp.Ray(workers=2, address=cluster.address) as executor:
             seconds_of(executor, Parcels(2, 8))
             begun = time.perf_counter()
             problem.solve(executor=executor)

@@ -14,7 +14,7 @@ import numpy as np
 from scale_measure import Parcels, say
 
 import simplicit as sp
-from simplicit.executors import Block, Deadline, Executor, Work, run_blocks, running
+from simplicit.executors import Block, Executor, Work, run_blocks, running
 from simplicit.executors.base import Finished, Lost, Report
 
 
@@ -44,11 +44,10 @@ class Trouble:
 class Simulated(Executor):
     """Workers in virtual time: blocks take what a table says, workers are slow and are lost as chance has it."""
 
-    name, replaces = "simulated", True
+    replaces = True
 
     def __init__(self, workers: int, seconds: Any, trouble: Trouble, rng: np.random.Generator, driver: float) -> None:
-        super().__init__(workers)
-        self.seconds, self.trouble, self.rng, self.driver = seconds, trouble, rng, driver
+        self.workers, self.seconds, self.trouble, self.rng, self.driver = workers, seconds, trouble, rng, driver
         self.now = 0.0
         self.speed = np.where(rng.random(workers) < trouble.slow, trouble.slowness, 1.0)
         self.free = dict.fromkeys(range(workers))
@@ -58,7 +57,11 @@ class Simulated(Executor):
         self.at: dict[int, int] = {}  # which event a worker's present block will be
         self.lost = 0
 
-    def load(self, work: Work) -> None:
+    @property
+    def n_workers(self) -> int:
+        return self.workers
+
+    def load(self, work: Work[Any]) -> None:
         """There is nothing to load."""
 
     def unload(self) -> None:
@@ -77,7 +80,7 @@ class Simulated(Executor):
         self.turn += 1
         self.at[worker] = self.turn
         if until >= needs:
-            heapq.heappush(self.events, (self.now + needs, self.turn, worker, Finished(worker, {})))
+            heapq.heappush(self.events, (self.now + needs, self.turn, worker, Finished(worker, None)))
         elif self.rng.random() >= self.trouble.hangs:
             heapq.heappush(self.events, (self.now + until, self.turn, worker, Lost(worker, "was lost")))
 
@@ -161,7 +164,7 @@ def simulated(workers: int, blocks: int, trouble: Trouble, order: str, seed: int
     chosen = [work.blocks[number] for number in numbers]
     with virtual(executor):
         try:
-            for _ in run_blocks(executor, work, chosen, deadline=Deadline(), thorough=True):
+            for _ in run_blocks(executor, work, chosen, thorough=True):
                 pass
             ended = True
         except sp.ExecutionError:

@@ -11,7 +11,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from simplicit.checks import as_count, as_number
 from simplicit.executors.work import Block, Work
+from simplicit.machine import available_processors
 
 __all__ = ["Executor", "Finished", "Lost", "Report"]
 
@@ -53,13 +55,21 @@ class Executor(ABC):
 
     #: Whether a worker that died or hangs can be replaced.
     replaces: ClassVar[bool] = False
-    #: Seconds after which a worker that can be replaced counts as hung; None where blocks themselves show what is long.
+    #: Settings that are fields of those kinds that have them: how many blocks are solved at a time, and the seconds
+    #: after which a worker that can be replaced counts as hung; None for what the machine has, and what blocks show.
+    workers: int | None = None
     block_timeout: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            as_count("workers", self.workers)
+        if self.block_timeout is not None:
+            as_number("block_timeout", self.block_timeout, positive=True)
+
     @property
-    @abstractmethod
     def n_workers(self) -> int:
         """How many blocks are solved at a time."""
+        return self.workers or available_processors()
 
     @property
     def copies(self) -> int:

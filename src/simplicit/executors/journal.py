@@ -111,14 +111,22 @@ class Section:
             write_bytes(path, safetensors.numpy.save(arrays, metadata), durable=True)
 
     def load(self, number: int, kind: type[R]) -> R | None:
-        """The record of a finished block; None if it is not there, or, with a warning, if it is damaged."""
+        """The record of a finished block; None where it is not :meth:`intact`."""
+        arrays = self._read(number)
+        return None if arrays is None else restore(kind, arrays)
+
+    def intact(self, number: int) -> bool:
+        """Whether a block has a file, and that is as it was written; a damaged one is logged as a warning."""
+        return self._read(number) is not None
+
+    def _read(self, number: int) -> dict[str, npt.NDArray[Any]] | None:
         path = self._path(number)
         try:
             with safetensors.safe_open(path, framework="np") as file:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
                 found = (file.metadata() or {}).get("sha256")
             if found == self._checksum(number, arrays):
-                return restore(kind, arrays)
+                return arrays
             why = "its checksum does not fit"
         except FileNotFoundError:
             return None

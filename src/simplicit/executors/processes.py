@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from simplicit.checks import as_count, as_number
 from simplicit.errors import InputError
 from simplicit.executors.base import Executor, Finished, Lost, Report
 from simplicit.executors.channel import Channel
@@ -137,17 +136,10 @@ class Processes(Executor):
     _loaded: _Loaded | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
-        if self.workers is not None:
-            as_count("workers", self.workers)
-        if self.block_timeout is not None:
-            as_number("block_timeout", self.block_timeout, positive=True)
+        super().__post_init__()
         if not hasattr(socket, "send_fds"):  # pragma: no cover - Windows
             raise InputError("executor: 'processes' needs a POSIX system; take executor='threads'", argument="executor")
         weakref.finalize(self, self._pool.close)
-
-    @property
-    def n_workers(self) -> int:
-        return self.workers or available_processors()
 
     @property
     def copies(self) -> int:

@@ -9,7 +9,6 @@ A record of :func:`planned` arrays has shapes and types only; it says what is to
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from types import NoneType
@@ -63,16 +62,12 @@ def restore(kind: type[R], arrays: Mapping[str, Anything]) -> R:
     ValueError
         If they are not those of such a record.
     """
-    tree: dict[str, Any] = {}
-    for path, array in arrays.items():
-        *folders, name = path.split("/")
-        place = tree
-        for folder in folders:
-            place = place.setdefault(folder, {})
-            if not isinstance(place, dict):
-                raise ValueError(f"{path} lies below an array")
-        place[name] = array
-    record: R = _restored(kind, tree, kind.__name__)
+    try:
+        record: R = _restored(kind, arrays, "")
+    except KeyError as error:
+        raise ValueError(f"{error} is missing") from None
+    if unknown := arrays.keys() - flatten(record).keys():
+        raise ValueError(f"{min(unknown)} is unknown")
     return record
 
 
@@ -118,11 +113,10 @@ class Layout(Generic[R]):
         def place(array: Anything) -> Place:
             nonlocal end
             found = Place(end, array.shape, array.dtype.str)
-            end += math.ceil(array.nbytes / ALIGNMENT) * ALIGNMENT
+            end += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
             return found
 
-        places = map_arrays(place, record)
-        return cls(places, max(end, LEAST_BYTES))
+        return cls(map_arrays(place, record), max(end, LEAST_BYTES))
 
     def record(self, memory: Any) -> R:
         """The arrays in a buffer of ``nbytes`` bytes that is aligned itself; read-only if the buffer is."""
@@ -157,24 +151,16 @@ def _named(node: Any, path: str) -> list[tuple[str, Anything]]:
     return [found for name, item in items for found in _named(item, f"{path}/{name}" if path else name)]
 
 
-def _restored(kind: Any, node: Any, where: str) -> Any:
-    """What a type hint of a record stands for, from the arrays below it: a dict of them by name, one array, or None."""
-    options = get_args(kind) if NoneType in get_args(kind) else ()
-    if options:
-        (kind,) = (option for option in options if option is not NoneType)
-        if node is None:
+def _restored(hint: Any, arrays: Mapping[str, Anything], path: str) -> Any:
+    """What a type hint stands for, from the arrays at or below a path, which ends in a slash unless it is empty."""
+    if NoneType in get_args(hint):
+        (hint,) = (option for option in get_args(hint) if option is not NoneType)
+        if not any(f"{name}/".startswith(path) for name in arrays):
             return None
-    if get_origin(kind) is tuple:
-        items = {} if node is None else node
-        if not isinstance(items, dict) or set(items) != {str(number) for number in range(len(items))}:
-            raise ValueError(f"{where}: expected numbers from 0")
-        return tuple(_restored(get_args(kind)[0], items[str(number)], where) for number in range(len(items)))
-    if is_dataclass(kind):
-        hints = get_type_hints(kind)
-        if not isinstance(node, dict) or set(node) - set(hints):
-            raise ValueError(f"{where}: expected {', '.join(hints)}")
-        values = {name: _restored(hint, node.get(name), f"{where}.{name}") for name, hint in hints.items()}
-        return kind(**values)  # type: ignore[operator]
-    if not isinstance(node, np.ndarray):
-        raise ValueError(f"{where}: expected an array")
-    return node
+    if get_origin(hint) is tuple:
+        items = {name.removeprefix(path).partition("/")[0] for name in arrays if name.startswith(path)}
+        return tuple(_restored(get_args(hint)[0], arrays, f"{path}{number}/") for number in range(len(items)))
+    if is_dataclass(hint):
+        hints = get_type_hints(hint).items()
+        return hint(**{name: _restored(one, arrays, f"{path}{name}/") for name, one in hints})  # type: ignore[operator]
+    return arrays[path.removesuffix("/")]

@@ -7,11 +7,10 @@ from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 from typing import Any
 
-from simplicit.checks import as_count
 from simplicit.executors.base import Finished, Report
 from simplicit.executors.inprocess import InProcessExecutor
 from simplicit.executors.work import Block, Work
-from simplicit.machine import available_processors, prepare_thread
+from simplicit.machine import prepare_thread
 
 __all__ = ["Threads"]
 
@@ -37,14 +36,6 @@ class Threads(InProcessExecutor):
     workers: int | None = None
     _pool: ThreadPoolExecutor | None = field(init=False, repr=False, default=None)
     _running: dict[Future[Any], int] = field(init=False, repr=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.workers is not None:
-            as_count("workers", self.workers)
-
-    @property
-    def n_workers(self) -> int:
-        return self.workers or available_processors()
 
     def load(self, work: Work[Any]) -> None:
         super().load(work)

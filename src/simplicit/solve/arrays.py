@@ -1,7 +1,7 @@
 """What blocks of rows read and what comes of them, as records of arrays.
 
-m samples, d columns of Φ and k of a design, r row problems in all and n in a work or a block; a member is one penalty
-and ball of a path. A block's slices of :class:`RowArrays` and :class:`Entries` are such records again.
+m samples, d columns of Φ and k of a design, n row problems, nnz entries; a member is one penalty and ball of a path. A
+block's slices of :class:`RowArrays` and :class:`Entries` are such records again.
 """
 
 from __future__ import annotations
@@ -35,29 +35,17 @@ Index = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class DesignArrays:
-    """Some columns of Φ, each in units in which its norm is near 1.
+    """Some columns of Φ, none of them zero, each in units in which its norm is near 1."""
 
-    Attributes
-    ----------
-    columns : (k,) index array
-        Which they are, none of them zero.
-    units : (k,) array
-        What each is multiplied by.
-    transposed : (k, m) array, optional
-        Φᵀ in units, where the samples are known.
-    gram : (k, k) array, optional
-        ΦᵀΦ in units, where the solver reads it.
-    """
-
-    columns: Index
-    units: Array
-    transposed: Array | None = None
-    gram: Array | None = None
+    columns: Index  # (k,), which of the d
+    units: Array  # (k,), what each is multiplied by
+    transposed: Array | None = None  # (k, m), Φᵀ in units, where the samples are known
+    gram: Array | None = None  # (k, k), ΦᵀΦ in units, where the solver reads it
 
 
 @dataclass(frozen=True, eq=False)
 class PenaltyArrays:
-    """The arrays of a :class:`~simplicit.rows.PiecewiseQuadratic`, but for those that are kept elsewhere."""
+    """The arrays of a :class:`~simplicit.rows.PiecewiseQuadratic`, (1 or n, 1 or d); None for those kept elsewhere."""
 
     kink: Array | None
     curvature: Array | None
@@ -66,119 +54,63 @@ class PenaltyArrays:
 
 @dataclass(frozen=True, eq=False)
 class MemberArrays:
-    """What all rows have in common under a member.
+    """What all rows have in common under a member."""
 
-    Attributes
-    ----------
-    in_ball : (d,) boolean array
-    penalty : PenaltyArrays
-        (1, 1) or (1, d); None where rows differ.
-    """
-
-    in_ball: Mask
-    penalty: PenaltyArrays
+    in_ball: Mask  # (d,)
+    penalty: PenaltyArrays  # its arrays that have a single line
 
 
 @dataclass(frozen=True, eq=False)
 class SharedArrays:
-    """What every block reads.
-
-    Attributes
-    ----------
-    designs : tuple of DesignArrays
-    members : tuple of MemberArrays
-    norms : (d,) array, optional
-        ‖Φⱼ‖, for re-weighted rounds.
-    feature_mean : (d,) array, optional
-        For intercepts.
-    """
+    """What every block reads."""
 
     designs: tuple[DesignArrays, ...]
     members: tuple[MemberArrays, ...]
-    norms: Array | None
-    feature_mean: Array | None
+    norms: Array | None  # (d,), ‖Φⱼ‖ for re-weighted rounds
+    feature_mean: Array | None  # (d,), for intercepts
 
 
 @dataclass(frozen=True, eq=False)
 class TargetArrays:
-    """Targets, as samples or by their products with Φ.
+    """Targets z as samples, or by their products with Φ."""
 
-    Attributes
-    ----------
-    samples : (n, m) array, optional
-        z, one per row; or else
-    cross, energy : (n, d) and (n,) arrays, optional
-        Φᵀz and ‖z‖².
-    mean : (n,) array, optional
-        Of each target, for intercepts.
-    """
-
-    samples: Array | None = None
-    cross: Array | None = None
-    energy: Array | None = None
-    mean: Array | None = None
+    samples: Array | None = None  # (n, m), or else
+    cross: Array | None = None  # (n, d), Φᵀz
+    energy: Array | None = None  # (n,), ‖z‖²
+    mean: Array | None = None  # (n,), for intercepts
 
 
 @dataclass(frozen=True, eq=False)
 class RowMemberArrays:
-    """What each row has for itself under a member.
+    """What each row has for itself under a member."""
 
-    Attributes
-    ----------
-    radius : (n,) array
-        Of the ball.
-    penalty : PenaltyArrays
-        (n, 1) or (n, d); None where rows do not differ.
-    """
-
-    radius: Array
-    penalty: PenaltyArrays
+    radius: Array  # (n,), of the ball
+    penalty: PenaltyArrays  # its arrays that have a line per row
 
 
 @dataclass(frozen=True, eq=False)
 class RowArrays:
-    """What each row has for itself, in the order of the blocks.
+    """What each row has for itself, in the order of the blocks."""
 
-    Attributes
-    ----------
-    row : (n,) index array
-        Its number among the targets.
-    weight : (n,) array
-        λ.
-    members : tuple of RowMemberArrays
-    support : (n, d) boolean array, optional
-        Its admissible columns, where rows of a design differ in them.
-    starts : (n,) index array, optional
-        How many entries its coefficients to begin from have.
-    targets : TargetArrays
-    """
-
-    row: Index
-    weight: Array
+    row: Index  # (n,), its number among the targets
+    weight: Array  # (n,), λ
     members: tuple[RowMemberArrays, ...]
-    support: Mask | None
-    starts: Index | None
+    support: Mask | None  # (n, d), where rows of a design differ in it
+    starts: Index | None  # (n,), how many entries its coefficients to begin from have
     targets: TargetArrays
 
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """The non-zeros of sparse rows, one after another.
+    """The non-zeros of sparse rows, one after another."""
 
-    Attributes
-    ----------
-    columns : (nnz,) index array
-        Among the d of Φ.
-    values : (nnz,) array
-    """
-
-    columns: Index
-    values: Array
+    columns: Index  # (nnz,), among the d of Φ
+    values: Array  # (nnz,)
 
 
 @dataclass(frozen=True, eq=False)
 class Figures:
-    """What is known of each row's solution; (n,) arrays, as in :class:`simplicit.Solution`."""
+    """What is known of each row's solution, (n,) each; as in :class:`simplicit.Solution`."""
 
     objective: Array
     dual_gap: Array
@@ -191,39 +123,19 @@ class Figures:
 
 @dataclass(frozen=True, eq=False)
 class MemberResult:
-    """The solutions of a block's rows under a member, or after a re-weighted round, in the units of the input.
+    """The rows of a block under a member, or after a re-weighted round, in the units of the input."""
 
-    Attributes
-    ----------
-    counts : (n,) index array
-        How many non-zeros each row has.
-    coefficients : Entries
-    intercepts : (n,) array
-    status : (n,) int8 array
-    figures : Figures
-    timings : array
-        Processor seconds of the block, in the order of ``STAGES``.
-    """
-
-    counts: Index
+    counts: Index  # (n,), non-zeros of each row
     coefficients: Entries
-    intercepts: Array
-    status: npt.NDArray[np.int8]
+    intercepts: Array  # (n,)
+    status: npt.NDArray[np.int8]  # (n,)
     figures: Figures
-    timings: Array
+    timings: Array  # processor seconds of the block, in the order of ``STAGES``
 
 
 @dataclass(frozen=True, eq=False)
 class BlockResult:
-    """What comes of a block.
+    """What comes of a block."""
 
-    Attributes
-    ----------
-    rows : (n,) index array
-        Which rows of the input these are.
-    members : tuple of MemberResult
-        One for each member of a path, or for each round.
-    """
-
-    rows: Index
-    members: tuple[MemberResult, ...]
+    rows: Index  # (n,), which rows of the input these are
+    members: tuple[MemberResult, ...]  # one for each member of a path, or for each round

@@ -16,26 +16,14 @@ __all__ = ["Collected", "SolveFacts"]
 
 @dataclass(frozen=True)
 class SolveFacts:
-    """What must be known of a solve to put its blocks together; its section of a journal says so.
-
-    Attributes
-    ----------
-    rows, columns : int
-    blocks : int
-    members : int
-        Of the path; 1 where there is none.
-    rounds : int
-        More than 1 for a single member alone.
-    tol : float
-        The relative gap that was asked for.
-    """
+    """What must be known of a solve to put its blocks together; its section of a journal says so."""
 
     rows: int
     columns: int
     blocks: int
-    members: int
-    rounds: int
-    tol: float
+    members: int  # of the path; 1 where there is none
+    rounds: int  # more than 1 for a single member alone
+    tol: float  # the relative gap that was asked for
 
     @property
     def solves(self) -> int:

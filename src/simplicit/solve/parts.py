@@ -206,4 +206,5 @@ def _facts(section: Section) -> SolveFacts:
             raise DataError(
                 f"journal {section.folder.parent}: its section is damaged, no {name!r}; begin a new journal"
             )
-    return SolveFacts(**{name: section.facts[name] for name in names})
+    *counts, tol = (section.facts[name] for name in names)
+    return SolveFacts(*map(int, counts), float(tol))

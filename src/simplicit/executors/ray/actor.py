@@ -31,24 +31,12 @@ ARRIVE_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Loaded:
-    """A work in the object store, and what goes with its blocks.
-
-    Attributes
-    ----------
-    opener : callable
-        As of the work.
-    layout : Layout
-        Of the shared arrays.
-    reference : ObjectRef
-        To the memory that they lie in: one array, so that those in it are aligned.
-    own : Arrays
-        Rows and entries, in memory of this process.
-    """
+    """A work in the object store, and what goes with its blocks."""
 
     opener: Callable[[Any], Solve[Any]]
-    layout: Layout[Any]
-    reference: Any
-    own: Arrays[None, Any, Any]
+    layout: Layout[Any]  # of the shared arrays
+    reference: Any  # to the memory that they lie in: one array, so that those in it are aligned
+    own: Arrays[None, Any, Any]  # rows and entries, in memory of this process
 
 
 class _Worker:

@@ -44,20 +44,13 @@ _IMPORTED_HERE = False
 
 
 class Cluster:
-    """This process's connection to a cluster.
-
-    Attributes
-    ----------
-    ray : module
-        Once there is a connection.
-    joined : bool
-        Whether the connection is to a cluster at an address, and ends with :meth:`close`.
-    """
+    """This process's connection to a cluster; there is none before the first call of :meth:`connect`."""
 
     def __init__(self) -> None:
-        self.ray: Any = None
-        self.joined = False
-        self._local: _LocalCluster | None = None
+        self.ray: Any = None  # the module
+        self._joined = False  # by an address
+        self._folder: Path | None = None  # of a cluster of our own
+        self._added: list[str] = []  # to the environment, for it
 
     def connect(self, address: str | None) -> None:
         """Import Ray and join the cluster at the address, if there is one; nothing is done a second time.
@@ -71,7 +64,7 @@ class Cluster:
         """
         if self.ray is None:
             self.ray = _import_ray(local=address is None)
-        if address is None or self.joined:
+        if address is None or self._joined:
             return
         _check_answers(address)
         if self.ray.is_initialized():
@@ -86,12 +79,29 @@ class Cluster:
                 "and Python, and that RAY_AUTH_MODE and the token are the same everywhere",
                 argument="address",
             ) from error
-        self.joined = True
+        self._joined = True
 
     def start(self, processors: int, store_bytes: int) -> None:
         """Start a cluster on this machine, with an object store of so many bytes or more, unless there is one."""
-        if not self.ray.is_initialized():
-            self._local = _LocalCluster(self.ray, processors, store_bytes)
+        if self.ray.is_initialized():
+            return
+        # Its sockets lie in the folder, and their names have 107 bytes at most.
+        self._folder = Path(tempfile.mkdtemp(prefix="sp-ray-", dir=None if len(tempfile.gettempdir()) < 25 else "/tmp"))
+        self._added = _add_to_environment() if _IMPORTED_HERE else []
+        memory = available_memory()
+        usual = memory is None or store_bytes < _USUAL_STORE * memory
+        try:
+            self.ray.init(
+                num_cpus=processors,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=None if usual else store_bytes,
+                _temp_dir=str(self._folder),
+            )
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def processors(self) -> int | None:
@@ -112,41 +122,13 @@ class Cluster:
                 )
 
     def close(self) -> None:
-        """Leave a cluster that was joined, and end one that was started here."""
-        if self.joined:
+        """Leave a cluster that was joined, or end one of our own, with all that it has put on this machine."""
+        if self._joined or self._folder is not None:
             self.ray.shutdown()
-        if self._local is not None:
-            self._local.stop()
-        self.joined, self._local = False, None
-
-
-class _LocalCluster:
-    """A cluster of our own: on the loopback, with a token, and with a folder that goes with it."""
-
-    def __init__(self, ray: Any, processors: int, store_bytes: int) -> None:
-        self._ray = ray
-        # Its sockets lie in it, and their names have 107 bytes at most.
-        self._folder = Path(tempfile.mkdtemp(prefix="sp-ray-", dir=None if len(tempfile.gettempdir()) < 25 else "/tmp"))
-        self._added = _add_to_environment() if _IMPORTED_HERE else []
-        memory = available_memory()
-        usual = memory is None or store_bytes < _USUAL_STORE * memory
-        try:
-            ray.init(
-                num_cpus=processors,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=None if usual else store_bytes,
-                _temp_dir=str(self._folder),
-            )
-        except BaseException:
-            self.stop()
-            raise
-
-    def stop(self) -> None:
-        self._ray.shutdown()
         _remove_from_environment(self._added)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._joined, self._folder, self._added = False, None, []
 
 
 def _add_to_environment() -> list[str]:

@@ -10,7 +10,6 @@ import weakref
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from simplicit.checks import as_count, as_number
 from simplicit.executors.base import Executor, Report
 from simplicit.executors.ray.actor import Actor, Loaded
 from simplicit.executors.ray.cluster import AUTO, Cluster, split_address
@@ -83,19 +82,16 @@ class Ray(Executor):
     _loaded: Loaded | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
-        if self.workers is not None:
-            as_count("workers", self.workers)
+        super().__post_init__()
         if self.address is not None and self.address != AUTO:
             split_address(self.address)
-        if self.block_timeout is not None:
-            as_number("block_timeout", self.block_timeout, positive=True)
         weakref.finalize(self, self._pool.close)
 
     @property
     def n_workers(self) -> int:
         """How many blocks are solved at a time; the cluster at the address is joined to know it."""
         self._pool.cluster.connect(self.address)
-        return self.workers or self._pool.cluster.processors or available_processors()
+        return self.workers or self._pool.cluster.processors or super().n_workers
 
     @property
     def copies(self) -> int:
