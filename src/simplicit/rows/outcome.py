@@ -1,4 +1,4 @@
-"""What comes of a block of rows: coefficients, certificates, statuses, and where the time went."""
+"""A block of rows comes out as coefficients with their certificates and statuses, and where the time went."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``solve_rows`` returns."""
+"""A solution is what ``solve_rows`` returns: coefficients, each row with its certificate."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Solution:
         return counts
 
     def advice(self, row: int) -> str:
-        """What to do about a row, for people."""
+        """Say what to do about a row, for people."""
         return RowStatus(int(self.status[row])).advice
 
     def __repr__(self) -> str:
