@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 
 
 class Gram:
-    r"""ΦᵀΦ, Φᵀz and ‖z‖² of features and targets that need never be in memory as a whole.
+    r"""It accumulates ΦᵀΦ, Φᵀz and ‖z‖² of features and targets that need never be in memory as a whole.
 
     ``solve_rows(gram)`` then solves the same problems as ``solve_rows(features, targets)``. The sums are float64
     whatever the batches are. Gradients are Φᵀz − Gw here and not products with a residual, so that the certificate of a
@@ -60,17 +60,17 @@ class Gram:
 
     @property
     def gram(self) -> Array:
-        """ΦᵀΦ, (d, d)."""
+        """This is ΦᵀΦ, (d, d)."""
         return self._scatter + self.n_samples * np.outer(self.feature_mean, self.feature_mean)
 
     @property
     def cross(self) -> Array:
-        """Φᵀz, one row per target, (r, d)."""
+        """This is Φᵀz, one row per target, (r, d)."""
         return self._cross + self.n_samples * np.outer(self.target_mean, self.feature_mean)
 
     @property
     def energy(self) -> Array:
-        """‖z‖², (r,)."""
+        """This is ‖z‖², (r,)."""
         return self._energy + self.n_samples * self.target_mean**2
 
     @classmethod
@@ -150,7 +150,7 @@ class Gram:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(targets r, columns d)."""
+        """The shape is (targets r, columns d)."""
         return self._cross.shape[0], self._cross.shape[1]
 
     def centred(self) -> Gram:

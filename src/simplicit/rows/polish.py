@@ -46,7 +46,7 @@ EVENTS = 20
 
 @dataclass(eq=False)
 class Polish(WorkingSet):
-    """Row problems on the way to their solutions.
+    """These row problems are on the way to their solutions.
 
     Parameters
     ----------

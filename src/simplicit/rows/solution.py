@@ -15,7 +15,7 @@ __all__ = ["RowStatus", "Solution"]
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Coefficients of r rows, each with its certificate.
+    """It has the coefficients of r rows, each with its certificate.
 
     Attributes
     ----------
@@ -66,12 +66,12 @@ class Solution:
 
     @property
     def converged(self) -> npt.NDArray[np.bool_]:
-        """Which rows reached the tolerance, shape (r,)."""
+        """This says which rows reached the tolerance, shape (r,)."""
         return np.equal(self.status, RowStatus.CONVERGED)
 
     @property
     def nnz(self) -> npt.NDArray[np.intp]:
-        """Non-zeros of each row, shape (r,)."""
+        """These are the numbers of non-zeros of the rows, shape (r,)."""
         counts: npt.NDArray[np.intp] = np.diff(self.coefficients.indptr)
         return counts
 

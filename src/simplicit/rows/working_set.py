@@ -34,7 +34,7 @@ FLIP_REACH, FLIP_LEAST, FLIP_SHARE = 1.5, 16, 0.25
 
 @dataclass(eq=False)
 class WorkingSet(Batch):
-    """Where r rows are, and what of them is in, factorised and watched.
+    """It says where r rows are, and what of them is in, factorised and watched.
 
     Parameters
     ----------
