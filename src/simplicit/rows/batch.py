@@ -1,4 +1,4 @@
-"""Records of many rows: select some of the rows, put others in their places, join batches below each other.
+"""Records of many rows select some of their rows, put others in their places, and are joined below each other.
 
 A record is a dataclass that derives from :class:`Batch`. The type of a field says whether every row has an entry in it:
 tensors, arrays and lists with the rows first do, and records themselves; anything else belongs to all rows. Where the
@@ -35,7 +35,7 @@ def padded(fill: float) -> dict[str, float]:
 
 
 class Batch:
-    """Base of the records of r rows; see the module for what their fields may be."""
+    """A record has r rows; the module says what its fields may be."""
 
     def select(self, rows: Rows) -> Self:
         """Return a copy of some of the rows; what all rows share is not copied."""
@@ -64,7 +64,7 @@ class Batch:
                 if "fill" in item.metadata and not isinstance(place, tuple):
                     mine, theirs = _of_one_width([mine, theirs], item.metadata["fill"])
                     setattr(self, item.name, mine)
-                mine[place] = theirs
+                mine[_index(mine, place)] = theirs
 
     def widen(self, width: int) -> None:
         """Fill the padded fields up to ``width`` along all axes but the rows."""
@@ -99,11 +99,14 @@ def _selected(record: Batch, item: Field[Any], rows: Rows) -> Any:
         return value
     if isinstance(value, Batch):
         return value.select(rows)
-    if isinstance(value, list):
-        return [value[i] for i in rows.tolist()]
-    if isinstance(value, Tensor) and isinstance(rows, np.ndarray):
-        return value[torch.from_numpy(rows).to(value.device)]
-    return value[rows.cpu().numpy()] if isinstance(value, np.ndarray) and isinstance(rows, Tensor) else value[rows]
+    return [value[i] for i in rows.tolist()] if isinstance(value, list) else value[_index(value, rows)]
+
+
+def _index(value: Tensor | npt.NDArray[Any], place: Rows | tuple[Any, ...]) -> Any:
+    """Return an index in the kind that a tensor or an array takes."""
+    if isinstance(value, Tensor) and isinstance(place, np.ndarray):
+        return torch.from_numpy(place).to(value.device)
+    return place.cpu().numpy() if isinstance(value, np.ndarray) and isinstance(place, Tensor) else place
 
 
 def _joined(item: Field[Any], values: list[Any]) -> Any:

@@ -1,4 +1,4 @@
-r"""The dual of a block of row problems, and the duality gap that it proves of coefficients, row by row.
+r"""The dual of a block of row problems proves a duality gap of coefficients, row by row.
 
 The dual of P in ``problem`` is, for θ ∈ Rᵐ and μ ≥ 0,
 
@@ -42,7 +42,7 @@ LEAST_KINK, ROUNDING = 1e-12, 1e-15
 
 @dataclass(frozen=True)
 class Certificate(Batch):
-    """What is proved of a block of coefficients.
+    """This is proved of a block of coefficients.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class Certificate(Batch):
 
     @property
     def relative_gap(self) -> Tensor:
-        """gap / max(primal, 1e-6·½‖z‖²); 0 where both are 0."""
+        """The relative gap is gap / max(primal, 1e-6·½‖z‖²), and 0 where both are 0; (r,)."""
         relative = torch.where(self.dual_gap > 0, self.dual_gap / self.scale, 0.0)
         return torch.where(self.dual_gap.isinf(), torch.inf, relative)
 
@@ -97,7 +97,7 @@ def certify(problem: RowProblem, w: Tensor | None, multiplier: Tensor | None = N
 
 
 class _Bound:
-    """The gaps of one block of coefficients at several dual points.
+    """One block of coefficients has a gap at every dual point; this is the least of several.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ class _Bound:
 
     @cached_property
     def inner(self) -> PiecewiseQuadratic:
-        """The penalty on the columns in the ball."""
+        """This is the penalty on the columns in the ball."""
         return self.penalty.on_columns(self.inside)
 
     def least(self, multiplier: Tensor | None) -> tuple[Tensor, Tensor]:

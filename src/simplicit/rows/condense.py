@@ -32,7 +32,7 @@ __all__ = ["Bases", "compressed"]
 
 @dataclass
 class Bases(Batch):
-    """The bases of r rows and the borders D of their watched variables, in the order of their slots.
+    """The bases of r rows have the borders D of their watched variables, in the order of their slots.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Bases(Batch):
 
     @classmethod
     def none(cls, design: Design, rows: int) -> Bases:
-        """Stand for the bases of rows that have none yet."""
+        """Make what stands for the bases of rows that have none yet."""
         columns = torch.zeros(rows, 0, dtype=torch.int64, device=design.device)
         watched, outside = columns.new_zeros(rows), columns.new_full((rows, 2), -1)
         nothing = columns.double()

@@ -35,7 +35,7 @@ STAGGER, GOLDEN = 1e-4, (1 + 5**0.5) / 2
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """The conditions of r rows on k columns; coefficients and gradients are (r, k) tensors, multipliers (r,).
+    """r rows have these conditions on k columns; coefficients and gradients are (r, k) tensors, multipliers (r,).
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Conditions:
 
     @cached_property
     def bending(self) -> Tensor:
-        """Columns whose penalty has two pieces, (r, k)."""
+        """The mask of these columns says where the penalty has two pieces, (r, k)."""
         return (self.curvature > 0) & (self.threshold > 0)
 
     def piece(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-r"""Φ in the units of the solver, and what is computed from it once for all rows.
+r"""A design is Φ in the units of the solver, with what is computed from it once for all rows.
 
 Every column is divided by the power of two nearest to its norm, so that all columns count alike and nothing is rounded.
 A design has the samples themselves (:class:`SampleDesign`), or G = ΦᵀΦ alone where Φ is never whole in memory
@@ -30,7 +30,7 @@ Index = npt.NDArray[np.intp]
 #: the blocks that the polish asks for cost less than G as long as supports are smaller than m.
 MOST_COLUMNS, COLUMNS_PER_SAMPLE = 4096, 4
 #: For how many values of ρ resolvents are kept: as a k × k matrix, and by samples, which take half of that or less. The
-#: blocks of the 112 rows × 896 columns × 500 samples of Fashion-MNIST (``benchmarks/problems.py``) meet three values.
+#: blocks of the Fashion-MNIST family (``benchmarks/problems.py``, 100 and 500 samples) meet two to four values.
 KEPT, KEPT_BY_SAMPLES = 4, 6
 #: Columns that are copied at a time, so that there never is a second copy of Φ.
 CHUNK = 256
@@ -53,7 +53,7 @@ def by_samples(n_samples: int | None, n_columns: int) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Resolvent:
-    """The resolvent of G, y ↦ ρ(G + ρI)⁻¹y, which is applied to many y at once.
+    """The resolvent of G, y ↦ ρ(G + ρI)⁻¹y, is applied to many y at once.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Resolvent:
 
 
 class Design(ABC):
-    """What is known of Φ on k columns; every design has G, at least block by block.
+    """A design is what is known of Φ on k columns; G it always has, at least block by block.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class Design(ABC):
     @property
     @abstractmethod
     def gram(self) -> Tensor:
-        """G = ΦᵀΦ, (k, k), float64."""
+        """This is G = ΦᵀΦ, (k, k), float64."""
 
     def block(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Return G on some rows and columns, given by index tensors."""
@@ -158,7 +158,7 @@ class Design(ABC):
 
 
 class GramDesign(Design):
-    """A design of which only G is known.
+    """Of this design only G is known.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ class GramDesign(Design):
 
 
 class SampleDesign(Design):
-    """A design with its samples.
+    """This design has its samples.
 
     Parameters
     ----------
@@ -229,12 +229,12 @@ class SampleDesign(Design):
 
     @cached_property
     def transposed_array(self) -> Array:
-        """Φᵀ on the processor, (k, m)."""
+        """This is Φᵀ on the processor, (k, m)."""
         return self.transposed.cpu().numpy()
 
     @cached_property
     def _kernel(self) -> Tensor:
-        """ΦΦᵀ, (m, m)."""
+        """This is ΦΦᵀ, (m, m)."""
         return self.transposed.T @ self.transposed
 
     def _shifted(self) -> Tensor:

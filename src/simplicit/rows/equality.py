@@ -172,7 +172,7 @@ def _pseudo_inverse(problem: SampleProblem, fallback: Array) -> Array:
 
 @dataclass(eq=False)
 class _Open(Batch):
-    """Rows that are neither proved nor given up."""
+    """These rows are neither proved nor given up."""
 
     rows: Tensor  # their places in the block
     problem: SampleProblem

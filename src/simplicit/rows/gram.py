@@ -1,4 +1,4 @@
-"""Gram statistics of a row problem, accumulated batch by batch: all of Φ and the targets that the solver needs."""
+"""Gram statistics are all of Φ and the targets that the solver needs, and are accumulated batch by batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 
 
 class Gram:
-    r"""ΦᵀΦ, Φᵀz and ‖z‖² of features and targets that need never be in memory as a whole.
+    r"""It accumulates ΦᵀΦ, Φᵀz and ‖z‖² of features and targets that need never be in memory as a whole.
 
     ``solve_rows(gram)`` then solves the same problems as ``solve_rows(features, targets)``. The sums are float64
     whatever the batches are. Gradients are Φᵀz − Gw here and not products with a residual, so that the certificate of a
@@ -60,22 +60,22 @@ class Gram:
 
     @property
     def gram(self) -> Array:
-        """ΦᵀΦ, (d, d)."""
+        """This is ΦᵀΦ, (d, d)."""
         return self._scatter + self.n_samples * np.outer(self.feature_mean, self.feature_mean)
 
     @property
     def cross(self) -> Array:
-        """Φᵀz, one row per target, (r, d)."""
+        """This is Φᵀz, one row per target, (r, d)."""
         return self._cross + self.n_samples * np.outer(self.target_mean, self.feature_mean)
 
     @property
     def energy(self) -> Array:
-        """‖z‖², (r,)."""
+        """This is ‖z‖², (r,)."""
         return self._energy + self.n_samples * self.target_mean**2
 
     @classmethod
     def from_batches(cls, batches: Iterable[tuple[Any, Any]]) -> Self:
-        """Of all pairs (features (b, d), targets (b, r)) in turn.
+        """Accumulate all pairs (features (b, d), targets (b, r)) in turn.
 
         Raises
         ------
@@ -93,7 +93,7 @@ class Gram:
 
     @classmethod
     def of_products(cls, gram: Array, cross: Array, energy: Array, n_samples: int) -> Self:
-        """From ΦᵀΦ (d, d), Φᵀz (r, d) and ‖z‖² (r,), all about the same origin; means count as zero.
+        """Make them from ΦᵀΦ (d, d), Φᵀz (r, d) and ‖z‖² (r,), all about the same origin; means count as zero.
 
         For sums that come from elsewhere, such as those of patches; nothing is checked.
         """
@@ -129,7 +129,7 @@ class Gram:
         self._merge(phi.astype(np.float64), z.astype(np.float64))
 
     def _merge(self, phi: Array, z: Array) -> None:
-        """The pairwise update of means and of sums about them (Chan, Golub and LeVeque 1983)."""
+        """Update means and sums about them pairwise (Chan, Golub and LeVeque 1983)."""
         before, total = self.n_samples, self.n_samples + len(phi)
         phi_mean, z_mean = phi.mean(axis=0), z.mean(axis=0)
         phi, z = phi - phi_mean, z - z_mean
@@ -150,11 +150,11 @@ class Gram:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(targets r, columns d)."""
+        """The shape is (targets r, columns d)."""
         return self._cross.shape[0], self._cross.shape[1]
 
     def centred(self) -> Gram:
-        """The statistics of features and targets less their means."""
+        """Return the statistics of features and targets less their means."""
         result = Gram()
         result.n_samples = self.n_samples
         result.feature_mean, result.target_mean = np.zeros_like(self.feature_mean), np.zeros_like(self.target_mean)

@@ -87,7 +87,7 @@ def follow(tableau: Tableau, rate: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class _Homotopy(Batch):
-    """The rows that have events before them: arrays (r, sides, q), (r, q) and (r,); a tableau that changes in place."""
+    """These rows have events before them: arrays (r, sides, q), (r, q) and (r,); the tableau changes in place."""
 
     table: Tensor  # T
     rate: Array  # r

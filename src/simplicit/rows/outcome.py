@@ -1,4 +1,4 @@
-"""What comes of a block of rows: coefficients, certificates, statuses, and where the time went."""
+"""A block of rows comes out as coefficients with their certificates and statuses, and where the time went."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STAGES = ("gram", "iterations", "factor", "polish", "certificate")
 
 
 class RowStatus(IntEnum):
-    """How a row ended."""
+    """A row ends in one of these ways."""
 
     CONVERGED = 0
     ACCURACY_LIMIT = 1
@@ -36,7 +36,7 @@ class RowStatus(IntEnum):
 
     @property
     def advice(self) -> str:
-        """What to do about it, for people."""
+        """This says what to do about it, for people."""
         return {
             RowStatus.CONVERGED: "nothing to do: the duality gap is within the tolerance",
             RowStatus.ACCURACY_LIMIT: "the steps have stopped to help, because columns are dependent up to rounding or "
@@ -50,7 +50,7 @@ class RowStatus(IntEnum):
 
 @dataclass
 class Stopwatch:
-    """Processor seconds of this thread by stage."""
+    """It counts processor seconds of this thread by stage."""
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
@@ -71,7 +71,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class BlockSolution(Batch):
-    """Coefficients of a block of rows and what is known of each, in the units of the solver.
+    """It has the coefficients of a block of rows and what is known of each, in the units of the solver.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-r"""A block of row problems that share one design, in the units of the solver.
+r"""Row problems that share one design are stated as a block, in the units of the solver.
 
 A row of problem (7) of the paper, with target z ∈ Rᵐ, weight λ > 0, penalty h and ball columns J, is solved as
 
@@ -30,7 +30,7 @@ __all__ = ["GramProblem", "RowProblem", "SampleProblem"]
 
 @dataclass(frozen=True, eq=False)
 class RowProblem(Batch, ABC):
-    """r row problems on one design, in its units.
+    """A block has r row problems on one design, in its units.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class RowProblem(Batch, ABC):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(r, k)."""
+        """The shape is (r, k)."""
         return self.cross.shape[0], self.cross.shape[1]
 
     @abstractmethod
@@ -92,7 +92,7 @@ class RowProblem(Batch, ABC):
 
     @cached_property
     def outside_ball(self) -> Tensor:
-        """The columns that are not in J, as an index tensor."""
+        """These columns are not in J; an index tensor."""
         outside = torch.ones(self.shape[1], dtype=torch.bool, device=self.cross.device)
         outside[self.ball_columns] = False
         return torch.nonzero(outside)[:, 0]
@@ -100,7 +100,7 @@ class RowProblem(Batch, ABC):
 
 @dataclass(frozen=True, eq=False)
 class GramProblem(RowProblem):
-    """Row problems of which only G, Φᵀz and ‖z‖² are known."""
+    """Of these row problems only G, Φᵀz and ‖z‖² are known."""
 
     def residuals(self, w: Tensor) -> tuple[Tensor, Tensor]:
         gradient = self.cross - w @ self.design.gram
@@ -109,7 +109,7 @@ class GramProblem(RowProblem):
 
 @dataclass(frozen=True, eq=False)
 class SampleProblem(RowProblem):
-    """Row problems with their samples.
+    """These row problems have their samples.
 
     Parameters
     ----------

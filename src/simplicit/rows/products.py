@@ -1,4 +1,4 @@
-"""Large products tile by tile: as fast as whole, and the same bits however many threads share the tiles.
+"""Large products are formed tile by tile: as fast as whole, and the same bits however many threads share the tiles.
 
 A product by several BLAS threads is cut where their number says, and rounds accordingly. Here every tile is one product
 by one thread, so that the result depends on nothing but the factors.

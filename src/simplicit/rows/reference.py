@@ -71,7 +71,7 @@ def _solved_block(problem: RowProblem, tol: float) -> BlockSolution:
 
 
 class _Model:
-    """The model of one row in CVXPY."""
+    """It models one row in CVXPY."""
 
     def __init__(self, problem: RowProblem, i: int, cvxpy: Any) -> None:
         self.cp, self.problem, self.i = cvxpy, problem, i

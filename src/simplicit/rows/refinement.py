@@ -30,7 +30,7 @@ MOST_ITERATIONS = 200
 
 @dataclass(eq=False)
 class _Open(Batch):
-    """Rows that are neither proved nor given up."""
+    """These rows are neither proved nor given up."""
 
     rows: Tensor  # their places in the group
     polish: Polish
@@ -141,7 +141,7 @@ class Refinement:
 
     @property
     def status(self) -> npt.NDArray[np.int8]:
-        """How every row has ended, (r,)."""
+        """This is how every row has ended, (r,)."""
         converged = self.certificate.converged(self.tol).cpu().numpy()
         given_up = np.where(self.given_up.cpu().numpy(), RowStatus.ACCURACY_LIMIT, RowStatus.ITERATION_LIMIT)
         return np.where(converged, RowStatus.CONVERGED, given_up).astype(np.int8)

@@ -1,4 +1,4 @@
-"""What ``solve_rows`` returns."""
+"""A solution is what ``solve_rows`` returns: coefficients, each row with its certificate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["RowStatus", "Solution"]
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Coefficients of r rows, each with its certificate.
+    """It has the coefficients of r rows, each with its certificate.
 
     Attributes
     ----------
@@ -66,17 +66,17 @@ class Solution:
 
     @property
     def converged(self) -> npt.NDArray[np.bool_]:
-        """Which rows reached the tolerance, shape (r,)."""
+        """This says which rows reached the tolerance, shape (r,)."""
         return np.equal(self.status, RowStatus.CONVERGED)
 
     @property
     def nnz(self) -> npt.NDArray[np.intp]:
-        """Non-zeros of each row, shape (r,)."""
+        """These are the numbers of non-zeros of the rows, shape (r,)."""
         counts: npt.NDArray[np.intp] = np.diff(self.coefficients.indptr)
         return counts
 
     def advice(self, row: int) -> str:
-        """What to do about a row, for people."""
+        """Say what to do about a row, for people."""
         return RowStatus(int(self.status[row])).advice
 
     def __repr__(self) -> str:

@@ -40,7 +40,7 @@ WAITING = 16
 
 @dataclass
 class Slots(Batch):
-    """The watched variables of r rows, tensors (r, q); rows with fewer than q are filled up with slots that rest.
+    """r rows have their watched variables in slots, tensors (r, q); fewer than q are filled up with slots that rest.
 
     Parameters
     ----------
@@ -83,13 +83,13 @@ class Slots(Batch):
 
     @property
     def pivoted(self) -> Tensor:
-        """Which variables are swapped, (r, q)."""
+        """This says which variables are swapped, (r, q)."""
         return self.active ^ (self.place >= 0)
 
 
 @dataclass
 class Tableau(Batch):
-    """T and the slots of r rows; a slot without a variable has zeros in T.
+    """r rows have their T and their slots; a slot without a variable has zeros in T.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class Tableau(Batch):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(r, q)."""
+        """The shape is (r, q)."""
         return self.table.shape[0], self.table.shape[1]
 
     def swept(self, entries: Tensor) -> Tensor:

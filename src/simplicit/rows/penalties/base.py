@@ -1,4 +1,4 @@
-"""What a penalty is, as the user writes it."""
+"""This is what a penalty is, as the user writes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Penalty"]
 
 @runtime_checkable
 class Penalty(Protocol):
-    """A separable convex penalty Σⱼ hⱼ(wⱼ), even in each coordinate, with hⱼ(0) = 0.
+    """A penalty is separable and convex, Σⱼ hⱼ(wⱼ), even in each coordinate, with hⱼ(0) = 0.
 
     All that the solver needs of it, h, prox, conjugate and slopes, follows from its :class:`PiecewiseQuadratic` form,
     so that a new penalty is one class with this one method. A penalty that is registered in ``PENALTIES``, and so on

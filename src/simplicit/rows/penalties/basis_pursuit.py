@@ -1,4 +1,4 @@
-"""Exact matching: the least ℓ1 norm with z = Φw, equations (8) and (9)."""
+"""Exact matching takes the least ℓ1 norm with z = Φw, equations (8) and (9)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["BasisPursuit"]
 
 @dataclass(frozen=True, eq=False)
 class BasisPursuit:
-    """Basis pursuit: minimise Σ cⱼ|wⱼ| subject to z = Φw, and to the ball where one is given.
+    """Basis pursuit minimises Σ cⱼ|wⱼ| subject to z = Φw, and to the ball where one is given.
 
     These are equations (8) and (9) of the paper; Chen, Donoho and Saunders (1998). The weight λ has no meaning here. A
     row that no feasible w matches is returned with the status ``INFEASIBLE``, with its least residual as well as it can

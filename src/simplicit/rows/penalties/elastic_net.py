@@ -1,4 +1,4 @@
-"""The elastic net, h(w) = c·(β|w| + αw²)."""
+"""The elastic net is h(w) = c·(β|w| + αw²)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ElasticNet"]
 
 @dataclass(frozen=True, eq=False)
 class ElasticNet:
-    """Elastic net: h(wⱼ) = cⱼ (β |wⱼ| + α wⱼ²) (Zou and Hastie 2005).
+    """The elastic net is h(wⱼ) = cⱼ (β |wⱼ| + α wⱼ²) (Zou and Hastie 2005).
 
     Its conjugate, for c = 1, is ((|v| − β)₊)²/(4α). With α > 0 the solution is unique, also among equal columns, which
     share their weight; ``beta=0`` is ridge regression.

@@ -1,4 +1,4 @@
-"""The weighted ℓ1 norm, h(w) = β·c·|w|: equation (11), the objective for robustness and sparsity."""
+"""The weighted ℓ1 norm, h(w) = β·c·|w|, is equation (11), the objective for robustness and sparsity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["L1"]
 
 @dataclass(frozen=True, eq=False)
 class L1:
-    """ℓ1 penalty: h(wⱼ) = β cⱼ |wⱼ|, equation (11) of the paper.
+    """The ℓ1 penalty is h(wⱼ) = β cⱼ |wⱼ|, equation (11) of the paper.
 
     Its proximal map is soft thresholding, its conjugate is 0 where |vⱼ| ≤ β cⱼ and infinite elsewhere.
 

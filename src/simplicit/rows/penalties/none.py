@@ -1,4 +1,4 @@
-"""No penalty: least squares under the ball and on the support."""
+"""Without a penalty a row is least squares under the ball and on the support."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["NoPenalty"]
 
 @dataclass(frozen=True)
 class NoPenalty:
-    """h = 0: least squares, under the ball and on the support where they are given.
+    """With h = 0 a row is least squares, under the ball and on the support where they are given.
 
     With ``support=solution.coefficients != 0`` it is the refit of a sparse solution on its own non-zeros.
 

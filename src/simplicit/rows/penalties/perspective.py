@@ -1,4 +1,4 @@
-r"""The perspective relaxation of γ‖w‖₀ + α‖w‖²: equation (10), with its indicator priced."""
+r"""The perspective penalty relaxes γ‖w‖₀ + α‖w‖²: equation (10), with its indicator priced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Perspective"]
 
 @dataclass(frozen=True, eq=False)
 class Perspective:
-    r"""Perspective penalty, the tightest convex one below γ[w ≠ 0] + αw² (reverse Huber).
+    r"""The perspective penalty is the tightest convex one below γ[w ≠ 0] + αw² (reverse Huber).
 
         h(w) = min over s, t of αs + γt,  w² ≤ st, 0 ≤ t ≤ 1
              = 2√(αγ)|w|  for |w| ≤ √(γ/α),   αw² + γ  beyond

@@ -36,7 +36,7 @@ ALLOWANCE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class PiecewiseQuadratic(Batch):
-    """Penalties p|w| + ½c((|w| − τ)₊)² of a block of r rows and d columns.
+    """A block of r rows and d columns has the penalties p|w| + ½c((|w| − τ)₊)².
 
     All three parameters are tensors that broadcast to (r, d): what is common to all rows or columns is stored once. All
     methods are batched over rows; ``w``, ``v`` and ``step`` are tensors that broadcast to (r, d), of the same dtype.
