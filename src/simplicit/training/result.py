@@ -148,7 +148,7 @@ class FitResult:
         if self.origin is None or self.options.structure != "baseline":
             raise InputError(
                 f"to_baseline: structure {self.options.structure!r} has weights where the network has none; fit with "
-                "structure='baseline', or use result.model.to_torch()"
+                "structure='baseline', or use simplicit.to_torch(result.model)"
             )
         return self.origin.network(self.model)
 
