@@ -32,6 +32,7 @@ from simplicit.implicit import (
     perron_frobenius,
     rescale,
     save,
+    to_torch,
 )
 from simplicit.network import States, TrainingModeWarning, extract_states, from_torch, weight_count
 from simplicit.progress import Progress
@@ -61,6 +62,7 @@ from simplicit.rows import (
     RowStatus,
     Solution,
 )
+from simplicit.runtime.onnx import OnnxFile, export_onnx
 from simplicit.solve.front import beta_max, solve_path, solve_rows
 from simplicit.solve.parts import JournalState, merge_journals, solve_part
 from simplicit.training import Certified, FitResult, Matching, Recipe, Ridge, Robust, Sparse, fit
@@ -92,6 +94,7 @@ __all__ = [
     "MissingExtraError",
     "NoPenalty",
     "NotWellPosedError",
+    "OnnxFile",
     "PerronFrobenius",
     "Perspective",
     "PiecewiseQuadratic",
@@ -121,6 +124,7 @@ __all__ = [
     "certify",
     "collatz_wielandt",
     "equilibrium",
+    "export_onnx",
     "extract_states",
     "fgsm",
     "fit",
@@ -136,5 +140,6 @@ __all__ = [
     "solve_path",
     "solve_rows",
     "square",
+    "to_torch",
     "weight_count",
 ]

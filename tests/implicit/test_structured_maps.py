@@ -33,6 +33,8 @@ from simplicit.implicit import (
     rescale,
     save,
 )
+from simplicit.implicit.maps.base import restored
+from simplicit.implicit.maps.files import StoredArrays, StoredMap, nested
 
 SHAPE = (4, 5, 6)
 SIZE = 120
@@ -247,20 +249,17 @@ def test_bad_input(make: Callable[[], Any], message: str) -> None:
     [
         ({"kind": "dense"}, "the kind 'dense' is not one of"),
         ({"weight_shape": [10**6, 10**6, 3]}, "do not fit"),
-        ({"weight_shape": [4, 4, 3, "3"]}, "expected a list of integers"),
+        ({"weight_shape": [4, 4, 3, "3"]}, "weight_shape must be a list of integers"),
         ({"stride": [0, 1]}, "must be at least 1"),
         ({"groups": 3}, "takes 12 channels"),
         ({"factors": ["left"]}, "lacks the array"),
     ],
 )
 def test_damaged_convolution(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    from simplicit.implicit.maps.files import CheckedArrays, describe, restore
-
-    arrays: dict[str, Any] = {}
-    entry = describe(convolution(), "block.0", arrays) | change
-    checked = CheckedArrays(arrays, tmp_path / "model.safetensors", "config.json")
+    entry, arrays = convolution().to_stored()
+    file = StoredArrays(nested("block.0", arrays), tmp_path / "model.safetensors", "config.json")
     with pytest.raises((InputError, DataError), match=message):
-        restore(entry, "block.0", (SIZE, SIZE), np.dtype(np.float64), checked)
+        restored(StoredMap(entry | change, "block.0", (SIZE, SIZE), np.dtype(np.float64), file))
 
 
 def test_convolutions_of_other_output_shapes_are_not_merged() -> None:

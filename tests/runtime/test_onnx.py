@@ -15,8 +15,7 @@ from torch import nn
 import simplicit as sp
 from simplicit.errors import DataError, InputError, MissingExtraError
 from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup
-from simplicit.runtime.onnx import export as onnx_export
-from simplicit.runtime.onnx import graph as onnx_graph
+from simplicit.runtime.onnx import activations, check_onnx, linear
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -106,7 +105,7 @@ def test_every_activation(activation: Activation, dtype: type, tmp_path: Path) -
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_states_in_disorder(dtype: type, tmp_path: Path) -> None:
     model = in_disorder(dtype)
-    assert model._system.plan.order is not None
+    assert model.state_equation.plan.order is not None
     sp.export_onnx(model, tmp_path / "m.onnx")
     compare(model, tmp_path / "m.onnx", 10 * TOLERANCE[dtype])
 
@@ -175,7 +174,7 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
 
 
 def test_a_wrong_graph_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(onnx_graph.ACTIVATIONS, "relu", lambda graph, z: graph.node("Abs", z))
+    monkeypatch.setitem(activations.ACTIVATIONS, "relu", lambda graph, z: graph.node("Abs", z))
     model = in_layers(Activation("relu"), np.float32)
     with pytest.raises(DataError, match=r"not written, outputs of onnxruntime differ by .*1.0e-05 is allowed"):
         sp.export_onnx(model, tmp_path / "m.onnx")
@@ -196,7 +195,7 @@ def test_kinds_of_maps_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     blocks = {("output", "input"): Reversal(np.eye(4)[::-1])}
     model = ImplicitModel([], blocks, n_inputs=4, n_outputs=4)
     dense = sp.export_onnx(model, tmp_path / "dense.onnx")
-    monkeypatch.setitem(onnx_graph.LINEAR, Reversal, gathered)
+    monkeypatch.setitem(linear.LINEAR, Reversal, gathered)
     sp.export_onnx(model, tmp_path / "gathered.onnx")
     compare(model, tmp_path / "gathered.onnx", 1e-12)
     assert dense.difference == 0
@@ -243,7 +242,7 @@ def test_nothing_is_told_beside(tmp_path: Path, capfd: pytest.CaptureFixture[str
         warnings.simplefilter("error")
         sp.export_onnx(in_layers(ACTIVATIONS[9], np.float64), tmp_path / "m.onnx")
     assert capfd.readouterr() == ("", "")
-    assert onnx_export.check_onnx() is onnx
+    assert check_onnx() is onnx
 
 
 def test_convolutions_are_written_as_such(tmp_path: Path) -> None:

@@ -1,18 +1,25 @@
 """What an implicit model is: its parts, its equilibrium, its well-posedness, its storage."""
 
-from simplicit.implicit.activation import Activation
 from simplicit.implicit.bits import StorageBits
+from simplicit.implicit.equations import OutputEquation, StateEquation
 from simplicit.implicit.equilibrium import Equilibrium, Linearisation, adjoint, equilibrium, linearise
-from simplicit.implicit.maps.algebra import added, composed
-from simplicit.implicit.maps.base import CsrMap, LinearMap
-from simplicit.implicit.maps.composite import GatheredConvMap, SumMap
-from simplicit.implicit.maps.convolution import ConvMap
-from simplicit.implicit.maps.gather import GatherMap
-from simplicit.implicit.model import ImplicitModel, StateGroup
+from simplicit.implicit.groups import Activation, StateGroup
+from simplicit.implicit.maps import (
+    ConvMap,
+    CsrMap,
+    GatheredConvMap,
+    GatherMap,
+    LinearMap,
+    SumMap,
+    added,
+    composed,
+)
+from simplicit.implicit.model import ImplicitModel
+from simplicit.implicit.module import ImplicitModule, to_torch
 from simplicit.implicit.rescaling import rescale, scaling_vector
 from simplicit.implicit.spectral import PerronFrobenius
 from simplicit.implicit.storage import load, save
-from simplicit.implicit.wellposed import collatz_wielandt, contraction_vector, perron_frobenius
+from simplicit.implicit.wellposed import collatz_wielandt, contraction_vector, perron_frobenius, row_norm
 
 __all__ = [
     "Activation",
@@ -22,9 +29,12 @@ __all__ = [
     "GatherMap",
     "GatheredConvMap",
     "ImplicitModel",
+    "ImplicitModule",
     "LinearMap",
     "Linearisation",
+    "OutputEquation",
     "PerronFrobenius",
+    "StateEquation",
     "StateGroup",
     "StorageBits",
     "SumMap",
@@ -38,6 +48,8 @@ __all__ = [
     "load",
     "perron_frobenius",
     "rescale",
+    "row_norm",
     "save",
     "scaling_vector",
+    "to_torch",
 ]

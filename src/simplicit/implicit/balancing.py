@@ -13,7 +13,7 @@ from scipy.linalg.lapack import dgebal
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import SuperLU, cg, splu
 
-from simplicit.implicit.maps.base import Csr
+from simplicit.implicit.maps import Csr
 
 __all__ = ["balanced", "cheap_order", "factor"]
 
@@ -28,7 +28,7 @@ _SWEEPS = 10
 
 
 def balanced(N: Csr, *, dense: bool) -> tuple[Csr, int]:
-    """2⁻ᵉ D⁻¹ N D with D = diag(2^k), its largest entry in [1/2, 1), and e.
+    """Return 2⁻ᵉ D⁻¹ N D with D = diag(2^k), its largest entry in [1/2, 1), and e.
 
     Entries that vanish beside the largest (below 2⁻¹⁰⁰⁰ of it) are raised to that; none becomes zero.
 
@@ -54,7 +54,7 @@ def balanced(N: Csr, *, dense: bool) -> tuple[Csr, int]:
 
 
 def _exponents(N: Csr) -> NDArray[np.int64]:
-    """k, (n,), by least squares over the whole graph, then by sweeps that even out the largest terms of each state."""
+    """Return k, (n,), by least squares over the whole graph, then sweeps that even out each state's largest terms."""
     off_diagonal = sp.coo_array(N)
     keep = off_diagonal.row != off_diagonal.col
     rows, columns, sizes = off_diagonal.row[keep], off_diagonal.col[keep], np.log2(off_diagonal.data[keep])
@@ -73,7 +73,7 @@ def _exponents(N: Csr) -> NDArray[np.int64]:
 def _least_squares(
     rows: NDArray[np.integer], columns: NDArray[np.integer], sizes: NDArray[np.float64], n: int
 ) -> NDArray[np.float64]:
-    """The k that minimises Σ (sizeᵢⱼ + kⱼ - kᵢ)²: a system with the Laplacian of the graph, k = 0 at one state."""
+    """Minimise Σ (sizeᵢⱼ + kⱼ - kᵢ)² over k: a system with the Laplacian of the graph, k = 0 at one state."""
     ones = np.ones(rows.size)
     links = sp.csr_array((np.r_[ones, ones], (np.r_[rows, columns], np.r_[columns, rows])), shape=(n, n))
     laplacian = sp.csr_array(sp.diags_array(links.sum(axis=1)) - links)
@@ -88,7 +88,7 @@ def _least_squares(
 
 
 def cheap_order(N: Csr) -> NDArray[np.integer] | None:
-    """An order of the states in which N has a band so narrow that elimination is cheap; None where none was found."""
+    """Return an order of the states whose band is so narrow that elimination is cheap; None where none was found."""
     n = N.shape[0]
     order: NDArray[np.integer] = reverse_cuthill_mckee(sp.csr_array(N + N.T), symmetric_mode=True)
     place = np.argsort(order)
@@ -97,5 +97,5 @@ def cheap_order(N: Csr) -> NDArray[np.integer] | None:
 
 
 def factor(M: Csr) -> SuperLU:
-    """LU of an M-matrix in the order it has: without pivots, which these do not need, and so within the band."""
+    """Factorise an M-matrix in the order it has: without pivots, which these do not need, and so within the band."""
     return splu(sp.csc_array(M), permc_spec="NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True})

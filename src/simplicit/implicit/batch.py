@@ -24,7 +24,7 @@ _CHUNK_NUMBERS = 2**21
 
 
 def as_batch(U: Batch, width: int, shape: tuple[int, ...] | None, dtype: np.dtype[Any], name: str = "U") -> Tensor:
-    """``U`` as a tensor (m, width) of ``dtype`` on the CPU, outside autograd; shares memory where nothing changes.
+    """Return ``U`` as a tensor (m, width) of ``dtype`` on the CPU, outside autograd; memory is shared where it can be.
 
     Parameters
     ----------
@@ -38,7 +38,8 @@ def as_batch(U: Batch, width: int, shape: tuple[int, ...] | None, dtype: np.dtyp
     Raises
     ------
     InputError
-        Not real numbers, another shape, no samples, NaN or infinite values; sparse or masked.
+        It does not hold real and finite numbers; it has another shape or no samples; it is sparse or
+        masked.
     """
     tensor = _real_tensor(U, name)
     forms = (
@@ -62,7 +63,7 @@ def as_batch(U: Batch, width: int, shape: tuple[int, ...] | None, dtype: np.dtyp
 
 
 def _layout_hint(got: tuple[int, ...], shape: tuple[int, ...] | None, name: str) -> str:
-    """What to do where channels stand last and should stand first, or the other way round."""
+    """Say what to do where channels stand last and should stand first, or the other way round."""
     if shape is None or len(shape) < 2 or len(got) != len(shape):
         return ""
     if got == (*shape[1:], shape[0]):
@@ -90,7 +91,7 @@ def _real_tensor(values: Batch, name: str) -> Tensor:
 
 
 def check_range(values: Tensor, what: str, first: int = 0) -> None:
-    """InputError naming the sample if ``values`` (m, k), computed for samples ``first`` and following, overflowed."""
+    """Refuse, naming the sample, ``values`` (m, k) for samples ``first`` and following that overflowed."""
     if not math.isfinite(values.sum().item()):
         finite = torch.isfinite(values).all(dim=1)
         if not finite.all():
@@ -102,12 +103,12 @@ def check_range(values: Tensor, what: str, first: int = 0) -> None:
 
 
 def like(result: Tensor, given: Batch) -> Any:
-    """``result`` as a NumPy array if ``given`` is not a tensor, else as a tensor on the device of ``given``."""
+    """Return ``result`` as a NumPy array if ``given`` is not a tensor, else as a tensor on the device of ``given``."""
     return result.to(given.device) if isinstance(given, Tensor) else result.numpy()
 
 
 def chunks(samples: int, width: int) -> Iterator[slice]:
-    """Slices that cover ``samples`` rows of ``width`` numbers in pieces of bounded size."""
+    """Cut ``samples`` rows of ``width`` numbers into slices of bounded size."""
     step = max(1, _CHUNK_NUMBERS // max(1, width))
     for start in range(0, samples, step):
         yield slice(start, min(start + step, samples))

@@ -13,9 +13,9 @@ __all__ = ["StorageBits", "storage_bits"]
 
 @dataclass(frozen=True)
 class StorageBits:
-    """Bits of a model: ``index`` for where its non-zeros stand, ``values`` for what they are, ``bias``; and ``dense``.
+    """The bits of a model: ``index`` for where its non-zeros stand, ``values`` for what they are, and ``bias``.
 
-    ``dense`` is what the full matrices and the biases take.
+    ``dense`` is what the full matrices and the biases would take.
     """
 
     index: int
@@ -25,25 +25,25 @@ class StorageBits:
 
     @property
     def total(self) -> int:
-        """index + values + bias."""
+        """The sum index + values + bias."""
         return self.index + self.values + self.bias
 
     @property
     def ratio(self) -> float:
-        """dense / total: how many times smaller than dense."""
+        """How many times smaller than dense it is: dense / total."""
         return self.dense / self.total if self.total else float("inf")
 
 
 def storage_bits(matrices: Sequence[tuple[int, int, int]], n_biases: int, dtype: np.dtype[Any]) -> StorageBits:
-    """The storage of sparse matrices in CSR, each with n_r⌈log₂ nnz⌉ + nnz⌈log₂ n_c⌉ bits of index (appendix B).
+    """Count the storage of sparse matrices in CSR, each with n_r⌈log₂ nnz⌉ + nnz⌈log₂ n_c⌉ bits of index (appendix B).
 
     Parameters
     ----------
     matrices : sequence of (n_r, n_c, nnz)
     n_biases : int
-        Numbers stored beside them.
+        How many numbers are stored beside them.
     dtype : dtype
-        Of matrices and biases, which gives the bits of a value.
+        That of matrices and biases, which gives the bits of a value.
     """
     width = 8 * dtype.itemsize
     return StorageBits(

@@ -22,14 +22,16 @@ from torch import Tensor
 from simplicit.checks import as_number
 from simplicit.errors import InputError
 from simplicit.implicit.batch import Batch, as_batch, check_range, chunks, like
-from simplicit.implicit.model import PREDICTION_TOL, ImplicitModel, as_model
+from simplicit.implicit.equations import PREDICTION_TOL
+from simplicit.implicit.error_bound import error_bound
+from simplicit.implicit.model import ImplicitModel, as_model
 
 __all__ = ["Equilibrium", "Linearisation", "adjoint", "equilibrium", "linearise"]
 
 
 @dataclass(frozen=True)
 class Equilibrium:
-    """Equilibrium states and how far they are from exact.
+    """Equilibrium states, with a bound on how far they are from exact.
 
     Attributes
     ----------
@@ -54,8 +56,8 @@ class Equilibrium:
     iteration_bound: int | None
 
 
-def equilibrium(model: ImplicitModel, U: Batch, tol: float = 1e-9) -> Equilibrium:
-    """The equilibrium states for inputs U.
+def equilibrium(model: ImplicitModel, U: Batch, tol: float = PREDICTION_TOL) -> Equilibrium:
+    """Find the equilibrium states for inputs U.
 
     Parameters
     ----------
@@ -68,8 +70,8 @@ def equilibrium(model: ImplicitModel, U: Batch, tol: float = 1e-9) -> Equilibriu
     Raises
     ------
     InputError
-        Wrong shape, no samples, NaN or infinite values, ``tol`` not positive and finite; a sample's states leave the
-        range of the dtype.
+        U has the wrong shape, no samples, or NaN or infinite values; ``tol`` is not positive and finite; a sample's
+        states leave the range of the dtype.
     NotWellPosedError
         A has cycles and λ_pf(diag(L)|A|) < 1 fails.
     ConvergenceError
@@ -77,19 +79,19 @@ def equilibrium(model: ImplicitModel, U: Batch, tol: float = 1e-9) -> Equilibriu
     """
     tol = as_number("tol", tol, positive=True)
     batch = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
-    system = model._system
+    equation = model.state_equation
     states = batch.new_empty(batch.shape[0], model.n_states)
     bounds = torch.zeros(batch.shape[0], dtype=torch.float64)
-    iterations, iteration_bound = 0, None if system.plan.triangular else 0
+    iterations, iteration_bound = 0, None if equation.plan.triangular else 0
     for rows in chunks(batch.shape[0], model.n_inputs + model.n_states):
-        solution = system.solve(batch[rows], tol)
+        solution = equation.solve(batch[rows], tol)
         check_range(solution.X, "states", rows.start)
-        states[rows] = system.plan.to_model(solution.X)
-        bounds[rows] = system.error_bound(solution, batch[rows])
+        states[rows] = equation.plan.to_model(solution.X)
+        bounds[rows] = error_bound(equation, solution, batch[rows])
         iterations = max(iterations, solution.iterations)
         if iteration_bound is not None and solution.iteration_bound is not None:
             iteration_bound = max(iteration_bound, solution.iteration_bound)
-    method: Literal["substitution", "picard"] = "substitution" if system.plan.triangular else "picard"
+    method: Literal["substitution", "picard"] = "substitution" if equation.plan.triangular else "picard"
     return Equilibrium(like(states, U), like(bounds, U), iterations, method, iteration_bound)
 
 
@@ -105,33 +107,30 @@ class Linearisation:
     _slopes: Tensor
 
     def vjp(self, Y_bar: Tensor) -> Tensor:
-        """Ū = J(U)ᵀ Ȳ, row by row: (m, q) to (m, p). Where φ has a kink, with torch's choice of its derivative."""
-        X_bar, direct = self._model._pull_back_outputs(Y_bar)
-        U_bar = self._model._system.pull_back_(self._slopes, X_bar)
+        """Return Ū = J(U)ᵀ Ȳ, row by row, (m, q) to (m, p), with torch's choice of the derivative at a kink of φ."""
+        X_bar, direct = self._model.output_equation.pull_back(Y_bar)
+        equation = self._model.state_equation
+        U_bar = equation.pull_back_drive(equation.pull_back_(self._slopes, X_bar))
         return U_bar if direct is None else U_bar.add_(direct)
 
 
 def linearise(model: ImplicitModel, U: Batch) -> Linearisation:
     """Solve for the equilibrium at U once, and keep what gradients through it need.
 
-    The whole batch is kept; cut large ones into pieces. Errors as in :func:`equilibrium`.
+    The whole batch is kept; cut large ones into pieces. Errors are those of :func:`equilibrium`.
     """
     batch = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
     return _linearised(model, batch, 0)
 
 
 def _linearised(model: ImplicitModel, batch: Tensor, first: int) -> Linearisation:
-    """For samples ``first`` and following of a larger batch."""
-    plan = model._system.plan
-    solution = model._system.solve(batch, PREDICTION_TOL)
-    check_range(solution.X, "states", first)
-    outputs = model._outputs(plan.to_model(solution.X), batch)
-    check_range(outputs, "outputs", first)
-    return Linearisation(outputs, model, plan.derivative(solution.Z))
+    """Linearise at samples ``first`` and following of a larger batch."""
+    found = model.evaluate(batch, first)
+    return Linearisation(found.Y, model, model.state_equation.plan.derivative(found.solution.Z))
 
 
 def adjoint(model: ImplicitModel, U: Batch, Y_bar: Batch) -> Any:
-    """Ū = J(U)ᵀ Ȳ, the gradient of Σ Ȳ ∘ Y by the inputs, (m, p), of the kind of U.
+    """Return Ū = J(U)ᵀ Ȳ, the gradient of Σ Ȳ ∘ Y by the inputs, (m, p), of the kind of U.
 
     Parameters
     ----------
@@ -142,7 +141,7 @@ def adjoint(model: ImplicitModel, U: Batch, Y_bar: Batch) -> Any:
     Raises
     ------
     InputError
-        Wrong shapes, another number of samples in ``Y_bar``, NaN or infinite values, also in the result.
+        Shapes are wrong, ``Y_bar`` holds another number of samples, or values are NaN or infinite, also in the result.
     NotWellPosedError, ConvergenceError
         As in :func:`equilibrium`.
     """

@@ -9,22 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import scipy.sparse as sp
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from simplicit.checks import as_count
 from simplicit.errors import InputError
-from simplicit.implicit.activation import Activation
+from simplicit.implicit.assembly import Blocks, assemble, cut
 from simplicit.implicit.batch import Batch, as_batch, check_range, chunks, like
 from simplicit.implicit.bits import StorageBits, storage_bits
-from simplicit.implicit.maps.base import Csr, CsrMap, LinearMap, canonical_csr
-from simplicit.implicit.model_checks import (
-    INPUT,
-    OUTPUT,
+from simplicit.implicit.checks import (
     check_blocks,
     check_fit,
     checked_bias,
@@ -34,19 +30,24 @@ from simplicit.implicit.model_checks import (
     float_dtype,
     groups_of,
 )
-from simplicit.implicit.system import StateGroup, System, assemble, slices_of
+from simplicit.implicit.equations import OutputEquation, StateEquation
+from simplicit.implicit.groups import INPUT, OUTPUT, Activation, StateGroup
+from simplicit.implicit.maps import Csr, LinearMap, canonical_csr
+from simplicit.implicit.picard import StateSolution
 
-if TYPE_CHECKING:
-    from simplicit.implicit.module import ImplicitModule
+__all__ = ["Evaluation", "ImplicitModel", "as_model"]
 
-__all__ = ["INPUT", "OUTPUT", "ImplicitModel", "StateGroup", "as_model"]
 
-# Outputs of a model that has to be iterated are computed to this, or to the resolution of its dtype.
-PREDICTION_TOL = 1e-9
+class Evaluation(NamedTuple):
+    """The equilibrium as it was found, its states X (m, n) in the model's order, and the outputs Y (m, q)."""
+
+    solution: StateSolution
+    X: Tensor
+    Y: Tensor
 
 
 class ImplicitModel:
-    """x = φ(A x + B u + b), y = C x + D u + d, by blocks; immutable.
+    """The model x = φ(A x + B u + b), y = C x + D u + d, by blocks; immutable.
 
     :meth:`from_matrices` takes A, B, C, D as they are. Well-posedness asks for λ_pf(diag(L)|A|) < 1 with the slope
     bounds L of the activations: that is ``perron_frobenius(model)``, while ``perron_frobenius(model.A)`` is λ_pf(|A|);
@@ -67,16 +68,23 @@ class ImplicitModel:
     input_shape, output_shape : tuple of int, optional
         The form of one sample before it is flattened; (p,) and (q,) if None.
 
+    Attributes
+    ----------
+    n_states : int
+        n.
+    dtype : float32 or float64
+        That of all blocks and biases: float32 if all blocks have it.
+
     Raises
     ------
     InputError
-        Names that are not unique or not known, shapes that do not fit, values that are not finite.
+        Names are not unique or not known, shapes do not fit, or values are not finite.
     """
 
     def __init__(
         self,
         groups: Sequence[StateGroup],
-        blocks: Mapping[tuple[str, str], LinearMap],
+        blocks: Blocks,
         *,
         n_inputs: int,
         n_outputs: int,
@@ -115,7 +123,7 @@ class ImplicitModel:
         input_shape: tuple[int, ...] | None = None,
         output_shape: tuple[int, ...] | None = None,
     ) -> ImplicitModel:
-        """The model x = φ(A x + B u + b), y = C x + D u + d with these matrices.
+        """Make the model x = φ(A x + B u + b), y = C x + D u + d with these matrices.
 
         Parameters
         ----------
@@ -132,8 +140,8 @@ class ImplicitModel:
         Raises
         ------
         InputError
-            Shapes that do not fit, values that are not real or not finite, an unknown activation, groups that hold
-            another number of states.
+            Shapes do not fit, values are not real or not finite, an activation is unknown, or groups hold another
+            number of states.
         """
         parts = {name: canonical_csr(part, name) for name, part in zip("ABCD", (A, B, C, D), strict=True)}
         n, (q, p) = parts["A"].shape[0], parts["D"].shape
@@ -142,15 +150,9 @@ class ImplicitModel:
         held = sum(group.size for group in groups)
         if held != n:
             raise InputError(f"activation: the groups hold {held} states, A has {n}")
-        rows = slices_of(groups)
-        blocks: dict[tuple[str, str], LinearMap] = {(OUTPUT, INPUT): CsrMap(parts["D"])}
-        for g in rows:
-            blocks[g, INPUT] = CsrMap(parts["B"][rows[g]])
-            blocks[OUTPUT, g] = CsrMap(parts["C"][:, rows[g]])
-            blocks |= {(g, h): CsrMap(parts["A"][rows[g]][:, rows[h]]) for h in rows}
         return cls(
             groups,
-            blocks,
+            cut(groups, **parts),
             n_inputs=p,
             n_outputs=q,
             state_bias=state_bias,
@@ -166,7 +168,7 @@ class ImplicitModel:
         state_bias: ArrayLike | None = None,
         output_bias: ArrayLike | None = None,
     ) -> ImplicitModel:
-        """The model of the same groups and shapes whose coefficients are those of another M.
+        """Return the model of the same groups and shapes whose coefficients are those of another M.
 
         Parameters
         ----------
@@ -182,12 +184,21 @@ class ImplicitModel:
         """
         n, whole = self.n_states, canonical_csr(M, "M")
         check_fit({"M": whole}, {"M": (n + self.n_outputs, n + self.n_inputs)})
-        return ImplicitModel.from_matrices(
-            whole[:n, :n],
-            whole[:n, n:],
-            whole[n:, :n],
-            whole[n:, n:],
-            activation=self.groups,
+        blocks = cut(self.groups, whole[:n, :n], whole[:n, n:], whole[n:, :n], whole[n:, n:])
+        return self.with_blocks(blocks, state_bias=state_bias, output_bias=output_bias)
+
+    def with_blocks(
+        self, blocks: Blocks, *, state_bias: ArrayLike | None = None, output_bias: ArrayLike | None = None
+    ) -> ImplicitModel:
+        """Return the model of the same groups and shapes with other blocks; arguments and errors as the class's.
+
+        ``state_bias`` and ``output_bias`` are this model's own if None.
+        """
+        return ImplicitModel(
+            self.groups,
+            blocks,
+            n_inputs=self.n_inputs,
+            n_outputs=self.n_outputs,
             state_bias=self.state_bias if state_bias is None else state_bias,
             output_bias=self.output_bias if output_bias is None else output_bias,
             input_shape=self.input_shape,
@@ -209,18 +220,22 @@ class ImplicitModel:
     @property
     def slices(self) -> Mapping[str, slice]:
         """Where each group stands among the n states; read-only."""
-        return MappingProxyType(self._system.slices)
+        return MappingProxyType(self.state_equation.slices)
 
     @cached_property
-    def _system(self) -> System:
-        """The state equation, with its plan of evaluation."""
-        blocks = {key: block for key, block in self.blocks.items() if key[0] != OUTPUT}
-        return System(self.groups, blocks, self.state_bias, self.n_inputs)
+    def state_equation(self) -> StateEquation:
+        """The equation x = φ(A x + B u + b), with its plan of evaluation, to be solved and differentiated."""
+        return StateEquation(self.groups, self._blocks, self.state_bias, self.n_inputs)
+
+    @cached_property
+    def output_equation(self) -> OutputEquation:
+        """The equation y = C x + D u + d, to be evaluated and differentiated."""
+        return OutputEquation(self.groups, self._blocks, self.output_bias)
 
     @property
     def A(self) -> Csr:  # noqa: N802
         """The whole of A as one ``csr_array`` (n, n): canonical, read-only; :attr:`csr_bytes` says how large."""
-        return self._system.A
+        return self.state_equation.A
 
     @cached_property
     def B(self) -> Csr:  # noqa: N802
@@ -250,12 +265,12 @@ class ImplicitModel:
 
     @property
     def nnz(self) -> int:
-        """Non-zeros of M; biases are not counted."""
+        """How many entries of M differ from zero; biases are not counted."""
         return sum(block.nnz for block in self.blocks.values())
 
     @property
     def part_nnz(self) -> dict[str, int]:
-        """Non-zeros of A, B, C and D, without writing them down."""
+        """How many entries of A, B, C and D differ from zero, without writing them down."""
         counts = dict.fromkeys("ABCD", 0)
         for (row, column), block in self.blocks.items():
             counts["ABCD"[2 * (row == OUTPUT) + (column == INPUT)]] += block.nnz
@@ -263,63 +278,50 @@ class ImplicitModel:
 
     @property
     def csr_bytes(self) -> int:
-        """Bytes that A, B, C and D take together as CSR, without writing them down: a convolution is much smaller."""
+        """The bytes that A, B, C and D would take together as CSR: a convolution takes far fewer."""
         index = 4 if max(self.nnz, self.n_states, self.n_inputs) < 2**31 else 8
         rows = 2 * (self.n_states + self.n_outputs) + 4
         return self.nnz * (self.dtype.itemsize + index) + rows * index
 
     @property
     def size(self) -> int:
-        """Entries of M, (n + q)(n + p)."""
+        """How many entries M has, (n + q)(n + p)."""
         return (self.n_states + self.n_outputs) * (self.n_states + self.n_inputs)
 
     def sparsity(self, N0: int | None = None) -> float:
-        """100 (1 - nnz(M)/N0) in per cent, against the ``N0`` weights of a baseline, or against size(M) if None."""
+        """Return 100 (1 - nnz(M)/N0), in per cent of the ``N0`` weights of a network, or of size(M) if None."""
         return 100.0 * (1.0 - self.nnz / (self.size if N0 is None else as_count("N0", N0)))
 
     def storage_bits(self) -> StorageBits:
-        """What A, B, C, D and the biases take as CSR, in bits (appendix B)."""
+        """Count what A, B, C, D and the biases take as CSR, in bits (appendix B of the paper)."""
         n, p, q = self.n_states, self.n_inputs, self.n_outputs
         sizes = {"A": (n, n), "B": (n, p), "C": (q, n), "D": (q, p)}
         return storage_bits([(*sizes[part], nnz) for part, nnz in self.part_nnz.items()], n + q, self.dtype)
 
     def astype(self, dtype: Any) -> ImplicitModel:
-        """The same model in float32 or float64; InputError for another ``dtype``, or where values leave its range."""
+        """Return the same model in float32 or float64; InputError for another ``dtype``, or values out of its range."""
         dtype = float_dtype(dtype)
-        return ImplicitModel(
-            self.groups,
+        return self.with_blocks(
             {key: block.astype(dtype) for key, block in self.blocks.items()},
-            n_inputs=self.n_inputs,
-            n_outputs=self.n_outputs,
             state_bias=checked_bias(self.state_bias, self.n_states, dtype, "state_bias"),
             output_bias=checked_bias(self.output_bias, self.n_outputs, dtype, "output_bias"),
-            input_shape=self.input_shape,
-            output_shape=self.output_shape,
         )
 
-    def to_torch(self, *, trainable: bool = False) -> ImplicitModule:
-        """A ``torch.nn.Module`` with the same outputs, differentiable through the equilibrium.
-
-        With ``trainable`` its parameters, the non-zeros and biases, ask for gradients too.
-        """
-        from simplicit.implicit.module import ImplicitModule
-
-        return ImplicitModule(self, trainable=trainable)
-
     def __call__(self, U: Batch) -> Any:
-        """As :meth:`predict`."""
+        """Return what :meth:`predict` returns."""
         return self.predict(U)
 
     def predict(self, U: Batch) -> Any:
-        """Outputs Y (m, q) for inputs U (m, p) or (m, *input_shape), of the same kind: NumPy or torch.
+        """Return outputs Y (m, q) for inputs U (m, p) or (m, *input_shape), of the same kind: NumPy or torch.
 
-        Exact by substitution where A is triangular after a permutation, else by Picard's iteration to 1e-9 in the
-        states. Inputs are cast to the model's dtype; memory beyond the outputs is bounded.
+        They are exact by substitution where A is triangular after a permutation, else found by Picard's iteration to
+        1e-9 in the states. Inputs are cast to the model's dtype; memory beyond the outputs is bounded.
 
         Raises
         ------
         InputError
-            Wrong shape, no samples, NaN or infinite values; a sample's states or outputs leave the range of the dtype.
+            U has the wrong shape, no samples, or NaN or infinite values; a sample's states or outputs leave the range
+            of the dtype.
         NotWellPosedError
             A has cycles and λ_pf(diag(L)|A|) < 1 fails.
         ConvergenceError
@@ -328,34 +330,24 @@ class ImplicitModel:
         batch = as_batch(U, self.n_inputs, self.input_shape, self.dtype)
         Y = batch.new_empty(batch.shape[0], self.n_outputs)
         for rows in chunks(batch.shape[0], self.n_inputs + self.n_states):
-            solution = self._system.solve(batch[rows], PREDICTION_TOL)
-            check_range(solution.X, "states", rows.start)
-            Y[rows] = self._outputs(self._system.plan.to_model(solution.X), batch[rows])
-            check_range(Y[rows], "outputs", rows.start)
+            Y[rows] = self.evaluate(batch[rows], rows.start).Y
         return like(Y, U)
 
-    def _outputs(self, X: Tensor, U: Tensor) -> Tensor:
-        """Y = C x + D u + d for states X (m, n) and inputs U (m, p), tensors of the model's dtype."""
-        Y = torch.tensor(self.output_bias).repeat(X.shape[0], 1)
-        for (row, column), block in self.blocks.items():
-            if row == OUTPUT:
-                Y += block.apply(U if column == INPUT else X[:, self.slices[column]])
-        return Y
+    def evaluate(self, U: Tensor, first: int = 0) -> Evaluation:
+        """Return states and outputs for a checked batch U (m, p) in the model's dtype, all samples at once.
 
-    def _pull_back_outputs(self, Y_bar: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(Ȳ C, Ȳ D), (m, n) and (m, p): gradients by states and inputs; None for D = 0."""
-        X_bar = Y_bar.new_zeros(Y_bar.shape[0], self.n_states)
-        U_bar: Tensor | None = None
-        for (row, column), block in self.blocks.items():
-            if row == OUTPUT and column == INPUT:
-                U_bar = block.apply_transpose(Y_bar)
-            elif row == OUTPUT:
-                X_bar[:, self.slices[column]] = block.apply_transpose(Y_bar)
-        return X_bar, U_bar
+        Errors are those of :meth:`predict`; they count samples from ``first``.
+        """
+        solution = self.state_equation.solve(U)
+        check_range(solution.X, "states", first)
+        X = self.state_equation.plan.to_model(solution.X)
+        Y = self.output_equation.outputs(X, U)
+        check_range(Y, "outputs", first)
+        return Evaluation(solution, X, Y)
 
 
 def as_model(model: object) -> ImplicitModel:
-    """``model``; InputError if it is anything else but an ImplicitModel."""
+    """Return ``model``; InputError if it is anything else but an ImplicitModel."""
     if not isinstance(model, ImplicitModel):
         raise InputError(
             f"model must be an ImplicitModel, got {type(model).__name__}; see simplicit.from_torch for networks"

@@ -21,21 +21,37 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from simplicit.errors import InputError
-from simplicit.implicit.batch import as_batch, check_range
-from simplicit.implicit.maps.base import LinearMap
-from simplicit.implicit.maps.entries import Entries, entries_of
-from simplicit.implicit.maps.files import Arrays, describe
-from simplicit.implicit.model import INPUT, OUTPUT, PREDICTION_TOL, ImplicitModel
+from simplicit.implicit.batch import as_batch
+from simplicit.implicit.groups import INPUT, OUTPUT
+from simplicit.implicit.maps import LinearMap
+from simplicit.implicit.model import ImplicitModel, as_model
 
-__all__ = ["ImplicitModule"]
+__all__ = ["ImplicitModule", "to_torch"]
 
 _FLOATS = (torch.float32, torch.float64)
 
 
-class ImplicitModule(nn.Module):
-    """y = C x + D u + d at the equilibrium x = φ(A x + B u + b), as a module; made by ``ImplicitModel.to_torch``.
+def to_torch(model: ImplicitModel, *, trainable: bool = False) -> ImplicitModule:
+    """Make a ``torch.nn.Module`` with the same outputs, differentiable through the equilibrium.
 
-    Takes inputs (m, *input_shape) or (m, p), m >= 0, casts them to the model's dtype and returns (m, *output_shape).
+    Parameters
+    ----------
+    model : ImplicitModel
+    trainable : bool
+        Whether its parameters, the non-zeros and biases, ask for gradients too.
+
+    Raises
+    ------
+    InputError
+        ``model`` is no ImplicitModel; or ``trainable``, and a block is of a kind that says nothing of its values.
+    """
+    return ImplicitModule(as_model(model), trainable=trainable)
+
+
+class ImplicitModule(nn.Module):
+    """The outputs y = C x + D u + d at the equilibrium x = φ(A x + B u + b), as a module made by :func:`to_torch`.
+
+    It takes inputs (m, *input_shape) or (m, p), m >= 0, casts them to the model's dtype and returns (m, *output_shape).
     Gradients by inputs and parameters are those of the exact equilibrium; they can be taken once, not twice. It
     computes on the CPU, in float32 or float64; ``module.double()`` and ``.float()`` change that, other dtypes and
     devices are refused.
@@ -67,23 +83,19 @@ class ImplicitModule(nn.Module):
 
     def __init__(self, model: ImplicitModel, *, trainable: bool = False) -> None:
         super().__init__()
-        found = {key: entries_of(block, key, needed=trainable) for key, block in model.blocks.items()}
-        self._entries: dict[tuple[str, str], Entries] = {
-            key: entries for key, entries in found.items() if entries is not None
-        }
+        # The places of the values are those of the blocks as they were given, also where a value becomes zero.
         self._model, self._blocks = model, dict(model.blocks)
-        self.keys = tuple(self._entries)
-        self.values = nn.ParameterList(
-            [nn.Parameter(entries.values, requires_grad=trainable) for entries in self._entries.values()]
-        )
+        values = {key: _values(key, block, needed=trainable) for key, block in self._blocks.items()}
+        self.keys = tuple(key for key, numbers in values.items() if len(numbers))
+        self.values = nn.ParameterList([nn.Parameter(values[key], requires_grad=trainable) for key in self.keys])
         self.state_bias = _bias(model.state_bias, trainable)
         self.output_bias = _bias(model.output_bias, trainable)
 
         self._seen: list[Tensor] = [parameter.detach().clone() for parameter in self.parameters()]
-        self._digest = torch.frombuffer(bytearray(self._structure().digest()), dtype=torch.uint8)
+        self._digest = torch.frombuffer(bytearray(self._structure()), dtype=torch.uint8)
 
     def extra_repr(self) -> str:
-        """Sizes, for ``repr``."""
+        """Return the sizes, for ``repr``."""
         known = self._model
         non_zeros = sum(value.numel() for value in self.values)
         return (
@@ -97,32 +109,24 @@ class ImplicitModule(nn.Module):
         now = list(self.parameters())
         if all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(now, self._seen, strict=True)):
             return self._model
-        known = self._model
-        dtype = np.dtype(np.float64 if self.state_bias.dtype == torch.float64 else np.float32)
-        blocks = self._blocks | {
-            key: self._rebuilt(key, value) for key, value in zip(self.keys, self.values, strict=True)
-        }
-        self._model = ImplicitModel(
-            known.groups,
-            {key: block.astype(dtype) for key, block in blocks.items()},
-            n_inputs=known.n_inputs,
-            n_outputs=known.n_outputs,
+        dtype = self.state_bias.detach().numpy().dtype
+        trained = {key: self._trained(key, value) for key, value in zip(self.keys, self.values, strict=True)}
+        self._model = self._model.with_blocks(
+            {key: block.astype(dtype) for key, block in (self._blocks | trained).items()},
             state_bias=self.state_bias.detach().numpy(),
             output_bias=self.output_bias.detach().numpy(),
-            input_shape=known.input_shape,
-            output_shape=known.output_shape,
         )
         self._seen = [parameter.detach().clone() for parameter in now]
         return self._model
 
-    def _rebuilt(self, key: tuple[str, str], values: Tensor) -> LinearMap:
+    def _trained(self, key: tuple[str, str], values: Tensor) -> LinearMap:
         try:
-            return self._entries[key].rebuilt(values)
+            return self._blocks[key].with_values(values)
         except InputError as error:
             raise InputError(f"values of block {key}: {error}; training diverged, or a file is damaged") from error
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Outputs (m, *output_shape) for inputs (m, *input_shape) or (m, p)."""
+        """Return outputs (m, *output_shape) for inputs (m, *input_shape) or (m, p)."""
         model = self.model
         if not isinstance(inputs, Tensor):
             raise InputError(f"inputs must be a tensor, got {type(inputs).__name__}; see torch.from_numpy")
@@ -131,17 +135,18 @@ class ImplicitModule(nn.Module):
         flat = inputs.reshape(len(inputs), model.n_inputs).to("cpu", self.state_bias.dtype)
         parameters = (self.state_bias, self.output_bias, *self.values)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (flat, *parameters)):
-            Y: Tensor = _Outputs.apply(model, self._entries, flat, *parameters)  # type: ignore[no-untyped-call]
+            blocks = {key: self._blocks[key] for key in self.keys}
+            Y: Tensor = _Outputs.apply(model, blocks, flat, *parameters)  # type: ignore[no-untyped-call]
         else:
             Y = model.predict(flat) if len(flat) else flat.new_zeros(0, model.n_outputs)
         return Y.reshape(len(inputs), *model.output_shape).to(inputs.device)
 
     def get_extra_state(self) -> Tensor:
-        """A hash of where the values stand, so that those of another model are not taken for these."""
+        """Return a hash of where the values stand, so that those of another model are not taken for these."""
         return self._digest
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Nothing: it is compared before anything is loaded."""
+        """Do nothing: it is compared before anything is loaded."""
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         found = state_dict.get(f"{prefix}_extra_state")
@@ -152,15 +157,20 @@ class ImplicitModule(nn.Module):
             )
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def _structure(self) -> Any:
-        digest = hashlib.sha256(repr((self._model.groups, self.keys)).encode())
+    def _structure(self) -> bytes:
+        """A hash of the groups, and of the blocks as files would hold them but for their values."""
+        digest = hashlib.sha256(repr(self._model.groups).encode())
         for key, block in self._blocks.items():
-            entries = self._entries.get(key)
-            digest.update(_written(block) if entries is None else entries.pattern)
-        return digest
+            if key in self.keys:
+                block = block.with_values(torch.ones(len(self.values[self.keys.index(key)]), dtype=torch.float64))
+            entry, arrays = block.to_stored()
+            digest.update(repr((key, block.shape, entry, list(arrays))).encode())
+            for array in arrays.values():
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.digest()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ImplicitModule:
-        """For ``to``, ``double``, ``cuda`` and the like; refused before anything is changed."""
+        """Move or cast, for ``to``, ``double``, ``cuda`` and the like; refused before anything is changed."""
         probe = fn(self.state_bias.detach().new_zeros(1))
         if probe.dtype not in _FLOATS or probe.device.type != "cpu":
             raise InputError(
@@ -171,11 +181,16 @@ class ImplicitModule(nn.Module):
         return module
 
 
-def _written(block: LinearMap) -> bytes:
-    """All that there is to a block, values included."""
-    arrays: Arrays = {}
-    entry = describe(block, "block", arrays)
-    return repr(entry).encode() + b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
+def _values(key: tuple[str, str], block: LinearMap, *, needed: bool) -> Tensor:
+    """The values of a block, (k,); none, unless they are ``needed``, where its kind says nothing of them."""
+    values = block.values
+    if values is None and needed:
+        raise InputError(
+            f"trainable: block {key} is a {type(block).__name__}, a kind of map whose entries cannot be trained; leave "
+            "trainable out, or train the network that the model came from",
+            argument="trainable",
+        )
+    return torch.empty(0) if values is None else values
 
 
 def _bias(values: NDArray[Any], trainable: bool) -> nn.Parameter:
@@ -183,45 +198,40 @@ def _bias(values: NDArray[Any], trainable: bool) -> nn.Parameter:
 
 
 class _Outputs(torch.autograd.Function):
-    """Y (m, q) for flat inputs (m, p), differentiable once by inputs, biases and entries."""
+    """Y (m, q) for flat inputs (m, p), differentiable once by inputs, biases and the values of blocks."""
 
     @staticmethod
     def forward(
         ctx: Any,
         model: ImplicitModel,
-        entries: Mapping[tuple[str, str], Entries],
+        blocks: Mapping[tuple[str, str], LinearMap],
         U: Tensor,
         state_bias: Tensor,
         output_bias: Tensor,
         *values: Tensor,
     ) -> Tensor:
         """Solve for the equilibrium and keep it, with φ' there."""
-        ctx.model, ctx.entries = model, entries
+        ctx.model, ctx.blocks = model, blocks
         if not len(U):
             ctx.save_for_backward(U, U.new_zeros(0, model.n_states), U.new_zeros(0, model.n_states))
             return U.new_zeros(0, model.n_outputs)
-        plan = model._system.plan
-        solution = model._system.solve(U, PREDICTION_TOL)
-        check_range(solution.X, "states")
-        X = plan.to_model(solution.X)
-        Y = model._outputs(X, U)
-        check_range(Y, "outputs")
-        ctx.save_for_backward(U, X, plan.derivative(solution.Z))
-        return Y
+        found = model.evaluate(U)
+        ctx.save_for_backward(U, found.X, model.state_equation.plan.derivative(found.solution.Z))
+        return found.Y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, Y_bar: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients by what asks for them."""
+        """Return the gradients by what asks for them."""
         model: ImplicitModel = ctx.model
         U, X, slopes = ctx.saved_tensors
         for_inputs, for_states, for_outputs, *for_values = ctx.needs_input_grad[2:]
-        X_bar, U_bar = model._pull_back_outputs(Y_bar)
-        Z_bar = model._system.pull_back_states_(slopes, X_bar) if len(U) else X_bar
+        X_bar, U_bar = model.output_equation.pull_back(Y_bar)
+        Z_bar = model.state_equation.pull_back_(slopes, X_bar) if len(U) else X_bar
         rows = {name: Z_bar[:, columns] for name, columns in model.slices.items()} | {OUTPUT: Y_bar}
         sources = {name: X[:, columns] for name, columns in model.slices.items()} | {INPUT: U}
         if for_inputs:
-            through = model._system.pull_back_drive(Z_bar)
+            through = model.state_equation.pull_back_drive(Z_bar)
             U_bar = through if U_bar is None else U_bar + through
         return (
             None,
@@ -230,7 +240,7 @@ class _Outputs(torch.autograd.Function):
             Z_bar.sum(dim=0) if for_states else None,
             Y_bar.sum(dim=0) if for_outputs else None,
             *(
-                entries.gradient(rows[row], sources[column]) if wanted else None
-                for wanted, ((row, column), entries) in zip(for_values, ctx.entries.items(), strict=True)
+                block.gradient(rows[row], sources[column]) if wanted else None
+                for wanted, ((row, column), block) in zip(for_values, ctx.blocks.items(), strict=True)
             ),
         )

@@ -28,11 +28,11 @@ from simplicit.errors import ConvergenceError
 from simplicit.implicit.plan import Plan
 from simplicit.implicit.spectral import Contraction
 
-__all__ = ["StateSolution", "picard", "picard_adjoint"]
+__all__ = ["NOISE_ULPS", "StateSolution", "picard", "picard_adjoint"]
 
-# Steps that no longer shrink are taken for rounding once they are below so many units in the last place: sums of n
-# terms err by about √n of them, and this is √4096.
-_NOISE_ULPS = 64.0
+#: Steps that no longer shrink are taken for rounding once they are below so many units in the last place: sums of n
+#: terms err by about √n of them, and this is √4096.
+NOISE_ULPS = 64.0
 # Newton's method takes over after so many plain steps, or four for each state: about what one solve costs.
 _PLAIN_STEPS, _PLAIN_STEPS_PER_STATE = 1_000, 4
 # It converges quadratically, for piecewise linear φ in a few steps; more than this is a failure.
@@ -48,7 +48,7 @@ _ALL = slice(None)
 
 @dataclass(frozen=True)
 class StateSolution:
-    """Pre-activations Z and states X = φ(Z), (m, n), in the plan's working order, and how they were found.
+    """The pre-activations Z and states X = φ(Z), (m, n), in the plan's working order, and how they were found.
 
     ``step`` is |x_t - x_{t-1}|, (m, n), of the last step of the iteration; None after a substitution. ``iterations`` is
     t, ``iteration_bound`` the t that suffices a priori.
@@ -63,9 +63,9 @@ class StateSolution:
 
 @dataclass(frozen=True)
 class _FixedPoint:
-    """x = F(x) for m samples: F, the norm in which it contracts, and δ with (I - F') δ = difference at x.
+    """A problem x = F(x) for m samples: F, the norm in which it contracts, and δ with (I - F') δ = difference at x.
 
-    All take the samples' ``rows`` as last argument.
+    All three take the samples' ``rows`` as last argument.
     """
 
     advance: Callable[[Tensor, Rows], Tensor]
@@ -75,7 +75,7 @@ class _FixedPoint:
 
 
 def picard(plan: Plan, contraction: Contraction, drive: Tensor, tol: float) -> StateSolution:
-    """x ← φ(A x + drive) from x₀ = 0 until the a-posteriori bound on maxᵢ|x*ᵢ - xᵢ| is at most ``tol``.
+    """Iterate x ← φ(A x + drive) from x₀ = 0 until the a-posteriori bound on maxᵢ|x*ᵢ - xᵢ| is at most ``tol``.
 
     A tolerance below the resolution of the dtype, relative to |x₁|_s, is raised to it, so that the a-priori number of
     iterations stays meaningful; at that number the iteration stops in any case. Samples that overflow are left as they
@@ -84,7 +84,7 @@ def picard(plan: Plan, contraction: Contraction, drive: Tensor, tol: float) -> S
     Raises
     ------
     ConvergenceError
-        Too close to ρ = 1 for the size of the model.
+        ρ is too close to 1 for the size of the model.
     """
     inverse = torch.from_numpy(1.0 / contraction.s)
 
@@ -107,9 +107,9 @@ def picard(plan: Plan, contraction: Contraction, drive: Tensor, tol: float) -> S
 
 
 def picard_adjoint(plan: Plan, contraction: Contraction, slopes: Tensor, X_bar: Tensor) -> Tensor:
-    """Z̄ = slopes ∘ (Z̄ A + X̄), to the resolution of the dtype relative to the first iterate, in Σᵢ sᵢ|ḡᵢ|.
+    """Return Z̄ = slopes ∘ (Z̄ A + X̄), to the resolution of the dtype relative to the first iterate, in Σᵢ sᵢ|ḡᵢ|.
 
-    All (m, n). ConvergenceError as in :func:`picard`.
+    All are (m, n). ConvergenceError is raised as in :func:`picard`.
     """
     weights = torch.from_numpy(contraction.s)
 
@@ -130,14 +130,14 @@ def picard_adjoint(plan: Plan, contraction: Contraction, slopes: Tensor, X_bar: 
 
 
 def _mark_overflow_(X: Tensor, step: Tensor) -> None:
-    """NaN for samples whose iteration was given up because its steps (m,) left the range; overwrites X (m, n)."""
+    """Overwrite with NaN the samples of X (m, n) whose iteration was given up because its steps (m,) left the range."""
     lost = ~torch.isfinite(step)
     if bool(lost.any()):
         X[lost] = math.nan
 
 
 def _iterate(problem: _FixedPoint, first: Tensor, tol: float) -> tuple[Tensor, int, int]:
-    """x_{t-1} with x₁ = ``first`` (x₀ = 0), t, and the t that suffices a priori."""
+    """Return x_{t-1} with x₁ = ``first`` (x₀ = 0), t, and the t that suffices a priori."""
     eps = torch.finfo(first.dtype).eps
     gain = problem.rho / (1.0 - problem.rho)
     previous, current, step = torch.zeros_like(first), first, problem.norm(first)
@@ -163,7 +163,7 @@ def _iterate(problem: _FixedPoint, first: Tensor, tol: float) -> tuple[Tensor, i
         following = problem.advance(current, _ALL)
         longer, step = step, problem.norm(following.sub(current))
         # A contraction shortens every step; one that grows at the level of rounding is nothing but rounding.
-        stalled = (step >= longer) & (step <= _NOISE_ULPS * eps * problem.norm(following))
+        stalled = (step >= longer) & (step <= NOISE_ULPS * eps * problem.norm(following))
         done |= (gain * step <= target) | stalled | ~torch.isfinite(step)
         previous, current = current, following
         iterations += 1
@@ -178,7 +178,7 @@ def _last_plain_step(problem: _FixedPoint, bound: int, n: int) -> int:
 
 
 def _newton(problem: _FixedPoint, x: Tensor, image: Tensor, target: Tensor, rows: Tensor) -> tuple[Tensor, int, bool]:
-    """From x with F(x) = ``image``: a point with a shorter step F(x) - x, the steps taken, whether it is short enough.
+    """Return, from x with F(x) = ``image``, a point whose step is shorter, the steps taken, and if it is short enough.
 
     Every step takes Newton's point or F(x), whichever F moves less, so that none is worse than a plain one.
     """
@@ -194,7 +194,7 @@ def _newton(problem: _FixedPoint, x: Tensor, image: Tensor, target: Tensor, rows
         following = torch.where(choose, better, image)
         following_image = torch.where(choose, better_image, plain_image)
         shortest = torch.where(choose[:, 0], better_step, plain_step)
-        noise = shortest <= _NOISE_ULPS * eps * problem.norm(following_image)
+        noise = shortest <= NOISE_ULPS * eps * problem.norm(following_image)
         done = (gain * shortest <= target) | (noise & (shortest >= 0.5 * step)) | ~torch.isfinite(shortest)
         x, image, step = following, following_image, shortest
         if bool(done.all()):
@@ -203,7 +203,7 @@ def _newton(problem: _FixedPoint, x: Tensor, image: Tensor, target: Tensor, rows
 
 
 def _correction(plan: Plan, slopes: Tensor, difference: Tensor, *, transposed: bool) -> Tensor:
-    """δ with (I - diag(slopes) A) δ = difference for every sample, or with the transposed matrices; all (m, n)."""
+    """Solve (I - diag(slopes) A) δ = difference for every sample, or with the transposed matrices; all are (m, n)."""
     n = difference.shape[1]
     A_transposed = plan.product(torch.eye(n, dtype=difference.dtype)).double()
     delta = torch.empty_like(difference)
@@ -218,7 +218,7 @@ def _correction(plan: Plan, slopes: Tensor, difference: Tensor, *, transposed: b
 
 
 def _iterations_needed(first_step: Tensor, target: Tensor, rho: float) -> int:
-    """The smallest t >= 1 with ρᵗ/(1-ρ) · first_step <= target for every sample that is finite."""
+    """Return the smallest t >= 1 with ρᵗ/(1-ρ) · first_step <= target for every sample that is finite."""
     moving = (first_step > 0) & torch.isfinite(first_step)
     if rho == 0.0 or not bool(moving.any()):
         return 1

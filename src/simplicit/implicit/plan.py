@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.implicit.activation import Activation
-from simplicit.implicit.graph import dependency_order, state_levels
-from simplicit.implicit.maps.base import Csr, CsrMap, LinearMap
+from simplicit.implicit.groups import Activation, StateGroup, slices_of
+from simplicit.implicit.maps import Csr, CsrMap, LinearMap
+from simplicit.implicit.ordering import dependency_order, state_levels
 
 __all__ = ["Plan", "Stage", "plan_by_groups", "plan_by_states"]
 
@@ -26,7 +26,7 @@ Columns: TypeAlias = slice | Tensor
 
 @dataclass(frozen=True)
 class Stage:
-    """States ``target`` take φ of their drive plus the sum of map.apply(X[:, source]) over the terms."""
+    """The states ``target``, which are φ of their drive plus the sum of map.apply(X[:, source]) over the terms."""
 
     target: slice
     activation: Activation
@@ -35,7 +35,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Stages over columns in working order.
+    """Stages over columns in working order, which substitution follows where the plan is ``triangular``.
 
     Matrices are (m, n), samples first. ``order[k]`` is the state at working position k; None if that is state k.
     """
@@ -45,15 +45,15 @@ class Plan:
     order: Tensor | None = None
 
     def to_working(self, X: Tensor) -> Tensor:
-        """Columns from the model's order of states to the working order, (m, n) to (m, n)."""
+        """Reorder columns from the model's order of states to the working order, (m, n) to (m, n)."""
         return X if self.order is None else X[:, self.order]
 
     def to_model(self, X: Tensor) -> Tensor:
-        """Columns from the working order back to the model's order of states, (m, n) to (m, n)."""
+        """Reorder columns from the working order to the model's order of states, (m, n) to (m, n)."""
         return X if self.order is None else X[:, torch.argsort(self.order)]
 
     def substitute_(self, Z: Tensor) -> Tensor:
-        """X = φ(A X + drive), (m, n), by one pass over a triangular plan.
+        """Return X = φ(A X + drive), (m, n), by one pass over a triangular plan.
 
         Z (m, n), in working order, holds the drive, and is overwritten with A X + drive.
         """
@@ -66,7 +66,7 @@ class Plan:
         return X
 
     def substitute_back_(self, slopes: Tensor, X_bar: Tensor) -> Tensor:
-        """Z̄ = slopes ∘ (Z̄ A + X̄), all (m, n), by one pass in reverse over a triangular plan.
+        """Return Z̄ = slopes ∘ (Z̄ A + X̄), all (m, n), by one pass in reverse over a triangular plan.
 
         ``X_bar`` is overwritten with Z̄ and returned.
         """
@@ -78,7 +78,7 @@ class Plan:
         return X_bar
 
     def product(self, X: Tensor) -> Tensor:
-        """X Aᵀ, (m, n) to (m, n)."""
+        """Return X Aᵀ, (m, n) to (m, n)."""
         Z = torch.zeros_like(X)
         for stage in self.stages:
             for source, block in stage.terms:
@@ -86,7 +86,7 @@ class Plan:
         return Z
 
     def transposed_product(self, Z_bar: Tensor) -> Tensor:
-        """Z̄ A, (m, n) to (m, n)."""
+        """Return Z̄ A, (m, n) to (m, n)."""
         X_bar = torch.zeros_like(Z_bar)
         for stage in self.stages:
             for source, block in stage.terms:
@@ -94,40 +94,38 @@ class Plan:
         return X_bar
 
     def activate(self, Z: Tensor) -> Tensor:
-        """φ(Z), (m, n) to (m, n)."""
+        """Return φ(Z), (m, n) to (m, n)."""
         X = torch.empty_like(Z)
         for stage in self.stages:
             X[:, stage.target] = stage.activation(Z[:, stage.target])
         return X
 
     def derivative(self, Z: Tensor) -> Tensor:
-        """φ'(Z), (m, n) to (m, n)."""
+        """Return φ'(Z), (m, n) to (m, n)."""
         slopes = torch.empty_like(Z)
         for stage in self.stages:
             slopes[:, stage.target] = stage.activation.derivative(Z[:, stage.target])
         return slopes
 
     def spread(self, Z: Tensor, radius: Tensor) -> Tensor:
-        """A bound on |φ(Z') - φ(Z)| for all |Z' - Z| <= radius, all (m, n)."""
+        """Return a bound on |φ(Z') - φ(Z)| for all |Z' - Z| <= radius, all (m, n)."""
         bound = torch.empty_like(Z)
         for stage in self.stages:
             bound[:, stage.target] = stage.activation.spread(Z[:, stage.target], radius[:, stage.target])
         return bound
 
 
-def plan_by_groups(
-    targets: Mapping[str, slice],
-    activations: Mapping[str, Activation],
-    blocks: Mapping[tuple[str, str], LinearMap],
-) -> Plan:
-    """One stage for each group, in an order of substitution if the groups have one; uses the blocks as they are.
+def plan_by_groups(groups: Sequence[StateGroup], blocks: Mapping[tuple[str, str], LinearMap]) -> Plan:
+    """Plan one stage for each group, in an order of substitution if the groups have one, with the blocks as they are.
 
     Parameters
     ----------
-    targets : each group's columns.
-    activations : each group's φ.
-    blocks : the blocks of A that are not zero, keyed (row group, column group).
+    groups : sequence of StateGroup
+        In the order of the states.
+    blocks : mapping of (row group, column group) to LinearMap
+        The blocks of A that are not zero.
     """
+    targets, activations = slices_of(groups), {group.name: group.activation for group in groups}
     sources: dict[str, list[str]] = {name: [column for row, column in blocks if row == name] for name in targets}
     order = dependency_order(sources)
     stages = tuple(
@@ -138,12 +136,13 @@ def plan_by_groups(
 
 
 def plan_by_states(A: Csr, activations: Sequence[Activation]) -> Plan | None:
-    """One stage for each level of states and activation in it; None if the states have no order of substitution.
+    """Plan one stage for each level of states and activation in it; None if the states have no order of substitution.
 
     Parameters
     ----------
     A : csr_array, shape (n, n), canonical
-    activations : the φ of every state.
+    activations : sequence of Activation
+        The φ of every state.
     """
     levels = state_levels(A)
     if levels is None:
@@ -162,7 +161,7 @@ def plan_by_states(A: Csr, activations: Sequence[Activation]) -> Plan | None:
 
 
 def _gathered(rows: Csr, position: np.ndarray) -> tuple[tuple[Columns, LinearMap], ...]:
-    """The map of a stage, narrowed to the states that it uses."""
+    """Return the map of a stage, narrowed to the states that it uses."""
     used = np.unique(rows.indices)
     if not used.size:
         return ()

@@ -18,8 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from simplicit.errors import ConvergenceError, InputError
-from simplicit.implicit.maps.base import LinearMap
-from simplicit.implicit.model import INPUT, OUTPUT, ImplicitModel, as_model
+from simplicit.implicit.equations import StateEquation
+from simplicit.implicit.groups import INPUT, OUTPUT
+from simplicit.implicit.maps import LinearMap
+from simplicit.implicit.model import ImplicitModel, as_model
 from simplicit.implicit.spectral import dominating, resolvent
 
 __all__ = ["rescale", "scaling_vector"]
@@ -28,7 +30,7 @@ Blocks = dict[tuple[str, str], LinearMap]
 
 
 def scaling_vector(model: ImplicitModel) -> NDArray[np.float64]:
-    """s = (I - diag(L)|A|)⁻¹ 1 >= 1, (n,): by substitution where A is triangular after a permutation.
+    """Return s = (I - diag(L)|A|)⁻¹ 1 >= 1, (n,): by substitution where A is triangular after a permutation.
 
     Raises
     ------
@@ -39,12 +41,12 @@ def scaling_vector(model: ImplicitModel) -> NDArray[np.float64]:
     ConvergenceError
         s satisfies its equation to less than nine digits, because λ_pf is too close to 1.
     """
-    system = as_model(model).astype(np.float64)._system
-    if system.plan.triangular:
-        s = system.row_scales()
+    equation = as_model(model).astype(np.float64).state_equation
+    if equation.plan.triangular:
+        s = _substituted(equation)
     else:
-        _ = system.contraction  # raises where the model is not well-posed
-        found = resolvent(dominating(system.A, system.slopes), 1.0)
+        _ = equation.contraction  # raises where the model is not well-posed
+        found = resolvent(dominating(equation.A, equation.slopes), 1.0)
         if found is None:
             raise ConvergenceError(
                 "(I - diag(L)|A|)⁻¹ 1 could not be found to nine digits, because λ_pf(diag(L)|A|) is too close to 1; "
@@ -59,8 +61,19 @@ def scaling_vector(model: ImplicitModel) -> NDArray[np.float64]:
     return s
 
 
+def _substituted(equation: StateEquation) -> NDArray[np.float64]:
+    """Return s, (n,), by the substitution of a triangular plan; infinite where it overflows."""
+    plan = equation.absolute.plan
+    s = torch.ones(1, equation.size, dtype=torch.float64)
+    for stage in plan.stages:
+        for source, block in stage.terms:
+            s[:, stage.target] += stage.activation.slope * block.apply(s[:, source])
+    scales: NDArray[np.float64] = plan.to_model(s)[0].nan_to_num(nan=np.inf, posinf=np.inf).numpy()
+    return scales
+
+
 def rescale(model: ImplicitModel) -> ImplicitModel:
-    """The same function of the inputs, with ‖diag(L)|A'|‖∞ = maxᵢ (sᵢ - 1)/sᵢ < 1, below 1 also as rounded.
+    """Return the same function of the inputs, with ‖diag(L)|A'|‖∞ = maxᵢ (sᵢ - 1)/sᵢ < 1, below 1 also as rounded.
 
     Where rounding to the model's dtype brings a row's sum, in exact arithmetic, up to 1, its entries are made smaller
     in their last digits until it is below.
@@ -68,8 +81,8 @@ def rescale(model: ImplicitModel) -> ImplicitModel:
     Raises
     ------
     InputError
-        A group's activation is not positively homogeneous (ReLU, leaky ReLU, abs and identity are); the scaling leaves
-        the range of the dtype.
+        A group's activation is not positively homogeneous (ReLU, leaky ReLU, abs and identity are), or the scaling
+        leaves the range of the dtype.
     NotWellPosedError, ConvergenceError
         As in :func:`scaling_vector`.
     """
@@ -81,15 +94,8 @@ def rescale(model: ImplicitModel) -> ImplicitModel:
             )
     s = scaling_vector(model)
     units = {name: s[columns] for name, columns in model.slices.items()}
-    return ImplicitModel(
-        model.groups,
-        _contracting(model, _scaled_blocks(model, units)),
-        n_inputs=model.n_inputs,
-        n_outputs=model.n_outputs,
-        state_bias=(model.state_bias / s).astype(model.dtype),
-        output_bias=model.output_bias,
-        input_shape=model.input_shape,
-        output_shape=model.output_shape,
+    return model.with_blocks(
+        _contracting(model, _scaled_blocks(model, units)), state_bias=(model.state_bias / s).astype(model.dtype)
     )
 
 
@@ -109,7 +115,7 @@ def _scaled_blocks(model: ImplicitModel, units: Mapping[str, NDArray[np.float64]
 
 
 def _contracting(model: ImplicitModel, blocks: Blocks) -> Blocks:
-    """``blocks`` with every row of diag(L)|A| summing to less than 1, its entries shrunk by a few units if need be."""
+    """Shrink entries by a few units in the last place where need be, so that each row of diag(L)|A| sums to below 1."""
     eps = float(np.finfo(model.dtype).eps)
     names = [group.name for group in model.groups]
     for group in model.groups:
@@ -126,10 +132,7 @@ def _contracting(model: ImplicitModel, blocks: Blocks) -> Blocks:
 
 
 def _row_sums(slope: float, blocks: list[LinearMap], size: int) -> NDArray[np.float64]:
-    """Upper bounds on the sums of slope · |entries| over each row of some blocks beside each other, (size,)."""
-    sums = np.zeros(size)
+    """Return upper bounds on the sums of slope · |entries| over each row of blocks beside each other, (size,)."""
     terms = sum(block.shape[1] for block in blocks) + len(blocks) + 2
-    for block in blocks:
-        wide = block.astype(np.float64).absolute()
-        sums += wide.apply(torch.ones(1, block.shape[1], dtype=torch.float64))[0].numpy()
+    sums = sum((block.row_sums() for block in blocks), np.zeros(size))
     return slope * sums * (1.0 + terms * np.finfo(np.float64).eps)

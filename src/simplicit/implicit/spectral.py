@@ -22,7 +22,7 @@ from scipy.sparse.linalg import ArpackError, eigs, gmres
 
 from simplicit.errors import ConvergenceError, NotWellPosedError
 from simplicit.implicit.balancing import balanced, cheap_order, factor
-from simplicit.implicit.maps.base import Csr
+from simplicit.implicit.maps import Csr
 
 __all__ = ["Contraction", "PerronFrobenius", "contraction", "dominating", "ratios", "resolvent", "spectral_bounds"]
 
@@ -47,7 +47,7 @@ _TAU_SHARES = (1.0 / 64.0, 1.0 / 8.0, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class PerronFrobenius:
-    """λ_pf(|A|) with ``lower`` <= λ_pf <= ``upper``; ``float()`` gives ``value``, a point between the bounds."""
+    """The number λ_pf(|A|), with ``lower`` <= λ_pf <= ``upper``; ``float()`` gives ``value``, between the bounds."""
 
     value: float
     lower: float
@@ -59,16 +59,16 @@ class PerronFrobenius:
 
 @dataclass(frozen=True)
 class Contraction:
-    """s > 0, (n,), with maxᵢ sᵢ = 1, and ρ < 1, with N s <= ρ s."""
+    """A vector s > 0, (n,), with maxᵢ sᵢ = 1, and ρ < 1, such that N s <= ρ s."""
 
     s: Vector
     rho: float
 
 
 def ratios(N: Csr, v: Vector) -> tuple[float, float]:
-    """min and max of (N v)ᵢ/vᵢ for v > 0, widened by the rounding of the sums; (0, 0) for an empty matrix.
+    """Return min and max of (N v)ᵢ/vᵢ for v > 0, widened by the rounding of the sums; (0, 0) for an empty matrix.
 
-    (0, inf) where a row that is not empty underflows or overflows: then the quotients say nothing.
+    They are (0, inf) where a row that is not empty underflows or overflows: then the quotients say nothing.
     """
     if not v.size:
         return 0.0, 0.0
@@ -85,12 +85,12 @@ def ratios(N: Csr, v: Vector) -> tuple[float, float]:
 
 
 def _slack(N: Csr) -> float:
-    """What rounding can do to a sum over a row of N, relative to it."""
+    """Return what rounding can do to a sum over a row of N, relative to it."""
     return float((int(np.diff(N.indptr).max(initial=0)) + 3) * np.finfo(np.float64).eps)
 
 
 def spectral_bounds(N: Csr, tol: float = 1e-12) -> PerronFrobenius:
-    """λ_pf of a non-negative matrix, (n, n), with upper - lower <= tol · upper where floating point allows it."""
+    """Return λ_pf of a non-negative matrix, (n, n), with upper - lower <= tol · upper if floating point allows it."""
     _, labels = connected_components(N, directed=True, connection="strong")
     sizes = np.bincount(labels, minlength=1)
     diagonal = N.diagonal()
@@ -110,13 +110,13 @@ def spectral_bounds(N: Csr, tol: float = 1e-12) -> PerronFrobenius:
 
 
 def _members(labels: NDArray[np.integer], sizes: NDArray[np.integer]) -> list[NDArray[np.int64]]:
-    """The states of every class of more than one."""
+    """Return the states of every class of more than one."""
     by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
     return [members for members in by_class if members.size > 1]
 
 
 def _irreducible_bounds(N: Csr, tol: float) -> tuple[float, float]:
-    """Collatz-Wielandt bounds on λ_pf of an irreducible matrix of at least two states."""
+    """Return Collatz-Wielandt bounds on λ_pf of an irreducible matrix of at least two states."""
     scaled, exponent = balanced(N, dense=N.shape[0] <= _DENSE_SIZE)
     # Raising tiny entries keeps the upper bound valid, not the lower one.
     raised = bool((scaled.data < _FLOOR).any())
@@ -133,7 +133,7 @@ def _irreducible_bounds(N: Csr, tol: float) -> tuple[float, float]:
 
 
 def _shifted_solver(N: Csr) -> Callable[[float, Vector], Vector] | None:
-    """(ρ, v) ↦ (ρ I - N)⁻¹ v, dense for small N, sparse where elimination is cheap, None otherwise."""
+    """Return (ρ, v) ↦ (ρ I - N)⁻¹ v, dense for small N, sparse where elimination is cheap, None otherwise."""
     if N.shape[0] <= _DENSE_SIZE:
         dense, identity = N.toarray(), np.eye(N.shape[0])
         return lambda rho, v: np.asarray(np.linalg.solve(rho * identity - dense, v))
@@ -151,7 +151,7 @@ def _shifted_solver(N: Csr) -> Callable[[float, Vector], Vector] | None:
 
 
 def _noda(N: Csr, solve: Callable[[float, Vector], Vector], tol: float) -> tuple[float, float]:
-    """Noda's iteration: v ← (ρ I - N)⁻¹ v with ρ = maxᵢ (N v)ᵢ/vᵢ, which stays positive and converges quadratically.
+    """Iterate v ← (ρ I - N)⁻¹ v with ρ = maxᵢ (N v)ᵢ/vᵢ, which stays positive and converges quadratically (Noda).
 
     T. Noda, "Note on the computation of the maximal eigenvalue of a non-negative irreducible matrix", 1971.
     """
@@ -175,7 +175,7 @@ def _noda(N: Csr, solve: Callable[[float, Vector], Vector], tol: float) -> tuple
 
 
 def _shifted_power(N: Csr, tol: float) -> tuple[float, float]:
-    """Power steps with N + σ I, which is aperiodic, from the vector that ARPACK finds."""
+    """Take power steps with N + σ I, which is aperiodic, from the vector that ARPACK finds."""
     v = _arpack_vector(N)
     lower, upper = ratios(N, v)
     for _ in range(_POWER_STEPS):
@@ -201,7 +201,7 @@ def _arpack_vector(N: Csr) -> Vector:
 
 
 def contraction(A: Csr, slopes: Vector | None = None) -> Contraction:
-    """s and ρ for N = diag(L)|A|, chosen for few iterations.
+    """Find s and ρ for N = diag(L)|A|, chosen for few iterations.
 
     For τ above λ_pf, s = Σₖ (N/τ)ᵏ 1 is positive, reducible or not, and N s = τ (s - 1) < τ s. A τ close to λ_pf
     contracts best, but lets s spread over many magnitudes; among a few, the one with the smallest a-priori number of
@@ -235,7 +235,7 @@ def contraction(A: Csr, slopes: Vector | None = None) -> Contraction:
 
 
 def dominating(A: Csr, slopes: Vector | None = None) -> Csr:
-    """N = diag(L)|A| in float64; L = 1 if ``slopes`` is None."""
+    """Return N = diag(L)|A| in float64; L = 1 if ``slopes`` is None."""
     N = sp.csr_array(abs(A), dtype=np.float64, copy=True)
     if slopes is not None:
         N.data *= np.repeat(slopes, np.diff(N.indptr))
@@ -243,7 +243,7 @@ def dominating(A: Csr, slopes: Vector | None = None) -> Csr:
 
 
 def not_well_posed(bounds: PerronFrobenius) -> NotWellPosedError:
-    """The error that gives λ_pf and says what to do."""
+    """Return the error that gives λ_pf and says what to do."""
     verdict = "is not below 1" if bounds.lower >= 1.0 else "could not be shown to be below 1"
     return NotWellPosedError(
         f"the model is not well-posed: λ_pf(diag(L)|A|) = {bounds.value:.6g} (between {bounds.lower:.15g} and "
@@ -261,9 +261,9 @@ def _iterations(candidate: Contraction) -> float:
 
 
 def resolvent(N: Csr, tau: float) -> Vector | None:
-    """s = Σₖ (N/τ)ᵏ 1 = (I - N/τ)⁻¹ 1 >= 1 for λ_pf(N) < τ, with 1 + N s / τ = s to nine digits.
+    """Return s = Σₖ (N/τ)ᵏ 1 = (I - N/τ)⁻¹ 1 >= 1 for λ_pf(N) < τ, with 1 + N s / τ = s to nine digits.
 
-    By elimination where that is cheap, else by GMRES.
+    It is found by elimination where that is cheap, else by GMRES.
 
     Parameters
     ----------
@@ -290,7 +290,7 @@ def resolvent(N: Csr, tau: float) -> Vector | None:
 
 
 def _iterated(N: Csr) -> Vector:
-    """(I - N)⁻¹ 1 by GMRES, whose steps do not grow in number with 1/(1 - λ_pf), then smoothed by its own equation."""
+    """Return (I - N)⁻¹ 1 by GMRES, whose steps do not grow with 1/(1 - λ_pf), smoothed by its own equation."""
     ones = np.ones(N.shape[0])
     system = sp.csr_array(sp.eye_array(N.shape[0], format="csr") - N)
     s = np.maximum(gmres(system, ones, rtol=_GMRES_TOL, restart=_GMRES_RESTART, maxiter=_GMRES_CYCLES)[0], 1.0)

@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,10 +21,13 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from simplicit.errors import DataError, InputError
-from simplicit.implicit.activation import Activation
-from simplicit.implicit.maps.base import LinearMap
-from simplicit.implicit.maps.files import Arrays, CheckedArrays, describe, is_plain, restore
-from simplicit.implicit.model import INPUT, OUTPUT, ImplicitModel, StateGroup, as_model
+from simplicit.files import drafted, dumps, read_json, writing
+from simplicit.implicit import groups
+from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup
+from simplicit.implicit.maps import LinearMap
+from simplicit.implicit.maps.base import restored
+from simplicit.implicit.maps.files import Arrays, StoredArrays, StoredMap, nested
+from simplicit.implicit.model import ImplicitModel, as_model
 
 __all__ = ["load", "save"]
 
@@ -34,19 +35,18 @@ CONFIG, ARRAYS = "config.json", "model.safetensors"
 FORMAT = "simplicit implicit model"
 # The first knows compressed sparse rows only; it is still written where that is enough.
 PLAIN_VERSION, VERSION = 1, 2
+_PLAIN = {"kind": "csr"}
 
 
 def save(model: ImplicitModel, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write ``model`` to ``folder``, all of it or nothing.
-
-    The files are written to a temporary folder beside it, which is then renamed.
 
     Parameters
     ----------
     model : ImplicitModel
     folder : path
     overwrite : bool
-        Replace a model that is there.
+        Whether a model that is there is replaced.
 
     Raises
     ------
@@ -60,17 +60,11 @@ def save(model: ImplicitModel, folder: str | os.PathLike[str], *, overwrite: boo
     _check_target(target, overwrite)
     payload = safetensors.numpy.save(arrays)
     config = _config(model, blocks)
-    text = json.dumps(config | {"sha256": _digest(config, payload)}, indent=2, ensure_ascii=False)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.mkdir(parents=True)
-        (temporary / ARRAYS).write_bytes(payload)
-        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
-        _move(temporary, target)
-    except OSError as error:
-        raise DataError(f"cannot write the model to {target}: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    text = dumps(config | {"sha256": _digest(config, payload)}) + "\n"
+    with writing(target), drafted(target) as draft:
+        draft.mkdir()
+        (draft / ARRAYS).write_bytes(payload)
+        (draft / CONFIG).write_text(text, encoding="utf-8")
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
@@ -85,29 +79,14 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise DataError(f"{target} holds more than a model ({', '.join(others[:3])}) and is not overwritten")
 
 
-def _move(temporary: Path, target: Path) -> None:
-    """Rename ``temporary`` to ``target``; an old target is put back if that fails."""
-    if not target.exists():
-        temporary.rename(target)
-        return
-    old = temporary.with_name(temporary.name + ".old")
-    target.rename(old)
-    try:
-        temporary.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)
-
-
 def _as_path(folder: object) -> Path:
     if not isinstance(folder, str | os.PathLike):
-        raise InputError(f"folder must be a path, got {folder!r}")
+        raise InputError(f"folder must be a path, got {folder!r}", argument="folder")
     return Path(folder)
 
 
 def _digest(config: Mapping[str, Any], payload: bytes) -> str:
-    """The SHA-256 that both files share; ``config`` without its entry "sha256"."""
+    """Return the SHA-256 that both files share; ``config`` is without its entry "sha256"."""
     canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode("ascii") + payload).hexdigest()
 
@@ -121,21 +100,19 @@ def _config(model: ImplicitModel, blocks: list[list[Any]]) -> dict[str, Any]:
         "n_outputs": model.n_outputs,
         "input_shape": list(model.input_shape),
         "output_shape": list(model.output_shape),
-        "groups": [
-            {"name": group.name, "size": group.size, "activation": group.activation.to_config()}
-            for group in model.groups
-        ],
+        "groups": [group.to_config() for group in model.groups],
         "blocks": blocks,
     }
 
 
 def _stored(model: ImplicitModel) -> tuple[Arrays, list[list[Any]]]:
-    """The arrays of a model, and the entries of its blocks in the config."""
+    """Return the arrays of a model, and the entries of its blocks in the config."""
     arrays: Arrays = {"state_bias": model.state_bias, "output_bias": model.output_bias}
     entries: list[list[Any]] = []
     for number, (key, block) in enumerate(model.blocks.items()):
-        entry = describe(block, f"block.{number}", arrays)
-        entries.append([*key] if is_plain(block) else [*key, entry])
+        entry, own = block.to_stored()
+        arrays |= nested(f"block.{number}", own)
+        entries.append([*key] if entry == _PLAIN else [*key, entry])
     # safetensors writes the memory as it lies there, so that a view or a transpose would come back scrambled.
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}, entries
 
@@ -152,9 +129,11 @@ def load(folder: str | os.PathLike[str]) -> ImplicitModel:
     """
     path = _as_path(folder)
     config_file, array_file = path / CONFIG, path / ARRAYS
+    for file in (config_file, array_file):
+        if not file.is_file():
+            raise DataError(f"{file}: is not there; a model is a folder with {CONFIG} and {ARRAYS}")
     config = _read_config(config_file)
-    payload = _read_bytes(array_file)
-    arrays = CheckedArrays(_parsed(payload, array_file), array_file, CONFIG)
+    payload, arrays = _read_arrays(array_file)
     try:
         _check_entries(config, _ENTRIES, "the file")
         sha256 = config.pop("sha256")
@@ -166,23 +145,9 @@ def load(folder: str | os.PathLike[str]) -> ImplicitModel:
         raise DataError(f"{config_file} does not describe a model: {defect}") from error
 
 
-def _read_bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"cannot read {file}: {error.strerror}; a model is a folder with {CONFIG} and {ARRAYS}"
-        ) from error
-
-
 def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(_read_bytes(file))
-    except RecursionError as error:
-        raise DataError(f"{file} does not describe a model: it is nested too deeply") from error
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    config = read_json(file)
+    if config.get("format") != FORMAT:
         raise DataError(f'{file} does not describe a model: "format" is not {FORMAT!r}')
     if config.get("version") not in (PLAIN_VERSION, VERSION):
         raise DataError(
@@ -190,6 +155,16 @@ def _read_config(file: Path) -> dict[str, Any]:
             "use the version of simplicit that wrote it"
         )
     return config
+
+
+def _read_arrays(file: Path) -> tuple[bytes, StoredArrays]:
+    try:
+        payload = file.read_bytes()
+        return payload, StoredArrays(safetensors.numpy.load(payload), file, CONFIG)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DataError(f"{file} is damaged or truncated: {error}") from error
 
 
 # What every object in config.json holds: each of these, and nothing else.
@@ -205,7 +180,6 @@ _ENTRIES: Mapping[str, type] = {
     "blocks": list,
     "sha256": str,
 }
-_GROUP_ENTRIES: Mapping[str, type] = {"name": str, "size": int, "activation": dict}
 
 
 def _check_entries(found: Any, entries: Mapping[str, type], where: str) -> None:
@@ -224,17 +198,9 @@ def _check_entries(found: Any, entries: Mapping[str, type], where: str) -> None:
 _JSON = {str: "text", int: "integer", list: "array", dict: "object"}
 
 
-def _parsed(payload: bytes, file: Path) -> Arrays:
-    try:
-        arrays: Arrays = safetensors.numpy.load(payload)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise DataError(f"{file} is damaged or truncated: {error}") from error
-    return arrays
-
-
-def _model(config: Mapping[str, Any], arrays: CheckedArrays) -> ImplicitModel:
-    groups = [_group(entry, number) for number, entry in enumerate(config["groups"])]
-    sizes: dict[str, int] = {group.name: group.size for group in groups}
+def _model(config: Mapping[str, Any], arrays: StoredArrays) -> ImplicitModel:
+    members = [_group(entry, number) for number, entry in enumerate(config["groups"])]
+    sizes: dict[str, int] = {group.name: group.size for group in members}
     rows, columns = sizes | {OUTPUT: config["n_outputs"]}, sizes | {INPUT: config["n_inputs"]}
     if config["dtype"] not in ("float32", "float64"):
         raise InputError(f'"dtype" must be float32 or float64, got {config["dtype"]!r}')
@@ -245,13 +211,13 @@ def _model(config: Mapping[str, Any], arrays: CheckedArrays) -> ImplicitModel:
             raise InputError(f"block {(row, column)} stands there twice")
         if row not in rows or column not in columns:
             raise InputError(f"block {(row, column)} is not one of a group, output or input")
-        entry = described[0] if described else {"kind": "csr"}
-        blocks[row, column] = restore(entry, f"block.{number}", (rows[row], columns[column]), dtype, arrays)
+        entry = described[0] if described else _PLAIN
+        blocks[row, column] = restored(StoredMap(entry, f"block.{number}", (rows[row], columns[column]), dtype, arrays))
     state_bias = arrays.floats("state_bias", dtype, sum(sizes.values()))
     output_bias = arrays.floats("output_bias", dtype, config["n_outputs"])
-    arrays.check_all_used()
+    arrays.check_all_taken()
     model = ImplicitModel(
-        groups,
+        members,
         blocks,
         n_inputs=config["n_inputs"],
         n_outputs=config["n_outputs"],
@@ -264,5 +230,8 @@ def _model(config: Mapping[str, Any], arrays: CheckedArrays) -> ImplicitModel:
 
 
 def _group(entry: Any, number: int) -> StateGroup:
-    _check_entries(entry, _GROUP_ENTRIES, f"group {number}")
-    return StateGroup(entry["name"], entry["size"], Activation.from_config(entry["activation"]))
+    """Return the group of the kind whose entry there is; the first kind says what is missing where there is none."""
+    kinds = [key for key in groups.KINDS if isinstance(entry, dict) and key in entry]
+    key = kinds[0] if kinds else next(iter(groups.KINDS))
+    _check_entries(entry, {"name": str, "size": int, key: dict}, f"group {number}")
+    return groups.KINDS[key].from_config(entry)

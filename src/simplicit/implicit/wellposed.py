@@ -10,12 +10,11 @@ from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from simplicit.checks import as_array
 from simplicit.errors import InputError
-from simplicit.implicit.maps.base import Csr, LinearMap, canonical_csr
+from simplicit.implicit.maps import Csr, LinearMap, canonical_csr
 from simplicit.implicit.model import ImplicitModel
 from simplicit.implicit.spectral import PerronFrobenius, contraction, dominating, ratios, spectral_bounds
 
@@ -25,9 +24,9 @@ SquareMatrix: TypeAlias = ArrayLike | sp.sparray | sp.spmatrix | LinearMap
 
 
 def perron_frobenius(A: SquareMatrix | ImplicitModel) -> PerronFrobenius:
-    """λ_pf(|A|), the Perron-Frobenius eigenvalue, with Collatz-Wielandt bounds on both sides.
+    """Return λ_pf(|A|), the Perron-Frobenius eigenvalue, with Collatz-Wielandt bounds on both sides.
 
-    Right for reducible, periodic, nilpotent (all zero) and empty matrices: the bounds are those of the strongly
+    It is right for reducible, periodic, nilpotent (all zero) and empty matrices: the bounds are those of the strongly
     connected classes of states, and a class of one state has its diagonal entry. They agree to about 1e-12 of
     their size where floating point allows it, and hold in floating point, whatever their distance. (Entries smaller
     than 1e-120 times the largest of their class loosen the lower bound.)
@@ -40,17 +39,17 @@ def perron_frobenius(A: SquareMatrix | ImplicitModel) -> PerronFrobenius:
     Raises
     ------
     InputError
-        Not square, not real, or not finite.
+        A is not square, not real, or not finite.
     """
     if isinstance(A, ImplicitModel):
-        return spectral_bounds(dominating(*A._system.cyclic))
+        return spectral_bounds(dominating(*A.state_equation.cyclic))
     return spectral_bounds(_dominating(A))
 
 
 def collatz_wielandt(A: SquareMatrix | ImplicitModel, v: ArrayLike) -> tuple[float, float]:
-    """minᵢ and maxᵢ of (|A| v)ᵢ/vᵢ, between which λ_pf(|A|) lies, widened by the rounding of the sums.
+    """Return minᵢ and maxᵢ of (|A| v)ᵢ/vᵢ, between which λ_pf(|A|) lies, widened by the rounding of the sums.
 
-    (0, inf), which is always true, where these numbers leave the range of float64.
+    They are (0, inf), which is always true, where these numbers leave the range of float64.
 
     Parameters
     ----------
@@ -61,7 +60,7 @@ def collatz_wielandt(A: SquareMatrix | ImplicitModel, v: ArrayLike) -> tuple[flo
     Raises
     ------
     InputError
-        ``A`` as in :func:`perron_frobenius`; ``v`` of another length, or not positive and finite.
+        ``A`` is none, as in :func:`perron_frobenius`; ``v`` has another length, or is not positive and finite.
     """
     N = _dominating(A)
     vector = as_array("v", v).astype(np.float64)
@@ -74,14 +73,15 @@ def collatz_wielandt(A: SquareMatrix | ImplicitModel, v: ArrayLike) -> tuple[flo
 
 
 def contraction_vector(A: SquareMatrix | ImplicitModel) -> tuple[NDArray[np.float64], float]:
-    """s > 0, (n,), and ρ < 1 with |A| s <= ρ s: in max|eᵢ|/sᵢ the model contracts by ρ.
+    """Return s > 0, (n,), and ρ < 1 with |A| s <= ρ s: in max|eᵢ|/sᵢ the model contracts by ρ.
 
-    Among several such pairs the one that promises the fewest iterations; max s = 1. For a model |A| is diag(L)|A|.
+    Among several such pairs it is the one that promises the fewest iterations; max s = 1. For a model, |A| is
+    diag(L)|A|.
 
     Raises
     ------
     InputError
-        ``A`` as in :func:`perron_frobenius`.
+        ``A`` is none, as in :func:`perron_frobenius`.
     NotWellPosedError
         λ_pf >= 1, or it could not be shown to be below 1.
     ConvergenceError
@@ -92,18 +92,17 @@ def contraction_vector(A: SquareMatrix | ImplicitModel) -> tuple[NDArray[np.floa
 
 
 def row_norm(model: ImplicitModel) -> float:
-    """‖A‖∞, the largest sum of |entries| over a row of A, block by block, so that A is never written down."""
+    """Return ‖A‖∞, the largest sum of |entries| over a row of A, block by block, so that A is never written down."""
     sums = {group.name: np.zeros(group.size) for group in model.groups}
     for (row, column), block in model.blocks.items():
         if row in sums and column in sums:
-            ones = torch.ones(1, block.shape[1], dtype=torch.float64)
-            sums[row] += block.astype(np.float64).absolute().apply(ones)[0].numpy()
+            sums[row] += block.row_sums()
     return max((float(values.max(initial=0.0)) for values in sums.values()), default=0.0)
 
 
 def _dominating(A: SquareMatrix | ImplicitModel) -> Csr:
     if isinstance(A, ImplicitModel):
-        return dominating(A.A, A._system.slopes)
+        return dominating(A.A, A.state_equation.slopes)
     matrix = canonical_csr(A.to_csr() if isinstance(A, LinearMap) else A, "A")
     if matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"A must be square, got shape {matrix.shape}")

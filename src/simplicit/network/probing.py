@@ -208,13 +208,13 @@ def _set_weights(probe: _Probe, wanted: _Whole) -> None:
         raise InputError(
             f"to_baseline: {wanted.block(place)} is composed of several parameters or constants ({names}), so that its "
             "trained weights cannot be taken apart; put an activation between the layers, or use "
-            "result.model.to_torch()"
+            "simplicit.to_torch(result.model)"
         )
     moved = fixed & (np.abs(target - first) > _EQUAL * np.abs(first))
     if moved.any():
         raise InputError(
             f"to_baseline: {wanted.block(int(places[np.argmax(moved)]))} is a constant of the network (a skip "
-            "connection), and was trained to other values; use result.model.to_torch()"
+            "connection), and was trained to other values; use simplicit.to_torch(result.model)"
         )
     codes.write(_spread(codes, entry[known], target[known] / factor[known], own))
 
@@ -243,7 +243,7 @@ def _spread(codes: _Codes, entry: npt.NDArray[np.int64], values: Array, own: Arr
     if apart.any():
         raise InputError(
             f"to_baseline: parameter {codes.name(int(entry[np.argmax(apart)]))!r} stands at several places of M, which "
-            "were trained to different values; use result.model.to_torch()"
+            "were trained to different values; use simplicit.to_torch(result.model)"
         )
     return result
 
@@ -294,7 +294,7 @@ def _set_biases(probe: _Probe, wanted: _Whole) -> None:
         group = next(one for one, at in wanted.rows.items() if at.start <= row < at.stop)
         raise InputError(
             f"to_baseline: the model has a constant in {group!r} that no bias of the network can hold; give that layer "
-            "a bias of its own before the fit, or use result.model.to_torch()"
+            "a bias of its own before the fit, or use simplicit.to_torch(result.model)"
         )
 
 

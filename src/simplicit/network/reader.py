@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from simplicit.errors import InputError, UnsupportedOperationError
 from simplicit.implicit import Activation, ImplicitModel, LinearMap, StateGroup
-from simplicit.implicit.model import INPUT, OUTPUT
+from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.network.affine import Affine, NotAffineError, Vector
 from simplicit.network.graph import NetworkGraph, location, module_path
 from simplicit.network.moving import BatchSize, contains

@@ -16,7 +16,7 @@ from torch.fx import Interpreter, Node
 from simplicit.errors import InputError
 from simplicit.implicit import StateGroup
 from simplicit.implicit.batch import Batch, as_batch
-from simplicit.implicit.system import slices_of
+from simplicit.implicit.groups import slices_of
 from simplicit.network.graph import NetworkGraph
 from simplicit.network.prepare import check_kind
 

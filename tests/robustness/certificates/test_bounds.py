@@ -38,7 +38,7 @@ def states_of(model: ImplicitModel, points: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def assert_holds(model: ImplicitModel, found: Enclosure, points: np.ndarray) -> None:
-    plan = model._system.plan
+    plan = model.state_equation.plan
     bounds = [plan.to_model(bound).numpy() for bound in found.bounds]
     for values, lower, upper in zip(states_of(model, points), bounds[::2], bounds[1::2], strict=True):
         assert (values >= lower - 1e-11).all()

@@ -1,1 +1,24 @@
-"""Linear maps: the blocks of A, B, C and D."""
+"""Linear maps: the blocks of A, B, C and D. A new kind is one module, and its import here."""
+
+from simplicit.implicit.maps.algebra import added, composed
+from simplicit.implicit.maps.base import KINDS, LinearMap
+from simplicit.implicit.maps.convolution import ConvMap
+from simplicit.implicit.maps.csr import CsrMap
+from simplicit.implicit.maps.gather import GatherMap
+from simplicit.implicit.maps.gathered import GatheredConvMap
+from simplicit.implicit.maps.sparse import Csr, canonical_csr
+from simplicit.implicit.maps.sums import SumMap
+
+__all__ = [
+    "KINDS",
+    "ConvMap",
+    "Csr",
+    "CsrMap",
+    "GatherMap",
+    "GatheredConvMap",
+    "LinearMap",
+    "SumMap",
+    "added",
+    "canonical_csr",
+    "composed",
+]

@@ -1,40 +1,47 @@
 r"""M N and M + N of maps: as one map of a known kind where there is one, entry by entry where there is not.
 
 What batch norm, padding with whole channels, 1×1 convolutions, concatenation and residual additions do to a convolution
-is again a convolution. Only what has no such form is written down in compressed sparse rows.
+is again a convolution. Only what has no such form is written down in compressed sparse rows. A short form for a pair of
+kinds is one function here and one line in :data:`COMPOSITIONS` or :data:`ADDITIONS`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simplicit.errors import InputError
-from simplicit.implicit.maps.base import CsrMap, LinearMap
-from simplicit.implicit.maps.composite import GatheredConvMap, SumMap
+from simplicit.implicit.maps.base import LinearMap
 from simplicit.implicit.maps.convolution import ConvMap
+from simplicit.implicit.maps.csr import CsrMap
 from simplicit.implicit.maps.gather import GatherMap
+from simplicit.implicit.maps.gathered import GatheredConvMap
+from simplicit.implicit.maps.sums import SumMap
 
-__all__ = ["added", "composed"]
+__all__ = ["ADDITIONS", "COMPOSITIONS", "added", "composed"]
 
-# Entries that composing may write down in one block, and terms that it may add up: 12 GB as CSR in float64.
+#: Entries that composing may write down in one block, and terms that it may add up: 12 GB as CSR in float64.
 LARGEST_NNZ = 10**9
+#: Two kinds of maps, ``object`` for any, and what makes one map of two such, or None where it finds no short form.
+Rule: TypeAlias = tuple[type[object], type[object], Callable[[Any, Any], LinearMap | None]]
 
 
 def composed(outer: LinearMap, inner: LinearMap) -> LinearMap:
-    """M N: first N = ``inner``, then M = ``outer``.
+    """Return M N: first N = ``inner``, then M = ``outer``.
 
     Raises
     ------
     InputError
-        Shapes that do not fit; entries that are not finite; or too many entries to be written down.
+        Shapes do not fit, entries are not finite, or there are too many of them to be written down.
     """
     if outer.shape[1] != inner.shape[0]:
         raise InputError(f"cannot compose a map of shape {outer.shape} with an inner map of shape {inner.shape}")
-    known = _composed(outer, inner)
+    known = _short_form(COMPOSITIONS, outer, inner)
     if known is not None:
         return known
     if inner.nnz + outer.nnz <= LARGEST_NNZ:
@@ -49,58 +56,81 @@ def composed(outer: LinearMap, inner: LinearMap) -> LinearMap:
     )
 
 
-def _composed(outer: LinearMap, inner: LinearMap) -> LinearMap | None:
-    """M N in a short form; None if there is none."""
-    if isinstance(outer, GatherMap) and outer.in_order:
-        return inner if outer.is_identity else inner.scaled(left=outer.factors)
-    if isinstance(inner, GatherMap) and inner.in_order:
-        return outer if inner.is_identity else outer.scaled(right=inner.factors)
-    if isinstance(inner, SumMap):
-        return _summed([composed(outer, part) for part in inner.parts])
-    if isinstance(outer, SumMap):
-        return _summed([composed(part, inner) for part in outer.parts])
-    if isinstance(outer, GatherMap):
-        return _gather_after(outer, inner)
-    if isinstance(inner, GatherMap):
-        return _gather_before(outer, inner)
-    if isinstance(outer, ConvMap) and isinstance(inner, ConvMap):
-        return _two_convolutions(outer, inner)
+def added(first: LinearMap, second: LinearMap) -> LinearMap:
+    """Return M + N.
+
+    Raises
+    ------
+    InputError
+        Shapes do not fit, or entries are not finite.
+    """
+    if first.shape != second.shape:
+        raise InputError(f"cannot add maps of shapes {first.shape} and {second.shape}")
+    known = _short_form(ADDITIONS, first, second) or _short_form(ADDITIONS, second, first)
+    if known is not None:
+        return known
+    parts = [*first.parts, *second.parts]
+    together = [part for part in parts if part.is_written]
+    apart = [part for part in parts if not part.is_written]
+    if len(together) > 1:
+        together = [CsrMap(reduce(lambda total, csr: total + csr, (part.to_csr() for part in together)))]
+    return SumMap([*apart, *together]) if apart else together[0]
+
+
+def _short_form(rules: Sequence[Rule], first: LinearMap, second: LinearMap) -> LinearMap | None:
+    """Return what the first rule for the kinds of two maps makes of them that finds a form; None if there is none."""
+    for one, other, rule in rules:
+        if isinstance(first, one) and isinstance(second, other):
+            found = rule(first, second)
+            if found is not None:
+                return found
     return None
 
 
-def _summed(parts: list[LinearMap]) -> LinearMap:
-    total = parts[0]
-    for part in parts[1:]:
-        total = added(total, part)
-    return total
-
-
-def _gather_after(outer: GatherMap, inner: LinearMap) -> LinearMap | None:
-    if isinstance(inner, GatherMap):
-        picked = np.where(outer.columns >= 0, inner.columns[outer.columns], -1)
-        factors = _at(inner.factors, outer.columns) * _at(outer.factors, slice(None))
-        return GatherMap(picked, inner.width, np.broadcast_to(factors, picked.shape).astype(inner.dtype))
-    if isinstance(inner, GatheredConvMap):
-        after = _gather_after(outer, inner.after)
-        assert isinstance(after, GatherMap)
-        return GatheredConvMap(after, inner.core, inner.before)
-    if not isinstance(inner, ConvMap):
+def _scaled_rows(outer: GatherMap, inner: LinearMap) -> LinearMap | None:
+    if not outer.in_order:
         return None
+    return inner if outer.is_identity else inner.scaled(left=outer.factors)
+
+
+def _scaled_columns(outer: LinearMap, inner: GatherMap) -> LinearMap | None:
+    if not inner.in_order:
+        return None
+    return outer if inner.is_identity else outer.scaled(right=inner.factors)
+
+
+def _of_a_sum(outer: LinearMap, inner: SumMap) -> LinearMap:
+    return reduce(added, [composed(outer, part) for part in inner.parts])
+
+
+def _after_a_sum(outer: SumMap, inner: LinearMap) -> LinearMap:
+    return reduce(added, [composed(part, inner) for part in outer.parts])
+
+
+def _gathered_twice(outer: GatherMap, inner: GatherMap) -> GatherMap:
+    picked = np.where(outer.columns >= 0, inner.columns[outer.columns], -1)
+    factors = _at(inner.factors, outer.columns) * _at(outer.factors, slice(None))
+    return GatherMap(picked, inner.width, np.broadcast_to(factors, picked.shape).astype(inner.dtype))
+
+
+def _gather_after_gathered(outer: GatherMap, inner: GatheredConvMap) -> LinearMap:
+    return GatheredConvMap(_gathered_twice(outer, inner.after), inner.core, inner.before)
+
+
+def _gather_before_gathered(outer: GatheredConvMap, inner: GatherMap) -> LinearMap:
+    return GatheredConvMap(outer.after, outer.core, _gathered_twice(outer.before, inner))
+
+
+def _gather_after(outer: GatherMap, inner: ConvMap) -> LinearMap:
     channels = _whole_channels(outer, inner.output_shape)
     if channels is not None and inner.left is None and inner.groups == 1:
         source, factors = channels
         weight = np.where(_trailing(source >= 0, inner.weight), inner.weight[source], 0.0)
-        return inner.with_((weight * _trailing(factors, weight)).astype(inner.dtype))
+        return inner.with_weight((weight * _trailing(factors, weight)).astype(inner.dtype))
     return GatheredConvMap(outer, inner, GatherMap.identity(inner.shape[1], inner.dtype))
 
 
-def _gather_before(outer: LinearMap, inner: GatherMap) -> LinearMap | None:
-    if isinstance(outer, GatheredConvMap):
-        before = _gather_after(outer.before, inner)
-        assert isinstance(before, GatherMap)
-        return GatheredConvMap(outer.after, outer.core, before)
-    if not isinstance(outer, ConvMap):
-        return None
+def _gather_before(outer: ConvMap, inner: GatherMap) -> LinearMap:
     places = math.prod(outer.input_shape[1:])
     channels = _whole_channels(inner, outer.input_shape)
     if channels is not None and outer.right is None and outer.groups == 1:
@@ -108,12 +138,12 @@ def _gather_before(outer: LinearMap, inner: GatherMap) -> LinearMap | None:
         weight = np.zeros((outer.weight.shape[0], inner.width // places, *outer.kernel), dtype=outer.dtype)
         for place in np.flatnonzero(source >= 0):
             weight[:, source[place]] += factors[place] * outer.weight[:, place]
-        return outer.with_(weight, input_shape=(inner.width // places, *outer.input_shape[1:]))
+        return outer.with_weight(weight, input_shape=(inner.width // places, *outer.input_shape[1:]))
     return GatheredConvMap(GatherMap.identity(outer.shape[0], outer.dtype), outer, inner)
 
 
 def _whole_channels(gather: GatherMap, shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
-    """Of a gather that moves whole channels only: where each comes from, -1 for zeros, and its factor.
+    """Return, of a gather that moves whole channels only, where each comes from, -1 for zeros, and its factor.
 
     ``shape`` is that of what it gathers from (for one that follows), or of what it makes (for one that precedes);
     places of a channel are the same on both sides.
@@ -134,75 +164,40 @@ def _whole_channels(gather: GatherMap, shape: tuple[int, ...]) -> tuple[NDArray[
 
 
 def _two_convolutions(outer: ConvMap, inner: ConvMap) -> ConvMap | None:
-    """One convolution for two, if either is pointwise."""
+    """Return one convolution for two, if either is pointwise."""
     if outer.right is not None or inner.left is not None:
         return None
     if outer.pointwise:
         if outer.groups == inner.groups == outer.input_shape[0]:
             weight = outer.weight * inner.weight if outer.weight.shape[0] == inner.weight.shape[0] else None
-            return None if weight is None else inner.with_(weight, left=outer.left)
+            return None if weight is None else inner.with_weight(weight, left=outer.left)
         first, last = inner.ungrouped(), outer.ungrouped()
         weight = np.tensordot(last.weight.reshape(last.weight.shape[:2]), first.weight, axes=1)
-        return first.with_(weight, left=outer.left)
+        return first.with_weight(weight, left=outer.left)
     if inner.pointwise:
         first, last = inner.ungrouped(), outer.ungrouped()
         across = first.weight.reshape(first.weight.shape[:2])
         weight = np.moveaxis(np.tensordot(last.weight, across, axes=(1, 0)), -1, 1)
-        return last.with_(weight, input_shape=inner.input_shape, right=inner.right)
+        return last.with_weight(weight, input_shape=inner.input_shape, right=inner.right)
     return None
 
 
-def added(first: LinearMap, second: LinearMap) -> LinearMap:
-    """M + N.
-
-    Raises
-    ------
-    InputError
-        Shapes that do not fit, or entries that are not finite.
-    """
-    if first.shape != second.shape:
-        raise InputError(f"cannot add maps of shapes {first.shape} and {second.shape}")
-    if isinstance(first, GatherMap) and isinstance(second, GatherMap):
-        return _two_gathers(first, second)
-    for one, other in ((first, second), (second, first)):
-        if isinstance(one, ConvMap) and isinstance(other, ConvMap | GatherMap):
-            merged = _into_convolution(one, other)
-            if merged is not None:
-                return merged
-    kinds = (CsrMap, GatherMap)
-    if isinstance(first, kinds) and isinstance(second, kinds):
-        return CsrMap(first.to_csr() + second.to_csr())
-    parts = [part for one in (first, second) for part in (one.parts if isinstance(one, SumMap) else (one,))]
-    return _collected(parts)
-
-
-def _collected(parts: list[LinearMap]) -> LinearMap:
-    """The sum, with what is written down anyway in one matrix."""
-    lazy = [part for part in parts if not isinstance(part, CsrMap | GatherMap)]
-    written = [part for part in parts if isinstance(part, CsrMap | GatherMap)]
-    if len(written) > 1:
-        total = written[0].to_csr()
-        for part in written[1:]:
-            total = total + part.to_csr()
-        written = [CsrMap(total)]
-    return SumMap([*lazy, *written])
-
-
-def _two_gathers(first: GatherMap, second: GatherMap) -> LinearMap:
+def _side_by_side(first: GatherMap, second: GatherMap) -> LinearMap | None:
+    """Return the sum of two gathers as one, if no row has an entry in both."""
     if ((first.columns >= 0) & (second.columns >= 0)).any():
-        return CsrMap(first.to_csr() + second.to_csr())
+        return None
     from_first = first.columns >= 0
     factors = np.where(from_first, _at(first.factors, slice(None)), _at(second.factors, slice(None)))
     return GatherMap(np.where(from_first, first.columns, second.columns), first.width, factors.astype(first.dtype))
 
 
-def _into_convolution(conv: ConvMap, other: ConvMap | GatherMap) -> ConvMap | None:
-    """The sum as a convolution of the geometry of ``conv``, if the other's taps are among its own."""
-    if isinstance(other, GatherMap):
-        as_conv = _as_convolution(other, conv)
-        if as_conv is None:
-            return None
-        other = as_conv
+def _with_gather(conv: ConvMap, gather: GatherMap) -> ConvMap | None:
+    pointwise = _as_convolution(gather, conv)
+    return None if pointwise is None else _merged(conv, pointwise)
+
+
+def _merged(conv: ConvMap, other: ConvMap) -> ConvMap | None:
+    """Return the sum as a convolution of the geometry of ``conv``, if the other's taps are among its own."""
     if not (conv.plain and other.plain) or _frame(conv) != _frame(other):
         return None
     if conv.groups != other.groups:
@@ -216,16 +211,16 @@ def _into_convolution(conv: ConvMap, other: ConvMap | GatherMap) -> ConvMap | No
             return None
         taps.append([own.index(offset) for offset in offsets])
     weight[np.ix_(range(weight.shape[0]), range(weight.shape[1]), *taps)] += other.weight
-    return conv.with_(weight)
+    return conv.with_weight(weight)
 
 
 def _frame(conv: ConvMap) -> tuple[tuple[int, ...], ...]:
-    """What two convolutions have in common if the same place of their outputs begins at the same place of the input."""
+    """Return what two convolutions share if the same place of their outputs begins at the same place of the input."""
     return conv.input_shape, conv.output_shape[1:], conv.stride
 
 
 def _as_convolution(gather: GatherMap, conv: ConvMap) -> ConvMap | None:
-    """A gather that picks whole channels, at the places that a 1×1 convolution of the same stride would see."""
+    """Return a gather of whole channels, at the places that ``conv`` begins at, as a 1×1 convolution of its stride."""
     if conv.groups != 1:
         return None
     grid = np.zeros(1, dtype=np.int64)
@@ -251,5 +246,27 @@ def _at(factors: NDArray[Any] | None, places: Any) -> Any:
 
 
 def _trailing(values: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
-    """A value per output channel, to be broadcast along a weight."""
+    """Return values, one per output channel, in a shape that broadcasts along a weight."""
     return values.reshape(-1, *(1,) * (weight.ndim - 1))
+
+
+#: Short forms of M N by the kinds of M and N; the first that finds one counts.
+COMPOSITIONS: list[Rule] = [
+    (GatherMap, object, _scaled_rows),
+    (object, GatherMap, _scaled_columns),
+    (object, SumMap, _of_a_sum),
+    (SumMap, object, _after_a_sum),
+    (GatherMap, GatherMap, _gathered_twice),
+    (GatherMap, GatheredConvMap, _gather_after_gathered),
+    (GatherMap, ConvMap, _gather_after),
+    (GatheredConvMap, GatherMap, _gather_before_gathered),
+    (ConvMap, GatherMap, _gather_before),
+    (ConvMap, ConvMap, _two_convolutions),
+]
+
+#: Short forms of M + N by the kinds of M and N, in either order; the first that finds one counts.
+ADDITIONS: list[Rule] = [
+    (GatherMap, GatherMap, _side_by_side),
+    (ConvMap, ConvMap, _merged),
+    (ConvMap, GatherMap, _with_gather),
+]

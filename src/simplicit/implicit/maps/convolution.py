@@ -26,28 +26,37 @@ from torch.nn import functional
 
 from simplicit.checks import as_array
 from simplicit.errors import InputError
-from simplicit.implicit.maps.base import Csr, as_factors, float_for, rounded
+from simplicit.implicit.maps.base import LinearMap, Product, as_factors, rounded
+from simplicit.implicit.maps.files import Arrays, Entry, StoredMap, csr_arrays
+from simplicit.implicit.maps.sparse import Csr, float_for
 
 __all__ = ["ConvMap"]
 
 _FORWARD = (functional.conv1d, functional.conv2d, functional.conv3d)
 _TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
 
+_GEOMETRY = ("stride", "padding", "dilation")
+#: Numbers in one kernel that a file may ask for: 16 GB in float64.
+_LARGEST_WEIGHT = 2**31
+
 Sizes = tuple[int, ...]
 
 
-class ConvMap:
+class ConvMap(LinearMap, kind="convolution"):
     """A convolution on inputs of one size, in one to three dimensions.
+
+    Its values are the weights that are not zero, each for all its places; factors stay as they are.
 
     Parameters
     ----------
     weight : array, shape (O, I / groups, *kernel)
-        W; copied. float32 for itself and float16, float64 for other real numbers.
+        W; it is copied. float32 for itself and float16, float64 for other real numbers.
     input_shape : tuple of int
         (I, *sizes).
     stride, padding, dilation : tuple of int
-        One per dimension; padding with zeros, the same on both sides.
+        One number per dimension; padding with zeros, the same on both sides.
     groups : int
+        Into so many groups channels are cut, as in torch.
     left : array, shape (O · product of out sizes,), optional
         l, flattened; ones if None.
     right : array, shape (I · product of sizes,), optional
@@ -56,7 +65,7 @@ class ConvMap:
     Raises
     ------
     InputError
-        Shapes that do not fit, or entries that are not finite.
+        Shapes do not fit, or entries are not finite.
     """
 
     def __init__(
@@ -89,7 +98,7 @@ class ConvMap:
     def _check(self, rank: int) -> None:
         if self.weight.ndim != rank + 2 or not 1 <= rank <= 3:
             raise InputError(f"weight {self.weight.shape} does not fit inputs of shape {self.input_shape}")
-        for name in ("stride", "padding", "dilation"):
+        for name in _GEOMETRY:
             if len(getattr(self, name)) != rank:
                 raise InputError(f"{name} must have {rank} numbers, one per dimension, got {getattr(self, name)}")
         if min(*self.stride, *self.dilation, self.groups) < 1 or min(self.padding) < 0:
@@ -103,7 +112,7 @@ class ConvMap:
             raise InputError(f"the kernel {self.kernel} is larger than the padded input {self.input_shape}")
 
     def _folded(self, factors: NDArray[Any], shape: Sizes, side: str) -> NDArray[np.float64] | None:
-        """Factors as one per element; None if they are equal over each channel, and now part of the weight."""
+        """Return factors, one per element; None if they are equal over each channel, and now part of the weight."""
         given = as_factors(factors, math.prod(shape), side)
         channels = given.reshape(shape[0], -1)
         if (channels != channels[:, :1]).any():
@@ -125,7 +134,7 @@ class ConvMap:
 
     @property
     def kernel(self) -> Sizes:
-        """Taps in each dimension."""
+        """How many taps there are in each dimension."""
         return tuple(self.weight.shape[2:])
 
     @cached_property
@@ -146,47 +155,36 @@ class ConvMap:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(out, in)."""
         return math.prod(self.output_shape), math.prod(self.input_shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """float32 or float64."""
         dtype: np.dtype[Any] = self.weight.dtype
         return dtype
 
-    @cached_property
-    def nnz(self) -> int:
-        """How many entries differ from zero: every weight as often as it is used."""
-        return int(self.row_counts().sum())
-
     def row_counts(self) -> NDArray[np.int64]:
-        """How many entries of each row differ from zero, (out,)."""
         ones = torch.ones(1, self.shape[1], dtype=torch.float64)
         return self.pattern().apply(ones)[0].to(torch.int64).numpy()
 
-    def with_(self, weight: NDArray[Any], **changes: Any) -> ConvMap:
-        """The same geometry with other weights, or factors."""
-        kept = {
-            name: getattr(self, name) for name in ("stride", "padding", "dilation", "groups", "left", "right")
-        } | changes
-        return ConvMap(weight, kept.pop("input_shape", self.input_shape), **kept)
+    def with_weight(self, weight: NDArray[Any], **changes: Any) -> ConvMap:
+        """Return the same geometry with another weight; other parameters of the class change it too."""
+        kept = {name: getattr(self, name) for name in ("input_shape", *_GEOMETRY, "groups", "left", "right")}
+        return ConvMap(weight, **(kept | changes))
 
     @cached_property
     def _tensors(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """W, l, r in the dtype of the map."""
+        """W, l and r in the dtype of the map."""
         factors = (None if f is None else torch.from_numpy(f.astype(self.dtype)) for f in (self.left, self.right))
         left, right = factors
         return torch.from_numpy(self.weight), left, right
 
     def apply(self, x: Tensor) -> Tensor:
-        """X Mᵀ: (m, in) to (m, out)."""
-        return self.product(x, self._tensors[0])
+        return self._convolved(x, self._tensors[0])
 
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """X Mᵀ with other weights of the same shape, by operations that autograd knows."""
+    def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return X Mᵀ with a weight of the same shape."""
         _, left, right = self._tensors
-        x = x if right is None else x * right
+        x = x if right is None else x * right.to(x.dtype)
         images = x.reshape(x.shape[0], *self.input_shape)
         convolve = _FORWARD[len(self.kernel) - 1]
         y = convolve(images, weight, None, self.stride, self.padding, self.dilation, self.groups)
@@ -194,7 +192,6 @@ class ConvMap:
         return y if left is None else y.mul_(left)
 
     def apply_transpose(self, y: Tensor) -> Tensor:
-        """Y M: (m, out) to (m, in)."""
         weight, left, right = self._tensors
         y = y if left is None else y * left
         images = y.reshape(y.shape[0], *self.output_shape)
@@ -213,34 +210,27 @@ class ConvMap:
         return tuple(n - ((o - 1) * s - 2 * p + d * (k - 1) + 1) for n, o, k, s, p, d in geometry)
 
     def absolute(self) -> ConvMap:
-        """|M|."""
         left, right = (None if f is None else np.abs(f) for f in (self.left, self.right))
-        return self.with_(np.abs(self.weight), left=left, right=right)
+        return self.with_weight(np.abs(self.weight), left=left, right=right)
 
     def pattern(self) -> ConvMap:
-        """Ones in float64 where M is not zero."""
+        """Return the map with ones in float64 where M is not zero."""
         left, right = (None if f is None else (f != 0).astype(np.float64) for f in (self.left, self.right))
-        return self.with_((self.weight != 0).astype(np.float64), left=left, right=right)
+        return self.with_weight((self.weight != 0).astype(np.float64), left=left, right=right)
 
     def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> ConvMap:
-        """diag(left) M diag(right), in the dtype of M."""
         with np.errstate(over="ignore"):  # refused as infinite
-            return self.with_(
+            return self.with_weight(
                 self.weight,
-                left=_product(self.left, left, self.shape[0]),
-                right=_product(self.right, right, self.shape[1]),
+                left=_times(self.left, left, self.shape[0]),
+                right=_times(self.right, right, self.shape[1]),
             )
 
     def astype(self, dtype: Any) -> ConvMap:
-        """The same entries as float32 or float64; InputError where they leave its range."""
-        if self.dtype == np.dtype(dtype):
-            return self
-        weight = rounded(self.weight, dtype)
-        assert weight is not None
-        return self.with_(weight)
+        return self if self.dtype == np.dtype(dtype) else self.with_weight(rounded(self.weight, dtype))
 
     def ungrouped(self) -> ConvMap:
-        """The same map with one group, its weights filled up with zeros."""
+        """Return the same map with one group, its weights filled up with zeros."""
         if self.groups == 1:
             return self
         out, within = self.weight.shape[0] // self.groups, self.weight.shape[1]
@@ -248,10 +238,9 @@ class ConvMap:
         for group in range(self.groups):
             rows = slice(group * out, (group + 1) * out)
             full[rows, group * within : (group + 1) * within] = self.weight[rows]
-        return self.with_(full, groups=1)
+        return self.with_weight(full, groups=1)
 
     def to_csr(self) -> Csr:
-        """All ``nnz`` entries, canonical."""
         places, inner = math.prod(self.output_shape[1:]), math.prod(self.input_shape[1:])
         out, within = self.weight.shape[0] // self.groups, self.weight.shape[1]
         taps = self.weight.reshape(*self.weight.shape[:2], -1)
@@ -276,7 +265,7 @@ class ConvMap:
         return matrix
 
     def _places(self, tap: Sizes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The flat places of outputs and inputs, without channels, that a tap connects."""
+        """Return the flat places of outputs and inputs, without channels, that a tap connects."""
         outputs, inputs = np.zeros(1, np.int64), np.zeros(1, np.int64)
         geometry = zip(
             tap, self.input_shape[1:], self.output_shape[1:], self.stride, self.padding, self.dilation, strict=True
@@ -289,8 +278,60 @@ class ConvMap:
             inputs = (inputs[:, None] * n + source[inside]).ravel()
         return outputs, inputs
 
+    @cached_property
+    def _taps(self) -> Tensor:
+        """Where the weight is not zero."""
+        return torch.from_numpy(self.weight != 0)
 
-def _product(own: NDArray[np.float64] | None, more: NDArray[Any] | None, size: int) -> NDArray[np.float64] | None:
+    @property
+    def values(self) -> Tensor:
+        return torch.from_numpy(self.weight)[self._taps]
+
+    def _weight_of(self, values: Tensor) -> Tensor:
+        return values.new_zeros(self._taps.shape).masked_scatter(self._taps, values)
+
+    def with_values(self, values: Tensor) -> ConvMap:
+        return self.with_weight(self._weight_of(values.detach()).numpy())
+
+    def product(self, values: Tensor | None = None) -> Product:
+        weight = self._tensors[0] if values is None else self._weight_of(values)
+        return lambda x: self._convolved(x, weight)
+
+    def to_stored(self) -> tuple[Entry, Arrays]:
+        factors = {side: values for side in ("left", "right") if (values := getattr(self, side)) is not None}
+        entry = {
+            "kind": "convolution",
+            "weight_shape": list(self.weight.shape),
+            "input_shape": list(self.input_shape),
+            "groups": self.groups,
+            "factors": list(factors),
+            **{name: list(getattr(self, name)) for name in _GEOMETRY},
+        }
+        return entry, csr_arrays(sp.csr_array(self.weight.reshape(len(self.weight), -1))) | factors
+
+    @classmethod
+    def from_stored(cls, stored: StoredMap) -> ConvMap:
+        weight_shape, input_shape = stored.counts("weight_shape"), stored.counts("input_shape")
+        columns = stored.shape[1]
+        if len(weight_shape) < 3 or math.prod(weight_shape) > _LARGEST_WEIGHT or math.prod(input_shape) != columns:
+            raise InputError(
+                f"{stored.name}: weight {weight_shape} and input {input_shape} do not fit {columns} columns"
+            )
+        matrix = stored.csr((weight_shape[0], math.prod(weight_shape[1:])))
+        plain = cls(
+            matrix.toarray().reshape(weight_shape),
+            input_shape,
+            stride=stored.counts("stride"),
+            padding=stored.counts("padding"),
+            dilation=stored.counts("dilation"),
+            groups=int(stored.entry["groups"]),
+        )
+        sizes, wide = dict(zip(("left", "right"), plain.shape, strict=True)), np.dtype(np.float64)
+        factors = {side: stored.floats(side, sizes[side], wide) for side in stored.entry["factors"]}
+        return plain.with_weight(plain.weight, **factors) if factors else plain
+
+
+def _times(own: NDArray[np.float64] | None, more: NDArray[Any] | None, size: int) -> NDArray[np.float64] | None:
     if more is None:
         return own
     factors = as_factors(more, size, "factors")

@@ -13,30 +13,34 @@ from torch import Tensor
 
 from simplicit.checks import as_array
 from simplicit.errors import InputError
-from simplicit.implicit.maps.base import Csr, as_factors, float_for, rounded
+from simplicit.implicit.maps.base import LinearMap, as_factors, rounded
+from simplicit.implicit.maps.files import Arrays, Entry, StoredMap
+from simplicit.implicit.maps.sparse import Csr, float_for
 
 __all__ = ["GatherMap"]
 
 
-class GatherMap:
-    """yᵢ = fᵢ x[cᵢ], or 0 where cᵢ = -1.
+class GatherMap(LinearMap, kind="gather"):
+    """The map yᵢ = fᵢ x[cᵢ], or 0 where cᵢ = -1. It has no values to train: it is a network's wiring.
 
     Parameters
     ----------
     columns : integer array, shape (out,)
         c, from -1 to width - 1.
     width : int
-        Length of x.
+        The length of x.
     factors : array, shape (out,), optional
-        f; ones if None. Copied; a zero makes its row empty.
+        f; ones if None. It is copied; a zero makes its row empty.
     dtype : float32 or float64
-        Of the entries; that of ``factors`` wins.
+        The dtype of the entries; that of ``factors`` wins.
 
     Raises
     ------
     InputError
-        Columns out of range, factors of another length or not finite.
+        Columns are out of range, or factors of another length or not finite.
     """
+
+    is_written = True
 
     def __init__(
         self, columns: ArrayLike, width: int, factors: NDArray[Any] | None = None, dtype: Any = np.float64
@@ -67,29 +71,18 @@ class GatherMap:
 
     @classmethod
     def identity(cls, size: int, dtype: Any = np.float64) -> GatherMap:
-        """The identity on ``size`` numbers."""
+        """Return the identity on ``size`` numbers."""
         return cls(np.arange(size), size, dtype=dtype)
-
-    def __repr__(self) -> str:
-        return f"GatherMap(shape={self.shape}, nnz={self.nnz}, dtype={self.dtype})"
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(out, in)."""
         return self.columns.size, self.width
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """float32 or float64."""
         return self._dtype
 
-    @cached_property
-    def nnz(self) -> int:
-        """How many entries differ from zero."""
-        return int((self.columns >= 0).sum())
-
     def row_counts(self) -> NDArray[np.int64]:
-        """How many entries of each row differ from zero, (out,): 1 or 0."""
         return (self.columns >= 0).astype(np.int64)
 
     @cached_property
@@ -115,44 +108,41 @@ class GatherMap:
 
     @cached_property
     def _used(self) -> Tensor:
-        """Their columns."""
+        """The columns of these rows."""
         return torch.from_numpy(self.columns[self.columns >= 0])
 
     @cached_property
     def _scale(self) -> Tensor | None:
-        """Their factors."""
+        """The factors of these rows; None for ones."""
         return None if self.factors is None else torch.from_numpy(self.factors[self.columns >= 0])
 
-    def apply(self, x: Tensor) -> Tensor:
-        """X Mᵀ: (m, in) to (m, out)."""
+    def _gathered(self, x: Tensor, places: Tensor) -> Tensor:
+        """Columns of x times the factors of the rows that are not empty, as a new tensor."""
         if self.in_order:
-            return x.clone() if self._scale is None else x * self._scale
-        picked = x[:, self._used]
-        if self._scale is not None:
-            picked *= self._scale
+            return x.clone() if self._scale is None else x * self._scale.to(x.dtype)
+        gathered = x[:, places]
+        return gathered if self._scale is None else gathered.mul_(self._scale)
+
+    def apply(self, x: Tensor) -> Tensor:
+        picked = self._gathered(x, self._used)
         if self.nnz == self.columns.size:
             return picked
         return x.new_zeros(x.shape[0], self.columns.size).index_copy_(1, self._rows, picked)
 
     def apply_transpose(self, y: Tensor) -> Tensor:
-        """Y M: (m, out) to (m, in)."""
+        taken = self._gathered(y, self._rows)
         if self.in_order:
-            return y.clone() if self._scale is None else y * self._scale
-        taken = y[:, self._rows]
-        if self._scale is not None:
-            taken *= self._scale
+            return taken
         return y.new_zeros(y.shape[0], self.width).index_add_(1, self._used, taken)
 
     def absolute(self) -> GatherMap:
-        """|M|."""
         return self if self.factors is None else GatherMap(self.columns, self.width, np.abs(self.factors))
 
     def pattern(self) -> GatherMap:
-        """Ones in float64 where M is not zero."""
+        """Return the map with ones in float64 where M is not zero."""
         return GatherMap(self.columns, self.width)
 
     def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> GatherMap:
-        """diag(left) M diag(right), in the dtype of M."""
         factors = np.ones(self.columns.size) if self.factors is None else self.factors.astype(np.float64)
         with np.errstate(over="ignore"):  # refused as infinite
             if left is not None:
@@ -162,14 +152,35 @@ class GatherMap:
             return GatherMap(self.columns, self.width, factors.astype(self.dtype))
 
     def astype(self, dtype: Any) -> GatherMap:
-        """The same entries as float32 or float64; InputError where they leave its range."""
         if self.dtype == np.dtype(dtype):
             return self
-        return GatherMap(self.columns, self.width, rounded(self.factors, dtype), dtype)
+        factors = None if self.factors is None else rounded(self.factors, dtype)
+        return GatherMap(self.columns, self.width, factors, dtype)
 
     def to_csr(self) -> Csr:
-        """All entries, canonical."""
         kept = self.columns >= 0
         values = np.ones(self.nnz, self.dtype) if self.factors is None else self.factors[kept]
         indptr = np.concatenate([[0], np.cumsum(kept)])
         return sp.csr_array((values, self.columns[kept], indptr), shape=self.shape)
+
+    @property
+    def values(self) -> Tensor:
+        return torch.from_numpy(np.empty(0, self.dtype))
+
+    def with_values(self, values: Tensor) -> GatherMap:
+        return self
+
+    def gradient(self, Y_bar: Tensor, X: Tensor) -> Tensor:
+        return X.new_empty(0)
+
+    def to_stored(self) -> tuple[Entry, Arrays]:
+        arrays = {"columns": (self.columns + 1).astype(np.min_scalar_type(self.width))}
+        factors = {} if self.factors is None else {"factors": self.factors}
+        return {"kind": "gather", "factors": bool(factors)}, arrays | factors
+
+    @classmethod
+    def from_stored(cls, stored: StoredMap) -> GatherMap:
+        rows, width = stored.shape
+        columns = stored.integers("columns", rows) - 1
+        factors = stored.floats("factors", rows) if stored.entry["factors"] else None
+        return cls(columns, width, factors, stored.dtype)

@@ -16,16 +16,16 @@ in it. Where A is triangular one pass in the order of substitution ends it, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.implicit import Activation, CsrMap, ImplicitModel, LinearMap, SumMap, linearise
-from simplicit.implicit.model import INPUT, OUTPUT
+from simplicit.implicit import Activation, ImplicitModel, linearise
+from simplicit.implicit.groups import INPUT, OUTPUT
+from simplicit.implicit.maps.base import Product
 from simplicit.robustness.attacks.gradient import cross_entropy
 from simplicit.robustness.attacks.victims import Victim
 
@@ -37,8 +37,6 @@ __all__ = [
     "unrolled_gradient",
     "zero_gradient_share",
 ]
-
-Product: TypeAlias = Callable[[Tensor], Tensor]
 
 # The unrolled iteration stops where what is left is below this share, or after so many steps.
 _LEFT, _STEPS = 1e-9, 2000
@@ -164,7 +162,7 @@ def unrolled_gradient(model: ImplicitModel, points: Tensor, Y_bar: Tensor) -> tu
     """Return Jᵀ Ȳ, (m, p) float64, by autograd through the iteration, and the number of its steps."""
     maps: dict[str, list[tuple[str, Product]]] = {}
     for (row, column), block in model.blocks.items():
-        maps.setdefault(row, []).append((column, _differentiable(block)))
+        maps.setdefault(row, []).append((column, block.product()))
     bias = {name: torch.from_numpy(model.state_bias[at].copy()) for name, at in model.slices.items()}
     steps, in_order = _steps(model)
     with torch.enable_grad():
@@ -181,33 +179,17 @@ def unrolled_gradient(model: ImplicitModel, points: Tensor, Y_bar: Tensor) -> tu
     return gradient, steps
 
 
-def _differentiable(block: LinearMap) -> Product:
-    """Return the product with a map, by operations of torch that autograd knows."""
-    if isinstance(block, SumMap):
-        parts = [_differentiable(part) for part in block.parts]
-        return lambda x: sum((part(x) for part in parts[1:]), parts[0](x))
-    if not isinstance(block, CsrMap):
-        return block.apply
-    if block.multiplies_densely:
-        dense = torch.from_numpy(block.to_csr().toarray())
-        return lambda x: x @ dense.T
-    entries = block.to_csr().tocoo()
-    places = torch.from_numpy(np.stack([entries.row, entries.col]).astype(np.int64))
-    sparse = torch.sparse_coo_tensor(places, torch.from_numpy(entries.data), entries.shape, check_invariants=False)
-    return lambda x: torch.sparse.mm(sparse, x.T).T
-
-
 def _evaluated(model: ImplicitModel, in_order: bool) -> list[tuple[str, Activation]]:
     """Return the groups with their activations; in the order of substitution, where there is one."""
     names = {at.start: name for name, at in model.slices.items()}
     phi = {group.name: group.activation for group in model.groups}
-    order = [names[stage.target.start] for stage in model._system.plan.stages] if in_order else list(phi)
+    order = [names[stage.target.start] for stage in model.state_equation.plan.stages] if in_order else list(phi)
     return [(name, phi[name]) for name in order]
 
 
 def _steps(model: ImplicitModel) -> tuple[int, bool]:
     """Return how many steps to take, and whether each goes group by group in an order of substitution."""
-    system = model._system
+    system = model.state_equation
     if system.plan.triangular:
         return (1, True) if system.plan.order is None else (len(system.plan.stages), False)
     rho = system.contraction.rho

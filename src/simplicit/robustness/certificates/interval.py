@@ -22,7 +22,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from simplicit.implicit.model import PREDICTION_TOL
 from simplicit.robustness.box import OuterBox, PerSample, centred
 from simplicit.robustness.certificates.lines import extremes
 from simplicit.robustness.certificates.prepared import PreparedModel
@@ -90,7 +89,7 @@ class Neighbourhood(PerSample):
     @cached_property
     def states(self) -> Tensor:
         """x at the samples, (m, n), up to rounding."""
-        return self.prepared.system.solve(self.U, PREDICTION_TOL).X
+        return self.prepared.system.solve(self.U).X
 
     @cached_property
     def outputs(self) -> Tensor:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from simplicit.implicit import Activation
+from simplicit.implicit.groups import EVALUATION_ULPS, Activation
 from simplicit.robustness.certificates.prepared import UNDERFLOW, unit_roundoff
 
 __all__ = ["Lines", "extremes", "standard_slopes"]
@@ -31,8 +31,6 @@ __all__ = ["Lines", "extremes", "standard_slopes"]
 # Intervals between the points for activations that are not piecewise linear: the extremes are then off by at most
 # (u - l)² max|φ''| / 2048, a few ten thousandths for the widths that occur.
 _INTERVALS = 16
-# Evaluating φ costs a few units in the last place of z and φ(z); as in implicit/system.py.
-_ACTIVATION_ULPS = 16.0
 # Below this width, relative to the size of z, a chord's slope is all rounding.
 _NARROW = 1e-8
 
@@ -94,5 +92,5 @@ def _slack(phi: Activation, lower: Tensor, upper: Tensor, slope: Tensor | float)
     bend = phi.curvature * ((upper - lower) / _INTERVALS).square() / 8.0
     steepness = slope.abs() if isinstance(slope, Tensor) else abs(slope)
     offset = abs(float(phi(torch.zeros(1, dtype=torch.float64))))
-    rounding: Tensor = _ACTIVATION_ULPS * unit_roundoff(lower.dtype) * (size * (steepness + 2.0 * phi.slope) + offset)
+    rounding: Tensor = EVALUATION_ULPS * unit_roundoff(lower.dtype) * (size * (steepness + 2.0 * phi.slope) + offset)
     return (1.0 + 1e-9) * bend + 2.0 * phi.jump + rounding + UNDERFLOW

@@ -26,20 +26,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.implicit import ImplicitModel
-from simplicit.implicit.model import PREDICTION_TOL
+from simplicit.implicit import ImplicitModel, StateEquation
+from simplicit.implicit.equations import PREDICTION_TOL
+from simplicit.implicit.groups import EVALUATION_ULPS
+from simplicit.implicit.picard import NOISE_ULPS
 from simplicit.implicit.plan import Stage
-from simplicit.implicit.system import System
 
 __all__ = ["UNDERFLOW", "PreparedModel", "unit_roundoff"]
 
 #: More than all that can underflow, and far enough from the smallest float64 that products with it stay normal numbers:
 #: denormal ones would slow everything down.
 UNDERFLOW = 1e-200
-# As in implicit/system.py, and for sums of sums: blocks, centre and radius, and the operations around them.
-_ACTIVATION_ULPS, _SAFETY = 16.0, 4.0
-# Where Picard's iteration is content with steps that are rounding; as in implicit/picard.py.
-_NOISE_ULPS = 64.0
+# For sums of sums: blocks, centre and radius, and the operations around them.
+_SAFETY = 4.0
 # Equations for radii are iterated until they change by less than this share, and made sound afterwards.
 _SETTLED, _STEPS = 1e-12, 1000
 
@@ -56,9 +55,9 @@ class PreparedModel:
         return self.model.astype(np.float64)
 
     @property
-    def system(self) -> System:
+    def system(self) -> StateEquation:
         """The state equation in float64."""
-        return self.exact._system
+        return self.exact.state_equation
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -108,7 +107,7 @@ class PreparedModel:
     @cached_property
     def ulps(self) -> Tensor:
         """Units in the last place that evaluating φ may cost, (n,): none where it is linear on both sides of 0."""
-        costs = [0.0 if group.activation.homogeneous else _ACTIVATION_ULPS for group in self.model.groups]
+        costs = [0.0 if group.activation.homogeneous else EVALUATION_ULPS for group in self.model.groups]
         return self._working(self._by_state(costs))
 
     def widened(self, bound: Tensor) -> Tensor:
@@ -159,7 +158,7 @@ class PreparedModel:
             return errors
         # Left over by the iteration: its tolerance, or steps that are taken for rounding, over 1 - ρ (picard.py).
         s, rho = torch.from_numpy(self.system.contraction.s), self.system.contraction.rho
-        noise = _NOISE_ULPS * 2.0 * unit * (X / s).amax(dim=1, keepdim=True) / (1.0 - rho)
+        noise = NOISE_ULPS * 2.0 * unit * (X / s).amax(dim=1, keepdim=True) / (1.0 - rho)
         return errors + s * (PREDICTION_TOL + 2.0 * noise)
 
     def sharp_state_errors(

@@ -26,9 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simplicit.implicit.maps.base import LinearMap
+from simplicit.implicit import LinearMap, StateEquation
 from simplicit.implicit.plan import Stage
-from simplicit.implicit.system import System
 from simplicit.robustness.box import centred
 from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
 from simplicit.robustness.certificates.lines import Lines, extremes, standard_slopes
@@ -233,7 +232,7 @@ def _dot(coefficients: Tensor, values: Tensor) -> Tensor:
     return (coefficients @ values[:, :, None])[..., 0]
 
 
-def _flat(function: Callable[..., Any], z: Tensor, operator: LinearMap | System) -> Tensor:
+def _flat(function: Callable[..., Any], z: Tensor, operator: LinearMap | StateEquation) -> Tensor:
     """Return the ``function`` of (m s, k) for (m, s, k)."""
     m, s, k = z.shape
     result: Tensor = function(z.reshape(m * s, k), operator)
@@ -258,11 +257,11 @@ class _Pulled(torch.autograd.Function):
     """The product Z̄ B, (m, n) in working order to (m, p)."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, system: System) -> Tensor:
+    def forward(ctx: Any, z: Tensor, system: StateEquation) -> Tensor:
         ctx.system = system
         return system.pull_back_drive(system.plan.to_model(z))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        system: System = ctx.system
+        system: StateEquation = ctx.system
         return system.plan.to_working(system.drive(gradient, bias=False)), None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simplicit.errors import DataError, InputError, MissingExtraError
+from simplicit.files import write_bytes, writing
 from simplicit.implicit.model import ImplicitModel, as_model
-from simplicit.runtime.onnx.graph import build
+from simplicit.runtime.onnx.build import build
 
 __all__ = ["OnnxFile", "check_onnx", "export_onnx"]
 
@@ -27,15 +26,15 @@ _RUNTIME, _REFERENCE = "onnxruntime", "onnx.reference"
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """What :func:`export_onnx` wrote.
+    """The file that :func:`export_onnx` wrote.
 
     Attributes
     ----------
     path : Path
     size : int
-        Bytes.
+        Its bytes.
     checked_by : str or None
-        Who ran the graph: ``"onnxruntime"``, ``"onnx.reference"`` where that has no kernel in the model's dtype
+        What ran the graph: ``"onnxruntime"``, ``"onnx.reference"`` where that has no kernel in the model's dtype
         (GELU and convolutions in float64), or None without a check.
     difference : float
         The largest one between its outputs and the model's, relative to the largest output; NaN without a check.
@@ -61,16 +60,16 @@ def export_onnx(
     model : ImplicitModel
     path : path
     check : bool
-        Run the graph on a few random samples, with onnxruntime if it can, and compare with ``model.predict`` before the
-        file appears: to 1e-5 in float32 and 1e-12 in float64, relative to the largest output. Where onnxruntime has
-        no kernel in float64, ONNX's own reference stands in, to 1e-6.
+        Whether the graph is run on a few random samples, with onnxruntime if it can, and compared with
+        ``model.predict`` before the file appears: to 1e-5 in float32 and 1e-12 in float64, relative to the largest
+        output. Where onnxruntime has no kernel in float64, ONNX's own reference stands in, to 1e-6.
     overwrite : bool
-        Replace a file that is there.
+        Whether a file that is there is replaced.
 
     Raises
     ------
     InputError
-        A has cycles (the states are found by iteration); the matrices take more than 2 GiB.
+        A has cycles, so that the states are found by iteration; or the matrices take more than 2 GiB.
     DataError
         ``path`` exists and ``overwrite`` is False, it cannot be written, or outputs differ.
     MissingExtraError
@@ -82,21 +81,13 @@ def export_onnx(
     onnx.checker.check_model(document, full_check=True)
     payload = document.SerializeToString()
     checked_by, difference = _checked(model, payload, onnx, target) if check else (None, float("nan"))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(payload)
-        temporary.replace(target)
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with writing(target):
+        write_bytes(target, payload)
     return OnnxFile(target, len(payload), checked_by, difference)
 
 
 def check_onnx() -> Any:
-    """The package ``onnx``; MissingExtraError where it is not installed."""
+    """Return the package ``onnx``; MissingExtraError where it is not installed."""
     try:
         import onnx
         import onnx.checker
@@ -109,7 +100,7 @@ def check_onnx() -> Any:
 
 def _target(path: object, overwrite: bool) -> Path:
     if not isinstance(path, str | os.PathLike):
-        raise InputError(f"path must be a path, got {path!r:.80}")
+        raise InputError(f"path must be a path, got {path!r:.80}", argument="path")
     target = Path(path)
     if target.is_dir():
         raise DataError(f"{target}: is a folder; name a file, such as {target / 'model.onnx'}")
@@ -119,7 +110,7 @@ def _target(path: object, overwrite: bool) -> Path:
 
 
 def _checked(model: ImplicitModel, payload: bytes, onnx: Any, target: Path) -> tuple[str, float]:
-    """Who ran the graph, and how far its outputs are from the model's."""
+    """Return who ran the graph, and how far its outputs are from the model's."""
     run, checked_by = _runner(payload, onnx)
     rng = np.random.default_rng(0)
     allowed, difference = _TOLERANCE[str(model.dtype)], 0.0
@@ -148,7 +139,7 @@ def _checked(model: ImplicitModel, payload: bytes, onnx: Any, target: Path) -> t
 
 
 def _runner(payload: bytes, onnx: Any) -> tuple[Any, str]:
-    """A function from inputs to outputs, and who computes it."""
+    """Return a function from inputs to outputs, and who computes it."""
     try:
         import onnxruntime
     except ImportError as error:

@@ -1,7 +1,9 @@
 r"""Elementwise activations φ: their values, derivatives, slopes and homogeneity.
 
 Well-posedness (Theorem 2.3) asks one number of an activation, its slope bound L with |φ(a) - φ(b)| <= L |a - b|;
-rescaling (Theorem 2.4) asks one property, φ(c x) = c φ(x) for c > 0. Both stand here beside the function itself.
+rescaling (Theorem 2.4) asks one property, φ(c x) = c φ(x) for c > 0. Both stand here beside the function itself, in
+:data:`ACTIVATIONS`: a new activation is one entry there, one in :mod:`simplicit.network.registry` for the operation of
+torch that it is, and one in :mod:`simplicit.runtime.onnx.activations`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,11 @@ from torch.nn import functional
 
 from simplicit.errors import InputError
 
-__all__ = ["Activation"]
+__all__ = ["ACTIVATIONS", "EVALUATION_ULPS", "Activation", "Definition"]
+
+#: Evaluating φ costs so many units in the last place of z and φ(z): in tests at most 5, for GELU; 16 leaves room for
+#: vectorised variants and for the evaluation of the spread.
+EVALUATION_ULPS = 16.0
 
 _INVERSE_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
 _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
@@ -40,8 +46,20 @@ _SMALLEST_SOFTPLUS_THRESHOLD = 10.0
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """What one name stands for; a property that depends on the parameters is a function of them, as keywords."""
+class Definition:
+    """An activation by its name; what depends on its parameters is a function of them, as keywords.
+
+    Attributes
+    ----------
+    function, derivative : callable
+        φ and φ' of a tensor, elementwise; always a new tensor.
+    slope, homogeneous, monotone, jump, curvature, kinks
+        As the properties of :class:`Activation`.
+    defaults : mapping of str to float
+        The parameters.
+    defect : callable, optional
+        What is wrong with values of the parameters, for the message; None where nothing is.
+    """
 
     function: Callable[..., Tensor]
     derivative: Callable[..., Tensor]
@@ -56,7 +74,7 @@ class _Kind:
 
 
 def _step(z: Tensor, below: float, above: float = 1.0) -> Tensor:
-    """``above`` where z > 0, ``below`` elsewhere."""
+    """Return ``above`` where z > 0, ``below`` elsewhere."""
     return torch.where(z > 0, z.new_tensor(above), z.new_tensor(below))
 
 
@@ -110,9 +128,10 @@ def _softplus_defect(beta: float, threshold: float) -> str | None:
     return None
 
 
-_KINDS: dict[str, _Kind] = {
-    "relu": _Kind(functional.relu, lambda z: _step(z, 0.0), homogeneous=True, kinks=(0.0,)),
-    "leaky_relu": _Kind(
+#: Activations by their names.
+ACTIVATIONS: dict[str, Definition] = {
+    "relu": Definition(functional.relu, lambda z: _step(z, 0.0), homogeneous=True, kinks=(0.0,)),
+    "leaky_relu": Definition(
         functional.leaky_relu,
         lambda z, negative_slope: _step(z, negative_slope),
         slope=lambda negative_slope: max(1.0, abs(negative_slope)),
@@ -121,18 +140,18 @@ _KINDS: dict[str, _Kind] = {
         kinks=(0.0,),
         defaults={"negative_slope": 0.01},
     ),
-    "abs": _Kind(torch.abs, torch.sign, homogeneous=True, monotone=False, kinks=(0.0,)),
-    "identity": _Kind(torch.clone, torch.ones_like, homogeneous=True),
-    "tanh": _Kind(torch.tanh, lambda z: 1.0 - torch.tanh(z) ** 2, curvature=_TANH_CURVATURE),
-    "sigmoid": _Kind(torch.sigmoid, _sigmoid_derivative, slope=0.25, curvature=_SIGMOID_CURVATURE),
-    "hardtanh": _Kind(
+    "abs": Definition(torch.abs, torch.sign, homogeneous=True, monotone=False, kinks=(0.0,)),
+    "identity": Definition(torch.clone, torch.ones_like, homogeneous=True),
+    "tanh": Definition(torch.tanh, lambda z: 1.0 - torch.tanh(z) ** 2, curvature=_TANH_CURVATURE),
+    "sigmoid": Definition(torch.sigmoid, _sigmoid_derivative, slope=0.25, curvature=_SIGMOID_CURVATURE),
+    "hardtanh": Definition(
         functional.hardtanh,
         _hardtanh_derivative,
         kinks=lambda min_val, max_val: (min_val, max_val),
         defaults={"min_val": -1.0, "max_val": 1.0},
         defect=_hardtanh_defect,
     ),
-    "softplus": _Kind(
+    "softplus": Definition(
         functional.softplus,
         _softplus_derivative,
         jump=lambda beta, threshold: math.log1p(math.exp(-threshold)) / beta,
@@ -140,7 +159,7 @@ _KINDS: dict[str, _Kind] = {
         defaults={"beta": 1.0, "threshold": 20.0},
         defect=_softplus_defect,
     ),
-    "elu": _Kind(
+    "elu": Definition(
         functional.elu,
         _elu_derivative,
         slope=lambda alpha: max(1.0, abs(alpha)),
@@ -150,21 +169,21 @@ _KINDS: dict[str, _Kind] = {
         kinks=(0.0,),
         defaults={"alpha": 1.0},
     ),
-    "gelu": _Kind(functional.gelu, _gelu_derivative, slope=_GELU_SLOPE, monotone=False, curvature=_GELU_CURVATURE),
-    "gelu_tanh": _Kind(
+    "gelu": Definition(functional.gelu, _gelu_derivative, slope=_GELU_SLOPE, monotone=False, curvature=_GELU_CURVATURE),
+    "gelu_tanh": Definition(
         lambda z: functional.gelu(z, approximate="tanh"),
         _gelu_tanh_derivative,
         slope=_GELU_TANH_SLOPE,
         monotone=False,
         curvature=_GELU_CURVATURE,
     ),
-    "silu": _Kind(functional.silu, _silu_derivative, slope=_SILU_SLOPE, monotone=False, curvature=0.5),
+    "silu": Definition(functional.silu, _silu_derivative, slope=_SILU_SLOPE, monotone=False, curvature=0.5),
 }
 
 
 @dataclass(frozen=True)
 class Activation:
-    """An elementwise function φ, a hashable value: two activations with the same name and parameters are equal.
+    """An elementwise function φ, a hashable value: two with the same name and parameters are equal.
 
     Known names, with their parameters and defaults as in torch: ``relu``, ``leaky_relu(negative_slope=0.01)``, ``abs``,
     ``identity``, ``tanh``, ``sigmoid``, ``hardtanh(min_val=-1, max_val=1)``, ``softplus(beta=1, threshold=20)``,
@@ -173,9 +192,9 @@ class Activation:
     Parameters
     ----------
     name : str
-        One of the names above.
+        One of the names above, or of :data:`ACTIVATIONS`.
     parameters : tuple of (str, float)
-        Those that differ from the defaults; missing ones are filled in. :meth:`of` takes them as keywords.
+        Those that differ from their defaults; missing ones are filled in. :meth:`of` takes them as keywords.
 
     Raises
     ------
@@ -187,74 +206,74 @@ class Activation:
     parameters: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        kind = _KINDS.get(self.name) if isinstance(self.name, str) else None
-        if kind is None:
-            raise InputError(f"activation {self.name!r} is unknown; known are: {', '.join(_KINDS)}")
-        values = dict(kind.defaults)
+        known = ACTIVATIONS.get(self.name) if isinstance(self.name, str) else None
+        if known is None:
+            raise InputError(f"activation {self.name!r} is unknown; known are: {', '.join(ACTIVATIONS)}")
+        values = dict(known.defaults)
         for key, value in self.parameters:
             if key not in values:
-                known = ", ".join(values) or "none"
-                raise InputError(f"activation {self.name!r} has no parameter {key!r}; its parameters are: {known}")
+                names = ", ".join(values) or "none"
+                raise InputError(f"activation {self.name!r} has no parameter {key!r}; its parameters are: {names}")
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise InputError(f"activation {self.name!r}: {key} = {value!r} must be a finite number")
             values[key] = float(value)
-        defect = None if kind.defect is None else kind.defect(**values)
+        defect = None if known.defect is None else known.defect(**values)
         if defect is not None:
             raise InputError(f"activation {self.name!r}: {defect}")
         object.__setattr__(self, "parameters", tuple(values.items()))
 
     @classmethod
     def of(cls, name: str, **parameters: float) -> Activation:
-        """The activation ``name`` with ``parameters``, for instance ``Activation.of("elu", alpha=0.5)``."""
+        """Return the activation ``name`` with ``parameters``, for instance ``Activation.of("elu", alpha=0.5)``."""
         return cls(name, tuple(parameters.items()))
 
     @property
-    def _kind(self) -> _Kind:
-        return _KINDS[self.name]
+    def _definition(self) -> Definition:
+        return ACTIVATIONS[self.name]
 
     def __call__(self, z: Tensor) -> Tensor:
-        """φ(z), elementwise, for a float32 or float64 tensor of any shape; always a new tensor."""
-        return self._kind.function(z, **dict(self.parameters))
+        """Return φ(z), elementwise, for a float32 or float64 tensor of any shape; always a new tensor."""
+        return self._definition.function(z, **dict(self.parameters))
 
     def derivative(self, z: Tensor) -> Tensor:
-        """φ'(z), elementwise; at a kink the value that torch's autograd takes (0 for ReLU and abs at 0)."""
-        return self._kind.derivative(z, **dict(self.parameters))
+        """Return φ'(z), elementwise; at a kink the value that torch's autograd takes (0 for ReLU and abs at 0)."""
+        return self._definition.derivative(z, **dict(self.parameters))
 
     @property
     def slope(self) -> float:
         """The smallest L with |φ(a) - φ(b)| <= L |a - b| for all a, b (apart from :attr:`jump`)."""
-        return float(self._of_parameters(self._kind.slope))
+        return float(self._of_parameters(self._definition.slope))
 
     @property
     def homogeneous(self) -> bool:
         """Whether φ(c x) = c φ(x) for every c > 0, as rescaling needs."""
-        return bool(self._of_parameters(self._kind.homogeneous))
+        return bool(self._of_parameters(self._definition.homogeneous))
 
     @property
     def monotone(self) -> bool:
         """Whether φ never falls."""
-        return bool(self._of_parameters(self._kind.monotone))
+        return bool(self._of_parameters(self._definition.monotone))
 
     @property
     def jump(self) -> float:
         """How far torch's φ departs from the continuous function it stands for; only softplus, 2e-9 by default."""
-        return float(self._of_parameters(self._kind.jump))
+        return float(self._of_parameters(self._definition.jump))
 
     @property
     def curvature(self) -> float:
         """A bound on |φ''| away from the :attr:`kinks`; 0 for what is piecewise linear."""
-        return float(self._of_parameters(self._kind.curvature))
+        return float(self._of_parameters(self._definition.curvature))
 
     @property
     def kinks(self) -> tuple[float, ...]:
         """Where φ is not twice differentiable."""
-        kinks: tuple[float, ...] = self._of_parameters(self._kind.kinks)
+        kinks: tuple[float, ...] = self._of_parameters(self._definition.kinks)
         return kinks
 
     def spread(self, z: Tensor, radius: Tensor) -> Tensor:
-        """A bound on |φ(z') - φ(z)| for all |z' - z| <= radius, elementwise, apart from rounding and :attr:`jump`.
+        """Bound |φ(z') - φ(z)| over all |z' - z| <= radius, elementwise, apart from rounding and :attr:`jump`.
 
-        L · radius, and for monotone φ the values at both ends: much less where φ is flat or bounded.
+        The bound is L · radius, and for monotone φ the values at both ends: much less where φ is flat or bounded.
         """
         bound = self.slope * radius
         if not self.monotone:
@@ -263,7 +282,7 @@ class Activation:
         return torch.minimum(bound, torch.maximum(self(z + radius) - middle, middle - self(z - radius)))
 
     def steepest(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """A bound on |φ'| over [lower, upper], elementwise: the slopes of both half-lines for homogeneous φ, else L."""
+        """Bound |φ'| over [lower, upper], elementwise: by the slopes of its half-lines for homogeneous φ, else by L."""
         if not self.homogeneous:
             return torch.full_like(lower, self.slope)
         left, right = self.half_lines
@@ -272,7 +291,7 @@ class Activation:
 
     @property
     def half_lines(self) -> tuple[float, float]:
-        """Slopes of a homogeneous φ left and right of 0."""
+        """The slopes of a homogeneous φ left and right of 0; InputError for any other."""
         if not self.homogeneous:
             raise InputError(f"activation {self.name!r} is not made of two half-lines that meet in 0")
         ends = self(torch.tensor([-1.0, 1.0], dtype=torch.float64)).tolist()
@@ -282,12 +301,12 @@ class Activation:
         return value(**dict(self.parameters)) if callable(value) else value
 
     def to_config(self) -> dict[str, Any]:
-        """``{"name": …, "parameters": {…}}``, ready for JSON."""
+        """Return ``{"name": …, "parameters": {…}}``, ready for JSON."""
         return {"name": self.name, "parameters": dict(self.parameters)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Activation:
-        """The inverse of :meth:`to_config`.
+        """Return the activation that :meth:`to_config` gave ``config`` for.
 
         Raises
         ------

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simplicit.implicit.graph import dependency_order, state_levels
+from simplicit.implicit.ordering import dependency_order, state_levels
 
 
 @given(n=st.integers(1, 30), density=st.floats(0.0, 1.0), seed=st.integers(0, 2**32 - 1))

@@ -12,12 +12,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from simplicit.checks import as_array, as_count
 from simplicit.errors import InputError
-from simplicit.implicit.activation import Activation
-from simplicit.implicit.maps.base import Csr, LinearMap
-from simplicit.implicit.system import StateGroup
+from simplicit.implicit.assembly import Blocks
+from simplicit.implicit.groups import INPUT, OUTPUT, Activation, StateGroup
+from simplicit.implicit.maps import Csr, LinearMap
 
-#: The names that stand for the input among columns of blocks, and for the output among rows.
-INPUT, OUTPUT = "input", "output"
+__all__ = [
+    "check_blocks",
+    "check_fit",
+    "checked_bias",
+    "checked_groups",
+    "checked_shape",
+    "common_dtype",
+    "float_dtype",
+    "groups_of",
+]
 
 
 def check_fit(parts: Mapping[str, Csr], expected: Mapping[str, tuple[int, int]]) -> None:
@@ -29,7 +37,7 @@ def check_fit(parts: Mapping[str, Csr], expected: Mapping[str, tuple[int, int]])
 
 
 def checked_groups(groups: Sequence[StateGroup]) -> tuple[StateGroup, ...]:
-    """Groups with unique names and positive sizes."""
+    """Return groups, with unique names and positive sizes."""
     if isinstance(groups, str) or not isinstance(groups, Sequence):
         raise InputError(f"groups must be a sequence of StateGroup, got {groups!r:.80}")
     seen: set[str] = set()
@@ -48,7 +56,7 @@ def checked_groups(groups: Sequence[StateGroup]) -> tuple[StateGroup, ...]:
 
 
 def checked_shape(shape: tuple[int, ...] | None, size: int, name: str, size_name: str) -> tuple[int, ...]:
-    """The form of one sample, of ``size`` numbers."""
+    """Return the form of one sample, of ``size`` numbers; flat for None."""
     if shape is None:
         return (size,)
     if not isinstance(shape, Sequence | torch.Size) or isinstance(shape, str):
@@ -59,9 +67,7 @@ def checked_shape(shape: tuple[int, ...] | None, size: int, name: str, size_name
     return checked
 
 
-def check_blocks(
-    blocks: Mapping[tuple[str, str], LinearMap], sizes: Mapping[str, int], n_inputs: int, n_outputs: int
-) -> None:
+def check_blocks(blocks: Blocks, sizes: Mapping[str, int], n_inputs: int, n_outputs: int) -> None:
     """Refuse blocks under unknown names or of other shapes."""
     if not isinstance(blocks, Mapping):
         raise InputError(f"blocks must map (row, column) to LinearMap, got {type(blocks).__name__}")
@@ -79,15 +85,15 @@ def check_blocks(
             raise InputError(f"block {key} must have shape {(rows[row], columns[column])}, got {block.shape}")
 
 
-def common_dtype(blocks: Mapping[tuple[str, str], LinearMap], *biases: Any) -> np.dtype[Any]:
-    """float64 as soon as one block is float64; biases decide only where there are no blocks."""
+def common_dtype(blocks: Blocks, *biases: Any) -> np.dtype[Any]:
+    """Return float64 as soon as one block is float64, else float32; biases decide only where there are no blocks."""
     dtypes = [block.dtype for block in blocks.values()] or [as_array("bias", b).dtype for b in biases if b is not None]
     single = all(dtype in (np.float32, np.float16) for dtype in dtypes)
     return np.dtype(np.float32 if single else np.float64)
 
 
 def float_dtype(dtype: Any) -> np.dtype[Any]:
-    """float32 or float64."""
+    """Return ``dtype``, which has to be float32 or float64."""
     try:
         wanted: np.dtype[Any] = np.dtype(dtype)
     except TypeError as error:
@@ -98,7 +104,7 @@ def float_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def checked_bias(bias: ArrayLike | None, length: int, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
-    """A finite, read-only vector of ``dtype``; zeros for None."""
+    """Return a finite, read-only vector of ``dtype``; zeros for None."""
     with np.errstate(over="ignore"):  # refused below
         values = np.zeros(length, dtype) if bias is None else np.array(as_array(name, bias), dtype=dtype)
     if values.shape != (length,):
@@ -112,7 +118,7 @@ def checked_bias(bias: ArrayLike | None, length: int, dtype: np.dtype[Any], name
 
 
 def groups_of(activation: object, n_states: int) -> tuple[StateGroup, ...]:
-    """The groups that an argument ``activation`` means."""
+    """Return the groups that an argument ``activation`` means."""
     if isinstance(activation, str | Activation):
         common = Activation(activation) if isinstance(activation, str) else activation
         return (StateGroup("state", n_states, common),) if n_states else ()

@@ -1,4 +1,4 @@
-r"""Who depends on whom: orders in which states can be computed one after the other.
+r"""Orders of substitution, in which states can be computed one after the other.
 
 State i depends on state j where A[i, j] is not zero. If no state depends on itself through a chain, A is strictly
 triangular after a permutation, and the equilibrium is exact after one substitution in that order.
@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 import numpy as np
 from numpy.typing import NDArray
 
-from simplicit.implicit.maps.base import Csr
+from simplicit.implicit.maps import Csr
 
 __all__ = ["dependency_order", "state_levels"]
 
@@ -20,7 +20,7 @@ Indices = NDArray[np.int64]
 
 
 def dependency_order(dependencies: Mapping[str, Iterable[str]]) -> tuple[str, ...] | None:
-    """The keys in an order in which each comes after all those it depends on; None where there is a cycle."""
+    """Return the keys in an order in which each comes after all that it depends on; None where there is a cycle."""
     try:
         return tuple(TopologicalSorter(dependencies).static_order())
     except CycleError:
@@ -28,9 +28,9 @@ def dependency_order(dependencies: Mapping[str, Iterable[str]]) -> tuple[str, ..
 
 
 def state_levels(A: Csr) -> Indices | None:
-    """The level of every state: 0 if it depends on no state, else one more than the highest it depends on.
+    """Return the level of every state: 0 if it depends on no state, else one more than the highest it depends on.
 
-    Peels off all states whose dependencies are known, level after level, in O(nnz) operations and one round of
+    It peels off all states whose dependencies are known, level after level, in O(nnz) operations and one round of
     vectorised calls for each level.
 
     Parameters
@@ -57,7 +57,7 @@ def state_levels(A: Csr) -> Indices | None:
 
 
 def _ranges(starts: NDArray[np.integer], stops: NDArray[np.integer]) -> Indices:
-    """Concatenates ``range(start, stop)`` over all pairs."""
+    """Concatenate ``range(start, stop)`` over all pairs."""
     lengths = (stops - starts).astype(np.int64)
     offsets = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
     ranges: Indices = np.arange(lengths.sum(), dtype=np.int64) + offsets

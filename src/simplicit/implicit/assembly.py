@@ -1,0 +1,56 @@
+"""Matrices written down from their blocks, and cut into blocks again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup, slices_of
+from simplicit.implicit.maps import Csr, CsrMap, LinearMap
+
+__all__ = ["Blocks", "assemble", "cut"]
+
+#: Blocks of A, B, C and D by (row, column): a group or "output", and a group or "input".
+Blocks = Mapping[tuple[str, str], LinearMap]
+
+
+def assemble(
+    blocks: Blocks,
+    rows: Mapping[str, slice],
+    columns: Mapping[str, slice],
+    shape: tuple[int, int],
+    dtype: np.dtype[Any],
+) -> Csr:
+    """Return the matrix of ``shape`` with the blocks whose row and column are among ``rows`` and ``columns``.
+
+    It is canonical and read-only.
+    """
+    nnz = sum(block.nnz for (row, column), block in blocks.items() if row in rows and column in columns)
+    index = np.int32 if max(nnz, *shape) < 2**31 else np.int64
+    data, row_indices, column_indices = [np.empty(0, dtype)], [np.empty(0, index)], [np.empty(0, index)]
+    for (row, column), block in blocks.items():
+        if row in rows and column in columns:
+            part = block.to_csr().tocoo()
+            data.append(part.data)
+            row_indices.append(part.row.astype(index) + index(rows[row].start))
+            column_indices.append(part.col.astype(index) + index(columns[column].start))
+    indices = (np.concatenate(row_indices), np.concatenate(column_indices))
+    whole = sp.csr_array((np.concatenate(data), indices), shape=shape, dtype=dtype)
+    whole.sort_indices()
+    for array in (whole.data, whole.indices, whole.indptr):
+        array.flags.writeable = False
+    return whole
+
+
+def cut(groups: Sequence[StateGroup], A: Csr, B: Csr, C: Csr, D: Csr) -> Blocks:
+    """Return the blocks of A, B, C and D, in compressed sparse rows, for groups in the order of the states."""
+    states = slices_of(groups)
+    blocks: dict[tuple[str, str], LinearMap] = {(OUTPUT, INPUT): CsrMap(D)}
+    for g, rows in states.items():
+        blocks[g, INPUT] = CsrMap(B[rows])
+        blocks[OUTPUT, g] = CsrMap(C[:, rows])
+        blocks |= {(g, h): CsrMap(A[rows][:, columns]) for h, columns in states.items()}
+    return blocks

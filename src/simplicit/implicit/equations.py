@@ -1,0 +1,202 @@
+r"""The equations of a model, x = φ(A x + B u + b) and y = C x + D u + d: solved and differentiated, block by block.
+
+Everything here is (m, n), (m, p) or (m, q), samples first, in one dtype, on batches that are already checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from simplicit.implicit.assembly import Blocks, assemble
+from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup, per_state, slices_of
+from simplicit.implicit.maps import Csr
+from simplicit.implicit.picard import StateSolution, picard, picard_adjoint
+from simplicit.implicit.plan import Plan, plan_by_groups, plan_by_states
+from simplicit.implicit.spectral import Contraction, contraction
+
+__all__ = ["PREDICTION_TOL", "OutputEquation", "StateEquation"]
+
+#: Outputs of a model that has to be iterated are computed to this, or to the resolution of its dtype.
+PREDICTION_TOL = 1e-9
+
+
+class StateEquation:
+    """The state equation x = φ(A x + B u + b).
+
+    A *drive* is B u + b, what the inputs give the states. The plan of evaluation may put the states into another order,
+    the working order: :meth:`Plan.to_working` and :meth:`Plan.to_model` translate.
+
+    Parameters
+    ----------
+    groups : sequence of StateGroup
+        The groups of states, in the order of the states.
+    blocks : mapping of (row, column) to LinearMap
+        Of A, keyed (row group, column group), and of B, keyed (row group, "input"); others are left out. None is zero.
+    bias : array, shape (n,)
+        b.
+    n_inputs : int
+        p.
+
+    Attributes
+    ----------
+    slices : dict of str to slice
+        Where each group stands among the states.
+    size : int
+        n.
+    """
+
+    def __init__(self, groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray[Any], n_inputs: int) -> None:
+        self.slices = slices_of(groups)
+        self.size = sum(group.size for group in groups)
+        self._n_inputs = n_inputs
+        self.groups = tuple(groups)
+        own = {key: block for key, block in blocks.items() if key[0] != OUTPUT}
+        self._inputs = {key: block for key, block in own.items() if key[1] == INPUT}
+        self._states = {key: block for key, block in own.items() if key[1] != INPUT}
+        self._bias = torch.tensor(bias)
+
+    @cached_property
+    def A(self) -> Csr:  # noqa: N802
+        """The whole of A, (n, n)."""
+        return assemble(self._states, self.slices, self.slices, (self.size, self.size), self._bias.numpy().dtype)
+
+    @cached_property
+    def slopes(self) -> NDArray[np.float64]:
+        """L, the slope bound of every state's activation, (n,)."""
+        return per_state(self.groups, lambda phi: phi.slope)
+
+    @cached_property
+    def cyclic(self) -> tuple[Csr, NDArray[np.float64]]:
+        """The part of A among the groups that depend on themselves, directly or through others, and its slopes L.
+
+        All cycles among states lie in it, and so do all eigenvalues of |A| but zeros.
+        """
+        names = list(self.slices)
+        places = {name: place for place, name in enumerate(names)}
+        edges = np.array([(places[row], places[column]) for row, column in self._states], dtype=np.int64).reshape(-1, 2)
+        links = sp.csr_array((np.ones(len(edges)), tuple(edges.T)), shape=(len(names),) * 2)
+        _, labels = connected_components(links, directed=True, connection="strong")
+        own = {row for row, column in self._states if row == column}
+        groups = [group for k, group in enumerate(self.groups) if group.name in own or (labels == labels[k]).sum() > 1]
+        slices = slices_of(groups)
+        size = sum(group.size for group in groups)
+        part = assemble(self._states, slices, slices, (size, size), self._bias.numpy().dtype)
+        return part, per_state(groups, lambda phi: phi.slope)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Substitution among groups if they have an order, else among single states, else a step of Picard's."""
+        by_groups = plan_by_groups(self.groups, self._states)
+        if by_groups.triangular:
+            return by_groups
+        activations = [group.activation for group in self.groups for _ in range(group.size)]
+        return plan_by_states(self.A, activations) or by_groups
+
+    @cached_property
+    def contraction(self) -> Contraction:
+        """s > 0 and ρ < 1 with diag(L)|A| s <= ρ s; NotWellPosedError where there are none."""
+        return contraction(self.A, self.slopes)
+
+    @cached_property
+    def absolute(self) -> StateEquation:
+        """The same equation with |A|, |B| and |b|, in float64, planned alike."""
+        blocks = {k: block.astype(np.float64).absolute() for k, block in {**self._states, **self._inputs}.items()}
+        return StateEquation(self.groups, blocks, self._bias.double().abs().numpy(), self._n_inputs)
+
+    @cached_property
+    def row_counts(self) -> NDArray[np.int64]:
+        """How many entries of every row of [A B] differ from zero, (n,)."""
+        counts = np.zeros(self.size, dtype=np.int64)
+        for (row, _), block in {**self._states, **self._inputs}.items():
+            counts[self.slices[row]] += block.row_counts()
+        return counts
+
+    def drive(self, U: Tensor, *, bias: bool = True) -> Tensor:
+        """Return B u + b, (m, n), in the order of the states; B u without ``bias``."""
+        Z = self._bias.repeat(U.shape[0], 1) if bias else U.new_zeros(U.shape[0], self.size)
+        for (row, _), block in self._inputs.items():
+            Z[:, self.slices[row]] += block.apply(U)
+        return Z
+
+    def solve(self, U: Tensor, tol: float = PREDICTION_TOL) -> StateSolution:
+        """Return the equilibrium for inputs U (m, p): exact if triangular, else to ``tol`` in maxᵢ|x*ᵢ - xᵢ|.
+
+        Samples that leave the range of the dtype come back infinite or NaN.
+
+        Raises
+        ------
+        NotWellPosedError
+            A has cycles and λ_pf(diag(L)|A|) < 1 fails.
+        ConvergenceError
+            λ_pf is so close to 1 that the iteration takes too long.
+        """
+        plan = self.plan
+        if plan.triangular:
+            Z = plan.to_working(self.drive(U))
+            return StateSolution(Z, plan.substitute_(Z))
+        return picard(plan, self.contraction, self.drive(U), tol)
+
+    def pull_back_(self, slopes: Tensor, X_bar: Tensor) -> Tensor:
+        """Return Z̄ = φ'(Z) ∘ (Z̄ A + X̄): the gradient by the pre-activations, (m, n) in the order of the states.
+
+        ``slopes`` (m, n) is φ'(Z) in working order; X̄ (m, n) stands in the order of the states and is overwritten.
+        Errors are those of :meth:`solve`.
+        """
+        plan = self.plan
+        if plan.triangular:
+            return plan.to_model(plan.substitute_back_(slopes, plan.to_working(X_bar)))
+        return picard_adjoint(plan, self.contraction, slopes, X_bar)
+
+    def pull_back_drive(self, Z_bar: Tensor) -> Tensor:
+        """Return Z̄ B, (m, n) in the order of the states to (m, p): the gradient by the inputs from the one by B u."""
+        U_bar: Tensor | None = None
+        for (row, _), block in self._inputs.items():
+            part = block.apply_transpose(Z_bar[:, self.slices[row]])
+            U_bar = part if U_bar is None else U_bar + part
+        return Z_bar.new_zeros(Z_bar.shape[0], self._n_inputs) if U_bar is None else U_bar
+
+
+class OutputEquation:
+    """The output equation y = C x + D u + d.
+
+    Parameters
+    ----------
+    groups : sequence of StateGroup
+        The groups of states, in the order of the states.
+    blocks : mapping of (row, column) to LinearMap
+        Of C, keyed ("output", group), and of D, keyed ("output", "input"); others are left out.
+    bias : array, shape (q,)
+        d.
+    """
+
+    def __init__(self, groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray[Any]) -> None:
+        self._slices = slices_of(groups)
+        self._size = sum(group.size for group in groups)
+        self._direct = blocks.get((OUTPUT, INPUT))
+        self._states = {column: block for (row, column), block in blocks.items() if row == OUTPUT and column != INPUT}
+        self._bias = torch.tensor(bias)
+
+    def outputs(self, X: Tensor, U: Tensor) -> Tensor:
+        """Return Y = C x + D u + d, (m, q), for states X (m, n) and inputs U (m, p)."""
+        Y = self._bias.repeat(X.shape[0], 1)
+        for column, block in self._states.items():
+            Y += block.apply(X[:, self._slices[column]])
+        if self._direct is not None:
+            Y += self._direct.apply(U)
+        return Y
+
+    def pull_back(self, Y_bar: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return Ȳ C and Ȳ D, (m, n) and (m, p): the gradients by states and inputs; None for D = 0."""
+        X_bar = Y_bar.new_zeros(Y_bar.shape[0], self._size)
+        for column, block in self._states.items():
+            X_bar[:, self._slices[column]] = block.apply_transpose(Y_bar)
+        return X_bar, None if self._direct is None else self._direct.apply_transpose(Y_bar)

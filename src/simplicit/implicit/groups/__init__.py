@@ -1,0 +1,17 @@
+"""Groups of states: what each one is called, how large it is, and the function φ that it has."""
+
+from simplicit.implicit.groups.base import INPUT, KINDS, OUTPUT, StateGroup, per_state, slices_of
+from simplicit.implicit.groups.elementwise import ACTIVATIONS, EVALUATION_ULPS, Activation, Definition
+
+__all__ = [
+    "ACTIVATIONS",
+    "EVALUATION_ULPS",
+    "INPUT",
+    "KINDS",
+    "OUTPUT",
+    "Activation",
+    "Definition",
+    "StateGroup",
+    "per_state",
+    "slices_of",
+]

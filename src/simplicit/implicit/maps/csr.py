@@ -1,0 +1,148 @@
+"""Matrices in compressed sparse rows as linear maps."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from simplicit.implicit.maps.base import LinearMap, Product, as_factors
+from simplicit.implicit.maps.files import StoredMap
+from simplicit.implicit.maps.sparse import Csr, canonical_csr, row_counts
+
+__all__ = ["CsrMap"]
+
+# SciPy's CSR product is one thread of axpy; a dense GEMM does some 25 times as many operations a second. Very small
+# blocks are all overhead, and that is lower for GEMM.
+_DENSE_ABOVE = 0.04
+_SMALL_SIZE = 2**12
+_LARGEST_DENSE_BYTES = 256 * 2**20
+# From so many non-zeros on, relative to the size, a dense product Ȳᵀ X is cheaper than gathering; unless it is large.
+_DENSE_GRADIENT_ABOVE, _LARGEST_DENSE_GRADIENT = 0.02, 2**24
+# Gathered products are formed for so many numbers at a time.
+_GATHERED_NUMBERS = 2**22
+
+
+class CsrMap(LinearMap, kind="csr"):
+    """A linear map that keeps its entries in compressed sparse rows.
+
+    Products go through a dense GEMM where that is faster (more than about 4 % non-zeros, or a very small matrix) and
+    the dense copy, made at the first product, takes at most 256 MiB; through SciPy's CSR product otherwise. Both sum
+    the same terms in a different order. Its values are the non-zeros, row by row; their places are fixed.
+
+    Parameters
+    ----------
+    matrix : array or sparse array, shape (out, in)
+        It is copied; stored zeros are dropped.
+
+    Raises
+    ------
+    InputError
+        The matrix is not two-dimensional, not real, or not finite.
+    """
+
+    is_written = True
+
+    def __init__(self, matrix: ArrayLike | sp.sparray | sp.spmatrix) -> None:
+        self._matrix = canonical_csr(matrix)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self._matrix.shape
+        return int(rows), int(columns)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self._matrix.dtype
+        return dtype
+
+    def row_counts(self) -> NDArray[np.int64]:
+        return row_counts(self._matrix)
+
+    @property
+    def multiplies_densely(self) -> bool:
+        """Whether products go through a dense copy."""
+        size = self.shape[0] * self.shape[1]
+        if size * self.dtype.itemsize > _LARGEST_DENSE_BYTES:
+            return False
+        return size <= _SMALL_SIZE or self.nnz > _DENSE_ABOVE * size
+
+    @cached_property
+    def _dense(self) -> Tensor:
+        return torch.from_numpy(self._matrix.toarray())
+
+    def apply(self, x: Tensor) -> Tensor:
+        return x @ self._dense.T if self.multiplies_densely else _sparse_product(self._matrix, x)
+
+    def apply_transpose(self, y: Tensor) -> Tensor:
+        return y @ self._dense if self.multiplies_densely else _sparse_product(self._matrix.T, y)
+
+    def absolute(self) -> CsrMap:
+        return CsrMap(abs(self._matrix))
+
+    def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> CsrMap:
+        data = self._matrix.data.astype(np.float64)
+        with np.errstate(over="ignore"):  # what overflows is refused as infinite, with its place
+            if left is not None:
+                data *= np.repeat(as_factors(left, self.shape[0], "left"), np.diff(self._matrix.indptr))
+            if right is not None:
+                data *= as_factors(right, self.shape[1], "right")[self._matrix.indices]
+            return self._with_data(data.astype(self.dtype))
+
+    def astype(self, dtype: Any) -> CsrMap:
+        if self.dtype == np.dtype(dtype):
+            return self
+        with np.errstate(over="ignore"):  # refused as infinite, with its place
+            return CsrMap(self._matrix.astype(dtype))
+
+    def to_csr(self) -> Csr:
+        return self._matrix.copy()
+
+    def _with_data(self, data: NDArray[Any]) -> CsrMap:
+        return CsrMap(sp.csr_array((data, self._matrix.indices, self._matrix.indptr), shape=self.shape))
+
+    @property
+    def values(self) -> Tensor:
+        return torch.from_numpy(self._matrix.data.copy())
+
+    def with_values(self, values: Tensor) -> CsrMap:
+        return self._with_data(values.detach().numpy())
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """The rows and the columns of the values."""
+        rows = np.repeat(np.arange(self.shape[0]), np.diff(self._matrix.indptr))
+        return torch.from_numpy(rows), torch.from_numpy(self._matrix.indices.astype(np.int64))
+
+    def product(self, values: Tensor | None = None) -> Product:
+        values = self.values if values is None else values
+        if self.multiplies_densely:
+            dense = values.new_zeros(self.shape).index_put(self._places, values)
+            return lambda x: x @ dense.T
+        places = torch.stack(self._places)
+        sparse = torch.sparse_coo_tensor(places, values, self.shape, is_coalesced=True, check_invariants=False)
+        return lambda x: torch.sparse.mm(sparse, x.T).T
+
+    def gradient(self, Y_bar: Tensor, X: Tensor) -> Tensor:
+        rows, columns = self._places
+        size = self.shape[0] * self.shape[1]
+        if size <= _LARGEST_DENSE_GRADIENT and len(rows) > _DENSE_GRADIENT_ABOVE * size:
+            return (Y_bar.T @ X)[rows, columns]
+        step = max(1, _GATHERED_NUMBERS // max(1, len(X)))
+        pieces = zip(torch.split(rows, step), torch.split(columns, step), strict=True)
+        return torch.cat([(Y_bar[:, i] * X[:, j]).sum(dim=0) for i, j in pieces])
+
+    @classmethod
+    def from_stored(cls, stored: StoredMap) -> CsrMap:
+        return cls(stored.csr(stored.shape))
+
+
+def _sparse_product(matrix: Csr, x: Tensor) -> Tensor:
+    # SciPy wants the vectors as columns in C order; the result comes back as a transposed view, without a copy.
+    product = matrix @ x.detach().T.contiguous().numpy()
+    return torch.from_numpy(product).T

@@ -1,0 +1,107 @@
+r"""Sums of maps, where no single map is worth writing down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from simplicit.errors import InputError
+from simplicit.implicit.maps.base import LinearMap, Product, restored
+from simplicit.implicit.maps.csr import CsrMap
+from simplicit.implicit.maps.files import Arrays, Entry, StoredMap, nested
+from simplicit.implicit.maps.sparse import Csr, canonical_csr
+
+__all__ = ["SumMap"]
+
+
+class SumMap(LinearMap, kind="sum"):
+    """A sum of maps of one shape, which may have entries in common places; its values are those of its parts in turn.
+
+    Parameters
+    ----------
+    parts : sequence of LinearMap, at least one
+    """
+
+    def __init__(self, parts: Sequence[LinearMap]) -> None:
+        self._parts = tuple(parts)
+
+    def __repr__(self) -> str:
+        return f"SumMap(shape={self.shape}, parts={self.parts})"
+
+    @property
+    def parts(self) -> tuple[LinearMap, ...]:
+        return self._parts
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.parts[0].shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.parts[0].dtype
+
+    def apply(self, x: Tensor) -> Tensor:
+        return reduce(add, (part.apply(x) for part in self.parts))
+
+    def apply_transpose(self, y: Tensor) -> Tensor:
+        return reduce(add, (part.apply_transpose(y) for part in self.parts))
+
+    def absolute(self) -> CsrMap:
+        """Return |M| with all entries written down, for they may have been added up."""
+        return CsrMap(abs(self.to_csr()))
+
+    def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> SumMap:
+        return SumMap([part.scaled(left, right) for part in self.parts])
+
+    def astype(self, dtype: Any) -> SumMap:
+        return SumMap([part.astype(dtype) for part in self.parts])
+
+    def to_csr(self) -> Csr:
+        return canonical_csr(reduce(add, (part.to_csr() for part in self.parts)))
+
+    @property
+    def values(self) -> Tensor | None:
+        values = [part.values for part in self.parts]
+        known = [value for value in values if value is not None]
+        return torch.cat(known) if len(known) == len(values) else None
+
+    def _split(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Return the values of each part."""
+        sizes = [0 if part.values is None else len(part.values) for part in self.parts]
+        return torch.split(values, sizes)
+
+    def with_values(self, values: Tensor) -> SumMap:
+        parts = [part.with_values(own) for part, own in zip(self.parts, self._split(values), strict=True)]
+        return SumMap(parts).astype(values.detach().numpy().dtype)
+
+    def product(self, values: Tensor | None = None) -> Product:
+        given = [None] * len(self.parts) if values is None else self._split(values)
+        products = [part.product(own) for part, own in zip(self.parts, given, strict=True)]
+        return lambda x: reduce(add, (product(x) for product in products))
+
+    def gradient(self, Y_bar: Tensor, X: Tensor) -> Tensor:
+        return torch.cat([part.gradient(Y_bar, X) for part in self.parts])
+
+    def to_stored(self) -> tuple[Entry, Arrays]:
+        entries: list[Entry] = []
+        arrays: Arrays = {}
+        for number, part in enumerate(self.parts):
+            entry, own = part.to_stored()
+            entries.append(entry)
+            arrays |= nested(str(number), own)
+        return {"kind": "sum", "parts": entries}, arrays
+
+    @classmethod
+    def from_stored(cls, stored: StoredMap) -> SumMap:
+        entries = enumerate(stored.entry["parts"])
+        parts = [restored(stored.part(str(number), entry, stored.shape)) for number, entry in entries]
+        if not parts:
+            raise InputError(f"{stored.name} is a sum of no parts")
+        return cls(parts)

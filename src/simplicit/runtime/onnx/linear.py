@@ -1,0 +1,76 @@
+r"""How linear maps are written as nodes of an ONNX graph.
+
+A kind that is missing in :data:`LINEAR` is written as a dense matrix; a new kind is one function and one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from simplicit.implicit import ConvMap, GatheredConvMap, GatherMap, LinearMap, SumMap
+from simplicit.runtime.onnx.graph import Graph
+
+__all__ = ["LINEAR", "linear"]
+
+
+def _dense(graph: Graph, block: LinearMap, x: str) -> str:
+    """Write X Mᵀ by the dense matrix."""
+    rows, columns = block.shape
+    graph.reserve(rows * columns * graph.dtype.itemsize, f"blocks up to one of shape {block.shape}")
+    graph.reserve(-rows * columns * graph.dtype.itemsize)  # the constant counts itself
+    return graph.node("MatMul", x, graph.constant(block.to_csr().toarray().T))
+
+
+def _gather(graph: Graph, block: GatherMap, x: str) -> str:
+    """Write the picked columns of X times their factors; a column of zeros stands behind X for the empty rows."""
+    if not block.in_order:
+        if block.nnz < block.columns.size:
+            ends = graph.constant(np.array([0, 0, 0, 1], dtype=np.int64))
+            x = graph.node("Pad", x, ends)
+        columns = np.where(block.columns >= 0, block.columns, block.width)
+        x = graph.node("Gather", x, graph.constant(columns), axis=1)
+    return x if block.factors is None else graph.node("Mul", x, graph.constant(block.factors))
+
+
+def _convolution(graph: Graph, block: ConvMap, x: str) -> str:
+    """Write a convolution of X as images."""
+    if block.right is not None:
+        x = graph.node("Mul", x, graph.constant(block.right))
+    images = graph.node("Reshape", x, graph.constant(np.array([0, *block.input_shape], dtype=np.int64)))
+    y = graph.node(
+        "Conv",
+        images,
+        graph.constant(block.weight),
+        group=block.groups,
+        strides=list(block.stride),
+        dilations=list(block.dilation),
+        pads=list(block.padding * 2),
+    )
+    y = graph.node("Flatten", y, axis=1)
+    return y if block.left is None else graph.node("Mul", y, graph.constant(block.left))
+
+
+def _gathered(graph: Graph, block: GatheredConvMap, x: str) -> str:
+    return _gather(graph, block.after, _convolution(graph, block.core, _gather(graph, block.before, x)))
+
+
+def _sum_of(graph: Graph, block: SumMap, x: str) -> str:
+    return reduce(lambda total, term: graph.node("Add", total, term), [linear(graph, part, x) for part in block.parts])
+
+
+def linear(graph: Graph, block: LinearMap, x: str) -> str:
+    """Write X Mᵀ, (m, in) to (m, out), for the value named ``x``, and return the name of the result."""
+    return LINEAR.get(type(block), _dense)(graph, block, x)
+
+
+#: How X Mᵀ is written, by the kind of the map M: a function of the graph, the map and the name of X.
+LINEAR: dict[type[Any], Callable[[Graph, Any, str], str]] = {
+    GatherMap: _gather,
+    ConvMap: _convolution,
+    GatheredConvMap: _gathered,
+    SumMap: _sum_of,
+}
