@@ -206,5 +206,4 @@ def _facts(section: Section) -> SolveFacts:
             raise DataError(
                 f"journal {section.folder.parent}: its section is damaged, no {name!r}; begin a new journal"
             )
-    *counts, tol = (section.facts[name] for name in names)
-    return SolveFacts(*map(int, counts), float(tol))
+    return SolveFacts(**{name: section.facts[name] for name in names})
