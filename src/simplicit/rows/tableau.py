@@ -34,7 +34,7 @@ Mask = npt.NDArray[np.bool_]
 
 #: The slot of μ, and one that stands for nothing: on it pivot the rows that have nothing to do.
 BALL, SPARE = 0, 1
-#: At most so many changes of rank one wait.
+#: At most so many changes of rank one wait. On hard one at a time makes the polish up to a third slower, 64 no faster.
 WAITING = 16
 
 
