@@ -11,7 +11,7 @@ from torch import Tensor
 
 from simplicit.errors import DataError, InputError
 from simplicit.implicit import load
-from simplicit.network.probing import Origin
+from simplicit.network import NetworkTemplate
 from simplicit.runs.fitting import WEIGHTS, capture_task
 from simplicit.runs.folder import MANIFEST, read_manifest
 from simplicit.runs.settings import read_config, read_fit, tied_weights
@@ -96,7 +96,7 @@ def _state(run: Path, manifest: dict[str, Any], data_dir: Path | None, trust_pt2
     captured, results = capture_task(task), manifest.get("results")
     rescaled = isinstance(results, dict) and results.get("rescaled") is True
     units = captured.model.astype(np.float64) if rescaled else None
-    return dict(Origin(captured, units).network(load(run)).state_dict())
+    return dict(NetworkTemplate(captured, units).network(load(run)).state_dict())
 
 
 def _save(state: dict[str, Tensor], output: Path) -> None:

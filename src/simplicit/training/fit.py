@@ -12,9 +12,7 @@ from torch import nn
 
 from simplicit.executors import Executor
 from simplicit.implicit import ImplicitModel, equilibrium, rescale
-from simplicit.network import Capture, capture_of
-from simplicit.network.graph import capture_graph
-from simplicit.network.probing import Origin
+from simplicit.network import Capture, NetworkTemplate, capture_graph
 from simplicit.progress import OnProgress
 from simplicit.rows import L1, Penalty
 from simplicit.solve.run import RunOptions
@@ -233,7 +231,7 @@ def fit(
         return fit_tied(graph, inputs, options, run, clock)
     with run.opened() as run:
         with clock.stage("capture"):
-            captured = capture_of(graph)
+            captured = Capture.of(graph)
             options.check_well_posed(captured.model)
         with clock.stage("states"):
             data = _data(captured, inputs, options)
@@ -253,7 +251,7 @@ def fit(
         errors=_errors(match.model, data),
         seconds=clock.seconds,
         # A robust fit has a scaling vector of its own, from which the network's is not told: it stays in its units.
-        origin=Origin(captured, captured.model.astype(np.float64) if data.rescaled else None),
+        origin=NetworkTemplate(captured, captured.model.astype(np.float64) if data.rescaled else None),
     )
 
 

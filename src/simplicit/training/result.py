@@ -15,7 +15,7 @@ from torch import nn
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, PerronFrobenius, perron_frobenius
 from simplicit.implicit.wellposed import row_norm
-from simplicit.network.probing import Origin
+from simplicit.network import NetworkTemplate
 from simplicit.rows import RowStatus, Solution
 from simplicit.training.options import FitOptions
 from simplicit.training.states.matching import Match
@@ -115,7 +115,7 @@ class FitResult:
         ‖target − fitted‖/‖target‖ on the training samples, per group and for ``"output"``, along the model itself.
     seconds : mapping of str to float
         Time of each stage.
-    origin : Origin, optional
+    origin : NetworkTemplate, optional
         The network as it was captured, and the units of the states; for :meth:`to_baseline`.
     """
 
@@ -130,7 +130,7 @@ class FitResult:
     rescaled: bool
     errors: Mapping[str, float]
     seconds: Mapping[str, float]
-    origin: Origin | None = field(default=None, kw_only=True, repr=False)
+    origin: NetworkTemplate | None = field(default=None, kw_only=True, repr=False)
 
     def to_baseline(self) -> nn.Module:
         """A copy of the network that was fitted, of its own class and in evaluation mode, with the trained weights.

@@ -16,8 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from simplicit.errors import InputError
-from simplicit.network.back import student
-from simplicit.network.graph import NetworkGraph
+from simplicit.network import NetworkGraph, with_constants
 from simplicit.studies.peers.base import Array, Layer, Peer, keep_largest
 from simplicit.training.channels.layers import TiedLayer, tied_layers
 from simplicit.training.channels.rows import TiedProblem
@@ -101,7 +100,7 @@ class TiedNetwork:
 
         sweep = Sweep(self.graph, self.layers, batches_of(self.samples, self.batch_size), correct=correct)
         changed, _ = sweep.run(prune)
-        return student(self.graph, changed)
+        return with_constants(self.graph, changed)
 
 
 def _layer(statistics: Statistics, group: int, count: int, *, states: bool, constant: bool) -> Layer:

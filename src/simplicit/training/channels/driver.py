@@ -10,9 +10,7 @@ from torch import Tensor
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch, as_batch
-from simplicit.network import from_torch
-from simplicit.network.back import student
-from simplicit.network.graph import NetworkGraph
+from simplicit.network import NetworkGraph, from_torch, with_constants
 from simplicit.network.prepare import check_kind
 from simplicit.rows import BasisPursuit
 from simplicit.solve.run import RunOptions
@@ -112,4 +110,4 @@ def _check(options: FitOptions) -> None:
 
 def _model(graph: NetworkGraph, match: TiedMatch) -> ImplicitModel:
     """The implicit model of the trained network."""
-    return from_torch(student(graph, match.changed), np.zeros((2, *graph.input_shape), dtype=graph.dtype))
+    return from_torch(with_constants(graph, match.changed), np.zeros((2, *graph.input_shape), dtype=graph.dtype))

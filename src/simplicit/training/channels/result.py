@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from simplicit.network.back import student
-from simplicit.network.graph import NetworkGraph
+from simplicit.network import NetworkGraph, with_constants
 from simplicit.training.channels.layers import TiedLayer
 from simplicit.training.channels.training import TiedMatch
 from simplicit.training.result import FitResult, RowFigures
@@ -45,7 +44,7 @@ class TiedResult(FitResult):
         Its ``state_dict`` has the keys and shapes of the baseline's. Biases and the running statistics of batch norms
         are corrected to the new weights; all other values are the baseline's.
         """
-        return student(self.graph, self.match.changed)
+        return with_constants(self.graph, self.match.changed)
 
     @property
     def nnz(self) -> int:
