@@ -310,7 +310,7 @@ def test_a_product_is_bounded_by_its_own_entries(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: ConvMap(np.ones((1, 1, 3)), (1, 8), stride=(1, 1)), "stride must have 1 numbers"),
         (lambda: ConvMap(np.ones((1, 1, 3, 3)), (1, 8, 8), padding=(1,)), "padding must have 2 numbers"),
@@ -318,8 +318,8 @@ def test_a_product_is_bounded_by_its_own_entries(monkeypatch: pytest.MonkeyPatch
         (lambda: GatherMap([0.0, 1.5], 2), "columns must be integers"),
     ],
 )
-def test_maps_that_are_none(make: Callable[[], object], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_maps_that_are_none(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         make()
 
 

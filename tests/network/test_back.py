@@ -144,7 +144,7 @@ class Shared(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("net", "told"),
+    ("net", "message"),
     [
         (
             nn.Sequential(nn.Linear(P, 8), nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, Q)),
@@ -159,9 +159,9 @@ class Shared(nn.Module):
         ),
     ],
 )
-def test_what_has_no_place_in_the_network(net: nn.Module, told: str) -> None:
+def test_what_has_no_place_in_the_network(net: nn.Module, message: str) -> None:
     result = sp.fit(net.double().eval(), samples())
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         result.to_baseline()
 
 

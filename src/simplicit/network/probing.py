@@ -171,7 +171,7 @@ def _set_weights(probe: _Probe, wanted: _Whole) -> None:
     first, second, third = (read.M.data for read in reads)
     places = reads[0].places
     if not all(np.array_equal(read.places, places) for read in reads):
-        raise InputError("network: the network's weights decide where M has zeros, so they cannot be told apart")
+        raise InputError("network: its weights decide where M has zeros, so that they cannot be traced to their places")
     entry, known = codes.found(first, second)
     factor = np.where(known, first / codes.first[entry] if codes.size else 0.0, 0.0)
     known &= np.abs(factor * codes.last[entry] - third if codes.size else first) <= 1e-10 * np.abs(third)
