@@ -1,4 +1,4 @@
-r"""Maps with at most one entry in a row: identities, diagonals, slices, permutations, padding with zeros."""
+"""Maps with at most one entry in a row: identities, diagonals, slices, permutations, padding with zeros."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""Convolutions of gathered inputs, of whose results some are gathered: where no single map has a short form."""
+"""Convolutions of gathered inputs, of whose results some are gathered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""Sums of maps, where no single map is worth writing down."""
+"""Sums of maps that have no short form as one map."""
 
 from __future__ import annotations
 
