@@ -155,7 +155,7 @@ def test_an_attack_that_is_registered_runs_from_the_command_line(
     document = json.loads((tmp_path / "a" / "attack.json").read_text())
     assert [list(model["attacks"]) for model in document["models"]] == [["toy"], ["toy"]]
     one_line(
-        run("attack", runs / "one", "--attacks", "luck"), "--attacks: 'luck' is unknown; choose among 'fgsm'", "'toy'"
+        run("attack", runs / "one", "--attacks", "luck"), "--attacks: 'luck' is unknown; choose one of 'fgsm'", "'toy'"
     )
 
 

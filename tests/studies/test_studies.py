@@ -127,7 +127,7 @@ def test_the_command_writes_tables_and_a_picture(capsys: pytest.CaptureFixture[s
     [
         (("--sparsity", 100), "sparsity is in per cent"),
         (("--sparsity", -1), "sparsity"),
-        (("--peer", "luck"), "--peer: 'luck' is unknown; choose among 'magnitude'"),
+        (("--peer", "luck"), "--peer: 'luck' is unknown; choose one of 'magnitude'"),
         (("--preset", "fast"), "--preset: 'fast' is unknown"),
         (("--seeds", 0), "--seeds must be"),
         (("--first-seed", -1), "--first-seed must be"),
@@ -209,7 +209,7 @@ def test_the_command_writes_the_table(capsys: pytest.CaptureFixture[str], tmp_pa
     [
         (("--preset", "fast"), "--preset: 'fast' is unknown"),
         (("--seeds", 0), "--seeds must be"),
-        (("--data", "digits"), "table 3 takes 2000, digits has"),
+        (("--data", "digits"), "--samples: digits has 1437, 2000 are wanted"),
         (("--attack-samples", 0), "--attack-samples must be"),
     ],
 )

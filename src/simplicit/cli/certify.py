@@ -11,9 +11,9 @@ from simplicit.cli.console import command_line, figures_table, print_json, saved
 from simplicit.cli.options import AnyData, DataDir, Json, OtherBaseline, Overwrite, Runs, Samples, TrustPt2
 from simplicit.report import Line, can_draw, draw_robustness, robust_lines
 from simplicit.robustness import METHODS
-from simplicit.runs.attacking import PICTURE, radii_of
-from simplicit.runs.certifying import RESTARTS, STEPS, CertifyRun, CertifySettings, run_certify, save_certify
+from simplicit.runs.certifying import RESTARTS, STEPS, CertifyRun, CertifySettings, run_certify
 from simplicit.runs.folder import check_output
+from simplicit.runs.measured import PICTURE
 from simplicit.runs.subjects import BASELINE, open_subjects
 
 __all__ = ["certify_command"]
@@ -84,7 +84,7 @@ def certify_command(
 
     Example: `simplicit certify runs/fit --eps 8/255 --attack --output runs/certify`
     """
-    settings = CertifySettings(tuple(eps), method, steps, attack, samples, seed)
+    settings = CertifySettings(tuple(eps), samples, seed, method, steps, attack)
     if output is not None:
         check_output(output, overwrite=overwrite, kind="certify", inputs=runs)
     subjects = open_subjects(runs, baseline=baseline, data=data, data_dir=data_dir, trust_pt2=trust_pt2)
@@ -92,7 +92,7 @@ def certify_command(
         run = run_certify(subjects, settings, progress=steps_shown)
     if output is not None:
         draw = _draw if can_draw() else None
-        save_certify(run, output, command=command_line(context), overwrite=overwrite, draw=draw)
+        run.save(output, command=command_line(context), overwrite=overwrite, draw=draw)
     if json:
         print_json({"folder": output} | run.results())
         return
@@ -102,10 +102,10 @@ def certify_command(
 
 
 def _draw(run: CertifyRun, path: Path) -> None:
-    radii, lines = radii_of(run.settings.eps), list[Line]()
+    radii, lines = run.settings.radii, list[Line]()
     for name, found in run.found.items():
         attacked = run.attacked[name].accuracy().tolist() if name in run.attacked else None
-        clean, certified = float(found.correct.mean()), found.accuracy().tolist()
+        clean, certified = found.clean, found.accuracy().tolist()
         lines += robust_lines(name, list(radii.values()), clean, certified=certified, attacked=attacked)
     title = f"{run.subjects.data.name}: certified accuracy, {len(run.samples.labels):,} samples"
     draw_robustness(path, radii, lines, title=title)
@@ -118,7 +118,7 @@ def _table(run: CertifyRun) -> Any:
     table = figures_table("", "sparsity", "ε", *methods, *attacked, "clean", title=title)
     for subject in run.subjects.members:
         found = run.found[subject.name]
-        for place, text in enumerate(radii_of(run.settings.eps)):
+        for place, text in enumerate(run.settings.radii):
             first = place == 0
             table.add_row(
                 subject.name if first else "",
@@ -126,6 +126,6 @@ def _table(run: CertifyRun) -> Any:
                 text,
                 *(f"{100 * found.accuracy(name)[place]:.2f}" for name in methods),
                 *([f"{100 * run.attacked[subject.name].accuracy()[place]:.2f}"] if attacked else []),
-                f"{100 * found.correct.mean():.2f}",
+                f"{100 * found.clean:.2f}",
             )
     return table

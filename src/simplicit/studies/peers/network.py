@@ -73,6 +73,10 @@ class Network:
             name: int(weights[name if name in weights else f"{name}.weight"].count_nonzero()) for name in self.sizes
         }
 
+    def sparsity_of(self, network: nn.Module) -> float:
+        """Return the share of weights that another network of the same class lacks, in per cent."""
+        return 100.0 * (1.0 - sum(self.counts_of(network).values()) / sum(self.sizes.values()))
+
     def pruned(self, peer: Peer, counts: Mapping[str, int], *, states: bool, correct: bool = False) -> nn.Module:
         """Return the network with every layer pruned, one after another, each on the states of those before it.
 
