@@ -134,7 +134,7 @@ def test_eval_json_is_complete(run: Run, runs: Path) -> None:
     assert figures["perron_frobenius"] == {"value": 0.0, "lower": 0.0, "upper": 0.0}
     assert 0 < figures["norm_inf"] <= 0.99
     assert figures["equilibrium_method"] == "substitution"
-    assert figures["accuracy"] > 70
+    assert figures["accuracy"] > 0.7
     for attack in figures["attacks"]:
         assert attack["pgd"] <= figures["accuracy"]
         assert attack["baseline_pgd"] <= figures["baseline_accuracy"]
@@ -158,7 +158,7 @@ def test_demo_tells_the_whole_story(run: Run, tmp_path: Path) -> None:
     (point,) = frontier["points"]
     assert abs(point["sparsity"] - 60) <= 0.5
     assert point["rows"] == point["rows_certified"] == 394
-    assert frontier["baseline"]["accuracy"] > 94
+    assert frontier["baseline"]["accuracy"] > 0.94
     assert {path.name for path in (tmp_path / "d").iterdir()} == {
         "baseline",
         "frontier.json",
@@ -196,7 +196,7 @@ def test_own_network_from_checkpoint_to_eval(run: Run, tmp_path: Path) -> None:
     assert run("fit", *words, "--samples", "100", "--output", "f")[0] == 0
     code, out, _ = run("eval", "f", "--eps", "0.1", "--pgd-steps", "2", "--json")
     assert code == 0
-    assert json.loads(out)["evaluation"]["agreement"] > 50
+    assert json.loads(out)["evaluation"]["agreement"] > 0.5
 
 
 def one_line(result: tuple[int, str, str], *told: str) -> None:
@@ -288,7 +288,7 @@ def test_own_arrays_from_baseline_to_eval(run: Run, tmp_path: Path) -> None:
     assert run("fit", "deep/base", "--samples", "80", "--output", "f")[0] == 0
     code, out, _ = run("eval", "f", "--eps", "0.1", "--json")
     assert code == 0
-    assert json.loads(out)["evaluation"]["accuracy"] > 90
+    assert json.loads(out)["evaluation"]["accuracy"] > 0.9
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "run.json"])
