@@ -278,7 +278,7 @@ class _Multipliers:
 
 def _matched(problem: SampleProblem, w: Tensor) -> Tensor:
     """Return the nearest coefficients on the support of ``w`` that match the target and keep a tight ball tight."""
-    ball, transposed = _prices(problem), problem.design.transposed_array
+    ball, transposed = problem.ball_prices.cpu().numpy(), problem.design.transposed_array
     result = w.cpu().numpy().copy()
     for row, z, radius in zip(result, problem.targets.cpu().numpy(), problem.radius[:, 0].tolist(), strict=True):
         support = np.flatnonzero(row)
@@ -298,20 +298,13 @@ def _matched(problem: SampleProblem, w: Tensor) -> Tensor:
 def _supporting(problem: SampleProblem, w: Tensor, mu: Tensor) -> Tensor:
     """Return the smallest θ with Φⱼᵀθ = sⱼ(pⱼ + μaⱼ) on the support of w: the dual point, if its signs are right."""
     transposed, kink = problem.design.transposed_array, problem.penalty.expanded(problem.shape)[0].cpu().numpy()
-    price, theta = _prices(problem), np.zeros((len(w), transposed.shape[1]))
+    price, theta = problem.ball_prices.cpu().numpy(), np.zeros((len(w), transposed.shape[1]))
     for i, row in enumerate(w.cpu().numpy()):
         support = np.flatnonzero(row)
         slope = np.sign(row[support]) * (kink[i, support] + float(mu[i]) * price[support])
         if len(support) <= MOST_SUPPORTING:
             theta[i] = np.linalg.lstsq(transposed[support], slope, rcond=1e-12)[0]
     return torch.from_numpy(theta).to(w.device)
-
-
-def _prices(problem: SampleProblem) -> Array:
-    """Return a on all columns, zero outside the ball, (k,)."""
-    price = np.zeros(problem.shape[1])
-    price[problem.ball_columns.cpu().numpy()] = problem.ball_weights.cpu().numpy()[0]
-    return price
 
 
 def _dual_point(problem: SampleProblem, v: Tensor, along: Tensor, kink: Tensor) -> tuple[Tensor, Tensor]:
