@@ -34,7 +34,7 @@ from simplicit.implicit import (
     save,
 )
 from simplicit.implicit.maps.base import restored
-from simplicit.implicit.maps.files import StoredArrays, StoredMap, nested
+from simplicit.implicit.maps.files import Stored
 
 SHAPE = (4, 5, 6)
 SIZE = 120
@@ -286,9 +286,10 @@ def test_bad_input(make: Callable[[], Any], message: str) -> None:
 )
 def test_damaged_convolution(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     entry, arrays = convolution().to_stored()
-    file = StoredArrays(nested("block.0", arrays), tmp_path / "model.safetensors", "config.json")
+    file = tmp_path / "model.safetensors"
+    stored = Stored(entry | change, (SIZE, SIZE), np.dtype(np.float64), arrays, file, "config.json")
     with pytest.raises((InputError, DataError), match=message):
-        restored(StoredMap(entry | change, "block.0", (SIZE, SIZE), np.dtype(np.float64), file))
+        restored(stored)
 
 
 def test_convolutions_of_other_output_shapes_are_not_merged() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from simplicit.implicit.maps.base import LinearMap, Product, as_factors
-from simplicit.implicit.maps.files import StoredMap
+from simplicit.implicit.maps.files import Stored
 from simplicit.implicit.maps.sparse import Csr, canonical_csr, row_counts
 
 __all__ = ["CsrMap"]
@@ -51,16 +51,8 @@ class CsrMap(LinearMap, kind="csr"):
 
     def __init__(self, matrix: ArrayLike | sp.sparray | sp.spmatrix) -> None:
         self._matrix = canonical_csr(matrix)
-
-    @property
-    def shape(self) -> tuple[int, int]:
         rows, columns = self._matrix.shape
-        return int(rows), int(columns)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        dtype: np.dtype[Any] = self._matrix.dtype
-        return dtype
+        self.shape, self.dtype = (int(rows), int(columns)), self._matrix.dtype
 
     def row_counts(self) -> NDArray[np.int64]:
         return row_counts(self._matrix)
@@ -139,7 +131,7 @@ class CsrMap(LinearMap, kind="csr"):
         return torch.cat([(Y_bar[:, i] * X[:, j]).sum(dim=0) for i, j in pieces])
 
     @classmethod
-    def from_stored(cls, stored: StoredMap) -> CsrMap:
+    def from_stored(cls, stored: Stored) -> CsrMap:
         return cls(stored.csr(stored.shape))
 
 
