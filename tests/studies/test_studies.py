@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,13 @@ def test_bad_input_of_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path,
 
 def test_radii_are_the_papers() -> None:
     assert tables.RADII == (0.004, 0.008)
+
+
+def test_the_library_does_not_import_its_studies() -> None:
+    package = Path(sp.__file__).parent
+    importing = {
+        path.relative_to(package).parts[0]
+        for path in package.rglob("*.py")
+        if re.search(r"^\s*(from|import) simplicit\.studies", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert importing <= {"studies", "cli"}
