@@ -53,6 +53,7 @@ class _Axis(NamedTuple):
 
     @property
     def outputs(self) -> int:
+        """How many places the results have."""
         return (self.inputs + 2 * self.padding - self.dilation * (self.taps - 1) - 1) // self.stride + 1
 
     @property
