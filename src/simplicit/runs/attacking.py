@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from simplicit.checks import as_seed
+from simplicit.checks import as_count, as_seed, named
 from simplicit.errors import InputError
 from simplicit.files import write_json
 from simplicit.progress import Meter, OnProgress
@@ -47,8 +47,8 @@ class AttackSettings:
     eps : tuple of str
         Radius of the box in ℓ∞, in units of the inputs; fractions such as 8/255 too. Repeat for several.
     attacks : tuple of str
-        One of fgsm, pgd, square and autoattack; repeat for several. AutoAttack is some hundred times slower than FGSM
-        and needs the extra attacks.
+        What is run, each on every sample. Repeat for several. AutoAttack is some hundred times slower than FGSM and
+        needs the extra `attacks`.
     steps : int
         Gradient steps of PGD.
     restarts : int
@@ -73,7 +73,7 @@ class AttackSettings:
     panel: ClassVar[str] = "Attacks"
 
     eps: tuple[str, ...] = DEFAULT_EPS
-    attacks: tuple[str, ...] = STANDARD_ATTACKS
+    attacks: tuple[str, ...] = field(default=STANDARD_ATTACKS, metadata=named(ATTACKS))
     steps: int = 50
     restarts: int = 5
     queries: int = 300
@@ -87,8 +87,7 @@ class AttackSettings:
         if not self.attacks:
             raise InputError("attacks: name at least one", argument="attacks")
         for name in ("steps", "restarts", "queries"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}", argument=name)
+            as_count(name, getattr(self, name))
         as_seed("seed", self.seed, bits=63)
 
 

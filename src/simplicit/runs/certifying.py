@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from simplicit.checks import as_seed
-from simplicit.errors import InputError
+from simplicit.checks import as_count, as_seed
 from simplicit.files import write_json
 from simplicit.progress import Meter, OnProgress
 from simplicit.robustness import AttackResult, Certificates, attack, certify
@@ -66,8 +65,7 @@ class CertifySettings:
     def __post_init__(self) -> None:
         radii_of(self.eps)
         check_method(self.method)
-        if self.steps < 0:
-            raise InputError(f"steps must be at least 0, got {self.steps}", argument="steps")
+        as_count("steps", self.steps, minimum=0)
         as_seed("seed", self.seed, bits=63)
 
 

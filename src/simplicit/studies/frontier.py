@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from simplicit.checks import as_count, spelled
+from simplicit.checks import as_count, named, spelled
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.machine import one_thread_each
@@ -34,7 +34,7 @@ from simplicit.runs.mlp import MlpSettings, parse_arch, train_mlp
 from simplicit.studies.peers import PEERS, Network, Peer
 from simplicit.studies.study import Study
 from simplicit.training import fit
-from simplicit.training.recipes import at_sparsity
+from simplicit.training.recipes import RECIPES, at_sparsity
 
 __all__ = [
     "BASELINE",
@@ -88,7 +88,7 @@ class FrontierSettings:
     first_seed : int
         Seed of the first repetition; the others follow. Report on other seeds than you tuned on.
     peer : tuple of str
-        Methods to compare with: magnitude, wanda, sparsegpt, alps. Repeat for several. Default: all.
+        Methods to compare with. Repeat for several. Default: all.
     recipe : str
         Our own: the name of a recipe that takes a sparsity.
     eps : str
@@ -115,8 +115,8 @@ class FrontierSettings:
     samples: int = 1000
     seeds: int = 5
     first_seed: int = 0
-    peer: tuple[str, ...] = ()
-    recipe: str = "sparse"
+    peer: tuple[str, ...] = field(default=(), metadata=named(PEERS))
+    recipe: str = field(default="sparse", metadata=named(RECIPES))
     eps: str = "8/255"
     pgd_steps: int = 50
     attack_samples: int = 1000
