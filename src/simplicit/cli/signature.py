@@ -79,12 +79,12 @@ class Signature:
         return list(found.values())
 
     def has(self, name: str) -> bool:
-        """Whether there is an option of that name; also where what was chosen for it does not exist."""
+        """Whether there is an option of that name; also where something that was chosen does not exist."""
         try:
             options = self.options
-        except InputError:
-            chosen = {choice: value for choice, value in self.chosen.items() if choice != name}
-            options = Signature(self.command, chosen).options
+        except InputError as error:
+            chosen = {choice: value for choice, value in self.chosen.items() if choice != error.argument}
+            return Signature(self.command, chosen).has(name)
         return any(option.name == name and not option.argument for option in options)
 
     def flat(self) -> Callable[..., dict[str, Any]]:
@@ -134,7 +134,8 @@ def _parameter(option: Option, group: Group | None) -> inspect.Parameter:
     """An option as a parameter that cyclopts reads."""
     text = _documented(option.owner).get(option.name, "")
     if option.known:
-        text += f" Known: {', '.join(option.known)}."
+        what, default, rest = text.partition(" Default:")
+        text = f"{what} Known: {', '.join(option.known)}.{default}{rest}"
     kind: Any = option.kind
     if option.parse is not None:
         kind = str | None if types.NoneType in option.kinds else str

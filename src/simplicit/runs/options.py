@@ -242,7 +242,14 @@ def _wanted(item: Option, inner: Any, values: Mapping[str, Any]) -> bool:
 
 
 #: Types of JSON and TOML, as a message calls them.
-_PLAIN = {bool: "true or false", int: "an integer", float: "a number", str: "a text", types.NoneType: "null"}
+_PLAIN = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    Path: "a text",
+    types.NoneType: "null",
+}
 
 
 def _read(option: Option, value: Any) -> Any:
@@ -258,10 +265,11 @@ def _read(option: Option, value: Any) -> Any:
             return Path(value)
         if typing.get_origin(kind) is Literal and value in typing.get_args(kind):
             return value
-        if typing.get_origin(kind) is tuple and isinstance(value, list):
+        if typing.get_origin(kind) is tuple and option.parse is None and isinstance(value, list):
             return tuple(value)
-    told = [_PLAIN[kind] for kind in option.kinds if kind in _PLAIN]
-    raise TypeError(f"{option.name} must be {' or '.join(told or ['a text'])}, got {value!r}")
+    several = "a list" if option.parse is None else "a text"
+    told = [several if typing.get_origin(kind) is tuple else _PLAIN.get(kind, "") for kind in option.kinds]
+    raise TypeError(f"{option.name} must be {' or '.join(filter(None, dict.fromkeys(told)))}, got {value!r}")
 
 
 def _chosen(registry: Mapping[str, Any], item: Option, values: Mapping[str, Any]) -> tuple[str, Any]:
