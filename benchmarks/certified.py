@@ -103,15 +103,15 @@ def measured(model: sp.ImplicitModel, weights: int, data: Dataset, samples: int)
     """All figures of one model, in per cent."""
     places = np.sort(np.random.default_rng(0).choice(len(data.test_labels), samples, replace=False))
     inputs, labels = data.test_inputs[places], data.test_labels[places]
-    attacked = sp.attack(model, inputs, labels, [8 / 255], methods=["pgd"])
-    proved = sp.certify(model.astype(np.float64), inputs, list(RADII.values()), labels)
+    attacked = sp.attack(model, inputs, labels, [8 / 255], attacks=["pgd"])
+    proved = sp.certify(model.astype(np.float64), inputs, labels, list(RADII.values()))
     biases = int(np.count_nonzero(model.state_bias) + np.count_nonzero(model.output_bias))
     return {
         "sparsity": model.sparsity(weights),
         "sparsity_with_biases": 100 * (1 - (model.nnz + biases) / weights),
         "clean": 100 * sp.accuracy(model, data.test_inputs, data.test_labels),
         "pgd": percent(attacked.worst)[0],
-        "findings": attacked.checks.findings,
+        "findings": [str(finding) for finding in attacked.checks.findings],
         "certified": percent(proved.certified["linear"]),
         "attacks_on_certified": int((proved.certified["linear"][-1] & ~attacked.worst[0]).sum()),
         "certify_seconds": proved.seconds["linear"],

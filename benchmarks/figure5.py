@@ -93,7 +93,7 @@ def short(problems: Problems, options: argparse.Namespace) -> dict[str, Any]:
     return run_figure5(
         load_dataset("fashion-mnist", options.data_dir),
         settings,
-        on_step=lambda label, done, total: say(f"short: {label}"),
+        progress=lambda state: say(f"short: {state.stage}"),
     ).figures()
 
 

@@ -40,7 +40,7 @@ import simplicit as sp
 from simplicit.machine import one_thread_each
 from simplicit.network.graph import capture_graph
 from simplicit.runs.resnet import resnet20
-from simplicit.studies.peers import PEERS, TiedNetwork
+from simplicit.studies.peers import PEERS, Network
 
 OURS = "simplicit"
 SPARSITIES = (50.0, 70.0, 80.0, 90.0, 95.0)
@@ -223,7 +223,7 @@ def _ours(samples: int, draw: int, sparsity: float) -> str:
 
 def peer(net: nn.Module, images: Tensor, method: Method, sparsity: float, ours: Path) -> tuple[nn.Module, Any]:
     """A network pruned by a peer."""
-    network = TiedNetwork(capture_graph(net, images), images)
+    network = Network(capture_graph(net, images), images)
     counts = {
         "uniform": lambda: network.uniform(sparsity),
         "global": lambda: network.by_size(sparsity),

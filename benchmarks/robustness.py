@@ -91,11 +91,11 @@ def measured(
     sources = {} if model is baseline else {"baseline": baseline}
     whole = sp.attack(model, data.test_inputs, data.test_labels, radii, sources=sources, **image)
     begun = time.perf_counter()
-    strong = sp.attack(model, sample.inputs, sample.labels, radii, methods=["autoattack"], **image)
+    strong = sp.attack(model, sample.inputs, sample.labels, radii, attacks=["autoattack"], **image)
     seconds = time.perf_counter() - begun
     exact = model.astype(np.float64)
-    plain = sp.certify(exact, data.test_inputs, radii, data.test_labels)
-    climbed = sp.certify(exact, sample.inputs, radii, sample.labels, steps=CLIMBING)
+    plain = sp.certify(exact, data.test_inputs, data.test_labels, radii)
+    climbed = sp.certify(exact, sample.inputs, sample.labels, radii, steps=CLIMBING)
     held = whole.worst[:, sample.places] & strong.worst
     broken = (plain.certified["linear"] & ~whole.worst).sum() + (climbed.certified["linear"] & ~held).sum()
     row = {
@@ -105,7 +105,7 @@ def measured(
         "clean": percent(whole.correct),
         "attacked": {attack: percent(outcome) for attack, outcome in whole.held.items()},
         "worst": percent(whole.worst),
-        "findings": whole.checks.findings,
+        "findings": [str(finding) for finding in whole.checks.findings],
         "certified": {bound: percent(certified) for bound, certified in plain.certified.items()},
         "attacks_on_certified": int(broken),
         "on_the_sample": {

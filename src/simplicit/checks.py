@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "as_number",
     "as_positive_array",
     "as_seed",
+    "check_choice",
     "check_finite",
     "check_magnitudes",
     "named",
@@ -102,6 +103,13 @@ def as_seed(name: str, value: Any, *, bits: int = 64) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**bits:
         raise InputError(f"{name} must be an integer in [0, 2**{bits}), got {_short(value)}", argument=name)
     return int(value)
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise :class:`InputError` for a value that is none of the ``choices``."""
+    known = tuple(choices)
+    if value not in known:
+        raise InputError(f"{name}: {value!r} is unknown; choose one of {', '.join(map(repr, known))}", argument=name)
 
 
 def _is_number(value: Any) -> bool:

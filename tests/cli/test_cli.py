@@ -111,9 +111,10 @@ def test_other_commands_have_no_such_choice(run: Run) -> None:
     one_line(run("solve", "f.npy", "t.npy", "--attack-eps", 1), "Unknown option: --attack-eps; see simplicit solve")
 
 
-def measure(
-    run: Path, /, settings: EvaluationSettings, output: Output = Output(Path("there")), *, twice: bool = False
-) -> None:
+THERE = Output(Path("there"))
+
+
+def measure(run: Path, /, settings: EvaluationSettings, output: Output = THERE, *, twice: bool = False) -> None:
     """Measure a thing.
 
     Parameters

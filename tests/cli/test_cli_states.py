@@ -60,7 +60,7 @@ def test_from_the_command_to_the_measures(folder: Path, capsys: pytest.CaptureFi
     model = sp.load(folder / "run")
     assert [group.size for group in model.groups] == [27, 27]
     agreement = json.loads((folder / "run" / "run.json").read_text())["results"]["agreement"]
-    assert agreement > 80
+    assert agreement > 0.8
     assert main(["eval", "run"]) == 0
     assert main(["attack", "run", "--samples", "20", "--steps", "5"]) == 0
     assert main(["fit", "--config", "run/run.json", "--output", "again"]) == 0

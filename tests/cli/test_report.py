@@ -47,7 +47,7 @@ def test_the_page_and_its_pictures(run: Run, runs: Path, tmp_path: Path) -> None
     assert text.count("<img ") == len(PICTURES)
     document = json.loads((runs / "attack" / "attack.json").read_text())
     for model in document["models"]:
-        assert f"<td>{model['worst'][-1]:.2f}</td>" in text
+        assert f"<td>{100 * model['worst'][-1]:.2f}</td>" in text
     # The attack knows the fits by the same weights, not by a name of its own.
     assert text.count(f'<th scope="row">{runs / "30"}</th>') == 5
     manifest = json.loads((tmp_path / "r" / "run.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import simplicit as sp
 from command_line import Run
 from simplicit.cli import console, main
+from simplicit.robustness import ATTACKS, METHODS, Attack
+from simplicit.robustness.certificates.methods import Method
 
 COMMANDS = ("attack", "certify")
 
@@ -75,7 +78,8 @@ def test_attack_of_two_runs_beside_the_baseline(run: Run, runs: Path, tmp_path: 
     with np.load(tmp_path / "a" / "outcomes.npz", allow_pickle=False) as outcomes:
         assert outcomes["places"].shape == (60,)
         assert outcomes["1/pgd"].shape == (2, 60)
-        assert 100 * outcomes["1/pgd"].mean(axis=1).tolist()[0] == pytest.approx(one["attacks"]["pgd"][0])
+        assert outcomes["1/pgd"].mean(axis=1).tolist() == pytest.approx(one["attacks"]["pgd"])
+    assert f"{100 * one['attacks']['pgd'][0]:.2f}" in out
     manifest = json.loads((tmp_path / "a" / "run.json").read_text())
     assert manifest["kind"] == "attack"
     assert manifest["settings"]["steps"] == 10
@@ -97,10 +101,10 @@ def test_certify_stays_below_the_attack(run: Run, runs: Path, tmp_path: Path) ->
             ladder = [model["certified"][name][place] for name in ("global", "interval", "linear")]
             assert ladder == sorted(ladder)
             assert ladder[-1] <= model["attacked"][place] <= model["clean"]
-        assert model["certified"]["linear"][0] > 30
+        assert model["certified"]["linear"][0] > 0.3
         assert model["dtype"] == "float64"
     with np.load(tmp_path / "c" / "outcomes.npz", allow_pickle=False) as outcomes:
-        certified = 100 * (outcomes["2/linear"] > 0).mean(axis=1)
+        certified = (outcomes["2/linear"] > 0).mean(axis=1)
         assert certified.tolist() == pytest.approx(document["models"][2]["certified"]["linear"])
     assert json.loads((tmp_path / "c" / "run.json").read_text())["kind"] == "certify"
 
@@ -126,13 +130,45 @@ def test_a_baseline_alone(run: Run, runs: Path) -> None:
 def test_autoattack_from_the_command_line(run: Run, runs: Path, tmp_path: Path) -> None:
     # In a box in which no sample holds: AutoAttack's Square puts all its queries to those that do.
     words = ("attack", runs / "one", "--eps", "0.5", "--samples", "10", "--steps", "3", "--queries", "5")
-    code, out, err = run(*words, "--autoattack", "--no-transfer", "--output", "a")
+    code, out, err = run(*words, "--attacks", "autoattack", "--no-transfer", "--output", "a")
     assert code == 0
     # On a slow machine the run tells how far it is; it has nothing else to say.
-    assert [line for line in err.splitlines() if not re.search(r": \d+ of \d+ done(, about \d+ s left)?$", line)] == []
+    assert [line for line in err.splitlines() if not re.search(r": \d+ of \d+(, .* left)?$", line)] == []
     assert "AutoAttack" in out
     assert "transfer" not in out
+    assert "PGD" not in out
     assert "pyautoattack" in json.loads((tmp_path / "a" / "run.json").read_text())["versions"]
+
+
+def test_an_attack_that_is_registered_runs_from_the_command_line(
+    run: Run, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def toy(model: object, U: np.ndarray, labels: object, eps: float, *, restarts: int) -> np.ndarray:
+        assert restarts == 3
+        return 1.0 - U
+
+    monkeypatch.setitem(ATTACKS, "toy", Attack(toy, "Toy x{restarts}"))
+    words = ("attack", runs / "one", "--eps", "0.1", "--samples", "20", "--attacks", "toy", "--restarts", "3")
+    code, out, err = run(*words, "--no-transfer", "--output", "a")
+    assert (code, err) == (0, "")
+    assert "Toy x3" in out
+    document = json.loads((tmp_path / "a" / "attack.json").read_text())
+    assert [list(model["attacks"]) for model in document["models"]] == [["toy"], ["toy"]]
+    one_line(
+        run("attack", runs / "one", "--attacks", "luck"), "--attacks: 'luck' is unknown; choose one of 'fgsm'", "'toy'"
+    )
+
+
+def test_a_bound_that_is_registered_runs_from_the_command_line(
+    run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "toy", Method(lambda evidence: evidence.take(evidence.margins + 1.0)))
+    code, out, _ = run("certify", runs / "one", "--eps", "0.02", "--samples", "20", "--method", "toy", "--json")
+    assert code == 0
+    certified = json.loads(out)["models"][1]["certified"]
+    assert list(certified) == ["global", "interval", "linear", "toy"]
+    assert certified["toy"][0] > certified["linear"][0]
+    one_line(run("certify", runs / "one", "--method", "luck"), "--method: 'luck' is unknown; choose one of 'global'")
 
 
 SATURATED = """
@@ -162,8 +198,8 @@ def test_progress_off_a_terminal(run: Run, runs: Path, monkeypatch: pytest.Monke
     code, out, err = run("attack", runs / "one", "--eps", "0.1", "--samples", "10", "--steps", "2", "--json")
     assert code == 0
     json.loads(out)
-    assert "baseline: pgd, ε = 0.1: 1 of 7 done, about" in err
-    assert err.rstrip().splitlines()[-1].startswith(f"{runs / 'one'}: checks: 7 of 7 done")
+    assert re.search(r"^baseline: pgd, ε = 0.1: 1 of 7, .* left$", err, re.MULTILINE)
+    assert err.rstrip().splitlines()[-1] == f"{runs / 'one'}: checks: 7 of 7"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -214,7 +250,7 @@ def test_own_arrays_in_their_own_range(run: Run) -> None:
     words = ("f", "--eps", "1", "--eps", "30", "--json")
     attacked = json.loads(run("attack", *words, "--steps", "5")[1])["models"][1]
     certified = json.loads(run("certify", *words)[1])["models"][1]["certified"]["linear"]
-    assert certified[0] > 50
+    assert certified[0] > 0.5
     assert certified[0] <= attacked["worst"][0]
     assert certified[1] <= attacked["worst"][1] < attacked["clean"]
 
@@ -252,5 +288,5 @@ def test_a_missing_extra_is_told(run: Run, runs: Path, monkeypatch: pytest.Monke
     def missing() -> None:
         raise sp.MissingExtraError("AutoAttack needs pyautoattack: pip install 'simplicit[attacks]'")
 
-    monkeypatch.setattr("simplicit.cli.attack.check_autoattack", missing)
-    one_line(run("attack", runs / "one", "--autoattack"), "pip install 'simplicit[attacks]'")
+    monkeypatch.setitem(ATTACKS, "autoattack", dataclasses.replace(ATTACKS["autoattack"], check=missing))
+    one_line(run("attack", runs / "one", "--attacks", "autoattack"), "pip install 'simplicit[attacks]'")

@@ -204,10 +204,10 @@ def test_has() -> None:
 
 
 def test_two_settings_of_one_name_are_a_mistake() -> None:
-    def double(sizes: Sizes, *, range: int = 0) -> None: ...
+    def double(sizes: Sizes, *, place: int = 0) -> None: ...
 
     double.__annotations__["sizes"] = Sizes
-    with pytest.raises(TypeError, match="double: two settings are called 'range'"):
+    with pytest.raises(TypeError, match="double: two settings are called 'place'"):
         _ = Signature(double, {}).options
 
 

@@ -237,7 +237,7 @@ def test_dtypes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "told"),
+    ("inputs", "message"),
     [
         (torch.zeros(2, 5), r"inputs must have shape \(m, 6\) or \(m, 2, 3\)"),
         (torch.zeros(6), r"inputs must have shape"),
@@ -247,8 +247,8 @@ def test_dtypes() -> None:
         (np.zeros((2, 6)), "inputs must be a tensor, got ndarray"),
     ],
 )
-def test_bad_inputs(inputs: Tensor, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_bad_inputs(inputs: Tensor, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         to_torch(made("layered"))(inputs)
 
 

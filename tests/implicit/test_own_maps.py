@@ -17,7 +17,7 @@ from simplicit.errors import DataError, InputError
 from simplicit.implicit import CsrMap, ImplicitModel, LinearMap, added, composed, to_torch
 from simplicit.implicit.maps import KINDS, Csr, algebra, canonical_csr
 from simplicit.implicit.maps.base import Product
-from simplicit.implicit.maps.files import Arrays, Entry, StoredMap
+from simplicit.implicit.maps.files import Arrays, Entry, Stored
 from simplicit.runtime.onnx import linear
 
 N = 6
@@ -28,14 +28,7 @@ class Circulant(LinearMap, kind="circulant"):
 
     def __init__(self, numbers: np.ndarray) -> None:
         self.numbers = numbers
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.numbers), len(self.numbers)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.numbers.dtype
+        self.shape, self.dtype = (len(numbers), len(numbers)), numbers.dtype
 
     def _matrix(self, values: Tensor) -> Tensor:
         n = len(values)
@@ -74,7 +67,7 @@ class Circulant(LinearMap, kind="circulant"):
         return {"kind": "circulant"}, {"numbers": self.numbers}
 
     @classmethod
-    def from_stored(cls, stored: StoredMap) -> Circulant:
+    def from_stored(cls, stored: Stored) -> Circulant:
         return cls(stored.floats("numbers", stored.shape[0]))
 
 

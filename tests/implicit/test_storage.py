@@ -67,7 +67,7 @@ def test_indices_are_as_narrow_as_they_can_be(tmp_path: Path) -> None:
     assert arrays[f"block.{blocks.index(['tänh/1', 'b'])}.indices"].dtype == np.uint8
 
 
-def test_an_existing_folder_is_refused_unless_told(tmp_path: Path) -> None:
+def test_an_existing_folder_is_refused_unless_it_may_be_overwritten(tmp_path: Path) -> None:
     first, second, folder = make(seed=0), make(seed=1), tmp_path / "model"
     save(first, folder)
     with pytest.raises(DataError, match=r"model exists; choose another folder or pass overwrite=True"):

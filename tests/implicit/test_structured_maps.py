@@ -34,7 +34,7 @@ from simplicit.implicit import (
     save,
 )
 from simplicit.implicit.maps.base import restored
-from simplicit.implicit.maps.files import StoredArrays, StoredMap, nested
+from simplicit.implicit.maps.files import Stored
 
 SHAPE = (4, 5, 6)
 SIZE = 120
@@ -118,6 +118,35 @@ def test_scaled(name: str) -> None:
     assert_allclose(linear.scaled(left).to_csr().toarray(), left[:, None] * matrix, atol=1e-11)
     assert_allclose(linear.scaled(right=right).to_csr().toarray(), matrix * right, atol=1e-11)
     assert_allclose(linear.to_csr().toarray(), matrix, atol=0)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_values_are_its_own_numbers(name: str) -> None:
+    linear, rng = MAPS[name](), np.random.default_rng(3)
+    X, Y_bar = (torch.from_numpy(rng.normal(size=(3, SIZE))) for _ in range(2))
+    values = linear.values
+    assert values is not None
+    assert_array_equal(linear.with_values(values).to_csr().toarray(), linear.to_csr().toarray())
+    assert_allclose(linear.product()(X), linear.apply(X), atol=1e-11)
+    doubled = linear.with_values(2 * values)
+    assert_allclose(linear.product(2 * values)(X), doubled.apply(X), atol=1e-11)
+    assert linear.gradient(Y_bar, X).shape == values.shape
+    if len(values):
+        values.requires_grad_()
+        (expected,) = torch.autograd.grad((linear.product(values)(X) * Y_bar).sum(), values)
+        assert_allclose(linear.gradient(Y_bar, X), expected, atol=1e-10)
+    X.requires_grad_()
+    (back,) = torch.autograd.grad(linear.product()(X), X, Y_bar)
+    assert_allclose(back, linear.apply_transpose(Y_bar), atol=1e-11)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_values_of_a_cast_module(name: str) -> None:
+    """Blocks keep the dtype that they came in, products and gradients take that of the samples."""
+    linear, rng = MAPS[name](), np.random.default_rng(4)
+    X, Y_bar = (torch.from_numpy(rng.normal(size=(3, SIZE))) for _ in range(2))
+    found = linear.gradient(Y_bar.float(), X.float())
+    assert_allclose(found.double(), linear.gradient(Y_bar, X), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("first", "second"), [*itertools.product(MAPS, MAPS)])
@@ -257,9 +286,10 @@ def test_bad_input(make: Callable[[], Any], message: str) -> None:
 )
 def test_damaged_convolution(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     entry, arrays = convolution().to_stored()
-    file = StoredArrays(nested("block.0", arrays), tmp_path / "model.safetensors", "config.json")
+    file = tmp_path / "model.safetensors"
+    stored = Stored(entry | change, (SIZE, SIZE), np.dtype(np.float64), arrays, file, "config.json")
     with pytest.raises((InputError, DataError), match=message):
-        restored(StoredMap(entry | change, "block.0", (SIZE, SIZE), np.dtype(np.float64), file))
+        restored(stored)
 
 
 def test_convolutions_of_other_output_shapes_are_not_merged() -> None:
@@ -281,7 +311,7 @@ def test_a_product_is_bounded_by_its_own_entries(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: ConvMap(np.ones((1, 1, 3)), (1, 8), stride=(1, 1)), "stride must have 1 numbers"),
         (lambda: ConvMap(np.ones((1, 1, 3, 3)), (1, 8, 8), padding=(1,)), "padding must have 2 numbers"),
@@ -289,8 +319,8 @@ def test_a_product_is_bounded_by_its_own_entries(monkeypatch: pytest.MonkeyPatch
         (lambda: GatherMap([0.0, 1.5], 2), "columns must be integers"),
     ],
 )
-def test_maps_that_are_none(make: Callable[[], object], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_maps_that_are_none(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         make()
 
 

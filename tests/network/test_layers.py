@@ -10,13 +10,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import simplicit as sp
 from network.networks import Function
 from simplicit.errors import UnsupportedOperationError
-from simplicit.implicit import CsrMap
+from simplicit.implicit import Activation, CsrMap
+from simplicit.implicit.groups import ACTIVATIONS as ACTIVATIONS_BY_NAME
+from simplicit.implicit.groups import Definition
 from simplicit.network import capture
 from simplicit.network.registry import REGISTRY, summary, supported
 from simplicit.network.rewrites import REFUSALS, REWRITES
-from simplicit.network.rules import Elementwise, Linear
+from simplicit.network.rules import Elementwise, Linear, Moving
 
 SHAPE = (4, 4, 6)
 torch.manual_seed(1)
@@ -313,3 +316,49 @@ def test_a_new_operation_is_one_entry(monkeypatch):
         capture(net, u)
     monkeypatch.setitem(REGISTRY, "rot90", Linear(rotated))
     np.testing.assert_allclose(capture(net, u).model.predict(u), net(u).flatten(1), atol=1e-12)
+
+
+@torch.library.custom_op("simplicit_tests::mirrored", mutates_args=())
+def mirrored(u: torch.Tensor) -> torch.Tensor:
+    """An operation of another library than torch's own."""
+    return u.flip(1).clone()
+
+
+@mirrored.register_fake
+def _(u: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(u)
+
+
+def test_an_operation_that_is_registered_at_run_time(monkeypatch):
+    net, u = (
+        nn.Sequential(nn.Linear(5, 4), Function(lambda u: mirrored(torch.relu(u)))).double().eval(),
+        torch.rand(3, 5),
+    )
+    with pytest.raises(UnsupportedOperationError, match=r"'simplicit_tests.mirrored'.*no entry for it in the registry"):
+        capture(net, u.double())
+    monkeypatch.setitem(REGISTRY, "simplicit_tests.mirrored", Moving())
+    model = capture(net, u.double()).model
+    np.testing.assert_allclose(model.predict(u.double()), net(u.double()).detach(), atol=1e-14)
+    assert "simplicit_tests.mirrored" in supported()
+
+
+def test_an_activation_that_is_registered_at_run_time(monkeypatch, tmp_path):
+    """One entry for the function and one for the operation: it is captured, evaluated, stored, trained and bounded."""
+    arctan = Definition(torch.atan, lambda z: 1 / (1 + z * z), curvature=0.65)
+    net = nn.Sequential(nn.Linear(5, 4), Function(torch.atan), nn.Linear(4, 3)).double().eval()
+    u = torch.rand(3, 5, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(UnsupportedOperationError, match="operation 'atan'"):
+        sp.from_torch(net, u)
+    monkeypatch.setitem(ACTIVATIONS_BY_NAME, "atan", arctan)
+    monkeypatch.setitem(REGISTRY, "atan", Elementwise(lambda: Activation("atan")))
+    model = sp.from_torch(net, u)
+    sp.save(model, tmp_path / "model")
+    for same in (model, sp.load(tmp_path / "model")):
+        np.testing.assert_allclose(same.predict(u), net(u).detach(), atol=1e-14)
+    (ours,), (theirs,) = (torch.autograd.grad(module(u).sum(), u) for module in (sp.to_torch(model), net))
+    np.testing.assert_allclose(ours, theirs, atol=1e-14)
+    labels = net(u).argmax(dim=1)
+    margins = sp.certify(model, u.detach(), eps=0.0, labels=labels).margins
+    exact = net(u).detach().topk(2, dim=1).values
+    for (found,) in margins.values():  # at the one radius
+        np.testing.assert_allclose(found, exact[:, 0] - exact[:, 1], atol=1e-12)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simplicit.report.comparison import Series, draw_series
-from simplicit.report.page import Page, Picture, Section, Table
+from simplicit.report import Line, Table, draw_series
+from simplicit.report.page import Page, Picture, Section
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -34,7 +34,7 @@ class Balanced(HTMLParser):
 
 def page(folder: Path) -> str:
     pytest.importorskip("matplotlib")
-    draw_series(folder / "p.png", [Series("clean", [(50, 90), (80, 70)], 95.0)])
+    draw_series(folder / "p.png", [Line("clean", [50, 80], [0.9, 0.7], 0.95)])
     table = Table("Figures <of> runs", ("run", "value"), [("<b>one</b>", "1"), ('"two"', "2")])
     picture = Picture(folder / "p.png", 'What it "shows" & more', "A caption")
     return Page("Runs & <more>", ["A <line>."], [Section("Sparsity & accuracy", ["Text"], [picture], [table])]).html()
@@ -65,6 +65,11 @@ def test_it_can_be_read_without_seeing(tmp_path: Path) -> None:
     assert scopes == ["col", "col", "row", "row"]
     ids = {attributes["id"] for _, attributes in found.seen if "id" in attributes}
     assert {str(attributes["href"])[1:] for tag, attributes in found.seen if tag == "a"} <= ids
+
+
+def test_a_table_is_markdown_too() -> None:
+    table = Table("Figures", ("run", "value"), [("one", "1"), ("two", "2")], strong="two")
+    assert table.markdown() == "Figures\n\n| run | value |\n| --- | ---: |\n| one | 1 |\n| **two** | 2 |"
 
 
 def test_pictures_have_the_size_of_their_files(tmp_path: Path) -> None:

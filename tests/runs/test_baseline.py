@@ -13,6 +13,7 @@ import torch
 
 from simplicit.data import Dataset, load_dataset
 from simplicit.errors import DataError, InputError
+from simplicit.progress import Progress
 from simplicit.runs.baseline import Baseline, load_baseline, make_baseline, save_baseline
 from simplicit.runs.mlp import ACTIVATIONS, MlpSettings, build_mlp, parse_arch, train_mlp
 
@@ -42,12 +43,13 @@ def test_training_repeats_and_leaves_the_global_state_alone(digits: Dataset, tra
 
 
 def test_digits_are_learned(digits: Dataset) -> None:
-    heard: list[int] = []
-    net = train_mlp(digits, MlpSettings(epochs=25, batch_size=64), lambda epoch, loss: heard.append(epoch))
+    states: list[Progress] = []
+    net = train_mlp(digits, MlpSettings(epochs=25, batch_size=64), progress=states.append)
     with torch.no_grad():
         hits = net(torch.from_numpy(digits.test_inputs)).argmax(dim=1).numpy() == digits.test_labels
     assert np.mean(hits) > 0.93
-    assert heard == list(range(1, 26))
+    assert [state.done for state in states] == list(range(1, 26))
+    assert states[-1].stage.startswith("training, loss 0.")
 
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
@@ -111,7 +113,7 @@ def edit(path: Path, change: dict[str, Any]) -> None:
     ("change", "told"),
     [
         ({"kind": "cnn"}, "kind 'cnn'"),
-        ({"format": 2}, "format 2"),
+        ({"format": 1}, "format 1, this version reads 2"),
         ({"widths": []}, r"config\.json: damaged"),
         ({"settings": {"arch": [12, 6], "depth": 3}}, r"config\.json: damaged.*depth"),
         ({"settings": None}, r"config\.json: damaged"),

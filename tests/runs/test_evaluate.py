@@ -12,6 +12,7 @@ import pytest
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
+from simplicit.progress import Progress
 from simplicit.runs.evaluate import Evaluation, evaluate, parse_eps
 
 RNG = np.random.default_rng(0)
@@ -39,7 +40,7 @@ def figures(**options: Any) -> Evaluation:
 
 def test_clean_figures() -> None:
     found = figures(eps=())
-    assert (found.samples, found.accuracy, found.baseline_accuracy, found.agreement) == (4, 75.0, 75.0, 100.0)
+    assert (found.samples, found.accuracy, found.baseline_accuracy, found.agreement) == (4, 0.75, 0.75, 1.0)
     assert (found.nnz, found.size, found.baseline_weights) == (4, 16, 8)
     assert (found.sparsity, found.sparsity_of_size) == (50.0, 75.0)
     assert (found.norm_inf, found.perron_frobenius.upper) == (0.0, 0.0)
@@ -57,9 +58,7 @@ def test_tied_weights_count_once() -> None:
     assert (found.storage_bits, found.storage_ratio) == (None, None)
 
 
-@pytest.mark.parametrize(
-    ("eps", "accuracy"), [("0", 75.0), ("0.04", 75.0), ("0.07", 50.0), ("1/8", 25.0), ("0.3", 0.0)]
-)
+@pytest.mark.parametrize(("eps", "accuracy"), [("0", 0.75), ("0.04", 0.75), ("0.07", 0.5), ("1/8", 0.25), ("0.3", 0.0)])
 def test_attacks_close_gaps_of_twice_the_radius(eps: str, accuracy: float) -> None:
     (attack,) = figures(eps=(eps,)).attacks
     assert attack.eps == eps
@@ -69,17 +68,17 @@ def test_attacks_close_gaps_of_twice_the_radius(eps: str, accuracy: float) -> No
 
 def test_attacks_on_the_first_samples_only() -> None:
     found = figures(eps=("0.07",), attacked_samples=2)
-    assert (found.attacked_samples, found.samples, found.attacks[0].pgd) == (2, 4, 100.0)
-    assert (found.clean_accuracy_of_attacked, found.baseline_clean_accuracy_of_attacked) == (100.0, 100.0)
+    assert (found.attacked_samples, found.samples, found.attacks[0].pgd) == (2, 4, 1.0)
+    assert (found.clean_accuracy_of_attacked, found.baseline_clean_accuracy_of_attacked) == (1.0, 1.0)
     assert figures(eps=("0.07",), attacked_samples=100).attacked_samples == 4
 
 
 def test_progress_reaches_its_end() -> None:
-    heard: list[tuple[str, int, int]] = []
-    figures(eps=("0.1", "0.2"), on_step=lambda *step: heard.append(step))
-    done = [step[1] for step in heard]
+    states: list[Progress] = []
+    figures(eps=("0.1", "0.2"), progress=states.append)
+    done = [state.done for state in states]
     assert done == sorted(done)
-    assert heard[-1][1:] == (9, 9)
+    assert (states[-1].done, states[-1].total) == (9, 9)
 
 
 def test_picard_is_reported() -> None:
@@ -123,5 +122,5 @@ def test_what_does_not_fit(data: dict[str, Any], options: dict[str, Any], told: 
 def test_own_input_range_is_the_clip() -> None:
     wide = dataclasses.replace(DATA, test_inputs=DATA.test_inputs * 100, input_range=(0.0, 100.0))
     (attack,) = evaluate(linear(), linear(), 8, wide, eps=("12",)).attacks
-    assert attack.pgd == 25.0
+    assert attack.pgd == 0.25
     assert math.isclose(attack.radius, 12.0)

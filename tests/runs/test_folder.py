@@ -112,8 +112,8 @@ def test_manifest_says_what_it_ran_on(tmp_path: Path) -> None:
         ("[]", "expected a JSON object, got list"),
         ('{"kind": "demo"}', "written by `simplicit demo`"),
         ('{"kind": "fit", "format": 99}', "format 99"),
-        ('{"kind": "fit", "format": 1, "settings": {}}', "no section 'inputs'"),
-        ('{"kind": "fit", "format": 1, "settings": [], "inputs": {}}', "no section 'settings'"),
+        ('{"kind": "fit", "format": 2, "settings": {}}', "no section 'inputs'"),
+        ('{"kind": "fit", "format": 2, "settings": [], "inputs": {}}', "no section 'settings'"),
     ],
 )
 def test_damaged_manifest(tmp_path: Path, text: str, told: str) -> None:
@@ -143,7 +143,7 @@ def written(target: Path, kind: str, **results: int) -> Path:
     return target
 
 
-@pytest.mark.parametrize("text", ['{"mine": 1}', "{", '{"kind": "thesis"}', '{"kind": "fit", "format": 1}'])
+@pytest.mark.parametrize("text", ['{"mine": 1}', "{", '{"kind": "thesis"}', '{"kind": "fit", "format": 2}'])
 def test_a_stranger_with_a_manifest_is_kept(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputError, match="not the folder of an earlier run"):

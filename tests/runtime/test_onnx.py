@@ -237,7 +237,7 @@ def test_extras_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         sp.export_onnx(in_disorder(np.float32), tmp_path / "m.onnx", check=check)
 
 
-def test_nothing_is_told_beside(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sp.export_onnx(in_layers(ACTIVATIONS[9], np.float64), tmp_path / "m.onnx")

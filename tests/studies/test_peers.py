@@ -7,12 +7,8 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
-from torch import nn
 
-import simplicit as sp
-from simplicit.network import capture
-from simplicit.studies.peers import PEERS, Layer, Network
+from simplicit.studies.peers import PEERS, Layer
 from simplicit.studies.peers.alps import DAMPING as ALPS_DAMPING
 from simplicit.studies.peers.base import keep_largest, keep_largest_in_rows
 from simplicit.studies.peers.sparsegpt import DAMPING
@@ -24,16 +20,6 @@ def layer(r: int = 5, k: int = 12, count: int = 20, seed: int = 0) -> Layer:
     rng = np.random.default_rng(seed)
     features, weights = rng.random((40, k)) * rng.random(k), rng.normal(size=(r, k))
     return Layer.of_samples(weights, features, features @ weights.T, count)
-
-
-def network(bias: bool = False) -> Network:
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Linear(9, 7, bias=bias), nn.ReLU(), nn.Linear(7, 6, bias=bias), nn.ReLU(), nn.Linear(6, 3, bias=bias)
-    )
-    U = np.random.default_rng(1).random((50, 9))
-    captured = capture(net.double().eval(), U)
-    return Network(captured.model, captured.states(U))
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -122,40 +108,3 @@ def test_alps_is_near_the_best_support_of_a_row() -> None:
 def test_largest_scores_with_ties() -> None:
     assert keep_largest(np.ones((2, 3)), 4).sum() == 4
     assert keep_largest_in_rows(np.ones((3, 4)), 7).sum(axis=1).tolist() == [3, 2, 2]
-
-
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("own", [False, True])
-def test_a_network_with_all_its_weights_is_itself(bias: bool, own: bool) -> None:
-    given = network(bias)
-    for name in PEERS:
-        model = given.pruned(PEERS[name], given.sizes, own_targets=own)
-        np.testing.assert_allclose(model.predict(given.states.U), given.model.predict(given.states.U), atol=1e-6)
-
-
-def test_allocations() -> None:
-    given = network()
-    assert given.sizes == {"1": 63, "3": 42, "output": 18}
-    assert list(given.uniform(50).values()) == [31, 21, 9]
-    by_size = given.by_size(50)
-    assert sum(by_size.values()) == int(123 / 2)
-    model = given.pruned(PEERS["magnitude"], by_size, own_targets=True)
-    assert given.counts_of(model) == by_size
-    kept = np.abs(given.matrix)[Network(model, given.states).matrix != 0]
-    assert kept.min() >= np.sort(np.abs(given.matrix), axis=None)[-int(123 / 2)]
-
-
-def test_targets_of_the_baseline_bring_the_outputs_nearer_than_own_targets() -> None:
-    given = network()
-    counts = given.uniform(60)
-    errors = []
-    for own in (False, True):
-        model = given.pruned(PEERS["alps"], counts, own_targets=own)
-        errors.append(float(np.linalg.norm(model.predict(given.states.U) - given.states.Y)))
-    assert errors[0] < errors[1]
-
-
-def test_more_weights_than_there_are() -> None:
-    given = network()
-    with pytest.raises(sp.InputError, match=r"counts: layer .* has 63 weights, got 64"):
-        given.pruned(PEERS["alps"], dict.fromkeys(given.sizes, 64), own_targets=True)

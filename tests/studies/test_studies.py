@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from simplicit.cli import main
 from simplicit.data import load_dataset
 from simplicit.studies import tables
 from simplicit.studies.frontier import FrontierSettings, Method, methods_of, run_frontier
+from simplicit.studies.peers import PEERS, Layer, Peer
 from simplicit.studies.tables import TABLES, PaperRow, TableSettings, pruned_by_size, run_table
 
 SMALL: dict[str, Any] = {"samples": 100, "pgd_steps": 2, "attack_samples": 30, "epochs": 2}
@@ -28,8 +30,8 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 
 @pytest.fixture
 def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TABLES, 2, (PaperRow(60, 77, 0.1, 0.01, (57.2, 49.5)),))
-    monkeypatch.setitem(TABLES, 3, (PaperRow(50, 30, 0.01, 0.001, (74.9, 69.9)),))
+    monkeypatch.setitem(TABLES, 2, (PaperRow(60, 77, 0.1, 0.01, (0.572, 0.495)),))
+    monkeypatch.setitem(TABLES, 3, (PaperRow(50, 30, 0.01, 0.001, (0.749, 0.699)),))
 
 
 # --- frontier ---------------------------------------------------------------------------------------------------------
@@ -37,20 +39,22 @@ def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_method_is_measured_at_every_sparsity_and_seed() -> None:
     settings = FrontierSettings(arch=(8, 6), sparsities=(50.0, 90.0), seeds=2, workers=1, **SMALL)
-    told: list[tuple[str, int, int]] = []
-    found = run_frontier(load_dataset("digits"), settings, on_step=lambda *step: told.append(step))
-    assert told == [("seeds", 1, 2), ("seeds", 2, 2)]
-    methods = methods_of(settings.peers)
+    states: list[sp.Progress] = []
+    found = run_frontier(load_dataset("digits"), settings, progress=states.append)
+    assert [(state.stage, state.done, state.total) for state in states] == [("seeds", 1, 2), ("seeds", 2, 2)]
+    assert settings.peers == tuple(PEERS)
+    methods = methods_of(PEERS)
     assert len(methods) == 1 + 3 + 2 + 4 + 4
     assert len(found.measured) == 2 * (1 + 2 * len(methods))
     for method in methods:
         for sparsity in settings.sparsities:
             ones = found.of(method, sparsity)
             assert [one.seed for one in ones] == [0, 1]
-            summary = found.summary(method, sparsity)
-            assert summary["clean"] == pytest.approx(np.mean([one.clean for one in ones]))
-            assert summary["clean_std"] == pytest.approx(np.std([one.clean for one in ones], ddof=1))
-            assert all(one.pgd <= one.fgsm + 100 / 30 for one in ones)
+            mean, deviation = found.summary(method, sparsity, "clean")
+            assert mean == pytest.approx(np.mean([one.clean for one in ones]))
+            assert deviation == pytest.approx(np.std([one.clean for one in ones], ddof=1))
+            assert all(one.pgd <= one.fgsm + 1 / 30 for one in ones)
+            assert all(0 <= one.clean <= 1 for one in ones)
             assert all(sparsity <= one.reached < sparsity + 2 for one in ones)
     assert json.loads(json.dumps(found.figures()))["settings"]["seeds"] == 2
 
@@ -68,6 +72,38 @@ def test_the_first_seed_is_the_users_choice() -> None:
     second = run_frontier(load_dataset("digits"), FrontierSettings(seeds=1, first_seed=1, **few))
     kept = [(one.method, one.clean, one.pgd) for one in both.measured if one.seed == 1]
     assert [(one.method, one.clean, one.pgd) for one in second.measured] == kept
+
+
+def most_last(layer: Layer) -> np.ndarray:
+    """Keeps the weights in the last places."""
+    return layer.weights * (np.arange(layer.weights.size) >= layer.weights.size - layer.count).reshape(
+        layer.weights.shape
+    )
+
+
+def test_a_peer_that_is_registered_is_part_of_the_study(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PEERS, "toy", Peer("Toy", most_last, fits=False, source="this test"))
+    assert FrontierSettings().peers[-1] == "toy"
+    words = (
+        "--samples",
+        100,
+        "--arch",
+        "6",
+        "--seeds",
+        1,
+        "--sparsity",
+        80,
+        "--peer",
+        "toy",
+        "--output",
+        tmp_path / "f",
+    )
+    code, out, err = run(capsys, "reproduce", "frontier", *QUICK, *words)
+    assert (code, err) == (0, "")
+    assert "Toy, uniform allocation" in out
+    assert "Toy, our allocation" in (tmp_path / "f" / "frontier.md").read_text(encoding="utf-8")
 
 
 def test_names_of_methods() -> None:
@@ -92,7 +128,7 @@ def test_the_command_writes_tables_and_a_picture(capsys: pytest.CaptureFixture[s
     [
         (("--sparsity", 100), "sparsity is in per cent"),
         (("--sparsity", -1), "sparsity"),
-        (("--peer", "luck"), "--peer: 'luck' is unknown; choose among 'magnitude'"),
+        (("--peer", "luck"), "--peer: 'luck' is unknown; choose one of 'magnitude'"),
         (("--preset", "fast"), "--preset: 'fast' is unknown"),
         (("--seeds", 0), "--seeds must be"),
         (("--first-seed", -1), "--first-seed must be"),
@@ -121,7 +157,7 @@ def test_a_table_has_the_paper_the_letter_and_ours(number: int, preset: str) -> 
     found = run_table(load_dataset("digits"), settings)
     for row in found.rows:
         assert row.preset.sparsity >= row.paper.sparsity
-        assert row.preset.certified == 100.0
+        assert row.preset.certified == 1.0
         assert row.gain[0] == pytest.approx(row.preset.fgsm[0] - row.paper.accuracy[0])
         if number == 2:  # pruned by size, exactly as sparse as stated
             assert row.paper.sparsity <= row.letter.sparsity < row.paper.sparsity + 0.1
@@ -174,7 +210,7 @@ def test_the_command_writes_the_table(capsys: pytest.CaptureFixture[str], tmp_pa
     [
         (("--preset", "fast"), "--preset: 'fast' is unknown"),
         (("--seeds", 0), "--seeds must be"),
-        (("--data", "digits"), "table 3 takes 2000, digits has"),
+        (("--data", "digits"), "--samples: digits has 1437, 2000 are wanted"),
         (("--attack-samples", 0), "--attack-samples must be"),
     ],
 )
@@ -187,3 +223,13 @@ def test_bad_input_of_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path,
 
 def test_radii_are_the_papers() -> None:
     assert tables.RADII == (0.004, 0.008)
+
+
+def test_the_library_does_not_import_its_studies() -> None:
+    package = Path(sp.__file__).parent
+    importing = {
+        path.relative_to(package).parts[0]
+        for path in package.rglob("*.py")
+        if re.search(r"^\s*(from|import) simplicit\.studies", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert importing <= {"studies", "cli"}

@@ -10,8 +10,9 @@ from simplicit.cli.shared import OtherSource, Output
 from simplicit.report import can_draw, draw_robustness, robust_lines
 from simplicit.robustness import ATTACKS
 from simplicit.robustness.attacks.suite import transfer_name
-from simplicit.runs.attacking import PICTURE, AttackRun, AttackSettings, radii_of, run_attack, save_attack
+from simplicit.runs.attacking import AttackRun, AttackSettings, run_attack
 from simplicit.runs.folder import check_output
+from simplicit.runs.measured import PICTURE
 from simplicit.runs.subjects import BASELINE, open_subjects
 
 __all__ = ["attack"]
@@ -47,7 +48,7 @@ def attack(
         run = run_attack(subjects, settings, progress=steps)
     if output.output is not None:
         draw = _draw if can_draw() else None
-        save_attack(run, output.output, command=invocation().command, overwrite=output.overwrite, draw=draw)
+        run.save(output.output, command=invocation().command, overwrite=output.overwrite, draw=draw)
     if output.json:
         print_json({"folder": output.output} | run.results())
         return
@@ -57,13 +58,11 @@ def attack(
 
 
 def _draw(run: AttackRun, path: Path) -> None:
-    radii = radii_of(run.settings.eps)
+    radii = run.settings.radii
     lines = [
         line
         for name, result in run.found.items()
-        for line in robust_lines(
-            name, list(radii.values()), float(result.correct.mean()), attacked=result.accuracy().tolist()
-        )
+        for line in robust_lines(name, list(radii.values()), result.clean, attacked=result.accuracy().tolist())
     ]
     title = f"{run.subjects.data.name}: worst of all attacks, {len(run.samples.labels):,} samples"
     draw_robustness(path, radii, lines, title=title)
@@ -83,14 +82,14 @@ def _table(run: AttackRun) -> Any:
     table = figures_table("", "sparsity", "ε", "clean", *names.values(), "worst", title=title)
     for subject in run.subjects.members:
         result = run.found[subject.name]
-        for place, text in enumerate(radii_of(run.settings.eps)):
+        for place, text in enumerate(run.settings.radii):
             shares = [f"{100 * result.accuracy(name)[place]:.2f}" if name in result.held else "" for name in names]
             first = place == 0
             table.add_row(
                 subject.name if first else "",
                 f"{subject.sparsity:.1f}" if first and subject.name != BASELINE else "",
                 text,
-                f"{100 * result.correct.mean():.2f}" if first else "",
+                f"{100 * result.clean:.2f}" if first else "",
                 *shares,
                 f"{100 * result.accuracy()[place]:.2f}",
             )

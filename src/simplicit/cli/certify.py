@@ -8,9 +8,9 @@ from typing import Any
 from simplicit.cli.console import figures_table, invocation, print_json, saved, say, show_progress
 from simplicit.cli.shared import OtherSource, Output
 from simplicit.report import Line, can_draw, draw_robustness, robust_lines
-from simplicit.runs.attacking import PICTURE, radii_of
-from simplicit.runs.certifying import RESTARTS, STEPS, CertifyRun, CertifySettings, run_certify, save_certify
+from simplicit.runs.certifying import RESTARTS, STEPS, CertifyRun, CertifySettings, run_certify
 from simplicit.runs.folder import check_output
+from simplicit.runs.measured import PICTURE
 from simplicit.runs.subjects import BASELINE, open_subjects
 
 __all__ = ["certify"]
@@ -45,7 +45,7 @@ def certify(
         run = run_certify(subjects, settings, progress=steps)
     if output.output is not None:
         draw = _draw if can_draw() else None
-        save_certify(run, output.output, command=invocation().command, overwrite=output.overwrite, draw=draw)
+        run.save(output.output, command=invocation().command, overwrite=output.overwrite, draw=draw)
     if output.json:
         print_json({"folder": output.output} | run.results())
         return
@@ -55,10 +55,10 @@ def certify(
 
 
 def _draw(run: CertifyRun, path: Path) -> None:
-    radii, lines = radii_of(run.settings.eps), list[Line]()
+    radii, lines = run.settings.radii, list[Line]()
     for name, found in run.found.items():
         attacked = run.attacked[name].accuracy().tolist() if name in run.attacked else None
-        clean, certified = float(found.correct.mean()), found.accuracy().tolist()
+        clean, certified = found.clean, found.accuracy().tolist()
         lines += robust_lines(name, list(radii.values()), clean, certified=certified, attacked=attacked)
     title = f"{run.subjects.data.name}: certified accuracy, {len(run.samples.labels):,} samples"
     draw_robustness(path, radii, lines, title=title)
@@ -71,7 +71,7 @@ def _table(run: CertifyRun) -> Any:
     table = figures_table("", "sparsity", "ε", *methods, *attacked, "clean", title=title)
     for subject in run.subjects.members:
         found = run.found[subject.name]
-        for place, text in enumerate(radii_of(run.settings.eps)):
+        for place, text in enumerate(run.settings.radii):
             first = place == 0
             table.add_row(
                 subject.name if first else "",
@@ -79,6 +79,6 @@ def _table(run: CertifyRun) -> Any:
                 text,
                 *(f"{100 * found.accuracy(name)[place]:.2f}" for name in methods),
                 *([f"{100 * run.attacked[subject.name].accuracy()[place]:.2f}"] if attacked else []),
-                f"{100 * found.correct.mean():.2f}",
+                f"{100 * found.clean:.2f}",
             )
     return table

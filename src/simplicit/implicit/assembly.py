@@ -17,17 +17,12 @@ __all__ = ["Blocks", "assemble", "cut"]
 Blocks = Mapping[tuple[str, str], LinearMap]
 
 
-def assemble(
-    blocks: Blocks,
-    rows: Mapping[str, slice],
-    columns: Mapping[str, slice],
-    shape: tuple[int, int],
-    dtype: np.dtype[Any],
-) -> Csr:
-    """Return the matrix of ``shape`` with the blocks whose row and column are among ``rows`` and ``columns``.
+def assemble(blocks: Blocks, rows: Mapping[str, slice], columns: Mapping[str, slice], dtype: np.dtype[Any]) -> Csr:
+    """Return the matrix with the blocks whose row and column are among ``rows`` and ``columns``, at these places.
 
     It is canonical and read-only.
     """
+    shape = tuple(max((at.stop for at in places.values()), default=0) for places in (rows, columns))
     nnz = sum(block.nnz for (row, column), block in blocks.items() if row in rows and column in columns)
     index = np.int32 if max(nnz, *shape) < 2**31 else np.int64
     data, row_indices, column_indices = [np.empty(0, dtype)], [np.empty(0, index)], [np.empty(0, index)]

@@ -15,6 +15,7 @@ from simplicit.errors import InputError
 from simplicit.implicit.assembly import Blocks
 from simplicit.implicit.groups import INPUT, OUTPUT, Activation, StateGroup
 from simplicit.implicit.maps import Csr, LinearMap
+from simplicit.implicit.maps.sparse import float_for
 
 __all__ = [
     "check_blocks",
@@ -44,14 +45,10 @@ def checked_groups(groups: Sequence[StateGroup]) -> tuple[StateGroup, ...]:
     for place, group in enumerate(groups):
         if not isinstance(group, StateGroup):
             raise InputError(f"groups must hold StateGroup(name, size, activation), got {group!r:.80} at {place}")
-        if not isinstance(group.name, str) or not group.name or group.name in (INPUT, OUTPUT):
-            raise InputError(f"a group's name must be a text other than '', 'input' and 'output', got {group.name!r}")
+        group.check()
         if group.name in seen:
             raise InputError(f"groups must have unique names, got {group.name!r} twice")
-        if not isinstance(group.activation, Activation):
-            raise InputError(f"the activation of group {group.name!r} must be an Activation, got {group.activation!r}")
         seen.add(group.name)
-        as_count(f"the size of group {group.name!r}", group.size)
     return tuple(groups)
 
 
@@ -88,8 +85,7 @@ def check_blocks(blocks: Blocks, sizes: Mapping[str, int], n_inputs: int, n_outp
 def common_dtype(blocks: Blocks, *biases: Any) -> np.dtype[Any]:
     """Return float64 as soon as one block is float64, else float32; biases decide only where there are no blocks."""
     dtypes = [block.dtype for block in blocks.values()] or [as_array("bias", b).dtype for b in biases if b is not None]
-    single = all(dtype in (np.float32, np.float16) for dtype in dtypes)
-    return np.dtype(np.float32 if single else np.float64)
+    return np.dtype(np.float32 if all(float_for(dtype) == np.float32 for dtype in dtypes) else np.float64)
 
 
 def float_dtype(dtype: Any) -> np.dtype[Any]:

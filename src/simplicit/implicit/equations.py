@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
@@ -67,7 +67,7 @@ class StateEquation:
     @cached_property
     def A(self) -> Csr:  # noqa: N802
         """The whole of A, (n, n)."""
-        return assemble(self._states, self.slices, self.slices, (self.size, self.size), self._bias.numpy().dtype)
+        return assemble(self._states, self.slices, self.slices, self._bias.numpy().dtype)
 
     @cached_property
     def slopes(self) -> NDArray[np.float64]:
@@ -82,14 +82,14 @@ class StateEquation:
         """
         names = list(self.slices)
         places = {name: place for place, name in enumerate(names)}
-        edges = np.array([(places[row], places[column]) for row, column in self._states], dtype=np.int64).reshape(-1, 2)
-        links = sp.csr_array((np.ones(len(edges)), tuple(edges.T)), shape=(len(names),) * 2)
+        links = np.zeros((len(names), len(names)), dtype=bool)
+        for row, column in self._states:
+            links[places[row], places[column]] = True
         _, labels = connected_components(links, directed=True, connection="strong")
-        own = {row for row, column in self._states if row == column}
-        groups = [group for k, group in enumerate(self.groups) if group.name in own or (labels == labels[k]).sum() > 1]
+        inside = np.diag(links) | (np.bincount(labels, minlength=1)[labels] > 1)
+        groups = list(compress(self.groups, inside))
         slices = slices_of(groups)
-        size = sum(group.size for group in groups)
-        part = assemble(self._states, slices, slices, (size, size), self._bias.numpy().dtype)
+        part = assemble(self._states, slices, slices, self._bias.numpy().dtype)
         return part, per_state(groups, lambda phi: phi.slope)
 
     @cached_property

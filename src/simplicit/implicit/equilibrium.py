@@ -26,7 +26,7 @@ from simplicit.implicit.equations import PREDICTION_TOL
 from simplicit.implicit.error_bound import error_bound
 from simplicit.implicit.model import ImplicitModel, as_model
 
-__all__ = ["Equilibrium", "Linearisation", "adjoint", "equilibrium", "linearise"]
+__all__ = ["Equilibrium", "Linearisation", "adjoint", "equilibrium", "linearise", "pull_back"]
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ def equilibrium(model: ImplicitModel, U: Batch, tol: float = PREDICTION_TOL) -> 
 
 @dataclass(frozen=True)
 class Linearisation:
-    """Outputs for a batch of inputs, and the derivative of the outputs there, as a map that runs backwards.
+    """The outputs for a batch of inputs, and the derivative of the outputs there, as a map that runs backwards.
 
-    ``outputs`` is Y, a tensor (m, q). Made by :func:`linearise`.
+    ``outputs`` is Y, a tensor (m, q). It is made by :func:`linearise`.
     """
 
     outputs: Tensor
@@ -108,10 +108,18 @@ class Linearisation:
 
     def vjp(self, Y_bar: Tensor) -> Tensor:
         """Return Ū = J(U)ᵀ Ȳ, row by row, (m, q) to (m, p), with torch's choice of the derivative at a kink of φ."""
-        X_bar, direct = self._model.output_equation.pull_back(Y_bar)
-        equation = self._model.state_equation
-        U_bar = equation.pull_back_drive(equation.pull_back_(self._slopes, X_bar))
-        return U_bar if direct is None else U_bar.add_(direct)
+        return pull_back(self._model, self._slopes, Y_bar)[1]
+
+
+def pull_back(model: ImplicitModel, slopes: Tensor, Y_bar: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Z̄ and Ū, (m, n) and (m, p), the gradients of Σ Ȳ ∘ Y by pre-activations and inputs; ``slopes`` is φ'(Z).
+
+    φ'(Z) stands in working order, Z̄ in the order of the states.
+    """
+    X_bar, direct = model.output_equation.pull_back(Y_bar)
+    Z_bar = model.state_equation.pull_back_(slopes, X_bar)
+    U_bar = model.state_equation.pull_back_drive(Z_bar)
+    return Z_bar, U_bar if direct is None else U_bar.add_(direct)
 
 
 def linearise(model: ImplicitModel, U: Batch) -> Linearisation:
@@ -119,8 +127,7 @@ def linearise(model: ImplicitModel, U: Batch) -> Linearisation:
 
     The whole batch is kept; cut large ones into pieces. Errors are those of :func:`equilibrium`.
     """
-    batch = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
-    return _linearised(model, batch, 0)
+    return _linearised(model, as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype), 0)
 
 
 def _linearised(model: ImplicitModel, batch: Tensor, first: int) -> Linearisation:

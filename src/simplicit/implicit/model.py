@@ -240,28 +240,27 @@ class ImplicitModel:
     @cached_property
     def B(self) -> Csr:  # noqa: N802
         """The whole of B as one ``csr_array`` (n, p): canonical, read-only."""
-        shape = (self.n_states, self.n_inputs)
-        return assemble(self.blocks, self.slices, {INPUT: slice(0, self.n_inputs)}, shape, self.dtype)
+        return self._assembled(self.slices, {INPUT: slice(0, self.n_inputs)})
 
     @cached_property
     def C(self) -> Csr:  # noqa: N802
         """The whole of C as one ``csr_array`` (q, n): canonical, read-only."""
-        shape = (self.n_outputs, self.n_states)
-        return assemble(self.blocks, {OUTPUT: slice(0, self.n_outputs)}, self.slices, shape, self.dtype)
+        return self._assembled({OUTPUT: slice(0, self.n_outputs)}, self.slices)
 
     @cached_property
     def D(self) -> Csr:  # noqa: N802
         """The whole of D as one ``csr_array`` (q, p): canonical, read-only."""
-        shape = (self.n_outputs, self.n_inputs)
-        rows, columns = {OUTPUT: slice(0, self.n_outputs)}, {INPUT: slice(0, self.n_inputs)}
-        return assemble(self.blocks, rows, columns, shape, self.dtype)
+        return self._assembled({OUTPUT: slice(0, self.n_outputs)}, {INPUT: slice(0, self.n_inputs)})
 
     @cached_property
     def matrix(self) -> Csr:
         """The whole of M = [[A, B], [C, D]] as one ``csr_array`` (n + q, n + p): canonical, read-only."""
-        n, shape = self.n_states, (self.n_states + self.n_outputs, self.n_states + self.n_inputs)
-        rows, columns = {OUTPUT: slice(n, shape[0])}, {INPUT: slice(n, shape[1])}
-        return assemble(self.blocks, {**self.slices, **rows}, {**self.slices, **columns}, shape, self.dtype)
+        n = self.n_states
+        rows, columns = {OUTPUT: slice(n, n + self.n_outputs)}, {INPUT: slice(n, n + self.n_inputs)}
+        return self._assembled({**self.slices, **rows}, {**self.slices, **columns})
+
+    def _assembled(self, rows: Mapping[str, slice], columns: Mapping[str, slice]) -> Csr:
+        return assemble(self.blocks, rows, columns, self.dtype)
 
     @property
     def nnz(self) -> int:

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from simplicit.errors import InputError
 from simplicit.implicit.batch import as_batch
+from simplicit.implicit.equilibrium import pull_back
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.maps import LinearMap
 from simplicit.implicit.model import ImplicitModel, as_model
@@ -212,9 +213,6 @@ class _Outputs(torch.autograd.Function):
     ) -> Tensor:
         """Solve for the equilibrium and keep it, with φ' there."""
         ctx.model, ctx.blocks = model, blocks
-        if not len(U):
-            ctx.save_for_backward(U, U.new_zeros(0, model.n_states), U.new_zeros(0, model.n_states))
-            return U.new_zeros(0, model.n_outputs)
         found = model.evaluate(U)
         ctx.save_for_backward(U, found.X, model.state_equation.plan.derivative(found.solution.Z))
         return found.Y
@@ -226,13 +224,9 @@ class _Outputs(torch.autograd.Function):
         model: ImplicitModel = ctx.model
         U, X, slopes = ctx.saved_tensors
         for_inputs, for_states, for_outputs, *for_values = ctx.needs_input_grad[2:]
-        X_bar, U_bar = model.output_equation.pull_back(Y_bar)
-        Z_bar = model.state_equation.pull_back_(slopes, X_bar) if len(U) else X_bar
+        Z_bar, U_bar = pull_back(model, slopes, Y_bar)
         rows = {name: Z_bar[:, columns] for name, columns in model.slices.items()} | {OUTPUT: Y_bar}
         sources = {name: X[:, columns] for name, columns in model.slices.items()} | {INPUT: U}
-        if for_inputs:
-            through = model.state_equation.pull_back_drive(Z_bar)
-            U_bar = through if U_bar is None else U_bar + through
         return (
             None,
             None,

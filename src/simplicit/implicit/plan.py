@@ -6,7 +6,7 @@ one pass through them is exact. Otherwise they stand in the order of the groups 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
@@ -95,24 +95,22 @@ class Plan:
 
     def activate(self, Z: Tensor) -> Tensor:
         """Return φ(Z), (m, n) to (m, n)."""
-        X = torch.empty_like(Z)
-        for stage in self.stages:
-            X[:, stage.target] = stage.activation(Z[:, stage.target])
-        return X
+        return self._by_stage(Activation.__call__, Z)
 
     def derivative(self, Z: Tensor) -> Tensor:
         """Return φ'(Z), (m, n) to (m, n)."""
-        slopes = torch.empty_like(Z)
-        for stage in self.stages:
-            slopes[:, stage.target] = stage.activation.derivative(Z[:, stage.target])
-        return slopes
+        return self._by_stage(Activation.derivative, Z)
 
     def spread(self, Z: Tensor, radius: Tensor) -> Tensor:
         """Return a bound on |φ(Z') - φ(Z)| for all |Z' - Z| <= radius, all (m, n)."""
-        bound = torch.empty_like(Z)
+        return self._by_stage(Activation.spread, Z, radius)
+
+    def _by_stage(self, function: Callable[..., Tensor], *arrays: Tensor) -> Tensor:
+        """Return what ``function`` of each stage's activation makes of its columns."""
+        result = torch.empty_like(arrays[0])
         for stage in self.stages:
-            bound[:, stage.target] = stage.activation.spread(Z[:, stage.target], radius[:, stage.target])
-        return bound
+            result[:, stage.target] = function(stage.activation, *(array[:, stage.target] for array in arrays))
+        return result
 
 
 def plan_by_groups(groups: Sequence[StateGroup], blocks: Mapping[tuple[str, str], LinearMap]) -> Plan:

@@ -26,7 +26,7 @@ from simplicit.implicit import groups
 from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup
 from simplicit.implicit.maps import LinearMap
 from simplicit.implicit.maps.base import restored
-from simplicit.implicit.maps.files import Arrays, StoredArrays, StoredMap, nested
+from simplicit.implicit.maps.files import Arrays, Stored, nested
 from simplicit.implicit.model import ImplicitModel, as_model
 
 __all__ = ["load", "save"]
@@ -139,7 +139,7 @@ def load(folder: str | os.PathLike[str]) -> ImplicitModel:
         sha256 = config.pop("sha256")
         if _digest(config, payload) != sha256:
             raise DataError(f"{path} is damaged: the SHA-256 of {CONFIG} and {ARRAYS} is not the one in {CONFIG}")
-        return _model(config, arrays)
+        return _model(config, arrays, array_file)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         defect = f"there is no {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"{config_file} does not describe a model: {defect}") from error
@@ -157,10 +157,10 @@ def _read_config(file: Path) -> dict[str, Any]:
     return config
 
 
-def _read_arrays(file: Path) -> tuple[bytes, StoredArrays]:
+def _read_arrays(file: Path) -> tuple[bytes, Arrays]:
     try:
         payload = file.read_bytes()
-        return payload, StoredArrays(safetensors.numpy.load(payload), file, CONFIG)
+        return payload, safetensors.numpy.load(payload)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, KeyError, ValueError) as error:
@@ -198,13 +198,15 @@ def _check_entries(found: Any, entries: Mapping[str, type], where: str) -> None:
 _JSON = {str: "text", int: "integer", list: "array", dict: "object"}
 
 
-def _model(config: Mapping[str, Any], arrays: StoredArrays) -> ImplicitModel:
+def _model(config: Mapping[str, Any], arrays: Arrays, file: Path) -> ImplicitModel:
     members = [_group(entry, number) for number, entry in enumerate(config["groups"])]
     sizes: dict[str, int] = {group.name: group.size for group in members}
+    n = sum(sizes.values())
     rows, columns = sizes | {OUTPUT: config["n_outputs"]}, sizes | {INPUT: config["n_inputs"]}
     if config["dtype"] not in ("float32", "float64"):
         raise InputError(f'"dtype" must be float32 or float64, got {config["dtype"]!r}')
     dtype = np.dtype(config["dtype"])
+    stored = Stored(config, (n + config["n_outputs"], n + config["n_inputs"]), dtype, arrays, file, CONFIG)
     blocks: dict[tuple[str, str], LinearMap] = {}
     for number, (row, column, *described) in enumerate(config["blocks"]):
         if (row, column) in blocks:
@@ -212,10 +214,10 @@ def _model(config: Mapping[str, Any], arrays: StoredArrays) -> ImplicitModel:
         if row not in rows or column not in columns:
             raise InputError(f"block {(row, column)} is not one of a group, output or input")
         entry = described[0] if described else _PLAIN
-        blocks[row, column] = restored(StoredMap(entry, f"block.{number}", (rows[row], columns[column]), dtype, arrays))
-    state_bias = arrays.floats("state_bias", dtype, sum(sizes.values()))
-    output_bias = arrays.floats("output_bias", dtype, config["n_outputs"])
-    arrays.check_all_taken()
+        blocks[row, column] = restored(stored.part(f"block.{number}", entry, (rows[row], columns[column])))
+    state_bias = stored.floats("state_bias", n)
+    output_bias = stored.floats("output_bias", config["n_outputs"])
+    stored.check_all_taken()
     model = ImplicitModel(
         members,
         blocks,

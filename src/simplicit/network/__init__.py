@@ -1,16 +1,25 @@
-"""From a trained torch network to its exact implicit model, and to its states."""
+"""From a trained torch network to its exact implicit model and to its states, and back to the network.
 
-from simplicit.network.capture import Capture, capture, capture_of, extract_states, from_torch, weight_count
+The way in is :func:`capture`, or :func:`capture_graph` for the graph alone; the way back is
+:mod:`simplicit.network.back`.
+"""
+
+from simplicit.network.back import NetworkTemplate, with_constants
+from simplicit.network.capture import Capture, capture, extract_states, from_torch, weight_count
+from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.prepare import TrainingModeWarning
 from simplicit.network.states import States
 
 __all__ = [
     "Capture",
+    "NetworkGraph",
+    "NetworkTemplate",
     "States",
     "TrainingModeWarning",
     "capture",
-    "capture_of",
+    "capture_graph",
     "extract_states",
     "from_torch",
     "weight_count",
+    "with_constants",
 ]

@@ -53,13 +53,13 @@ class Affine:
 
     @classmethod
     def source(cls, name: str, shape: Shape) -> Affine:
-        """The input or a group of states itself: one identity map."""
+        """Return the input or a group of states itself: one identity map."""
         size = math.prod(shape)
         return cls(shape, {name: GatherMap.identity(size)}, np.zeros(size))
 
     @property
     def size(self) -> int:
-        """Numbers per sample."""
+        """How many numbers it has for each sample."""
         return math.prod(self.shape)
 
     @property
@@ -68,28 +68,28 @@ class Affine:
         return not self.terms
 
     def through(self, linear: LinearMap, shape: Shape) -> Affine:
-        """M v: the value after the linear map M, whose results have ``shape``."""
+        """Return M v, the value after the linear map M, whose results have ``shape``."""
         terms = {source: composed(linear, block) for source, block in self.terms.items()}
         return Affine(shape, terms, linear.apply(torch.from_numpy(self.constant)[None])[0].numpy())
 
     def selected(self, columns: Indices, shape: Shape) -> Affine:
-        """The elements v_j with j in ``columns``, in that order; -1 stands for a zero."""
+        """Return the elements v_j with j in ``columns``, in that order; -1 stands for a zero."""
         if np.array_equal(columns, np.arange(self.size)):
             return Affine(shape, self.terms, self.constant)
         return self.through(GatherMap(columns, self.size), shape)
 
     def broadcast(self, shape: Shape) -> Affine:
-        """The elements repeated by torch's broadcasting rule up to ``shape``, of as many dimensions."""
+        """Repeat the elements by torch's broadcasting rule up to ``shape``, of as many dimensions."""
         columns = np.broadcast_to(np.arange(self.size).reshape(self.shape), shape)
         return self.selected(columns.ravel(), shape)
 
     def scaled(self, factors: Vector) -> Affine:
-        """diag(factors) v."""
+        """Return diag(factors) v."""
         terms = {source: block.scaled(left=factors) for source, block in self.terms.items()}
         return Affine(self.shape, terms, factors * self.constant)
 
     def plus(self, other: Affine) -> Affine:
-        """v + w for a value w of the same shape."""
+        """Return v + w for a value w of the same shape."""
         terms = dict(self.terms)
         for source, block in other.terms.items():
             terms[source] = added(terms[source], block) if source in terms else block
@@ -97,7 +97,7 @@ class Affine:
 
 
 def as_vector(tensor: Tensor, what: str = "a constant of the network") -> Vector:
-    """The elements of a constant tensor in C order, as float64; NotAffineError unless all are finite."""
+    """Return the elements of a constant tensor in C order, as float64; NotAffineError unless all are finite."""
     vector: Vector = tensor.detach().to(torch.float64).reshape(-1).numpy()
     if not np.isfinite(vector).all():
         raise NotAffineError(f"{what} is not finite")

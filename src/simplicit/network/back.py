@@ -1,25 +1,72 @@
-"""The network with its new weights, of its own class and with its own state_dict keys."""
+r"""Back to the network: a copy of it, of its own class and with its own state_dict keys, with other weights.
+
+A training that changed the network's own constants puts them back into their places (:func:`with_constants`). One that
+changed M = [[A, B], [C, D]] finds out which entries are which parameters (:class:`NetworkTemplate`); where the states
+of the model are x/s, in the units s of Theorem 2.4, that is undone first: A = S⁻¹ A' S, B = S⁻¹ B', C = C' S with
+S = diag(1/s).
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from simplicit.implicit import ImplicitModel, scaling_vector
+from simplicit.network.capture import Capture
 from simplicit.network.graph import NetworkGraph
+from simplicit.network.probing import parameters_for
 
-__all__ = ["student"]
+__all__ = ["NetworkTemplate", "with_constants"]
 
 
-def student(graph: NetworkGraph, changed: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of the network, in evaluation mode, with the graph's new constants in their places.
+@dataclass(frozen=True, eq=False)
+class NetworkTemplate:
+    """A network as it was captured, into which the weights of models of its form can be written.
+
+    Attributes
+    ----------
+    captured : Capture
+        The network.
+    units : ImplicitModel, optional
+        The model whose scaling vector s divides the states of such models; None where they are in the network's own
+        units.
+    """
+
+    captured: Capture
+    units: ImplicitModel | None = None
+
+    def network(self, model: ImplicitModel) -> nn.Module:
+        """Return a copy of the network, of its class and dtype and in evaluation mode, with the weights of ``model``.
+
+        Raises
+        ------
+        InputError
+            M has weights where the network's has none; a block is composed of several parameters, or is a constant of
+            the network, and was trained to other values; one parameter stands at several places that differ now;
+            constants have no bias to go to.
+        """
+        scale = scaling_vector(self.units) if self.units is not None and model.n_states else np.ones(model.n_states)
+        graph = self.captured.graph
+        network = copy.deepcopy(graph.network)
+        with torch.no_grad():
+            for name, value in parameters_for(graph, model, scale).items():
+                network.get_parameter(name).copy_(value)
+        return network
+
+
+def with_constants(graph: NetworkGraph, changed: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of the network, in evaluation mode, with new values of the graph's constants in their places.
 
     Parameters
     ----------
     graph : NetworkGraph
-    changed : mapping from placeholder to tensor
+    changed : mapping of str to tensor
+        New values by the names of ``graph.constants``.
     """
     places = {graph.constants[name].data_ptr(): value for name, value in changed.items()}
     network = copy.deepcopy(graph.network)

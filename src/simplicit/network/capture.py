@@ -1,4 +1,4 @@
-"""A trained network, captured once: its exact implicit model, its states, its number of weights."""
+"""The way in: a trained network is captured once, for its exact implicit model, its states and its weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simplicit.network.reader import read_model
 from simplicit.network.residual import last_of_blocks
 from simplicit.network.states import States, record_states
 
-__all__ = ["Capture", "capture", "capture_of", "extract_states", "from_torch", "weight_count"]
+__all__ = ["Capture", "capture", "extract_states", "from_torch", "weight_count"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Capture:
 
     Later changes of the network do not reach it.
 
-    Parameters
+    Attributes
     ----------
     model : ImplicitModel
         The exact implicit form.
@@ -39,49 +39,45 @@ class Capture:
     graph: NetworkGraph
     activations: dict[Node, StateGroup]
 
+    @classmethod
+    def of(cls, graph: NetworkGraph) -> Capture:
+        """Read the implicit model of a graph; errors as :func:`~simplicit.network.reader.read_model` raises them."""
+        model, activations = read_model(graph)
+        return cls(model, graph, activations)
+
     @property
     def weight_count(self) -> int:
-        """N₀: entries of the weight matrices on which the output depends; see :func:`weight_count`."""
+        """N₀, the entries of the weight matrices on which the output depends; see :func:`weight_count`."""
         return _count_weights(self.graph.network, self.graph.parameters)
 
     def states(self, inputs: Batch, *, batch_size: int = 1024, groups: tuple[StateGroup, ...] | None = None) -> States:
-        """U, Z, X and Y of the network for ``inputs``, of all groups or of some; see :func:`extract_states`."""
+        """Record U, Z, X and Y of the network for ``inputs``, of all groups or of some; see :func:`extract_states`."""
         groups = self.model.groups if groups is None else groups
         return record_states(self.graph, self.activations, groups, self.model.n_outputs, inputs, batch_size)
 
     @property
     def block_groups(self) -> tuple[StateGroup, ...]:
-        """The groups of the last activation of each block, in the order of the model; see
-        :mod:`simplicit.network.residual`."""
+        """The groups of the last activation of each residual block, in the order of the model.
+
+        :mod:`simplicit.network.residual` says which they are.
+        """
         kept = {self.activations[node].name for node in last_of_blocks(self.graph, self.activations)}
         return tuple(group for group in self.model.groups if group.name in kept)
 
 
 def capture(net: nn.Module, example_input: Batch, *, argument: str = "example_input") -> Capture:
-    """Capture a trained network once, for its model and its states; arguments and errors as :func:`from_torch`.
+    """Capture a trained network once, for its model and its states; arguments and errors are :func:`from_torch`'s.
 
     ``argument`` is what the caller calls ``example_input``, for errors.
     """
-    return capture_of(capture_graph(net, example_input, argument))
-
-
-def capture_of(graph: NetworkGraph) -> Capture:
-    """The implicit model of a graph that is captured already.
-
-    Raises
-    ------
-    UnsupportedOperationError
-        It has an operation without exact implicit form.
-    """
-    model, activations = read_model(graph)
-    return Capture(model, graph, activations)
+    return Capture.of(capture_graph(net, example_input, argument))
 
 
 def from_torch(net: nn.Module, example_input: Batch) -> ImplicitModel:
-    r"""The exact implicit model x = φ(A x + B u + b), y = C x + D u + d of a trained network in evaluation mode.
+    r"""Return the exact implicit model x = φ(A x + B u + b), y = C x + D u + d of a network in evaluation mode.
 
-    One group of states per activation, the last one first, so that A is strictly block upper triangular. A group is
-    called like the activation's module ("layers.1"), or like the function and the module that calls it ("relu",
+    It has one group of states per activation, the last one first, so that A is strictly block upper triangular. A group
+    is called like the activation's module ("layers.1"), or like the function and the module that calls it ("relu",
     "block.relu"), with a number where that is taken. Blocks are composed in float64 and rounded once to the network's
     dtype: ``from_torch(net, u).predict(u)`` equals ``net(u)`` up to rounding.
 
@@ -91,14 +87,14 @@ def from_torch(net: nn.Module, example_input: Batch) -> ImplicitModel:
     Parameters
     ----------
     net : nn.Module
-        Takes one tensor (m, ...), returns one tensor (m, ...); float32 or float64. Never changed.
+        It takes one tensor (m, ...) and returns one (m, ...), in float32 or float64; it is never changed.
     example_input : NumPy array or torch tensor, shape (m, ...), m >= 1
-        Gives the shape of an input; its values do not matter.
+        It gives the shape of an input; its values do not matter.
 
     Returns
     -------
     ImplicitModel
-        Inputs and outputs flattened in C order, dtype of the network.
+        With inputs and outputs flattened in C order, in the dtype of the network.
 
     Raises
     ------
@@ -118,10 +114,10 @@ def from_torch(net: nn.Module, example_input: Batch) -> ImplicitModel:
 
 
 def extract_states(net: nn.Module, inputs: Batch, *, batch_size: int = 1024) -> States:
-    """Inputs, pre-activations, states and outputs of a network in evaluation mode.
+    """Record inputs, pre-activations, states and outputs of a network in evaluation mode.
 
-    Read from the same graph as :func:`from_torch`, so that Z (before φ) and X = φ(Z) are right for functional and
-    in-place activations too, and columns have the order of the model's states.
+    They are read from the same graph as :func:`from_torch`, so that Z (before φ) and X = φ(Z) are right for functional
+    and in-place activations too, and columns have the order of the model's states.
 
     Parameters
     ----------
@@ -130,12 +126,12 @@ def extract_states(net: nn.Module, inputs: Batch, *, batch_size: int = 1024) -> 
     inputs : NumPy array or torch tensor, shape (m, ...), m >= 1
         In the shape that ``net`` takes.
     batch_size : int
-        Samples that run through the network at once; it bounds the memory taken beyond the result.
+        How many samples run through the network at once, which bounds the memory taken beyond the result.
 
     Returns
     -------
     States
-        Arrays in the network's dtype.
+        With arrays in the network's dtype.
 
     Raises
     ------
@@ -146,7 +142,7 @@ def extract_states(net: nn.Module, inputs: Batch, *, batch_size: int = 1024) -> 
 
 
 def weight_count(net: nn.Module) -> int:
-    """N₀: the entries of all weight matrices and kernels (parameters with at least two dimensions).
+    """Count N₀, the entries of all weight matrices and kernels (parameters with at least two dimensions).
 
     Biases and other vectors are not counted; a tied weight is counted once, and a parametrised one (weight norm) as the
     tensor that it stands for. :attr:`Capture.weight_count` also leaves out parameters that do not reach the output.

@@ -41,19 +41,20 @@ __all__ = ["NetworkGraph", "capture_graph", "location", "module_path"]
 class NetworkGraph:
     """A network in evaluation mode as a graph of pure operations, independent of the network it came from.
 
-    Parameters
+    Attributes
     ----------
     network : nn.Module
         The copy that was traced.
     module : GraphModule
-        The graph; parameters, buffers and constants are inputs of it.
-    constants : mapping from the names of these inputs to their values, in order
+        The graph, whose inputs are parameters, buffers and constants before the network's own input.
+    constants : mapping of str to tensor
+        The values of these inputs by their names, in order.
     parameters : frozenset of str
-        The parameters (by their names in the network) on which the output depends.
+        The parameters, by their names in the network, on which the output depends.
     input_shape : tuple of int
-        Of one sample.
+        The shape of one sample.
     dtype : float32 or float64
-        Of the network.
+        The dtype of the network.
     """
 
     network: nn.Module
@@ -72,14 +73,14 @@ class NetworkGraph:
 
 
 def capture_graph(net: nn.Module, example_input: Batch, argument: str = "example_input") -> NetworkGraph:
-    """The graph of ``net`` in evaluation mode.
+    """Capture the graph of ``net`` in evaluation mode.
 
     Parameters
     ----------
     net : nn.Module
-        Takes one tensor (m, ...) and returns one tensor (m, ...); left as it is.
+        It takes one tensor (m, ...) and returns one (m, ...); it is left as it is.
     example_input : NumPy array or torch tensor, shape (m, ...), m >= 1
-        Gives the shape of an input.
+        It gives the shape of an input.
     argument : str
         What the caller calls ``example_input``, for errors.
 
@@ -131,7 +132,7 @@ def _exported(network: nn.Module, example: Tensor) -> Any:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """No warnings, no log and no dump of torch's own; what the network warns of was seen when it was run before."""
+    """Silence torch's own warnings, log and dumps; what the network warns of was seen when it was run before."""
     before = logging.root.manager.disable
     # A graph that cannot be finished is printed to stderr, not logged.
     with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
@@ -174,14 +175,14 @@ def _constants(program: Any) -> dict[str, Tensor]:
 
 
 def module_path(node: Node) -> tuple[str, str]:
-    """The path and the class of the module that calls the operation of ``node``; the network itself is ""."""
+    """Return path and class of the module that calls the operation of ``node``; the network's own path is ""."""
     stack = node.meta.get("nn_module_stack") or {"": ("", "")}
     path, kind = next(reversed(stack.values()))
     return path, str(kind).rsplit(".", 1)[-1]
 
 
 def location(node: Node) -> str:
-    """Where a node stands in the network: the module's path, and the line of the user's code."""
+    """Say where a node stands in the network: the module's path, and the line of the user's code."""
     path, kind = module_path(node)
     place = f"in module {path!r}, a {kind}" if path else "in the network's own forward"
     torch_folder = str(Path(torch.__file__).parent)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from simplicit.implicit import ConvMap, CsrMap
 from simplicit.network.affine import Affine, NotAffineError, as_vector
-from simplicit.network.linear import UNIT_VECTORS_AT_ONCE, Operand, add, by_unit_vectors, constant, variable
+from simplicit.network.linear import Operand, add, by_unit_vectors, constant, matrix_of, variable
 from simplicit.network.pooling import Numbers, each
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def convolution_of(rank: int) -> Callable[..., Affine]:
-    """conv1d, conv2d or conv3d."""
+    """Return conv1d, conv2d or conv3d of affine values."""
 
     def convolve(
         input: Operand,  # noqa: A002
@@ -104,7 +104,7 @@ def _with_bias(value: Affine, bias: Operand | None) -> Affine:
 
 
 def _padded(value: Affine, mode: str, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[Affine, Numbers]:
-    """The value and the padding that do what ``padding="same"`` or ``"valid"`` says."""
+    """Return the value and the padding that do what ``padding="same"`` or ``"valid"`` says."""
     if mode == "valid":
         return value, 0
     total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
@@ -126,7 +126,7 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> tuple[Affine]:
-    """Of the forms with running statistics; a tuple, like torch's operation, whose other results nobody uses."""
+    """Return batch norm with running statistics, as a tuple: torch's operation has other results, which nobody uses."""
     value = variable(input)
     scale = 1.0 / np.sqrt(as_vector(constant(running_var)) + eps)
     if weight is not None:
@@ -140,7 +140,7 @@ def batch_norm(
 
 
 def avg_pool(rank: int) -> Callable[..., Affine]:
-    """avg_pool1d, 2d or 3d, with all that torch knows of borders."""
+    """Return avg_pool1d, 2d or 3d of affine values, with all that torch knows of borders."""
     pool: Any = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}[rank]
 
     def pooled(
@@ -169,7 +169,7 @@ def avg_pool(rank: int) -> Callable[..., Affine]:
 
 
 def adaptive_avg_pool(rank: int) -> Callable[..., Affine]:
-    """adaptive_avg_pool1d, 2d or 3d."""
+    """Return adaptive_avg_pool1d, 2d or 3d of affine values."""
     pool: Any = {
         1: functional.adaptive_avg_pool1d,
         2: functional.adaptive_avg_pool2d,
@@ -183,7 +183,7 @@ def adaptive_avg_pool(rank: int) -> Callable[..., Affine]:
 
 
 def upsample(mode: str) -> Callable[..., Affine]:
-    """Interpolation that is linear in the image."""
+    """Return the interpolation of affine values in a ``mode`` that is linear in the image."""
 
     def upsampled(
         self: Operand,
@@ -204,15 +204,7 @@ def upsample(mode: str) -> Callable[..., Affine]:
 
 
 def _channel_by_channel(operation: Callable[[Tensor], Tensor], value: Affine) -> Affine:
-    """A linear ``operation`` that does the same to every channel; its matrix is what it makes of one's unit vectors."""
+    """Return a linear ``operation``, which does the same to every channel, of an affine value."""
     channels, *sizes = value.shape
-    places, images = math.prod(sizes), []
-    for start in range(0, places, UNIT_VECTORS_AT_ONCE):
-        stop = min(start + UNIT_VECTORS_AT_ONCE, places)
-        units = torch.zeros(stop - start, places, dtype=torch.float64)
-        units[torch.arange(stop - start), torch.arange(start, stop)] = 1.0
-        image = operation(units.reshape(-1, 1, *sizes))
-        images.append(sp.csr_array(image.reshape(stop - start, -1).numpy()))
-    one = sp.csr_array(sp.vstack(images).T)
-    shape = (channels, *image.shape[2:])
-    return value.through(CsrMap(sp.kron(sp.eye_array(channels), one, format="csr")), shape)
+    one, (_, *out_sizes) = matrix_of(operation, (1, *sizes))
+    return value.through(CsrMap(sp.kron(sp.eye_array(channels), one, format="csr")), (channels, *out_sizes))

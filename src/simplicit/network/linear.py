@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from simplicit.implicit import CsrMap
+from simplicit.implicit.maps import Csr
 from simplicit.network.affine import Affine, NotAffineError, Shape, as_vector
 from simplicit.network.moving import NUMBER_OF_SAMPLES, BatchSize
 
 __all__ = [
-    "UNIT_VECTORS_AT_ONCE",
     "Operand",
     "add",
     "affine_layer",
@@ -34,6 +34,7 @@ __all__ = [
     "einsum",
     "inner",
     "matmul",
+    "matrix_of",
     "mean",
     "mul",
     "neg",
@@ -48,11 +49,12 @@ __all__ = [
 Operand: TypeAlias = Affine | Tensor | float
 
 _BOTH_DEPEND = "it multiplies two values that both depend on the input"
-UNIT_VECTORS_AT_ONCE = 256
+# What an operation makes of the unit vectors is found for so many at a time: a few MB for thousands of features.
+_UNIT_VECTORS_AT_ONCE = 256
 
 
 def _lifted(operand: Operand, dimensions: int) -> Affine:
-    """An operand of an elementwise operation as an affine value, ``dimensions`` those of a sample of the others."""
+    """Return an operand of an elementwise operation as an affine value; samples of others have ``dimensions``."""
     if isinstance(operand, Affine):
         return operand
     tensor = operand if isinstance(operand, Tensor) else torch.tensor(operand, dtype=torch.float64)
@@ -64,7 +66,7 @@ def _lifted(operand: Operand, dimensions: int) -> Affine:
 
 
 def _aligned(*operands: Operand) -> list[Affine]:
-    """The operands of an elementwise operation, broadcast to one shape."""
+    """Return the operands of an elementwise operation, broadcast to one shape."""
     dimensions = {len(operand.shape) for operand in operands if isinstance(operand, Affine)}
     if len(dimensions) != 1:
         raise NotAffineError("broadcasting puts the batch dimension of one operand beside a feature of the other")
@@ -125,7 +127,7 @@ def mean(self: Affine, dim: int | Sequence[int] | None = None, keepdim: bool = F
 
 
 def _feature_axes(dim: int | Sequence[int] | None, shape: Shape) -> set[int]:
-    """The axes of a sample that torch's ``dim`` means, which counts the batch dimension as 0."""
+    """Return the axes of a sample that torch's ``dim`` means, which counts the batch dimension as 0."""
     dims = [dim] if isinstance(dim, int) else list(dim or range(len(shape) + 1))
     axes = {d % (len(shape) + 1) - 1 for d in dims}
     if -1 in axes:
@@ -186,7 +188,7 @@ def inner(self: Operand, other: Operand) -> Affine:
 
 
 def converted(self: Affine, *_targets: Any, **_options: Any) -> Affine:
-    """The value itself: the numbers of a model are rounded to the network's dtype once, at the end."""
+    """Return the value itself: the numbers of a model are rounded to the network's dtype once, at the end."""
     return self
 
 
@@ -196,7 +198,7 @@ def sym_size(self: Affine, dim: int) -> int | BatchSize:
 
 
 def constant(operand: Operand) -> Tensor:
-    """An operand that has to be constant, as a float64 tensor."""
+    """Return an operand that has to be constant, as a float64 tensor."""
     if isinstance(operand, Affine):
         if not operand.is_constant:
             raise NotAffineError(_BOTH_DEPEND)
@@ -205,24 +207,31 @@ def constant(operand: Operand) -> Tensor:
 
 
 def variable(operand: Operand) -> Affine:
-    """An operand that depends on the input."""
+    """Return an operand that has to depend on the input."""
     if not isinstance(operand, Affine):
         raise NotAffineError("the batch dimension is not where it is needed")
     return operand
 
 
 def by_unit_vectors(operation: Callable[[Tensor], Tensor], value: Affine) -> Affine:
-    """``operation`` (linear in one tensor) of an affine value; its matrix is what it makes of the unit vectors.
+    """Return ``operation``, linear in one tensor, of an affine value."""
+    matrix, shape = matrix_of(operation, value.shape)
+    return value.through(CsrMap(matrix), shape)
 
-    They are given to it as samples, with the zero vector as last one: if that does not stay zero, samples are mixed.
+
+def matrix_of(operation: Callable[[Tensor], Tensor], shape: Shape) -> tuple[Csr, Shape]:
+    """Return the matrix of a linear ``operation`` on samples of a shape, and the shape of its results.
+
+    Its columns are what it makes of the unit vectors. They are given to it as samples, with the zero vector as last
+    one: if that does not stay zero, samples are mixed.
     """
-    images = []
-    for start in range(0, value.size, UNIT_VECTORS_AT_ONCE):
-        stop = min(start + UNIT_VECTORS_AT_ONCE, value.size)
-        units = torch.zeros(stop - start + 1, value.size, dtype=torch.float64)
+    size, images = math.prod(shape), []
+    for start in range(0, size, _UNIT_VECTORS_AT_ONCE):
+        stop = min(start + _UNIT_VECTORS_AT_ONCE, size)
+        units = torch.zeros(stop - start + 1, size, dtype=torch.float64)
         units[torch.arange(stop - start), torch.arange(start, stop)] = 1.0
-        image = operation(units.reshape(-1, *value.shape))
+        image = operation(units.reshape(-1, *shape))
         if image.ndim == 0 or image.shape[0] != units.shape[0] or image[-1].any():
             raise NotAffineError("it mixes the samples of a batch")
         images.append(sp.csr_array(image[:-1].reshape(stop - start, -1).numpy()))
-    return value.through(CsrMap(sp.vstack(images).T), tuple(image.shape[1:]))
+    return sp.csr_array(sp.vstack(images).T), tuple(image.shape[1:])

@@ -45,13 +45,13 @@ _SIZES = frozenset({"size", "repeats", "dims"})
 
 @dataclass(frozen=True)
 class BatchSize:
-    """An integer that depends on the number of samples: its values for those of :data:`NUMBER_OF_SAMPLES`."""
+    """An integer that depends on the number of samples, by its values at those of :data:`NUMBER_OF_SAMPLES`."""
 
     at: tuple[Any, ...]
 
     @staticmethod
     def combined(operation: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """What ``operation`` makes of arguments with such integers: one of them again, or a plain integer.
+        """Return what ``operation`` makes of arguments with such integers: one of them again, or a plain integer.
 
         Raises
         ------
@@ -70,30 +70,31 @@ NUMBER_OF_SAMPLES = BatchSize((*PROBES, 1_000_003))
 
 
 def contains(kinds: type | tuple[type, ...], arguments: Any) -> bool:
-    """Whether an instance of ``kinds`` occurs anywhere in ``arguments``."""
+    """Tell whether an instance of ``kinds`` occurs anywhere in ``arguments``."""
     return any(isinstance(leaf, kinds) for leaf in tree_leaves(arguments))
 
 
 def at_probe(arguments: Any, probe: int) -> Any:
-    """``arguments`` with every :class:`BatchSize` at its value number ``probe``."""
+    """Return ``arguments`` with every :class:`BatchSize` at its value number ``probe``."""
     return tree_map(lambda leaf: leaf.at[probe] if isinstance(leaf, BatchSize) else leaf, arguments)
 
 
 def move(operation: Callable[..., Any], arguments: Mapping[str, Any], numbers: Collection[str] = ()) -> Any:
-    """The affine value (or the list of them) that ``operation`` makes by moving elements.
+    """Return the affine value, or the list of them, that ``operation`` makes by moving elements.
 
     Parameters
     ----------
     operation : callable
-        The torch operation, called with keywords only.
-    arguments : mapping from the names of its schema
-        Affine values, constant tensors, numbers, sizes, lists of these.
-    numbers : names of those arguments in which a plain number is an element, not a place
+        The torch operation, which is called with keywords only.
+    arguments : mapping of str to object
+        Affine values, constant tensors, numbers, sizes and lists of these, by the names of its schema.
+    numbers : collection of str
+        Those arguments in which a plain number is an element, not a place.
 
     Raises
     ------
     NotAffineError
-        Samples are mixed, the batch dimension moves, or places depend on the input or on the number of samples.
+        It mixes samples, the batch dimension moves, or places depend on the input or on the number of samples.
     """
     for name, value in arguments.items():
         if name in _PLACES and contains(Affine, value):
@@ -111,7 +112,7 @@ def move(operation: Callable[..., Any], arguments: Mapping[str, Any], numbers: C
 
 @dataclass(frozen=True, eq=False)
 class _Sample:
-    """The identifiers in sample 0 of a result, flat, and the shape of that sample."""
+    """What sample 0 of a result holds: its identifiers, flat, and its shape."""
 
     identifiers: Indices
     shape: Shape
@@ -121,7 +122,7 @@ class _Sample:
 
 
 class _Run:
-    """One run on a number of samples: the arguments with identifiers as elements, and how to read its result."""
+    """One run on a number of samples, which makes the arguments with identifiers as elements and reads the result."""
 
     def __init__(self, samples: int, arguments: Mapping[str, Any], numbers: Collection[str]) -> None:
         self._samples = samples
@@ -132,7 +133,7 @@ class _Run:
         self.arguments = {name: self._named(name, value, numbers) for name, value in arguments.items()}
 
     def _named(self, name: str, value: Any, numbers: Collection[str]) -> Any:
-        """An argument with identifiers in place of its elements."""
+        """Return an argument with identifiers in place of its elements."""
         if name in _PLACES:
             return value
 
@@ -170,7 +171,7 @@ class _Run:
         return _Sample(rows[0], tuple(result.shape[1:]))
 
     def affine(self, sample: _Sample) -> Affine:
-        """The value whose elements are those that ``sample`` identifies."""
+        """Return the value whose elements are those that ``sample`` identifies."""
         constant = np.array(self._constants)[np.maximum(-sample.identifiers, 0)]
         moved = Affine(sample.shape, {}, constant)
         for first, operand in self._operands:

@@ -26,7 +26,7 @@ def _larger(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _tree(parts: Sequence[Tensor]) -> Tensor:
-    """The maximum of tensors of one shape, by a tree."""
+    """Return the maximum of tensors of one shape, by a tree."""
     level = list(parts)
     while len(level) > 1:
         pairs = [_larger(a, b) for a, b in zip(level[::2], level[1::2], strict=False)]
@@ -35,14 +35,14 @@ def _tree(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _over_windows(x: Tensor, dim: int, windows: Sequence[Sequence[int]]) -> Tensor:
-    """The maximum over windows along a dimension, each given by its places."""
+    """Return the maximum over windows along a dimension, each given by its places."""
     longest = max(map(len, windows))
     taps = [[window[min(t, len(window) - 1)] for window in windows] for t in range(longest)]
     return _tree([_picked(x, dim, tap) for tap in taps])
 
 
 def _picked(x: Tensor, dim: int, places: Sequence[int]) -> Tensor:
-    """Some places along a dimension, by slices, since a traced graph has no tensor of numbers to index with."""
+    """Pick places along a dimension, by slices, since a traced graph has no tensor of numbers to index with."""
     runs: list[list[int]] = []
     for place in places:
         run = runs[-1] if runs else []
@@ -55,7 +55,7 @@ def _picked(x: Tensor, dim: int, places: Sequence[int]) -> Tensor:
 
 
 def max_pool(rank: int) -> Callable[..., Tensor]:
-    """max_pool1d, 2d or 3d."""
+    """Return max_pool1d, 2d or 3d, written with ReLU."""
 
     def pooled(
         self: Tensor,
@@ -77,7 +77,7 @@ def max_pool(rank: int) -> Callable[..., Tensor]:
 
 
 def max_pool_with_indices(rank: int) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The same for the forms that also return where the maxima are, which has no implicit form."""
+    """Return the forms that also say where the maxima are, which has no implicit form."""
 
     def pooled(self: Tensor, *args: Numbers, **kwargs: Numbers) -> tuple[Tensor, Tensor]:
         # The indices stay an operation without an entry: it is refused by its name if they are used.
@@ -87,7 +87,7 @@ def max_pool_with_indices(rank: int) -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 def _windows(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> list[list[int]]:
-    """The places in the input of each window, as torch lays them."""
+    """Return the places in the input of each window, as torch lays them."""
     span = n + 2 * p - d * (k - 1) - 1
     count = (math.ceil(span / s) if ceil_mode else span // s) + 1
     if ceil_mode and (count - 1) * s >= n + p:
@@ -97,7 +97,7 @@ def _windows(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> list[li
 
 
 def adaptive_max_pool(rank: int) -> Callable[..., tuple[Tensor, Tensor]]:
-    """adaptive_max_pool1d, 2d or 3d, with indices as in :func:`max_pool_with_indices`."""
+    """Return adaptive_max_pool1d, 2d or 3d, with indices as in :func:`max_pool_with_indices`."""
 
     def pooled(self: Tensor, output_size: Numbers) -> tuple[Tensor, Tensor]:
         pooled = self
@@ -112,7 +112,7 @@ def adaptive_max_pool(rank: int) -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 def extremum(sign: int) -> Callable[..., Any]:
-    """amax (``sign`` 1) or amin (-1) over dimensions of features."""
+    """Return amax (``sign`` 1) or amin (-1) over dimensions of features."""
 
     def reduced_over(self: Tensor, dim: Numbers = (), keepdim: bool = False) -> Any:
         dims = [dim] if isinstance(dim, int) else list(dim)
@@ -129,7 +129,7 @@ def extremum(sign: int) -> Callable[..., Any]:
 
 
 def _halved(x: Tensor, axis: int) -> Tensor:
-    """The maximum along an axis, one half against the other until a single place is left."""
+    """Return the maximum along an axis, one half against the other until a single place is left."""
     while (length := x.shape[axis]) > 1:
         half = length // 2
         larger = _larger(_aten.slice(x, axis, 0, half), _aten.slice(x, axis, half, 2 * half))
@@ -138,7 +138,7 @@ def _halved(x: Tensor, axis: int) -> Tensor:
 
 
 def max_along(sign: int) -> Callable[..., Any]:
-    """torch.max (``sign`` 1) or torch.min (-1) along a dimension of features, with indices as above."""
+    """Return torch.max (``sign`` 1) or torch.min (-1) along a dimension of features, with indices as above."""
 
     def along(self: Tensor, dim: int, keepdim: bool = False) -> Any:
         value = extremum(sign)(self, [dim], keepdim)
@@ -148,6 +148,6 @@ def max_along(sign: int) -> Callable[..., Any]:
 
 
 def each(number: Numbers, rank: int) -> tuple[int, ...]:
-    """One number per dimension."""
+    """Return one number per dimension."""
     numbers = (number,) if isinstance(number, int) else tuple(number)
     return numbers * rank if len(numbers) == 1 else numbers

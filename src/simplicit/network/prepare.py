@@ -1,4 +1,4 @@
-"""The network that comes in: copied in evaluation mode, its weights, its example and its call checked."""
+"""The network that comes in, copied in evaluation mode; its weights, its example and its call are checked."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TrainingModeWarning(UserWarning):
 
 
 def evaluation_copy(net: nn.Module) -> nn.Module:
-    """A copy of ``net`` in evaluation mode on the CPU, its weights checked."""
+    """Return a copy of ``net`` in evaluation mode on the CPU, its weights checked; InputError for what is none."""
     if not isinstance(net, nn.Module):
         raise InputError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     if isinstance(net, torch.jit.ScriptModule):
@@ -74,7 +74,7 @@ def _copied(net: nn.Module) -> nn.Module:
 
 
 def _frames_inside_simplicit() -> int:
-    """The ``stacklevel`` that shows a warning at the caller's line, whichever public function was called."""
+    """Return the ``stacklevel`` that shows a warning at the caller's line, whichever public function was called."""
     frame, level = inspect.currentframe(), 0
     while frame is not None and frame.f_globals.get("__name__", "").startswith("simplicit."):
         frame, level = frame.f_back, level + 1
@@ -104,7 +104,7 @@ def _check_weights(net: nn.Module) -> None:
 
 
 def network_dtype(network: nn.Module, example_input: Batch) -> np.dtype[Any]:
-    """Of the parameters; where there are none, of the example if that is float64, else float32."""
+    """Return the dtype of the parameters; without any, that of the example if it is float64, else float32."""
     first = next(network.parameters(), None)
     if first is not None:
         return _FLOATS[first.dtype]
@@ -125,7 +125,7 @@ def check_kind(batch: Any, argument: str) -> None:
 
 
 def two_samples(example_input: Batch, dtype: np.dtype[Any], argument: str) -> Tensor:
-    """Two samples of an input that has one or more, as a tensor of ``dtype``.
+    """Return two samples of an input that has one or more, as a tensor of ``dtype``.
 
     A single one would be taken for a fixed size, since torch.export treats 1 as special.
     """
@@ -180,7 +180,7 @@ def _called(network: nn.Module, example: Tensor, argument: str) -> Any:
 
 
 def _other_layout(network: nn.Module, example: Tensor, argument: str) -> str:
-    """What to do where the network takes the same numbers with channels first."""
+    """Say what to do where the network takes the same numbers with channels first."""
     if example.ndim < 3:
         return ""
     try:
@@ -191,5 +191,5 @@ def _other_layout(network: nn.Module, example: Tensor, argument: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, since some of torch's run over many."""
+    """Return the first line of an error's message, since some of torch's run over many."""
     return str(error).strip().split("\n", 1)[0] or type(error).__name__

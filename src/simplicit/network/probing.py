@@ -1,4 +1,4 @@
-r"""From a trained implicit model back to the network that it came from: the same layers, sparse weights.
+r"""Which entries of M are which parameters of a network, found out by probing; and weights for a given M.
 
 Which entry of M = [[A, B], [C, D]] is which entry of which parameter is not read off the network's code but found out:
 its implicit model is read for parameters θ, for θ ∘ (1 + r) with a different r for every entry, and for others. Where
@@ -7,8 +7,6 @@ its implicit model is read for parameters θ, for θ ∘ (1 + r) with a differen
 
 M_ij is a multiple c of θ_e alone, however the network reshapes, permutes or scales its weights, and θ_e = M_ij / c.
 Biases are found in the same way, parameter by parameter, once the weights are there.
-
-A model fitted in the units s of Theorem 2.4 has states x/s; undone, A = S⁻¹ A' S, B = S⁻¹ B', C = C' S, S = diag(1/s).
 """
 
 from __future__ import annotations
@@ -22,15 +20,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array, diags_array
-from torch import Tensor, nn
+from torch import Tensor
 
 from simplicit.errors import InputError
-from simplicit.implicit import ImplicitModel, scaling_vector
-from simplicit.network import Capture
+from simplicit.implicit import ImplicitModel
+from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.reader import read_model
 
-__all__ = ["Origin", "network_with"]
+__all__ = ["parameters_for"]
 
 Array = npt.NDArray[np.float64]
 
@@ -40,36 +38,15 @@ _RATIO_TOLERANCE = 1e-12
 _EQUAL = 1e-9
 
 
-@dataclass(frozen=True, eq=False)
-class Origin:
-    """Where a fitted model comes from.
-
-    Attributes
-    ----------
-    captured : Capture
-        The network.
-    units : ImplicitModel, optional
-        The model whose scaling vector s divides the states; None where they are in the network's own units.
-    """
-
-    captured: Capture
-    units: ImplicitModel | None
-
-    def network(self, model: ImplicitModel) -> nn.Module:
-        """The network with the weights of ``model``."""
-        scale = scaling_vector(self.units) if self.units is not None and model.n_states else np.ones(model.n_states)
-        return network_with(self.captured.graph, model, scale)
-
-
-def network_with(graph: NetworkGraph, model: ImplicitModel, scale: Array) -> nn.Module:
-    """A copy of a network, of its class and dtype and in evaluation mode, with the weights of a model of its form.
+def parameters_for(graph: NetworkGraph, model: ImplicitModel, scale: Array) -> dict[str, Tensor]:
+    """Return the parameters, by their names, with which a network is a model of its own form.
 
     Parameters
     ----------
     graph : NetworkGraph
     model : ImplicitModel
         Its groups are those of the network's own; M is zero where the network's is.
-    scale : (n,) array
+    scale : array, shape (n,)
         The states of ``model`` are those of the network divided by it.
 
     Raises
@@ -82,15 +59,12 @@ def network_with(graph: NetworkGraph, model: ImplicitModel, scale: Array) -> nn.
     with torch.no_grad():
         _set_weights(probe, wanted)
         _set_biases(probe, wanted)
-        network = copy.deepcopy(graph.network)
-        for name, value in probe.parameters.items():
-            network.get_parameter(name).copy_(value)
-    return network
+    return probe.parameters
 
 
 @dataclass(frozen=True, eq=False)
 class _Whole:
-    """M (n + q, n + p), canonical, and the constants (n + q,); ``names`` says which rows and columns are whose."""
+    """A whole M (n + q, n + p), canonical, with the constants (n + q,); which ``rows`` and ``columns`` are whose."""
 
     M: csr_array
     constants: Array
@@ -99,6 +73,7 @@ class _Whole:
 
     @classmethod
     def of(cls, model: ImplicitModel, scale: Array | None = None) -> _Whole:
+        """Return those of a model whose states are to be multiplied by ``scale``."""
         n = model.n_states
         M = model.matrix.astype(np.float64)
         constants = np.concatenate([model.state_bias, model.output_bias]).astype(np.float64)
@@ -108,17 +83,17 @@ class _Whole:
             M, constants = csr_array(diags_array(left) @ M @ diags_array(right)), left * constants
         M.sort_indices()
         ends = slice(n, n + model.n_outputs), slice(n, n + model.n_inputs)
-        return cls(M, constants, {**model.slices, "output": ends[0]}, {**model.slices, "input": ends[1]})
+        return cls(M, constants, {**model.slices, OUTPUT: ends[0]}, {**model.slices, INPUT: ends[1]})
 
     @property
     def places(self) -> npt.NDArray[np.int64]:
-        """Row times width plus column of every non-zero, ascending."""
+        """The place of every non-zero, row times width plus column, ascending."""
         rows = np.repeat(np.arange(self.M.shape[0], dtype=np.int64), np.diff(self.M.indptr))
         places: npt.NDArray[np.int64] = rows * self.M.shape[1] + self.M.indices
         return places
 
     def block(self, place: int) -> str:
-        """The block that a place is in, for errors."""
+        """Return the block that a place is in, for errors."""
         row, column = divmod(int(place), self.M.shape[1])
         found = [
             next(name for name, at in names.items() if at.start <= index < at.stop)
@@ -139,16 +114,16 @@ class _Probe:
         self.parameters: dict[str, Tensor] = {name: value.data for name, value in named if id(value) in used}
 
     def read(self) -> _Whole:
-        """M and constants for the parameters as they are."""
+        """Return M and constants for the parameters as they are."""
         return _Whole.of(read_model(self._graph)[0])
 
     def of_rank(self, matrices: bool) -> dict[str, Tensor]:
-        """The weights, or everything else."""
+        """Return the weights, or everything else."""
         return {name: value for name, value in self.parameters.items() if (value.ndim >= 2) == matrices}
 
 
 class _Codes:
-    """Values for the entries of some parameters, by which each is told from all others."""
+    """Values for the entries of some parameters that tell each of them from all others."""
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
         rng = np.random.default_rng(0)
@@ -169,11 +144,11 @@ class _Codes:
 
     @property
     def values(self) -> Array:
-        """What the parameters hold."""
+        """The values that the parameters hold, (size,)."""
         return np.concatenate([np.zeros(0), *(value.numpy().ravel() for value in self._parameters)])
 
     def found(self, first: Array, second: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """For numbers read at ``first`` and at ``first`` ∘ (1 + ``ratio``): the entry each is a multiple of, if any."""
+        """Return which entry numbers, read at ``first`` and ``first`` ∘ (1 + ``ratio``), are multiples of, if any."""
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.nan_to_num(second / first - 1.0, nan=-1.0, posinf=-1.0, neginf=-1.0)
         entry = np.clip((ratio * self.size).astype(np.int64), 0, max(0, self.size - 1))
@@ -181,7 +156,7 @@ class _Codes:
         return entry, np.abs(ratio - known) <= _RATIO_TOLERANCE
 
     def name(self, entry: int) -> str:
-        """The parameter that an entry is of."""
+        """Return the name of the parameter that an entry is of."""
         return self.names[int(np.searchsorted(self.ends, entry, side="right")) - 1]
 
 
@@ -196,7 +171,7 @@ def _set_weights(probe: _Probe, wanted: _Whole) -> None:
     first, second, third = (read.M.data for read in reads)
     places = reads[0].places
     if not all(np.array_equal(read.places, places) for read in reads):
-        raise InputError("to_baseline: the network's weights decide where M has zeros, so they cannot be told apart")
+        raise InputError("network: its weights decide where M has zeros, so that they cannot be traced to their places")
     entry, known = codes.found(first, second)
     factor = np.where(known, first / codes.first[entry] if codes.size else 0.0, 0.0)
     known &= np.abs(factor * codes.last[entry] - third if codes.size else first) <= 1e-10 * np.abs(third)
@@ -206,27 +181,27 @@ def _set_weights(probe: _Probe, wanted: _Whole) -> None:
         place = int(places[np.argmax(unclear)])
         names = " and ".join(_parts_of(probe, codes, place))
         raise InputError(
-            f"to_baseline: {wanted.block(place)} is composed of several parameters or constants ({names}), so that its "
+            f"network: {wanted.block(place)} is composed of several parameters or constants ({names}), so that its "
             "trained weights cannot be taken apart; put an activation between the layers, or use "
             "simplicit.to_torch(result.model)"
         )
     moved = fixed & (np.abs(target - first) > _EQUAL * np.abs(first))
     if moved.any():
         raise InputError(
-            f"to_baseline: {wanted.block(int(places[np.argmax(moved)]))} is a constant of the network (a skip "
+            f"network: {wanted.block(int(places[np.argmax(moved)]))} is a constant of the network (a skip "
             "connection), and was trained to other values; use simplicit.to_torch(result.model)"
         )
-    codes.write(_spread(codes, entry[known], target[known] / factor[known], own))
+    codes.write(_gathered(codes, entry[known], target[known] / factor[known], own))
 
 
 def _at(wanted: _Whole, places: npt.NDArray[np.int64]) -> Array:
-    """The entries of M at some places, among which all of its non-zeros must be."""
+    """Return the entries of M at some places, among which all of its non-zeros must be."""
     at = wanted.places
     position = np.searchsorted(places, at)
     inside = (position < len(places)) & (places[np.minimum(position, len(places) - 1)] == at if len(places) else False)
     if not np.all(inside):
         raise InputError(
-            f"to_baseline: {wanted.block(int(at[np.argmin(inside)]))} has weights where the network has none; it needs "
+            f"network: {wanted.block(int(at[np.argmin(inside)]))} has weights where the network has none; it needs "
             "a fit with structure='baseline'"
         )
     values = np.zeros(len(places))
@@ -234,22 +209,22 @@ def _at(wanted: _Whole, places: npt.NDArray[np.int64]) -> Array:
     return values
 
 
-def _spread(codes: _Codes, entry: npt.NDArray[np.int64], values: Array, own: Array) -> Array:
-    """Entries of the parameters from what each place of them is to be; those that stand nowhere keep their ``own``."""
+def _gathered(codes: _Codes, entry: npt.NDArray[np.int64], values: Array, own: Array) -> Array:
+    """Return entries of the parameters from what their places are to be; those that stand nowhere keep ``own``."""
     result = own.copy()
     result[entry] = values  # of several places the last one
     largest = np.abs(values).max(initial=0.0)
     apart = np.abs(result[entry] - values) > _EQUAL * largest
     if apart.any():
         raise InputError(
-            f"to_baseline: parameter {codes.name(int(entry[np.argmax(apart)]))!r} stands at several places of M, which "
+            f"network: parameter {codes.name(int(entry[np.argmax(apart)]))!r} stands at several places of M, which "
             "were trained to different values; use simplicit.to_torch(result.model)"
         )
     return result
 
 
 def _parts_of(probe: _Probe, codes: _Codes, place: int) -> Sequence[str]:
-    """The parameters on which an entry of M depends."""
+    """Return the names of the parameters on which an entry of M depends."""
     codes.write(codes.first)
     names = []
     for name, value in probe.parameters.items():
@@ -286,14 +261,14 @@ def _set_biases(probe: _Probe, wanted: _Whole) -> None:
         entry, known = codes.found(moved, second.constants - zero.constants)
         rows = np.flatnonzero(known & free & (moved != 0))
         factor = moved[rows] / codes.first[entry[rows]]
-        codes.write(_spread(codes, entry[rows], (wanted.constants - zero.constants)[rows] / factor, own))
+        codes.write(_gathered(codes, entry[rows], (wanted.constants - zero.constants)[rows] / factor, own))
         free[rows] = False
     left = np.abs(probe.read().constants - wanted.constants) > _EQUAL * scale
     if left.any():
         row = int(np.argmax(left))
         group = next(one for one, at in wanted.rows.items() if at.start <= row < at.stop)
         raise InputError(
-            f"to_baseline: the model has a constant in {group!r} that no bias of the network can hold; give that layer "
+            f"network: the model has a constant in {group!r} that no bias of the network can hold; give that layer "
             "a bias of its own before the fit, or use simplicit.to_torch(result.model)"
         )
 

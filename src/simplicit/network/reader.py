@@ -41,7 +41,7 @@ _WIDE_ENOUGH = {"float32": (torch.float32, torch.float64), "float64": (torch.flo
 
 
 def read_model(graph: NetworkGraph) -> tuple[ImplicitModel, dict[Node, StateGroup]]:
-    """The implicit model, and its groups by the nodes that compute them, in the order of computation.
+    """Return the implicit model, and its groups by the nodes that compute them, in the order of computation.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def read_model(graph: NetworkGraph) -> tuple[ImplicitModel, dict[Node, StateGrou
 
 
 class _Reader:
-    """Reads a graph once, front to back."""
+    """The affine values of a graph's nodes, read once, front to back."""
 
     def __init__(self, graph: NetworkGraph) -> None:
         self._graph = graph
@@ -90,7 +90,7 @@ class _Reader:
         )
 
     def _value(self, node: Node) -> Any:
-        """An affine value (or a list of them) if it depends on the input, else what torch computes."""
+        """Return an affine value, or a list of them, if it depends on the input, else what torch computes."""
         if node.op == "placeholder":
             constant = self._graph.constants.get(node.name)
             return Affine.source(INPUT, self._graph.input_shape) if constant is None else constant
@@ -132,7 +132,7 @@ class _Reader:
                 raise NotAffineError(f"it computes in {name}, while the network is in {own}")
 
     def _opened(self, node: Node, pre_activation: Affine, activation: Activation) -> Affine:
-        """The states of a new group."""
+        """Open a new group, and return its states."""
         if pre_activation.size == 0:
             raise NotAffineError("it is applied to an empty tensor")
         group = StateGroup(self._group_name(node), pre_activation.size, activation)
@@ -141,7 +141,7 @@ class _Reader:
         return Affine.source(group.name, pre_activation.shape)
 
     def _group_name(self, node: Node) -> str:
-        """The path of the activation's module, or of the calling module and the function; with a number if taken."""
+        """Return the path of the activation's module, or of the calling module and the function, numbered if taken."""
         path, _ = module_path(node)
         module = dict(self._graph.network.named_modules()).get(path)
         is_own_module = bool(path) and module is not None and not any(module.children())
@@ -171,7 +171,7 @@ def _overflow(what: str, dtype: np.dtype[Any]) -> InputError:
 
 
 def _folded(call: Call) -> Any:
-    """What torch computes where nothing depends on the input."""
+    """Return what torch computes where nothing depends on the input."""
     if torch.Tag.nondeterministic_seeded in getattr(call.operation, "tags", ()):
         raise NotAffineError("it is random")
     with torch.no_grad():
@@ -190,7 +190,7 @@ def _rule(node: Node) -> Rule:
 
 
 def _dtypes(node: Node) -> list[torch.dtype]:
-    """The dtypes of the tensors that a node computes."""
+    """Return the dtypes of the tensors that a node computes."""
     return [leaf.dtype for leaf in tree_leaves(node.meta.get("val")) if isinstance(leaf, Tensor)]
 
 
@@ -202,7 +202,7 @@ def _activation(rule: Elementwise, call: Call) -> Activation:
 
 
 def _name(node: Node) -> str:
-    """The operation as the registry calls it: "relu" for aten.relu.default."""
+    """Return the operation as the registry calls it: "relu" for aten.relu.default, "own.op" for another library's."""
     target: Any = node.target
     return str(getattr(target, "overloadpacket", getattr(target, "__name__", target))).removeprefix("aten.")
 

@@ -1,6 +1,7 @@
 r"""The registry: what each torch operation is for an affine value (see :mod:`~simplicit.network.affine`).
 
-:data:`REGISTRY` has one entry per operation, of one of these kinds (see :mod:`~simplicit.network.rules`):
+:data:`REGISTRY` has one entry per operation, by its name ("relu", or "library.name" for operations of other libraries
+than torch's own), of one of these kinds (see :mod:`~simplicit.network.rules`):
 
 - :class:`Elementwise`: an activation φ, which opens a group of states;
 - :class:`Linear`: a function of :mod:`~simplicit.network.linear`, from affine values to an affine value;
@@ -8,7 +9,8 @@ r"""The registry: what each torch operation is for an affine value (see :mod:`~s
 - :class:`Filling`: a tensor of constants, of a size that may depend on the number of samples.
 
 Whatever an entry cannot represent it refuses with a :class:`~simplicit.network.affine.NotAffineError`. Operations that
-are others in disguise are in :mod:`~simplicit.network.rewrites`. A new operation is one new entry, here or there.
+are others in disguise are in :mod:`~simplicit.network.rewrites`. A new operation is one new entry, here or there; both
+are read whenever a network is, so that an entry may be made at run time.
 """
 
 from __future__ import annotations
@@ -95,11 +97,12 @@ _TABLE: tuple[tuple[str, Rule], ...] = (
     ("full full_like new_full new_ones new_zeros ones ones_like zeros zeros_like", Filling()),
 )
 
+#: The rule of each operation by its name.
 REGISTRY: dict[str, Rule] = {name: rule for names, rule in _TABLE for name in names.split()}
 
 _DIVIDES = "it divides by a deviation that depends on the input"
 
-# Reasons for operations that have no entry.
+#: The reasons for which operations have no entry, and what to do.
 ADVICE: dict[str, str] = {
     **dict.fromkeys(
         ("softmax", "_softmax", "log_softmax", "_log_softmax"),
@@ -131,7 +134,7 @@ ADVICE: dict[str, str] = {
 
 
 def supported() -> str:
-    """The operations that are known, by kind, without torch's internal spellings."""
+    """List the operations that are known, by kind, without torch's internal spellings."""
     kinds = {
         "activations": _names(Elementwise),
         "written in terms of others": _rewritten(),
@@ -143,7 +146,7 @@ def supported() -> str:
 
 
 def summary(operation: str) -> str:
-    """What is supported, in a sentence or two, with names that are close to that of ``operation``."""
+    """Say what is supported, in a sentence or two, with names that are close to that of ``operation``."""
     known = [name for kind in (Elementwise, Linear, Moving, Filling) for name in _names(kind)] + _rewritten()
     near = [name for name in get_close_matches(operation, sorted(set(known)), n=3, cutoff=0.7) if name != operation]
     close = f" Similar and supported: {', '.join(near)}." if near else ""

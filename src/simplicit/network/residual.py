@@ -1,4 +1,4 @@
-r"""The last activation of each block of a network, found in its graph.
+r"""The last activation of each residual block of a network, found in its graph.
 
 A value is a *cut* of the graph if every path from the input to the output passes through it: the network is a chain of
 its cuts, and what lies between two of them is one step of the chain, a plain layer or a *block* with branches. The last
@@ -26,7 +26,7 @@ _aten = torch.ops.aten
 
 
 def last_of_blocks(graph: NetworkGraph, activations: Iterable[Node]) -> list[Node]:
-    """The last activation of each block, and those of plain layers, in the order of computation.
+    """Return the last activation of each block, and those of plain layers, in the order of computation.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def last_of_blocks(graph: NetworkGraph, activations: Iterable[Node]) -> list[Nod
 
 
 def _between_input_and_output(graph: NetworkGraph) -> list[Node]:
-    """The nodes through which values go from the input to the output, in the order of computation; sizes do not."""
+    """Return the nodes through which values, not sizes, go from the input to the output, in order of computation."""
     nodes = [node for node in graph.module.graph.nodes if _carries_values(node)]
     depends: set[Node] = set()
     for node in nodes:
@@ -69,7 +69,7 @@ def _between_input_and_output(graph: NetworkGraph) -> list[Node]:
 
 
 def _cuts(path: list[Node]) -> set[Node]:
-    """Those through which every path goes: nothing computed before them is read after them."""
+    """Return those through which every path goes: nothing computed before them is read after them."""
     place = {node: number for number, node in enumerate(path)}
     cuts, furthest = set[Node](), 0
     for number, node in enumerate(path):
@@ -84,7 +84,7 @@ def _carries_values(node: Node) -> bool:
 
 
 def _makes_maximum(node: Node) -> bool:
-    """Whether it is the ReLU of max(a, b) = a + ReLU(b − a)."""
+    """Tell whether it is the ReLU of max(a, b) = a + ReLU(b − a)."""
     users = list(node.users)
     difference = node.all_input_nodes[0] if node.all_input_nodes else node
     if len(users) != 1 or users[0].target not in (_aten.add.Tensor, operator.add):

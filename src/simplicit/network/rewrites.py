@@ -117,6 +117,7 @@ def _lerp(self: Tensor, end: Tensor, weight: float | Tensor) -> Tensor:
     return self + weight * (end - self)
 
 
+#: The function of torch's own that each operation is.
 REWRITES: dict[Any, Callable[..., Any]] = {
     _aten.maximum.default: _maximum,
     _aten.max.other: _maximum,
@@ -159,6 +160,7 @@ REWRITES: dict[Any, Callable[..., Any]] = {
     _aten.min.dim: pooling.max_along(-1),
 }
 
+#: Why an operation was left as it is.
 REFUSALS: dict[Any, str] = {
     _aten.threshold.default: "it jumps where its threshold and its value differ, so that it has no bounded slope",
     _aten.celu.default: "its alpha must be positive",

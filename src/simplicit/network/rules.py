@@ -1,4 +1,4 @@
-r"""The kinds of entries in the registry: how one call of a torch operation is carried over to affine values."""
+r"""The kinds of entries in the registry: each says how one call of an operation is carried over to affine values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Call:
         return {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
 
     def bound_to(self, function: Callable[..., Any]) -> inspect.BoundArguments:
-        """The arguments as those of ``function``."""
+        """Return the arguments as those of ``function``; NotAffineError where it does not take them."""
         try:
             return inspect.signature(function).bind(*self.args, **self.kwargs)
         except TypeError as error:
@@ -123,7 +123,7 @@ class Along(Moving):
 
 
 def _is_whole(arguments: Mapping[str, Any]) -> bool:
-    """Whether a slice of the samples is all of them."""
+    """Tell whether a slice of the samples is all of them."""
     end = arguments.get("end")
     until_last = end is None or end == NUMBER_OF_SAMPLES or (isinstance(end, int) and end == _TO_THE_END)
     return until_last and arguments.get("start") in (None, 0) and arguments.get("step", 1) == 1

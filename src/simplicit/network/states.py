@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
-from simplicit.errors import InputError
+from simplicit.checks import as_count
 from simplicit.implicit import StateGroup
 from simplicit.implicit.batch import Batch, as_batch
 from simplicit.implicit.groups import slices_of
@@ -27,16 +26,16 @@ __all__ = ["States", "record_states"]
 class States:
     """What a network does with m samples, in the layout of its implicit model.
 
-    Parameters
+    Attributes
     ----------
     U : array, shape (m, p)
-        Inputs, flattened. May share memory with the arrays it was made from.
+        The inputs, flattened. They may share memory with the arrays that they were made from.
     Z : array, shape (m, n)
-        Pre-activations, Z = X Aᵀ + U Bᵀ + b.
+        The pre-activations, Z = X Aᵀ + U Bᵀ + b.
     X : array, shape (m, n)
-        States, X = φ(Z).
+        The states, X = φ(Z).
     Y : array, shape (m, q)
-        Outputs, Y = X Cᵀ + U Dᵀ + d.
+        The outputs, Y = X Cᵀ + U Dᵀ + d.
     groups : tuple of StateGroup
         The groups of states, in the order of the columns of Z and X.
     """
@@ -61,15 +60,14 @@ def record_states(
     inputs: Batch,
     batch_size: int,
 ) -> States:
-    """The states of ``inputs`` (m, p) or (m, *input_shape) in some groups, ``batch_size`` samples at a time.
+    """Record the states of ``inputs`` (m, p) or (m, *input_shape) in some groups, ``batch_size`` samples at a time.
 
     Raises
     ------
     InputError
-        Wrong shape, no samples, NaN or infinite values, ``batch_size`` below 1.
+        Inputs have the wrong shape, no samples, or NaN or infinite values; ``batch_size`` is below 1.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise InputError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    batch_size = as_count("batch_size", batch_size)
     check_kind(inputs, "inputs")
     U = as_batch(inputs, math.prod(graph.input_shape), graph.input_shape, graph.dtype, "inputs")
     n_states = sum(group.size for group in groups)
@@ -90,7 +88,7 @@ def record_states(
 
 
 class _Recorder(Interpreter):
-    """Runs the graph on one batch and writes what enters and leaves each activation."""
+    """An interpreter that runs the graph on one batch and writes what enters and leaves each activation."""
 
     def __init__(self, graph: NetworkGraph, targets: Mapping[Node, slice], Z: Tensor, X: Tensor) -> None:
         super().__init__(graph.module)

@@ -4,20 +4,16 @@ The attacks are a live registry, :data:`ATTACKS`, and so are the bounds of certi
 there can be asked for by name, in Python and on the command line.
 """
 
-from simplicit.robustness.attacks import (
-    ATTACKS,
-    Attack,
-    AttackResult,
-    Finding,
-    SelfChecks,
-    accuracy,
-    attack,
-    autoattack,
-    fgsm,
-    pgd,
-    square,
-)
-from simplicit.robustness.certificates import METHODS, Certificates, box_radii, certify, sensitivity
+from simplicit.robustness.attacks.accuracy import accuracy
+from simplicit.robustness.attacks.autoattack import autoattack
+from simplicit.robustness.attacks.checks import Finding, SelfChecks
+from simplicit.robustness.attacks.gradient import fgsm, pgd
+from simplicit.robustness.attacks.registry import ATTACKS, Attack
+from simplicit.robustness.attacks.search import square
+from simplicit.robustness.attacks.suite import AttackResult, attack
+from simplicit.robustness.certificates.methods import METHODS
+from simplicit.robustness.certificates.proofs import Certificates, certify
+from simplicit.robustness.certificates.quantities import box_radii, sensitivity
 
 __all__ = [
     "ATTACKS",

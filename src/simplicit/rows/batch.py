@@ -81,6 +81,10 @@ class Batch:
         return cls(**{item.name: _joined(item, [getattr(part, item.name) for part in parts]) for item in _fields(cls)})
 
 
+#: What has an entry for every row, if nothing else is declared.
+_BY_ROW = (Tensor, np.ndarray, list, Batch)
+
+
 def _fields(kind: type[Any]) -> tuple[Field[Any], ...]:
     return tuple(item for item in fields(kind) if item.init)
 
@@ -90,7 +94,7 @@ def _has_rows(item: Field[Any], value: Any) -> bool:
     kind = item.metadata.get("rows")
     if kind == "shared" or (kind == "broadcast" and len(value) == 1):
         return False
-    return isinstance(value, Tensor | np.ndarray | list | Batch)
+    return isinstance(value, _BY_ROW)
 
 
 def _selected(record: Batch, item: Field[Any], rows: Rows) -> Any:

@@ -18,7 +18,6 @@ line where a column is in, and where it is not the true ones, as far as the seco
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -29,15 +28,20 @@ from simplicit.rows.tableau import Slots
 
 __all__ = ["Conditions"]
 
-#: Gradients start from below their limits by up to this share of them, staggered by multiples of the golden ratio.
+#: Gradients start from below their limits by up to this share of them, staggered by multiples of the golden ratio. With
+#: 1e-6 and 1e-2 the events of the family change by a hundredth.
 STAGGER, GOLDEN = 1e-4, (1 + 5**0.5) / 2
 
 
-@dataclass(frozen=True, eq=False)
 class Conditions:
     """r rows have these conditions on k columns; coefficients and gradients are (r, k) tensors, multipliers (r,).
 
     Parameters
+    ----------
+    problem : RowProblem
+        Its penalty, support and ball are what the conditions are made of.
+
+    Attributes
     ----------
     kink, curvature, threshold : (r, k) tensors
         p, c and τ.
@@ -47,43 +51,20 @@ class Conditions:
         κ.
     free : (r, k) boolean tensor
         Columns that nothing holds at zero, p = a = 0: they are always in.
-    stagger : (k,) tensor
-        Factors by which the limits differ, so that equal columns do not come in at once.
     has_ball, bends : bool
         Whether any column is in a ball, and whether any penalty has c > 0.
     """
 
-    kink: Tensor
-    curvature: Tensor
-    threshold: Tensor
-    ball: Tensor
-    radius: Tensor
-    free: Tensor
-    stagger: Tensor
-    has_ball: bool
-    bends: bool
-
-    @classmethod
-    def of(cls, problem: RowProblem) -> Conditions:
-        """Make them from the penalty, the support and the ball of a problem."""
-        cross = problem.cross
-        kink, curvature, threshold = problem.penalty.expanded(problem.shape)
+    def __init__(self, problem: RowProblem) -> None:
+        self.kink, self.curvature, self.threshold = problem.penalty.expanded(problem.shape)
         if problem.allowed is not None:
-            kink = torch.where(problem.allowed, kink, torch.inf)
-        ball = cross.new_zeros(problem.shape[1])
-        ball[problem.ball_columns] = problem.ball_weights[0]
-        multiples = GOLDEN * torch.arange(problem.shape[1], device=cross.device, dtype=torch.float64)
-        return cls(
-            kink=kink,
-            curvature=curvature,
-            threshold=threshold,
-            ball=ball,
-            radius=problem.radius,
-            free=(kink == 0) & (ball == 0),
-            stagger=1 - STAGGER * torch.remainder(multiples, 1.0),
-            has_ball=bool(len(problem.ball_columns)),
-            bends=not problem.penalty.only_kinks,
-        )
+            self.kink = torch.where(problem.allowed, self.kink, torch.inf)
+        self.ball, self.radius = problem.ball_prices, problem.radius
+        self.free = (self.kink == 0) & (self.ball == 0)
+        self.has_ball, self.bends = bool(len(problem.ball_columns)), not problem.penalty.only_kinks
+        # The limits differ by a hair, so that equal columns do not come in at once.
+        multiples = GOLDEN * torch.arange(len(self.ball), device=self.ball.device, dtype=torch.float64)
+        self._stagger = 1 - STAGGER * torch.remainder(multiples, 1.0)
 
     def active(self, w: Tensor) -> Tensor:
         """Say which columns are in, (r, k)."""
@@ -119,7 +100,7 @@ class Conditions:
         Those beyond keep their order, so that they come in one after another, the worst first; and none is quite at
         its limit, each by another hair, so that equal columns do not come in at once.
         """
-        limit = self.limit(mu) * self.stagger
+        limit = self.limit(mu) * self._stagger
         size = gradient.abs()
         ratio = torch.where((size > limit) & (limit > 0), size / limit, 1.0)
         worst = torch.where(ratio.isfinite(), ratio, 1.0).amax(1, keepdim=True) if ratio.shape[1] else ratio

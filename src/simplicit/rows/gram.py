@@ -155,10 +155,7 @@ class Gram:
 
     def centred(self) -> Gram:
         """Return the statistics of features and targets less their means."""
-        result = Gram()
-        result.n_samples = self.n_samples
-        result.feature_mean, result.target_mean = np.zeros_like(self.feature_mean), np.zeros_like(self.target_mean)
-        result._scatter, result._cross, result._energy = self._scatter.copy(), self._cross.copy(), self._energy
+        result = Gram.of_products(self._scatter.copy(), self._cross.copy(), self._energy, self.n_samples)
         # A constant column leaves only rounding behind, which must not count as a direction.
         rounding = 1e-30 * self.n_samples * np.maximum(self.feature_mean**2, np.finfo(float).tiny)
         constant = self._scatter.diagonal() <= rounding

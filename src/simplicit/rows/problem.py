@@ -91,11 +91,16 @@ class RowProblem(Batch, ABC):
         return w
 
     @cached_property
+    def ball_prices(self) -> Tensor:
+        """This is a on all columns, zero off J; (k,)."""
+        prices = self.cross.new_zeros(self.shape[1])
+        prices[self.ball_columns] = self.ball_weights[0]
+        return prices
+
+    @cached_property
     def outside_ball(self) -> Tensor:
         """These columns are not in J; an index tensor."""
-        outside = torch.ones(self.shape[1], dtype=torch.bool, device=self.cross.device)
-        outside[self.ball_columns] = False
-        return torch.nonzero(outside)[:, 0]
+        return torch.nonzero(self.ball_prices == 0)[:, 0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,12 +19,13 @@ from simplicit.rows.problem import RowProblem
 
 __all__ = ["Refinement"]
 
-#: Iterations in which nothing but digits could be gained, and were not, after which a row is given up.
+#: Iterations in which nothing but digits could be gained, and were not, after which a row is given up. The family does
+#: not come to that, nor do 180 columns of rank 30 that are equal in pairs up to 1e-9.
 PATIENCE = 3
 #: The same of iterations in which the gap was not halved, whatever else they changed: columns that are nearly equal
 #: change places for ever.
 SLOW = 25
-#: At most so many iterations.
+#: At most so many iterations: no group of the family needs more than 16.
 MOST_ITERATIONS = 200
 
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from simplicit.checks import as_count, as_seed
-from simplicit.files import write_json
+from simplicit.checks import as_count, check_choice, named
 from simplicit.progress import Meter, OnProgress
-from simplicit.robustness import AttackResult, Certificates, attack, certify
-from simplicit.robustness.certificates.proofs import check_method
-from simplicit.runs.attacking import OUTCOMES, PICTURE, radii_of
-from simplicit.runs.evaluate import DEFAULT_EPS
-from simplicit.runs.folder import Manifest, run_folder
-from simplicit.runs.subjects import Samples, Subject, Subjects, choose_samples
+from simplicit.robustness import METHODS, AttackResult, Certificates, attack, certify
+from simplicit.runs.measured import MeasuredRun, MeasureSettings
+from simplicit.runs.subjects import Subjects, choose_samples
 
-__all__ = ["CERTIFICATES", "CertifyRun", "CertifySettings", "run_certify", "save_certify"]
+__all__ = ["CERTIFICATES", "CertifyRun", "CertifySettings", "run_certify"]
 
 CERTIFICATES = "certificates.json"
 #: How the attack beside the certificates runs.
@@ -28,13 +24,11 @@ STEPS, RESTARTS = 50, 5
 
 
 @dataclass(frozen=True)
-class CertifySettings:
-    """What ``simplicit certify`` is told; see :func:`simplicit.certify`.
+class CertifySettings(MeasureSettings):
+    """What ``simplicit certify`` is told besides samples and radii; see :func:`simplicit.certify`.
 
     Parameters
     ----------
-    eps : tuple of str
-        Radius of the box in ℓ∞, in units of the inputs; fractions such as 8/255 too. Repeat for several.
     method : str
         The tightest bound: global, one for all samples alike; interval, intervals through the equilibrium; linear,
         linear relaxation.
@@ -42,10 +36,6 @@ class CertifySettings:
         Gradient steps on the slopes of the linear relaxation; 20 certify about a point more and take 60 times as long.
     attack : bool
         Run PGD beside: the truth lies between what is proved and what is broken.
-    samples : int, optional
-        Test samples, drawn at random. Default: all.
-    seed : int
-        Of the samples drawn and of the attack.
 
     Raises
     ------
@@ -55,54 +45,42 @@ class CertifySettings:
 
     panel: ClassVar[str] = "Bounds"
 
-    eps: tuple[str, ...] = DEFAULT_EPS
-    method: str = "linear"
+    method: str = field(default="linear", metadata=named(METHODS))
     steps: int = 0
     attack: bool = False
-    samples: int | None = None
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        radii_of(self.eps)
-        check_method(self.method)
+        super().__post_init__()
+        check_choice("method", self.method, METHODS)
         as_count("steps", self.steps, minimum=0)
-        as_seed("seed", self.seed, bits=63)
 
 
 @dataclass(frozen=True)
-class CertifyRun:
-    """The subjects were certified with these settings on these samples; each has its certificates, and perhaps an
-    attack, by its name."""
+class CertifyRun(MeasuredRun):
+    """Certified subjects, with an attack on each by its name, if one was asked for.
+
+    The outcomes are for every bound the smallest margin of each sample, certified where it is above 0: ``1/linear`` for
+    the first run.
+    """
+
+    kind = "certify"
+    document = CERTIFICATES
 
     settings: CertifySettings
-    subjects: Subjects
-    samples: Samples
     found: dict[str, Certificates]
     attacked: dict[str, AttackResult]
-    seconds: float
 
-    def results(self) -> dict[str, Any]:
-        """Return the document ``certificates.json``; accuracies are shares in [0, 1], one for each radius."""
+    def figures(self, name: str) -> dict[str, Any]:
+        """Return accuracies certified by each bound, and what PGD left."""
+        found, attacked = self.found[name], self.attacked.get(name)
         return {
-            "data": self.subjects.data.name,
-            "samples": len(self.samples.labels),
-            "eps": list(radii_of(self.settings.eps)),
-            "settings": self.settings,
-            "models": [self._model(subject) for subject in self.subjects.members],
-        }
-
-    def _model(self, subject: Subject) -> dict[str, Any]:
-        found = self.found[subject.name]
-        attacked = self.attacked.get(subject.name)
-        return {
-            "name": subject.name,
-            "sparsity": subject.sparsity,
-            "dtype": str(subject.model.dtype),
-            "clean": float(found.correct.mean()),
-            "certified": {name: found.accuracy(name) for name in found.margins},
+            "certified": {method: found.accuracy(method) for method in found.margins},
             "attacked": None if attacked is None else attacked.accuracy(),
-            "seconds": {name: round(seconds, 3) for name, seconds in found.seconds.items()},
         }
+
+    def outcomes(self, name: str) -> Mapping[str, npt.NDArray[Any]]:
+        """Return for each bound the smallest margins."""
+        return self.found[name].margins
 
 
 def run_certify(subjects: Subjects, settings: CertifySettings, *, progress: OnProgress | None = None) -> CertifyRun:
@@ -122,21 +100,16 @@ def run_certify(subjects: Subjects, settings: CertifySettings, *, progress: OnPr
     """
     begun = time.perf_counter()
     # In one dtype, so that none gives up more to rounding than the others.
-    subjects = replace(
-        subjects, members=tuple(replace(one, model=one.model.astype(np.float64)) for one in subjects.members)
-    )
-    data = subjects.data
-    samples = choose_samples(data, settings.samples, settings.seed)
-    radii = list(radii_of(settings.eps).values())
-    meter = Meter(len(samples.labels) * len(radii) * len(subjects.members), progress)
+    members = tuple(replace(one, model=one.model.astype(np.float64)) for one in subjects.members)
+    subjects, data = replace(subjects, members=members), subjects.data
+    samples, radii = choose_samples(data, settings.samples, settings.seed), list(settings.radii.values())
+    meter = Meter(len(samples.labels) * len(radii) * len(members), progress)
     found: dict[str, Certificates] = {}
     attacked: dict[str, AttackResult] = {}
-    for subject in subjects.members:
+    for subject in members:
+        task = subject.model, samples.inputs, samples.labels, radii
         found[subject.name] = certify(
-            subject.model,
-            samples.inputs,
-            samples.labels,
-            radii,
+            *task,
             clip=data.input_range,
             method=settings.method,
             steps=settings.steps,
@@ -145,55 +118,7 @@ def run_certify(subjects: Subjects, settings: CertifySettings, *, progress: OnPr
         if settings.attack:
             meter.begin(f"{subject.name}: PGD")
             attacked[subject.name] = attack(
-                subject.model,
-                samples.inputs,
-                samples.labels,
-                radii,
-                attacks=("pgd",),
-                steps=STEPS,
-                restarts=RESTARTS,
-                clip=data.input_range,
-                seed=settings.seed,
+                *task, attacks="pgd", steps=STEPS, restarts=RESTARTS, clip=data.input_range, seed=settings.seed
             )
-    return CertifyRun(settings, subjects, samples, found, attacked, time.perf_counter() - begun)
-
-
-def save_certify(
-    run: CertifyRun,
-    folder: Path,
-    *,
-    command: list[str] | None = None,
-    overwrite: bool = False,
-    draw: Callable[[CertifyRun, Path], None] | None = None,
-) -> None:
-    """Write ``certificates.json``, ``outcomes.npz``, ``run.json`` and, with `draw`, ``picture.png``.
-
-    ``outcomes.npz`` holds, as arrays without pickles, ``places`` of the samples among the test samples, ``labels``,
-    ``eps``, and for every model and bound the smallest margin of each sample, (radii, samples), certified where it is
-    above 0: ``0/linear`` for the baseline, ``1/linear`` for the first run.
-
-    Raises
-    ------
-    InputError
-        `folder` exists and may not be replaced.
-    DataError
-        It cannot be written.
-    """
-    arrays: dict[str, Any] = {"places": run.samples.places, "labels": run.samples.labels}
-    arrays["eps"] = np.array(list(radii_of(run.settings.eps).values()))
-    for number, subject in enumerate(run.subjects.members):
-        arrays[f"{number}/clean"] = run.found[subject.name].correct
-        arrays |= {f"{number}/{name}": margins for name, margins in run.found[subject.name].margins.items()}
-    with run_folder(folder, overwrite=overwrite, kind="certify", inputs=run.subjects.folders) as draft:
-        write_json(draft / CERTIFICATES, run.results())
-        np.savez_compressed(draft / OUTCOMES, **arrays)
-        if draw is not None:
-            draw(run, draft / PICTURE)
-        Manifest(
-            "certify",
-            command=command or [],
-            settings=vars(run.settings),
-            inputs=run.subjects.inputs,
-            seconds={"certificates": run.seconds},
-            results={subject.name: run.found[subject.name].accuracy() for subject in run.subjects.members},
-        ).write(draft)
+    seconds = time.perf_counter() - begun
+    return CertifyRun(settings, subjects, samples, found, seconds, attacked)

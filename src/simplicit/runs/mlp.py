@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from simplicit.checks import as_count, as_seed, named, spelled
+from simplicit.checks import as_count, as_seed, check_choice, named, spelled
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.machine import flushed_denormals
@@ -93,11 +93,7 @@ class MlpSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.activation not in ACTIVATIONS:
-            raise InputError(
-                f"activation {self.activation!r}: unknown; choose one of {', '.join(ACTIVATIONS)}",
-                argument="activation",
-            )
+        check_choice("activation", self.activation, ACTIVATIONS)
         for name in ("epochs", "batch_size"):
             as_count(name, getattr(self, name))
         if not 0 < self.learning_rate < 10:

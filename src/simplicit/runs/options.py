@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from simplicit.checks import check_choice
 from simplicit.errors import InputError
 from simplicit.executors import EXECUTORS, Executor
 from simplicit.files import plain
@@ -278,9 +279,7 @@ def _chosen(registry: Mapping[str, Any], item: Option, values: Mapping[str, Any]
     name = values.get(item.name, usual)
     if name == usual:
         return usual, item.default
-    if not isinstance(name, str) or name not in registry:
-        known = ", ".join(map(repr, registry))
-        raise InputError(f"{item.name}: {name!r} is unknown; choose one of {known}", argument=item.name)
+    check_choice(item.name, name, registry)
     return name, registry[name]
 
 

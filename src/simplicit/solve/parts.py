@@ -200,10 +200,10 @@ def _solve_section(folder: Path) -> Section:
 
 
 def _facts(section: Section) -> SolveFacts:
-    names = [field.name for field in fields(SolveFacts)]
-    for name in names:
-        if not isinstance(section.facts.get(name), int | float):
+    found = {field.name: section.facts.get(field.name) for field in fields(SolveFacts)}
+    for name, value in found.items():
+        if not isinstance(value, int if name != "tol" else float):
             raise DataError(
                 f"journal {section.folder.parent}: its section is damaged, no {name!r}; begin a new journal"
             )
-    return SolveFacts(**{name: section.facts[name] for name in names})
+    return SolveFacts(**found)  # type: ignore[arg-type]  # they have just been looked at

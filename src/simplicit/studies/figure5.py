@@ -29,6 +29,7 @@ from simplicit.rows import L1, Ball, Solution
 from simplicit.runs.mlp import MlpSettings, parse_arch, train_mlp
 from simplicit.runs.options import build
 from simplicit.solve.front import solve_rows
+from simplicit.studies.bench import check_available
 from simplicit.studies.study import Study
 from simplicit.training.states.data import state_data
 
@@ -221,9 +222,7 @@ def state_rows(data: Dataset, arch: tuple[int, ...], samples: int, *, epochs: in
     InputError
         If there are fewer samples.
     """
-    if samples > len(data.train_inputs):
-        message = f"samples: {data.name} has {len(data.train_inputs)} training samples, got {samples}"
-        raise InputError(message, argument="samples")
+    check_available(data, samples=samples)
     net = train_mlp(data, MlpSettings(arch=arch, bias=False, epochs=epochs, seed=seed))
     chosen = np.random.default_rng(seed).permutation(len(data.train_inputs))[:samples]
     captured = capture(net, data.train_inputs[chosen])

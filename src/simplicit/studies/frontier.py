@@ -17,20 +17,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from simplicit.checks import as_count, named, spelled
+from simplicit.checks import as_count, check_choice, named, spelled
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.machine import one_thread_each
 from simplicit.network.graph import capture_graph
 from simplicit.progress import Meter, OnProgress
 from simplicit.report import Line, Table, draw_tradeoff
-from simplicit.robustness import accuracy, fgsm, pgd
 from simplicit.robustness.attacks.victims import AttackedModel
 from simplicit.runs.evaluate import parse_eps
 from simplicit.runs.mlp import MlpSettings, parse_arch, train_mlp
+from simplicit.studies.bench import Bench, check_available
 from simplicit.studies.peers import PEERS, Network, Peer
 from simplicit.studies.study import Study
 from simplicit.training import fit
@@ -88,7 +87,7 @@ class FrontierSettings:
     first_seed : int
         Seed of the first repetition; the others follow. Report on other seeds than you tuned on.
     peer : tuple of str
-        Methods to compare with. Repeat for several. Default: all.
+        Methods to compare with, by name. Repeat for several. Default: all.
     recipe : str
         Our own: the name of a recipe that takes a sparsity.
     eps : str
@@ -135,9 +134,7 @@ class FrontierSettings:
         for value in self.sparsity:
             at_sparsity(self.recipe, value)
         for name in self.peer:
-            if name not in PEERS:
-                choice = ", ".join(map(repr, PEERS))
-                raise InputError(f"peer: {name!r} is unknown; choose among {choice}", argument="peer")
+            check_choice("peer", name, PEERS)
         if not self.arch:
             raise InputError("arch: give the widths of the hidden layers, such as 64-32-16", argument="arch")
 
@@ -233,10 +230,7 @@ def run_frontier(data: Dataset, settings: FrontierSettings, *, progress: OnProgr
     InputError
         More samples than there are, or settings that :func:`simplicit.fit` refuses.
     """
-    available = {"samples": len(data.train_inputs), "attack_samples": len(data.test_inputs)}
-    for name, count in available.items():
-        if getattr(settings, name) > count:
-            raise InputError(f"{name}: {data.name} has {count}, got {getattr(settings, name)}", argument=name)
+    check_available(data, samples=settings.samples, attack_samples=settings.attack_samples)
     begun, measured, busy = time.perf_counter(), list[MethodFigures](), 0.0
     meter = Meter(settings.seeds, progress, "seeds")
     for found, seconds in _seeds(data, settings):
@@ -274,13 +268,17 @@ def _measured(data: Dataset, settings: FrontierSettings, peers: dict[str, Peer],
     inputs = data.train_inputs[np.sort(random.choice(len(data.train_inputs), settings.samples, replace=False))]
     samples = torch.from_numpy(inputs).double()
     network = Network(capture_graph(copy.deepcopy(net).double(), samples), samples)
-    test = _Test(data, np.sort(random.choice(len(data.test_inputs), settings.attack_samples, replace=False)), settings)
-    yield MethodFigures(seed, 0.0, Method(BASELINE), 0.0, seconds=0.0, **test.accuracies(net))
+    bench = Bench.drawn(data, settings.attack_samples, settings.pgd_steps, random)
+
+    def measure(model: AttackedModel, sparsity: float, method: Method, reached: float, begun: float) -> MethodFigures:
+        seconds, attacked = time.process_time() - begun, bench.under_attack(model, parse_eps(settings.eps))
+        return MethodFigures(seed, sparsity, method, reached, bench.clean(model), *attacked, seconds)
+
+    yield measure(net, 0.0, Method(BASELINE), 0.0, time.process_time())
     for sparsity in settings.sparsity:
         begun = time.process_time()
         fitted = fit(net, inputs, at_sparsity(settings.recipe, sparsity), executor="serial")
-        model, spent = fitted.model.astype(np.float32), time.process_time() - begun
-        yield MethodFigures(seed, sparsity, Method(OURS), fitted.sparsity, seconds=spent, **test.accuracies(model))
+        yield measure(fitted.model.astype(np.float32), sparsity, Method(OURS), fitted.sparsity, begun)
         counts = {
             UNIFORM: network.uniform(sparsity),
             GLOBAL: network.by_size(sparsity),
@@ -288,33 +286,10 @@ def _measured(data: Dataset, settings: FrontierSettings, peers: dict[str, Peer],
         }
         for method in methods_of(peers)[1:]:
             begun = time.process_time()
-            states, peer = method.targets == STATES, peers[method.solver]
-            pruned = network.pruned(peer, counts[method.allocation], states=states)
-            spent = time.process_time() - begun
-            left = sum(network.counts_of(pruned).values()) / sum(network.sizes.values())
-            yield MethodFigures(
-                seed, sparsity, method, 100.0 * (1.0 - left), seconds=spent, **test.accuracies(pruned.float())
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class _Test:
-    """The test samples, and those ``chosen`` to be attacked."""
-
-    data: Dataset
-    chosen: npt.NDArray[np.int64]
-    settings: FrontierSettings
-
-    def accuracies(self, model: AttackedModel) -> dict[str, float]:
-        """Return the accuracy of a model on samples as they are, under FGSM and under PGD."""
-        U, labels = self.data.test_inputs[self.chosen], self.data.test_labels[self.chosen]
-        eps, clip = parse_eps(self.settings.eps), self.data.input_range
-        attacked = {
-            "fgsm": fgsm(model, U, labels, eps, clip=clip),
-            "pgd": pgd(model, U, labels, eps, steps=self.settings.pgd_steps, clip=clip),
-        }
-        clean = accuracy(model, self.data.test_inputs, self.data.test_labels)
-        return {"clean": clean} | {name: accuracy(model, points, labels) for name, points in attacked.items()}
+            pruned = network.pruned(
+                peers[method.solver], counts[method.allocation], states=method.targets == STATES
+            ).float()
+            yield measure(pruned, sparsity, method, network.sparsity_of(pruned), begun)
 
 
 def frontier_study(found: Frontier) -> Study:

@@ -24,9 +24,10 @@ from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 from simplicit.progress import Meter, OnProgress
 from simplicit.report import Table
-from simplicit.robustness import accuracy, fgsm, pgd
+from simplicit.robustness.attacks.victims import AttackedModel
 from simplicit.rows import L1, Penalty, Perspective
 from simplicit.runs.mlp import MlpSettings, train_mlp
+from simplicit.studies.bench import Bench, check_available
 from simplicit.studies.peers.base import keep_largest
 from simplicit.studies.study import Study
 from simplicit.training import Matching, Recipe, Robust, Sparse, fit
@@ -236,22 +237,16 @@ def run_table(data: Dataset, table: int, settings: TableSettings, *, progress: O
     rows = TABLES[table]
     meter = Meter(settings.seeds * len(rows), progress)
     most = max(row.samples for row in rows)
-    for name, needed, there in (
-        ("samples", most, len(data.train_inputs)),
-        ("attack_samples", settings.attack_samples, len(data.test_inputs)),
-    ):
-        if needed > there:
-            message = f"{name}: table {table} takes {needed}, {data.name} has {there}"
-            raise InputError(message, argument=name)
+    check_available(data, samples=most, attack_samples=settings.attack_samples)
     begun, found = time.perf_counter(), list[tuple[ModelFigures, list[tuple[ModelFigures, ModelFigures]]]]()
     for seed in range(settings.seeds):
-        bench = _Bench.of(data, table, settings, seed)
+        one = _Seed.of(data, table, settings, seed)
         pairs = []
         for row in rows:
             meter.begin(f"{row.samples} samples")
-            pairs.append((bench.letter(row), bench.ours(row)))
+            pairs.append((one.letter(row), one.ours(row)))
             meter.count()
-        found.append((bench.baseline(), pairs))
+        found.append((one.baseline(), pairs))
     return PaperTable(
         table,
         settings,
@@ -265,25 +260,24 @@ def run_table(data: Dataset, table: int, settings: TableSettings, *, progress: O
 
 
 @dataclass(frozen=True, eq=False)
-class _Bench:
-    """A baseline, and the test samples on which all models of a seed are attacked."""
+class _Seed:
+    """A repetition has a baseline of its own, and test samples on which all its models are attacked."""
 
-    data: Dataset
     table: int
     settings: TableSettings
     seed: int
     net: nn.Sequential
-    chosen: Any
+    bench: Bench
 
     @classmethod
-    def of(cls, data: Dataset, table: int, settings: TableSettings, seed: int) -> _Bench:
+    def of(cls, data: Dataset, table: int, settings: TableSettings, seed: int) -> _Seed:
         net = train_mlp(data, MlpSettings(arch=(64, 32, 16), bias=False, epochs=settings.epochs, seed=seed))
-        chosen = np.random.default_rng(seed).choice(len(data.test_inputs), settings.attack_samples, replace=False)
-        return cls(data, table, settings, seed, net, np.sort(chosen))
+        random = np.random.default_rng(seed)
+        return cls(table, settings, seed, net, Bench.drawn(data, settings.attack_samples, settings.pgd_steps, random))
 
     def letter(self, row: PaperRow) -> ModelFigures:
         """Fit by the paper's settings."""
-        penalty = _penalty(self.table, row.price)
+        penalty: Penalty = Perspective(alpha=row.price, gamma=0.0) if self.table == 2 else L1(beta=row.price)
         recipe = replace(Matching.paper(), penalty=penalty, lambda1=row.weight, lambda2=row.weight)
         begun = time.perf_counter()
         # Rows at the limit of float64 are counted, not an error: the settings are the paper's, not ours.
@@ -291,8 +285,7 @@ class _Bench:
         seconds, model = time.perf_counter() - begun, found.model
         if self.table == 2:
             model = pruned_by_size(model, int(found.weight_count * (1 - row.sparsity / 100)))
-        certified = float(found.rows.converged.mean())
-        return self._measured(model, model.sparsity(found.weight_count), certified, seconds)
+        return self._measured(model, model.sparsity(found.weight_count), found.rows.converged.mean(), seconds)
 
     def ours(self, row: PaperRow) -> ModelFigures:
         """Fit by our recipe, with as many samples, at least as sparse."""
@@ -300,40 +293,22 @@ class _Bench:
         begun = time.perf_counter()
         recipe = self.settings.ours(self.table, max(row.sparsity, ENOUGH) if robust else row.sparsity)
         found = fit(self.net, self._inputs(row), recipe)
-        seconds, certified = time.perf_counter() - begun, float(found.rows.converged.mean())
-        return self._measured(found.model, found.sparsity, certified, seconds)
+        seconds = time.perf_counter() - begun
+        return self._measured(found.model, found.sparsity, found.rows.converged.mean(), seconds)
 
     def baseline(self) -> ModelFigures:
         """Measure the network itself."""
         return self._measured(self.net, 0.0, 1.0, 0.0)
 
     def _inputs(self, row: PaperRow) -> Any:
-        random = np.random.default_rng(self.seed)
-        chosen = random.choice(len(self.data.train_inputs), row.samples, replace=False)
-        return self.data.train_inputs[np.sort(chosen)]
+        inputs = self.bench.data.train_inputs
+        return inputs[np.sort(np.random.default_rng(self.seed).choice(len(inputs), row.samples, replace=False))]
 
-    def _measured(self, model: Any, sparsity: float, certified: float, seconds: float) -> ModelFigures:
+    def _measured(self, model: AttackedModel, sparsity: float, certified: float, seconds: float) -> ModelFigures:
         model = model.astype(np.float32) if isinstance(model, ImplicitModel) else model
-        U, labels = self.data.test_inputs[self.chosen], self.data.test_labels[self.chosen]
-        clip, steps = self.data.input_range, self.settings.pgd_steps
-
-        def share(inputs: Any) -> float:
-            return accuracy(model, inputs, labels)
-
-        climbed = [share(pgd(model, U, labels, eps, steps=steps, clip=clip)) for eps in RADII]
-        stepped = [share(fgsm(model, U, labels, eps, clip=clip)) for eps in RADII]
-        return ModelFigures(
-            sparsity=sparsity,
-            clean=accuracy(model, self.data.test_inputs, self.data.test_labels),
-            fgsm=(stepped[0], stepped[1]),
-            pgd=(climbed[0], climbed[1]),
-            certified=certified,
-            seconds=seconds,
-        )
-
-
-def _penalty(table: int, price: float) -> Penalty:
-    return Perspective(alpha=price, gamma=0.0) if table == 2 else L1(beta=price)
+        (fgsm, pgd), (fgsm_far, pgd_far) = (self.bench.under_attack(model, eps) for eps in RADII)
+        clean = self.bench.clean(model)
+        return ModelFigures(sparsity, clean, (fgsm, fgsm_far), (pgd, pgd_far), float(certified), seconds)
 
 
 def pruned_by_size(model: ImplicitModel, count: int) -> ImplicitModel:

@@ -10,7 +10,7 @@ from torch import nn
 from simplicit.checks import as_count, as_number
 from simplicit.errors import InputError
 from simplicit.executors import Executor
-from simplicit.network.graph import capture_graph
+from simplicit.network import capture_graph
 from simplicit.progress import OnProgress
 from simplicit.solve import RunOptions
 from simplicit.training.clock import Clock

@@ -171,7 +171,7 @@ def test_all_wrong_from_the_start() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attacks": ("fgsm", "deepfool")}, "attacks: 'deepfool' is unknown; choose among 'fgsm', 'pgd'"),
+        ({"attacks": ("fgsm", "deepfool")}, "attacks: 'deepfool' is unknown; choose one of 'fgsm', 'pgd'"),
         ({"attacks": ()}, "attacks: none given, and no sources"),
         ({"eps": []}, "got an empty one"),
         ({"eps": [0.1, -0.1]}, "eps must be a finite number of at least 0"),

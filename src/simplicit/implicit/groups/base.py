@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simplicit.checks import as_count
+from simplicit.errors import InputError
 from simplicit.implicit.groups.elementwise import Activation
 
 __all__ = ["INPUT", "KINDS", "OUTPUT", "StateGroup", "per_state", "slices_of"]
@@ -24,6 +26,14 @@ class StateGroup:
     name: str
     size: int
     activation: Activation
+
+    def check(self) -> None:
+        """Refuse, with an InputError, a name, a size or an activation that is none."""
+        if not isinstance(self.name, str) or not self.name or self.name in (INPUT, OUTPUT):
+            raise InputError(f"a group's name must be a text other than '', 'input' and 'output', got {self.name!r}")
+        as_count(f"the size of group {self.name!r}", self.size)
+        if not isinstance(self.activation, Activation):
+            raise InputError(f"the activation of group {self.name!r} must be an Activation, got {self.activation!r}")
 
     def to_config(self) -> dict[str, Any]:
         """Return the group as an object ready for JSON."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simplicit.errors import InputError
-from simplicit.implicit.maps.files import Arrays, Entry, StoredMap, csr_arrays
+from simplicit.implicit.maps.files import Arrays, Entry, Stored, csr_arrays
 from simplicit.implicit.maps.sparse import Csr, row_counts
 
 __all__ = ["KINDS", "LinearMap", "Product", "as_factors", "restored", "rounded"]
@@ -34,11 +34,20 @@ KINDS: dict[str, type[LinearMap]] = {}
 class LinearMap(ABC):
     """A linear map M of shape (out, in), with entries of one dtype, float32 or float64; immutable.
 
-    A subclass defines the abstract members. With the class argument ``kind``, a name, it is also stored in a form of
-    its own (:meth:`to_stored` and :meth:`from_stored`); without, in compressed sparse rows. If it has numbers to train,
-    it defines :attr:`values`, :meth:`with_values` and :meth:`product`.
+    A subclass sets both and defines the abstract methods. With the class argument ``kind``, a name, it is also stored
+    in a form of its own (:meth:`to_stored` and :meth:`from_stored`); without, in compressed sparse rows. If it has
+    numbers to train, it defines :attr:`values`, :meth:`with_values` and :meth:`product`.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        (out, in).
+    dtype : float32 or float64
+        The dtype of the entries, and of what :meth:`apply` takes and returns.
     """
 
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
     #: Whether the map is no smaller than its entries written down, so that sums may write them down.
     is_written: ClassVar[bool] = False
 
@@ -49,16 +58,6 @@ class LinearMap(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, nnz={self.nnz}, dtype={self.dtype})"
-
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, int]:
-        """(out, in)."""
-
-    @property
-    @abstractmethod
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of the entries, and of what :meth:`apply` takes and returns: float32 or float64."""
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
@@ -139,12 +138,12 @@ class LinearMap(ABC):
         return {"kind": "csr"}, csr_arrays(self.to_csr())
 
     @classmethod
-    def from_stored(cls, stored: StoredMap) -> LinearMap:
+    def from_stored(cls, stored: Stored) -> LinearMap:
         """Return the map of this kind that a file describes; errors as for :func:`restored`."""
         raise NotImplementedError(f"{cls.__name__} has no file form of its own")
 
 
-def restored(stored: StoredMap) -> LinearMap:
+def restored(stored: Stored) -> LinearMap:
     """Return the map that a file describes.
 
     Raises

@@ -15,7 +15,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,7 +27,7 @@ from torch.nn import functional
 from simplicit.checks import as_array
 from simplicit.errors import InputError
 from simplicit.implicit.maps.base import LinearMap, Product, as_factors, rounded
-from simplicit.implicit.maps.files import Arrays, Entry, StoredMap, csr_arrays
+from simplicit.implicit.maps.files import Arrays, Entry, Stored, csr_arrays
 from simplicit.implicit.maps.sparse import Csr, float_for
 
 __all__ = ["ConvMap"]
@@ -40,6 +40,26 @@ _GEOMETRY = ("stride", "padding", "dilation")
 _LARGEST_WEIGHT = 2**31
 
 Sizes = tuple[int, ...]
+
+
+class _Axis(NamedTuple):
+    """The geometry of a convolution in one dimension."""
+
+    inputs: int
+    taps: int
+    stride: int
+    padding: int
+    dilation: int
+
+    @property
+    def outputs(self) -> int:
+        return (self.inputs + 2 * self.padding - self.dilation * (self.taps - 1) - 1) // self.stride + 1
+
+    @property
+    def left_over(self) -> int:
+        """How many places at the end no tap reaches."""
+        reach = (self.outputs - 1) * self.stride - 2 * self.padding + self.dilation * (self.taps - 1) + 1
+        return self.inputs - reach
 
 
 class ConvMap(LinearMap, kind="convolution"):
@@ -87,6 +107,11 @@ class ConvMap(LinearMap, kind="convolution"):
         self.stride, self.dilation = tuple(stride or (1,) * rank), tuple(dilation or (1,) * rank)
         self.padding, self.groups = tuple(padding or (0,) * rank), groups
         self._check(rank)
+        self.output_shape: Sizes = (self.weight.shape[0], *(axis.outputs for axis in self._axes))
+        if min(self.output_shape) < 1:
+            raise InputError(f"the kernel {self.kernel} is larger than the padded input {self.input_shape}")
+        self.shape = math.prod(self.output_shape), math.prod(self.input_shape)
+        self.dtype = self.weight.dtype
         self.left = None if left is None else self._folded(left, self.output_shape, "left")
         self.right = None if right is None else self._folded(right, self.input_shape, "right")
         parts = [part for part in (self.weight, self.left, self.right) if part is not None]
@@ -108,8 +133,6 @@ class ConvMap(LinearMap, kind="convolution"):
             raise InputError(
                 f"weight {self.weight.shape} in {self.groups} groups takes {channels} channels, got {self.input_shape}"
             )
-        if min(self.output_shape) < 1:
-            raise InputError(f"the kernel {self.kernel} is larger than the padded input {self.input_shape}")
 
     def _folded(self, factors: NDArray[Any], shape: Sizes, side: str) -> NDArray[np.float64] | None:
         """Return factors, one per element; None if they are equal over each channel, and now part of the weight."""
@@ -138,10 +161,10 @@ class ConvMap(LinearMap, kind="convolution"):
         return tuple(self.weight.shape[2:])
 
     @cached_property
-    def output_shape(self) -> Sizes:
-        """(O, *out sizes)."""
+    def _axes(self) -> tuple[_Axis, ...]:
+        """The geometry in each dimension."""
         geometry = zip(self.input_shape[1:], self.kernel, self.stride, self.padding, self.dilation, strict=True)
-        return (self.weight.shape[0], *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in geometry))
+        return tuple(_Axis(*numbers) for numbers in geometry)
 
     @property
     def pointwise(self) -> bool:
@@ -152,15 +175,6 @@ class ConvMap(LinearMap, kind="convolution"):
     def plain(self) -> bool:
         """Whether it is a convolution, without factors on single elements."""
         return self.left is None and self.right is None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return math.prod(self.output_shape), math.prod(self.input_shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        dtype: np.dtype[Any] = self.weight.dtype
-        return dtype
 
     def row_counts(self) -> NDArray[np.int64]:
         ones = torch.ones(1, self.shape[1], dtype=torch.float64)
@@ -188,26 +202,18 @@ class ConvMap(LinearMap, kind="convolution"):
         images = x.reshape(x.shape[0], *self.input_shape)
         convolve = _FORWARD[len(self.kernel) - 1]
         y = convolve(images, weight, None, self.stride, self.padding, self.dilation, self.groups)
-        y = y.reshape(x.shape[0], -1)
+        y = y.flatten(1)
         return y if left is None else y.mul_(left)
 
     def apply_transpose(self, y: Tensor) -> Tensor:
         weight, left, right = self._tensors
         y = y if left is None else y * left
         images = y.reshape(y.shape[0], *self.output_shape)
+        left_over = tuple(axis.left_over for axis in self._axes)
         back = _TRANSPOSED[len(self.kernel) - 1]
-        x = back(images, weight, None, self.stride, self.padding, self._left_over, self.groups, self.dilation)
-        x = x.reshape(y.shape[0], -1)
+        x = back(images, weight, None, self.stride, self.padding, left_over, self.groups, self.dilation)
+        x = x.flatten(1)
         return x if right is None else x.mul_(right)
-
-    @cached_property
-    def _left_over(self) -> Sizes:
-        """Places at the end of each dimension that no tap reaches."""
-        geometry = zip(
-            self.input_shape[1:], self.output_shape[1:], self.kernel, self.stride, self.padding, self.dilation,
-            strict=True,
-        )  # fmt: skip
-        return tuple(n - ((o - 1) * s - 2 * p + d * (k - 1) + 1) for n, o, k, s, p, d in geometry)
 
     def absolute(self) -> ConvMap:
         left, right = (None if f is None else np.abs(f) for f in (self.left, self.right))
@@ -267,15 +273,12 @@ class ConvMap(LinearMap, kind="convolution"):
     def _places(self, tap: Sizes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the flat places of outputs and inputs, without channels, that a tap connects."""
         outputs, inputs = np.zeros(1, np.int64), np.zeros(1, np.int64)
-        geometry = zip(
-            tap, self.input_shape[1:], self.output_shape[1:], self.stride, self.padding, self.dilation, strict=True
-        )
-        for t, n, o, s, p, d in geometry:
-            place = np.arange(o)
-            source = place * s - p + d * t
-            inside = (source >= 0) & (source < n)
-            outputs = (outputs[:, None] * o + place[inside]).ravel()
-            inputs = (inputs[:, None] * n + source[inside]).ravel()
+        for t, axis in zip(tap, self._axes, strict=True):
+            place = np.arange(axis.outputs)
+            source = place * axis.stride - axis.padding + axis.dilation * t
+            inside = (source >= 0) & (source < axis.inputs)
+            outputs = (outputs[:, None] * axis.outputs + place[inside]).ravel()
+            inputs = (inputs[:, None] * axis.inputs + source[inside]).ravel()
         return outputs, inputs
 
     @cached_property
@@ -310,7 +313,7 @@ class ConvMap(LinearMap, kind="convolution"):
         return entry, csr_arrays(sp.csr_array(self.weight.reshape(len(self.weight), -1))) | factors
 
     @classmethod
-    def from_stored(cls, stored: StoredMap) -> ConvMap:
+    def from_stored(cls, stored: Stored) -> ConvMap:
         weight_shape, input_shape = stored.counts("weight_shape"), stored.counts("input_shape")
         columns = stored.shape[1]
         if len(weight_shape) < 3 or math.prod(weight_shape) > _LARGEST_WEIGHT or math.prod(input_shape) != columns:

@@ -9,7 +9,7 @@ those of their parts, under names of their own. Factors are arrays ``factors``, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from simplicit.errors import DataError, InputError
 from simplicit.implicit.maps.sparse import Csr
 
-__all__ = ["Arrays", "Entry", "StoredArrays", "StoredMap", "csr_arrays", "nested"]
+__all__ = ["Arrays", "Entry", "Stored", "csr_arrays", "nested"]
 
 Arrays = dict[str, NDArray[Any]]
 Entry = dict[str, Any]
@@ -41,23 +41,52 @@ def nested(name: str, arrays: Arrays) -> Arrays:
 
 
 @dataclass(frozen=True)
-class StoredArrays:
-    """The arrays of a file, each checked when it is taken; ``described_in`` is the file that says what they are."""
+class Stored:
+    """What files hold of one map, or of a whole model, each array checked when it is taken.
 
+    Attributes
+    ----------
+    entry : mapping
+        What the config says of it.
+    shape : (int, int)
+        The shape (out, in) that it must have.
+    dtype : float32 or float64
+        The dtype of its entries.
+    arrays : dict of str to array
+        All arrays of the file.
+    file : Path
+        Where they are.
+    described_in : str
+        The file that says what they are.
+    name : str
+        What the names of its arrays begin with.
+    """
+
+    entry: Mapping[str, Any]
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
     arrays: Arrays
     file: Path
     described_in: str
+    name: str = ""
     _taken: set[str] = field(default_factory=set)
 
-    def _take(self, name: str) -> NDArray[Any]:
-        if name not in self.arrays:
-            raise DataError(f"{self.file} lacks the array {name!r}")
-        self._taken.add(name)
-        return self.arrays[name]
+    def part(self, name: str, entry: Mapping[str, Any], shape: tuple[int, int]) -> Stored:
+        """Return what is held of a map that this one is made of."""
+        return replace(self, entry=entry, shape=shape, name=self._full(name))
 
-    def refused(self, name: str, defect: str) -> DataError:
-        """Return the error that names an array and its defect."""
-        return DataError(f"{self.file}: array {name!r} {defect}")
+    def _full(self, name: str) -> str:
+        return f"{self.name}.{name}" if self.name else name
+
+    def _take(self, name: str) -> NDArray[Any]:
+        full = self._full(name)
+        if full not in self.arrays:
+            raise DataError(f"{self.file} lacks the array {full!r}")
+        self._taken.add(full)
+        return self.arrays[full]
+
+    def _refused(self, name: str, defect: str) -> DataError:
+        return DataError(f"{self.file}: array {self._full(name)!r} {defect}")
 
     def check_all_taken(self) -> None:
         """Refuse arrays that nobody took."""
@@ -65,62 +94,25 @@ class StoredArrays:
         if surplus:
             raise DataError(f"{self.file} holds the array {surplus[0]!r}, which {self.described_in} does not know")
 
-    def floats(self, name: str, dtype: np.dtype[Any], length: int | None = None) -> NDArray[Any]:
-        """Return a finite vector of ``dtype``; DataError if it is anything else."""
-        array = self._take(name)
+    def floats(self, name: str, length: int | None = None, dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
+        """Return a finite vector, of the map's dtype if None is given; DataError if it is anything else."""
+        array, dtype = self._take(name), dtype or self.dtype
         if array.dtype != dtype:
-            raise self.refused(name, f"has dtype {array.dtype}, {self.described_in} says {dtype}")
+            raise self._refused(name, f"has dtype {array.dtype}, {self.described_in} says {dtype}")
         if array.ndim != 1 or (length is not None and array.size != length):
-            raise self.refused(name, f"has shape {array.shape}, expected ({'nnz' if length is None else length},)")
+            raise self._refused(name, f"has shape {array.shape}, expected ({'nnz' if length is None else length},)")
         if not np.isfinite(array).all():
-            raise self.refused(name, "holds NaN or infinite values")
+            raise self._refused(name, "holds NaN or infinite values")
         return array
 
     def integers(self, name: str, length: int) -> NDArray[np.int64]:
         """Return a vector of unsigned integers as int64; DataError if it is anything else."""
         array = self._take(name)
         if array.dtype.kind != "u":
-            raise self.refused(name, f"has dtype {array.dtype}, expected unsigned integers")
+            raise self._refused(name, f"has dtype {array.dtype}, expected unsigned integers")
         if array.shape != (length,):
-            raise self.refused(name, f"has shape {array.shape}, expected ({length},)")
+            raise self._refused(name, f"has shape {array.shape}, expected ({length},)")
         return array.astype(np.int64)
-
-
-@dataclass(frozen=True)
-class StoredMap:
-    """What files hold of one map, for its kind to read.
-
-    Attributes
-    ----------
-    entry : mapping
-        What the config says of it.
-    name : str
-        What the names of its arrays begin with.
-    shape : (int, int)
-        The shape (out, in) that it must have.
-    dtype : float32 or float64
-        The dtype of its entries.
-    arrays : StoredArrays
-        All arrays of the file.
-    """
-
-    entry: Mapping[str, Any]
-    name: str
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-    arrays: StoredArrays
-
-    def part(self, name: str, entry: Mapping[str, Any], shape: tuple[int, int]) -> StoredMap:
-        """Return what is held of a map that this one is made of."""
-        return StoredMap(entry, f"{self.name}.{name}", shape, self.dtype, self.arrays)
-
-    def floats(self, name: str, length: int | None = None, dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
-        """Return a finite vector, of the map's dtype if None is given; DataError if it is anything else."""
-        return self.arrays.floats(f"{self.name}.{name}", dtype or self.dtype, length)
-
-    def integers(self, name: str, length: int) -> NDArray[np.int64]:
-        """Return a vector of unsigned integers as int64; DataError if it is anything else."""
-        return self.arrays.integers(f"{self.name}.{name}", length)
 
     def csr(self, shape: tuple[int, int]) -> Csr:
         """Return the matrix of consistent compressed sparse rows; DataError if they are not."""
@@ -128,14 +120,13 @@ class StoredMap:
         indices = self.integers("indices", values.size)
         indptr = self.integers("indptr", shape[0] + 1)
         if indptr[0] != 0 or indptr[-1] != values.size or (np.diff(indptr) < 0).any():
-            raise self.arrays.refused(f"{self.name}.indptr", f"does not rise from 0 to {values.size}")
+            raise self._refused("indptr", f"does not rise from 0 to {values.size}")
         if ((indices < 0) | (indices >= shape[1])).any():
-            defect = f"goes to {indices.max()}, but there are {shape[1]} columns"
-            raise self.arrays.refused(f"{self.name}.indices", defect)
+            raise self._refused("indices", f"goes to {indices.max()}, but there are {shape[1]} columns")
         falls = np.diff(indices) <= 0
         falls[indptr[1:-1][(indptr[1:-1] > 0) & (indptr[1:-1] < values.size)] - 1] = False
         if falls.any():
-            raise self.arrays.refused(f"{self.name}.indices", "does not rise within a row")
+            raise self._refused("indices", "does not rise within a row")
         return sp.csr_array((values, indices, indptr), shape=shape)
 
     def counts(self, key: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-r"""Maps with at most one entry in a row: identities, diagonals, slices, permutations, padding with zeros."""
+"""Maps with at most one entry in a row: identities, diagonals, slices, permutations, padding with zeros."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from simplicit.checks import as_array
 from simplicit.errors import InputError
 from simplicit.implicit.maps.base import LinearMap, as_factors, rounded
-from simplicit.implicit.maps.files import Arrays, Entry, StoredMap
+from simplicit.implicit.maps.files import Arrays, Entry, Stored
 from simplicit.implicit.maps.sparse import Csr, float_for
 
 __all__ = ["GatherMap"]
@@ -52,7 +52,7 @@ class GatherMap(LinearMap, kind="gather"):
         if self.columns.ndim != 1 or ((self.columns < -1) | (self.columns >= width)).any():
             raise InputError(f"columns must be one-dimensional, each from -1 to {width - 1}")
         self.width = width
-        self._dtype: np.dtype[Any] = np.dtype(dtype)
+        self.shape, self.dtype = (self.columns.size, width), np.dtype(dtype)
         self.factors: NDArray[Any] | None = None
         if factors is not None:
             taken = as_array("factors", factors)
@@ -63,7 +63,7 @@ class GatherMap(LinearMap, kind="gather"):
             raise InputError(f"factors must have shape {self.columns.shape}, got {factors.shape}")
         if not np.isfinite(factors[self.columns >= 0]).all():
             raise InputError("factors must be finite")
-        self._dtype = factors.dtype
+        self.dtype = factors.dtype
         self.columns[factors == 0] = -1
         factors = np.where(self.columns >= 0, factors, factors.dtype.type(1))
         if (factors != 1).any():
@@ -73,14 +73,6 @@ class GatherMap(LinearMap, kind="gather"):
     def identity(cls, size: int, dtype: Any = np.float64) -> GatherMap:
         """Return the identity on ``size`` numbers."""
         return cls(np.arange(size), size, dtype=dtype)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.columns.size, self.width
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._dtype
 
     def row_counts(self) -> NDArray[np.int64]:
         return (self.columns >= 0).astype(np.int64)
@@ -179,7 +171,7 @@ class GatherMap(LinearMap, kind="gather"):
         return {"kind": "gather", "factors": bool(factors)}, arrays | factors
 
     @classmethod
-    def from_stored(cls, stored: StoredMap) -> GatherMap:
+    def from_stored(cls, stored: Stored) -> GatherMap:
         rows, width = stored.shape
         columns = stored.integers("columns", rows) - 1
         factors = stored.floats("factors", rows) if stored.entry["factors"] else None

@@ -1,4 +1,4 @@
-r"""Convolutions of gathered inputs, of whose results some are gathered: where no single map has a short form."""
+"""Convolutions of gathered inputs, of whose results some are gathered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from simplicit.implicit.maps.base import LinearMap, Product
 from simplicit.implicit.maps.convolution import ConvMap
 from simplicit.implicit.maps.csr import CsrMap
-from simplicit.implicit.maps.files import Arrays, Entry, StoredMap, nested
+from simplicit.implicit.maps.files import Arrays, Entry, Stored, nested
 from simplicit.implicit.maps.gather import GatherMap
 from simplicit.implicit.maps.sparse import Csr, canonical_csr
 
@@ -38,14 +38,7 @@ class GatheredConvMap(LinearMap, kind="gathered convolution"):
 
     def __init__(self, after: GatherMap, core: ConvMap, before: GatherMap) -> None:
         self.after, self.core, self.before = after, core, before
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.after.shape[0], self.before.shape[1]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.core.dtype
+        self.shape, self.dtype = (after.shape[0], before.shape[1]), core.dtype
 
     def row_counts(self) -> NDArray[np.int64]:
         if not self.before.injective:
@@ -99,7 +92,7 @@ class GatheredConvMap(LinearMap, kind="gathered convolution"):
         return entry, arrays
 
     @classmethod
-    def from_stored(cls, stored: StoredMap) -> GatheredConvMap:
+    def from_stored(cls, stored: Stored) -> GatheredConvMap:
         (rows, columns), entry = stored.shape, stored.entry
         inner = math.prod(stored.part("core", entry["core"], (0, 0)).counts("input_shape"))
         before = GatherMap.from_stored(stored.part("before", entry["before"], (inner, columns)))

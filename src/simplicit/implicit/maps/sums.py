@@ -1,4 +1,4 @@
-r"""Sums of maps, where no single map is worth writing down."""
+"""Sums of maps that have no short form as one map."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch import Tensor
 from simplicit.errors import InputError
 from simplicit.implicit.maps.base import LinearMap, Product, restored
 from simplicit.implicit.maps.csr import CsrMap
-from simplicit.implicit.maps.files import Arrays, Entry, StoredMap, nested
+from simplicit.implicit.maps.files import Arrays, Entry, Stored, nested
 from simplicit.implicit.maps.sparse import Csr, canonical_csr
 
 __all__ = ["SumMap"]
@@ -31,6 +30,7 @@ class SumMap(LinearMap, kind="sum"):
 
     def __init__(self, parts: Sequence[LinearMap]) -> None:
         self._parts = tuple(parts)
+        self.shape, self.dtype = parts[0].shape, parts[0].dtype
 
     def __repr__(self) -> str:
         return f"SumMap(shape={self.shape}, parts={self.parts})"
@@ -38,14 +38,6 @@ class SumMap(LinearMap, kind="sum"):
     @property
     def parts(self) -> tuple[LinearMap, ...]:
         return self._parts
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.parts[0].shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.parts[0].dtype
 
     def apply(self, x: Tensor) -> Tensor:
         return reduce(add, (part.apply(x) for part in self.parts))
@@ -99,7 +91,7 @@ class SumMap(LinearMap, kind="sum"):
         return {"kind": "sum", "parts": entries}, arrays
 
     @classmethod
-    def from_stored(cls, stored: StoredMap) -> SumMap:
+    def from_stored(cls, stored: Stored) -> SumMap:
         entries = enumerate(stored.entry["parts"])
         parts = [restored(stored.part(str(number), entry, stored.shape)) for number, entry in entries]
         if not parts:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simplicit.errors import InputError
+from simplicit.checks import check_choice
 from simplicit.robustness.attacks.autoattack import autoattack, check_autoattack
 from simplicit.robustness.attacks.gradient import fgsm, pgd
 from simplicit.robustness.attacks.search import square
@@ -71,8 +71,6 @@ def checked_attacks(names: str | Sequence[str]) -> tuple[str, ...]:
     """
     chosen = tuple(dict.fromkeys((names,) if isinstance(names, str) else names))
     for name in chosen:
-        if name not in ATTACKS:
-            choice = ", ".join(map(repr, ATTACKS))
-            raise InputError(f"attacks: {name!r} is unknown; choose among {choice}", argument="attacks")
+        check_choice("attacks", name, ATTACKS)
         ATTACKS[name].check()
     return chosen

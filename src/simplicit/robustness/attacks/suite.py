@@ -65,6 +65,11 @@ class AttackResult:
     adversarial: npt.NDArray[Any] | None = None
 
     @property
+    def clean(self) -> float:
+        """Share of samples that are classified right as they are, in [0, 1]."""
+        return float(self.correct.mean())
+
+    @property
     def worst(self) -> Bools:
         """Which samples held against all attacks, with this radius and all smaller ones, (k, m)."""
         all_held = np.logical_and.reduce(list(self.held.values())) & self.correct
@@ -163,8 +168,7 @@ def attack(
     climb = ATTACKS[_WHITE_BOX].options(options)
     transfers = {transfer_name(name): partial(pgd, source, **climb) for name, source in (sources or {}).items()}
     if not runs and not transfers:
-        choice = ", ".join(map(repr, ATTACKS))
-        raise InputError(f"attacks: none given, and no sources; choose among {choice}", argument="attacks")
+        raise InputError("attacks: none given, and no sources; name at least one", argument="attacks")
     blind = {name for name, one in chosen.items() if not one.sees_gradients} | transfers.keys()
     return _Run(problem, radii, runs | transfers, blind, keep).result(model, progress)
 

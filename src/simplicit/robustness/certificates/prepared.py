@@ -28,7 +28,7 @@ from torch import Tensor
 
 from simplicit.implicit import ImplicitModel, StateEquation
 from simplicit.implicit.equations import PREDICTION_TOL
-from simplicit.implicit.groups import EVALUATION_ULPS
+from simplicit.implicit.groups import EVALUATION_ULPS, per_state
 from simplicit.implicit.picard import NOISE_ULPS
 from simplicit.implicit.plan import Stage
 
@@ -102,13 +102,12 @@ class PreparedModel:
     @cached_property
     def jumps(self) -> Tensor:
         """What torch's activations may jump by, (n,)."""
-        return self._working(self._by_state([group.activation.jump for group in self.model.groups]))
+        return self._working(per_state(self.model.groups, lambda phi: phi.jump))
 
     @cached_property
     def ulps(self) -> Tensor:
         """Units in the last place that evaluating φ may cost, (n,): none where it is linear on both sides of 0."""
-        costs = [0.0 if group.activation.homogeneous else EVALUATION_ULPS for group in self.model.groups]
-        return self._working(self._by_state(costs))
+        return self._working(per_state(self.model.groups, lambda phi: 0.0 if phi.homogeneous else EVALUATION_ULPS))
 
     def widened(self, bound: Tensor) -> Tensor:
         """Round a sum of non-negative terms up by what its own evaluation may have lost."""
@@ -192,9 +191,6 @@ class PreparedModel:
         """Return γ for the sum A x + B u + b of every state, (n,)."""
         counts = self.system.row_counts + len(self.model.groups) + 4
         return self._working(np.array([_gamma(int(count), dtype) for count in counts]))
-
-    def _by_state(self, values: list[float]) -> np.ndarray:
-        return np.repeat(values, [group.size for group in self.model.groups])
 
     def _working(self, values: np.ndarray) -> Tensor:
         return self.system.plan.to_working(torch.from_numpy(np.array(values, dtype=np.float64))[None])[0]

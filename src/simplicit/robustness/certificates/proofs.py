@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from simplicit.checks import as_count
+from simplicit.checks import as_count, check_choice
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch, as_batch
@@ -37,7 +37,7 @@ from simplicit.robustness.certificates.methods import METHODS, Evidence
 from simplicit.robustness.certificates.prepared import PreparedModel
 from simplicit.robustness.labels import as_labels
 
-__all__ = ["Certificates", "certify", "check_method"]
+__all__ = ["Certificates", "certify"]
 
 # So many numbers are in the largest array at a time, samples x functionals x (states + inputs): 64 MiB, which leaves
 # room for the other arrays on a laptop.
@@ -72,6 +72,11 @@ class Certificates:
     correct: npt.NDArray[np.bool_]
     margins: Mapping[str, npt.NDArray[np.float64]]
     seconds: Mapping[str, float]
+
+    @property
+    def clean(self) -> float:
+        """Share of samples that the model puts into their class, in [0, 1]."""
+        return float(self.correct.mean())
 
     @property
     def certified(self) -> dict[str, npt.NDArray[np.bool_]]:
@@ -154,7 +159,7 @@ def certify(
     inputs = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
     if model.n_outputs < 2:
         raise InputError("a certificate needs a model with at least two outputs, one for each class")
-    check_method(method)
+    check_choice("method", method, METHODS)
     steps, radii = as_count("steps", steps, minimum=0), as_radii(eps)
     if clip is not None:
         inner = checked_clip(clip, max(radii), inputs)
@@ -170,13 +175,6 @@ def certify(
         margins=work.margins(radii, progress),
         seconds=work.seconds,
     )
-
-
-def check_method(method: str) -> None:
-    """Raise InputError for a method that is not among :data:`METHODS`."""
-    if method not in METHODS:
-        choice = ", ".join(map(repr, METHODS))
-        raise InputError(f"method: {method!r} is unknown; choose one of {choice}", argument="method")
 
 
 class _Work:

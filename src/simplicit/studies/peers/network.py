@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from simplicit.errors import InputError
-from simplicit.network.back import student
+from simplicit.network import with_constants
 from simplicit.network.graph import NetworkGraph
 from simplicit.studies.peers.base import Array, Layer, Peer, keep_largest
 from simplicit.training.channels.layers import ChannelLayer, channel_layers
@@ -73,6 +73,10 @@ class Network:
             name: int(weights[name if name in weights else f"{name}.weight"].count_nonzero()) for name in self.sizes
         }
 
+    def sparsity_of(self, network: nn.Module) -> float:
+        """Return the share of weights that another network of the same class lacks, in per cent."""
+        return 100.0 * (1.0 - sum(self.counts_of(network).values()) / sum(self.sizes.values()))
+
     def pruned(self, peer: Peer, counts: Mapping[str, int], *, states: bool, correct: bool = False) -> nn.Module:
         """Return the network with every layer pruned, one after another, each on the states of those before it.
 
@@ -109,7 +113,7 @@ class Network:
 
         sweep = Sweep(self.graph, self.layers, batches_of(self.samples, self.batch_size), correct=correct)
         changed, _ = sweep.run(prune)
-        return student(self.graph, changed)
+        return with_constants(self.graph, changed)
 
 
 def _left(size: int, sparsity: float) -> int:

@@ -18,8 +18,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from simplicit.implicit import ImplicitModel
-from simplicit.network import from_torch
-from simplicit.network.back import student
+from simplicit.network import from_torch, with_constants
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows import Penalty, PiecewiseQuadratic
 from simplicit.training.channels.layers import ChannelLayer, channel_layers, nodes_before
@@ -57,7 +56,7 @@ class ChannelStudent:
 
     def network(self) -> nn.Module:
         """A new copy of the network, of its own class and in evaluation mode."""
-        return student(self.graph, self.changed)
+        return with_constants(self.graph, self.changed)
 
     @property
     def weights(self) -> Mapping[str, int]:

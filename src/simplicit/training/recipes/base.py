@@ -15,7 +15,7 @@ import torch
 from simplicit.checks import as_number
 from simplicit.errors import InputError
 from simplicit.executors import digest
-from simplicit.network import Capture, capture_of
+from simplicit.network import Capture
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows import Penalty
 from simplicit.solve import RunOptions
@@ -68,7 +68,7 @@ class Task:
     def captured(self) -> Capture:
         """The exact implicit form of the network."""
         with self.clock.stage("capture"):
-            return capture_of(self.graph)
+            return Capture.of(self.graph)
 
     @contextmanager
     def training(self, recipe: Recipe, samples: Any, shape: tuple[int, int]) -> Iterator[RunOptions]:

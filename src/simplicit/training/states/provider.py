@@ -21,8 +21,7 @@ from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, equilibrium, perron_frobenius, rescale
 from simplicit.implicit.batch import Batch
 from simplicit.implicit.wellposed import row_norm
-from simplicit.network import Capture
-from simplicit.network.probing import Origin
+from simplicit.network import Capture, NetworkTemplate
 from simplicit.rows import Ball, Penalty, PiecewiseQuadratic, Solution
 from simplicit.training.problem import Rows, Samples
 from simplicit.training.provider import Fit
@@ -110,15 +109,15 @@ class StateStudent:
 
 def network_of(captured: Capture, data: StateData, *, structure: str) -> Callable[[ImplicitModel], nn.Module]:
     """From a model in the units of ``data`` to the captured network with its weights."""
-    origin = Origin(captured, captured.model.astype(np.float64) if data.rescaled else None)
+    template = NetworkTemplate(captured, captured.model.astype(np.float64) if data.rescaled else None)
 
     def network(model: ImplicitModel) -> nn.Module:
         if structure != "baseline":
             raise InputError(
                 f"network: structure {structure!r} has weights where the network has none; fit with "
-                "structure='baseline', or use result.model.to_torch()"
+                "structure='baseline', or use simplicit.to_torch(result.model)"
             )
-        return origin.network(model)
+        return template.network(model)
 
     return network
 

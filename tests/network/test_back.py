@@ -1,4 +1,4 @@
-"""``to_baseline``: the network that came in, with the model's weights in their places."""
+"""Back to the network that came in, with the model's weights in their places."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import simplicit as sp
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
-from simplicit.network.probing import network_with
+from simplicit.network import NetworkTemplate
 
 P, Q = 12, 4
 
@@ -144,7 +144,7 @@ class Shared(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("net", "told"),
+    ("net", "message"),
     [
         (
             nn.Sequential(nn.Linear(P, 8), nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, Q)),
@@ -159,9 +159,9 @@ class Shared(nn.Module):
         ),
     ],
 )
-def test_what_has_no_place_in_the_network(net: nn.Module, told: str) -> None:
+def test_what_has_no_place_in_the_network(net: nn.Module, message: str) -> None:
     result = sp.fit(net.double().eval(), samples())
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         result.to_baseline()
 
 
@@ -199,4 +199,4 @@ def test_a_model_of_another_pattern() -> None:
         np.triu(np.ones((n, n)), 1), result.model.B, result.model.C, result.model.D, activation=result.model.groups
     )
     with pytest.raises(InputError, match=r"from '1' to '1' has weights where the network has none"):
-        network_with(result.origin.captured.graph, full, np.ones(n))
+        NetworkTemplate(result.origin.captured).network(full)
