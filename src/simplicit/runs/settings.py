@@ -222,7 +222,7 @@ def kept_of(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     """The settings of an earlier run, less those that others replace as a whole.
 
     Another network replaces all that is said of the recorded one; another recipe, penalty or executor replaces the
-    options of the recorded one; a setting of what was off switches it on.
+    options of the recorded one; a setting of what was off switches it on, and what is switched off has none.
     """
     if not recorded:
         return {}
@@ -231,8 +231,9 @@ def kept_of(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
         before = recorded.get(option.name)
         if option.registry is not None and before is not None and given.get(option.name, before) != before:
             gone |= {inner.name for inner in options_of(option.registry[before], recorded)}
-        if option.switches is not None and any(inner.name in given for inner in options_of(option.switches, {})):
-            gone.add(option.name)
+        if option.switches is not None:
+            inside = {inner.name for inner in options_of(option.switches, {})}
+            gone |= inside if given.get(option.name) is False else {option.name} if inside & given.keys() else set()
     return {name: value for name, value in recorded.items() if name not in gone}
 
 
