@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from simplicit.cli import main
 
-__all__ = ["Run", "invoker"]
+__all__ = ["Run", "files", "invoker", "manifest", "one_line", "settings"]
 
 #: From words to the exit code, standard output and standard error.
 Run = Callable[..., tuple[int, str, str]]
@@ -24,3 +27,31 @@ def invoker(capsys: pytest.CaptureFixture[str]) -> Run:
         return code, captured.out, captured.err
 
     return invoke
+
+
+def one_line(result: tuple[int, str, str], *told: str) -> None:
+    """A command ended with exit code 2 and one line on standard error that has some words."""
+    code, out, err = result
+    assert (code, out) == (2, "")
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    for words in told:
+        assert words in err
+
+
+def files(folder: str | Path = ".") -> list[str]:
+    """What is in a folder and below."""
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
+
+
+def manifest(folder: str | Path) -> dict[str, Any]:
+    """The ``run.json`` of a folder."""
+    found: dict[str, Any] = json.loads(Path(folder, "run.json").read_text())
+    return found
+
+
+def settings(folder: str | Path) -> dict[str, Any]:
+    """The settings of a run."""
+    found: dict[str, Any] = manifest(folder)["settings"]
+    return found

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ import torch
 from hypothesis import settings
 
 from command_line import Run, invoker
+from simplicit.cli import main
 from simplicit.data import Dataset, load_dataset
 from simplicit.runs.mlp import MlpSettings, train_mlp
 
@@ -33,6 +38,40 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.delenv("SIMPLICIT_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "120")
     return invoker(capsys)
+
+
+#: The fits that tests share: recipes, with options.
+FITS: dict[str, tuple[str, ...]] = {
+    "sparse": ("--sparsity", "50"),
+    "robust": ("--hidden-strength", "0.3"),
+    "certified": ("--attacks", "0"),
+    "matching": ("--beta", "1e-3"),
+    "paper": (),
+}
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small baseline on digits, 64-12-8-10 without biases; for reading only."""
+    folder = tmp_path_factory.mktemp("runs") / "base"
+    words = ["baseline", "--arch", "12-8", "--no-bias", "--epochs", "10", "--batch-size", "64"]
+    assert main([*words, "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fitted(base: Path) -> Callable[[str], Path]:
+    """The folder of a finished fit of `base` on 100 samples, by recipe; for reading only."""
+
+    @cache
+    def made(recipe: str) -> Path:
+        folder = base.with_name(recipe)
+        words = ["fit", str(base), "--samples", "100", "--recipe", recipe, *FITS[recipe]]
+        with redirect_stdout(io.StringIO()):
+            assert main([*words, "--output", str(folder)]) == 0
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ __all__ = [
     "check_choice",
     "check_finite",
     "check_magnitudes",
+    "named",
     "spelled",
 ]
 
@@ -46,27 +47,35 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     if isinstance(value, torch.Tensor):
         if value.layout != torch.strided or value.is_meta:
             kind = "a meta" if value.is_meta else "a sparse"
-            raise InputError(f"{name} must be a dense tensor with values, got {kind} tensor; pass {name}.to_dense()")
+            raise InputError(
+                f"{name} must be a dense tensor with values, got {kind} tensor; pass {name}.to_dense()", argument=name
+            )
         if value.dtype == torch.bfloat16:  # NumPy has no such type
             value = value.float()
         value = value.detach().cpu().resolve_neg().resolve_conj().numpy()
     if isinstance(value, torch.nn.Module):
-        raise InputError(f"{name} must be an array, got the network {type(value).__name__}; see simplicit.from_torch")
+        raise InputError(
+            f"{name} must be an array, got the network {type(value).__name__}; see simplicit.from_torch", argument=name
+        )
     if isinstance(value, np.ma.MaskedArray):
-        raise InputError(f"{name} must not be a masked array: masks are not followed; pass {name}.filled(…)")
+        raise InputError(
+            f"{name} must not be a masked array: masks are not followed; pass {name}.filled(…)", argument=name
+        )
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{name} must be an array with rows of equal length, got {_short(value)}") from error
+        raise InputError(
+            f"{name} must be an array with rows of equal length, got {_short(value)}", argument=name
+        ) from error
     if array.dtype.kind not in "fiub":
-        raise InputError(f"{name} must hold real numbers, got dtype {array.dtype} from {_short(value)}")
+        raise InputError(f"{name} must hold real numbers, got dtype {array.dtype} from {_short(value)}", argument=name)
     return array
 
 
 def as_count(name: str, value: Any, *, minimum: int = 1) -> int:
     """``value``, a Python or NumPy integer of at least ``minimum``; InputError otherwise (booleans too)."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise InputError(f"{name} must be an integer of at least {minimum}, got {_short(value)}")
+        raise InputError(f"{name} must be an integer of at least {minimum}, got {_short(value)}", argument=name)
     return int(value)
 
 
@@ -74,7 +83,7 @@ def as_number(name: str, value: Any, *, positive: bool = False) -> float:
     """``value``, a finite real number of at least 0, above 0 if ``positive``; arrays of one entry are no numbers."""
     if not _is_number(value) or value < 0 or (positive and value == 0):
         kind = "positive and finite" if positive else "a finite number of at least 0"
-        raise InputError(f"{name} must be {kind}, got {_short(value)}")
+        raise InputError(f"{name} must be {kind}, got {_short(value)}", argument=name)
     return float(value)
 
 
@@ -82,7 +91,7 @@ def as_interval(name: str, value: Any) -> tuple[float, float]:
     """``value``, a pair (low, high) of finite numbers with low < high, as floats; InputError otherwise."""
     pair = tuple(value) if isinstance(value, tuple | list | np.ndarray) and len(value) == 2 else ()
     if not pair or not all(_is_number(end) for end in pair) or not pair[0] < pair[1]:
-        raise InputError(f"{name} must be (low, high) with low < high, both finite, got {_short(value)}")
+        raise InputError(f"{name} must be (low, high) with low < high, both finite, got {_short(value)}", argument=name)
     return float(pair[0]), float(pair[1])
 
 
@@ -92,7 +101,7 @@ def as_seed(name: str, value: Any, *, bits: int = 64) -> int:
     torch's generators take 64 bits; AutoAttack, and what may run it, 63.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**bits:
-        raise InputError(f"{name} must be an integer in [0, 2**{bits}), got {_short(value)}")
+        raise InputError(f"{name} must be an integer in [0, 2**{bits}), got {_short(value)}", argument=name)
     return int(value)
 
 
@@ -134,12 +143,15 @@ def as_float_array(name: str, value: Any, *, ndim: int | None = None) -> npt.NDA
     array = as_array(name, value)
     if array.dtype not in (np.float32, np.float64):
         raise InputError(
-            f"{name}: expected float32 or float64 values, got {array.dtype}; convert with {name}.astype('float64')"
+            f"{name}: expected float32 or float64 values, got {array.dtype}; convert with {name}.astype('float64')",
+            argument=name,
         )
     if ndim is not None and array.ndim != ndim:
-        raise InputError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")
+        raise InputError(f"{name}: expected {ndim} dimensions, got shape {array.shape}", argument=name)
     if not array.size:
-        raise InputError(f"{name}: is empty, shape {array.shape}; give at least one entry in every dimension")
+        raise InputError(
+            f"{name}: is empty, shape {array.shape}; give at least one entry in every dimension", argument=name
+        )
     return array
 
 
@@ -156,7 +168,8 @@ def check_finite(name: str, array: npt.NDArray[Any]) -> None:
             index = (index[0] + first, *index[1:])
             where = ", ".join(map(str, index))
             raise InputError(
-                f"{name}: holds {array[index]} at index ({where}); remove or replace non-finite values first"
+                f"{name}: holds {array[index]} at index ({where}); remove or replace non-finite values first",
+                argument=name,
             )
 
 
@@ -176,7 +189,8 @@ def check_magnitudes(name: str, array: npt.NDArray[Any]) -> None:
         column = int(np.argmax(odd))
         raise InputError(
             f"{name}: the largest magnitude in column {column} is {largest[column]:.3g}, outside {1 / LARGEST:.0e} to "
-            f"{LARGEST:.0e}, where its square is not a float64 any more; measure it in other units"
+            f"{LARGEST:.0e}, where its square is not a float64 any more; measure it in other units",
+            argument=name,
         )
 
 
@@ -214,3 +228,8 @@ def spelled(parse: Callable[[str], Any], joint: str = ",") -> dict[str, Any]:
         What joins the parts of the value.
     """
     return {"parse": parse, "joint": joint}
+
+
+def named(names: Collection[str]) -> dict[str, Any]:
+    """The metadata of a dataclass field that is one of some names, such as the keys of a registry, or may be one."""
+    return {"known": names}

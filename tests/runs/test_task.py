@@ -12,7 +12,7 @@ from torch import nn
 from simplicit.data import load_dataset
 from simplicit.errors import DataError, InputError
 from simplicit.runs.fitting import capture_task
-from simplicit.runs.settings import FitSettings
+from simplicit.runs.settings import Source
 from simplicit.runs.task import Task, check_range, check_unchanged, open_task
 
 FACTORY = """
@@ -27,7 +27,7 @@ def opened(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, activation:
     monkeypatch.chdir(folder)
     (folder / f"{name}.py").write_text(FACTORY.format(activation))
     torch.manual_seed(0)
-    return open_task(FitSettings(model=f"{name}:make", data="digits"))
+    return open_task(Source(model=f"{name}:make", data="digits"))
 
 
 def test_a_factory_with_other_weights_or_code_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def test_a_factory_with_other_weights_or_code_is_noticed(tmp_path: Path, monkeyp
     edited = opened(tmp_path, monkeypatch, "task_third", "Tanh")
     with pytest.raises(DataError, match=r"run\.json: structure changed since that run"):
         check_unchanged(first.inputs, edited.inputs, CONFIG)
-    other = open_task(FitSettings(model="task_first:make", data="digits"))
+    other = open_task(Source(model="task_first:make", data="digits"))
     with pytest.raises(DataError, match=r"run\.json: state_dict changed since that run"):
         check_unchanged(first.inputs, other.inputs, CONFIG)
 
@@ -89,7 +89,7 @@ def test_the_shape_that_the_network_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: tuple[int, ...], taken: tuple[int, ...], dtype: str
 ) -> None:
     model = convolution(tmp_path, monkeypatch, taken, dtype)
-    assert open_task(FitSettings(model=model, data=images(tmp_path / "d.npz", *own))).input_shape == taken
+    assert open_task(Source(model=model, data=images(tmp_path / "d.npz", *own))).input_shape == taken
 
 
 @pytest.mark.parametrize("shape", [None, (3, 6, 6)])
@@ -97,7 +97,7 @@ def test_images_with_channels_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...] | None
 ) -> None:
     model = convolution(tmp_path, monkeypatch, (3, 6, 6))
-    settings = FitSettings(model=model, data=images(tmp_path / "d.npz", 6, 6, 3), input_shape=shape)
+    settings = Source(model=model, data=images(tmp_path / "d.npz", 6, 6, 3), input_shape=shape)
     with pytest.raises(InputError, match=r"samples have shape \(m, 6, 6, 3\), channels last.*np.moveaxis"):
         open_task(settings)
 

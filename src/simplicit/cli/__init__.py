@@ -17,14 +17,13 @@ from typing import Any
 
 import cyclopts
 from cyclopts import App
-from cyclopts.config import Dict
 
 from simplicit.cli.commands import COMMANDS, FAMILIES
 from simplicit.cli.console import Invocation, complain, invoked
 from simplicit.cli.signature import Signature, choices_in, option_name
 from simplicit.errors import ConvergenceError, InputError, SimplicitError
 from simplicit.runs.options import owners
-from simplicit.runs.settings import kept_of, read_config
+from simplicit.runs.settings import kept_of, read_settings
 
 __all__ = ["main"]
 
@@ -61,17 +60,18 @@ def _run(typed: list[str]) -> int:
     name = next((name for name in COMMANDS if typed[: len(name.split())] == name.split()), "")
     signature: Signature | None = None
     try:
-        recorded = _recorded(name, typed)
-        signature = Signature(COMMANDS[name], recorded | choices_in(typed)) if name else None
-        values = _app(name, signature, recorded)(typed, exit_on_error=False, print_error=False)
-        if signature is not None and values is not None:
-            with invoked(Invocation(["simplicit", *typed], recorded, values)):
-                signature.call(recorded | values)
+        choices = choices_in(typed)
+        recorded = _recorded(name, choices)
+        signature = Signature(COMMANDS[name], kept_of(recorded, choices) | choices) if name else None
+        given = _app(name, signature)(typed, exit_on_error=False, print_error=False)
+        if signature is not None and given is not None:
+            with invoked(Invocation(["simplicit", *typed], given)):
+                signature.call(kept_of(recorded, given) | given)
         sys.stdout.flush()
     except SimplicitError as error:
         complain(_in_options(error, signature))
     except cyclopts.CycloptsError as error:
-        complain(f"{_usage(error)}; see {' '.join(['simplicit', *name.split()])} --help")
+        complain(f"{_usage(error, signature)}; see {' '.join(['simplicit', *name.split()])} --help")
     except OSError as error:  # standard output, while help is printed, or a disk that is full
         complain(f"{error.filename or 'output'} cannot be read or written ({error.strerror or error})")
     except KeyboardInterrupt:
@@ -82,15 +82,12 @@ def _run(typed: list[str]) -> int:
     return 2
 
 
-def _recorded(name: str, typed: Sequence[str]) -> dict[str, Any]:
-    """The settings of an earlier run that ``--config`` names, less those that what is typed replaces."""
-    chosen = choices_in(typed)
-    if name != "fit" or "config" not in chosen:
-        return {}
-    return kept_of(read_config(Path(chosen["config"]))[0], chosen)
+def _recorded(name: str, choices: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of an earlier run that ``--config`` names."""
+    return read_settings(Path(choices["config"])) if name == "fit" and "config" in choices else {}
 
 
-def _app(name: str, signature: Signature | None, recorded: Mapping[str, Any]) -> App:
+def _app(name: str, signature: Signature | None) -> App:
     """All commands, that of a name with its options."""
     from simplicit import __version__
 
@@ -112,8 +109,6 @@ def _app(name: str, signature: Signature | None, recorded: Mapping[str, Any]) ->
             place = families[word]
         shown = _listed(command) if words != name or signature is None else signature.flat()
         place.command(shown, name=last, sort_key=order)
-    if recorded:
-        app.config = (Dict({name: dict(recorded)}, source="config"),)
     return app
 
 
@@ -169,11 +164,16 @@ def _in_options(error: SimplicitError, signature: Signature | None) -> str:
     return option_name(argument) + message[len(argument) :] if signature.has(argument) else message
 
 
-def _usage(error: cyclopts.CycloptsError) -> str:
+def _usage(error: cyclopts.CycloptsError, signature: Signature | None) -> str:
     """What was wrong with the words that were typed."""
-    message = str(error).rstrip(".")
-    if isinstance(error, cyclopts.UnknownOptionError):
-        word = error.token.keyword or ""
-        for kind, names in owners(word.lstrip("-").replace("-", "_")).items():
-            return f"{word} is an option of the {kind} {' or '.join(names)}; add --{kind} {names[0]}"
-    return message
+    if isinstance(error, cyclopts.UnknownOptionError) and signature is not None:
+        word = (error.token.keyword or error.token.value).partition("=")[0]
+        name = word.removeprefix("--").removeprefix("no-").replace("-", "_")
+        if found := owners(signature.options, name):
+            choice, names = found
+            told = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+            return f"{word} is an option of the {choice} {told}; add {option_name(choice)} {names[0]}"
+    if isinstance(error, cyclopts.UnusedCliTokensError):
+        return f"Unexpected argument: {' '.join(error.unused_tokens or [])}"
+    message = str(error)
+    return message if message.endswith("...") else message.removesuffix(".")

@@ -54,19 +54,16 @@ class Invocation:
     ----------
     command : list of str
         For the manifest.
-    recorded : mapping
-        Settings of an earlier run that was named.
     given : mapping
-        Settings that were typed.
+        Settings that were typed, by their flat names.
     """
 
     command: list[str]
-    recorded: Mapping[str, Any]
     given: Mapping[str, Any]
 
 
 #: Of a function that is called from Python.
-_NONE = Invocation([], {}, {})
+_NONE = Invocation([], {})
 _INVOCATION: ContextVar[Invocation] = ContextVar("invocation", default=_NONE)
 
 

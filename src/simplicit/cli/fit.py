@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from simplicit.cli.console import figures_table, invocation, print_json, say, show_progress
 from simplicit.cli.shared import Keeping, Output
@@ -25,7 +25,7 @@ def fit(
     output: Output = _OUTPUT,
     *,
     config: Path | None = None,
-    trust_pt2: bool = False,
+    trust_pt2: Annotated[bool, "Network and data"] = False,
 ) -> None:
     """Retrain a network as a sparse, well-posed implicit model, by convex optimisation on its own states.
 

@@ -51,8 +51,8 @@ def figure5(
 
 
 def frontier(
+    settings: FrontierSettings,
     data: Named = _DATA,
-    settings: FrontierSettings = FrontierSettings(),  # noqa: B008
     output: Output = Output(Path("runs/frontier")),  # noqa: B008
 ) -> None:
     """Sparsity against accuracy, clean and attacked, of this method and of others on the same samples.

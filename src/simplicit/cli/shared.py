@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from simplicit.checks import named
+from simplicit.data import DATASETS
 from simplicit.errors import InputError
 from simplicit.executors import Journal
 
@@ -82,7 +84,7 @@ class OtherSource:
     baseline : Path, optional
         Folder of the baseline. Default: the one that the fits started from.
     data : str, optional
-        digits, fashion-mnist, cifar-10, cifar-100, or a folder or .npz file. Default: that of the fits.
+        A data set by its name, or a folder or .npz file. Default: that of the fits.
     data_dir : Path, optional
         Folder with the files of a named data set. Default: $SIMPLICIT_DATA, else they are downloaded.
     trust_pt2 : bool
@@ -92,7 +94,7 @@ class OtherSource:
     panel: ClassVar[str] = "Network and data"
 
     baseline: Path | None = None
-    data: str | None = None
+    data: str | None = field(default=None, metadata=named(DATASETS))
     data_dir: Path | None = None
     trust_pt2: bool = False
 
@@ -104,12 +106,12 @@ class Named:
     Parameters
     ----------
     data : str
-        digits, fashion-mnist, cifar-10, cifar-100, or a folder or .npz file with your own arrays.
+        A data set by its name, or a folder or .npz file with your own arrays.
     data_dir : Path, optional
         Folder with the files of a named data set. Default: $SIMPLICIT_DATA, else they are downloaded.
     """
 
     panel: ClassVar[str] = "Data"
 
-    data: str = "digits"
+    data: str = field(default="digits", metadata=named(DATASETS))
     data_dir: Path | None = None

@@ -1,30 +1,32 @@
 """From a command to its options, and from what was typed back to the command's arguments.
 
 A command is a function. Parameters that are dataclasses are laid flat (:mod:`simplicit.runs.options`), others are
-options themselves, or arguments where they are positional only. Types, defaults and texts are those of the dataclasses
-and of the docstrings: nothing is written twice.
+options themselves, or arguments where they are positional only; ``Annotated[kind, panel]`` says what such an option is
+listed under. Types, defaults and texts are those of the dataclasses and of the docstrings: nothing is written twice.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+import operator
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import CoercionError, Group, Parameter, Token
 from docstring_parser import DocstringStyle, parse
 
 from simplicit.errors import InputError
 from simplicit.runs.options import Option, build, options_of
 
-__all__ = ["Signature", "choices_in", "option_name"]
+__all__ = ["OUTPUT", "Signature", "choices_in", "option_name"]
 
+#: The panel that is shown last.
+OUTPUT = "Output"
 #: What a word of the command line can become.
 _SCALARS = (bool, int, float, str, Path)
 
@@ -70,19 +72,20 @@ class Signature:
         found: dict[str, Option] = {}
         for _, entry in self._parameters():
             for option in [entry] if isinstance(entry, Option) else options_of(entry, self.chosen):
-                kind = _narrowed(option.kind)
-                if kind is None:
-                    continue
                 if option.name in found:
                     raise TypeError(f"{self.command.__name__}: two settings are called {option.name!r}")
-                found[option.name] = dataclasses.replace(option, kind=kind)
+                if (narrowed := _narrowed(option)) is not None:
+                    found[option.name] = narrowed
         return list(found.values())
 
     def has(self, name: str) -> bool:
-        """Whether there is an option of that name; also where what was chosen does not exist."""
-        with suppress(InputError):
-            return any(option.name == name for option in self.options)
-        return any(option.name == name for option in Signature(self.command, {}).options)
+        """Whether there is an option of that name; also where something that was chosen does not exist."""
+        try:
+            options = self.options
+        except InputError as error:
+            chosen = {choice: value for choice, value in self.chosen.items() if choice != error.argument}
+            return Signature(self.command, chosen).has(name)
+        return any(option.name == name and not option.argument for option in options)
 
     def flat(self) -> Callable[..., dict[str, Any]]:
         """A function with one parameter for each option, which returns those that were given."""
@@ -92,8 +95,9 @@ class Signature:
             return {name: _parsed(options[name], value) for name, value in values.items()}
 
         options = {option.name: option for option in self.options}
-        switchable = "config" in options  # what was on in an earlier run may be switched off
-        signature = inspect.Signature([_parameter(option, switchable=switchable) for option in options.values()])
+        groups = _groups(options.values())
+        arguments = sorted(options.values(), key=lambda option: not option.argument)
+        signature = inspect.Signature([_parameter(option, groups.get(option.panel)) for option in arguments])
         given.__signature__ = signature  # type: ignore[attr-defined]
         given.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
         given.__doc__ = _about(self.command)
@@ -114,71 +118,83 @@ class Signature:
 
     def _parameters(self) -> Iterator[tuple[str, Any]]:
         """The parameters of the command, each an option, or a dataclass that is to be laid flat."""
-        hints = typing.get_type_hints(self.command)
+        hints = typing.get_type_hints(self.command, include_extras=True)
         for name, parameter in inspect.signature(self.command).parameters.items():
             kind, default = hints[name], parameter.default
             if dataclasses.is_dataclass(kind):
                 yield name, kind if default is parameter.empty else default
-            else:
-                missing = dataclasses.MISSING if default is parameter.empty else default
-                argument = parameter.kind is parameter.POSITIONAL_ONLY
-                yield name, Option(name, kind, missing, self.command, argument=argument)
+                continue
+            kind, panel = typing.get_args(kind) if typing.get_origin(kind) is Annotated else (kind, None)
+            missing = dataclasses.MISSING if default is parameter.empty else default
+            argument = parameter.kind is parameter.POSITIONAL_ONLY
+            yield name, Option(name, kind, missing, self.command, argument=argument, panel=panel)
 
 
-def _parameter(option: Option, *, switchable: bool) -> inspect.Parameter:
-    """An option as a parameter that cyclopts reads.
-
-    ``switchable`` says whether flags that are off by default need a name for off.
-    """
+def _parameter(option: Option, group: Group | None) -> inspect.Parameter:
+    """An option as a parameter that cyclopts reads."""
     text = _documented(option.owner).get(option.name, "")
-    grouped = {} if option.argument or option.panel is None else {"group": _group(option.panel)}
-    kind: Any = option.kind if option.parse is None else str | None
+    if option.known:
+        what, default, rest = text.partition(" Default:")
+        text = f"{what} Known: {', '.join(option.known)}.{default}{rest}"
+    kind: Any = option.kind
+    if option.parse is not None:
+        kind = str | None if types.NoneType in option.kinds else str
     annotation = Annotated[
         kind,
         Parameter(
             help=text,
-            negative=None if switchable or option.default is True else (),
+            metavar=None if option.parse is None else _spelling(option),
+            negative=() if option.default is False and not option.varies else None,
             negative_iterable=(),
             negative_none=(),
-            show_default=option.default not in (None, dataclasses.MISSING, (), False) and _shown(option.default),
-            converter=_whole if option.kind in (int, int | None) else None,
-            **grouped,
+            show_default=_shown(option),
+            converter=_whole(option) if int in option.kinds and option.parse is None else None,
+            **({} if option.argument or group is None else {"group": group}),
         ),
     ]
-    place = inspect.Parameter.POSITIONAL_OR_KEYWORD if option.argument else inspect.Parameter.KEYWORD_ONLY
+    place = inspect.Parameter.POSITIONAL_ONLY if option.argument else inspect.Parameter.KEYWORD_ONLY
     default = inspect.Parameter.empty if option.default is dataclasses.MISSING else option.default
     return inspect.Parameter(option.name, place, default=default, annotation=annotation)
 
 
-@cache
-def _group(panel: str) -> Group:
-    return Group(panel, sort_key=_group.cache_info().currsize)
+def _groups(options: Iterable[Option]) -> dict[str | None, Group]:
+    """The panels of some options in their order; where results go is the last."""
+    panels = dict.fromkeys(option.panel for option in options if option.panel is not None)
+    ordered = sorted(panels, key=lambda panel: panel == OUTPUT)
+    return {panel: Group(panel, sort_key=place) for place, panel in enumerate(ordered)}
 
 
-def _shown(default: object) -> Callable[[Any], str]:
-    """How a default is shown."""
-    text = " ".join(map(_short, default)) if isinstance(default, tuple) else _short(default)
-    return lambda _: text
+def _spelling(option: Option) -> str:
+    """How the parts of a setting that is typed as one word are joined, such as ``INT-INT-...``."""
+    for kind in option.kinds:
+        first, *others = typing.get_args(kind) or (kind,)
+        if others:
+            names = [first.__name__.upper()] * (1 + len(others))
+            return option.joint.join([*names, "..."] if ... in others else names)
+    return "STR"
+
+
+def _shown(option: Option) -> str | bool:
+    """How a default is shown; False where there is nothing to show."""
+    value = option.default
+    if value is None or value is False or value is dataclasses.MISSING or value == ():
+        return False
+    if value is True:
+        return "on"
+    joint = " " if option.parse is None else option.joint
+    return joint.join(map(_short, value)) if isinstance(value, tuple) else _short(value)
 
 
 def _short(value: object) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _narrowed(kind: Any) -> Any:
-    """What of an annotation a command line can have; None if there is nothing, as of arrays."""
-    members = typing.get_args(kind) if _is_union(kind) else (kind,)
-    kept = [member for member in members if _typed(member)]
-    if not any(member is not types.NoneType for member in kept):
+def _narrowed(option: Option) -> Option | None:
+    """An option with what of its annotation a command line can have; None if there is nothing, as of arrays."""
+    kept = [kind for kind in option.kinds if _typed(kind)]
+    if all(kind is types.NoneType for kind in kept):
         return None
-    result = kept[0]
-    for member in kept[1:]:
-        result = result | member
-    return result
-
-
-def _is_union(kind: Any) -> bool:
-    return isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
+    return dataclasses.replace(option, kind=functools.reduce(operator.or_, kept))
 
 
 def _typed(kind: Any) -> bool:
@@ -193,12 +209,19 @@ def _parsed(option: Option, value: Any) -> Any:
     return option.parse(value) if option.parse is not None and isinstance(value, str) else value
 
 
-def _whole(kind: Any, tokens: Sequence[Any]) -> int | None:
-    """A whole number; cyclopts would cut off what stands behind a point."""
-    text = tokens[0].value
-    if text.strip().lower() in ("none", "null") and kind is not int:
-        return None
-    return int(text)
+def _whole(option: Option) -> Callable[[Any, Sequence[Token]], int | None]:
+    """What reads a whole number; cyclopts would cut off what stands behind a point."""
+
+    def read(_: Any, tokens: Sequence[Token]) -> int | None:
+        text = tokens[-1].value
+        if types.NoneType in option.kinds and text.lower() in ("none", "null"):
+            return None
+        try:
+            return int(text)
+        except ValueError:
+            raise CoercionError(token=tokens[-1], target_type=int) from None
+
+    return read
 
 
 def _about(command: Callable[..., None]) -> str:
@@ -207,7 +230,7 @@ def _about(command: Callable[..., None]) -> str:
     return "\n\n".join(part for part in (parsed.short_description, parsed.long_description) if part)
 
 
-@cache
+@functools.cache
 def _documented(owner: Any) -> dict[str, str]:
     """What the docstring of a dataclass, or of those that it derives from, or of a function says of each setting."""
     found: dict[str, str] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def solve(
     keeping: Keeping = Keeping(),  # noqa: B008 - it is frozen
     output: Output = Output(Path("runs/solve")),  # noqa: B008
     *,
-    part: str | None = None,
+    part: Annotated[str | None, "Running"] = None,
 ) -> None:
     """Solve many constrained lassos that share a design, each to a proven duality gap.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from simplicit.checks import as_count, named
 from simplicit.errors import InputError
 from simplicit.progress import Meter, OnProgress
 from simplicit.robustness import ATTACKS, AttackResult, attack, pgd
@@ -31,8 +32,8 @@ class AttackSettings(MeasureSettings):
     Parameters
     ----------
     attacks : tuple of str
-        Attacks by name; repeat for several. AutoAttack is some hundred times slower than FGSM and needs the extra
-        attacks.
+        Attacks by name. Repeat for several. AutoAttack is some hundred times slower than FGSM and needs the extra
+        `attacks`.
     steps : int
         Gradient steps of PGD.
     restarts : int
@@ -52,7 +53,7 @@ class AttackSettings(MeasureSettings):
 
     panel: ClassVar[str] = "Attacks"
 
-    attacks: tuple[str, ...] = STANDARD_ATTACKS
+    attacks: tuple[str, ...] = field(default=STANDARD_ATTACKS, metadata=named(ATTACKS))
     steps: int = 50
     restarts: int = 5
     queries: int = 300
@@ -64,8 +65,7 @@ class AttackSettings(MeasureSettings):
         if not self.attacks:
             raise InputError("attacks: name at least one", argument="attacks")
         for name in ("steps", "restarts", "queries"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}", argument=name)
+            as_count(name, getattr(self, name))
 
 
 @dataclass(frozen=True)

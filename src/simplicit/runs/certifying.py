@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.checks import check_choice
-from simplicit.errors import InputError
+from simplicit.checks import as_count, check_choice, named
 from simplicit.progress import Meter, OnProgress
 from simplicit.robustness import METHODS, AttackResult, Certificates, attack, certify
 from simplicit.runs.measured import MeasuredRun, MeasureSettings
@@ -46,15 +45,14 @@ class CertifySettings(MeasureSettings):
 
     panel: ClassVar[str] = "Bounds"
 
-    method: str = "linear"
+    method: str = field(default="linear", metadata=named(METHODS))
     steps: int = 0
     attack: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("method", self.method, METHODS)
-        if self.steps < 0:
-            raise InputError(f"steps must be at least 0, got {self.steps}", argument="steps")
+        as_count("steps", self.steps, minimum=0)
 
 
 @dataclass(frozen=True)

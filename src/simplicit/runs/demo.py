@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from simplicit.checks import as_seed
+from simplicit.checks import as_count, as_seed
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.files import file_hash, write_json
@@ -60,9 +60,8 @@ class DemoSettings:
 
     def __post_init__(self) -> None:
         parse_eps(self.eps)
-        for name, count in (("samples", self.samples), ("pgd_steps", self.pgd_steps)):
-            if count < 1:
-                raise InputError(f"{name} must be at least 1, got {count}")
+        for name in ("samples", "pgd_steps"):
+            as_count(name, getattr(self, name))
         as_seed("seed", self.seed)
         if not self.sparsity:
             raise InputError("sparsity: name at least one", argument="sparsity")

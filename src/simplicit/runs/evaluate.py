@@ -154,7 +154,7 @@ def parse_eps(text: str) -> float:
     except (ValueError, ZeroDivisionError, OverflowError):
         value = math.nan
     if not 0 <= value < math.inf:
-        raise InputError(f"eps {text!r}: expected a radius of at least 0, such as 0.004 or 8/255")
+        raise InputError(f"eps {text!r}: expected a radius of at least 0, such as 0.004 or 8/255", argument="eps")
     return value
 
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from simplicit.checks import as_seed, spelled
+from simplicit.checks import as_count, as_seed, check_choice, named, spelled
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.machine import flushed_denormals
@@ -48,7 +48,7 @@ def parse_arch(text: str) -> tuple[int, ...]:
     """
     parts = text.split("-")
     if not all(part.isdecimal() and len(part) < 19 and int(part) > 0 for part in parts):
-        raise InputError(f"arch {text!r}: expected the widths of the hidden layers, such as 64-32-16")
+        raise InputError(f"arch {text!r}: expected the widths of the hidden layers, such as 64-32-16", argument="arch")
     return tuple(int(part) for part in parts)
 
 
@@ -63,7 +63,7 @@ class MlpSettings:
     bias : bool
         Biases in the linear layers.
     activation : str
-        One of relu, leaky_relu, tanh, sigmoid, hardtanh, softplus, elu, gelu, silu.
+        Of the hidden layers.
     epochs : int
         Passes over the data.
     batch_size : int
@@ -85,7 +85,7 @@ class MlpSettings:
 
     arch: tuple[int, ...] = field(default=(64, 32, 16), metadata=spelled(parse_arch, "-"))
     bias: bool = True
-    activation: str = "relu"
+    activation: str = field(default="relu", metadata=named(ACTIVATIONS))
     epochs: int = 20
     batch_size: int = 128
     learning_rate: float = 4e-3
@@ -93,17 +93,19 @@ class MlpSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.activation not in ACTIVATIONS:
-            raise InputError(f"activation {self.activation!r}: unknown; choose one of {', '.join(ACTIVATIONS)}")
-        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
+        check_choice("activation", self.activation, ACTIVATIONS)
+        for name in ("epochs", "batch_size"):
+            as_count(name, getattr(self, name))
         if not 0 < self.learning_rate < 10:
-            raise InputError(f"learning_rate must be between 0 and 10, got {self.learning_rate}")
+            raise InputError(
+                f"learning_rate must be between 0 and 10, got {self.learning_rate}", argument="learning_rate"
+            )
         if not 0 <= self.weight_decay < float("inf"):
-            raise InputError(f"weight_decay must be finite and not negative, got {self.weight_decay}")
+            raise InputError(
+                f"weight_decay must be finite and not negative, got {self.weight_decay}", argument="weight_decay"
+            )
         if any(width < 1 for width in self.arch):
-            raise InputError(f"arch must be positive widths, got {'-'.join(map(str, self.arch))}")
+            raise InputError(f"arch must be positive widths, got {'-'.join(map(str, self.arch))}", argument="arch")
         as_seed("seed", self.seed)
 
     def with_seed(self, seed: int) -> MlpSettings:
@@ -131,7 +133,8 @@ def _check_memory(widths: tuple[int, ...]) -> None:
     if needed > _memory():
         raise InputError(
             f"arch {'-'.join(map(str, widths[1:-1]))}: training would take {needed / 2**30:,.0f} GiB of memory, this "
-            f"machine has {_memory() / 2**30:,.0f}; choose narrower layers"
+            f"machine has {_memory() / 2**30:,.0f}; choose narrower layers",
+            argument="arch",
         )
 
 

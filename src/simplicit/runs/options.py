@@ -11,11 +11,12 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from simplicit.checks import check_choice
 from simplicit.errors import InputError
 from simplicit.executors import EXECUTORS, Executor
 from simplicit.files import plain
@@ -23,7 +24,7 @@ from simplicit.rows import Penalty
 from simplicit.rows.penalties import PENALTIES
 from simplicit.training import RECIPES, Recipe
 
-__all__ = ["REGISTRIES", "Option", "build", "flat", "options_of", "owners", "restored"]
+__all__ = ["REGISTRIES", "Option", "build", "flat", "options_of", "owners", "read_values", "restored"]
 
 T = TypeVar("T")
 
@@ -47,12 +48,18 @@ class Option:
     parse : callable, optional
         From the one word that it is typed as; see :func:`simplicit.checks.spelled`.
     joint : str
+    known : collection of str
+        Names that it may have, read when they are shown; see :func:`simplicit.checks.named`.
     registry : mapping, optional
         Of a choice: what its names stand for.
+    switches : dataclass, optional
+        Of a flag: whose settings it switches on.
     argument : bool
         Whether it is typed without its name.
     panel : str, optional
-        What it is listed under: what its owner says, or the kind of what was chosen.
+        What it is listed under: what its owner says, or the name of what was chosen.
+    varies : bool
+        Whether it is a setting of what was chosen, so that its default depends on that.
     """
 
     name: str
@@ -61,14 +68,23 @@ class Option:
     owner: Any
     parse: Callable[[str], Any] | None = None
     joint: str = ","
+    known: Collection[str] = ()
     registry: Mapping[str, Any] | None = None
+    switches: Any = None
     argument: bool = False
     panel: str | None = None
+    varies: bool = False
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """The members of its annotation."""
+        union = isinstance(self.kind, types.UnionType) or typing.get_origin(self.kind) is typing.Union
+        return typing.get_args(self.kind) if union else (self.kind,)
 
     @property
     def is_path(self) -> bool:
         """Whether it is a file or a folder."""
-        return self.kind is Path or Path in typing.get_args(self.kind)
+        return Path in self.kinds
 
 
 def options_of(entry: Any, chosen: Mapping[str, Any]) -> Iterator[Option]:
@@ -88,16 +104,17 @@ def options_of(entry: Any, chosen: Mapping[str, Any]) -> Iterator[Option]:
     for item in _items(entry):
         registry = REGISTRIES.get(item.kind)
         if registry is not None:
-            name = _chosen(registry, item, chosen)
+            name, choice = _chosen(registry, item, chosen)
             yield dataclasses.replace(
                 item, kind=Literal[tuple(registry)], default=_name_of(registry, item.default), registry=registry
             )
-            for option in options_of(registry[name], chosen):
-                yield dataclasses.replace(option, panel=option.panel or item.kind.__name__)
+            for option in options_of(choice, chosen):
+                panel = option.panel or f"{item.kind.__name__} {name}"
+                yield dataclasses.replace(option, panel=panel, varies=True)
         elif (inner := _inner(item)) is not None:
             optional = not dataclasses.is_dataclass(item.kind)
             if optional:
-                yield dataclasses.replace(item, kind=bool, default=item.default is not None)
+                yield dataclasses.replace(item, kind=bool, default=item.default is not None, switches=inner)
             yield from options_of(inner, chosen)
         else:
             yield item
@@ -109,7 +126,7 @@ def build(entry: Any, values: Mapping[str, Any]) -> Any:
     for item in _items(entry):
         registry = REGISTRIES.get(item.kind)
         if registry is not None:
-            given[item.name] = build(registry[_chosen(registry, item, values)], values)
+            given[item.name] = build(_chosen(registry, item, values)[1], values)
         elif (inner := _inner(item)) is not None:
             wanted = dataclasses.is_dataclass(item.kind) or _wanted(item, inner, values)
             given[item.name] = build(inner, values) if wanted else None
@@ -118,8 +135,29 @@ def build(entry: Any, values: Mapping[str, Any]) -> Any:
     return entry(**given) if isinstance(entry, type) else dataclasses.replace(entry, **given)
 
 
+def read_values(entry: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`flat` made of a dataclass and a file kept, in the types of its settings again.
+
+    Parameters
+    ----------
+    entry : dataclass, or instance of one
+    values : mapping
+        By flat names; those that it has not are left out.
+
+    Raises
+    ------
+    TypeError
+        A value is not of the type of its setting.
+    InputError
+        A choice is unknown.
+    """
+    return {
+        option.name: _read(option, values[option.name]) for option in options_of(entry, values) if option.name in values
+    }
+
+
 def restored(entry: Any, values: Mapping[str, Any]) -> Any:
-    """An instance of a dataclass from what :func:`flat` made of it and JSON kept; names that it has not are left out.
+    """An instance of a dataclass from what :func:`read_values` takes.
 
     Raises
     ------
@@ -128,20 +166,7 @@ def restored(entry: Any, values: Mapping[str, Any]) -> Any:
     InputError
         A value is out of range.
     """
-    found: dict[str, Any] = {}
-    for option in options_of(entry, values):
-        value = values.get(option.name)
-        if value is None or option.name not in values:
-            continue
-        kinds = typing.get_args(option.kind) or (option.kind,)
-        if option.is_path or option.parse is not None:
-            if not isinstance(value, str):
-                raise TypeError(f"{option.name} must be a text, got {value!r}")
-            value = Path(value) if option.is_path else option.parse(value)  # type: ignore[misc]
-        elif str in kinds and not isinstance(value, str):
-            raise TypeError(f"{option.name} must be a text, got {value!r}")
-        found[option.name] = value
-    return build(entry, found)
+    return build(entry, read_values(entry, values))
 
 
 def flat(settings: Any) -> dict[str, Any]:
@@ -162,13 +187,15 @@ def flat(settings: Any) -> dict[str, Any]:
     return values
 
 
-def owners(name: str) -> dict[str, list[str]]:
-    """Which of what can be chosen has a setting of that name: ``{"recipe": ["robust", "certified"]}``."""
-    found: dict[str, list[str]] = {}
-    for base, registry in REGISTRIES.items():
-        having = [key for key, entry in registry.items() if any(item.name == name for item in options_of(entry, {}))]
-        found |= {base.__name__.lower(): having} if having else {}
-    return found
+def owners(options: Iterable[Option], name: str) -> tuple[str, list[str]] | None:
+    """The first choice among some options of which some names, but not the one chosen, have a setting of that name."""
+    for option in options:
+        if option.registry is not None:
+            entries = option.registry.items()
+            having = [key for key, entry in entries if any(inner.name == name for inner in options_of(entry, {}))]
+            if having:
+                return option.name, having
+    return None
 
 
 def _items(entry: Any) -> Iterator[Option]:
@@ -196,30 +223,69 @@ def _default(item: dataclasses.Field[Any]) -> Any:
 
 def _inner(item: Option) -> Any:
     """The dataclass that a field is, or may be; its instance, if the default is one."""
-    kinds: tuple[Any, ...] = typing.get_args(item.kind) if isinstance(item.kind, types.UnionType) else (item.kind,)
-    inner: Any = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+    inner: Any = next((kind for kind in item.kinds if dataclasses.is_dataclass(kind)), None)
     return item.default if inner is not None and isinstance(item.default, inner) else inner
 
 
 def _wanted(item: Option, inner: Any, values: Mapping[str, Any]) -> bool:
-    """Whether an optional dataclass is wanted: it is said so, or one of its own settings is given, or by default."""
-    given = any(option.name in values for option in options_of(inner, values))
-    return bool(values.get(item.name, given or item.default is not None))
+    """Whether an optional dataclass is wanted: it is said so, or one of its own settings is given, or by default.
+
+    Raises
+    ------
+    InputError
+        It is said not to be, and one of its settings is given.
+    """
+    given = [option.name for option in options_of(inner, values) if option.name in values]
+    wanted = bool(values.get(item.name, given or item.default is not None))
+    if given and not wanted:
+        raise InputError(f"{given[0]}: is a setting of {item.name}, which is off; leave it out too", argument=given[0])
+    return wanted
 
 
-def _chosen(registry: Mapping[str, Any], item: Option, values: Mapping[str, Any]) -> str:
-    name = values.get(item.name)
-    if name is None:
-        return _name_of(registry, item.default)
-    if not isinstance(name, str) or name not in registry:
-        known = ", ".join(map(repr, registry))
-        raise InputError(f"{item.name}: {name!r} is unknown; choose one of {known}", argument=item.name)
-    return name
+#: Types of JSON and TOML, as a message calls them.
+_PLAIN = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    Path: "a text",
+    types.NoneType: "null",
+}
+
+
+def _read(option: Option, value: Any) -> Any:
+    """A value from a file in the type of its setting."""
+    if option.parse is not None and isinstance(value, str):
+        return option.parse(value)
+    for kind in option.kinds:
+        if type(value) is kind and kind in _PLAIN:
+            return value
+        if kind is float and type(value) is int:
+            return float(value)
+        if kind is Path and isinstance(value, str):
+            return Path(value)
+        if typing.get_origin(kind) is Literal and value in typing.get_args(kind):
+            return value
+        if typing.get_origin(kind) is tuple and option.parse is None and isinstance(value, list):
+            return tuple(value)
+    several = "a list" if option.parse is None else "a text"
+    told = [several if typing.get_origin(kind) is tuple else _PLAIN.get(kind, "") for kind in option.kinds]
+    raise TypeError(f"{option.name} must be {' or '.join(filter(None, dict.fromkeys(told)))}, got {value!r}")
+
+
+def _chosen(registry: Mapping[str, Any], item: Option, values: Mapping[str, Any]) -> tuple[str, Any]:
+    """The name of what is chosen, and what it stands for; where that is the default, the default with its settings."""
+    usual = _name_of(registry, item.default)
+    name = values.get(item.name, usual)
+    if name == usual:
+        return usual, item.default
+    check_choice(item.name, name, registry)
+    return name, registry[name]
 
 
 def _name_of(registry: Mapping[str, Any], entry: Any) -> str:
-    """The name of what is chosen: that of an equal entry, or else of the first one of its type."""
+    """The name of what is chosen: that of an entry with the same settings, or else of the first one of its type."""
     kind = entry if isinstance(entry, type) else type(entry)
     names = [name for name, one in registry.items() if one is kind or type(one) is kind]
-    equal = [name for name in names if not isinstance(registry[name], type) and registry[name] == entry]
+    equal = [name for name in names if not isinstance(registry[name], type) and flat(registry[name]) == flat(entry)]
     return (equal or names or [kind.__name__])[0]

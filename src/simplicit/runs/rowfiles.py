@@ -229,6 +229,7 @@ def _ball(settings: SolveSettings, features: npt.NDArray[Any]) -> Ball | None:
     last = columns.stop or (columns.start or 0) + 1
     if features.ndim == 2 and last > features.shape[1]:
         raise InputError(
-            f"ball_columns: {settings.ball_columns} goes beyond the {features.shape[1]} columns of features"
+            f"ball_columns: {settings.ball_columns} goes beyond the {features.shape[1]} columns of features",
+            argument="ball_columns",
         )
     return Ball(settings.kappa, columns)

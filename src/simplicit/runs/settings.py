@@ -9,16 +9,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from simplicit.checks import as_count, as_seed, spelled
+from simplicit.checks import as_count, as_seed, named, spelled
 from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError
 from simplicit.files import read_json
 from simplicit.runs.folder import MANIFEST, check_manifest, read_manifest, relative_to
-from simplicit.runs.options import flat, options_of, restored
+from simplicit.runs.options import flat, options_of, read_values, restored
 from simplicit.runs.running import Running
 from simplicit.training import Recipe, Sparse
 
-__all__ = ["SAMPLES", "FitSettings", "Source", "kept_of", "parse_shape", "read_config", "read_source"]
+__all__ = [
+    "SAMPLES",
+    "FitSettings",
+    "Source",
+    "kept_of",
+    "parse_shape",
+    "read_config",
+    "read_settings",
+    "read_source",
+]
 
 #: Training samples of a fit that asks for no number.
 SAMPLES = 1000
@@ -58,7 +67,7 @@ class Source:
         Shape of one sample as the network takes it, such as 1x28x28. Default: flat, or the data's own where the network
         takes only that.
     data : str, optional
-        digits, fashion-mnist, cifar-10, cifar-100, or a folder or .npz file. Default: the baseline's own.
+        A data set by its name, or a folder or .npz file. Default: the baseline's own.
     data_dir : Path, optional
         Folder with the files of a named data set. Default: $SIMPLICIT_DATA, else they are downloaded.
 
@@ -75,7 +84,7 @@ class Source:
     model: str | None = None
     weights: Path | None = None
     input_shape: tuple[int, ...] | None = field(default=None, metadata=spelled(parse_shape, "x"))
-    data: str | None = None
+    data: str | None = field(default=None, metadata=named(DATASETS))
     data_dir: Path | None = None
 
     def __post_init__(self) -> None:
@@ -112,7 +121,7 @@ class FitSettings:
     samples : int, optional
         Training samples, drawn at random; labels are not used. Default: 1,000, or all if there are fewer.
     seed : int
-        Of that draw.
+        Seed of that draw.
     recipe : Recipe
         What is made of the network: sparse, the most accurate network at a given number of weights; robust, much harder
         to attack; certified, the largest provable accuracy; matching, problem (7) under a penalty; paper, (11) to the
@@ -190,17 +199,41 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return settings, inputs
 
 
-def kept_of(recorded: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of an earlier run, less those that a choice replaces.
+def read_settings(path: Path) -> dict[str, Any]:
+    """Settings of an earlier run, or from a TOML file, as :func:`read_config` takes them, in their types.
+
+    Raises
+    ------
+    DataError
+        The file is missing, damaged, or not of a fit; a setting is unknown or of another type.
+    """
+    values, _ = read_config(path)
+    try:
+        found = read_values(FitSettings, values)
+    except (TypeError, InputError) as error:
+        raise DataError(f"{path}: {error}") from error
+    unknown = next((name for name in values if name not in found), None)
+    if unknown is not None:
+        raise DataError(f"{path}: unknown setting {unknown!r}")
+    return found
+
+
+def kept_of(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an earlier run, less those that others replace as a whole.
 
     Another network replaces all that is said of the recorded one; another recipe, penalty or executor replaces the
-    options of the recorded one.
+    options of the recorded one; a setting of what was off switches it on, and what is switched off has none.
     """
-    gone: set[str] = set(_NETWORK) if chosen.keys() & set(_NETWORK) else set()
+    if not recorded:
+        return {}
+    gone: set[str] = set(_NETWORK) if given.keys() & set(_NETWORK) else set()
     for option in options_of(FitSettings, recorded):
         before = recorded.get(option.name)
-        if option.registry is not None and before is not None and chosen.get(option.name, before) != before:
+        if option.registry is not None and before is not None and given.get(option.name, before) != before:
             gone |= {inner.name for inner in options_of(option.registry[before], recorded)}
+        if option.switches is not None:
+            inside = {inner.name for inner in options_of(option.switches, {})}
+            gone |= inside if given.get(option.name) is False else {option.name} if inside & given.keys() else set()
     return {name: value for name, value in recorded.items() if name not in gone}
 
 

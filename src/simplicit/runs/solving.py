@@ -35,8 +35,8 @@ class SolveSettings:
     targets : Path
         A .npy file of shape (m, r), one column per row problem.
     penalty : Penalty
-        h: l1, β|w|; elastic-net, β|w| + αw²; perspective, αw² and a price γ on non-zeros, relaxed; basis-pursuit, |w|
-        with exact matching; none.
+        What h is: l1, β|w|; elastic-net, β|w| + αw²; perspective, αw² and a price γ on non-zeros, relaxed;
+        basis-pursuit, |w| with exact matching; none.
     rounds : int
         Solve so many times; from the second on, what was large the time before is penalised less.
     strengths : int, optional
@@ -54,7 +54,8 @@ class SolveSettings:
     intercept : bool
         Fit an unpenalised constant in each row too.
     solver : str
-        active-set, the library's own, or reference, CVXPY and Clarabel for a second opinion, thousands of times slower.
+        What solves them: active-set, the library's own, or reference, CVXPY and Clarabel for a second opinion,
+        thousands of times slower.
     running : Running
 
     Raises

@@ -148,7 +148,10 @@ def choose_samples(data: Dataset, count: int | None, seed: int) -> Samples:
     """
     available = len(data.test_labels)
     if count is not None and not 1 <= count <= available:
-        raise InputError(f"samples must be between 1 and the {available} test samples of {data.name}, got {count}")
+        raise InputError(
+            f"samples must be between 1 and the {available} test samples of {data.name}, got {count}",
+            argument="samples",
+        )
     places = np.arange(available)
     if count is not None:
         places = np.sort(np.random.default_rng(seed).choice(available, count, replace=False))

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.checks import as_count, spelled
+from simplicit.checks import as_count, named, spelled
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.executors import EXECUTORS, Executor, as_executor
@@ -97,7 +97,7 @@ class Figure5Settings:
     samples : int
         Training samples.
     executor : tuple of str
-        serial, threads, processes or ray; repeat for several. Default: all that are installed.
+        Executors to measure. Repeat for several. Default: all that are installed.
     workers : int, optional
         Blocks at a time, of each executor. Default: one per processor.
     repeats : int
@@ -117,7 +117,7 @@ class Figure5Settings:
 
     arch: tuple[int, ...] = field(default=(64, 32, 16), metadata=spelled(parse_arch, "-"))
     samples: int = 600
-    executor: tuple[str, ...] = ()
+    executor: tuple[str, ...] = field(default=(), metadata=named(EXECUTORS))
     workers: int | None = None
     repeats: int = 3
     epochs: int = 20

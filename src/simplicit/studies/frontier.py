@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from simplicit.checks import as_count, check_choice, spelled
+from simplicit.checks import as_count, check_choice, named, spelled
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.machine import one_thread_each
@@ -33,7 +33,7 @@ from simplicit.studies.bench import Bench, check_available
 from simplicit.studies.peers import PEERS, Network, Peer
 from simplicit.studies.study import Study
 from simplicit.training import fit
-from simplicit.training.recipes import at_sparsity
+from simplicit.training.recipes import RECIPES, at_sparsity
 
 __all__ = [
     "BASELINE",
@@ -114,8 +114,8 @@ class FrontierSettings:
     samples: int = 1000
     seeds: int = 5
     first_seed: int = 0
-    peer: tuple[str, ...] = ()
-    recipe: str = "sparse"
+    peer: tuple[str, ...] = field(default=(), metadata=named(PEERS))
+    recipe: str = field(default="sparse", metadata=named(RECIPES))
     eps: str = "8/255"
     pgd_steps: int = 50
     attack_samples: int = 1000

@@ -12,13 +12,13 @@ The attack is FGSM at the radii stated; PGD is given beside it.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
 
-from simplicit.checks import as_count
+from simplicit.checks import as_count, named
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
@@ -31,7 +31,7 @@ from simplicit.studies.bench import Bench, check_available
 from simplicit.studies.peers.base import keep_largest
 from simplicit.studies.study import Study
 from simplicit.training import Matching, Recipe, Robust, Sparse, fit
-from simplicit.training.recipes import at_sparsity, recipe_of
+from simplicit.training.recipes import RECIPES, at_sparsity, recipe_of
 
 __all__ = [
     "TABLES",
@@ -127,7 +127,7 @@ class TableSettings:
 
     panel: ClassVar[str] = "What is measured"
 
-    recipe: str | None = None
+    recipe: str | None = field(default=None, metadata=named(RECIPES))
     anchor: float | None = None
     seeds: int = 1
     pgd_steps: int = 50

@@ -47,9 +47,9 @@ class Ridge:
     Parameters
     ----------
     ridge : float
-        δ in units of the mean of ‖Φⱼ‖² over the admissible columns, from 0 to 1e12.
+        Strength δ, in units of the mean of ‖Φⱼ‖² over the admissible columns, from 0 to 1e12.
     anchor : float
-        a, from 0 to 1.
+        Share a of the baseline's weights that they are drawn to, from 0 to 1.
 
     Raises
     ------

@@ -58,8 +58,8 @@ class Ray(Executor):
         How many blocks are solved at a time, each by an actor on one processor; as many as the cluster has processors
         when left out.
     address : str, optional
-        ``host:port`` of a cluster to join, or ``"auto"`` for the one that runs on this machine. When left out, the one
-        that this process is connected to already, or else a new one on this machine.
+        The cluster to join, as ``host:port``, or ``"auto"`` for the one that runs on this machine. When left out, the
+        one that this process is connected to already, or else a new one on this machine.
     block_timeout : float, optional
         Seconds after which a worker that is still at a block counts as hung. When left out, twenty times what the
         longest block took so far, at least a minute.

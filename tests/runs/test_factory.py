@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,6 @@ from torch import nn
 
 from simplicit.errors import DataError, InputError
 from simplicit.runs.factory import load_network, load_program
-from simplicit.runs.weights import load_weights, read_state
 
 SOURCE = """
 from torch import nn
@@ -93,68 +90,6 @@ def test_module_that_does_not_import(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=told):
         load_network(f"{name}:make")
-
-
-def test_weights_that_do_not_fit(tmp_path: Path) -> None:
-    net, path = make(), tmp_path / "w.safetensors"
-    save_file({"0.weight": torch.zeros(3, 4), "7.weight": torch.zeros(1)}, path)
-    with pytest.raises(DataError, match=r"misses 0\.bias, 3\.bias, 3\.weight and has unknown 7\.weight"):
-        load_weights(net, path)
-    save_file(net.state_dict() | {"3.bias": torch.zeros(5)}, path)
-    with pytest.raises(DataError, match=r"3\.bias has shape \(5,\), the network \(2,\)"):
-        load_weights(net, path)
-    save_file(net.state_dict() | {"3.bias": torch.tensor([0.0, float("inf")])}, path)
-    with pytest.raises(DataError, match=r"3\.bias has NaN or infinite values"):
-        load_weights(net, path)
-
-
-@pytest.mark.parametrize("dtype", [torch.complex64, torch.int8])
-def test_weights_of_another_kind(tmp_path: Path, dtype: torch.dtype) -> None:
-    net, path = make(), tmp_path / "w.pt"
-    torch.save(net.state_dict() | {"3.bias": torch.ones(2).to(dtype)}, path)
-    with pytest.raises(DataError, match=rf"3\.bias has dtype {dtype}, the network torch.float32; save real weights"):
-        load_weights(net, path)
-
-
-def test_damaged_weight_files(tmp_path: Path) -> None:
-    for name in ("w.safetensors", "w.pt"):
-        path = tmp_path / name
-        with pytest.raises(DataError, match="no such file"):
-            read_state(path)
-        for content in (b"", b"hello world", b"PK\x03\x04 not a zip"):
-            path.write_bytes(content)
-            with pytest.raises(DataError, match=f"{name}: damaged"):
-                read_state(path)
-    torch.save(make().state_dict(), tmp_path / "cut.pt")
-    whole = (tmp_path / "cut.pt").read_bytes()
-    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"cut\.pt: damaged"):
-        read_state(tmp_path / "cut.pt")
-    torch.save({"epoch": 3}, tmp_path / "other.pt")
-    with pytest.raises(DataError, match="no state dictionary"):
-        read_state(tmp_path / "other.pt")
-
-
-class Payload:
-    """Unpickling it would create a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        return io.open, (str(self.path), "w")
-
-
-def test_checkpoint_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
-    torch.save({"state_dict": Payload(tmp_path / "ran")}, tmp_path / "evil.pt")
-    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Payload(tmp_path / "ran"), protocol=2))
-    torch.save(make(), tmp_path / "whole.pt")
-    for name in ("evil.pt", "whole.pt"):
-        with pytest.raises(DataError, match="could run code, so it is refused"):
-            read_state(tmp_path / name)
-    with pytest.raises(DataError):
-        read_state(tmp_path / "evil.pth")
-    assert not (tmp_path / "ran").exists()
 
 
 def test_program_needs_trust(tmp_path: Path) -> None:
