@@ -1,4 +1,4 @@
-"""Tied rows on ResNet-20, CIFAR-10: sparsity against accuracy, and against pruning methods on the same images.
+"""The recipe Sparse on ResNet-20, CIFAR-10: sparsity against accuracy, and against pruning methods on the same images.
 
     python benchmarks/resnet20.py            # about two hours on 2 cores; needs the data, see --help
 
@@ -40,7 +40,7 @@ import simplicit as sp
 from simplicit.machine import one_thread_each
 from simplicit.network.graph import capture_graph
 from simplicit.runs.resnet import resnet20
-from simplicit.studies.peers import PEERS, TiedNetwork
+from simplicit.studies.peers import PEERS, Network
 
 OURS = "simplicit"
 SPARSITIES = (50.0, 70.0, 80.0, 90.0, 95.0)
@@ -191,9 +191,9 @@ def run(task: Any) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begun = time.perf_counter()
     if method.solver == OURS:
-        result = sp.fit(net, data.train[drawn], preset="sparse", sparsity=sparsity)
-        found, layers = result.to_baseline(), result.figures()["layers"]
-        certified = result.figures()["rows_certified"], len(result.rows)
+        result = sp.fit(net, data.train[drawn], sp.Sparse(sparsity))
+        found, layers = result.network(), {layer.name: layer.non_zeros for layer in result.layers}
+        certified = int(result.rows.converged.sum()), len(result.rows)
     else:
         with one_thread_each():
             torch.set_num_threads(1)
@@ -223,7 +223,7 @@ def _ours(samples: int, draw: int, sparsity: float) -> str:
 
 def peer(net: nn.Module, images: Tensor, method: Method, sparsity: float, ours: Path) -> tuple[nn.Module, Any]:
     """A network pruned by a peer."""
-    network = TiedNetwork(capture_graph(net, images), images)
+    network = Network(capture_graph(net, images), images)
     counts = {
         "uniform": lambda: network.uniform(sparsity),
         "global": lambda: network.by_size(sparsity),
@@ -269,7 +269,7 @@ def page(report: dict[str, Any]) -> str:
     of, settings, rows = report["machine"], report["settings"], report["rows"]
     ours = [row for row in rows if row["name"] == OURS]
     lines = [
-        "# ResNet-20 on CIFAR-10, tied rows",
+        "# ResNet-20 on CIFAR-10, one row per output channel",
         "",
         f"`{report['command']}`, {of['cores']} cores, Python {of['python']}, torch {of['torch']}. Dense: "
         f"{report['dense']:.1f} %. Means over {len(settings['draws'])} draws, fewer where it is said, of "
