@@ -1,4 +1,4 @@
-"""The recipes Robust and Certified on Fashion-MNIST: accuracy attacked and proved at .004, .008 and 8/255, several seeds.
+"""The recipes Robust and Certified on Fashion-MNIST: accuracy attacked and proved at .004, .008 and 8/255, by seeds.
 
     python benchmarks/certified.py             # about 15 minutes on 2 cores; needs the data, see --help
 

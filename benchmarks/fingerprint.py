@@ -235,7 +235,7 @@ def compared(found: dict[str, Print], before: dict[str, Any]) -> int:
     print(f"\n{len(shared)} cases compared, {len(differing)} differ; {len(new)} are new, {len(gone)} were not run.")
     for name in differing:
         print(f"differs: {name}")
-    now, then = (sum(one) for one in ([found[n].seconds for n in shared], [before[n]["seconds"] for n in shared]))
+    now, then = sum(found[name].seconds for name in shared), sum(before[name]["seconds"] for name in shared)
     print(f"{now:.1f} s, before {then:.1f} s")
     return 1 if differing else 0
 

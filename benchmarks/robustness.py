@@ -1,4 +1,4 @@
-"""Fashion-MNIST under attack and with certificates: the baseline and problem (7) fitted to it, at ε = .004, .008, 8/255.
+"""Fashion-MNIST attacked and certified: the baseline and problem (7) fitted to it, at ε = .004, .008 and 8/255.
 
     python benchmarks/robustness.py                    # about 20 minutes on 2 cores; needs the data, see --help
     python benchmarks/robustness.py --runs runs/robust # and other fits beside, from folders of `simplicit fit`
