@@ -196,7 +196,7 @@ def _set_weights(probe: _Probe, wanted: _Whole) -> None:
     first, second, third = (read.M.data for read in reads)
     places = reads[0].places
     if not all(np.array_equal(read.places, places) for read in reads):
-        raise InputError("to_baseline: the network's weights decide where M has zeros, so they cannot be told apart")
+        raise InputError("network: the network's weights decide where M has zeros, so they cannot be told apart")
     entry, known = codes.found(first, second)
     factor = np.where(known, first / codes.first[entry] if codes.size else 0.0, 0.0)
     known &= np.abs(factor * codes.last[entry] - third if codes.size else first) <= 1e-10 * np.abs(third)
@@ -206,14 +206,14 @@ def _set_weights(probe: _Probe, wanted: _Whole) -> None:
         place = int(places[np.argmax(unclear)])
         names = " and ".join(_parts_of(probe, codes, place))
         raise InputError(
-            f"to_baseline: {wanted.block(place)} is composed of several parameters or constants ({names}), so that its "
+            f"network: {wanted.block(place)} is composed of several parameters or constants ({names}), so that its "
             "trained weights cannot be taken apart; put an activation between the layers, or use "
             "simplicit.to_torch(result.model)"
         )
     moved = fixed & (np.abs(target - first) > _EQUAL * np.abs(first))
     if moved.any():
         raise InputError(
-            f"to_baseline: {wanted.block(int(places[np.argmax(moved)]))} is a constant of the network (a skip "
+            f"network: {wanted.block(int(places[np.argmax(moved)]))} is a constant of the network (a skip "
             "connection), and was trained to other values; use simplicit.to_torch(result.model)"
         )
     codes.write(_spread(codes, entry[known], target[known] / factor[known], own))
@@ -226,7 +226,7 @@ def _at(wanted: _Whole, places: npt.NDArray[np.int64]) -> Array:
     inside = (position < len(places)) & (places[np.minimum(position, len(places) - 1)] == at if len(places) else False)
     if not np.all(inside):
         raise InputError(
-            f"to_baseline: {wanted.block(int(at[np.argmin(inside)]))} has weights where the network has none; it needs "
+            f"network: {wanted.block(int(at[np.argmin(inside)]))} has weights where the network has none; it needs "
             "a fit with structure='baseline'"
         )
     values = np.zeros(len(places))
@@ -242,7 +242,7 @@ def _spread(codes: _Codes, entry: npt.NDArray[np.int64], values: Array, own: Arr
     apart = np.abs(result[entry] - values) > _EQUAL * largest
     if apart.any():
         raise InputError(
-            f"to_baseline: parameter {codes.name(int(entry[np.argmax(apart)]))!r} stands at several places of M, which "
+            f"network: parameter {codes.name(int(entry[np.argmax(apart)]))!r} stands at several places of M, which "
             "were trained to different values; use simplicit.to_torch(result.model)"
         )
     return result
@@ -293,7 +293,7 @@ def _set_biases(probe: _Probe, wanted: _Whole) -> None:
         row = int(np.argmax(left))
         group = next(one for one, at in wanted.rows.items() if at.start <= row < at.stop)
         raise InputError(
-            f"to_baseline: the model has a constant in {group!r} that no bias of the network can hold; give that layer "
+            f"network: the model has a constant in {group!r} that no bias of the network can hold; give that layer "
             "a bias of its own before the fit, or use simplicit.to_torch(result.model)"
         )
 

@@ -1,0 +1,54 @@
+"""What documents hold: fenced blocks, and commands, which the command line reads here and does not run."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from command_line import Run, invoker
+from simplicit.cli.commands import COMMANDS
+
+__all__ = ["commands", "fences", "prose", "reader"]
+
+FENCE = re.compile(r"^ *```(\{?[\w-]+\}?) *([^\n]*)\n(.*?)^ *```$", flags=re.DOTALL | re.MULTILINE)
+SPAN = re.compile(r"`(simplicit [^`]+)`")
+
+
+def fences(page: Path) -> list[tuple[str, str, str]]:
+    """Language or directive, argument and text of every fenced block."""
+    return FENCE.findall(page.read_text(encoding="utf-8"))
+
+
+def prose(page: Path) -> str:
+    """The text between the blocks."""
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of every command of simplicit: in blocks of shell, and in the text where it has options."""
+    lines = [line for language, _, text in fences(page) if language == "sh" for line in _lines(text)]
+    spans = [" ".join(span.split()) for span in SPAN.findall(prose(page))]
+    for line in [*lines, *(span for span in spans if " --" in span)]:
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["simplicit"]:
+            yield words[1:]
+
+
+def _lines(text: str) -> list[str]:
+    return text.replace("\\\n", " ").splitlines()
+
+
+def reader(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line with commands that do nothing: words are read, and settings checked."""
+    for name, command in COMMANDS.items():
+
+        @functools.wraps(command)
+        def idle(*_: object, **__: object) -> None: ...
+
+        monkeypatch.setitem(COMMANDS, name, idle)
+    return invoker(capsys)
