@@ -6,14 +6,28 @@ import functools
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from command_line import Run, invoker
 from simplicit.cli.commands import COMMANDS
+from simplicit.executors import EXECUTORS
+from simplicit.network.registry import REGISTRY
+from simplicit.robustness import ATTACKS
+from simplicit.rows.penalties import PENALTIES
+from simplicit.studies.peers import PEERS
+from simplicit.training import RECIPES
+from simplicit.training.states import STRUCTURES
+from simplicit.training.units import NORMALIZATIONS
 
-__all__ = ["commands", "fences", "prose", "reader"]
+__all__ = ["REGISTRIES", "as_they_were", "commands", "fences", "prose", "reader", "scripted"]
+
+REGISTRIES: list[dict[str, Any]] = [
+    *(COMMANDS, EXECUTORS, REGISTRY, ATTACKS, PENALTIES, PEERS, RECIPES, STRUCTURES, NORMALIZATIONS),
+]
 
 FENCE = re.compile(r"^ *```(\{?[\w-]+\}?) *([^\n]*)\n(.*?)^ *```$", flags=re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`(simplicit [^`]+)`")
@@ -37,6 +51,24 @@ def commands(page: Path) -> Iterator[list[str]]:
         words = shlex.split(line, comments=True)
         if words[:1] == ["simplicit"]:
             yield words[1:]
+
+
+def scripted(text: str) -> list[list[str]]:
+    """What the lines of a block of shell give to a script that is the command line: ``python NAME.py …``."""
+    lines = [shlex.split(line, comments=True) for line in _lines(text)]
+    return [words[2:] for words in lines if words[:1] == ["python"] and words[1].endswith(".py")]
+
+
+@contextmanager
+def as_they_were() -> Iterator[None]:
+    """Registries are at the end what they were before, whatever a document registers."""
+    before = [dict(registry) for registry in REGISTRIES]
+    try:
+        yield
+    finally:
+        for registry, entries in zip(REGISTRIES, before, strict=True):
+            registry.clear()
+            registry.update(entries)
 
 
 def _lines(text: str) -> list[str]:

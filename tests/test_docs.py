@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import simplicit
-from documents import commands, fences, prose, reader
+from documents import as_they_were, commands, fences, prose, reader, scripted
+from simplicit.cli import main
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -29,14 +30,18 @@ def test_the_python_blocks_run_and_print_what_the_page_shows(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = fences(DOCS / name)
-    names: dict[str, object] = {"__name__": "__main__"}
-    for number, (language, _, code) in enumerate(blocks):
-        if language != "python":
-            continue
-        exec(compile(code, f"{name}, block {number}", "exec"), names)
-        follows = blocks[number + 1] if number + 1 < len(blocks) else ("", "", "")
-        expected = follows[2] if follows[0] == "text" else ""
-        assert capsys.readouterr().out == expected, f"{name}, block {number}:\n{code}"
+    names: dict[str, object] = {"__name__": "page"}
+    with as_they_were():
+        for number, (language, _, code) in enumerate(blocks):
+            if language == "python":
+                exec(compile(code, f"{name}, block {number}", "exec", dont_inherit=True), names)
+                follows = blocks[number + 1] if number + 1 < len(blocks) else ("", "", "")
+                expected = follows[2] if follows[0] == "text" else ""
+                assert capsys.readouterr().out == expected, f"{name}, block {number}:\n{code}"
+            elif language == "sh":
+                for words in scripted(code):
+                    assert main(words) == 0, words
+                capsys.readouterr()
 
 
 def test_there_are_pages_with_code() -> None:
@@ -77,7 +82,12 @@ def test_the_batch_scripts_are_read(capsys: pytest.CaptureFixture[str], monkeypa
     scripts = sorted((ROOT / "examples" / "slurm").glob("*.sbatch"))
     assert len(scripts) == 3
     for script in scripts:
-        text = script.read_text(encoding="utf-8").replace("\\\n", " ").replace('"$@"', GIVEN[script.stem]).replace("$address", "host:1")
+        text = (
+            script.read_text(encoding="utf-8")
+            .replace("\\\n", " ")
+            .replace('"$@"', GIVEN[script.stem])
+            .replace("$address", "host:1")
+        )
         (line,) = re.findall(r"^simplicit (.*)$", text, flags=re.MULTILINE)
         code, _, error = read(*shlex.split(re.sub(r"\$\{[^}]*\}|\$\w+", "1", line)))
         assert code == 0, (script.name, error)
