@@ -113,8 +113,8 @@ def draw(report: dict[str, Any], path: Path) -> None:
             found = report[name]["result"]
             rows = found["executors"]
             title = f"{found['rows']:,} rows × {found['columns']:,} columns, cold"
-            seconds, fixed = [row["cold"] for row in rows], [row["least_cold"] for row in rows]
-            panels.append(Bars(title, [row["executor"] for row in rows], seconds, fixed))
+            seconds, fixed = ({row["executor"]: row[key] for row in rows} for key in ("cold", "least_cold"))
+            panels.append(Bars(title, seconds, fixed))
     if panels:
         draw_bars(path, panels[0], panels[-1])
 

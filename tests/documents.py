@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from command_line import Run, invoker
+from simplicit.cli import main
 from simplicit.cli.commands import COMMANDS
 from simplicit.executors import EXECUTORS
+from simplicit.implicit.groups.elementwise import ACTIVATIONS
 from simplicit.network.registry import REGISTRY
 from simplicit.robustness import ATTACKS
 from simplicit.rows.penalties import PENALTIES
@@ -23,10 +25,10 @@ from simplicit.training import RECIPES
 from simplicit.training.states import STRUCTURES
 from simplicit.training.units import NORMALIZATIONS
 
-__all__ = ["REGISTRIES", "as_they_were", "commands", "fences", "prose", "reader", "scripted"]
+__all__ = ["commands", "fences", "prose", "reader", "run_blocks"]
 
 REGISTRIES: list[dict[str, Any]] = [
-    *(COMMANDS, EXECUTORS, REGISTRY, ATTACKS, PENALTIES, PEERS, RECIPES, STRUCTURES, NORMALIZATIONS),
+    *(COMMANDS, EXECUTORS, REGISTRY, ACTIVATIONS, ATTACKS, PENALTIES, PEERS, RECIPES, STRUCTURES, NORMALIZATIONS),
 ]
 
 FENCE = re.compile(r"^ *```(\{?[\w-]+\}?) *([^\n]*)\n(.*?)^ *```$", flags=re.DOTALL | re.MULTILINE)
@@ -53,14 +55,29 @@ def commands(page: Path) -> Iterator[list[str]]:
             yield words[1:]
 
 
-def scripted(text: str) -> list[list[str]]:
-    """What the lines of a block of shell give to a script that is the command line: ``python NAME.py …``."""
-    lines = [shlex.split(line, comments=True) for line in _lines(text)]
-    return [words[2:] for words in lines if words[:1] == ["python"] and words[1].endswith(".py")]
+def run_blocks(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run the blocks of a page in order: Python prints the block of text that follows, scripts are the command line.
+
+    A line ``python NAME.py WORDS`` of a block of shell is the command line after what the page has registered.
+    """
+    blocks = fences(page)
+    names: dict[str, object] = {"__name__": "page"}
+    with _as_they_were():
+        for number, (language, _, code) in enumerate(blocks):
+            if language == "python":
+                exec(compile(code, f"{page.name}, block {number}", "exec", dont_inherit=True), names)
+                follows = blocks[number + 1] if number + 1 < len(blocks) else ("", "", "")
+                expected = follows[2] if follows[0] == "text" else ""
+                assert capsys.readouterr().out == expected, f"{page.name}, block {number}:\n{code}"
+            elif language == "sh":
+                for words in (shlex.split(line, comments=True) for line in _lines(code)):
+                    if words[0] == "python" and words[1].endswith(".py"):
+                        assert main(words[2:]) == 0, (words, capsys.readouterr().err)
+                capsys.readouterr()
 
 
 @contextmanager
-def as_they_were() -> Iterator[None]:
+def _as_they_were() -> Iterator[None]:
     """Registries are at the end what they were before, whatever a document registers."""
     before = [dict(registry) for registry in REGISTRIES]
     try:

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 import simplicit
-from documents import as_they_were, commands, fences, prose, reader, scripted
-from simplicit.cli import main
+from documents import commands, fences, prose, reader, run_blocks
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -29,19 +28,7 @@ def test_the_python_blocks_run_and_print_what_the_page_shows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = fences(DOCS / name)
-    names: dict[str, object] = {"__name__": "page"}
-    with as_they_were():
-        for number, (language, _, code) in enumerate(blocks):
-            if language == "python":
-                exec(compile(code, f"{name}, block {number}", "exec", dont_inherit=True), names)
-                follows = blocks[number + 1] if number + 1 < len(blocks) else ("", "", "")
-                expected = follows[2] if follows[0] == "text" else ""
-                assert capsys.readouterr().out == expected, f"{name}, block {number}:\n{code}"
-            elif language == "sh":
-                for words in scripted(code):
-                    assert main(words) == 0, words
-                capsys.readouterr()
+    run_blocks(DOCS / name, capsys)
 
 
 def test_there_are_pages_with_code() -> None:
