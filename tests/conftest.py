@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import random
 from collections.abc import Callable
@@ -29,6 +30,12 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - libraries that use the global generator
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands tell how far they are only where a test asks for it, however slow the machine is."""
+    monkeypatch.setattr("simplicit.cli.console.LOG_SECONDS", math.inf)
 
 
 @pytest.fixture
