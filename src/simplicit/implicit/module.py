@@ -27,8 +27,6 @@ from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.maps import LinearMap
 from simplicit.implicit.model import ImplicitModel, as_model
 
-__all__ = ["ImplicitModule", "to_torch"]
-
 _FLOATS = (torch.float32, torch.float64)
 
 

@@ -36,8 +36,6 @@ from simplicit.network.prepare import (
 from simplicit.network.registry import REGISTRY
 from simplicit.network.rewrites import REWRITES
 
-__all__ = ["NetworkGraph", "capture_graph", "location", "module_path"]
-
 
 @dataclass(frozen=True, eq=False)
 class NetworkGraph:

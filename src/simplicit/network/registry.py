@@ -24,9 +24,6 @@ from simplicit.network.affine import NotAffineError
 from simplicit.network.rewrites import REWRITES
 from simplicit.network.rules import Along, Elementwise, Filling, Linear, Moving, Rule
 
-__all__ = ["ADVICE", "REGISTRY", "summary", "supported"]
-
-
 # An activation takes the arguments of its operation after the first one, with torch's defaults.
 
 

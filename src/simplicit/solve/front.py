@@ -19,8 +19,6 @@ from simplicit.solve.input import RowInput, path_problems
 from simplicit.solve.options import Method, RunOptions
 from simplicit.solve.run import run_problems, strongest
 
-__all__ = ["beta_max", "raise_unconverged", "solve_path", "solve_rows"]
-
 
 def solve_rows(
     features: Any,

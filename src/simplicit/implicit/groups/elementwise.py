@@ -19,8 +19,6 @@ from torch.nn import functional
 
 from simplicit.errors import InputError
 
-__all__ = ["ACTIVATIONS", "EVALUATION_ULPS", "Activation", "Definition"]
-
 #: Evaluating φ costs so many units in the last place of z and φ(z): in tests at most 5, for GELU; 16 leaves room for
 #: vectorised variants and for the evaluation of the spread.
 EVALUATION_ULPS = 16.0

@@ -30,8 +30,6 @@ from simplicit.implicit.maps.base import LinearMap, Product, as_factors, rounded
 from simplicit.implicit.maps.files import Arrays, Entry, Stored, csr_arrays
 from simplicit.implicit.maps.sparse import Csr, float_for
 
-__all__ = ["ConvMap"]
-
 _FORWARD = (functional.conv1d, functional.conv2d, functional.conv3d)
 _TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
 
