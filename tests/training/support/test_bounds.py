@@ -188,6 +188,14 @@ def test_more_weights_leave_less_to_gain_at_both_ends() -> None:
     np.testing.assert_array_equal(full.cardinality_gap, full.dual_gap)
 
 
+def test_a_row_without_an_error_has_nothing_to_gain() -> None:
+    """Its dual gap is within a tolerance of the target's size, and may be more than all of its error."""
+    samples = Samples(np.ones((5, 3)), np.full((5, 1), 1e3), True)
+    ours = Case(samples, np.ones((1, 3)), np.ones((1, 3), dtype=bool), sp.Ridge(0.1, 1.0))
+    solution = refitted(ours, ours.support)
+    assert 0 <= solution.cardinality_gap[0] <= solution.objective[0] <= 1e-12
+
+
 def test_rows_without_an_admissible_column() -> None:
     ours = replace(case(1, 10, 4), support=np.zeros((3, 4), bool), weights=np.zeros((3, 4)))
     assert (refitted(ours, ours.support).cardinality_gap == 0).all()
