@@ -125,6 +125,14 @@ def test_there_is_no_such_bound_where_the_penalty_selects(recipe: sp.Recipe) -> 
     assert "best >=" not in result.summary()
 
 
+def test_layers_that_have_no_weights_of_the_network_s_own() -> None:
+    """Chosen states, of which the network has none between, under a penalty that leaves nothing."""
+    recipe = sp.Matching(sp.L1(1e4), structure="feedforward", states="blocks")
+    result = NET.fit(recipe)
+    assert [(layer.weights, layer.non_zeros) for layer in result.layers] == [(0, 0)] * 3
+    assert [line.split()[4] for line in result.summary().splitlines()[-3:]] == ["-"] * 3
+
+
 def test_errors_are_those_of_the_model() -> None:
     result = fitted("search")
     U, wanted = NET.inputs, NET.outputs(NET.inputs)
