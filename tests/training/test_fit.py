@@ -72,6 +72,36 @@ def test_training_mode_is_said_and_evaluated_without() -> None:
     np.testing.assert_allclose(result.model.predict(uniform(5)), expected, atol=1e-3)
 
 
+def test_rows_of_channels_need_no_implicit_form() -> None:
+    class Normalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.last = nn.Linear(12, 8), nn.LayerNorm(8), nn.Linear(8, 4)
+
+        def forward(self, u: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.last(torch.softmax(self.norm(self.first(u)), dim=-1))
+            return result
+
+    torch.manual_seed(0)
+    net = Normalised().double().eval()
+    result = sp.fit(net, uniform(), sp.Sparse(50))
+    found = result.network()
+    assert sum(int((p != 0).sum()) for p in found.parameters() if p.ndim > 1) == 64
+    assert [layer.name for layer in result.layers] == ["first", "last"]
+    assert "64 non-zeros" in result.summary()
+    with torch.no_grad():
+        wanted = net(torch.from_numpy(uniform()))
+        assert (found(torch.from_numpy(uniform())) - wanted).norm() < 0.7 * (wanted - wanted.mean(dim=0)).norm()
+    with pytest.raises(sp.UnsupportedOperationError, match="layer_norm"):
+        _ = result.model
+
+
+@pytest.mark.parametrize("recipe", [sp.Sparse(), sp.Matching(), sp.Robust()])
+def test_a_network_without_weights_is_refused(recipe: sp.Recipe) -> None:
+    with pytest.raises(sp.InputError, match="net: it has no weights to be trained"):
+        sp.fit(nn.Sequential(nn.ReLU(), nn.Flatten()).eval(), torch.rand(5, 6), recipe)
+
+
 @pytest.mark.parametrize(
     ("change", "message", "argument"),
     [
