@@ -127,7 +127,7 @@ class Unsettled:
     """A provider whose rows never say that they are the baseline's still."""
 
     provider: Provider[Any]
-    told: list[bool]
+    seen: list[bool]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.provider, name)
@@ -137,7 +137,7 @@ class Unsettled:
 
     def sweep(self, fit: Fit[Any]) -> Student:
         def unsettled(layer: Any, groups: Sequence[Rows]) -> Any:
-            self.told.extend(rows.settled for rows in groups)
+            self.seen.extend(rows.settled for rows in groups)
             return fit(layer, [replace(rows, settled=False) for rows in groups])
 
         return self.provider.sweep(unsettled)
@@ -151,12 +151,12 @@ def test_a_pilot_is_used_again_where_nothing_has_changed(kind: str, candidates: 
         provider: Provider[Any] = Channels.of(own.graph, samples_of(own.graph, own.inputs), workers=1)
     else:
         provider = providers(network(bias=True), propagate=True)[kind == "states"]
-    told: list[bool] = []
-    again: Any = Unsettled(provider, told)
+    seen: list[bool] = []
+    again: Any = Unsettled(provider, seen)
     options: dict[str, Any] = {"thresholding": kind == "convolutions"}
     one, other = (training(each, candidates, sp.Ridge(0.02, 0.8), **options).select(70) for each in (provider, again))
-    assert told[0]
-    assert not any(told[1:])
+    assert seen[0]
+    assert not any(seen[1:])
     for groups, others in zip(one.solutions.values(), other.solutions.values(), strict=True):
         for ours, theirs in zip(groups, others, strict=True):
             np.testing.assert_array_equal(ours.coefficients.toarray(), theirs.coefficients.toarray())
@@ -165,10 +165,10 @@ def test_a_pilot_is_used_again_where_nothing_has_changed(kind: str, candidates: 
 
 def test_layers_that_stay_on_the_baseline_s_states_are_settled_too() -> None:
     own = network(bias=False)
-    told: list[bool] = []
+    seen: list[bool] = []
     for provider in providers(own, propagate=False):
-        training(Unsettled(provider, told), sp.NoPenalty(), sp.Ridge(0.02)).select(50)  # type: ignore[arg-type]
-    assert told == [True, True, False, True, False]  # three layers, then all states and the outputs
+        training(Unsettled(provider, seen), sp.NoPenalty(), sp.Ridge(0.02)).select(50)  # type: ignore[arg-type]
+    assert seen == [True, True, False, True, False]  # three layers, then all states and the outputs
 
 
 @dataclass(frozen=True)
