@@ -77,16 +77,16 @@ def test_every_row_converges_in_every_regime(
 
 
 def test_a_third_of_the_weights_keep_the_accuracy(fashion: Dataset, fashion_net: nn.Sequential) -> None:
-    result = sp.fit(fashion_net, chosen(fashion, 1000), sparsity=65)
+    result = sp.fit(fashion_net, chosen(fashion, 1000), sp.Matching(sparsity=65, kappa=KAPPA))
     assert abs(result.sparsity - 65) <= 0.5
     assert result.rows.converged.all()
-    assert result.row_norm <= KAPPA
-    assert result.perron_frobenius.upper < 1
+    assert abs(result.model.A).sum(axis=1).max() <= KAPPA
+    assert sp.perron_frobenius(result.model).upper < 1
     assert accuracy(result.model, fashion) >= 87.3
 
 
 def test_attacks_hurt_and_more_so_with_a_larger_box(fashion: Dataset, fashion_net: nn.Sequential) -> None:
-    result = sp.fit(fashion_net, chosen(fashion, 500), sparsity=65)
+    result = sp.fit(fashion_net, chosen(fashion, 500), sp.Matching(sparsity=65, kappa=KAPPA))
     U, labels = fashion.test_inputs[:500], fashion.test_labels[:500]
     clean = sp.accuracy(result.model, U, labels)
     attacked = [

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["NETS", "Residual", "images", "made", "signals"]
+from fitting import Subject
+
+__all__ = ["NETS", "Residual", "images", "made", "signals", "subject"]
 
 
 class Residual(nn.Module):
@@ -111,3 +114,9 @@ def made(name: str) -> tuple[nn.Module, Any]:
         for seed in range(20):
             net(signals(seed=seed) if name == "signal" else images(seed=seed))
     return net.eval(), inputs
+
+
+@cache
+def subject(name: str) -> Subject:
+    """The same, shared by all tests that leave it as it is."""
+    return Subject(*made(name))

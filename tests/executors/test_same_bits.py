@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 import simplicit as sp
 from families import PENALTIES, RowCase, random_case
+from fitting import Subject
 from simplicit.executors import Executor
 from simplicit.rows.products import TILE, fill_gram, fill_product
 
@@ -84,15 +86,25 @@ def test_paths(executor: Executor) -> None:
         same(first, second)
 
 
-def test_a_fit(executor: Executor) -> None:
+@cache
+def subject() -> Subject:
     torch.manual_seed(3)
     net = torch.nn.Sequential(torch.nn.Linear(20, 40), torch.nn.ReLU(), torch.nn.Linear(40, 5)).eval()
-    inputs = torch.rand(60, 20)
-    one, other = (sp.fit(net, inputs, sparsity=60, executor=each) for each in (executor, "serial"))
-    for name in "ABCD":
-        np.testing.assert_array_equal(getattr(one.model, name).toarray(), getattr(other.model, name).toarray())
-    np.testing.assert_array_equal(one.model.state_bias, other.model.state_bias)
-    assert one.trials == other.trials > 1
+    return Subject(net, torch.rand(60, 20))
+
+
+@pytest.mark.parametrize("recipe", [sp.Matching(sparsity=60, kappa=0.99), sp.Sparse(60)])
+def test_a_fit(executor: Executor, recipe: sp.Recipe) -> None:
+    one, other = (subject().fit(recipe, executor=each) for each in (executor, "serial"))
+    for name in ("objective", "dual_gap", "nnz", "multiplier", "cardinality_gap"):
+        np.testing.assert_array_equal(getattr(one.rows, name), getattr(other.rows, name))
+    if isinstance(recipe, sp.Matching):
+        for name in "ABCD":
+            np.testing.assert_array_equal(getattr(one.model, name).toarray(), getattr(other.model, name).toarray())
+        np.testing.assert_array_equal(one.model.state_bias, other.model.state_bias)
+        assert one.trials == other.trials > 1
+    for ours, theirs in zip(one.network().parameters(), other.network().parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import simplicit as sp
+from fitting import Subject
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 from simplicit.network import NetworkTemplate
@@ -66,56 +68,63 @@ def samples(m: int = 60, seed: int = 1) -> Tensor:
     return torch.rand(m, P, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def made(name: str) -> nn.Module:
+@cache
+def made(name: str) -> Subject:
     torch.manual_seed(0)
-    return NETWORKS[name]().double().eval()
+    return Subject(NETWORKS[name]().double().eval(), samples())
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
-@pytest.mark.parametrize(
-    "options", [{"penalty": sp.L1(beta=0.01)}, {"preset": "sparse", "sparsity": 60}, {"preset": "robust"}]
-)
-def test_gives_what_the_model_gives(name: str, options: dict[str, object]) -> None:
-    net = made(name)
-    before = copy.deepcopy(net.state_dict())
-    result = sp.fit(net, samples(), **options)  # type: ignore[arg-type]
-    if name == "no bias" and result.options.robust:  # one-sided rows have constants, whatever the network has
+@pytest.mark.parametrize("recipe", [sp.Matching(sp.L1(beta=0.01)), sp.Sparse(60), sp.Robust()])
+def test_gives_what_the_model_gives(name: str, recipe: sp.Recipe) -> None:
+    own = made(name)
+    before = copy.deepcopy(own.net.state_dict())
+    result = own.fit(recipe)
+    if name == "no bias" and isinstance(recipe, sp.Robust):  # one-sided rows have constants, whatever the network has
         with pytest.raises(InputError, match="a constant in '1' that no bias of the network can hold"):
-            result.to_baseline()
+            result.network()
         return
-    sparse = result.to_baseline()
-    assert type(sparse) is type(net)
+    sparse = result.network()
+    assert type(sparse) is type(own.net)
     assert not sparse.training
     U = samples(200, 2)
     torch.testing.assert_close(sparse(U), result.model.predict(U), rtol=1e-10, atol=1e-10)
     twin = NETWORKS[name]().double().eval()
     twin.load_state_dict(sparse.state_dict())
     torch.testing.assert_close(twin(U), sparse(U), rtol=0, atol=0)
-    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert all(torch.equal(value, before[key]) for key, value in own.net.state_dict().items())
     used = [value for key, value in sparse.named_parameters() if value.ndim > 1 and "unused" not in key]
-    assert sum(int(value.count_nonzero()) for value in used) == result.model.nnz
+    assert sum(int(value.count_nonzero()) for value in used) == result.nnz
 
 
-def test_parameters_come_back_to_their_own_places_and_units() -> None:
+@pytest.mark.parametrize("name", ["layers", "no bias", "normalised"])
+def test_parameters_come_back_to_their_own_places_and_units(name: str) -> None:
     """With no penalty and many samples the fit is the network itself."""
-    for name in ("layers", "no bias", "normalised"):
-        net = made(name)
-        result = sp.fit(net, 4 * samples(400) - 2, penalty=sp.NoPenalty(), kappa=None)  # no state is always off
-        own, back = dict(net.named_parameters()), dict(result.to_baseline().named_parameters())
-        for key, value in own.items():
-            torch.testing.assert_close(back[key], value, rtol=1e-6, atol=1e-6, msg=key)
+    result = made(name).fit(sp.Matching(sp.NoPenalty()), 4 * samples(400) - 2)  # no state is always off
+    own, back = dict(made(name).net.named_parameters()), dict(result.network().named_parameters())
+    for key, value in own.items():
+        torch.testing.assert_close(back[key], value, rtol=1e-6, atol=1e-6, msg=key)
 
 
-def test_networks_in_float32_stay_so() -> None:
-    net = made("layers").float()
-    result = sp.fit(net, samples().float(), sparsity=40)
-    sparse, U = result.to_baseline(), samples(50, 2)
+@cache
+def single() -> Subject:
+    torch.manual_seed(0)
+    return Subject(NETWORKS["layers"]().eval(), samples().float())
+
+
+@pytest.mark.parametrize("recipe", [sp.Matching(sparsity=40), sp.Sparse(40)])
+def test_networks_in_float32_stay_so(recipe: sp.Recipe) -> None:
+    result = single().fit(recipe)
+    sparse, U = result.network(), samples(50, 2)
     assert {value.dtype for value in sparse.parameters()} == {torch.float32}
-    torch.testing.assert_close(sparse(U.float()).double(), result.model.predict(U), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        sparse(U.float()).double(), torch.as_tensor(result.model.predict(U)).double(), rtol=1e-5, atol=1e-5
+    )
 
 
-def test_trained_further_in_torch() -> None:
-    sparse = sp.fit(made("layers"), samples(), sparsity=40).to_baseline()
+@pytest.mark.parametrize("recipe", [sp.Matching(sparsity=40), sp.Sparse(40)])
+def test_trained_further_in_torch(recipe: sp.Recipe) -> None:
+    sparse = made("layers").fit(recipe).network()
     sparse(samples()).square().sum().backward()
     assert all(value.grad is not None for value in sparse.parameters())
 
@@ -160,9 +169,20 @@ class Shared(nn.Module):
     ],
 )
 def test_what_has_no_place_in_the_network(net: nn.Module, message: str) -> None:
-    result = sp.fit(net.double().eval(), samples())
+    result = Subject(net.double().eval(), samples()).fit(sp.Matching())
     with pytest.raises(InputError, match=message):
-        result.to_baseline()
+        result.network()
+
+
+def test_rows_of_channels_have_a_place_in_such_networks_too() -> None:
+    """Each layer is trained by itself, so that nothing has to be taken apart."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(P, 8), nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, Q, bias=False))
+    for own in (Subject(net.double().eval(), samples()), Subject(Skip().double().eval(), samples())):
+        result = own.fit(sp.Sparse(50))
+        sparse, U = result.network(), samples(50, 2)
+        torch.testing.assert_close(sparse(U), result.model.predict(U), rtol=1e-10, atol=1e-10)
+        assert sum(int(p.count_nonzero()) for p in sparse.parameters() if p.ndim > 1) == result.nnz
 
 
 class Around(nn.Module):
@@ -178,25 +198,21 @@ class Around(nn.Module):
 
 
 def test_constants_of_the_network() -> None:
-    result = sp.fit(Around().double().eval(), samples(), penalty=sp.L1(beta=0.1))
+    result = Subject(Around().double().eval(), samples()).fit(sp.Matching(sp.L1(beta=0.1)))
     with pytest.raises(InputError, match=r"is a constant of the network \(a skip connection\)"):
-        result.to_baseline()
+        result.network()
 
 
 @pytest.mark.parametrize("structure", ["dense", "no-self", "feedforward"])
 def test_other_structures_have_no_network(structure: str) -> None:
-    result = sp.fit(made("no bias"), samples(), structure=structure)
+    result = made("no bias").fit(sp.Matching(structure=structure))
     with pytest.raises(InputError, match=f"structure '{structure}' has weights where the network has none"):
-        result.to_baseline()
+        result.network()
 
 
 def test_a_model_of_another_pattern() -> None:
-    net = made("no bias")
-    result = sp.fit(net, samples())
-    assert result.origin is not None
-    n = result.model.n_states
-    full = ImplicitModel.from_matrices(
-        np.triu(np.ones((n, n)), 1), result.model.B, result.model.C, result.model.D, activation=result.model.groups
-    )
+    model = made("no bias").captured.model
+    n = model.n_states
+    full = ImplicitModel.from_matrices(np.triu(np.ones((n, n)), 1), model.B, model.C, model.D, activation=model.groups)
     with pytest.raises(InputError, match=r"from '1' to '1' has weights where the network has none"):
-        NetworkTemplate(result.origin.captured).network(full)
+        NetworkTemplate(made("no bias").captured).network(full)

@@ -15,6 +15,18 @@ from simplicit import load, perron_frobenius, pgd, rescale, save
 from simplicit.implicit import ConvMap, CsrMap, GatherMap, equilibrium
 from simplicit.network import Capture, capture
 
+#: The last activation of each block.
+LAST = {
+    "vgg": ["0.2", "2.2", "3.2", "7"],
+    "lenet": ["relu", "relu_5", "tanh"],
+    "resnet, option A": ["0.2", "1.relu_1", "2.relu_1", "3.relu_1"],
+    "resnet, 1 x 1 shortcuts": ["0.2", "1.relu_1", "2.relu_1", "3.relu_1"],
+    "resnet, activation before": ["1.relu_1", "2.relu_1", "5"],
+    "mixer": ["tokens.1", "channels.1"],
+    "inception": ["relu_4"],
+    "temporal": ["relu", "relu_1", "relu_2"],
+}
+
 
 @cache
 def network(name: str) -> tuple[nn.Module, torch.Tensor, Capture]:
@@ -86,6 +98,27 @@ def test_rescaled(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(scaled.predict(u), captured.model.predict(u), atol=1e-9)
     save(scaled, tmp_path / "model")
     np.testing.assert_array_equal(load(tmp_path / "model").predict(u), scaled.predict(u))
+
+
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
+def test_every_network_has_blocks(name: str) -> None:
+    _, _, captured = network(name)
+    kept = [group.name for group in captured.block_groups]
+    assert kept
+    assert kept == [group.name for group in captured.model.groups if group.name in kept]
+    if name in LAST:
+        assert kept[::-1] == LAST[name]
+
+
+@pytest.mark.parametrize("name", ["vgg", "resnet, option A", "resnet, 1 x 1 shortcuts"])
+def test_the_last_activations_of_blocks_separate_the_network(name: str) -> None:
+    """No block of M leads past one of them: what comes later is a function of it alone."""
+    _, _, captured = network(name)
+    order = ["input", *(group.name for group in reversed(captured.model.groups)), "output"]
+    for group in captured.block_groups:
+        place = order.index(group.name)
+        past = [pair for pair in captured.model.blocks if order.index(pair[0]) > place > order.index(pair[1])]
+        assert not past
 
 
 def test_convolutions_stay_convolutions() -> None:

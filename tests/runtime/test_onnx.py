@@ -132,9 +132,12 @@ def test_a_network_and_its_fit(tmp_path: Path) -> None:
     exact = sp.from_torch(net, U)
     sp.export_onnx(exact, tmp_path / "exact.onnx")
     np.testing.assert_allclose(run(tmp_path / "exact.onnx", U.numpy()), net(U).detach(), rtol=1e-5, atol=1e-5)
-    fitted = sp.fit(net, U, sparsity=40).model
+    fitted = sp.fit(net, U, sp.Matching(sparsity=40)).model
     sp.export_onnx(fitted, tmp_path / "fitted.onnx")
     compare(fitted, tmp_path / "fitted.onnx", 1e-12)
+    sparse = sp.fit(net, U, sp.Sparse(40)).model
+    sp.export_onnx(sparse, tmp_path / "sparse.onnx")
+    compare(sparse, tmp_path / "sparse.onnx", 1e-5)
 
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:

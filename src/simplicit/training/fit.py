@@ -99,9 +99,11 @@ def fit(
         raise InputError(f"tol must lie between 0 and 1, got {tol!r}", argument="tol")
     if block_rows is not None:
         as_count("block_rows", block_rows)
-    rows = RowOptions(tol, block_rows, device, throw)
+    rows, options = RowOptions(tol, block_rows, device, throw), RunOptions(executor, journal=journal, progress=progress)
     clock = Clock()
     with clock.stage("capture"):
         graph = capture_graph(net, inputs, "inputs")
-    with RunOptions(executor, journal=journal, progress=progress).opened() as run:
+    if not any(graph.network.get_parameter(name).ndim > 1 for name in graph.parameters):
+        raise InputError("net: it has no weights to be trained between its input and its output", argument="net")
+    with options.opened() as run:
         return recipe.train(Task(graph, inputs, rows, run, clock))

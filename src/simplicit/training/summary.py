@@ -94,7 +94,7 @@ def _table(result: FitResult) -> list[str]:
 
 
 def _line(layer: LayerFigures) -> str:
-    share = f"{100 * (1 - layer.non_zeros / layer.weights):.1f}%" if layer.non_zeros <= layer.weights else "-"
+    share = f"{100 * (1 - layer.non_zeros / layer.weights):.1f}%" if layer.non_zeros <= layer.weights > 0 else "-"
     # A bound is rounded down.
     bound = "" if layer.support_bound is None else f"{math.floor(1000 * layer.support_bound) / 1000:>10.3f}"
     return (

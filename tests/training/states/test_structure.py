@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
+import pytest
 import torch
 
 import simplicit as sp
-from simplicit.training.states.structure import STRUCTURES
+from simplicit.training.states.structure import KAPPA, STRUCTURES, ball_of, structure_of
 
 
+@cache
 def residual_model() -> sp.ImplicitModel:
     class Residual(torch.nn.Module):
         def __init__(self) -> None:
@@ -59,3 +63,21 @@ def test_triangular_structures_are_nilpotent_whatever_the_values() -> None:
     for name, structure in STRUCTURES.items():
         A = rng.normal(size=(6, 6)) * 100 * structure.admissible(model)[:6, :6]
         assert (float(sp.perron_frobenius(A)) == 0.0) == structure.triangular, name
+
+
+def test_unknown_structures_are_named() -> None:
+    for bad in ("full", ["dense"], None):
+        with pytest.raises(sp.InputError, match=r"structure: .* is unknown; choose one of 'baseline'") as caught:
+            structure_of(bad)
+        assert caught.value.argument == "structure"
+
+
+def test_a_ball_where_the_structure_needs_one() -> None:
+    model = residual_model()
+    for name, structure in STRUCTURES.items():
+        assert ball_of(name, None, model) == (None if structure.triangular else KAPPA)
+        assert ball_of(name, 0.5, model) == 0.5
+    assert ball_of("baseline", 7.0, model) == 7.0
+    with pytest.raises(sp.InputError, match="kappa: structure 'no-self' needs 0 < kappa < 1") as caught:
+        ball_of("no-self", 1.0, model)
+    assert caught.value.argument == "kappa"

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from simplicit.training.support.allocation import spread
-from simplicit.training.support.elimination import SINGLY, Path, eliminate, exchange, inverse, least_squares
+from simplicit.training.support.elimination import SINGLY, eliminate, exchange, inverse, least_squares
 
 Array = npt.NDArray[np.float64]
 
@@ -111,16 +110,3 @@ def test_exchange_keeps_to_the_candidates() -> None:
     assert exchange(H, c, np.array([0, 1]), np.array([0, 1, 2])).max() <= 2
     assert exchange(H, c, np.array([0, 1]), np.array([0, 1])).tolist() == [0, 1]
     assert exchange(H, c, np.zeros(0, dtype=int), np.arange(10)).size == 0
-
-
-def test_one_price_spreads_the_weights_exactly() -> None:
-    paths = [Path(np.arange(3), np.array([1.0, 5.0, 2.0])), Path(np.arange(2), np.array([3.0, 4.0]))]
-    ones = np.ones(2)
-    assert spread(paths, ones, 5).tolist() == [3, 2]
-    assert spread(paths, ones, 4).tolist() == [2, 2]
-    # The last column of the first row goes after one that costs 5, so that its price is 5 too.
-    assert spread(paths, ones, 2).tolist() == [2, 0]
-    assert spread(paths, ones, 0).tolist() == [0, 0]
-    assert spread(paths, np.array([1.0, 10.0]), 2).tolist() == [0, 2]
-    equal = [Path(np.arange(4), np.ones(4)) for _ in range(3)]
-    assert spread(equal, np.ones(3), 7).sum() == 7

@@ -78,8 +78,9 @@ def with_support_gap(solution: Solution, problem: LeastSquares, weight: float) -
         bound = rows.least_of_size(start, solution.objective / weight + NOISE * problem.energy)
     least_error = weight * np.maximum(problem.energy * (1 - rows.rounding / rows.alpha) + bound, 0.0)
     gap = np.maximum(solution.objective - least_error, 0.0)
-    # Where all columns are in there is no choice.
-    return replace(solution, cardinality_gap=np.where(rows.k >= rows.allowed.sum(axis=1), solution.dual_gap, gap))
+    # Where all columns are in there is no choice, and no error is below zero.
+    known = np.minimum(solution.dual_gap, solution.objective)
+    return replace(solution, cardinality_gap=np.where(rows.k >= rows.allowed.sum(axis=1), known, gap))
 
 
 @dataclass(frozen=True, eq=False)

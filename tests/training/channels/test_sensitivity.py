@@ -1,8 +1,9 @@
-"""What errors are worth, in channels and at positions."""
+"""How far errors move the outputs, by channels and by positions."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,20 +12,27 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import simplicit as sp
-from simplicit.network.graph import capture_graph
-from simplicit.training.channels.layers import tied_layers
-from simplicit.training.channels.rows import TiedProblem
-from simplicit.training.channels.sensitivity import Worth, worth
+from fitting import Subject
+from simplicit.network.graph import NetworkGraph, capture_graph
+from simplicit.training.channels import channel_layers, samples_of
+from simplicit.training.channels.moments import sums_of
+from simplicit.training.channels.sensitivity import Sensitivity, output_sensitivities
 from simplicit.training.channels.statistics import Gathering
 from simplicit.training.channels.walk import Walk, batches_of
+from tied_nets import subject
 
 
-def found_for(net: nn.Module, inputs: Tensor, size: int = 50) -> list[Worth]:
-    graph = capture_graph(net, inputs)
-    return list(worth(graph, tied_layers(graph), batches_of(inputs, size)).values())
+def found_for(own: Subject, size: int = 50) -> list[Sensitivity]:
+    return list(output_sensitivities(own.graph, channel_layers(own.graph), batches_of(own.inputs, size)).values())
 
 
-def positions(one: Worth) -> Tensor:
+def pooled(outputs: int) -> nn.Sequential:
+    """A convolution to 27 values, and a linear layer."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(27, outputs)).double().eval()
+
+
+def positions(one: Sensitivity) -> Tensor:
     assert one.positions is not None
     return torch.cat(one.positions)
 
@@ -42,6 +50,30 @@ class Strip(nn.Module):
         return out
 
 
+def test_it_is_the_mean_squared_derivative() -> None:
+    own = subject("plain")
+    net, found = own.net, found_for(own, 7)
+    assert isinstance(net, nn.Sequential)
+    with torch.no_grad():
+        middle = net[:3](own.inputs)
+    offset = torch.zeros(1, 6, 3, 3, dtype=torch.float64)
+
+    def output(change: Tensor, x: Tensor) -> Tensor:
+        result: Tensor = net[4:](net[3](x[None]) + change)[0]
+        return result
+
+    squares = [
+        torch.autograd.functional.jacobian(lambda change, x=x: output(change, x), offset).square().sum(0)[0]
+        for x in middle
+    ]
+    norms = torch.stack(squares)  # (samples, channels, *positions)
+    np.testing.assert_allclose(found[1].channels, norms.mean((0, 2, 3)).numpy())
+    np.testing.assert_allclose(found[-1].channels, 1.0)
+    at_positions = norms.sum(1, keepdim=True)
+    torch.testing.assert_close(positions(found[1]), at_positions / at_positions.mean())
+    torch.testing.assert_close(positions(found[-1]), torch.ones(len(own.inputs), 1, dtype=torch.float64))
+
+
 def test_groups_of_channels_have_weights_of_their_own() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3)).double().eval()
@@ -52,7 +84,7 @@ def test_groups_of_channels_have_weights_of_their_own() -> None:
     )
     assert isinstance(squares, Tensor)
     grouped = squares.reshape(9, 2, 3, 2, 2).sum(2)
-    first = found_for(net, x, 4)[0]
+    first = found_for(Subject(net, x), 4)[0]
     torch.testing.assert_close(positions(first), grouped / grouped.mean((0, 2, 3), keepdim=True))
     np.testing.assert_allclose(first.channels, squares.mean((0, 2, 3)).numpy())
 
@@ -69,14 +101,12 @@ def test_a_linear_layer_over_tokens_has_a_weight_for_each_token() -> None:
             return out
 
     torch.manual_seed(0)
-    net = Mixer().double().eval()
-    x = torch.randn(8, 2, 6, dtype=torch.float64)
-    seen = positions(found_for(net, x)[1])
+    own = Subject(Mixer().double().eval(), torch.randn(8, 2, 6, dtype=torch.float64))
+    seen = positions(found_for(own)[1])
     assert seen.shape == (8, 6, 1)
     assert not seen[:, 1::2].any()
     assert float(seen.mean()) == pytest.approx(1.0)
-    result = sp.fit(net, x, preset="sparse", sparsity=50)
-    assert result.rows.converged.all()
+    assert own.fit(sp.Sparse(50)).rows.converged.all()
 
 
 def test_layers_that_no_output_sees_or_no_input_moves_count_alike() -> None:
@@ -92,60 +122,53 @@ def test_layers_that_no_output_sees_or_no_input_moves_count_alike() -> None:
             return out
 
     torch.manual_seed(0)
-    net, x = Odd().double().eval(), torch.randn(12, 2, 3, 3, dtype=torch.float64)
-    graph = capture_graph(net, x)
-    found = worth(graph, tied_layers(graph), batches_of(x, 5))
+    own = Subject(Odd().double().eval(), torch.randn(12, 2, 3, 3, dtype=torch.float64))
+    found = output_sensitivities(own.graph, channel_layers(own.graph), batches_of(own.inputs, 5))
     assert found["unseen"].positions is None
     assert found["constant"].positions is None
     assert found["conv"].positions is not None
     assert all((one.channels > 0).all() for one in found.values())
-    assert sp.fit(net, x, preset="sparse", sparsity=40).rows.converged.all()
+    assert own.fit(sp.Sparse(40)).rows.converged.all()
 
 
 @pytest.mark.parametrize("outputs", [10, 11])
 def test_batches_change_rounding_alone(outputs: int) -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(27, outputs)).double().eval()
-    x = torch.randn(20, 2, 4, 4, dtype=torch.float64)
-    for one, other in zip(found_for(net, x, 7), found_for(net, x, 50), strict=True):
+    own = Subject(pooled(outputs), torch.randn(20, 2, 4, 4, dtype=torch.float64))
+    for one, other in zip(found_for(own, 7), found_for(own, 50), strict=True):
         np.testing.assert_allclose(one.channels, other.channels, rtol=1e-12)
         torch.testing.assert_close(positions(one), positions(other), rtol=1e-12, atol=0)
 
 
 def test_signs_estimate_the_norms_where_outputs_are_many() -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(27, 200)).double().eval()
-    x = torch.randn(300, 2, 4, 4, dtype=torch.float64)
+    net, x = pooled(200), torch.randn(300, 2, 4, 4, dtype=torch.float64)
     exact = sum(
         torch.autograd.grad(output.sum(), z, retain_graph=True)[0].square()
         for z in [net[0](x).detach().requires_grad_()]
         for output in net[1:](z).unbind(1)
     )
     assert isinstance(exact, Tensor)
-    np.testing.assert_allclose(found_for(net, x)[0].channels, exact.mean((0, 2, 3)).numpy(), rtol=0.1)
+    np.testing.assert_allclose(found_for(Subject(net, x))[0].channels, exact.mean((0, 2, 3)).numpy(), rtol=0.1)
 
 
 @pytest.mark.parametrize(("factor", "dtype"), [(1e-19, torch.float32), (1e18, torch.float32), (1e-160, torch.float64)])
 def test_the_size_of_the_outputs_does_not_matter(factor: float, dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(27, 3)).to(dtype).eval()
     x = torch.randn(20, 2, 4, 4, dtype=dtype)
-    before = found_for(net, x)[0]
-    with torch.no_grad():
-        net[3].weight *= factor
-    after = found_for(net, x)[0]
+    graph = capture_graph(pooled(3).to(dtype), x)
+    layers = channel_layers(graph)
+    last = layers[-1].weight
+    scaled = replace(graph, constants={**graph.constants, last: graph.constants[last] * factor})
+    before, after = (output_sensitivities(one, layers, batches_of(x, 50))["0"] for one in (graph, scaled))
     torch.testing.assert_close(positions(before), positions(after), rtol=1e-4, atol=1e-6)
     assert np.isfinite(after.channels).all()
 
 
 def test_outputs_of_very_different_size() -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(27, 3)).double().eval()
-    x = torch.randn(20, 2, 4, 4, dtype=torch.float64)
+    net, x = pooled(3), torch.randn(20, 2, 4, 4, dtype=torch.float64)
     with torch.no_grad():
         net[3].weight[0] *= 1e-25
         net[3].weight[2] *= 1e8
-    exact, single = found_for(net, x, 7), found_for(net.float(), x.float(), 7)
+    exact = found_for(Subject(net, x), 7)
+    single = found_for(Subject(net.float(), x.float()), 7)
     for one, other in zip(exact, single, strict=True):
         torch.testing.assert_close(positions(one), positions(other).double(), rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(one.channels, other.channels, rtol=1e-3)
@@ -166,43 +189,35 @@ def test_derivatives_that_are_not_finite_are_named() -> None:
         net.conv.weight.fill_(1e-10)
     message = r"derivatives of the outputs by layer 'conv'.* not finite in torch.float32"
     with pytest.raises(sp.InputError, match=message):
-        found_for(net, torch.rand(5, 1, 2, 2))
+        found_for(Subject(net, torch.rand(5, 1, 2, 2)))
 
 
 def test_without_gradients_around_it() -> None:
     torch.manual_seed(0)
-    net, x = Strip().double().eval(), torch.randn(10, 2, 3, 8, dtype=torch.float64)
+    own = Subject(Strip().double().eval(), torch.randn(10, 2, 3, 8, dtype=torch.float64))
     with torch.no_grad():
-        result = sp.fit(net, x, preset="sparse", sparsity=50)
-    assert result.rows.converged.all()
+        assert own.fit(sp.Sparse(50)).rows.converged.all()
+
+
+@cache
+def strips() -> tuple[NetworkGraph, NetworkGraph]:
+    """The same network in single and in double precision."""
+    torch.manual_seed(0)
+    net, x = Strip().eval(), torch.randn(2, 2, 5, 8)
+    return capture_graph(net, x), capture_graph(net.double(), x.double())
 
 
 @pytest.mark.parametrize("amplitude", [1e-3, 1e-4, 1e-5])
 def test_what_counts_keeps_its_variance_in_float32_beside_what_does_not(amplitude: float) -> None:
-    torch.manual_seed(0)
-    net = Strip().eval()
     x = torch.randn(60, 2, 5, 8)
     x[..., :4] = 3 + amplitude * torch.randn(60, 2, 5, 4)
-    problems = []
-    for dtype in (torch.float32, torch.float64):
-        graph = capture_graph(net.to(dtype), x.to(dtype))
-        layers, batches = tied_layers(graph), batches_of(x.to(dtype), 7)
-        omega = worth(graph, layers, batches)[layers[0].name].positions
+    sums = []
+    for graph in strips():
+        layers, batches = channel_layers(graph), batches_of(samples_of(graph, x), 7)
+        omega = output_sensitivities(graph, layers, batches)[layers[0].name].positions
         walk = Walk(graph, batches)
         walk.run_until(layers[0].node)
         statistics = Gathering(walk, layers[0], own=False, omega=omega).statistics()
-        problems.append(TiedProblem.of(statistics, 0, constant=True))
-    single, double = problems
+        sums.append(sums_of(statistics, 0, constant=True))
+    single, double = sums
     np.testing.assert_allclose(single.gram, double.gram, atol=1e-4 * double.gram.diagonal().max())
-
-
-@pytest.mark.parametrize("sparsity", [np.int64(50), np.float64(50.0), 50, None])
-def test_a_preset_keeps_its_ridge_whatever_the_type_of_the_sparsity(sparsity: Any) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(30, 2, 3, 8, dtype=torch.float64)
-    tied = sp.fit(Strip().double().eval(), x, preset="sparse", sparsity=sparsity, penalty=sp.L1(1e-4))
-    assert (tied.options.ridge, tied.options.anchor) == (0.01, 1.0)
-    flat = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double().eval()
-    untied = sp.fit(flat, x[:, 0, :, :2].flatten(1), preset="sparse", sparsity=sparsity, penalty=sp.L1(1e-4))
-    ridge, anchor = (1e-3, 0.8) if sparsity is None else (0.01 / np.sqrt(0.5), 0.6)
-    assert (untied.options.ridge, untied.options.anchor) == (pytest.approx(ridge), anchor)
