@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import random
 from collections.abc import Callable
@@ -34,6 +35,7 @@ def _seeded() -> None:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command in an empty folder of its own; returns code, standard output and standard error."""
+    monkeypatch.setattr("simplicit.cli.console.LOG_SECONDS", math.inf)  # a slow machine says no more than a fast one
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SIMPLICIT_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "120")

@@ -140,6 +140,16 @@ def test_a_command_is_one_function_and_one_line(run: Run, monkeypatch: pytest.Mo
     one_line(run(*words, "--pgd-steps", 0), "--pgd-steps must be an integer of at least 1, got 0")
 
 
+@pytest.mark.parametrize("words", [("demo",), ("baseline",), ("fit", "{base}"), ("eval", "{fit}"), ("attack", "{fit}")])
+def test_what_is_there_is_kept(run: Run, base: Path, fitted: Any, words: tuple[str, ...]) -> None:
+    Path("taken").mkdir()
+    Path("taken", "precious").write_text("")
+    words = tuple(word.format(base=base, fit=fitted("sparse")) for word in words)
+    one_line(run(*words, "--output", "taken"), "exists already", "--overwrite")
+    one_line(run(*words, "--output", "taken", "--overwrite"), "not the folder of an earlier run")
+    assert files() == ["taken", "taken/precious"]
+
+
 # --- where the output goes --------------------------------------------------------------------------------------------
 
 MEASURED = ("--eps", "0.1", "--pgd-steps", "1", "--attack-samples", "30")
