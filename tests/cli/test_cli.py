@@ -78,6 +78,7 @@ def test_the_module_is_the_command() -> None:
         (("fit", "b", "--executor", "moon"), "--executor: 'moon' is unknown; choose one of 'serial', 'threads'"),
         (("fit", "b", "--recipe", "fast"), "--recipe: 'fast' is unknown; choose one of 'sparse'"),
         (("fit", "b", "--recipe", "matching", "--penalty", "l0"), "--penalty: 'l0' is unknown; choose one of 'l1'"),
+        (("fit", "b", "--seed", "1", "--seed", "2"), "--seed specified multiple times"),
         (("eval",), "RUN requires an argument"),
         (("attack",), "RUNS requires an argument"),
         (("solve", "f.npy"), "TARGETS requires an argument; see simplicit solve --help"),
@@ -93,7 +94,11 @@ def test_a_mistake_is_one_line(run: Run, words: tuple[str, ...], told: str) -> N
     ("words", "told"),
     [
         (("--attack-eps", 1), "--attack-eps is an option of the recipe robust or certified; add --recipe robust; see"),
-        (("--beta", 1), "--beta is an option of the recipe robust, certified, matching or paper; add --recipe robust"),
+        (
+            ("--beta", 1),
+            "--beta is an option of the recipe robust, certified, matching or paper and of the candidates l1 or "
+            "elastic-net; add --recipe robust or --candidates l1",
+        ),
         (("--penalty", "l1"), "--penalty is an option of the recipe matching or paper; add --recipe matching"),
         (("--no-propagate",), "--no-propagate is an option of the recipe matching or paper"),
         (("--alpha=1",), "--alpha is an option of the candidates elastic-net or perspective; add --candidates"),
