@@ -145,12 +145,13 @@ def memory(problems: Problems, options: argparse.Namespace) -> dict[str, Any]:
 CHILD = """
 import sys
 import numpy as np
-from simplicit.runs.executors import executor_of
+from simplicit.executors import EXECUTORS
+from simplicit.runs.options import build
 from simplicit.studies.figure5 import StateRows
 path, name, workers = sys.argv[1:]
 with np.load(path) as file:
     rows = StateRows(file["features"], file["targets"], int(file["n_states"]))
-with executor_of(name, int(workers) if workers else None) as executor:
+with build(EXECUTORS[name], {"workers": int(workers)} if workers else {}) as executor:
     rows.solve(executor)
     print(executor.n_workers)
 """
@@ -195,7 +196,7 @@ def memory_of(mark: str) -> dict[str, float]:
 def role(command: bytes) -> str:
     if b"executors.forkserver" in command or b"ray::_Worker" in command:
         return "worker"
-    if b"executor_of" in command:
+    if b"StateRows" in command:
         return "parent"
     return "Ray's own"
 

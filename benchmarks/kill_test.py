@@ -84,7 +84,8 @@ class Killer:
 
     def command(self, executor: str, output: Path, *more: str) -> list[str]:
         words = ["solve", "features.npy", "targets.npy", "--beta", "2", "--block-rows", "12", "--executor", executor]
-        return [sys.executable, "-c", COMMAND, *words, "--workers", "2", "--output", str(output), *more]
+        words += [] if executor == "serial" else ["--workers", "2"]
+        return [sys.executable, "-c", COMMAND, *words, "--output", str(output), *more]
 
     def solve(self, executor: str) -> Path:
         """An undisturbed run."""

@@ -36,7 +36,7 @@ from simplicit.data import load_dataset
 from simplicit.network.graph import capture_graph
 from simplicit.runs.mlp import MlpSettings, train_mlp
 from simplicit.studies.peers import PEERS, Layer
-from simplicit.training.channels import tied_layers
+from simplicit.training.channels import channel_layers
 from simplicit.training.channels.patches import patches
 from simplicit.training.channels.walk import Walk, batches_of
 
@@ -94,7 +94,7 @@ def cases(folder: Path) -> Iterator[Case]:
 def layers_of(title: str, net: nn.Module, samples: Tensor, every: int) -> Iterator[Case]:
     graph = capture_graph(net, samples)
     walk = Walk(graph, batches_of(samples, 50))
-    for layer in tied_layers(graph)[::every]:
+    for layer in channel_layers(graph)[::every]:
         columns = patches(torch.cat(walk.baseline(layer.source)), layer.geometry)[0]
         yield Case(f"{title}, {layer.name}", graph.constants[layer.weight].flatten(1), columns.T.contiguous())
 

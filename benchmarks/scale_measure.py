@@ -19,10 +19,9 @@ from results import RESULTS
 from scale_model import Constants, Size, predict
 
 import simplicit as sp
-from simplicit.executors import Arrays, Block, Executor, Journal, Work, run_blocks
+from simplicit.executors import EXECUTORS, Arrays, Block, Executor, Journal, Work, run_blocks
 from simplicit.executors.records import planned
 from simplicit.executors.work import Solve
-from simplicit.runs.executors import executor_of
 
 # The cluster of two nodes is made of several processes of ours: on the loopback, with a token that all of them know.
 # Ray reads this when it is imported.
@@ -78,7 +77,7 @@ def constants(options: argparse.Namespace) -> dict[str, Any]:
     for name in ("processes", "ray"):
         say(f"constants: {name}")
         begun = time.perf_counter()
-        with executor_of(name, options.workers) as executor:
+        with EXECUTORS[name](workers=options.workers) as executor:
             seconds_of(executor, Parcels(2, 8))
             start = time.perf_counter() - begun
             empty, full, size = 300, 60, 2**21
@@ -142,7 +141,7 @@ def check(options: argparse.Namespace, known: dict[str, Any]) -> list[dict[str, 
         size = Size(count, columns, samples, per_row, alone.coefficients.nnz / count, block_rows)
         for name in ("processes", "ray"):
             of = Constants(**known[name])
-            with executor_of(name, options.workers) as executor:
+            with EXECUTORS[name](workers=options.workers) as executor:
                 seconds_of(executor, Parcels(2, 8))  # its start is known; what is checked is the rest
                 begun = time.perf_counter()
                 problem.solve(executor=executor, block_rows=block_rows)

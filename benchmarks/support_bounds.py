@@ -1,10 +1,10 @@
-"""How far the supports of `preset="sparse"` are from the best ones at most, on Fashion-MNIST, layer by layer.
+"""How far the supports of the recipe Sparse are from the best ones at most, on Fashion-MNIST, layer by layer.
 
     python benchmarks/support_bounds.py        # two minutes on 2 cores; needs the data, see --help
 
 A seed trains the bias-free 784-64-32-16-10 baseline of `reproduce frontier` and draws the 1,000 training images on
 which it is fitted at each sparsity. Kept are the shares of the layers' squared errors that the best supports of the
-same sizes leave at least (`FitResult.support_bounds`), and the sizes. Prints the table and writes
+same sizes leave at least (`LayerFigures.support_bound`), and the sizes. Prints the table and writes
 results/support_bounds.json and results/support_bounds.md beside this file.
 """
 
@@ -56,9 +56,10 @@ def rows_of(data: Dataset, seed: int, options: argparse.Namespace) -> list[dict[
     inputs = data.train_inputs[np.sort(random.choice(len(data.train_inputs), options.samples, replace=False))]
     rows = []
     for sparsity in options.sparsities:
-        result = sp.fit(net, inputs, preset="sparse", sparsity=sparsity)
-        sizes = {name: int(result.rows.nnz[result.rows.group == name].sum()) for name in result.support_bounds}
-        rows.append({"seed": seed, "sparsity": sparsity, "bounds": result.support_bounds, "non_zeros": sizes})
+        layers = sp.fit(net, inputs, sp.Sparse(sparsity)).layers
+        bounds = {layer.name: layer.support_bound for layer in layers}
+        sizes = {layer.name: layer.non_zeros for layer in layers}
+        rows.append({"seed": seed, "sparsity": sparsity, "bounds": bounds, "non_zeros": sizes})
     return rows
 
 
@@ -79,15 +80,14 @@ def page(report: dict[str, Any]) -> str:
 
         return cell
 
-    # The states of a model begin with the last layer.
-    names = {layer: f"hidden layer {i + 1}" for i, layer in enumerate(hidden[::-1])} | {output: "output"}
+    names = {layer: f"hidden layer {i + 1}" for i, layer in enumerate(hidden)} | {output: "output"}
     columns: dict[str, Callable[[dict[str, Any]], str]] = {"sparsity, %": lambda line: f"{line['sparsity']:g}"}
     columns |= {name: shares(layer) for layer, name in names.items()}
     lines = [
         "# How far supports are from the best ones, at most",
         "",
         "Share of a layer's squared error that the best supports of the same sizes leave at least: mean over seeds, "
-        "and the least, rounded down. Preset sparse, Fashion-MNIST.",
+        "and the least, rounded down. Recipe Sparse, Fashion-MNIST.",
         "",
         *grid(columns, [row for row in rows if row["seed"] == rows[0]["seed"]]),
         "",

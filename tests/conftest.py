@@ -32,6 +32,12 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands tell how far they are only where a test asks for it, however slow the machine is."""
+    monkeypatch.setattr("simplicit.cli.console.LOG_SECONDS", math.inf)
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command in an empty folder of its own; returns code, standard output and standard error."""

@@ -4,42 +4,23 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 import subprocess
 import sys
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 
 import simplicit
+from documents import commands, fences, prose, reader, run_blocks
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+#: What a user gives to a batch script.
+GIVEN = {"array": "features.npy targets.npy", "merge": "journal", "ray": "features.npy targets.npy"}
 NAMES = [str(page.relative_to(DOCS)) for page in PAGES]
-FENCE = re.compile(r"^```(\{?[\w-]+\}?) *([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
-ROW_SOLVER = {
-    *("solve_rows", "solve_path", "beta_max", "Solution", "RowStatus", "Ball", "Gram", "L1", "ElasticNet"),
-    *("Perspective", "BasisPursuit", "NoPenalty", "PiecewiseQuadratic"),
-}
-
-ROBUSTNESS = {
-    *("attack", "AttackResult", "SelfChecks", "fgsm", "pgd", "square", "autoattack", "accuracy"),
-    *("certify", "Certificates", "sensitivity", "box_radii"),
-}
-
-TRAINING = {"fit", "FitResult", "TiedResult"}
-
-OUT = {"export_onnx", "OnnxFile"}
-
-EXECUTORS = {"Serial", "Threads", "Processes", "Ray", "Executor", "Progress"}
-
-PARTS = {"solve_part", "merge_journals", "JournalState"}
-
-
-def fences(page: Path) -> list[tuple[str, str, str]]:
-    """Language or directive, argument and text of every fenced block."""
-    return FENCE.findall(page.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "```python" in (DOCS / name).read_text("utf-8")])
@@ -47,15 +28,7 @@ def test_the_python_blocks_run_and_print_what_the_page_shows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = fences(DOCS / name)
-    names: dict[str, object] = {"__name__": "__main__"}
-    for number, (language, _, code) in enumerate(blocks):
-        if language != "python":
-            continue
-        exec(compile(code, f"{name}, block {number}", "exec"), names)
-        follows = blocks[number + 1] if number + 1 < len(blocks) else ("", "", "")
-        expected = follows[2] if follows[0] == "text" else ""
-        assert capsys.readouterr().out == expected, f"{name}, block {number}:\n{code}"
+    run_blocks(DOCS / name, capsys)
 
 
 def test_there_are_pages_with_code() -> None:
@@ -75,16 +48,56 @@ def test_what_the_pages_include_is_there() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_the_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", FENCE.sub("", page.read_text(encoding="utf-8"))):
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", prose(page)):
         file = target.split("#")[0]  # what follows is checked by the build
         assert not file or (page.parent / file).is_file(), target
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"], ids=lambda page: page.name
+)
+def test_the_commands_are_read(page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    read = reader(capsys, monkeypatch)
+    for words in commands(page):
+        if "--config" not in words:
+            code, _, error = read(*words)
+            assert code == 0, (words, error)
+
+
+def test_the_batch_scripts_are_read(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    read = reader(capsys, monkeypatch)
+    scripts = sorted((ROOT / "examples" / "slurm").glob("*.sbatch"))
+    assert len(scripts) == 3
+    for script in scripts:
+        text = (
+            script.read_text(encoding="utf-8")
+            .replace("\\\n", " ")
+            .replace('"$@"', GIVEN[script.stem])
+            .replace("$address", "host:1")
+        )
+        (line,) = re.findall(r"^simplicit (.*)$", text, flags=re.MULTILINE)
+        code, _, error = read(*shlex.split(re.sub(r"\$\{[^}]*\}|\$\w+", "1", line)))
+        assert code == 0, (script.name, error)
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_code() -> None:
+    path = DOCS / "rooms.py"
+    spec = spec_from_file_location("rooms", path)
+    assert spec is not None
+    assert spec.loader is not None
+    rooms = module_from_spec(spec)
+    sys.modules["rooms"] = rooms  # dataclasses look there
+    spec.loader.exec_module(rooms)
+    assert rooms.PICTURE.read_text(encoding="utf-8") == rooms.svg(), "the rooms have changed; run python docs/rooms.py"
 
 
 def test_the_reference_has_every_public_name() -> None:
     page = (DOCS / "reference.md").read_text(encoding="utf-8")
     shown = re.findall(r"\.\. auto(?:function|class|exception):: ([\w.]+)", page)
-    assert set(shown) >= ROW_SOLVER | TRAINING | OUT | ROBUSTNESS | EXECUTORS | PARTS
-    for name in shown:
+    assert set(shown) >= set(simplicit.__all__)
+    named = re.findall(r"^\| `(simplicit\.[\w.]+)` \|", page, flags=re.MULTILINE)
+    assert len(named) == 10
+    for name in [*shown, *named]:
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module) if module else simplicit, attribute), name
 

@@ -11,21 +11,6 @@ import torch
 
 from simplicit.errors import InputError
 
-__all__ = [
-    "as_array",
-    "as_count",
-    "as_float_array",
-    "as_interval",
-    "as_number",
-    "as_positive_array",
-    "as_seed",
-    "check_choice",
-    "check_finite",
-    "check_magnitudes",
-    "named",
-    "spelled",
-]
-
 #: Largest magnitude of an entry; its inverse is the smallest of a column that is not zero.
 LARGEST = 1e60
 

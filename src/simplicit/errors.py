@@ -7,17 +7,6 @@ and what to do.
 
 from __future__ import annotations
 
-__all__ = [
-    "ConvergenceError",
-    "DataError",
-    "ExecutionError",
-    "InputError",
-    "MissingExtraError",
-    "NotWellPosedError",
-    "SimplicitError",
-    "UnsupportedOperationError",
-]
-
 
 class SimplicitError(Exception):
     """Base of all errors raised by simplicit."""

@@ -24,18 +24,6 @@ import numpy as np
 
 from simplicit.errors import DataError, SimplicitError
 
-__all__ = [
-    "PARTIAL",
-    "drafted",
-    "dumps",
-    "file_hash",
-    "plain",
-    "read_json",
-    "write_bytes",
-    "write_json",
-    "writing",
-]
-
 #: What the names of files and folders end in that are not finished.
 PARTIAL = ".partial"
 #: Characters of the target's name that temporary names repeat: the whole name might make one that is too long.

@@ -16,17 +16,6 @@ from threadpoolctl import ThreadpoolController
 
 from simplicit.errors import InputError
 
-__all__ = [
-    "available_memory",
-    "available_processors",
-    "check_memory",
-    "flushed_denormals",
-    "gib",
-    "one_thread_each",
-    "prepare_thread",
-    "versions",
-]
-
 #: Packages that decide which bits come out.
 _PACKAGES = ("simplicit", "torch", "numpy", "scipy")
 

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-__all__ = ["Meter", "OnProgress", "Progress", "within"]
-
 
 @dataclass(frozen=True)
 class Progress:

@@ -285,10 +285,20 @@ def test_every_entry_is_exercised():
     _, captured, _ = everything()
     seen = {node.target for node in captured.graph.module.graph.nodes}
     names = {str(getattr(target, "overloadpacket", target)).removeprefix("aten.") for target in seen}
-    # `t` of a value with samples always moves the samples; it is known so as to say that.
-    assert set(REGISTRY) - names == {"t"}
+    # `t` of a value with samples always moves the samples; it is known so as to say that. The others are taken apart
+    # where a graph is decomposed.
+    assert set(REGISTRY) - names == {"t", "flatten", "reshape"}
     assert not seen & set(REWRITES)
     assert set(REFUSALS) <= set(REWRITES)
+
+
+def test_a_graph_of_known_operations_is_read_as_it_is():
+    net = Function(lambda x: torch.relu(x.flatten(1) @ torch.ones(12, 3)).reshape(-1, 3, 1)).eval()
+    graph = capture(net, torch.rand(2, 3, 4)).graph
+    names = {str(node.target) for node in graph.module.graph.nodes if node.op == "call_function"}
+    assert {"aten.flatten.using_ints", "aten.reshape.default"} <= names
+    x = torch.rand(5, 3, 4)
+    np.testing.assert_allclose(sp.from_torch(net, x).predict(x), net(x).numpy().reshape(5, 3), rtol=1e-5)
 
 
 def test_supported_names_every_public_entry():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from simplicit.errors import DataError, InputError
-from simplicit.files import dumps, file_hash
+from simplicit.files import dumps, file_hash, read_json, write_json
 from simplicit.runs.folder import Manifest, check_output, read_manifest, relative_to, run_folder
 
 
@@ -148,6 +148,20 @@ def test_a_stranger_with_a_manifest_is_kept(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputError, match="not the folder of an earlier run"):
         check_output(tmp_path, overwrite=True)
+
+
+def test_a_run_of_an_earlier_version_is_replaced(tmp_path: Path) -> None:
+    target = written(tmp_path / "run", "fit", x=1)
+    config = read_json(target / "run.json")
+    write_json(target / "run.json", config | {"format": config["format"] - 1})
+    with pytest.raises(DataError, match=r"format 1, this version reads 2; run it again"):
+        read_manifest(target, "fit")
+    with run_folder(target, overwrite=True) as draft:
+        Manifest("fit", results={"x": 2}).write(draft)
+    assert read_manifest(target, "fit")["results"] == {"x": 2}
+    write_json(target / "run.json", config | {"format": config["format"] + 1})
+    with pytest.raises(InputError, match="not the folder of an earlier run"):
+        check_output(target, overwrite=True)
 
 
 def test_only_the_same_kind_is_replaced(tmp_path: Path) -> None:

@@ -25,8 +25,6 @@ from simplicit.data.sources import reading, select
 from simplicit.errors import DataError
 from simplicit.files import file_hash
 
-__all__ = ["load_arrays", "load_numpy"]
-
 _LAYOUTS = "train.npz and test.npz, or data.npz, or inputs.npy and labels.npy"
 _PAIR = ("inputs", "labels")
 _PARTS = ("train_inputs", "train_labels", "test_inputs", "test_labels")

@@ -20,8 +20,6 @@ from simplicit.data.sources import candidate_folders, check_md5, download, not_f
 from simplicit.errors import DataError
 from simplicit.files import file_hash
 
-__all__ = ["LAYOUTS", "load_cifar10", "load_cifar100"]
-
 _PUBLISHER = "https://www.cs.toronto.edu/~kriz/"
 _IMAGE = (3, 32, 32)
 Part = tuple[Array, Array]

@@ -17,8 +17,6 @@ import numpy.typing as npt
 from simplicit.data.sources import reading
 from simplicit.errors import DataError
 
-__all__ = ["read_batch"]
-
 
 class _RefusedError(Exception):
     """A pickle names or holds something that no batch has."""

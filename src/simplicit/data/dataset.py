@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from simplicit.errors import DataError
 
-__all__ = ["Array", "Dataset", "as_inputs", "as_labels"]
-
 Array = npt.NDArray[np.generic]
 
 

@@ -16,8 +16,6 @@ from pathlib import Path
 from simplicit.data.arrays import load_numpy
 from simplicit.data.dataset import Dataset
 
-__all__ = ["load_digits"]
-
 _LARGEST = 16  # a pixel counts the ink in 4 x 4 places of the scanned form
 
 

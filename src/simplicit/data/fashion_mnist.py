@@ -12,8 +12,6 @@ from simplicit.data.dataset import Array, Dataset, as_labels
 from simplicit.data.sources import candidate_folders, check_md5, download, not_found, reading
 from simplicit.errors import DataError
 
-__all__ = ["FILES", "load_fashion_mnist"]
-
 # The publisher's address and sums, from the data set's own README (zalandoresearch/fashion-mnist).
 ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 FILES = {

@@ -14,8 +14,6 @@ from simplicit.data.digits import load_digits
 from simplicit.data.fashion_mnist import load_fashion_mnist
 from simplicit.errors import InputError
 
-__all__ = ["DATASETS", "load_dataset"]
-
 #: Every named data set with its loader, which is given the folder of data, or None. A new data set is one file and one
 #: line here; or one that is added at run time, which :func:`load_dataset` and the command line know by name from then.
 DATASETS: dict[str, Callable[[Path | None], Dataset]] = {

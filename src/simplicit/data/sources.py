@@ -11,8 +11,6 @@ from typing import TypeVar
 
 from simplicit.errors import DataError, SimplicitError
 
-__all__ = ["candidate_folders", "check_md5", "download", "not_found", "reading", "select"]
-
 T = TypeVar("T")
 
 

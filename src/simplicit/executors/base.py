@@ -15,8 +15,6 @@ from simplicit.checks import as_count, as_number
 from simplicit.executors.work import Block, Work
 from simplicit.machine import available_processors
 
-__all__ = ["Executor", "Finished", "Lost", "Report"]
-
 
 @dataclass(frozen=True)
 class Finished:

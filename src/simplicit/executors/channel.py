@@ -14,8 +14,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Channel"]
-
 _LENGTH = struct.Struct("<Q")
 _READ_BYTES = 2**20
 #: Descriptors that come with one message, at most.

@@ -23,8 +23,6 @@ from simplicit.executors.records import Layout
 from simplicit.executors.work import Arrays, Block, Failure, Solve, attempt
 from simplicit.machine import prepare_thread
 
-__all__ = ["serve_blocks"]
-
 
 def serve_blocks(end: socket.socket) -> None:
     """Be a worker for the process at the other end of a socket; never returns."""

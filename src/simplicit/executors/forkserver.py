@@ -25,8 +25,6 @@ from pathlib import Path
 
 from simplicit.executors.channel import Channel
 
-__all__ = ["ForkServer", "serve_forks"]
-
 #: Whether workers are forks of the fork server.
 FORKS = sys.platform == "linux"
 #: How long a message may take, before the other end counts as lost; and an answer.

@@ -11,8 +11,6 @@ from simplicit.executors.records import allocate, flatten
 from simplicit.executors.work import Arrays, Block, Solve, Work, attempt
 from simplicit.machine import flushed_denormals, one_thread_each
 
-__all__ = ["InProcessExecutor"]
-
 
 @dataclass(eq=False, kw_only=True)
 class InProcessExecutor(Executor):

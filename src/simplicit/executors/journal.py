@@ -39,8 +39,6 @@ try:
 except ImportError:  # pragma: no cover - Windows has no flock: there two runs must be kept apart by hand
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Journal", "Section", "digest"]
-
 R = TypeVar("R")
 
 #: Of the files: what a section says, and by which names a block's arrays are in its file.

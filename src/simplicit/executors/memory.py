@@ -23,8 +23,6 @@ try:
 except ImportError:  # pragma: no cover - Windows, where the executor with processes refuses itself
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Segment", "map_segment"]
-
 SHARED_FOLDER = Path("/dev/shm")
 _REMEDY = "make room, take executor='threads', or solve the targets in parts"
 #: Of Linux 5.1; Python's module fcntl does not name it yet.

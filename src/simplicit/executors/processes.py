@@ -25,8 +25,6 @@ from simplicit.executors.records import Layout
 from simplicit.executors.work import Arrays, Block, Solve, Work
 from simplicit.machine import available_processors, flushed_denormals, one_thread_each
 
-__all__ = ["Processes"]
-
 
 @dataclass(frozen=True)
 class _Loaded:

@@ -17,8 +17,6 @@ from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Layout", "allocate", "flatten", "map_arrays", "planned", "restore", "sliced", "total_bytes"]
-
 R = TypeVar("R")
 Anything = npt.NDArray[Any]
 

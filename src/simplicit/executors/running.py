@@ -23,8 +23,6 @@ from simplicit.errors import DataError, ExecutionError, InputError, MissingExtra
 from simplicit.executors.base import Executor, Lost
 from simplicit.executors.work import Block, Failure, Work
 
-__all__ = ["RETRIES", "START_SECONDS", "Deadline", "run_blocks"]
-
 T = TypeVar("T")
 
 #: How often a block goes to another worker because the one before was lost.

@@ -8,8 +8,6 @@ from simplicit.executors.base import Finished, Report
 from simplicit.executors.inprocess import InProcessExecutor
 from simplicit.executors.work import Block
 
-__all__ = ["Serial"]
-
 
 @dataclass(eq=False, kw_only=True)
 class Serial(InProcessExecutor):

@@ -12,8 +12,6 @@ from simplicit.executors.inprocess import InProcessExecutor
 from simplicit.executors.work import Block, Work
 from simplicit.machine import prepare_thread
 
-__all__ = ["Threads"]
-
 
 @dataclass(eq=False, kw_only=True)
 class Threads(InProcessExecutor):

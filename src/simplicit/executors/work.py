@@ -24,8 +24,6 @@ from typing import Any, Generic, TypeVar
 
 from simplicit.executors.records import sliced
 
-__all__ = ["Arrays", "Block", "Failure", "Solve", "Work", "attempt"]
-
 S = TypeVar("S")
 R = TypeVar("R")
 E = TypeVar("E")

@@ -11,8 +11,6 @@ import scipy.sparse as sp
 from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup, slices_of
 from simplicit.implicit.maps import Csr, CsrMap, LinearMap
 
-__all__ = ["Blocks", "assemble", "cut"]
-
 #: Blocks of A, B, C and D by (row, column): a group or "output", and a group or "input".
 Blocks = Mapping[tuple[str, str], LinearMap]
 

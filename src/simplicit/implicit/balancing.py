@@ -15,8 +15,6 @@ from scipy.sparse.linalg import SuperLU, cg, splu
 
 from simplicit.implicit.maps import Csr
 
-__all__ = ["balanced", "cheap_order", "factor"]
-
 # A factorisation within the bandwidth b of a reordered matrix takes about 2 n b² operations; 1e9 are a second or two.
 _LARGEST_FACTOR_WORK = 1e9
 # Of entries relative to the largest: a normal number still, and far below what the caller treats as vanishing.

@@ -14,8 +14,6 @@ from torch import Tensor
 from simplicit.checks import as_array
 from simplicit.errors import InputError
 
-__all__ = ["Batch", "as_batch", "check_range", "chunks", "like"]
-
 Batch: TypeAlias = NDArray[Any] | Tensor
 
 # Samples are worked through in chunks of about this many numbers: small enough to stay near the processor's caches,

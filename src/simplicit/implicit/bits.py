@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["StorageBits", "storage_bits"]
-
 
 @dataclass(frozen=True)
 class StorageBits:

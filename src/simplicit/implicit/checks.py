@@ -17,17 +17,6 @@ from simplicit.implicit.groups import INPUT, OUTPUT, Activation, StateGroup
 from simplicit.implicit.maps import Csr, LinearMap
 from simplicit.implicit.maps.sparse import float_for
 
-__all__ = [
-    "check_blocks",
-    "check_fit",
-    "checked_bias",
-    "checked_groups",
-    "checked_shape",
-    "common_dtype",
-    "float_dtype",
-    "groups_of",
-]
-
 
 def check_fit(parts: Mapping[str, Csr], expected: Mapping[str, tuple[int, int]]) -> None:
     """Refuse matrices whose shapes do not make one model."""

@@ -23,8 +23,6 @@ from simplicit.implicit.picard import StateSolution, picard, picard_adjoint
 from simplicit.implicit.plan import Plan, plan_by_groups, plan_by_states
 from simplicit.implicit.spectral import Contraction, contraction
 
-__all__ = ["PREDICTION_TOL", "OutputEquation", "StateEquation"]
-
 #: Outputs of a model that has to be iterated are computed to this, or to the resolution of its dtype.
 PREDICTION_TOL = 1e-9
 

@@ -26,8 +26,6 @@ from simplicit.implicit.equations import PREDICTION_TOL
 from simplicit.implicit.error_bound import error_bound
 from simplicit.implicit.model import ImplicitModel, as_model
 
-__all__ = ["Equilibrium", "Linearisation", "adjoint", "equilibrium", "linearise", "pull_back"]
-
 
 @dataclass(frozen=True)
 class Equilibrium:

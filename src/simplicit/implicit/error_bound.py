@@ -20,8 +20,6 @@ from simplicit.implicit.equations import StateEquation
 from simplicit.implicit.groups import EVALUATION_ULPS, per_state
 from simplicit.implicit.picard import StateSolution
 
-__all__ = ["error_bound"]
-
 # A bound is sharpened until a step takes off less than a tenth, and that so many times at most: each costs one product.
 _SHARPENING_STEPS, _SHARPENED = 50, 0.9
 

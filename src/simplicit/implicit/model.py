@@ -35,8 +35,6 @@ from simplicit.implicit.groups import INPUT, OUTPUT, Activation, StateGroup
 from simplicit.implicit.maps import Csr, LinearMap, canonical_csr
 from simplicit.implicit.picard import StateSolution
 
-__all__ = ["Evaluation", "ImplicitModel", "as_model"]
-
 
 class Evaluation(NamedTuple):
     """The equilibrium as it was found, its states X (m, n) in the model's order, and the outputs Y (m, q)."""

@@ -27,8 +27,6 @@ from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.maps import LinearMap
 from simplicit.implicit.model import ImplicitModel, as_model
 
-__all__ = ["ImplicitModule", "to_torch"]
-
 _FLOATS = (torch.float32, torch.float64)
 
 
@@ -39,7 +37,7 @@ def to_torch(model: ImplicitModel, *, trainable: bool = False) -> ImplicitModule
     ----------
     model : ImplicitModel
     trainable : bool
-        Whether its parameters, the non-zeros and biases, ask for gradients too.
+        Whether its parameters, the non-zeros and biases, ask for gradients too; ``requires_grad_`` changes it later.
 
     Raises
     ------
@@ -56,12 +54,6 @@ class ImplicitModule(nn.Module):
     Gradients by inputs and parameters are those of the exact equilibrium; they can be taken once, not twice. It
     computes on the CPU, in float32 or float64; ``module.double()`` and ``.float()`` change that, other dtypes and
     devices are refused.
-
-    Parameters
-    ----------
-    model : ImplicitModel
-    trainable : bool
-        Whether parameters ask for gradients; ``requires_grad_`` changes it later.
 
     Attributes
     ----------

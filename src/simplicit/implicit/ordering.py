@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from simplicit.implicit.maps import Csr
 
-__all__ = ["dependency_order", "state_levels"]
-
 Indices = NDArray[np.int64]
 
 

@@ -28,8 +28,6 @@ from simplicit.errors import ConvergenceError
 from simplicit.implicit.plan import Plan
 from simplicit.implicit.spectral import Contraction
 
-__all__ = ["NOISE_ULPS", "StateSolution", "picard", "picard_adjoint"]
-
 #: Steps that no longer shrink are taken for rounding once they are below so many units in the last place: sums of n
 #: terms err by about √n of them, and this is √4096.
 NOISE_ULPS = 64.0

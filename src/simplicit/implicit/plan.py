@@ -19,8 +19,6 @@ from simplicit.implicit.groups import Activation, StateGroup, slices_of
 from simplicit.implicit.maps import Csr, CsrMap, LinearMap
 from simplicit.implicit.ordering import dependency_order, state_levels
 
-__all__ = ["Plan", "Stage", "plan_by_groups", "plan_by_states"]
-
 Columns: TypeAlias = slice | Tensor
 
 

@@ -24,8 +24,6 @@ from simplicit.implicit.maps import LinearMap
 from simplicit.implicit.model import ImplicitModel, as_model
 from simplicit.implicit.spectral import dominating, resolvent
 
-__all__ = ["rescale", "scaling_vector"]
-
 Blocks = dict[tuple[str, str], LinearMap]
 
 

@@ -24,8 +24,6 @@ from simplicit.errors import ConvergenceError, NotWellPosedError
 from simplicit.implicit.balancing import balanced, cheap_order, factor
 from simplicit.implicit.maps import Csr
 
-__all__ = ["Contraction", "PerronFrobenius", "contraction", "dominating", "ratios", "resolvent", "spectral_bounds"]
-
 Vector = NDArray[np.float64]
 
 # Up to this size a class is solved on dense matrices, in well under a second a step.

@@ -29,8 +29,6 @@ from simplicit.implicit.maps.base import restored
 from simplicit.implicit.maps.files import Arrays, Stored, nested
 from simplicit.implicit.model import ImplicitModel, as_model
 
-__all__ = ["load", "save"]
-
 CONFIG, ARRAYS = "config.json", "model.safetensors"
 FORMAT = "simplicit implicit model"
 # The first knows compressed sparse rows only; it is still written where that is enough.

@@ -18,8 +18,6 @@ from simplicit.implicit.maps import Csr, LinearMap, canonical_csr
 from simplicit.implicit.model import ImplicitModel
 from simplicit.implicit.spectral import PerronFrobenius, contraction, dominating, ratios, spectral_bounds
 
-__all__ = ["collatz_wielandt", "contraction_vector", "perron_frobenius", "row_norm"]
-
 SquareMatrix: TypeAlias = ArrayLike | sp.sparray | sp.spmatrix | LinearMap
 
 

@@ -22,8 +22,6 @@ from torch import Tensor
 
 from simplicit.implicit import GatherMap, LinearMap, added, composed
 
-__all__ = ["Affine", "Indices", "NotAffineError", "Shape", "Vector", "as_vector"]
-
 Shape = tuple[int, ...]
 Vector = NDArray[np.float64]
 Indices = NDArray[np.int64]

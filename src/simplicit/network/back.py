@@ -21,8 +21,6 @@ from simplicit.network.capture import Capture
 from simplicit.network.graph import NetworkGraph
 from simplicit.network.probing import parameters_for
 
-__all__ = ["NetworkTemplate", "with_constants"]
-
 
 @dataclass(frozen=True, eq=False)
 class NetworkTemplate:

@@ -16,8 +16,6 @@ from simplicit.network.reader import read_model
 from simplicit.network.residual import last_of_blocks
 from simplicit.network.states import States, record_states
 
-__all__ = ["Capture", "capture", "extract_states", "from_torch", "weight_count"]
-
 
 @dataclass(frozen=True, eq=False)
 class Capture:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from simplicit.errors import InputError, UnsupportedOperationError
@@ -32,9 +33,8 @@ from simplicit.network.prepare import (
     network_dtype,
     two_samples,
 )
+from simplicit.network.registry import REGISTRY
 from simplicit.network.rewrites import REWRITES
-
-__all__ = ["NetworkGraph", "capture_graph", "location", "module_path"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,9 @@ def _exported(network: nn.Module, example: Tensor) -> Any:
     try:
         with torch.no_grad(), _silence():
             program = torch.export.export(network, (example,), dynamic_shapes=(batch,), strict=False)
-            program = program.run_decompositions(REWRITES)
+            if not all(_is_plain(node) for node in program.graph.nodes):
+                # A quarter of a second, whatever the network: torch registers its 500 composite operations anew.
+                program = program.run_decompositions(REWRITES)
     except Exception as error:  # torch.export raises errors of many unrelated classes
         raise UnsupportedOperationError(
             f"net cannot be captured as one graph for any number of samples: {_export_reason(error)}. torch.export "
@@ -128,6 +130,16 @@ def _exported(network: nn.Module, example: Tensor) -> Any:
     if changed:
         raise InputError(f"net changes its own buffer {changed[0]!r} in evaluation mode, so it is not a function")
     return program
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether the reader takes a node as it is: its operation is known, and changes nothing in place."""
+    target: Any = node.target
+    if node.op != "call_function":
+        return True
+    if not isinstance(target, OpOverload) or target in REWRITES or target._schema.is_mutable:
+        return False
+    return str(target.overloadpacket).removeprefix("aten.") in REGISTRY
 
 
 @contextmanager

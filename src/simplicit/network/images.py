@@ -22,16 +22,6 @@ from simplicit.network.affine import Affine, NotAffineError, as_vector
 from simplicit.network.linear import Operand, add, by_unit_vectors, constant, matrix_of, variable
 from simplicit.network.pooling import Numbers, each
 
-__all__ = [
-    "adaptive_avg_pool",
-    "avg_pool",
-    "batch_norm",
-    "convolution",
-    "convolution_of",
-    "convolution_transposed",
-    "upsample",
-]
-
 
 def convolution_of(rank: int) -> Callable[..., Affine]:
     """Return conv1d, conv2d or conv3d of affine values."""

@@ -21,31 +21,6 @@ from simplicit.implicit.maps import Csr
 from simplicit.network.affine import Affine, NotAffineError, Shape, as_vector
 from simplicit.network.moving import NUMBER_OF_SAMPLES, BatchSize
 
-__all__ = [
-    "Operand",
-    "add",
-    "affine_layer",
-    "by_unit_vectors",
-    "constant",
-    "converted",
-    "cumsum",
-    "diff",
-    "div",
-    "einsum",
-    "inner",
-    "matmul",
-    "matrix_of",
-    "mean",
-    "mul",
-    "neg",
-    "rsub",
-    "sub",
-    "summed",
-    "sym_size",
-    "tensordot",
-    "variable",
-]
-
 Operand: TypeAlias = Affine | Tensor | float
 
 _BOTH_DEPEND = "it multiplies two values that both depend on the input"

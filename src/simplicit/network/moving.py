@@ -31,8 +31,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from simplicit.network.affine import Affine, Indices, NotAffineError, Shape, as_vector
 
-__all__ = ["NUMBER_OF_SAMPLES", "PROBES", "BatchSize", "at_probe", "contains", "move"]
-
 # Numbers of samples at which operations are run; above 1, because torch.export takes that number to be at least 2.
 PROBES = (11, 12)
 

@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Numbers", "adaptive_max_pool", "each", "extremum", "max_along", "max_pool", "max_pool_with_indices"]
-
 Numbers = int | Sequence[int]
 
 _aten = torch.ops.aten

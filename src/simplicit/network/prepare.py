@@ -17,16 +17,6 @@ from torch.nn.parameter import UninitializedParameter
 from simplicit.errors import InputError
 from simplicit.implicit.batch import Batch, as_batch
 
-__all__ = [
-    "TrainingModeWarning",
-    "check_call",
-    "check_kind",
-    "evaluation_copy",
-    "first_line",
-    "network_dtype",
-    "two_samples",
-]
-
 _FLOATS: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 

@@ -28,8 +28,6 @@ from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.reader import read_model
 
-__all__ = ["parameters_for"]
-
 Array = npt.NDArray[np.float64]
 
 # Ratios carry rounding of a few units in the last place; codes are 0.2/N apart for N entries.

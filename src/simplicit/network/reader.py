@@ -34,8 +34,6 @@ from simplicit.network.registry import ADVICE, REGISTRY, summary
 from simplicit.network.rewrites import REFUSALS, REWRITES
 from simplicit.network.rules import Call, Elementwise, Filling, Rule
 
-__all__ = ["read_model"]
-
 # What the model rounds to at its end holds whatever a network computes in its own dtype or in a wider one.
 _WIDE_ENOUGH = {"float32": (torch.float32, torch.float64), "float64": (torch.float64,)}
 

@@ -24,9 +24,6 @@ from simplicit.network.affine import NotAffineError
 from simplicit.network.rewrites import REWRITES
 from simplicit.network.rules import Along, Elementwise, Filling, Linear, Moving, Rule
 
-__all__ = ["ADVICE", "REGISTRY", "summary", "supported"]
-
-
 # An activation takes the arguments of its operation after the first one, with torch's defaults.
 
 
@@ -86,7 +83,7 @@ _TABLE: tuple[tuple[str, Rule], ...] = (
     ("diff", Linear(linear.diff)),
     ("_to_copy type_as", Linear(linear.converted)),
     ("sym_size", Linear(linear.sym_size)),
-    ("_unsafe_view view expand permute t transpose squeeze unsqueeze clone copy detach", Moving()),
+    ("_unsafe_view view flatten reshape expand permute t transpose squeeze unsqueeze clone copy detach", Moving()),
     ("cat hstack stack repeat tile diag_embed select select_scatter index index_put", Moving()),
     ("pixel_shuffle pixel_unshuffle upsample_nearest1d upsample_nearest2d channel_shuffle", Moving()),
     ("fill masked_fill pad", Moving(numbers=("value",))),

@@ -20,8 +20,6 @@ from torch.utils._pytree import tree_leaves
 
 from simplicit.network.graph import NetworkGraph
 
-__all__ = ["last_of_blocks"]
-
 _aten = torch.ops.aten
 
 

@@ -19,8 +19,6 @@ from torch.nn import functional
 
 from simplicit.network import pooling
 
-__all__ = ["REFUSALS", "REWRITES"]
-
 _aten = torch.ops.aten
 
 _SELU_SCALE = 1.0507009873554804934193349852946

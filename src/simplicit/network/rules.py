@@ -15,8 +15,6 @@ from simplicit.implicit import Activation
 from simplicit.network.affine import Affine, NotAffineError, as_vector
 from simplicit.network.moving import NUMBER_OF_SAMPLES, PROBES, BatchSize, at_probe, contains, move
 
-__all__ = ["Along", "Call", "Elementwise", "Filling", "Linear", "Moving", "Rule"]
-
 _TO_THE_END = 2**63 - 1
 
 

@@ -19,8 +19,6 @@ from simplicit.implicit.groups import slices_of
 from simplicit.network.graph import NetworkGraph
 from simplicit.network.prepare import check_kind
 
-__all__ = ["States", "record_states"]
-
 
 @dataclass(frozen=True, eq=False)
 class States:

@@ -23,8 +23,6 @@ from simplicit.report.canvas import (
 )
 from simplicit.report.patterns import draw_pattern
 
-__all__ = ["Line", "draw_frontier", "draw_robustness", "draw_series", "draw_tradeoff", "robust_lines"]
-
 _DASHES = (0, (4, 3))
 _SPARSITY = "sparsity, % of the baseline's weights"
 # Radii closer than this share of the largest have no room for labels of their own.

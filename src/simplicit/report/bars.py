@@ -11,8 +11,6 @@ import numpy as np
 
 from simplicit.report.canvas import COLOURS, INK, PALETTE, QUIET, clean, legend_outside, one_panel, two_panels
 
-__all__ = ["Bars", "draw_bars", "draw_layers"]
-
 # Layers, and runs, whose names and numbers have room beside each other.
 _FEW_LAYERS, _FEW_RUNS = 8, 4
 

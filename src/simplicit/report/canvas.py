@@ -14,22 +14,6 @@ from typing import Any
 from simplicit.errors import MissingExtraError
 from simplicit.files import drafted
 
-__all__ = [
-    "COLOURS",
-    "EDGE",
-    "INK",
-    "MARKERS",
-    "PALETTE",
-    "QUIET",
-    "can_draw",
-    "clean",
-    "dashed_line",
-    "legend_outside",
-    "one_panel",
-    "panels",
-    "two_panels",
-]
-
 #: Okabe and Ito's, told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00")
 PALETTE = (*COLOURS, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -11,8 +11,6 @@ import numpy.typing as npt
 
 from simplicit.report.canvas import COLOURS, INK, panels
 
-__all__ = ["Attacked", "draw_attacked"]
-
 
 @dataclass(frozen=True)
 class Attacked:

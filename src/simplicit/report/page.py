@@ -10,8 +10,6 @@ from pathlib import Path
 
 from simplicit.report.table import Table
 
-__all__ = ["Page", "Picture", "Section"]
-
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --quiet: #5a5a5a; --ground: #ffffff; --line: #d8d8d8; --band: #f4f6f8;
         --mark: #0072b2; }

@@ -12,8 +12,6 @@ from scipy.sparse import csr_array
 from simplicit.implicit import ImplicitModel
 from simplicit.report.canvas import COLOURS, EDGE, INK, panels
 
-__all__ = ["draw_entries", "draw_pattern", "draw_patterns"]
-
 # A larger matrix is drawn by so many cells a side: of a model more than a panel has pixels, so that it keeps its look.
 _MODEL_CELLS = 1500
 

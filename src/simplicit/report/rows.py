@@ -13,8 +13,6 @@ from simplicit.report.canvas import COLOURS, PALETTE, clean, dashed_line, legend
 from simplicit.report.patterns import draw_entries
 from simplicit.rows import Solution
 
-__all__ = ["draw_gaps", "draw_path", "draw_solution"]
-
 Array = npt.NDArray[np.float64]
 
 # Logarithmic axes have no zero: a gap below this, which is rounding, is drawn on it.

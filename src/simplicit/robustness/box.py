@@ -18,8 +18,6 @@ from torch import Tensor
 from simplicit.checks import as_interval, as_number
 from simplicit.errors import InputError
 
-__all__ = ["Clip", "InnerBox", "OuterBox", "PerSample", "as_radii", "centred", "checked_clip"]
-
 #: Range of valid inputs, or None for no range.
 Clip = tuple[float, float] | None
 

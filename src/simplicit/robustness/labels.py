@@ -12,8 +12,6 @@ from torch import Tensor
 from simplicit.checks import as_array
 from simplicit.errors import InputError
 
-__all__ = ["as_labels", "at_labels", "by_label", "with_labels"]
-
 
 def as_labels(labels: Any, samples: int, classes: int) -> Tensor:
     """Return ``labels`` as an int64 tensor (samples,).

@@ -17,8 +17,6 @@ from simplicit.rows.outcome import BlockSolution, Stopwatch
 from simplicit.rows.problem import RowProblem
 from simplicit.rows.refinement import Refinement
 
-__all__ = ["FACTOR_BYTES", "admm_pays", "solve_block", "solve_block_path"]
-
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 

@@ -28,8 +28,6 @@ from torch import Tensor
 from simplicit.rows.batch import Batch
 from simplicit.rows.problem import RowProblem
 
-__all__ = ["Start", "admm"]
-
 # What is said of the family below is measured as in the docstring of the package: *easy*, *hard* and *few*.
 
 #: α. With 1.6 and 1.95 the family takes as many iterations within 10 %; with 1.95 the polish has 40 % more to factorise

@@ -13,8 +13,6 @@ from torch import Tensor
 from simplicit.checks import as_positive_array
 from simplicit.errors import InputError
 
-__all__ = ["Ball", "project_into_ball", "shrink_into_ball"]
-
 
 @dataclass(frozen=True, eq=False)
 class Ball:

@@ -20,8 +20,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["BROADCAST", "SHARED", "Batch", "Rows", "fill_up", "padded"]
-
 #: Some of the rows: an index, or a mask where no field is a list.
 Rows = Tensor | npt.NDArray[np.intp] | npt.NDArray[np.bool_]
 

@@ -30,8 +30,6 @@ from simplicit.rows.batch import Batch
 from simplicit.rows.penalties import PiecewiseQuadratic
 from simplicit.rows.problem import RowProblem
 
-__all__ = ["Certificate", "certify"]
-
 #: Below this share of ½‖z‖² the tolerance is relative to the share: float64 sums of m terms of ‖z‖² round by some
 #: 1e-14 of it, so that a relative gap of 1e-8 can just be told from rounding at this objective.
 FLOOR = 1e-6

@@ -27,8 +27,6 @@ from simplicit.rows.batch import Batch, fill_up, padded
 from simplicit.rows.design import Design
 from simplicit.rows.factor import NO_COLUMNS, PROXIMAL, Factor, factorise
 
-__all__ = ["Bases", "compressed"]
-
 
 @dataclass
 class Bases(Batch):

@@ -26,8 +26,6 @@ from torch import Tensor
 from simplicit.rows.problem import RowProblem
 from simplicit.rows.tableau import Slots
 
-__all__ = ["Conditions"]
-
 #: Gradients start from below their limits by up to this share of them, staggered by multiples of the golden ratio. With
 #: 1e-6 and 1e-2 the events of the family change by a hundredth.
 STAGGER, GOLDEN = 1e-4, (1 + 5**0.5) / 2

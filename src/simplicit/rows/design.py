@@ -21,8 +21,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Design", "GramDesign", "Resolvent", "SampleDesign", "by_samples", "forms_gram", "power_of_two"]
-
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 

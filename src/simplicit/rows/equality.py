@@ -40,8 +40,6 @@ from simplicit.rows.outcome import BlockSolution, RowStatus, add_timings
 from simplicit.rows.penalties import NoPenalty
 from simplicit.rows.problem import RowProblem, SampleProblem
 
-__all__ = ["MATCHED", "prove_equality", "solve_equality_path", "with_samples"]
-
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 

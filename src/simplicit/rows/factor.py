@@ -17,8 +17,6 @@ from torch import Tensor
 
 from simplicit.rows.design import Design, SampleDesign
 
-__all__ = ["NO_COLUMNS", "PROXIMAL", "Factor", "factorise"]
-
 #: Relative size of the proximal term, multiplied by 100 until the factorisation succeeds: far above the 1e-16·n by
 #: which a Cholesky factorisation of n columns rounds, and so small that one more iteration removes what it changes.
 #: Woodbury's identity subtracts terms of its inverse size from each other, so that it must be larger there.

@@ -12,8 +12,6 @@ from simplicit.checks import as_float_array, check_magnitudes
 from simplicit.errors import InputError
 from simplicit.rows.products import fill_gram, fill_product
 
-__all__ = ["Gram"]
-
 Array = npt.NDArray[np.float64]
 
 

@@ -33,8 +33,6 @@ from torch import Tensor
 from simplicit.rows.batch import Batch
 from simplicit.rows.tableau import BALL, SPARE, Couplings, Pivots, Tableau
 
-__all__ = ["follow"]
-
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]

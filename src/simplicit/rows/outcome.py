@@ -18,8 +18,6 @@ from simplicit.rows.batch import Batch
 from simplicit.rows.certificate import Certificate
 from simplicit.rows.problem import RowProblem
 
-__all__ = ["STAGES", "BlockSolution", "RowStatus", "Stopwatch", "add_timings"]
-
 Array = npt.NDArray[np.float64]
 
 #: Where the time goes.

@@ -28,8 +28,6 @@ from simplicit.rows.problem import RowProblem
 from simplicit.rows.tableau import BALL, SPARE, Tableau
 from simplicit.rows.working_set import WorkingSet, least_of
 
-__all__ = ["Polish"]
-
 #: A row has gone astray where more unwatched columns than this, and than a share of the support, have passed zero. With
 #: 2 few has a tenth more events and factorisations, with 32 nothing changes; .25 of the support saves hard a fifth.
 ASTRAY_LEAST, ASTRAY_SHARE = 8, 0.05

@@ -25,8 +25,6 @@ from simplicit.rows.batch import SHARED, Batch
 from simplicit.rows.design import Design, SampleDesign
 from simplicit.rows.penalties import PiecewiseQuadratic
 
-__all__ = ["GramProblem", "RowProblem", "SampleProblem"]
-
 
 @dataclass(frozen=True, eq=False)
 class RowProblem(Batch, ABC):

@@ -14,8 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["TILE", "fill_gram", "fill_product"]
-
 Array = npt.NDArray[np.float64]
 Strip = slice
 

@@ -24,8 +24,6 @@ from simplicit.rows.equality import MATCHED, prove_equality, with_samples
 from simplicit.rows.outcome import STAGES, BlockSolution, RowStatus
 from simplicit.rows.problem import RowProblem, SampleProblem
 
-__all__ = ["reference_path"]
-
 Array = npt.NDArray[np.float64]
 
 #: Coefficients below this share of the row's largest are what an interior-point method leaves of a zero.

@@ -17,8 +17,6 @@ from simplicit.rows.outcome import BlockSolution, RowStatus, Stopwatch
 from simplicit.rows.polish import Polish
 from simplicit.rows.problem import RowProblem
 
-__all__ = ["Refinement"]
-
 #: Iterations in which nothing but digits could be gained, and were not, after which a row is given up. The family does
 #: not come to that, nor do 180 columns of rank 30 that are equal in pairs up to 1e-9.
 PATIENCE = 3

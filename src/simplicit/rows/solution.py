@@ -10,8 +10,6 @@ from scipy.sparse import csr_array
 
 from simplicit.rows.outcome import RowStatus
 
-__all__ = ["RowStatus", "Solution"]
-
 
 @dataclass(frozen=True, eq=False)
 class Solution:

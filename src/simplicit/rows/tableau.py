@@ -26,8 +26,6 @@ from torch import Tensor
 
 from simplicit.rows.batch import Batch, padded
 
-__all__ = ["BALL", "SPARE", "Couplings", "Pivots", "Slots", "Tableau"]
-
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]

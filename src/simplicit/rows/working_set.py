@@ -21,8 +21,6 @@ from simplicit.rows.conditions import Conditions
 from simplicit.rows.problem import RowProblem
 from simplicit.rows.tableau import BALL, SPARE, Slots, Tableau
 
-__all__ = ["WorkingSet", "least_of"]
-
 #: A tableau has grown too large with more slots than this, and than a share of the support. With half of the first few
 #: factorises a third more, with twice a fifth less; with .4 of the support hard factorises twice as much.
 MOST_WATCHED, WATCHED_SHARE = 96, 0.75

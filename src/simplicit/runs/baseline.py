@@ -19,7 +19,7 @@ from simplicit.errors import DataError
 from simplicit.files import read_json, write_json
 from simplicit.progress import OnProgress
 from simplicit.robustness import accuracy
-from simplicit.runs.folder import KINDS, MANIFEST, Manifest, relative_to, run_folder
+from simplicit.runs.folder import MANIFEST, Manifest, relative_to, run_folder
 from simplicit.runs.mlp import MlpSettings, build_mlp, train_mlp
 from simplicit.runs.weights import check_finite
 
@@ -173,7 +173,7 @@ def _check_kind(folder: Path) -> None:
     """Refuse the folder of another command by name; a folder without ``run.json`` is judged by its configuration."""
     if (folder / MANIFEST).is_file():
         kind = read_json(folder / MANIFEST).get("kind")
-        if kind in KINDS and kind != "baseline":
+        if isinstance(kind, str) and kind != "baseline":
             raise DataError(
                 f"baseline {folder}: written by `simplicit {kind}`; a folder of `simplicit baseline` is needed"
             )

@@ -32,7 +32,6 @@ __all__ = [
 MANIFEST = "run.json"
 #: 2: accuracies are shares.
 FORMAT = 2
-KINDS = ("baseline", "fit", "eval", "demo", "solve", "attack", "certify", "reproduce", "report")
 
 
 def _now() -> str:
@@ -46,7 +45,7 @@ class Manifest:
     Parameters
     ----------
     kind : str
-        The command: one of ``KINDS``.
+        The command, such as ``fit``.
     command : list of str
         The command line as it was typed; empty for a run from Python.
     settings : dict
@@ -137,10 +136,11 @@ def _check_replaceable(target: Path, kind: str | None, inputs: Iterable[Path]) -
         raise InputError(f"{refused} (no {MANIFEST}), so it is not removed")
     try:
         manifest = read_json(target / MANIFEST)
-        found = manifest.get("kind")
-        if found not in KINDS:
-            raise DataError(f"its {MANIFEST} names no command of simplicit")
-        check_manifest(manifest, str(found), target / MANIFEST)
+        found, version = manifest.get("kind"), manifest.get("format")
+        if not (isinstance(found, str) and isinstance(version, int)):
+            raise DataError(f"its {MANIFEST} names no command of simplicit and no format")
+        # What an earlier version wrote cannot be read any more, but it can be replaced.
+        check_manifest(manifest | {"format": FORMAT if version < FORMAT else version}, found, target / MANIFEST)
     except DataError as error:
         raise InputError(f"{refused} ({error}), so it is not removed") from error
     if kind is not None and found != kind:

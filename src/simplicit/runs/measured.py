@@ -72,6 +72,8 @@ class MeasuredRun(ABC):
 
     Attributes
     ----------
+    kind, document : str
+        The command, and the name of the file with its figures; of a class.
     settings : MeasureSettings
     subjects : Subjects
     samples : Samples

@@ -11,23 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "Array",
-    "BlockResult",
-    "DesignArrays",
-    "Entries",
-    "Figures",
-    "Index",
-    "Mask",
-    "MemberArrays",
-    "MemberResult",
-    "PenaltyArrays",
-    "RowArrays",
-    "RowMemberArrays",
-    "SharedArrays",
-    "TargetArrays",
-]
-
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.intp]

@@ -50,8 +50,6 @@ from simplicit.solve.arrays import (
     TargetArrays,
 )
 
-__all__ = ["SOLVERS", "MemberSettings", "PathSolver", "RowSettings", "RowSolver"]
-
 #: ε of the re-weighted rounds, as a share of the row's largest coefficient.
 REWEIGHTING_SHARE = 0.1
 

@@ -11,8 +11,6 @@ from simplicit.rows import Solution
 from simplicit.rows.outcome import STAGES
 from simplicit.solve.arrays import BlockResult, Figures, Index, MemberResult
 
-__all__ = ["Collected", "SolveFacts"]
-
 
 @dataclass(frozen=True)
 class SolveFacts:

@@ -17,8 +17,6 @@ from simplicit.rows.active_set import ADMM_COLUMNS
 from simplicit.solve.arrays import Array, Index, Mask, PenaltyArrays
 from simplicit.solve.sources import Source
 
-__all__ = ["Group", "Problem", "block_rows", "cut_rows", "gather", "make_blocks"]
-
 #: Rows per block, at most: enough for matrix products to be fast, few enough to share out.
 BLOCK_ROWS = 32
 #: Without ADMM the supports of all rows of a block grow at once, each with a factorisation of its own to remember.

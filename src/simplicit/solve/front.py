@@ -19,8 +19,6 @@ from simplicit.solve.input import RowInput, path_problems
 from simplicit.solve.options import Method, RunOptions
 from simplicit.solve.run import run_problems, strongest
 
-__all__ = ["beta_max", "raise_unconverged", "solve_path", "solve_rows"]
-
 
 def solve_rows(
     features: Any,
@@ -224,6 +222,6 @@ def raise_unconverged(solution: Solution) -> None:
         raise ConvergenceError(
             f"{len(failed)} of {len(one.status)} rows did not reach tol={one.tol:g}, the first is row {failed[0]}; the "
             f"worst is row {worst} with a relative gap of {one.relative_gap[worst]:.1e} at an objective of "
-            f"{one.objective[worst]:.2e}: {one.advice(worst)}. With throw=False they are returned, marked",
+            f"{one.objective[worst]:.2e}: {one.advice(worst)}",
             solution=replace(one, earlier=solution.earlier[:number]),
         )

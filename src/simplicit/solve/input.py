@@ -17,8 +17,6 @@ from simplicit.rows import Ball, BasisPursuit, Gram, Penalty, PiecewiseQuadratic
 from simplicit.solve.cut import Problem
 from simplicit.solve.sources import GramSource, Samples, Source
 
-__all__ = ["RowInput", "path_problems"]
-
 #: Entries of a memory map that are read at a time.
 CHUNK = 2**23
 

@@ -10,8 +10,6 @@ from simplicit.rows.active_set import FACTOR_BYTES, admm_pays
 from simplicit.rows.design import KEPT_BY_SAMPLES, by_samples, forms_gram
 from simplicit.solve.cut import Problem, block_rows
 
-__all__ = ["check_memory"]
-
 
 def check_memory(problem: Problem, executor: Executor, rows: int | None = None) -> None:
     """Estimate what the solver allocates at its peak, and refuse before the start what cannot fit.

@@ -15,8 +15,6 @@ from simplicit.machine import versions
 from simplicit.progress import OnProgress, within
 from simplicit.solve.block import SOLVERS
 
-__all__ = ["Method", "RunOptions"]
-
 
 @dataclass(frozen=True)
 class Method:

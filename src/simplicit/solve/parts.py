@@ -26,8 +26,6 @@ from simplicit.solve.input import path_problems
 from simplicit.solve.options import Method, RunOptions
 from simplicit.solve.run import run_problems
 
-__all__ = ["JournalState", "journal_state", "merge_journals", "solve_part"]
-
 #: Blocks that a message lists.
 _LISTED = 8
 

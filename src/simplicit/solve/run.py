@@ -21,8 +21,6 @@ from simplicit.solve.memory import check_memory
 from simplicit.solve.options import Method, RunOptions
 from simplicit.solve.work import RowWork, make_works
 
-__all__ = ["run_problems", "strongest"]
-
 
 def run_problems(problems: Sequence[Problem], method: Method, options: RunOptions) -> Collected:
     """Solve row problems that differ in penalty and ball alone, block by block."""

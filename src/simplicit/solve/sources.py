@@ -18,8 +18,6 @@ from simplicit.rows.design import forms_gram
 from simplicit.rows.products import fill_gram
 from simplicit.solve.arrays import Array, DesignArrays, Index, TargetArrays
 
-__all__ = ["GramSource", "Samples", "Source"]
-
 #: Rows or columns that are converted at a time.
 CHUNK = 256
 

@@ -32,8 +32,6 @@ from simplicit.solve.block import MemberSettings, RowSettings, RowSolver
 from simplicit.solve.cut import Group, Problem, gather, make_blocks
 from simplicit.solve.options import Method
 
-__all__ = ["RowWork", "make_works"]
-
 #: Designs are prepared together, so that their blocks share the workers, while they take no more bytes than this.
 BATCH_BYTES = 2**30
 #: Rows that a message lists.

@@ -44,10 +44,10 @@ Fit = Callable[[L, Sequence[Rows]], Sequence[Solution]]
 class Student(Protocol):
     """A network with new weights.
 
-    ``errors`` are ‖target − fitted‖/‖target‖ on the samples by the names of the groups of rows, in the order of
-    evaluation, and ``labels`` the group of each row; ``order`` is for each row its place among the rows of the layers'
-    solutions in turn. ``weights`` has the number of the baseline's weights in each group, ``facts`` are numbers of the
-    kind of student.
+    ``errors`` are the relative errors on the samples by the names of the groups of rows, in the order of evaluation,
+    and ``labels`` the group of each row; ``order`` is for each row its place among the rows of the layers' solutions in
+    turn. ``weights`` has the number of the baseline's weights in each group, ``facts`` are numbers of the kind of
+    student.
     """
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +91,7 @@ class LayerFigures:
     rows, weights, non_zeros : int
         Its rows, the baseline's weights in it, and the new ones that are not zero.
     error : float
-        ‖target − fitted‖/‖target‖ on the training samples.
+        ‖target − fitted‖/‖target‖ on the training samples; about the means, where rows are tied.
     support_bound : float or None
         The share of the rows' squared error that the best supports of their sizes leave at least: 1 is a proof that no
         other support of as many columns is better in any row, given the states and the ridge. None where supports were
@@ -229,7 +229,7 @@ class FitResult:
             "non_zeros": self.nnz,
             "baseline_weights": self.weight_count,
             "sparsity": self.sparsity,
-            "layers": list(self.layers),
+            "layers": [asdict(layer) for layer in self.layers],
             "strength": self.strength,
             "trials": self.trials,
             "exchanged": self.exchanged,

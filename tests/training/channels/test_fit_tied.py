@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from simplicit.training.options import FitOptions
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,7 +22,6 @@ from simplicit.training.channels.patches import channels_first, patches
 from simplicit.training.channels.sensitivity import worth
 from simplicit.training.channels.walk import Walk, batches_of
 from simplicit.training.clock import Clock
-from simplicit.training.options import FitOptions
 from tied_nets import NETS, Residual, images, made
 
 L1: dict[str, Any] = {"penalty": sp.L1(beta=1e-3), "kappa": None, "propagate": True}

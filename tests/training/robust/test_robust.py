@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from simplicit.training.presets import PRESETS
+from simplicit.training.robust.onesided import Layer
 from torch import nn
 
 import simplicit as sp
 from simplicit.data import load_dataset
 from simplicit.runs.mlp import MlpSettings, train_mlp
-from simplicit.training.presets import PRESETS
-from simplicit.training.robust.onesided import Layer
 
 Array = npt.NDArray[np.float64]
 DIGITS = load_dataset("digits")

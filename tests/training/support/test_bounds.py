@@ -13,12 +13,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simplicit.training.refit import refit
+from simplicit.training.ridge import Ridge
 from torch import nn
 
 import simplicit as sp
 from simplicit.rows import Ball
-from simplicit.training.refit import refit
-from simplicit.training.ridge import Ridge
 from simplicit.training.support.bounds import with_support_gap
 from tied_nets import made
 

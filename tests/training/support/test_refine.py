@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from simplicit.training.ridge import Ridge
+from simplicit.training.states.propagate import features_on, stages_of
+from simplicit.training.states.statedata import StateData, state_data
 from torch import nn
 
 import simplicit as sp
 from simplicit.network import capture
 from simplicit.training import PRESETS
-from simplicit.training.ridge import Ridge
-from simplicit.training.states.propagate import features_on, stages_of
-from simplicit.training.states.statedata import StateData, state_data
 from simplicit.training.support.allocation import importance
 
 Array = npt.NDArray[np.float64]

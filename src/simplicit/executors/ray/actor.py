@@ -23,8 +23,6 @@ from simplicit.executors.records import Layout
 from simplicit.executors.work import Arrays, Block, Solve, attempt
 from simplicit.machine import prepare_thread, versions
 
-__all__ = ["Actor", "Loaded"]
-
 #: How long what an actor has finished may take to arrive.
 ARRIVE_SECONDS = 120.0
 

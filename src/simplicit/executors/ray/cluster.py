@@ -19,8 +19,6 @@ from typing import Any
 from simplicit.errors import InputError, MissingExtraError
 from simplicit.machine import available_memory, gib
 
-__all__ = ["AUTO", "Cluster", "first_line", "split_address"]
-
 #: The address of the cluster that runs on this machine.
 AUTO = "auto"
 #: How long a cluster may take to answer at its address.

@@ -17,8 +17,6 @@ from simplicit.executors.records import Layout, allocate, flatten, total_bytes
 from simplicit.executors.work import Block, Work
 from simplicit.machine import available_processors, flushed_denormals, one_thread_each
 
-__all__ = ["Ray", "own_bytes_of"]
-
 #: How long one wait lasts at most, so that interrupts are noticed.
 TICK_SECONDS = 1.0
 #: The object store should be larger than what is put into it by this factor: near its limit it spills to disk.

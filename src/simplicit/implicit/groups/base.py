@@ -13,8 +13,6 @@ from simplicit.checks import as_count
 from simplicit.errors import InputError
 from simplicit.implicit.groups.elementwise import Activation
 
-__all__ = ["INPUT", "KINDS", "OUTPUT", "StateGroup", "per_state", "slices_of"]
-
 #: The names that stand for the input among columns of blocks, and for the output among rows.
 INPUT, OUTPUT = "input", "output"
 

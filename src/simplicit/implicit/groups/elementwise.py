@@ -19,8 +19,6 @@ from torch.nn import functional
 
 from simplicit.errors import InputError
 
-__all__ = ["ACTIVATIONS", "EVALUATION_ULPS", "Activation", "Definition"]
-
 #: Evaluating φ costs so many units in the last place of z and φ(z): in tests at most 5, for GELU; 16 leaves room for
 #: vectorised variants and for the evaluation of the spread.
 EVALUATION_ULPS = 16.0
@@ -54,7 +52,7 @@ class Definition:
     function, derivative : callable
         φ and φ' of a tensor, elementwise; always a new tensor.
     slope, homogeneous, monotone, jump, curvature, kinks
-        As the properties of :class:`Activation`.
+        As the attributes of :class:`Activation`.
     defaults : mapping of str to float
         The parameters.
     defect : callable, optional
@@ -71,6 +69,9 @@ class Definition:
     kinks: tuple[float, ...] | Callable[..., tuple[float, ...]] = ()
     defaults: Mapping[str, float] = field(default_factory=dict)
     defect: Callable[..., str | None] | None = None
+
+
+_QUANTITIES = ("slope", "homogeneous", "monotone", "jump", "curvature", "kinks")
 
 
 def _step(z: Tensor, below: float, above: float = 1.0) -> Tensor:
@@ -196,6 +197,21 @@ class Activation:
     parameters : tuple of (str, float)
         Those that differ from their defaults; missing ones are filled in. :meth:`of` takes them as keywords.
 
+    Attributes
+    ----------
+    slope : float
+        The smallest L with |φ(a) - φ(b)| <= L |a - b| for all a, b, apart from ``jump``.
+    homogeneous : bool
+        Whether φ(c x) = c φ(x) for every c > 0, as rescaling needs.
+    monotone : bool
+        Whether φ never falls.
+    jump : float
+        How far torch's φ departs from the continuous function it stands for; only softplus, 2e-9 by default.
+    curvature : float
+        A bound on |φ''| away from the kinks; 0 for what is piecewise linear.
+    kinks : tuple of float
+        Where φ is not twice differentiable.
+
     Raises
     ------
     InputError
@@ -204,6 +220,12 @@ class Activation:
 
     name: str
     parameters: tuple[tuple[str, float], ...] = ()
+    slope: float = field(init=False, repr=False, compare=False)
+    homogeneous: bool = field(init=False, repr=False, compare=False)
+    monotone: bool = field(init=False, repr=False, compare=False)
+    jump: float = field(init=False, repr=False, compare=False)
+    curvature: float = field(init=False, repr=False, compare=False)
+    kinks: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         known = ACTIVATIONS.get(self.name) if isinstance(self.name, str) else None
@@ -221,6 +243,9 @@ class Activation:
         if defect is not None:
             raise InputError(f"activation {self.name!r}: {defect}")
         object.__setattr__(self, "parameters", tuple(values.items()))
+        for name in _QUANTITIES:
+            quantity = getattr(known, name)
+            object.__setattr__(self, name, quantity(**values) if callable(quantity) else quantity)
 
     @classmethod
     def of(cls, name: str, **parameters: float) -> Activation:
@@ -238,37 +263,6 @@ class Activation:
     def derivative(self, z: Tensor) -> Tensor:
         """Return φ'(z), elementwise; at a kink the value that torch's autograd takes (0 for ReLU and abs at 0)."""
         return self._definition.derivative(z, **dict(self.parameters))
-
-    @property
-    def slope(self) -> float:
-        """The smallest L with |φ(a) - φ(b)| <= L |a - b| for all a, b (apart from :attr:`jump`)."""
-        return float(self._of_parameters(self._definition.slope))
-
-    @property
-    def homogeneous(self) -> bool:
-        """Whether φ(c x) = c φ(x) for every c > 0, as rescaling needs."""
-        return bool(self._of_parameters(self._definition.homogeneous))
-
-    @property
-    def monotone(self) -> bool:
-        """Whether φ never falls."""
-        return bool(self._of_parameters(self._definition.monotone))
-
-    @property
-    def jump(self) -> float:
-        """How far torch's φ departs from the continuous function it stands for; only softplus, 2e-9 by default."""
-        return float(self._of_parameters(self._definition.jump))
-
-    @property
-    def curvature(self) -> float:
-        """A bound on |φ''| away from the :attr:`kinks`; 0 for what is piecewise linear."""
-        return float(self._of_parameters(self._definition.curvature))
-
-    @property
-    def kinks(self) -> tuple[float, ...]:
-        """Where φ is not twice differentiable."""
-        kinks: tuple[float, ...] = self._of_parameters(self._definition.kinks)
-        return kinks
 
     def spread(self, z: Tensor, radius: Tensor) -> Tensor:
         """Bound |φ(z') - φ(z)| over all |z' - z| <= radius, elementwise, apart from rounding and :attr:`jump`.
@@ -296,9 +290,6 @@ class Activation:
             raise InputError(f"activation {self.name!r} is not made of two half-lines that meet in 0")
         ends = self(torch.tensor([-1.0, 1.0], dtype=torch.float64)).tolist()
         return -ends[0], ends[1]
-
-    def _of_parameters(self, value: Any) -> Any:
-        return value(**dict(self.parameters)) if callable(value) else value
 
     def to_config(self) -> dict[str, Any]:
         """Return ``{"name": …, "parameters": {…}}``, ready for JSON."""

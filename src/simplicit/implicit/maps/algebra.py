@@ -23,8 +23,6 @@ from simplicit.implicit.maps.gather import GatherMap
 from simplicit.implicit.maps.gathered import GatheredConvMap
 from simplicit.implicit.maps.sums import SumMap
 
-__all__ = ["ADDITIONS", "COMPOSITIONS", "added", "composed"]
-
 #: Entries that composing may write down in one block, and terms that it may add up: 12 GB as CSR in float64.
 LARGEST_NNZ = 10**9
 #: Two kinds of maps, ``object`` for any, and what makes one map of two such, or None where it finds no short form.

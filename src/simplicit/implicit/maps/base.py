@@ -23,8 +23,6 @@ from simplicit.errors import InputError
 from simplicit.implicit.maps.files import Arrays, Entry, Stored, csr_arrays
 from simplicit.implicit.maps.sparse import Csr, row_counts
 
-__all__ = ["KINDS", "LinearMap", "Product", "as_factors", "restored", "rounded"]
-
 Product: TypeAlias = Callable[[Tensor], Tensor]
 
 #: The kinds of maps by the names that files have for them.

@@ -30,8 +30,6 @@ from simplicit.implicit.maps.base import LinearMap, Product, as_factors, rounded
 from simplicit.implicit.maps.files import Arrays, Entry, Stored, csr_arrays
 from simplicit.implicit.maps.sparse import Csr, float_for
 
-__all__ = ["ConvMap"]
-
 _FORWARD = (functional.conv1d, functional.conv2d, functional.conv3d)
 _TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
 
@@ -53,6 +51,7 @@ class _Axis(NamedTuple):
 
     @property
     def outputs(self) -> int:
+        """How many places the results have."""
         return (self.inputs + 2 * self.padding - self.dilation * (self.taps - 1) - 1) // self.stride + 1
 
     @property

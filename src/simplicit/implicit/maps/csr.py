@@ -15,8 +15,6 @@ from simplicit.implicit.maps.base import LinearMap, Product, as_factors
 from simplicit.implicit.maps.files import Stored
 from simplicit.implicit.maps.sparse import Csr, canonical_csr, row_counts
 
-__all__ = ["CsrMap"]
-
 # Measured in float32 on one core, 64 to 2,048 wide, with 1 to 1,000 samples: from 4 to 8 % non-zeros on a dense GEMM is
 # faster than SciPy's CSR product, which is one thread of axpy; up to 64 x 64 it always is, since both are all overhead.
 _DENSE_ABOVE = 0.04

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from simplicit.errors import DataError, InputError
 from simplicit.implicit.maps.sparse import Csr
 
-__all__ = ["Arrays", "Entry", "Stored", "csr_arrays", "nested"]
-
 Arrays = dict[str, NDArray[Any]]
 Entry = dict[str, Any]
 

@@ -17,8 +17,6 @@ from simplicit.implicit.maps.base import LinearMap, as_factors, rounded
 from simplicit.implicit.maps.files import Arrays, Entry, Stored
 from simplicit.implicit.maps.sparse import Csr, float_for
 
-__all__ = ["GatherMap"]
-
 
 class GatherMap(LinearMap, kind="gather"):
     """The map yᵢ = fᵢ x[cᵢ], or 0 where cᵢ = -1. It has no values to train: it is a network's wiring.

@@ -17,8 +17,6 @@ from simplicit.implicit.maps.files import Arrays, Entry, Stored, nested
 from simplicit.implicit.maps.gather import GatherMap
 from simplicit.implicit.maps.sparse import Csr, canonical_csr
 
-__all__ = ["GatheredConvMap"]
-
 
 class GatheredConvMap(LinearMap, kind="gathered convolution"):
     """The map P W R: a convolution W of gathered inputs R x, of whose results P gathers some.

@@ -11,8 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from simplicit.checks import as_array
 from simplicit.errors import InputError
 
-__all__ = ["Csr", "canonical_csr", "float_for", "row_counts"]
-
 Csr: TypeAlias = sp.csr_array
 
 

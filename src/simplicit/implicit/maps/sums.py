@@ -17,8 +17,6 @@ from simplicit.implicit.maps.csr import CsrMap
 from simplicit.implicit.maps.files import Arrays, Entry, Stored, nested
 from simplicit.implicit.maps.sparse import Csr, canonical_csr
 
-__all__ = ["SumMap"]
-
 
 class SumMap(LinearMap, kind="sum"):
     """A sum of maps of one shape, which may have entries in common places; its values are those of its parts in turn.

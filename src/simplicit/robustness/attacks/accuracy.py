@@ -10,8 +10,6 @@ from simplicit.implicit.batch import Batch, as_batch, chunks
 from simplicit.robustness.attacks.victims import AttackedModel, as_victim
 from simplicit.robustness.labels import as_labels
 
-__all__ = ["accuracy"]
-
 
 def accuracy(model: AttackedModel, U: Batch, labels: Any) -> float:
     """Return the share of samples, in [0, 1], whose largest output is at their label; the first of equal ones counts.

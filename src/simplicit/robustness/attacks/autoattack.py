@@ -26,8 +26,6 @@ from simplicit.robustness.attacks.problem import Problem
 from simplicit.robustness.attacks.victims import AttackedModel, as_module
 from simplicit.robustness.box import Clip
 
-__all__ = ["FEW_CLASSES", "STANDARD", "autoattack", "check_autoattack"]
-
 #: What the standard version runs, and what stands for it where there are too few classes for its targeted loss.
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 FEW_CLASSES = ("apgd-ce", "fab", "square")

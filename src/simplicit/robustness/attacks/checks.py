@@ -29,15 +29,6 @@ from simplicit.implicit.maps.base import Product
 from simplicit.robustness.attacks.gradient import cross_entropy
 from simplicit.robustness.attacks.victims import Victim
 
-__all__ = [
-    "Finding",
-    "GradientAgreement",
-    "SelfChecks",
-    "gradient_agreement",
-    "unrolled_gradient",
-    "zero_gradient_share",
-]
-
 # The unrolled iteration stops where what is left is below this share, or after so many steps.
 _LEFT, _STEPS = 1e-9, 2000
 # Gradients may differ by this share of their size; those of the models in the tests differ by less than 1e-6.

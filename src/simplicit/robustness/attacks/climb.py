@@ -20,8 +20,6 @@ from torch import Tensor
 from simplicit.robustness.attacks.victims import Victim
 from simplicit.robustness.box import InnerBox
 
-__all__ = ["Objective", "climb", "walk"]
-
 #: From outputs (m, q) to a value to be raised, (m,), and its gradient by the outputs up to a positive factor, (m, q).
 Objective: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 

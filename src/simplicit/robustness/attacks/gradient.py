@@ -27,8 +27,6 @@ from simplicit.robustness.attacks.victims import AttackedModel, Victim
 from simplicit.robustness.box import Clip
 from simplicit.robustness.labels import at_labels, with_labels
 
-__all__ = ["cross_entropy", "fgsm", "margin_to", "pgd"]
-
 
 def fgsm(
     model: AttackedModel,

@@ -19,8 +19,6 @@ from simplicit.robustness.attacks.victims import AttackedModel, Victim, as_victi
 from simplicit.robustness.box import Clip, InnerBox, checked_clip
 from simplicit.robustness.labels import as_labels
 
-__all__ = ["BATCH_SIZE", "Problem"]
-
 #: Samples worked on at a time.
 BATCH_SIZE = 2048
 #: No more than so many states at a time, whatever the number of samples asked for: 256 MiB of float64.

@@ -12,8 +12,6 @@ from simplicit.robustness.attacks.autoattack import autoattack, check_autoattack
 from simplicit.robustness.attacks.gradient import fgsm, pgd
 from simplicit.robustness.attacks.search import square
 
-__all__ = ["ATTACKS", "STANDARD_ATTACKS", "Attack", "checked_attacks"]
-
 
 @dataclass(frozen=True)
 class Attack:

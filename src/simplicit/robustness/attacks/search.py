@@ -22,8 +22,6 @@ from simplicit.robustness.attacks.victims import AttackedModel
 from simplicit.robustness.box import Clip, InnerBox
 from simplicit.robustness.labels import at_labels, with_labels
 
-__all__ = ["square"]
-
 # The paper's schedule: the share of the pixels in a square at first, halved where these shares of all queries are done.
 _FIRST_SHARE = 0.8
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)

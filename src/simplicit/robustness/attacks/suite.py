@@ -26,8 +26,6 @@ from simplicit.robustness.attacks.registry import ATTACKS, STANDARD_ATTACKS, che
 from simplicit.robustness.attacks.victims import AttackedModel
 from simplicit.robustness.box import Clip, as_radii
 
-__all__ = ["AttackResult", "attack", "transfer_name"]
-
 _WHITE_BOX = "pgd"
 # Implicit gradients are compared with unrolled ones, which take all steps of the iteration, on so many samples.
 _COMPARED = 64

@@ -16,8 +16,6 @@ from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, linearise
 from simplicit.implicit.batch import Batch
 
-__all__ = ["AttackedModel", "ImplicitVictim", "NetworkVictim", "Victim", "as_module", "as_victim"]
-
 #: What can be attacked.
 AttackedModel: TypeAlias = ImplicitModel | nn.Module
 

@@ -27,8 +27,6 @@ from simplicit.robustness.certificates.lines import extremes
 from simplicit.robustness.certificates.prepared import PreparedModel
 from simplicit.robustness.labels import at_labels, by_label, with_labels
 
-__all__ = ["Enclosure", "Neighbourhood"]
-
 # The iteration stops when no box shrinks by more than this share of its width, or after so many sweeps; any number of
 # them is sound. Where a sweep closes a fifth of what is left to gain, as with λ_pf = 0.8, some 35 settle.
 _SETTLED, _SWEEPS = 1e-4, 100

@@ -15,8 +15,6 @@ from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
 from simplicit.robustness.certificates.relaxation import Functionals, Relaxation
 from simplicit.robustness.labels import with_labels
 
-__all__ = ["linear_margins", "sharpened"]
-
 # A stage with more loose states than this keeps its bounds of (b): one sample's functionals of sharper ones would take
 # 2 x 4096 numbers for every state.
 _LARGEST_STAGE = 4096

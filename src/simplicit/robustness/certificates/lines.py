@@ -26,8 +26,6 @@ from torch import Tensor
 from simplicit.implicit.groups import EVALUATION_ULPS, Activation
 from simplicit.robustness.certificates.prepared import UNDERFLOW, unit_roundoff
 
-__all__ = ["Lines", "extremes", "standard_slopes"]
-
 # Intervals between the points for activations that are not piecewise linear: the extremes are then off by at most
 # (u - l)² max|φ''| / 2048, a few ten thousandths for the widths that occur.
 _INTERVALS = 16

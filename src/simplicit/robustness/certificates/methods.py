@@ -11,8 +11,6 @@ from torch import Tensor
 from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
 from simplicit.robustness.certificates.linear import linear_margins, sharpened
 
-__all__ = ["METHODS", "Evidence", "Method"]
-
 
 class Evidence:
     """What is known of a batch of samples so far.

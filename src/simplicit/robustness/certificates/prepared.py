@@ -32,8 +32,6 @@ from simplicit.implicit.groups import EVALUATION_ULPS, per_state
 from simplicit.implicit.picard import NOISE_ULPS
 from simplicit.implicit.plan import Stage
 
-__all__ = ["UNDERFLOW", "PreparedModel", "unit_roundoff"]
-
 #: More than all that can underflow, and far enough from the smallest float64 that products with it stay normal numbers:
 #: denormal ones would slow everything down.
 UNDERFLOW = 1e-200

@@ -37,8 +37,6 @@ from simplicit.robustness.certificates.methods import METHODS, Evidence
 from simplicit.robustness.certificates.prepared import PreparedModel
 from simplicit.robustness.labels import as_labels
 
-__all__ = ["Certificates", "certify"]
-
 # So many numbers are in the largest array at a time, samples x functionals x (states + inputs): 64 MiB, which leaves
 # room for the other arrays on a laptop.
 _NUMBERS = 2**23

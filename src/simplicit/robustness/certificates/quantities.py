@@ -25,8 +25,6 @@ from simplicit.robustness.box import Clip, OuterBox, checked_clip
 from simplicit.robustness.certificates.interval import Neighbourhood
 from simplicit.robustness.certificates.prepared import PreparedModel
 
-__all__ = ["box_radii", "sensitivity"]
-
 Array = npt.NDArray[np.float64]
 
 

@@ -33,8 +33,6 @@ from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
 from simplicit.robustness.certificates.lines import Lines, extremes, standard_slopes
 from simplicit.robustness.certificates.prepared import UNDERFLOW
 
-__all__ = ["Functionals", "Relaxation"]
-
 # Where A has cycles: at most so many substitutions, with bounds taken after 1, 2, 4, … of them. Coefficients shrink by
 # λ_pf each time: at 0.8, by a million over all of them.
 _SUBSTITUTIONS = 64

@@ -6,8 +6,6 @@ from typing import Protocol, runtime_checkable
 
 from simplicit.rows.penalties.piecewise import PiecewiseQuadratic
 
-__all__ = ["Penalty"]
-
 
 @runtime_checkable
 class Penalty(Protocol):

@@ -10,8 +10,6 @@ import numpy.typing as npt
 from simplicit.rows.penalties.l1 import L1
 from simplicit.rows.penalties.piecewise import PiecewiseQuadratic
 
-__all__ = ["BasisPursuit"]
-
 
 @dataclass(frozen=True, eq=False)
 class BasisPursuit:

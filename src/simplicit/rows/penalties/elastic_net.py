@@ -10,8 +10,6 @@ import torch
 
 from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, per_column, per_row
 
-__all__ = ["ElasticNet"]
-
 
 @dataclass(frozen=True, eq=False)
 class ElasticNet:

@@ -10,8 +10,6 @@ import torch
 
 from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, per_column, per_row
 
-__all__ = ["L1"]
-
 
 @dataclass(frozen=True, eq=False)
 class L1:

@@ -8,8 +8,6 @@ import torch
 
 from simplicit.rows.penalties.piecewise import PiecewiseQuadratic
 
-__all__ = ["NoPenalty"]
-
 
 @dataclass(frozen=True)
 class NoPenalty:

@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, per_column, per_row
 
-__all__ = ["Perspective"]
-
 
 @dataclass(frozen=True, eq=False)
 class Perspective:

@@ -25,8 +25,6 @@ from simplicit.checks import as_positive_array
 from simplicit.errors import InputError
 from simplicit.rows.batch import BROADCAST, Batch
 
-__all__ = ["PiecewiseQuadratic", "per_column", "per_row"]
-
 Array = npt.NDArray[np.float64]
 
 #: Share of the kink by which |v| may exceed it and still count as inside the domain of h*: some thousand roundings,

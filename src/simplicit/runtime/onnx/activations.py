@@ -11,8 +11,6 @@ from collections.abc import Callable
 from simplicit.implicit import Activation
 from simplicit.runtime.onnx.graph import Graph
 
-__all__ = ["ACTIVATIONS", "activated"]
-
 
 def activated(graph: Graph, activation: Activation, z: str) -> str:
     """Write φ(z), elementwise, for the value named ``z``, and return the name of the result."""

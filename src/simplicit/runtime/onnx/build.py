@@ -23,8 +23,6 @@ from simplicit.runtime.onnx.activations import activated
 from simplicit.runtime.onnx.graph import Graph
 from simplicit.runtime.onnx.linear import linear
 
-__all__ = ["build"]
-
 OPSET, IR_VERSION = 17, 8  # of 2022: old enough for every runtime, new enough for all that is needed
 Term = tuple[str, LinearMap]
 

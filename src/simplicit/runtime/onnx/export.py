@@ -15,8 +15,6 @@ from simplicit.files import write_bytes, writing
 from simplicit.implicit.model import ImplicitModel, as_model
 from simplicit.runtime.onnx.build import build
 
-__all__ = ["OnnxFile", "check_onnx", "export_onnx"]
-
 # Outputs may differ by so much, relative to the largest. ONNX's reference has the error function in float32 only.
 _TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 _REFERENCE_TOLERANCE = 1e-6

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from simplicit.errors import InputError
 
-__all__ = ["Graph"]
-
 _LARGEST = 2**31 - 2**20  # protocol buffers end at 2 GiB
 
 

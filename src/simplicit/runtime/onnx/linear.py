@@ -14,8 +14,6 @@ import numpy as np
 from simplicit.implicit import ConvMap, GatheredConvMap, GatherMap, LinearMap, SumMap
 from simplicit.runtime.onnx.graph import Graph
 
-__all__ = ["LINEAR", "linear"]
-
 
 def _dense(graph: Graph, block: LinearMap, x: str) -> str:
     """Write X Mᵀ by the dense matrix."""

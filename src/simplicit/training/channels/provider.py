@@ -99,14 +99,23 @@ class Channels:
     graph: NetworkGraph
     layers: list[ChannelLayer]
     batches: list[Tensor]
-    lambda1: float = 1.0
-    lambda2: float = 1.0
+    lambda1: float = 0.1
+    lambda2: float = 0.1
     propagate: bool = True
     regenerate: bool = True
     weighted: bool = True
 
     @classmethod
-    def of(cls, graph: NetworkGraph, samples: Tensor, *, workers: int, batch_size: int = BATCH, **options: Any) -> Self:
+    def of(
+        cls,
+        graph: NetworkGraph,
+        samples: Tensor,
+        *,
+        workers: int,
+        differentiated: bool = True,
+        batch_size: int = BATCH,
+        **options: Any,
+    ) -> Self:
         """All layers of a graph on samples (m, *input_shape).
 
         Parameters
@@ -115,6 +124,8 @@ class Channels:
         samples : tensor
         workers : int
             Rows that are worked on at a time, for the estimate of memory.
+        differentiated : bool
+            Whether sensitivities will be asked for, for the same.
         batch_size : int
             Samples at a time; it changes nothing but the rounding.
         **options
@@ -126,9 +137,8 @@ class Channels:
             Weights are shared or computed, or there is not enough memory.
         """
         layers = channel_layers(graph)
-        found = cls(graph, layers, batches_of(samples, batch_size), **options)
-        check_samples_fit(graph, layers, len(samples), workers, differentiated=batch_size if found.weighted else 0)
-        return found
+        check_samples_fit(graph, layers, len(samples), workers, differentiated=batch_size if differentiated else 0)
+        return cls(graph, layers, batches_of(samples, batch_size), **options)
 
     @property
     def weight_count(self) -> int:

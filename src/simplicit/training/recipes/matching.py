@@ -146,6 +146,7 @@ class Matching(Recipe):
                 task.graph,
                 samples,
                 workers=run.n_workers,
+                differentiated=False,
                 lambda1=self.lambda1,
                 lambda2=self.lambda2,
                 propagate=self.propagate,
