@@ -41,7 +41,6 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command in an empty folder of its own; returns code, standard output and standard error."""
-    monkeypatch.setattr("simplicit.cli.console.LOG_SECONDS", math.inf)  # a slow machine says no more than a fast one
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SIMPLICIT_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "120")
