@@ -7,10 +7,10 @@ STAMP := .venv/.installed
 DOCS := .venv/.docs
 PEERS := benchmarks/peers/.venv
 
-.PHONY: demo test format docs bench peers clean help
+.PHONY: demo test test-slow format docs bench peers clean help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z.]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv: $(STAMP)
 
@@ -25,11 +25,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## train, sparsify and measure a network on digits; writes demo/ (under two minutes)
 	$(BIN)/simplicit demo --output demo --overwrite
 
-test: $(STAMP) ## lint, types and tests
+test: $(STAMP) ## lint, types and tests, but those of test-slow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+test-slow: $(STAMP) ## the tests that take their time: killed workers and runs, clusters, real attacks and data, studies
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses $(WORKERS) --dist loadfile
 
 format: $(STAMP) ## put the code into its format
 	$(BIN)/ruff check --fix .

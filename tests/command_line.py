@@ -32,12 +32,12 @@ def invoker(capsys: pytest.CaptureFixture[str]) -> Run:
 def one_line(result: tuple[int, str, str], *told: str) -> None:
     """A command ended with exit code 2 and one line on standard error that has some words."""
     code, out, err = result
-    assert (code, out) == (2, "")
+    assert (code, out) == (2, ""), err
     assert err.startswith("Error: ")
     assert err.count("\n") == 1
     assert "Traceback" not in err
     for words in told:
-        assert words in err
+        assert words in err, err
 
 
 def files(folder: str | Path = ".") -> list[str]:

@@ -13,6 +13,8 @@ from reference import Prices, RowModel
 from simplicit.data import Dataset
 from simplicit.implicit import scaling_vector
 
+pytestmark = pytest.mark.slow
+
 N_STATES, KAPPA = 112, 0.99
 
 

@@ -78,6 +78,7 @@ def test_the_module_is_the_command() -> None:
         (("fit", "b", "--executor", "moon"), "--executor: 'moon' is unknown; choose one of 'serial', 'threads'"),
         (("fit", "b", "--recipe", "fast"), "--recipe: 'fast' is unknown; choose one of 'sparse'"),
         (("fit", "b", "--recipe", "matching", "--penalty", "l0"), "--penalty: 'l0' is unknown; choose one of 'l1'"),
+        (("fit", "b", "--seed", "1", "--seed", "2"), "--seed specified multiple times"),
         (("eval",), "RUN requires an argument"),
         (("attack",), "RUNS requires an argument"),
         (("solve", "f.npy"), "TARGETS requires an argument; see simplicit solve --help"),
@@ -93,7 +94,11 @@ def test_a_mistake_is_one_line(run: Run, words: tuple[str, ...], told: str) -> N
     ("words", "told"),
     [
         (("--attack-eps", 1), "--attack-eps is an option of the recipe robust or certified; add --recipe robust; see"),
-        (("--beta", 1), "--beta is an option of the recipe robust, certified, matching or paper; add --recipe robust"),
+        (
+            ("--beta", 1),
+            "--beta is an option of the recipe robust, certified, matching or paper and of the candidates l1 or "
+            "elastic-net; add --recipe robust or --candidates l1",
+        ),
         (("--penalty", "l1"), "--penalty is an option of the recipe matching or paper; add --recipe matching"),
         (("--no-propagate",), "--no-propagate is an option of the recipe matching or paper"),
         (("--alpha=1",), "--alpha is an option of the candidates elastic-net or perspective; add --candidates"),
@@ -138,6 +143,16 @@ def test_a_command_is_one_function_and_one_line(run: Run, monkeypatch: pytest.Mo
     words = ("journal", "measure", "thing", "--eps", "0.1", "--eps", "1/4", "--twice")
     assert run(*words) == (0, "thing ('0.1', '1/4') 20 there True\n", "")
     one_line(run(*words, "--pgd-steps", 0), "--pgd-steps must be an integer of at least 1, got 0")
+
+
+@pytest.mark.parametrize("words", [("demo",), ("baseline",), ("fit", "{base}"), ("eval", "{fit}"), ("attack", "{fit}")])
+def test_what_is_there_is_kept(run: Run, base: Path, fitted: Any, words: tuple[str, ...]) -> None:
+    Path("taken").mkdir()
+    Path("taken", "precious").write_text("")
+    words = tuple(word.format(base=base, fit=fitted("sparse")) for word in words)
+    one_line(run(*words, "--output", "taken"), "exists already", "--overwrite")
+    one_line(run(*words, "--output", "taken", "--overwrite"), "not the folder of an earlier run")
+    assert files() == ["taken", "taken/precious"]
 
 
 # --- where the output goes --------------------------------------------------------------------------------------------

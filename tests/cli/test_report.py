@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,19 +15,17 @@ from simplicit.cli import main
 
 pytest.importorskip("matplotlib")
 
+FITS = ("sparse", "matching")
 PICTURES = ["attacked", "frontier", "gaps", "layers", "patterns", "robustness"]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(base: Path, fitted: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A baseline with two fits, attacked and certified; the folder's name says nothing of what is in it."""
     folder = tmp_path_factory.mktemp("attacks")
-    words = ["--arch", "12-8", "--no-bias", "--batch-size", "64", "--epochs", "6", "--output", str(folder / "base")]
-    assert main(["baseline", *words]) == 0
-    for sparsity in ("30", "60"):
-        words = ["--samples", "120", "--sparsity", sparsity, "--output", str(folder / sparsity)]
-        assert main(["fit", str(folder / "base"), *words]) == 0
-    fits, common = [str(folder / "30"), str(folder / "60")], ["--eps", "0.02", "--eps", "0.1", "--samples", "40"]
+    for place in (base, fitted("sparse"), fitted("matching")):
+        shutil.copytree(place, folder / place.name)
+    fits, common = [str(folder / name) for name in FITS], ["--eps", "0.02", "--eps", "0.1", "--samples", "40"]
     quick = ["--steps", "5", "--restarts", "1", "--queries", "10"]
     assert main(["attack", *fits, *common, *quick, "--output", str(folder / "attack")]) == 0
     assert main(["certify", *fits, *common, "--output", str(folder / "certify")]) == 0
@@ -34,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def all_of(runs: Path) -> list[Path]:
-    return [runs / name for name in ("30", "60", "attack", "certify")]
+    return [runs / name for name in (*FITS, "attack", "certify")]
 
 
 def test_the_page_and_its_pictures(run: Run, runs: Path, tmp_path: Path) -> None:
@@ -49,7 +48,7 @@ def test_the_page_and_its_pictures(run: Run, runs: Path, tmp_path: Path) -> None
     for model in document["models"]:
         assert f"<td>{100 * model['worst'][-1]:.2f}</td>" in text
     # The attack knows the fits by the same weights, not by a name of its own.
-    assert text.count(f'<th scope="row">{runs / "30"}</th>') == 5
+    assert text.count(f'<th scope="row">{runs / "sparse"}</th>') == 5
     manifest = json.loads((tmp_path / "r" / "run.json").read_text())
     assert manifest["kind"] == "report"
     assert run("report", *all_of(runs), "--output", "r")[0] == 2
@@ -59,7 +58,7 @@ def test_the_page_and_its_pictures(run: Run, runs: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("names", "pictures"),
     [
-        (["30"], ["frontier", "gaps", "layers", "patterns"]),
+        (["sparse"], ["frontier", "gaps", "layers", "patterns"]),
         (["certify"], ["frontier", "robustness"]),
         (["attack"], ["attacked", "frontier", "robustness"]),
     ],
@@ -79,8 +78,8 @@ def test_bad_input(run: Run, runs: Path, tmp_path: Path) -> None:
 
     refused("no such folder; name those that", "nothing")
     refused("written by `simplicit baseline`; a report is made of", runs / "base")
-    refused("named twice", runs / "30", runs / "30")
-    fits, words = [runs / "30", runs / "60"], ("--eps", 0.02, "--eps", 0.1, "--samples", 20, "--output", "few")
+    refused("named twice", runs / "sparse", runs / "sparse")
+    fits, words = [runs / name for name in FITS], ("--eps", 0.02, "--eps", 0.1, "--samples", 20, "--output", "few")
     assert run("certify", *fits, *words)[0] == 0
     refused("run both with the same --samples and --seed, or report them apart", runs / "attack", "few")
     (tmp_path / "empty").mkdir()

@@ -102,6 +102,7 @@ def test_an_interrupt_ends_all_and_the_journal_is_whole(files: Path) -> None:
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
 def test_kill_9_at_random_moments(tmp_path: Path) -> None:
     """The short version of the study."""

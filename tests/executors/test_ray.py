@@ -82,6 +82,7 @@ def test_an_address_where_somebody_else_answers(stranger: socket.socket) -> None
     thread.join()
 
 
+@pytest.mark.slow
 def test_one_process_has_one_cluster(pools: Any) -> None:
     executor = pools["ray"]
     with pytest.raises(sp.InputError, match="connected to a Ray cluster already"):
@@ -116,6 +117,7 @@ def test_only_the_rows_of_a_block_travel_with_it() -> None:
     assert module.own_bytes_of(work, work.blocks[2]) == 3 * 8 + 3 * 8
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks into /proc")
 def test_a_cluster_of_our_own(tmp_path: Path) -> None:
     """As a user starts it: on the loopback, with a token that is nowhere, and nothing left of it."""

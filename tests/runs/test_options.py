@@ -165,11 +165,13 @@ def test_who_has_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Cubic.__annotations__.update(steepness=float)
     options = list(options_of(Outer, {}))
-    assert owners(options, "alpha") == ("penalty", ["elastic-net", "perspective"])
-    assert owners(options, "block_timeout") == ("executor", ["processes", "ray"])
-    assert owners(options, "steepness") is None
+    assert owners(options, {}, "alpha") == {"penalty": ["elastic-net", "perspective"]}
+    assert owners(options, {"penalty": "perspective"}, "beta") == {"penalty": ["l1", "elastic-net"]}
+    assert owners(options, {}, "beta") == {"penalty": ["elastic-net"]}  # l1 is chosen
+    assert owners(options, {}, "block_timeout") == {"executor": ["processes", "ray"]}
+    assert owners(options, {}, "steepness") == {}
     monkeypatch.setitem(PENALTIES, "cubic", Cubic)
-    assert owners(options, "steepness") == ("penalty", ["cubic"])
+    assert owners(options, {}, "steepness") == {"penalty": ["cubic"]}
 
 
 def test_the_name_of_a_choice_is_that_with_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:

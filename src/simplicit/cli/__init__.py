@@ -169,11 +169,16 @@ def _usage(error: cyclopts.CycloptsError, signature: Signature | None) -> str:
     if isinstance(error, cyclopts.UnknownOptionError) and signature is not None:
         word = (error.token.keyword or error.token.value).partition("=")[0]
         name = word.removeprefix("--").removeprefix("no-").replace("-", "_")
-        if found := owners(signature.options, name):
-            choice, names = found
-            told = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-            return f"{word} is an option of the {choice} {told}; add {option_name(choice)} {names[0]}"
+        if found := owners(signature.options, signature.chosen, name):
+            whose = " and of ".join(f"the {choice} {_any_of(names)}" for choice, names in found.items())
+            remedy = " or ".join(f"{option_name(choice)} {names[0]}" for choice, names in found.items())
+            return f"{word} is an option of {whose}; add {remedy}"
     if isinstance(error, cyclopts.UnusedCliTokensError):
         return f"Unexpected argument: {' '.join(error.unused_tokens or [])}"
     message = str(error)
     return message if message.endswith("...") else message.removesuffix(".")
+
+
+def _any_of(names: Sequence[str]) -> str:
+    """``a, b or c``."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))

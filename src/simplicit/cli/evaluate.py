@@ -43,8 +43,8 @@ def evaluate(
     """
     if output.output is not None:
         check_output(output.output, overwrite=output.overwrite, kind="eval", inputs=[run])
-    model = load(run)
     found = read_source(run, baseline=source.baseline, data=source.data, data_dir=source.data_dir)
+    model = load(run)
     task = open_task(found, trust_pt2=source.trust_pt2)
     recorded = read_config(run)[1]
     if source.baseline is None and source.data is None:

@@ -8,7 +8,7 @@ from typing import Any
 from simplicit.cli.console import figures_table, print_json, say
 from simplicit.cli.shared import Output
 from simplicit.cli.solve import write_and_print
-from simplicit.executors import Journal
+from simplicit.executors import Journal, Section
 from simplicit.runs.folder import check_output
 from simplicit.runs.rowfiles import merge_solve
 
@@ -41,10 +41,10 @@ def show(journal: Path, /, *, json: bool = False) -> None:
     say(f"Journal of a {facts['kind']} ({versions})", table)
 
 
-def _solve(section: Any) -> dict[str, Any]:
+def _solve(section: Section) -> dict[str, Any]:
     """How far one solve is."""
     numbers = section.numbers()
-    whole = sum(section.load(number) is not None for number in numbers)
+    whole = sum(map(section.intact, numbers))
     facts = {name: int(section.facts.get(name, 0)) for name in ("rows", "columns", "blocks")}
     return {"key": section.key} | facts | {"finished": whole, "damaged": len(numbers) - whole}
 

@@ -77,8 +77,8 @@ def _state(run: Path) -> dict[str, Tensor]:
     """The state_dict of the network with the weights of the run."""
     if not (run / WEIGHTS).is_file():
         raise InputError(
-            f"{run}: has no {WEIGHTS}, for its model has weights where the network has no parameters of its own; "
-            f"export it to {ONNX}, or fit with a recipe whose structure is baseline"
+            f"{run}: has no {WEIGHTS}, for the network has no parameters of its own for all that its model has: "
+            f"weights of another structure than baseline, or constants in a layer without biases; export it to {ONNX}"
         )
     return read_state(run / WEIGHTS)
 

@@ -187,15 +187,15 @@ def flat(settings: Any) -> dict[str, Any]:
     return values
 
 
-def owners(options: Iterable[Option], name: str) -> tuple[str, list[str]] | None:
-    """The first choice among some options of which some names, but not the one chosen, have a setting of that name."""
+def owners(options: Iterable[Option], chosen: Mapping[str, Any], name: str) -> dict[str, list[str]]:
+    """What else could be chosen to have a setting of that name: ``{"recipe": ["robust", "certified"]}``."""
+    found: dict[str, list[str]] = {}
     for option in options:
-        if option.registry is not None:
-            entries = option.registry.items()
-            having = [key for key, entry in entries if any(inner.name == name for inner in options_of(entry, {}))]
-            if having:
-                return option.name, having
-    return None
+        others = dict(option.registry or {})
+        others.pop(chosen.get(option.name, option.default), None)
+        having = [key for key, entry in others.items() if any(one.name == name for one in options_of(entry, {}))]
+        found |= {option.name: having} if having else {}
+    return found
 
 
 def _items(entry: Any) -> Iterator[Option]:

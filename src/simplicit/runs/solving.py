@@ -83,6 +83,8 @@ class SolveSettings:
 
     def __post_init__(self) -> None:
         as_count("rounds", self.rounds)
+        if self.kappa is not None:
+            as_number("kappa", self.kappa, positive=True)
         pieces = self.penalty.pieces(1, 1)  # checks its numbers before any work is done
         if self.ball_columns is not None:
             if self.kappa is None:

@@ -18,6 +18,7 @@ from simplicit.robustness import accuracy, autoattack, pgd
 from victims import P, data, layered, model_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["triangular", "full"])
 def test_it_is_about_as_strong_as_pgd_and_keeps_to_the_box(kind: str) -> None:
     model = model_of(kind, dtype=np.float64)
@@ -38,7 +39,7 @@ def test_it_is_about_as_strong_as_pgd_and_keeps_to_the_box(kind: str) -> None:
     assert held.mean() < 1.0
 
 
-@pytest.mark.parametrize("classes", [2, 3, 4, 7, 10])
+@pytest.mark.parametrize("classes", [3, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 4, 7, 10))])
 def test_any_number_of_classes(classes: int) -> None:
     model = layered((7, 8, classes), seed=classes)
     U, labels = data(model, 25)
@@ -46,6 +47,7 @@ def test_any_number_of_classes(classes: int) -> None:
     assert accuracy(model, attacked, labels) < 1.0
 
 
+@pytest.mark.slow
 def test_it_leaves_no_traces_and_repeats() -> None:
     model = layered((9, 8, 3), seed=1)
     U, labels = data(model, 12)
