@@ -45,7 +45,8 @@ def show_docstring(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, 
     """Make a docstring with formulas in Unicode valid reStructuredText.
 
     Indented lines before the first section are formulas and are shown as they stand; elsewhere a bar is a bar and not a
-    substitution, a letter with a full stop begins no list, and the star of (m, *shape) no emphasis.
+    substitution, neither a letter with a full stop nor an equation's number begins a list, and the star of (m, *shape)
+    is no emphasis.
     """
     underlines = [i for i, line in enumerate(lines) if line and set(line) <= {"-"}]
     first_section = underlines[0] - 1 if underlines else len(lines)
@@ -57,7 +58,7 @@ def show_docstring(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, 
             shown += ["::", ""]
         formula = (indented or (formula and not line)) and i < first_section
         if not formula and not line.lstrip().startswith((">>>", "...")):
-            line = re.sub(r"^(\s*)(\w\. )", r"\1\\\2", line.replace("|", r"\|"))
+            line = re.sub(r"^(\s*)(\w\. |\(\w+\) )", r"\1\\\2", line.replace("|", r"\|"))
             line = re.sub(r"(?<=, )\*(?=\w+\))", r"\*", line)
         shown.append(line)
     lines[:] = shown

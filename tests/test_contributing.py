@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md is true: its examples run in Python and from the command line, and the files it names exist."""
+"""CONTRIBUTING.md is true: its examples run from Python and from the command line, and what it names is there."""
 
 from __future__ import annotations
 
