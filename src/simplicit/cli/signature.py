@@ -134,8 +134,8 @@ def _parameter(option: Option, group: Group | None) -> inspect.Parameter:
     """An option as a parameter that cyclopts reads."""
     text = _documented(option.owner).get(option.name, "")
     if option.known:
-        what, default, rest = text.partition(" Default:")
-        text = f"{what} Known: {', '.join(option.known)}.{default}{rest}"
+        what, separator, rest = text.partition(" Default:")
+        text = f"{what} Known: {', '.join(option.known)}.{separator}{rest}"
     kind: Any = option.kind
     if option.parse is not None:
         kind = str | None if types.NoneType in option.kinds else str
