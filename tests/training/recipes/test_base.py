@@ -66,3 +66,12 @@ def test_every_option_the_inputs_and_the_weights_make_another_fit(tmp_path: Path
     again = LAYERS.fit(first, journal=journal)
     for key, value in again.network().state_dict().items():
         torch.testing.assert_close(value, done.network().state_dict()[key], rtol=0, atol=0)
+
+
+def test_a_whole_number_is_the_same_option(tmp_path: Path) -> None:
+    first, again = (LAYERS.fit(sp.Sparse(sparsity), journal=tmp_path / "journal") for sparsity in (60, 60.0))
+    assert np.array_equal(first.rows.objective, again.rows.objective)
+
+
+def test_states_may_be_a_list() -> None:
+    assert sp.Matching(structure="dense", states=["relu", "tanh"]).states == ("relu", "tanh")  # type: ignore[arg-type]

@@ -105,7 +105,7 @@ def _identity(options: Any, shape: tuple[int, int]) -> dict[str, Any]:
                 found = found.cpu().numpy() if isinstance(found, torch.Tensor) else found
                 parts[f"option {item.name} {part.name}"] = found
         else:
-            parts[f"option {item.name}"] = str(value)
+            parts[f"option {item.name}"] = str(float(value) if type(value) is int else value)
     return parts
 
 

@@ -105,6 +105,8 @@ class Matching(Recipe):
             as_number("kappa", self.kappa, positive=True)
         as_count("rounds", self.rounds)
         check_flags(self, "propagate", "regenerate")
+        if isinstance(self.states, list):
+            object.__setattr__(self, "states", tuple(self.states))
         self._check_states()
         if self.propagate and not structure_of(self.structure).triangular:
             raise InputError(
