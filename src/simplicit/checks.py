@@ -15,6 +15,11 @@ from simplicit.errors import InputError
 LARGEST = 1e60
 
 
+def refused(argument: str, what: str) -> InputError:
+    """The error that says of an argument what is wrong with it."""
+    return InputError(f"{argument}: {what}", argument=argument)
+
+
 def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     """``value`` as a NumPy array of real numbers or booleans, not copied where it is one already.
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from reference import Array
-from simplicit.rows import L1, ElasticNet, PiecewiseQuadratic, SampleProblem
+from simplicit.rows import L1, ElasticNet, PiecewiseQuadratic
 from simplicit.rows import condense as condensed
 from simplicit.rows.admm import Start, admm
 from simplicit.rows.design import Design, SampleDesign
 from simplicit.rows.outcome import Stopwatch
 from simplicit.rows.penalties import Perspective
 from simplicit.rows.polish import Polish
+from simplicit.rows.problem import SampleProblem
 from simplicit.rows.refinement import Refinement
 
 ROWS = 5

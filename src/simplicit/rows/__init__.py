@@ -15,12 +15,9 @@ counted there, unlike seconds, is the same on every machine.
 
 from __future__ import annotations
 
-from simplicit.rows.active_set import solve_block
 from simplicit.rows.ball import Ball
-from simplicit.rows.certificate import Certificate
-from simplicit.rows.design import Design, GramDesign, SampleDesign
 from simplicit.rows.gram import Gram
-from simplicit.rows.outcome import BlockSolution, RowStatus
+from simplicit.rows.outcome import RowStatus
 from simplicit.rows.penalties import (
     L1,
     PENALTIES,
@@ -31,7 +28,6 @@ from simplicit.rows.penalties import (
     Perspective,
     PiecewiseQuadratic,
 )
-from simplicit.rows.problem import GramProblem, RowProblem, SampleProblem
 from simplicit.rows.solution import Solution
 
 __all__ = [
@@ -39,21 +35,12 @@ __all__ = [
     "PENALTIES",
     "Ball",
     "BasisPursuit",
-    "BlockSolution",
-    "Certificate",
-    "Design",
     "ElasticNet",
     "Gram",
-    "GramDesign",
-    "GramProblem",
     "NoPenalty",
     "Penalty",
     "Perspective",
     "PiecewiseQuadratic",
-    "RowProblem",
     "RowStatus",
-    "SampleDesign",
-    "SampleProblem",
     "Solution",
-    "solve_block",
 ]

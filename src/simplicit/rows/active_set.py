@@ -6,19 +6,16 @@ import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from simplicit.rows.admm import Start, admm
+from simplicit.rows.batch import Array, Index
 from simplicit.rows.certificate import certify
 from simplicit.rows.design import by_samples
 from simplicit.rows.outcome import BlockSolution, Stopwatch
 from simplicit.rows.problem import RowProblem
 from simplicit.rows.refinement import Refinement
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 #: Bytes of factorisations that a block keeps at a time: those of 32 rows with 512 columns each.
 FACTOR_BYTES = 2**26
@@ -44,47 +41,29 @@ def admm_pays(n_samples: int | None, n_columns: int) -> bool:
 
 
 def solve_block(problem: RowProblem, *, tol: float, start: Tensor | None = None) -> BlockSolution:
-    """Solve a block of row problems to relative duality gap ``tol``.
+    """Solve a block of row problems until gap ≤ tol·max(primal, 1e-6·½‖z‖²).
 
-    Parameters
-    ----------
-    problem : RowProblem
-    tol : float
-        A row is converged when gap ≤ tol·max(primal, 1e-6·½‖z‖²).
-    start : (r, k) tensor, optional
-        Coefficients to begin from; rows of it that are no better than zero are not used.
+    Rows of the start, coefficients (r, k) to begin from, are not used where they are no better than zero.
     """
     return solve_block_path([problem], tol=tol, start=start)[0]
 
 
 def solve_block_path(problems: Sequence[RowProblem], *, tol: float, start: Tensor | None = None) -> list[BlockSolution]:
-    """Solve the same rows under several penalties and balls, one after another, each from the one before.
+    """Solve problems that differ in penalty and ball alone, one after another, each from the one before.
 
     The polish of a row goes on from member to member, with the same factorisation as long as it serves.
-
-    Parameters
-    ----------
-    problems : sequence of RowProblem
-        They differ in penalty and ball alone.
-    tol, start
-        As for :func:`solve_block`.
     """
     begun, watch = time.perf_counter(), Stopwatch()
     with watch.stage("iterations"):
         first = _initial(problems[0], start)
     share = (time.perf_counter() - begun) / len(first.w)
-    parts: list[list[BlockSolution]] = [[] for _ in problems]
+    groups: list[list[BlockSolution]] = []
     for group in _groups(first.w.cpu().numpy()):
-        rows = torch.from_numpy(group).to(first.w.device)
-        members = [problem.select(rows) for problem in problems]
-        for number, (part, solution) in enumerate(
-            zip(parts, _solved_path(members, tol, first.select(rows), watch), strict=True)
-        ):
-            part.append(solution)
-            if not number:
-                solution.seconds[:] += share
+        members = [problem.select(group) for problem in problems]
+        groups.append(list(_solved_path(members, tol, first.select(group), watch)))
+        groups[-1][0].seconds[:] += share
         watch = Stopwatch()
-    blocks = [BlockSolution.joined(part) for part in parts]
+    blocks = [BlockSolution.joined(parts) for parts in zip(*groups, strict=True)]
     return [
         _retried(block, problem, tol, alone=number == 0)
         for number, (block, problem) in enumerate(zip(blocks, problems, strict=True))
@@ -109,7 +88,7 @@ def _retried(block: BlockSolution, problem: RowProblem, tol: float, *, alone: bo
     failed = np.flatnonzero(block.relative_gap > max(tol, ROUNDED))
     if not len(failed):
         return block
-    part = problem.select(torch.from_numpy(failed).to(problem.cross.device))
+    part = problem.select(failed)
     if not alone:
         return block.improved(failed, solve_block(part, tol=tol))
     refinement = Refinement(part, tol, _seeded(part, torch.zeros_like(part.cross)), Stopwatch())

@@ -69,42 +69,20 @@ LARGEST = 1e15
 
 @dataclass(frozen=True)
 class Start(Batch):
-    """The polish begins here; the tensors are on the device of the problem.
+    """The polish begins here."""
 
-    Parameters
-    ----------
-    w : (r, k) float64 tensor
-        Coefficients with exact zeros.
-    multiplier : (r,) tensor
-        μ of the ball.
-    undecided : (r, k) boolean tensor
-        Columns that may yet enter or leave.
-    """
-
-    w: Tensor
-    multiplier: Tensor
-    undecided: Tensor
+    w: Tensor  # coefficients with exact zeros, (r, k) float64
+    multiplier: Tensor  # μ of the ball, (r,)
+    undecided: Tensor  # columns that may yet enter or leave, an (r, k) mask
 
 
 def admm(problem: RowProblem, start: Tensor | None = None, *, iterations: int = 300, tol: float = 1e-3) -> Start:
-    """Minimise a block of row problems approximately.
+    """Minimise a block of row problems approximately, from coefficients (r, k) or from zero.
 
-    Parameters
-    ----------
-    problem : RowProblem
-    start : (r, k) tensor, optional
-        Coefficients to begin from.
-    iterations : int
-        At most so many.
-    tol : float
-        Stop when the relative primal and dual residuals of every row are below it, or when the signs have settled: the
-        polish needs the support and not the digits.
-
-    Returns
-    -------
-    Start
-        On the support and, up to how far the multipliers have settled, in the ball. Undecided is what would change
-        sides if it moved on as it did since the last snapshot, and a little further.
+    The iteration stops when the relative primal and dual residuals of every row are below ``tol``, or when the signs
+    have settled: the polish needs the support and not the digits. The coefficients are on the support and, up to how
+    far the multipliers have settled, in the ball. Undecided is what would change sides if it moved on as it did since
+    the last snapshot, and a little further.
     """
     state = _State(problem, start)
     snapshot = _Snapshot(state)
@@ -144,11 +122,9 @@ class _Snapshot:
         margin = torch.where(y != 0, y.abs(), state.upper - state.v.abs())
         ratio = margin / (state.v - self.v).abs().clamp(min=1e-30)
         most = int(UNDECIDED_SHARE * float(y.count_nonzero(dim=1).double().median())) + UNDECIDED_LEAST
-        if most < ratio.shape[1]:
-            least = ratio.kthvalue(most, dim=1, keepdim=True).values.clamp(max=DRIFTS)
-        else:
-            least = torch.full_like(ratio[:, :1], DRIFTS)
-        return ratio <= least
+        if most >= ratio.shape[1]:
+            return ratio <= DRIFTS
+        return ratio <= ratio.kthvalue(most, dim=1, keepdim=True).values.clamp(max=DRIFTS)
 
 
 class _State:
@@ -243,9 +219,10 @@ class _State:
 
 def _as_slice(columns: Tensor) -> slice | Tensor:
     """Return the same columns, as a slice where they are contiguous: views are cheaper than copies."""
-    if len(columns) and int(columns[-1]) - int(columns[0]) + 1 == len(columns):
-        return slice(int(columns[0]), int(columns[-1]) + 1)
-    return columns
+    if not len(columns):
+        return columns
+    first, last = int(columns[0]), int(columns[-1])
+    return slice(first, last + 1) if last - first + 1 == len(columns) else columns
 
 
 def _working_type(problem: RowProblem) -> torch.dtype:
@@ -271,10 +248,7 @@ def _on_grid(rho: float) -> float:
 
 
 def _rebalance(left: int, entered: int) -> float:
-    """Return the factor on ρ that evens out how many columns enter and leave the support until a check.
-
-    Where more leave, the thresholds p/ρ are too low and the support shrinks from above; where more enter, too high.
-    """
+    """Return the factor on ρ that evens out how many columns enter and leave the support until a check."""
     surplus = math.log10((left + 1) / (entered + 1)) - SURPLUS
     if abs(surplus) < LEAST_CHANGE:
         return 1.0

@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from simplicit.checks import as_positive_array
-from simplicit.errors import InputError
+from simplicit.checks import as_positive_array, refused
+from simplicit.rows.batch import Array, Index, Mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +25,10 @@ class Ball:
         J. All columns when left out (the ACML 2024 variant); SIM takes the state columns, ``slice(0, n)``.
     """
 
-    radius: float | npt.NDArray[np.float64]
-    columns: slice | npt.NDArray[np.intp] | npt.NDArray[np.bool_] | None = None
+    radius: float | Array
+    columns: slice | Index | Mask | None = None
 
-    def mask(self, n_columns: int) -> npt.NDArray[np.bool_]:
+    def mask(self, n_columns: int) -> Mask:
         """Return J as a boolean mask of shape (n_columns,).
 
         Raises
@@ -40,19 +39,16 @@ class Ball:
         mask = np.zeros(n_columns, dtype=bool)
         columns = slice(None) if self.columns is None else self.columns
         if not isinstance(columns, slice) and np.asarray(columns).dtype.kind not in "biu":
-            message = f"ball: columns must be a slice, indices or a boolean mask, got {columns!r}"
-            raise InputError(message, argument="ball")
+            raise refused("ball", f"columns must be a slice, indices or a boolean mask, got {columns!r}")
         try:
             mask[columns] = True
         except (IndexError, TypeError, ValueError) as error:
-            message = f"ball: columns do not index the {n_columns} columns of features ({error})"
-            raise InputError(message, argument="ball") from None
+            raise refused("ball", f"columns do not index the {n_columns} columns of features ({error})") from None
         if not mask.any():
-            message = f"ball: columns {columns!r} choose none of the {n_columns} columns; leave the ball out"
-            raise InputError(message, argument="ball")
+            raise refused("ball", f"columns {columns!r} choose none of the {n_columns} columns; leave the ball out")
         return mask
 
-    def radii(self, n_rows: int) -> npt.NDArray[np.float64]:
+    def radii(self, n_rows: int) -> Array:
         """Return κ of each row, shape (n_rows,).
 
         Raises
@@ -68,15 +64,8 @@ def project_into_ball(w: Tensor, weights: Tensor, radius: Tensor) -> Tensor:
     """Return the nearest point to ``w`` with Σⱼ aⱼ|wⱼ| ≤ κ, row by row, up to rounding.
 
     It is sign(w)(|w| − μa)₊ with the least μ ≥ 0 that is feasible, the root of a convex, decreasing, piecewise linear
-    function: Newton's method climbs to it from μ = 0 in finitely many steps and without sorting.
-
-    Parameters
-    ----------
-    w : (r, j) float64 tensor
-    weights : (1, j) tensor
-        a > 0.
-    radius : (r, 1) tensor
-        κ > 0.
+    function: Newton's method climbs to it from μ = 0 in finitely many steps and without sorting. The shapes are (r, j)
+    for w, (1, j) for a > 0 and (r, 1) for κ > 0.
     """
     size, mu = w.abs(), torch.zeros_like(radius)
     # Each step but the last removes at least one coordinate from the support of some row.
@@ -92,9 +81,7 @@ def project_into_ball(w: Tensor, weights: Tensor, radius: Tensor) -> Tensor:
     return (size - mu * weights).clamp(min=0).copysign(w)
 
 
-def shrink_into_ball(
-    w: npt.NDArray[np.float64], radius: float, weights: npt.NDArray[np.float64] | float = 1.0
-) -> npt.NDArray[np.float64]:
+def shrink_into_ball(w: Array, radius: float, weights: Array | float = 1.0) -> Array:
     """Scale ``w`` (j,) down, where it must be, until Σ aⱼ|wⱼ| ≤ radius holds in whatever order the sum is taken."""
     if not w.any():
         return w

@@ -20,8 +20,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 #: Some of the rows: an index, or a mask where no field is a list.
-Rows = Tensor | npt.NDArray[np.intp] | npt.NDArray[np.bool_]
+Rows = Tensor | Index | Mask
 
 SHARED = {"rows": "shared"}
 BROADCAST = {"rows": "broadcast"}
@@ -40,14 +43,9 @@ class Batch:
         return type(self)(**{item.name: _selected(self, item, rows) for item in _fields(type(self))})
 
     def put(self, place: Rows | tuple[Any, ...], other: Self) -> None:
-        """Write the rows of ``other`` in some places of this record.
+        """Write the rows of ``other``, whose padded fields may be wider or narrower, in some places of this record.
 
-        Parameters
-        ----------
-        place : index of rows, or tuple
-            A tuple is an index into the rows and the axis after them, the same in every field.
-        other : record of the same kind
-            Its padded fields may be wider or narrower than those of this record.
+        A tuple as place is an index into the rows and the axis after them, the same in every field.
         """
         for item in _fields(type(self)):
             mine, theirs = getattr(self, item.name), getattr(other, item.name)

@@ -40,27 +40,16 @@ LEAST_KINK, ROUNDING = 1e-12, 1e-15
 
 @dataclass(frozen=True)
 class Certificate(Batch):
-    """This is proved of a block of coefficients.
+    """This is proved of a block of coefficients; float64 tensors (r,), but for the gradient.
 
-    Attributes
-    ----------
-    objective : (r,) float64 tensor
-        P(w).
-    dual_gap : (r,) tensor
-        The objective is within this of the least possible one; infinite where the objective is not a number.
-    gradient : (r, k) tensor
-        Φᵀ(z − Φw), from the residual itself where there are samples, without the rounding of G.
-    multiplier : (r,) tensor
-        μ of the dual point that proves the gap.
-    scale : (r,) tensor
-        The objective, or FLOOR·½‖z‖² if that is larger: what the gap is compared with.
+    The gradient is the one of the residual itself where there are samples, without the rounding of G.
     """
 
-    objective: Tensor
-    dual_gap: Tensor
-    gradient: Tensor
-    multiplier: Tensor
-    scale: Tensor
+    objective: Tensor  # P(w)
+    dual_gap: Tensor  # how far it is from the least possible one, at most; infinite where it is not a number
+    gradient: Tensor  # Φᵀ(z − Φw), (r, k)
+    multiplier: Tensor  # μ of the dual point that proves the gap
+    scale: Tensor  # the objective, or FLOOR·½‖z‖² if that is larger: what the gap is compared with
 
     @property
     def relative_gap(self) -> Tensor:
@@ -74,15 +63,9 @@ class Certificate(Batch):
 
 
 def certify(problem: RowProblem, w: Tensor | None, multiplier: Tensor | None = None) -> Certificate:
-    """Compute objective and duality gap of feasible coefficients, row by row.
+    """Compute objective and duality gap of feasible coefficients (r, k), None for zero, row by row.
 
-    Parameters
-    ----------
-    problem : RowProblem
-    w : (r, k) tensor or None
-        The coefficients; None for zero.
-    multiplier : (r,) tensor, optional
-        A guess of μ to try beside the others.
+    The multiplier (r,) is a guess of μ to try beside the others.
     """
     fit, gradient = (problem.energy.clone(), problem.cross.clone()) if w is None else problem.residuals(w)
     w = torch.zeros_like(problem.cross) if w is None else w
@@ -95,16 +78,9 @@ def certify(problem: RowProblem, w: Tensor | None, multiplier: Tensor | None = N
 
 
 class _Bound:
-    """One block of coefficients has a gap at every dual point; this is the least of several.
+    """Coefficients w (r, k) with fit ‖z − Φw‖² (r,) and v = Φᵀ(z − Φw) on the support have a gap at every dual point.
 
-    Parameters
-    ----------
-    problem : RowProblem
-    fit : (r,) tensor
-        ‖z − Φw‖².
-    v : (r, k) tensor
-        Φᵀ(z − Φw) on the support.
-    w : (r, k) tensor
+    The bound is the least of several.
     """
 
     def __init__(self, problem: RowProblem, fit: Tensor, v: Tensor, w: Tensor) -> None:

@@ -18,6 +18,7 @@ vectors on a base lie along the last axis, so that Dᵀ is what is stored.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -25,40 +26,24 @@ from torch import Tensor
 
 from simplicit.rows.batch import Batch, fill_up, padded
 from simplicit.rows.design import Design
-from simplicit.rows.factor import NO_COLUMNS, PROXIMAL, Factor, factorise
+from simplicit.rows.factor import PROXIMAL, Factor, factorise
 
 
 @dataclass
 class Bases(Batch):
-    """The bases of r rows have the borders D of their watched variables, in the order of their slots.
+    """The bases of r rows have the borders D of their watched variables, in the order of their q slots.
 
-    Parameters
-    ----------
-    design : Design
-    factors : list of Factor
-        H of every row.
-    columns : (r, n) index tensor
-        A, filled up with 0.
-    real : (r, n) boolean tensor
-        What of it is there.
-    normal : (r, n) tensor
-        n.
-    watched : (r,) index tensor
-        How many variables are watched, the ball and the spare slot with them; 0 where there is no base yet.
-    outside : (r, q) index tensor
-        N at its slots, else −1.
-    border : (r, q, n) tensor
-        D, encoded.
+    The ball and the spare slot are watched in every base; nothing is where there is no base yet.
     """
 
     design: Design
-    factors: list[Factor]
-    columns: Tensor = field(metadata=padded(0))
-    real: Tensor = field(metadata=padded(False))
-    normal: Tensor = field(metadata=padded(0.0))
-    watched: Tensor
-    outside: Tensor = field(metadata=padded(-1))
-    border: Tensor = field(metadata=padded(0.0))
+    factors: list[Factor]  # H of every row
+    columns: Tensor = field(metadata=padded(0))  # A, an (r, n) index
+    real: Tensor = field(metadata=padded(False))  # what of it is there, an (r, n) mask
+    normal: Tensor = field(metadata=padded(0.0))  # n, (r, n)
+    watched: Tensor  # how many variables are watched, (r,)
+    outside: Tensor = field(metadata=padded(-1))  # N at its slots, else −1, an (r, q) index
+    border: Tensor = field(metadata=padded(0.0))  # D, encoded, (r, q, n)
 
     @classmethod
     def of(cls, design: Design, active: Tensor, normal: Tensor, curvature: Tensor) -> Bases:
@@ -84,21 +69,20 @@ class Bases(Batch):
         watched, outside = columns.new_zeros(rows), columns.new_full((rows, 2), -1)
         nothing = columns.double()
         border = nothing[:, None].expand(-1, 2, -1)
-        return cls(design, [NO_COLUMNS] * rows, columns, columns.bool(), nothing, watched, outside, border)
+        return cls(design, [Factor()] * rows, columns, columns.bool(), nothing, watched, outside, border)
 
     def encode(self, right: Tensor) -> Tensor:
         """Encode right-hand sides (r, q, n)."""
-        return self._each("encode", right)
+        return self._each([factor.encode for factor in self.factors], right)
 
     def decode(self, right: Tensor) -> Tensor:
         """Return H⁻¹ times what is encoded, (r, q, n)."""
-        return self._each("decode", right)
+        return self._each([factor.decode for factor in self.factors], right)
 
-    def _each(self, what: str, right: Tensor) -> Tensor:
+    def _each(self, changes: list[Callable[[Tensor], Tensor]], right: Tensor) -> Tensor:
         result = torch.zeros_like(right)
-        for factor, theirs, out in zip(self.factors, right, result, strict=True):
-            n = factor.size
-            out[:, :n] = getattr(factor, what)(theirs[:, :n].T).T
+        for factor, change, theirs, out in zip(self.factors, changes, right, result, strict=True):
+            out[:, : factor.size] = change(theirs[:, : factor.size].T).T
         return result
 
     def inner(self, left: Tensor, right: Tensor) -> Tensor:
@@ -122,21 +106,11 @@ class Bases(Batch):
         return table
 
     def watch(self, column: Tensor, place: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Watch columns of the bases and columns outside.
+        """Watch columns of the bases and outside: (r, f) columns of the design, −1 for none after the others.
 
-        Parameters
-        ----------
-        column, place : (r, f) index tensors
-            Columns of the design, −1 for none after the others, and their places in the base, −1 outside.
-        curvature : (r, f) tensor
-            What those outside have of it from zero on.
-
-        Returns
-        -------
-        at : (r, f) index tensor
-            Their slots; 1, the spare one, for none.
-        entries, corner : (r, q, f) and (r, f, f) tensors
-            Their columns of the first tableau, at the variables that were watched before and among themselves.
+        ``place`` (r, f) is where they are in the base, −1 outside, and ``curvature`` (r, f) what those outside have of
+        it from zero on. Their slots (r, f) are returned, 1, the spare one, for none; and their columns of the first
+        tableau, at the variables that were watched before (r, q, f), and among themselves (r, f, f).
         """
         real = column >= 0
         new = self._bordering(column, place)

@@ -32,25 +32,11 @@ STAGGER, GOLDEN = 1e-4, (1 + 5**0.5) / 2
 
 
 class Conditions:
-    """r rows have these conditions on k columns; coefficients and gradients are (r, k) tensors, multipliers (r,).
+    """The conditions on the r rows and k columns of a problem are made of its penalty, support and ball.
 
-    Parameters
-    ----------
-    problem : RowProblem
-        Its penalty, support and ball are what the conditions are made of.
-
-    Attributes
-    ----------
-    kink, curvature, threshold : (r, k) tensors
-        p, c and τ.
-    ball : (k,) tensor
-        a.
-    radius : (r, 1) tensor
-        κ.
-    free : (r, k) boolean tensor
-        Columns that nothing holds at zero, p = a = 0: they are always in.
-    has_ball, bends : bool
-        Whether any column is in a ball, and whether any penalty has c > 0.
+    They have p, c and τ as ``kink``, ``curvature`` and ``threshold`` (r, k), a as ``ball`` (k,) and κ as ``radius``
+    (r, 1). The columns ``free`` (r, k) are always in, for nothing holds them at zero, p = a = 0. Coefficients and
+    gradients are (r, k) tensors, multipliers (r,).
     """
 
     def __init__(self, problem: RowProblem) -> None:

@@ -21,8 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
+from simplicit.rows.batch import Array, Index
 
 #: G is not formed as a whole with more columns than this (G takes 128 MiB then), and than so many times the samples:
 #: the blocks that the polish asks for cost less than G as long as supports are smaller than m.
@@ -51,18 +50,10 @@ def by_samples(n_samples: int | None, n_columns: int) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Resolvent:
-    """The resolvent of G, y ↦ ρ(G + ρI)⁻¹y, is applied to many y at once.
+    """The resolvent of G, y ↦ ρ(G + ρI)⁻¹y, is applied to many y at once."""
 
-    Attributes
-    ----------
-    matrix : (k, k) or (m, k) tensor
-        ρ(G + ρI)⁻¹ itself, or P.
-    by_samples : bool
-        Whether it is P.
-    """
-
-    matrix: Tensor
-    by_samples: bool
+    matrix: Tensor  # ρ(G + ρI)⁻¹ itself, (k, k), or P, (m, k)
+    by_samples: bool  # whether it is P
 
     def apply(self, rows: Tensor, out: Tensor) -> Tensor:
         """Apply it to the rows of a tensor (r, k), and write what comes of them to ``out`` (r, k)."""
@@ -74,14 +65,8 @@ class Resolvent:
 class Design(ABC):
     """A design is what is known of Φ on k columns; G it always has, at least block by block.
 
-    Parameters
-    ----------
-    units : (k,) array
-        Powers of two: a coefficient of the problem as it was given is ``units`` times one of this design.
-    n_samples : int or None
-        m; None where only G is known.
-    device : torch.device
-        Where its tensors are.
+    The units (k,) are powers of two: a coefficient of the problem as it was given is ``units`` times one of this
+    design. ``n_samples`` is m, None where only G is known, and the tensors are on the device.
     """
 
     def __init__(self, units: Array, n_samples: int | None, device: torch.device) -> None:
@@ -156,14 +141,7 @@ class Design(ABC):
 
 
 class GramDesign(Design):
-    """Of this design only G is known.
-
-    Parameters
-    ----------
-    gram : (k, k) float64 tensor
-        G, its columns in their units.
-    units : (k,) array
-    """
+    """Of this design only G (k, k) is known, its columns in their units."""
 
     def __init__(self, gram: Tensor, units: Array) -> None:
         super().__init__(units, None, gram.device)
@@ -181,16 +159,7 @@ class GramDesign(Design):
 
 
 class SampleDesign(Design):
-    """This design has its samples.
-
-    Parameters
-    ----------
-    transposed : (k, m) float64 tensor
-        Φᵀ, its columns in their units.
-    units : (k,) array
-    gram : (k, k) float64 tensor, optional
-        G, where it has been formed already.
-    """
+    """This design has its samples, Φᵀ (k, m) with the columns of Φ in their units, and G where it is formed already."""
 
     n_samples: int
 

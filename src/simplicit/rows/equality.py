@@ -27,21 +27,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from simplicit.errors import InputError
 from simplicit.rows.active_set import solve_block
 from simplicit.rows.ball import shrink_into_ball
-from simplicit.rows.batch import Batch
+from simplicit.rows.batch import Array, Batch, Mask
 from simplicit.rows.certificate import certify
 from simplicit.rows.outcome import BlockSolution, RowStatus, add_timings
 from simplicit.rows.penalties import NoPenalty
 from simplicit.rows.problem import RowProblem, SampleProblem
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 #: ‖z − Φw‖ up to this share of ‖z‖ counts as exact: float32 states are rounded by 6e-8 of their size.
 MATCHED = 1e-7
@@ -69,40 +64,16 @@ PATIENCE = 6
 def solve_equality_path(
     problems: Sequence[RowProblem], *, tol: float, start: Tensor | None = None
 ) -> list[BlockSolution]:
-    """Solve a block of basis pursuits to relative gap ``tol``, each from the one before.
+    """Solve a block of basis pursuits to relative gap ``tol``, each from the one before, the first from ``start``.
 
-    Parameters
-    ----------
-    problems : sequence of SampleProblem
-        With ℓ1 penalties that stand for the whole objective.
-    tol : float
-    start : (r, k) tensor, optional
-        Coefficients to begin from.
-
-    Raises
-    ------
-    InputError
-        If only the Gram matrix is known.
+    The problems have their samples, and ℓ1 penalties that stand for the whole objective.
     """
     results: list[BlockSolution] = []
     for problem in problems:
-        results.append(_solved(with_samples(problem), tol, start))
-        start = torch.from_numpy(results[-1].coefficients).to(problem.cross.device)
+        assert isinstance(problem, SampleProblem)
+        results.append(_solved(problem, tol, start))
+        start = problem.tensor(results[-1].coefficients)
     return results
-
-
-def with_samples(problem: RowProblem) -> SampleProblem:
-    """Return the problem as one that has its samples.
-
-    Raises
-    ------
-    InputError
-        If only the Gram matrix is known.
-    """
-    if not isinstance(problem, SampleProblem):
-        message = "features: exact matching needs the samples; pass arrays, not a Gram, for BasisPursuit"
-        raise InputError(message, argument="features")
-    return problem
 
 
 def _solved(problem: SampleProblem, tol: float, start: Tensor | None) -> BlockSolution:
@@ -114,26 +85,18 @@ def _solved(problem: SampleProblem, tol: float, start: Tensor | None) -> BlockSo
     proved = np.sqrt(np.maximum(least.residual**2 - 2 * least.dual_gap, 0.0))
     infeasible = (least.residual > MATCHED * size) & (proved > MATCHED * size)
     state.best.status[infeasible] = RowStatus.INFEASIBLE  # of these the nearest is returned
-    rows = torch.from_numpy(np.flatnonzero(~infeasible & (size > 0))).to(problem.cross.device)
+    rows = problem.tensor(np.flatnonzero(~infeasible & (size > 0)))
     if len(rows):
         state.run(rows, start)
     seconds = np.full(len(size), (time.perf_counter() - begun) / len(size))
     return replace(state.solution(), seconds=seconds)
 
 
-def prove_equality(problem: RowProblem, block: BlockSolution, theta: Array, tol: float) -> BlockSolution:
-    """Prove the coefficients of a block as exact matching by the dual points ``theta`` (r, m).
-
-    Raises
-    ------
-    InputError
-        If only the Gram matrix is known.
-    """
-    sampled = with_samples(problem)
-    state = _Multipliers(sampled, tol, block)
-    rows = torch.arange(sampled.shape[0], device=sampled.cross.device)
-    w = torch.from_numpy(block.coefficients).to(rows.device)
-    state.certify(sampled, rows, _matched(sampled, w), torch.from_numpy(theta).to(rows.device))
+def prove_equality(problem: SampleProblem, block: BlockSolution, theta: Array, tol: float) -> BlockSolution:
+    """Prove the coefficients of a block as exact matching by the dual points ``theta`` (r, m)."""
+    state, w = _Multipliers(problem, tol, block), problem.tensor(block.coefficients)
+    rows = torch.arange(len(w), device=w.device)
+    state.certify(problem, rows, _matched(problem, w), problem.tensor(theta))
     status = state.best.status
     status[status == RowStatus.ITERATION_LIMIT] = RowStatus.ACCURACY_LIMIT
     return state.solution()
@@ -149,9 +112,9 @@ def _least_squares(problem: SampleProblem) -> BlockSolution:
     if not len(missed) or problem.shape[1] > MOST_SUPPORTING:
         return least
     # Where columns are nearly dependent the normal equations lose digits that a singular value decomposition has.
-    part, rows = nothing.select(torch.from_numpy(missed).to(problem.cross.device)), least.select(missed)
+    part, rows = nothing.select(missed), least.select(missed)
     direct = _pseudo_inverse(part, rows.coefficients)
-    w = torch.from_numpy(direct).to(problem.cross.device)
+    w = problem.tensor(direct)
     residual = part.residuals(w)[0].sqrt().cpu().numpy()
     gap = certify(part, w).dual_gap.cpu().numpy()
     better = residual < rows.residual
@@ -189,7 +152,7 @@ class _Multipliers:
 
     def __init__(self, problem: SampleProblem, tol: float, least: BlockSolution) -> None:
         self.problem, self.tol = problem, tol
-        w = torch.from_numpy(least.coefficients).to(problem.cross.device)
+        w = problem.tensor(least.coefficients)
         rows = len(w)
         self.best = replace(
             least.select(np.arange(rows)),
@@ -211,7 +174,7 @@ class _Multipliers:
         scale = torch.where(scale > 0, scale, 1.0)
         y = torch.zeros_like(problem.targets)
         # Where only one w matches, least squares has found it, and only the proof is missing.
-        unique = torch.from_numpy(self.best.coefficients).to(y.device)[rows]
+        unique = problem.tensor(self.best.coefficients)[rows]
         self.certify(problem, rows, unique, _supporting(problem, unique, torch.zeros_like(scale[:, 0])))
         waited = torch.zeros(len(rows), dtype=torch.int64)
         going, share = _Open(rows, problem, scale, y, None if start is None else start[rows], waited), FIRST_SHARE
@@ -224,7 +187,7 @@ class _Multipliers:
             left = self.best.status[going.rows.cpu().numpy()] == RowStatus.ITERATION_LIMIT
             if not left.any():
                 break
-            going = going.select(torch.from_numpy(left))
+            going = going.select(left)
 
     def _step(self, going: _Open, share: float) -> Tensor:
         """Do one step at τ = share·scale, and say where the gap became smaller."""
@@ -232,16 +195,16 @@ class _Multipliers:
         shifted = problem.with_targets(problem.targets + going.y)
         shifted = replace(shifted, penalty=replace(problem.penalty.scaled(share * scale, 1.0), equality=False))
         block = solve_block(shifted, tol=COARSE_TOL if share > FINE_SHARE else FINE_TOL, start=going.w)
-        going.w = w = torch.from_numpy(block.coefficients).to(scale.device)
+        going.w = w = problem.tensor(block.coefficients)
         going.y = problem.targets + going.y - w @ problem.design.transposed
-        mu = torch.from_numpy(block.multiplier).to(scale.device) / (share * scale)[:, 0]
+        mu = problem.tensor(block.multiplier) / (share * scale)[:, 0]
         matched = _matched(problem, w)
         improved = self.certify(problem, going.rows, matched, going.y / (share * scale))
         improved |= self.certify(problem, going.rows, matched, _supporting(problem, matched, mu))
         self.best = replace(self.best, timings=add_timings([self.best.timings, block.timings]))
         return torch.from_numpy(improved)
 
-    def certify(self, problem: SampleProblem, rows: Tensor, w: Tensor, theta: Tensor) -> npt.NDArray[np.bool_]:
+    def certify(self, problem: SampleProblem, rows: Tensor, w: Tensor, theta: Tensor) -> Mask:
         """Keep coefficients (n, k) of some rows where θ (n, m) proves a smaller gap, and say where that is so."""
         along = (problem.targets * theta).sum(1)
         least = LEAST_KINK * theta.norm(dim=1, keepdim=True)
@@ -262,7 +225,7 @@ class _Multipliers:
             multiplier=mu.cpu().numpy(),
             residual=residual.cpu().numpy(),
         )
-        better: npt.NDArray[np.bool_] = found.dual_gap < self.best.dual_gap[index]
+        better: Mask = found.dual_gap < self.best.dual_gap[index]
         self.best.put(index[better], found.select(better))
         self.best.status[index[found.dual_gap <= self.tol * _floored(problem, found)]] = RowStatus.CONVERGED
         return better
@@ -290,7 +253,7 @@ def _matched(problem: SampleProblem, w: Tensor) -> Tensor:
             row[support] += change
         inside = ball > 0
         row[inside] = shrink_into_ball(row[inside], radius, ball[inside])
-    return torch.from_numpy(result).to(w.device)
+    return problem.tensor(result)
 
 
 def _supporting(problem: SampleProblem, w: Tensor, mu: Tensor) -> Tensor:
@@ -302,7 +265,7 @@ def _supporting(problem: SampleProblem, w: Tensor, mu: Tensor) -> Tensor:
         slope = np.sign(row[support]) * (kink[i, support] + float(mu[i]) * price[support])
         if len(support) <= MOST_SUPPORTING:
             theta[i] = np.linalg.lstsq(transposed[support], slope, rcond=1e-12)[0]
-    return torch.from_numpy(theta).to(w.device)
+    return problem.tensor(theta)
 
 
 def _dual_point(problem: SampleProblem, v: Tensor, along: Tensor, kink: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ it is inverted by the identity of Woodbury, through a matrix of m × m:
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,37 +28,28 @@ COLUMNS_PER_SAMPLE = 2
 MOST_COLUMNS = 4096
 
 
-class Factor(Protocol):
-    """What the polish needs of a factorisation.
+class Factor:
+    """The factorisation of no columns is the one that others override.
 
     Right-hand sides are *encoded* first, once, in the form in which their products cost least.
     """
 
-    size: int
-    symmetric: bool  # whether DᵀH⁻¹E is the product of the encoded D and E, and not of D and the decoded E
+    size: int = 0
+    symmetric: bool = True  # whether DᵀH⁻¹E is the product of the encoded D and E, and not of D and the decoded E
 
     def encode(self, right: Tensor) -> Tensor:
         """Encode (n, q) right-hand sides D."""
-        ...
+        return right
 
     def decode(self, right: Tensor) -> Tensor:
         """Return H⁻¹D, (n, q), from the encoded D."""
-        ...
+        return right
 
 
 def factorise(design: Design, columns: Tensor, curvature: Tensor) -> Factor:
-    """Factorise G_AA + diag(curvature) + a proximal term, by whichever way is cheaper.
-
-    Parameters
-    ----------
-    design : Design
-    columns : (n,) index tensor
-        A.
-    curvature : (n,) tensor
-        ≥ 0.
-    """
+    """Factorise G_AA + C + a proximal term, A (n,) and the diagonal of C (n,) ≥ 0, by whichever way is cheaper."""
     if not len(columns):
-        return NO_COLUMNS
+        return Factor()
     # Without curvature G_AA is singular and the identity loses digits: it is for what cannot be had otherwise.
     if (
         isinstance(design, SampleDesign)
@@ -69,23 +60,7 @@ def factorise(design: Design, columns: Tensor, curvature: Tensor) -> Factor:
     return _Cholesky(design, columns, curvature)
 
 
-class _NoColumns:
-    size, symmetric = 0, True
-
-    def encode(self, right: Tensor) -> Tensor:
-        return right
-
-    def decode(self, right: Tensor) -> Tensor:
-        return right
-
-
-#: The factorisation of no columns at all.
-NO_COLUMNS: Factor = _NoColumns()
-
-
-class _Cholesky:
-    symmetric = True
-
+class _Cholesky(Factor):
     def __init__(self, design: Design, columns: Tensor, curvature: Tensor) -> None:
         self.size = len(columns)
         matrix = design.block(columns, columns)
@@ -118,7 +93,7 @@ def _cholesky(matrix: Tensor) -> tuple[Tensor, bool]:
         return matrix, True
 
 
-class _Woodbury:
+class _Woodbury(Factor):
     symmetric = False
 
     def __init__(self, design: SampleDesign, columns: Tensor, curvature: Tensor) -> None:
@@ -129,9 +104,6 @@ class _Woodbury:
         kernel = self.rows.T @ (self.inverse[:, None] * self.rows)
         kernel.diagonal().add_(1.0)
         self.factor, _ = torch.linalg.cholesky_ex(kernel)
-
-    def encode(self, right: Tensor) -> Tensor:
-        return right
 
     def decode(self, right: Tensor) -> Tensor:
         weighted = self.inverse[:, None] * right

@@ -8,11 +8,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.checks import as_float_array, check_magnitudes
+from simplicit.checks import as_float_array, check_magnitudes, refused
 from simplicit.errors import InputError
+from simplicit.rows.batch import Array
 from simplicit.rows.products import fill_gram, fill_product
-
-Array = npt.NDArray[np.float64]
 
 
 class Gram:
@@ -58,17 +57,14 @@ class Gram:
 
     @property
     def gram(self) -> Array:
-        """This is ΦᵀΦ, (d, d)."""
         return self._scatter + self.n_samples * np.outer(self.feature_mean, self.feature_mean)
 
     @property
     def cross(self) -> Array:
-        """This is Φᵀz, one row per target, (r, d)."""
         return self._cross + self.n_samples * np.outer(self.target_mean, self.feature_mean)
 
     @property
     def energy(self) -> Array:
-        """This is ‖z‖², (r,)."""
         return self._energy + self.n_samples * self.target_mean**2
 
     @classmethod
@@ -83,18 +79,15 @@ class Gram:
         result = cls()
         for batch in batches if isinstance(batches, Iterable) else ():
             if not isinstance(batch, tuple | list) or len(batch) != 2:
-                raise InputError("batches: every item must be a pair (features, targets)")
+                raise refused("batches", "every item must be a pair (features, targets)")
             result.update(*batch)
         if not result.n_samples:
-            raise InputError("batches: there was none; give an iterable of pairs (features, targets)")
+            raise refused("batches", "there was none; give an iterable of pairs (features, targets)")
         return result
 
     @classmethod
     def of_products(cls, gram: Array, cross: Array, energy: Array, n_samples: int) -> Self:
-        """Make them from ΦᵀΦ (d, d), Φᵀz (r, d) and ‖z‖² (r,), all about the same origin; means count as zero.
-
-        For sums that come from elsewhere, such as those of patches; nothing is checked.
-        """
+        """Make them from sums ΦᵀΦ (d, d), Φᵀz (r, d) and ‖z‖² (r,) about one origin; means count as zero."""
         result = cls()
         result.n_samples = n_samples
         result.feature_mean, result.target_mean = np.zeros(gram.shape[0]), np.zeros(len(energy))
@@ -109,21 +102,17 @@ class Gram:
         InputError
             If the shapes do not fit each other or the batches before, or a value is not finite; nothing is added then.
         """
-        number = self.n_samples
-        phi, z = as_float_array("features", features, ndim=2), as_float_array("targets", targets, ndim=2)
-        if len(phi) != len(z):
-            raise InputError(f"targets: shape {z.shape} does not fit features {phi.shape}; both need a line per sample")
-        for name, array in (("features", phi), ("targets", z)):
-            check_magnitudes(name, array)
-        if number and (phi.shape[1] != len(self.feature_mean) or z.shape[1] != len(self.target_mean)):
-            raise InputError(
-                f"features {phi.shape} and targets {z.shape} do not fit the batches before, "
-                f"which had {len(self.feature_mean)} columns and {len(self.target_mean)} targets"
-            )
-        if not number:
-            d, r = phi.shape[1], z.shape[1]
+        phi, z = checked_samples(features, targets)
+        d, r = phi.shape[1], z.shape[1]
+        if not self.n_samples:
             self.feature_mean, self.target_mean = np.zeros(d), np.zeros(r)
             self._scatter, self._cross, self._energy = np.zeros((d, d)), np.zeros((r, d)), np.zeros(r)
+        elif (r, d) != self.shape:
+            raise InputError(
+                f"features {phi.shape} and targets {z.shape} do not fit the batches before, "
+                f"which had {self.shape[1]} columns and {self.shape[0]} targets",
+                argument="features",
+            )
         self._merge(phi.astype(np.float64), z.astype(np.float64))
 
     def _merge(self, phi: Array, z: Array) -> None:
@@ -164,3 +153,13 @@ class Gram:
     def __repr__(self) -> str:
         r, d = self.shape
         return f"Gram({self.n_samples} samples, {d} columns, {r} targets)"
+
+
+def checked_samples(features: Any, targets: Any) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.floating[Any]]]:
+    """Return features (m, d) and targets (m, r) as arrays of floats; InputError where they are none, or do not fit."""
+    phi, z = as_float_array("features", features, ndim=2), as_float_array("targets", targets, ndim=2)
+    if len(phi) != len(z):
+        raise refused("targets", f"shape {z.shape} does not fit features {phi.shape}; both need a line per sample")
+    for name, array in (("features", phi), ("targets", z)):
+        check_magnitudes(name, array)
+    return phi, z

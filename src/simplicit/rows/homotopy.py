@@ -26,16 +26,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from simplicit.rows.batch import Batch
+from simplicit.rows.batch import Array, Batch, Index, Mask
 from simplicit.rows.tableau import BALL, SPARE, Couplings, Pivots, Tableau
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
 
 UP, DOWN, BEND = 0, 1, 2
 #: The speed of a coefficient, or of a gradient, below this share of the first ones is rounding: some hundred roundings,
@@ -50,22 +45,11 @@ SET_ASIDE = 0.7
 
 
 def follow(tableau: Tableau, rate: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Follow the optimum from t = 0 to t = 1; the tableau and the values of its slots go along.
+    """Follow the optimum from t = 0 to t = 1 by at most so many events a row; the tableau and its slots go along.
 
-    Parameters
-    ----------
-    tableau : Tableau
-    rate : (r, q) tensor
-        The right-hand side r of the first tableau.
-    most : int
-        Events per row, at most.
-
-    Returns
-    -------
-    reached : (r,) tensor
-        t; below 1 where a row has made all its events or goes in a circle.
-    stale : (r,) boolean tensor
-        Where the base no longer is the one of the first tableau, so that the row can go on only with a new one.
+    ``rate`` (r, q) is the right-hand side r of the first tableau. Returned are the t (r,) that are reached, below 1
+    where a row has made all its events or goes in a circle, and where the base no longer is the one of the first
+    tableau, (r,), so that the row can go on only with a new one.
     """
     first, rate = rate, tableau.swept(rate[:, :, None])[:, :, 0]
     rows = len(rate)
@@ -116,7 +100,7 @@ class _Homotopy(Batch):
         slots, rates = tableau.slots, rate.cpu().numpy().copy()
         parts = (slots.kink, slots.ball, slots.normal, slots.curvature, slots.threshold)
         fixed, value = np.stack([part.cpu().numpy() for part in parts], axis=2), slots.value.cpu().numpy()
-        inside, active, bent = (a.cpu().numpy().copy() for a in (slots.place >= 0, slots.active, slots.bent))
+        inside, active, bent = (a.cpu().numpy().copy() for a in (slots.inside, slots.active, slots.bent))
         bends = bool(((fixed[:, :, 4] > 0) & (fixed[:, :, 3] > 0)).any())
         distance, by_rate, by_ball = _sides(fixed, value, inside, active, bent, bends=bends)
         noise = -NOISE * np.abs(rates).max(axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Self
 
@@ -14,11 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from simplicit.rows.batch import Batch
+from simplicit.rows.batch import Array, Batch, Index
 from simplicit.rows.certificate import Certificate
 from simplicit.rows.problem import RowProblem
-
-Array = npt.NDArray[np.float64]
 
 #: Where the time goes.
 STAGES = ("gram", "iterations", "factor", "polish", "certificate")
@@ -67,37 +65,26 @@ class Stopwatch:
         self.seconds[target] += seconds
 
 
-@dataclass(frozen=True)
-class BlockSolution(Batch):
-    """It has the coefficients of a block of rows and what is known of each, in the units of the solver.
+@dataclass(frozen=True, eq=False)
+class Figures(Batch):
+    """This is known of each row, (r,) each; :class:`simplicit.Solution` says what it is."""
 
-    Attributes
-    ----------
-    coefficients : (r, k) float64 array
-    objective, dual_gap, relative_gap, multiplier : (r,) arrays
-        As in :class:`~simplicit.rows.certificate.Certificate`.
-    cardinality_gap : (r,) array
-        As in :class:`simplicit.Solution`; NaN but for penalties that relax a cardinality.
-    residual : (r,) array
-        ‖z − Φw‖.
-    status : (r,) int8 array
-        Values of :class:`RowStatus`.
-    seconds : (r,) array
-        Wall-clock seconds spent on each row.
-    timings : dict
-        Processor seconds of the block by stage.
-    """
-
-    coefficients: Array
     objective: Array
     dual_gap: Array
     relative_gap: Array
     cardinality_gap: Array
     multiplier: Array
     residual: Array
-    status: npt.NDArray[np.int8]
     seconds: Array
-    timings: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockSolution(Figures):
+    """It has the coefficients of a block of rows and what is known of each, in the units of the problem."""
+
+    coefficients: Array  # (r, k)
+    status: npt.NDArray[np.int8]  # values of RowStatus, (r,)
+    timings: dict[str, float]  # processor seconds of the block by stage
 
     @classmethod
     def certified(
@@ -125,7 +112,12 @@ class BlockSolution(Batch):
             timings=timings,
         )
 
-    def improved(self, rows: npt.NDArray[np.intp], other: BlockSolution) -> BlockSolution:
+    @property
+    def figures(self) -> Figures:
+        """These are the figures of the rows without the rest."""
+        return Figures(**{item.name: getattr(self, item.name) for item in fields(Figures)})
+
+    def improved(self, rows: Index, other: BlockSolution) -> BlockSolution:
         """Return this block with the rows of ``other`` in the places ``rows``, where these have smaller gaps."""
         better = other.dual_gap < self.dual_gap[rows]
         best = self.select(np.arange(len(self.dual_gap)))

@@ -48,18 +48,10 @@ EVENTS = 20
 
 @dataclass(eq=False)
 class Polish(WorkingSet):
-    """These row problems are on the way to their solutions.
+    """These row problems are on the way to their solutions."""
 
-    Parameters
-    ----------
-    pending : (r, k) boolean tensor
-        Columns that are watched from the next iteration on.
-    arrived : (r,) boolean tensor
-        Rows whose gradient is that of the end of a homotopy.
-    """
-
-    pending: Tensor
-    arrived: Tensor
+    pending: Tensor  # columns that are watched from the next iteration on, an (r, k) mask
+    arrived: Tensor  # rows whose gradient is that of the end of a homotopy, an (r,) mask
 
     @classmethod
     def begin(cls, problem: RowProblem, start: Start) -> Polish:
@@ -93,12 +85,12 @@ class Polish(WorkingSet):
         same = (before.curvature == now.curvature) & (before.threshold == now.threshold) & (before.free == now.free)
         self.stale |= ~same.all(1) if torch.equal(before.ball, now.ball) else torch.ones_like(self.stale)
         slots = self.tableau.slots
-        slots.kink = torch.where(slots.column >= 0, now.kink.gather(1, slots.column.clamp(min=0)), torch.inf)
+        slots.kink = torch.where(slots.real, slots.at_columns(now.kink), torch.inf)
         self.arrived = torch.zeros_like(self.arrived)
         feasible = problem.feasible(self.w)
         held, self.w = (self.w != 0) & (feasible == 0), feasible
         self.pending |= held & ~self.watched
-        self.hold(slots.active)
+        self.hold(slots)
         lasting = torch.nonzero(~self.stale)[:, 0]
         if len(lasting):
             soon = self.reaching_zero(lasting)
@@ -168,11 +160,10 @@ class Polish(WorkingSet):
         optimal = torch.where(conditions.active(w), conditions.optimal_gradient(w, mu), at_zero)
         residual = self.gradient - optimal
         bent, _, curvature = conditions.piece(w)
-        real, index, inside = slots.column >= 0, slots.column.clamp(min=0), slots.place >= 0
-        value = torch.where(slots.active, w.gather(1, index), optimal.gather(1, index))
-        slots.value = torch.where(real, value, 0.0)
-        slots.bent = real & slots.active & bent.gather(1, index)
-        rate = torch.where(real & ~inside, residual.gather(1, index), 0.0)
+        value = torch.where(slots.active, slots.at_columns(w), slots.at_columns(optimal))
+        slots.value = torch.where(slots.real, value, 0.0)
+        slots.bent = slots.real & slots.active & slots.at_columns(bent)
+        rate = torch.where(slots.real & ~slots.inside, slots.at_columns(residual), 0.0)
         slots.value[:, BALL], rate[:, BALL] = conditions.ball_value(w, mu, slots.active[:, BALL])
         encoded = bases.encode(torch.where(bases.real, residual.gather(1, bases.columns), 0.0)[:, None])
         rate -= bases.inner(bases.border, encoded)[:, :, 0]
@@ -187,28 +178,23 @@ class Polish(WorkingSet):
     def _end(self, start: Tensor, curvature: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Return the coefficients and μ at which the homotopies have ended.
 
-        Parameters
-        ----------
-        start, curvature : (r, k) tensors
-            The gradients from which they began, and the curvature of the penalty there.
-        encoded : (r, 1, n) tensor
-            How far the gradients on the base have moved, t·ρ_A, encoded.
+        They began from the gradients ``start`` (r, k), with this curvature of the penalty (r, k); the gradients on the
+        base have moved by t·ρ_A, ``encoded`` (r, 1, n).
         """
         w, mu, bases, slots, conditions = self.w, self.multiplier, self.bases, self.tableau.slots, self.conditions
-        real, index, inside = slots.column >= 0, slots.column.clamp(min=0), slots.place >= 0
         new_mu = torch.where(slots.active[:, BALL], slots.value[:, BALL], 0.0) if conditions.has_ball else mu
         coefficient = torch.where(slots.active, slots.value, 0.0)
-        move = coefficient - w.gather(1, index)
-        force = start.gather(1, index) - conditions.slot_gradient(slots, new_mu)
+        move = coefficient - slots.at_columns(w)
+        force = slots.at_columns(start) - conditions.slot_gradient(slots, new_mu)
         force += slots.normal * (new_mu - mu)[:, None]
-        force += torch.where(inside, curvature.gather(1, index), 0.0) * move
-        z = torch.where(real, torch.where(inside, force, move), 0.0)
+        force += torch.where(slots.inside, slots.at_columns(curvature), 0.0) * move
+        z = torch.where(slots.real, torch.where(slots.inside, force, move), 0.0)
         z[:, BALL] = new_mu - mu
         right = torch.baddbmm(encoded, z[:, None], bases.border, alpha=-1)
         base_move = torch.where(bases.real, bases.decode(right)[:, 0], 0.0)
         new = torch.where(self.place >= 0, w + torch.zeros_like(w).scatter_add_(1, bases.columns, base_move), 0.0)
-        row = torch.arange(len(new), device=new.device)[:, None].expand_as(real)
-        new[row[real], slots.column[real]] = coefficient[real]
+        row, at = torch.nonzero(slots.real, as_tuple=True)
+        new[row, slots.column[row, at]] = coefficient[row, at]
         return new, new_mu
 
     def _accept(self, kept: Tableau, new: Tensor, mu: Tensor, reached: Tensor, stale: Tensor) -> Tensor:

@@ -15,8 +15,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -28,35 +30,16 @@ from simplicit.rows.penalties import PiecewiseQuadratic
 
 @dataclass(frozen=True, eq=False)
 class RowProblem(Batch, ABC):
-    """A block has r row problems on one design, in its units.
-
-    Parameters
-    ----------
-    design : Design
-    cross : (r, k) float64 tensor
-        Φᵀz.
-    energy : (r,) tensor
-        ‖z‖².
-    penalty : PiecewiseQuadratic
-        The penalties of the (r, k) block.
-    allowed : (r, k) boolean tensor or None
-        The support; None where all k columns are admissible.
-    ball_columns : (j,) index tensor
-        J within the k columns; empty where there is no ball.
-    ball_weights : (1, j) tensor
-        a.
-    radius : (r, 1) tensor
-        κ.
-    """
+    """A block has r row problems on one design, in its units; all numbers are float64."""
 
     design: Design
-    cross: Tensor
-    energy: Tensor
-    penalty: PiecewiseQuadratic
-    allowed: Tensor | None
-    ball_columns: Tensor = field(metadata=SHARED)
-    ball_weights: Tensor = field(metadata=SHARED)
-    radius: Tensor
+    cross: Tensor  # Φᵀz, (r, k)
+    energy: Tensor  # ‖z‖², (r,)
+    penalty: PiecewiseQuadratic  # on the (r, k) block
+    allowed: Tensor | None  # the support, an (r, k) mask; None where all k columns are admissible
+    ball_columns: Tensor = field(metadata=SHARED)  # J within the k columns, a (j,) index; empty where there is no ball
+    ball_weights: Tensor = field(metadata=SHARED)  # a, (1, j)
+    radius: Tensor  # κ, (r, 1)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -66,6 +49,10 @@ class RowProblem(Batch, ABC):
     @abstractmethod
     def residuals(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Return ‖z − Φw‖² (r,) and Φᵀ(z − Φw) (r, k) at coefficients w (r, k)."""
+
+    def tensor(self, array: npt.NDArray[Any]) -> Tensor:
+        """Return an array as a tensor on the device of the problem."""
+        return torch.from_numpy(array).to(self.cross.device)
 
     def on_support(self, values: Tensor) -> Tensor:
         """Return values (r, k) with zeros off the support."""
@@ -85,7 +72,7 @@ class RowProblem(Batch, ABC):
         parts = zip(inside.cpu().numpy(), self.radius[:, 0].tolist(), strict=True)
         rows = np.stack([shrink_into_ball(part, radius, weights) for part, radius in parts])
         w = w.clone()
-        w[:, self.ball_columns] = torch.from_numpy(rows).to(w.device)
+        w[:, self.ball_columns] = self.tensor(rows)
         return w
 
     @cached_property
@@ -112,16 +99,10 @@ class GramProblem(RowProblem):
 
 @dataclass(frozen=True, eq=False)
 class SampleProblem(RowProblem):
-    """These row problems have their samples.
-
-    Parameters
-    ----------
-    targets : (r, m) float64 tensor
-        One target z per row: rows first, as the coefficients.
-    """
+    """These row problems have their samples."""
 
     design: SampleDesign
-    targets: Tensor
+    targets: Tensor  # z, rows first as the coefficients, (r, m)
 
     def residuals(self, w: Tensor) -> tuple[Tensor, Tensor]:
         residual = self.targets - self._image(w)

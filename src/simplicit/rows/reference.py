@@ -14,17 +14,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from simplicit.errors import MissingExtraError
 from simplicit.rows.ball import shrink_into_ball
+from simplicit.rows.batch import Array
 from simplicit.rows.certificate import certify
-from simplicit.rows.equality import MATCHED, prove_equality, with_samples
+from simplicit.rows.equality import MATCHED, prove_equality
 from simplicit.rows.outcome import STAGES, BlockSolution, RowStatus
 from simplicit.rows.problem import RowProblem, SampleProblem
-
-Array = npt.NDArray[np.float64]
 
 #: Coefficients below this share of the row's largest are what an interior-point method leaves of a zero.
 NEGLIGIBLE = 1e-7
@@ -33,13 +30,7 @@ TOLERANCES = (1e-12, 1e-10, 1e-8, 1e-6)
 
 
 def reference_path(problems: Sequence[RowProblem], *, tol: float, start: Any = None) -> list[BlockSolution]:
-    """Solve a block of rows with CVXPY and Clarabel; arguments and results are those of ``solve_block_path``.
-
-    Raises
-    ------
-    MissingExtraError
-        If CVXPY or Clarabel is not installed.
-    """
+    """Solve a block of rows with CVXPY and Clarabel, as ``solve_block_path`` does; without them MissingExtraError."""
     return [_solved_block(problem, tol) for problem in problems]
 
 
@@ -48,9 +39,8 @@ def _solved_block(problem: RowProblem, tol: float) -> BlockSolution:
         import clarabel  # noqa: F401
         import cvxpy
     except ImportError as error:
-        raise MissingExtraError(
-            "solver='reference' needs CVXPY and Clarabel: pip install 'simplicit[cvxpy]'"
-        ) from error
+        message = "solver='reference' needs CVXPY and Clarabel: pip install 'simplicit[cvxpy]'"
+        raise MissingExtraError(message) from error
     rows = problem.shape[0]
     w, multiplier, seconds = np.zeros(problem.shape), np.zeros(rows), np.zeros(rows)
     matched, theta = np.ones(rows, dtype=bool), np.zeros((rows, problem.design.n_samples or 0))
@@ -64,6 +54,7 @@ def _solved_block(problem: RowProblem, tol: float) -> BlockSolution:
     block = _judged(problem, w, multiplier, seconds, tol)
     if not problem.penalty.equality:
         return block
+    assert isinstance(problem, SampleProblem)
     proved = prove_equality(problem, block, theta, tol)
     return replace(proved, status=np.where(matched, proved.status, RowStatus.INFEASIBLE).astype(np.int8))
 
@@ -108,8 +99,8 @@ class _Model:
         return theta if theta @ self._samples()[1] >= 0 else -theta
 
     def _samples(self) -> tuple[Array, Array]:
-        problem = with_samples(self.problem)
-        return problem.design.transposed_array.T, problem.targets[self.i].cpu().numpy()
+        assert isinstance(self.problem, SampleProblem)
+        return self.problem.design.transposed_array.T, self.problem.targets[self.i].cpu().numpy()
 
     def _misfit(self) -> Any:
         """Model ‖z − Φw‖², from the samples or, up to a constant, from G."""
@@ -143,8 +134,8 @@ def _judged(problem: RowProblem, w: Array, multiplier: Array, seconds: Array, to
             row[~problem.allowed[i].cpu().numpy()] = 0.0
         if len(inside):
             row[inside] = shrink_into_ball(row[inside], float(problem.radius[i, 0]), weights)
-    tensor = torch.from_numpy(w).to(problem.cross.device)
-    certificate = certify(problem, tensor, torch.from_numpy(multiplier).to(problem.cross.device))
+    tensor = problem.tensor(w)
+    certificate = certify(problem, tensor, problem.tensor(multiplier))
     status = np.where(certificate.converged(tol).cpu().numpy(), RowStatus.CONVERGED, RowStatus.ACCURACY_LIMIT)
     timings = dict.fromkeys(STAGES, 0.0) | {"iterations": float(seconds.sum())}
     return BlockSolution.certified(problem, tensor, certificate, status.astype(np.int8), seconds, timings)

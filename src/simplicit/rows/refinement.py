@@ -57,13 +57,6 @@ class Refinement:
     """All rows of a group that are not converged are improved and certified together.
 
     ``best`` has for every row the coefficients with the smallest gap so far.
-
-    Parameters
-    ----------
-    problem : RowProblem
-    tol : float
-    start : Start
-    watch : Stopwatch
     """
 
     def __init__(self, problem: RowProblem, tol: float, start: Start, watch: Stopwatch) -> None:

@@ -20,15 +20,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from simplicit.rows.batch import Batch, padded
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
+from simplicit.rows.batch import Array, Batch, Index, Mask, padded
 
 #: The slot of μ, and one that stands for nothing: on it pivot the rows that have nothing to do.
 BALL, SPARE = 0, 1
@@ -40,33 +35,18 @@ WAITING = 16
 class Slots(Batch):
     """r rows have their watched variables in slots, tensors (r, q); fewer than q are filled up with slots that rest.
 
-    Parameters
-    ----------
-    column : index tensor
-        The column of the design, −1 for none.
-    place : index tensor
-        Its place in the base of the row, −1 outside.
-    kink, curvature, threshold, ball : tensors
-        p, c, τ and a.
-    normal : tensor
-        s·a as it stands in the base, 0 outside.
-    active : boolean tensor
-        Whether the coefficient may move; for the ball, whether it is tight.
-    bent : boolean tensor
-        Whether an active coefficient is beyond τ.
-    value : tensor
-        The coefficient where active, else the gradient; for the ball, μ where tight, else the slack.
+    The value is the coefficient where active, else the gradient; of the ball it is μ where tight, else the slack.
     """
 
-    column: Tensor = field(metadata=padded(-1))
-    place: Tensor = field(metadata=padded(-1))
-    kink: Tensor = field(metadata=padded(np.inf))
-    curvature: Tensor = field(metadata=padded(0.0))
-    threshold: Tensor = field(metadata=padded(0.0))
-    ball: Tensor = field(metadata=padded(0.0))
-    normal: Tensor = field(metadata=padded(0.0))
-    active: Tensor = field(metadata=padded(False))
-    bent: Tensor = field(metadata=padded(False))
+    column: Tensor = field(metadata=padded(-1))  # of the design, −1 for none
+    place: Tensor = field(metadata=padded(-1))  # in the base of the row, −1 outside
+    kink: Tensor = field(metadata=padded(np.inf))  # p
+    curvature: Tensor = field(metadata=padded(0.0))  # c
+    threshold: Tensor = field(metadata=padded(0.0))  # τ
+    ball: Tensor = field(metadata=padded(0.0))  # a
+    normal: Tensor = field(metadata=padded(0.0))  # s·a as it stands in the base, 0 outside
+    active: Tensor = field(metadata=padded(False))  # whether the coefficient may move, or the ball is tight
+    bent: Tensor = field(metadata=padded(False))  # whether an active coefficient is beyond τ
     value: Tensor = field(metadata=padded(0.0))
 
     @classmethod
@@ -80,24 +60,30 @@ class Slots(Batch):
         return none
 
     @property
+    def real(self) -> Tensor:
+        """This says which slots have a column, (r, q)."""
+        return self.column >= 0
+
+    @property
+    def inside(self) -> Tensor:
+        """This says which variables are columns of the base, (r, q)."""
+        return self.place >= 0
+
+    @property
     def pivoted(self) -> Tensor:
         """This says which variables are swapped, (r, q)."""
-        return self.active ^ (self.place >= 0)
+        return self.active ^ self.inside
+
+    def at_columns(self, values: Tensor) -> Tensor:
+        """Return the values (r, k) of the columns, (r, q), and any where there is none."""
+        return values.gather(1, self.column.clamp(min=0))
 
 
 @dataclass
 class Tableau(Batch):
-    """r rows have their T and their slots; a slot without a variable has zeros in T.
+    """r rows have their T and their slots; a slot without a variable has zeros in T."""
 
-    Parameters
-    ----------
-    table : (r, q, q) tensor
-        T.
-    slots : Slots
-        (r, q).
-    """
-
-    table: Tensor = field(metadata=padded(0.0))
+    table: Tensor = field(metadata=padded(0.0))  # T, (r, q, q)
     slots: Slots
 
     @classmethod
@@ -117,18 +103,10 @@ class Tableau(Batch):
         return torch.where(pivoted, -product, entries - product)
 
     def extend(self, at: Tensor, entries: Tensor, corner: Tensor, slots: Slots) -> None:
-        """Watch more variables, which rest.
+        """Watch more variables, which rest, in slots (r, f) that come after those that are there.
 
-        Parameters
-        ----------
-        at : (r, f) index tensor
-            Their slots, one after another, and SPARE after them where a row has fewer than f.
-        entries : (r, q, f) tensor
-            Their columns of the first tableau, at the slots that are there.
-        corner : (r, f, f) tensor
-            The same among themselves.
-        slots : Slots
-            (r, f).
+        ``at`` (r, f) says where, SPARE where a row has fewer than f; ``entries`` (r, q, f) and ``corner`` (r, f, f) are
+        their columns of the first tableau, at the slots that are there and among themselves.
         """
         across = self.swept(entries)
         held = torch.where(self.slots.pivoted[:, :, None], entries, 0.0)
@@ -163,15 +141,9 @@ class Pivots:
     """Pivots change many tableaux side by side: each is ``table`` − Σᵢ fᵢ uᵢuᵢᵀ, the terms that wait.
 
     A change of rank one passes all of T through memory; what waits is subtracted together, by one product of matrices.
-    A line that a change replaces is written to it at once, and what waits is zero there. The table stays on its
-    device, all else is small and is NumPy. Slots are index arrays (r,), rates the right-hand sides r, arrays (r, q).
-
-    Parameters
-    ----------
-    table : (r, q, q) tensor
-        Changed in place; T after ``settle``.
-    waiting : int
-        At most so many terms wait.
+    A line that a change replaces is written to it at once, and what waits is zero there. The table (r, q, q) stays on
+    its device, changes in place and is T after ``settle``; all else is small and is NumPy. Slots are index arrays (r,),
+    rates the right-hand sides r, arrays (r, q).
     """
 
     def __init__(self, table: Tensor, waiting: int = WAITING) -> None:
@@ -248,20 +220,14 @@ class Pivots:
 class Couplings:
     """The ball's normal sees a column outside the base while that is in, so that a pivot on it changes the normal.
 
-    S_jμ grows in the tableau before all pivots. Where μ is pivoted, that is T ← LTLᵀ with L = I − by·e_j e_μᵀ.
-
-    Parameters
-    ----------
-    tight : (r,) boolean array
-        Whether μ is pivoted.
-    entering, leaving : (r,) arrays
-        By how much S_jμ grows before the pivot and after it: s·a of a column that enters, −s·a of one that leaves, 0
-        of all others and in rows that pivot on BALL or SPARE.
+    S_jμ grows in the tableau before all pivots. Where μ is pivoted, that is T ← LTLᵀ with L = I − by·e_j e_μᵀ. It grows
+    by s·a of a column that enters, before the pivot, and by −s·a of one that leaves, after it; by 0 of all others and
+    in rows that pivot on BALL or SPARE.
     """
 
-    tight: Mask
-    entering: Array
-    leaving: Array
+    tight: Mask  # whether μ is pivoted, (r,)
+    entering: Array  # by how much S_jμ grows before the pivot, (r,)
+    leaving: Array  # and after it
 
     def apply(self, by: Array, rate: Array, line: Array, ball: Array, slot: Index) -> None:
         """Let S_jμ grow by so much, at the slots j: their lines of T and that of μ, and r, change in place."""

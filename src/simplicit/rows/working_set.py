@@ -35,39 +35,19 @@ FLIP_REACH, FLIP_LEAST, FLIP_SHARE = 1.5, 16, 0.25
 
 @dataclass(eq=False)
 class WorkingSet(Batch):
-    """It says where r rows are, and what of them is in, factorised and watched.
-
-    Parameters
-    ----------
-    problem : RowProblem
-    w, multiplier : (r, k) and (r,) tensors
-        The coefficients, feasible but for rounding, and μ.
-    gradient : (r, k) tensor
-        Φᵀ(z − Φw).
-    undecided : (r, k) boolean tensor
-        Columns that are watched as soon as there is a new base.
-    watched : (r, k) boolean tensor
-    place : (r, k) index tensor
-        The places of the columns in the base, −1 outside.
-    stale : (r,) boolean tensor
-        Rows that need a new base.
-    bases : Bases
-    tableau : Tableau
-    factor_seconds : float
-        Processor seconds in factorisations, for whoever counts them to take and set back.
-    """
+    """It says where r rows are, and what of them is in, factorised and watched."""
 
     problem: RowProblem
-    w: Tensor
-    multiplier: Tensor
-    gradient: Tensor
-    undecided: Tensor
-    watched: Tensor
-    place: Tensor
-    stale: Tensor
+    w: Tensor  # the coefficients, feasible but for rounding, (r, k)
+    multiplier: Tensor  # μ, (r,)
+    gradient: Tensor  # Φᵀ(z − Φw), (r, k)
+    undecided: Tensor  # columns that are watched as soon as there is a new base, an (r, k) mask
+    watched: Tensor  # columns that are, an (r, k) mask
+    place: Tensor  # of the columns in the base, −1 outside, (r, k)
+    stale: Tensor  # rows that need a new base, an (r,) mask
     bases: Bases
     tableau: Tableau
-    factor_seconds: float = field(default=0.0, kw_only=True)
+    factor_seconds: float = field(default=0.0, kw_only=True)  # of the processor, for whoever takes them and sets back
 
     def __post_init__(self) -> None:
         self.conditions = Conditions(self.problem)
@@ -148,37 +128,38 @@ class WorkingSet(Batch):
         at, entries, corner = self.bases.watch(column, slots.place, curvature)
         self.tableau.extend(at, entries, corner, slots)
         self.watched |= fresh
-        self.hold(slots.active, at, slots.column)
+        self.hold(slots, at)
 
     def _slots(self, column: Tensor) -> Slots:
         """Return the slots of columns (r, f), −1 for none; those of the base count as in."""
         slots, conditions = Slots.empty(column.shape[0], column.shape[1], column.device), self.conditions
-        real, index = column >= 0, column.clamp(min=0)
-        slots.column, slots.place = column, torch.where(real, self.place.gather(1, index), -1)
-        slots.active = slots.place >= 0
-        slots.kink = torch.where(real, conditions.kink.gather(1, index), torch.inf)
-        slots.curvature, slots.threshold = (
-            torch.where(real, a.gather(1, index), 0.0) for a in (conditions.curvature, conditions.threshold)
-        )
-        slots.ball = torch.where(real, conditions.ball[index], 0.0)
+        slots.column, real = column, column >= 0
+        slots.place = torch.where(real, slots.at_columns(self.place), -1)
+        slots.active = slots.inside
+        slots.kink = torch.where(real, slots.at_columns(conditions.kink), torch.inf)
+        slots.curvature = torch.where(real, slots.at_columns(conditions.curvature), 0.0)
+        slots.threshold = torch.where(real, slots.at_columns(conditions.threshold), 0.0)
+        slots.ball = torch.where(real, conditions.ball[column.clamp(min=0)], 0.0)
         if self.bases.normal.shape[1]:
             slots.normal = torch.where(slots.active, self.bases.normal.gather(1, slots.place.clamp(min=0)), 0.0)
         return slots
 
-    def hold(self, active: Tensor, at: Tensor | None = None, column: Tensor | None = None) -> None:
-        """Hold those of the active slots ``at`` (all when left out), whose columns are these, that are at zero."""
-        column = self.tableau.slots.column if column is None else column
-        held = active & (column >= 0) & (self.w.gather(1, column.clamp(min=0)) == 0)
-        row, slots = torch.arange(len(held), device=held.device), []
+    def hold(self, slots: Slots, at: Tensor | None = None) -> None:
+        """Hold the active columns of slots, which are ``at`` these of the tableau, or all of it, that are at zero."""
+        held = slots.active & slots.real & (slots.at_columns(self.w) == 0)
+        row, pivots = torch.arange(len(held), device=held.device), []
         while bool(held.any()):
             first = held.int().argmax(1)
-            slots.append(torch.where(held.any(1), first if at is None else at[row, first], SPARE))
+            pivots.append(torch.where(held.any(1), first if at is None else at[row, first], SPARE))
             held[row, first] = False
-        self.tableau.pivot(*slots)
+        self.tableau.pivot(*pivots)
 
 
 def least_of(reach: Tensor, bound: float, counts: Tensor | None = None) -> Tensor:
-    """Return what is below the bound in every row, the least of it if there is much, as a mask."""
+    """Return what is below the bound in every row, the least of it if there is much, as a mask.
+
+    Much is more than a share of the ``counts`` (r,), which are those of the columns when left out.
+    """
     if not reach.shape[1]:
         return reach < bound
     counts = torch.full_like(reach[:, 0], reach.shape[1]) if counts is None else counts

@@ -21,20 +21,12 @@ import torch
 from scipy.sparse import csr_array
 
 from simplicit.executors import Block
-from simplicit.rows import (
-    BlockSolution,
-    Design,
-    GramDesign,
-    GramProblem,
-    PiecewiseQuadratic,
-    RowProblem,
-    SampleDesign,
-    SampleProblem,
-)
+from simplicit.rows import PiecewiseQuadratic
 from simplicit.rows.active_set import solve_block_path
-from simplicit.rows.design import power_of_two
+from simplicit.rows.design import Design, GramDesign, SampleDesign, power_of_two
 from simplicit.rows.equality import solve_equality_path
-from simplicit.rows.outcome import STAGES
+from simplicit.rows.outcome import STAGES, BlockSolution
+from simplicit.rows.problem import GramProblem, RowProblem, SampleProblem
 from simplicit.rows.reference import reference_path
 from simplicit.solve.arrays import (
     Array,

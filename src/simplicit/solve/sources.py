@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.executors.records import planned
-from simplicit.rows import Gram, GramDesign, SampleDesign
-from simplicit.rows.design import forms_gram
+from simplicit.rows import Gram
+from simplicit.rows.design import GramDesign, SampleDesign, forms_gram
 from simplicit.rows.products import fill_gram
 from simplicit.solve.arrays import Array, DesignArrays, Index, TargetArrays
 

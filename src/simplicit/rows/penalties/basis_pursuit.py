@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-import numpy.typing as npt
-
+from simplicit.rows.batch import Array
 from simplicit.rows.penalties.l1 import L1
 from simplicit.rows.penalties.piecewise import PiecewiseQuadratic
 
@@ -31,7 +29,7 @@ class BasisPursuit:
     BasisPursuit()
     """
 
-    column_weights: npt.NDArray[np.float64] | None = field(default=None, repr=False)
+    column_weights: Array | None = field(default=None, repr=False)
 
     def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
         return replace(L1(1.0, self.column_weights).pieces(n_rows, n_columns), equality=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from simplicit.rows.batch import Array
 from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, per_column, per_row
 
 
@@ -34,9 +33,9 @@ class ElasticNet:
     ElasticNet(beta=0.001, alpha=0.01)
     """
 
-    beta: float | npt.NDArray[np.float64] = 1e-3
-    alpha: float | npt.NDArray[np.float64] = 1e-3
-    column_weights: npt.NDArray[np.float64] | None = field(default=None, repr=False)
+    beta: float | Array = 1e-3
+    alpha: float | Array = 1e-3
+    column_weights: Array | None = field(default=None, repr=False)
 
     def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
         weights = per_column(self.column_weights, n_rows, n_columns)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
+from simplicit.rows.batch import Array
 from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, per_column, per_row
 
 
@@ -40,9 +38,9 @@ class Perspective:
     Perspective(alpha=0.01, gamma=0.0001)
     """
 
-    alpha: float | npt.NDArray[np.float64] = 1e-3
-    gamma: float | npt.NDArray[np.float64] = 1e-3
-    column_weights: npt.NDArray[np.float64] | None = field(default=None, repr=False)
+    alpha: float | Array = 1e-3
+    gamma: float | Array = 1e-3
+    column_weights: Array | None = field(default=None, repr=False)
 
     def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
         weights = per_column(self.column_weights, n_rows, n_columns)

@@ -16,16 +16,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from simplicit.checks import as_positive_array
-from simplicit.errors import InputError
-from simplicit.rows.batch import BROADCAST, Batch
-
-Array = npt.NDArray[np.float64]
+from simplicit.checks import as_positive_array, refused
+from simplicit.rows.batch import BROADCAST, Array, Batch
 
 #: Share of the kink by which |v| may exceed it and still count as inside the domain of h*: some thousand roundings,
 #: for v is a product that is scaled to the very edge of the domain.
@@ -70,8 +65,7 @@ class PiecewiseQuadratic(Batch):
         for name in ("kink", "curvature", "threshold"):
             shape = tuple(getattr(self, name).shape)
             if len(shape) != 2 or shape[0] not in (1, n_rows) or shape[1] not in (1, n_columns):
-                message = f"penalty: {name} of shape {shape} does not fit {n_rows} rows x {n_columns} columns"
-                raise InputError(message, argument="penalty")
+                raise refused("penalty", f"{name} of shape {shape} does not fit {n_rows} rows x {n_columns} columns")
         return self
 
     def on_columns(self, columns: Tensor) -> Self:
@@ -83,19 +77,10 @@ class PiecewiseQuadratic(Batch):
         return self.kink.expand(shape), self.curvature.expand(shape), self.threshold.expand(shape)
 
     def in_units(self, strength: float, rows: Array, columns: Array) -> Self:
-        """Return strength·σᵢ²·h(cⱼwᵢⱼ/σᵢ).
+        """Return strength·σᵢ²·h(cⱼwᵢⱼ/σᵢ), with σ (r,) and c (d,) all > 0.
 
         That is h as it reads when the target of row i is measured in units of σᵢ and feature j in units of cⱼ, in terms
         of the coefficients of the plain problem.
-
-        Parameters
-        ----------
-        strength : float
-            A common factor > 0.
-        rows : (r,) array
-            σ > 0.
-        columns : (d,) array
-            c > 0.
         """
         unit = torch.from_numpy(columns)[None, :] / torch.from_numpy(rows)[:, None]
         return self.scaled(strength * torch.from_numpy(rows**2)[:, None], unit)
