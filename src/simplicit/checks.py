@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from simplicit.errors import InputError
 
 #: Largest magnitude of an entry; its inverse is the smallest of a column that is not zero.
 LARGEST = 1e60
+#: Arrays are read in parts of about this many numbers, so that a memory map is never in memory as a whole.
+_PART_NUMBERS = 2**22
 
 
 def refused(argument: str, what: str) -> InputError:
@@ -23,49 +27,83 @@ def refused(argument: str, what: str) -> InputError:
 def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     """``value`` as a NumPy array of real numbers or booleans, not copied where it is one already.
 
-    Parameters
-    ----------
-    name : str
-        The argument, for the message.
-    value : array, torch tensor (detached, on any device), or nested lists of numbers
-
-    Raises
-    ------
-    InputError
-        A network, a sparse or meta tensor, a masked array, ragged lists, or anything else but real numbers.
+    A torch tensor is detached and may be on any device. InputError is raised for a network, a sparse or meta tensor, a
+    masked array, ragged lists, and anything else but real numbers.
     """
     if isinstance(value, torch.Tensor):
         if value.layout != torch.strided or value.is_meta:
             kind = "a meta" if value.is_meta else "a sparse"
-            raise InputError(
-                f"{name} must be a dense tensor with values, got {kind} tensor; pass {name}.to_dense()", argument=name
-            )
+            defect = f"must be a dense tensor with values, got {kind} tensor; pass {name}.to_dense()"
+            raise InputError(f"{name} {defect}", argument=name)
         if value.dtype == torch.bfloat16:  # NumPy has no such type
             value = value.float()
         value = value.detach().cpu().resolve_neg().resolve_conj().numpy()
     if isinstance(value, torch.nn.Module):
-        raise InputError(
-            f"{name} must be an array, got the network {type(value).__name__}; see simplicit.from_torch", argument=name
-        )
+        defect = f"must be an array, got the network {type(value).__name__}; see simplicit.from_torch"
+        raise InputError(f"{name} {defect}", argument=name)
     if isinstance(value, np.ma.MaskedArray):
-        raise InputError(
-            f"{name} must not be a masked array: masks are not followed; pass {name}.filled(…)", argument=name
-        )
+        defect = f"must not be a masked array: masks are not followed; pass {name}.filled(…)"
+        raise InputError(f"{name} {defect}", argument=name)
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(
-            f"{name} must be an array with rows of equal length, got {_short(value)}", argument=name
-        ) from error
+        defect = f"must be an array with rows of equal length, got {_short(value)}"
+        raise InputError(f"{name} {defect}", argument=name) from error
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} must hold real numbers, got dtype {array.dtype} from {_short(value)}", argument=name)
     return array
 
 
+def as_float_array(name: str, value: Any, *, ndim: int | None = None) -> npt.NDArray[np.floating[Any]]:
+    """``value`` as a float32 or float64 NumPy array, not copied where it is one already, such as a memory map.
+
+    InputError is raised for other types, for another number of dimensions than ``ndim``, and for an empty array.
+    """
+    array = as_array(name, value)
+    if array.dtype not in (np.float32, np.float64):
+        defect = f"expected float32 or float64 values, got {array.dtype}; convert with {name}.astype('float64')"
+        raise InputError(f"{name}: {defect}", argument=name)
+    if ndim is not None and array.ndim != ndim:
+        raise InputError(f"{name}: expected {ndim} dimensions, got shape {array.shape}", argument=name)
+    if not array.size:
+        defect = f"is empty, shape {array.shape}; give at least one entry in every dimension"
+        raise InputError(f"{name}: {defect}", argument=name)
+    return array
+
+
+def as_positive_array(
+    name: str, value: Any, shapes: Sequence[tuple[int, ...]], *, or_zero: bool = False
+) -> npt.NDArray[np.float64]:
+    """``value``, a number or an array of one of the ``shapes``, all finite and > 0 (≥ 0 with ``or_zero``), as float64.
+
+    InputError is raised for anything else, with the first entry out of range.
+    """
+    values = as_array(name, value).astype(np.float64)
+    if values.shape not in ((), *shapes):
+        allowed = " or ".join(map(str, shapes))
+        defect = f"has shape {values.shape}; give one number, or an array of shape {allowed}"
+        raise InputError(f"{name} {defect}", argument=name)
+    valid = np.isfinite(values) & ((values >= 0) if or_zero else (values > 0))
+    if not valid.all():
+        defect = f"must be finite and {'>= 0' if or_zero else '> 0'}, got {values.ravel()[np.argmin(valid)]:g}"
+        raise InputError(f"{name} {defect}", argument=name)
+    return values
+
+
 def as_count(name: str, value: Any, *, minimum: int = 1) -> int:
     """``value``, a Python or NumPy integer of at least ``minimum``; InputError otherwise (booleans too)."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+    if not _is_integer(value) or value < minimum:
         raise InputError(f"{name} must be an integer of at least {minimum}, got {_short(value)}", argument=name)
+    return int(value)
+
+
+def as_seed(name: str, value: Any, *, bits: int = 64) -> int:
+    """``value``, a Python or NumPy integer in [0, 2 ** bits); InputError otherwise.
+
+    torch's generators take 64 bits; AutoAttack, and what may run it, 63.
+    """
+    if not _is_integer(value) or not 0 <= value < 2**bits:
+        raise InputError(f"{name} must be an integer in [0, 2**{bits}), got {_short(value)}", argument=name)
     return int(value)
 
 
@@ -85,14 +123,11 @@ def as_interval(name: str, value: Any) -> tuple[float, float]:
     return float(pair[0]), float(pair[1])
 
 
-def as_seed(name: str, value: Any, *, bits: int = 64) -> int:
-    """``value``, a Python or NumPy integer in [0, 2 ** bits); InputError otherwise.
-
-    torch's generators take 64 bits; AutoAttack, and what may run it, 63.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**bits:
-        raise InputError(f"{name} must be an integer in [0, 2**{bits}), got {_short(value)}", argument=name)
-    return int(value)
+def as_path(name: str, value: Any) -> Path:
+    """``value``, a text or path, as a path; InputError otherwise."""
+    if not isinstance(value, str | os.PathLike):
+        raise InputError(f"{name} must be a path, got {_short(value)}", argument=name)
+    return Path(value)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
@@ -100,6 +135,60 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     known = tuple(choices)
     if value not in known:
         raise InputError(f"{name}: {value!r} is unknown; choose one of {', '.join(map(repr, known))}", argument=name)
+
+
+def check_finite(name: str, array: npt.NDArray[Any]) -> None:
+    """Raise :class:`InputError` with the first offending index if ``array`` has a NaN or an infinity."""
+    for first, part in _parts(array):
+        finite = np.isfinite(part)
+        if not finite.all():
+            place, *rest = (int(i) for i in np.argwhere(~finite)[0])
+            index = (place + first, *rest)
+            defect = f"holds {array[index]} at index ({', '.join(map(str, index))})"
+            raise InputError(f"{name}: {defect}; remove or replace non-finite values first", argument=name)
+
+
+def check_magnitudes(name: str, array: npt.NDArray[Any]) -> None:
+    """Raise :class:`InputError` for a value that is not finite, or a column whose squares leave float64.
+
+    Squares of norms, and products of such squares, must stay within float64.
+    """
+    check_finite(name, array)
+    largest = np.zeros(array.shape[1])
+    for _, part in _parts(array):
+        largest = np.maximum(largest, np.maximum(part.max(axis=0), -part.min(axis=0)))
+    odd = (largest > LARGEST) | ((largest > 0) & (largest < 1 / LARGEST))
+    if odd.any():
+        column = int(np.argmax(odd))
+        raise InputError(
+            f"{name}: the largest magnitude in column {column} is {largest[column]:.3g}, outside {1 / LARGEST:.0e} to "
+            f"{LARGEST:.0e}, where its square is not a float64 any more; measure it in other units",
+            argument=name,
+        )
+
+
+def spelled(parse: Callable[[str], Any], joint: str = ",") -> dict[str, Any]:
+    """The metadata of a dataclass field whose parts, joined by ``joint``, are typed as one word: ``"64-32-16"``.
+
+    ``parse`` makes the value of the word, and raises :class:`InputError`.
+    """
+    return {"parse": parse, "joint": joint}
+
+
+def named(names: Collection[str]) -> dict[str, Any]:
+    """The metadata of a dataclass field that is one of some names, such as the keys of a registry, or may be one."""
+    return {"known": names}
+
+
+def _parts(array: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """The rows of an array, some at a time, each time with the number of the first."""
+    step = max(1, _PART_NUMBERS // max(1, array[:1].size))
+    for first in range(0, len(array), step):
+        yield first, array[first : first + step]
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
@@ -112,114 +201,3 @@ def _short(value: Any) -> str:
     """``value`` as one line of a message can show it."""
     text = repr(value)
     return text if len(text) <= 80 and "\n" not in text else f"a value of type {type(value).__name__}"
-
-
-def as_float_array(name: str, value: Any, *, ndim: int | None = None) -> npt.NDArray[np.floating[Any]]:
-    """``value`` as a floating-point NumPy array, not copied where it is one already.
-
-    Parameters
-    ----------
-    name : str
-        The argument, for the message.
-    value : array, memory map or torch tensor, float32 or float64
-    ndim : int, optional
-        The number of dimensions that it must have.
-
-    Raises
-    ------
-    InputError
-        If it is no floating-point array, has another number of dimensions, or is empty.
-    """
-    array = as_array(name, value)
-    if array.dtype not in (np.float32, np.float64):
-        raise InputError(
-            f"{name}: expected float32 or float64 values, got {array.dtype}; convert with {name}.astype('float64')",
-            argument=name,
-        )
-    if ndim is not None and array.ndim != ndim:
-        raise InputError(f"{name}: expected {ndim} dimensions, got shape {array.shape}", argument=name)
-    if not array.size:
-        raise InputError(
-            f"{name}: is empty, shape {array.shape}; give at least one entry in every dimension", argument=name
-        )
-    return array
-
-
-def check_finite(name: str, array: npt.NDArray[Any]) -> None:
-    """Raise :class:`InputError` with the first offending index if ``array`` has a NaN or an infinity.
-
-    It reads the array in parts, so that a memory map is never in memory as a whole.
-    """
-    step = max(1, 2**22 // max(1, array[:1].size))
-    for first in range(0, len(array), step):
-        finite = np.isfinite(array[first : first + step])
-        if not finite.all():
-            index = tuple(int(i) for i in np.argwhere(~finite)[0])
-            index = (index[0] + first, *index[1:])
-            where = ", ".join(map(str, index))
-            raise InputError(
-                f"{name}: holds {array[index]} at index ({where}); remove or replace non-finite values first",
-                argument=name,
-            )
-
-
-def check_magnitudes(name: str, array: npt.NDArray[Any]) -> None:
-    """Raise :class:`InputError` for a value that is not finite, or a column whose squares leave float64.
-
-    Squares of norms, and products of such squares, must stay within float64. Read in parts, like :func:`check_finite`.
-    """
-    check_finite(name, array)
-    largest = np.zeros(array.shape[1])
-    step = max(1, 2**22 // max(1, array[:1].size))
-    for first in range(0, len(array), step):
-        part = array[first : first + step]
-        largest = np.maximum(largest, np.maximum(part.max(axis=0), -part.min(axis=0)))
-    odd = (largest > LARGEST) | ((largest > 0) & (largest < 1 / LARGEST))
-    if odd.any():
-        column = int(np.argmax(odd))
-        raise InputError(
-            f"{name}: the largest magnitude in column {column} is {largest[column]:.3g}, outside {1 / LARGEST:.0e} to "
-            f"{LARGEST:.0e}, where its square is not a float64 any more; measure it in other units",
-            argument=name,
-        )
-
-
-def as_positive_array(
-    name: str, value: Any, shapes: Sequence[tuple[int, ...]], *, or_zero: bool = False
-) -> npt.NDArray[np.float64]:
-    """``value``, a number or an array of one of the ``shapes``, all finite and > 0 (≥ 0 with ``or_zero``), as float64.
-
-    Raises
-    ------
-    InputError
-        If it is not numbers, has another shape, or an entry out of range, which the message gives.
-    """
-    values = as_array(name, value).astype(np.float64)
-    if values.shape not in ((), *shapes):
-        allowed = " or ".join(map(str, shapes))
-        message = f"{name} has shape {values.shape}; give one number, or an array of shape {allowed}"
-        raise InputError(message, argument=name)
-    valid = np.isfinite(values) & ((values >= 0) if or_zero else (values > 0))
-    if not valid.all():
-        limit = ">= 0" if or_zero else "> 0"
-        message = f"{name} must be finite and {limit}, got {values.ravel()[np.argmin(valid)]:g}"
-        raise InputError(message, argument=name)
-    return values
-
-
-def spelled(parse: Callable[[str], Any], joint: str = ",") -> dict[str, Any]:
-    """The metadata of a dataclass field whose parts are typed as one word, such as ``"64-32-16"``.
-
-    Parameters
-    ----------
-    parse : callable
-        From the word to the value; raises :class:`InputError`.
-    joint : str
-        What joins the parts of the value.
-    """
-    return {"parse": parse, "joint": joint}
-
-
-def named(names: Collection[str]) -> dict[str, Any]:
-    """The metadata of a dataclass field that is one of some names, such as the keys of a registry, or may be one."""
-    return {"known": names}

@@ -35,19 +35,9 @@ def drafted(target: Path, *, durable: bool = False) -> Iterator[Path]:
     """A path beside ``target`` to write a file or a folder at; it takes the place of ``target`` when the block ends.
 
     Where the block raises, on Ctrl-C too, the draft is removed and ``target`` stays as it was. Folders above
-    ``target`` are made, and removed again where nothing came of it.
-
-    Parameters
-    ----------
-    target : Path
-        What is there is replaced.
-    durable : bool
-        Flush the file, and the folder that it is in, to the disk, so that it survives a power cut.
-
-    Raises
-    ------
-    OSError
-        It cannot be written; see :func:`writing`.
+    ``target`` are made, and removed again where nothing came of it. A ``durable`` file, and the folder that it is in,
+    are flushed to the disk, so that it survives a power cut. What cannot be written raises OSError; see
+    :func:`writing`.
     """
     place = target.absolute()
     made = [parent for parent in place.parents if not parent.exists()]
@@ -139,13 +129,7 @@ def plain(value: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises
-    ------
-    DataError
-        It is missing, unreadable, not JSON, nested too deeply, or not an object.
-    """
+    """A JSON object from a file; DataError where it is missing, unreadable, not JSON, too deep or no object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -160,13 +144,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def file_hash(path: Path) -> str:
-    """``"sha256:..."`` of a file's bytes.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read.
-    """
+    """``"sha256:..."`` of a file's bytes; DataError where it cannot be read."""
     try:
         with path.open("rb") as file:
             return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

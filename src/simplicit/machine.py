@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -54,29 +54,15 @@ def gib(nbytes: float) -> str:
 
 
 def check_memory(argument: str, nbytes: float, what: str, remedy: str) -> None:
-    """Refuse before the start what cannot fit.
+    """Refuse before the start, with an InputError, what needs more than this machine has free, if it says how much.
 
-    Parameters
-    ----------
-    argument : str
-        What it is about, for the message.
-    nbytes : float
-        An estimate of the peak.
-    what : str
-        Who needs so much, as the subject of the message: "300 rows x 900 columns need".
-    remedy : str
-        What would need less: "take fewer samples".
-
-    Raises
-    ------
-    InputError
-        More than this machine has free, if it says how much that is.
+    ``nbytes`` estimates the peak; ``what`` needs so much, as the subject of the message ("300 rows x 900 columns
+    need"), and ``remedy`` would need less ("take fewer samples").
     """
     free = available_memory()
     if free is not None and nbytes > free:
-        raise InputError(
-            f"{argument}: {what} about {gib(nbytes)}, and {gib(free)} are free; {remedy}", argument=argument
-        )
+        found = f"{what} about {gib(nbytes)}, and {gib(free)} are free"
+        raise InputError(f"{argument}: {found}; {remedy}", argument=argument)
 
 
 def prepare_thread() -> None:
@@ -118,7 +104,7 @@ class _OneThread:
             self.found = modules, ThreadpoolController()
         return self.found[1]
 
-    def enter(self) -> None:
+    def __enter__(self) -> None:
         with self.lock:
             self.users += 1
             if self.users == 1:
@@ -126,7 +112,7 @@ class _OneThread:
                 self.restore.callback(torch.set_num_threads, torch.get_num_threads())
                 torch.set_num_threads(1)
 
-    def leave(self) -> None:
+    def __exit__(self, *_: object) -> None:
         with self.lock:
             self.users -= 1
             if not self.users:
@@ -136,14 +122,9 @@ class _OneThread:
 _ONE_THREAD = _OneThread()
 
 
-@contextmanager
-def one_thread_each() -> Iterator[None]:
+def one_thread_each() -> AbstractContextManager[None]:
     """One BLAS and OpenMP thread per worker: more would fight for the same processors and change the rounding.
 
     The setting is the process's: of callers that overlap, the first sets it and the last puts it back.
     """
-    _ONE_THREAD.enter()
-    try:
-        yield
-    finally:
-        _ONE_THREAD.leave()
+    return _ONE_THREAD

@@ -77,16 +77,7 @@ def _duration(seconds: float) -> str:
 
 
 class Meter:
-    """Counts steps and tells the callback, if there is one.
-
-    Parameters
-    ----------
-    total : int
-    tell : callable, optional
-        Called with a :class:`Progress` after every step.
-    stage : str
-        What the steps belong to.
-    """
+    """Counts ``total`` steps of a ``stage``, and calls ``tell``, if there is one, with :class:`Progress` after each."""
 
     def __init__(self, total: int, tell: OnProgress | None, stage: str = "rows") -> None:
         self.total, self.tell, self.stage = total, tell, stage

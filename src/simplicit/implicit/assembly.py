@@ -16,20 +16,16 @@ Blocks = Mapping[tuple[str, str], LinearMap]
 
 
 def assemble(blocks: Blocks, rows: Mapping[str, slice], columns: Mapping[str, slice], dtype: np.dtype[Any]) -> Csr:
-    """Return the matrix with the blocks whose row and column are among ``rows`` and ``columns``, at these places.
-
-    It is canonical and read-only.
-    """
+    """The matrix with those blocks that ``rows`` and ``columns`` give a place, canonical and read-only."""
     shape = tuple(max((at.stop for at in places.values()), default=0) for places in (rows, columns))
-    nnz = sum(block.nnz for (row, column), block in blocks.items() if row in rows and column in columns)
-    index = np.int32 if max(nnz, *shape) < 2**31 else np.int64
+    wanted = [(rows[r], columns[c], block) for (r, c), block in blocks.items() if r in rows and c in columns]
+    index = np.int32 if max(sum(block.nnz for *_, block in wanted), *shape) < 2**31 else np.int64
     data, row_indices, column_indices = [np.empty(0, dtype)], [np.empty(0, index)], [np.empty(0, index)]
-    for (row, column), block in blocks.items():
-        if row in rows and column in columns:
-            part = block.to_csr().tocoo()
-            data.append(part.data)
-            row_indices.append(part.row.astype(index) + index(rows[row].start))
-            column_indices.append(part.col.astype(index) + index(columns[column].start))
+    for down, across, block in wanted:
+        part = block.to_csr().tocoo()
+        data.append(part.data)
+        row_indices.append(part.row.astype(index) + index(down.start))
+        column_indices.append(part.col.astype(index) + index(across.start))
     indices = (np.concatenate(row_indices), np.concatenate(column_indices))
     whole = sp.csr_array((np.concatenate(data), indices), shape=shape, dtype=dtype)
     whole.sort_indices()
@@ -39,7 +35,7 @@ def assemble(blocks: Blocks, rows: Mapping[str, slice], columns: Mapping[str, sl
 
 
 def cut(groups: Sequence[StateGroup], A: Csr, B: Csr, C: Csr, D: Csr) -> Blocks:
-    """Return the blocks of A, B, C and D, in compressed sparse rows, for groups in the order of the states."""
+    """The blocks of A, B, C and D, in compressed sparse rows, for groups in the order of the states."""
     states = slices_of(groups)
     blocks: dict[tuple[str, str], LinearMap] = {(OUTPUT, INPUT): CsrMap(D)}
     for g, rows in states.items():

@@ -26,17 +26,12 @@ _SWEEPS = 10
 
 
 def balanced(N: Csr, *, dense: bool) -> tuple[Csr, int]:
-    """Return 2⁻ᵉ D⁻¹ N D with D = diag(2^k), its largest entry in [1/2, 1), and e.
+    """2⁻ᵉ D⁻¹ N D with D = diag(2^k), its largest entry in [1/2, 1), and e, for irreducible N, (n, n), n >= 2.
 
-    Entries that vanish beside the largest (below 2⁻¹⁰⁰⁰ of it) are raised to that; none becomes zero.
-
-    Parameters
-    ----------
-    N : csr_array, shape (n, n), canonical, n >= 2, irreducible, entries positive
-    dense : bool
-        Whether n² numbers are few: then LAPACK's dgebal, which evens out row and column sums one by one. That needs as
-        many sweeps as the graph has steps from end to end, so that large sparse matrices first get the exponents that
-        bring all entries closest together, in least squares of their logarithms.
+    Entries that vanish beside the largest (below 2⁻¹⁰⁰⁰ of it) are raised to that; none becomes zero. ``dense`` says
+    that n² numbers are few: then LAPACK's dgebal evens out row and column sums one by one. That needs as many sweeps as
+    the graph has steps from end to end, so that large sparse matrices first get the exponents that bring all entries
+    closest together, in least squares of their logarithms.
     """
     if dense:
         similar, k = sp.csr_array(dgebal(N.toarray(), scale=1, permute=0)[0]), None
@@ -52,7 +47,7 @@ def balanced(N: Csr, *, dense: bool) -> tuple[Csr, int]:
 
 
 def _exponents(N: Csr) -> NDArray[np.int64]:
-    """Return k, (n,), by least squares over the whole graph, then sweeps that even out each state's largest terms."""
+    """k, (n,), by least squares over the whole graph, then sweeps that even out each state's largest terms."""
     off_diagonal = sp.coo_array(N)
     keep = off_diagonal.row != off_diagonal.col
     rows, columns, sizes = off_diagonal.row[keep], off_diagonal.col[keep], np.log2(off_diagonal.data[keep])
@@ -86,7 +81,7 @@ def _least_squares(
 
 
 def cheap_order(N: Csr) -> NDArray[np.integer] | None:
-    """Return an order of the states whose band is so narrow that elimination is cheap; None where none was found."""
+    """An order of the states whose band is so narrow that elimination is cheap; None where none was found."""
     n = N.shape[0]
     order: NDArray[np.integer] = reverse_cuthill_mckee(sp.csr_array(N + N.T), symmetric_mode=True)
     place = np.argsort(order)

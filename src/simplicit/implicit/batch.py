@@ -22,46 +22,28 @@ _CHUNK_NUMBERS = 2**21
 
 
 def as_batch(U: Batch, width: int, shape: tuple[int, ...] | None, dtype: np.dtype[Any], name: str = "U") -> Tensor:
-    """Return ``U`` as a tensor (m, width) of ``dtype`` on the CPU, outside autograd; memory is shared where it can be.
+    """``U``, (m, width) or (m, *shape), as a tensor (m, width) of ``dtype`` on the CPU, outside autograd.
 
-    Parameters
-    ----------
-    U : NumPy array or torch tensor, shape (m, width) or (m, *shape)
-    width : int
-        How many numbers one sample has.
-    shape : tuple of int or None
-        The form in which samples may come besides the flat one.
-    dtype : float32 or float64
-
-    Raises
-    ------
-    InputError
-        It does not hold real and finite numbers; it has another shape or no samples; it is sparse or
-        masked.
+    Memory is shared where it can be. InputError is raised where ``U`` does not hold real and finite
+    numbers, has another shape or no samples, or is sparse or masked.
     """
     tensor = _real_tensor(U, name)
-    forms = (
-        f"(m, {width})" if shape is None or shape == (width,) else f"(m, {width}) or (m, {', '.join(map(str, shape))})"
-    )
-    if tensor.ndim < 2 or tuple(tensor.shape[1:]) not in {(width,), shape}:
-        got = tuple(tensor.shape)
-        raise InputError(
-            f"{name} must have shape {forms}, samples first, got {got}{_layout_hint(got[1:], shape, name)}"
-        )
-    if tensor.shape[0] < 1:
-        raise InputError(f"{name} must hold at least one sample, got shape {tuple(tensor.shape)}")
-    batch = tensor.reshape(tensor.shape[0], width).to(_TORCH[np.dtype(dtype)])
-    # A sum is several times faster than a test of every entry, and finite only if all entries are.
-    if not math.isfinite(batch.sum().item()):
-        finite = torch.isfinite(batch).all(dim=1)
-        if not finite.all():
-            row = int(finite.to(torch.uint8).argmin())
-            raise InputError(f"{name} must be finite in {dtype}, got NaN or infinite values in sample {row}")
+    got, allowed = tuple(tensor.shape), dict.fromkeys(((width,), shape or (width,)))
+    if len(got) < 2 or got[1:] not in allowed:
+        forms = " or ".join(f"(m, {', '.join(map(str, form))})" for form in allowed)
+        hint = _layout_hint(got[1:], shape, name)
+        raise InputError(f"{name} must have shape {forms}, samples first, got {got}{hint}", argument=name)
+    if got[0] < 1:
+        raise InputError(f"{name} must hold at least one sample, got shape {got}", argument=name)
+    batch = tensor.reshape(got[0], width).to(_TORCH[np.dtype(dtype)])
+    if (row := _not_finite(batch)) is not None:
+        found = f"got NaN or infinite values in sample {row}"
+        raise InputError(f"{name} must be finite in {dtype}, {found}", argument=name)
     return batch
 
 
 def _layout_hint(got: tuple[int, ...], shape: tuple[int, ...] | None, name: str) -> str:
-    """Say what to do where channels stand last and should stand first, or the other way round."""
+    """What to do where channels stand last and should stand first, or the other way round."""
     if shape is None or len(shape) < 2 or len(got) != len(shape):
         return ""
     if got == (*shape[1:], shape[0]):
@@ -78,7 +60,7 @@ def _real_tensor(values: Batch, name: str) -> Tensor:
     if isinstance(values, Tensor) and values.layout == torch.strided and not values.is_meta:
         tensor = values.detach().to("cpu")
         if tensor.is_complex():
-            raise InputError(f"{name} must hold real numbers, got dtype {tensor.dtype}")
+            raise InputError(f"{name} must hold real numbers, got dtype {tensor.dtype}", argument=name)
         return tensor
     array = as_array(name, values)
     if array.dtype.itemsize > 8 or (array.dtype.kind == "u" and array.dtype.itemsize > 1):
@@ -90,23 +72,29 @@ def _real_tensor(values: Batch, name: str) -> Tensor:
 
 def check_range(values: Tensor, what: str, first: int = 0) -> None:
     """Refuse, naming the sample, ``values`` (m, k) for samples ``first`` and following that overflowed."""
-    if not math.isfinite(values.sum().item()):
-        finite = torch.isfinite(values).all(dim=1)
-        if not finite.all():
-            row = first + int(finite.to(torch.uint8).argmin())
-            raise InputError(
-                f"the {what} of sample {row} leave the range of {values.dtype}; scale the inputs or the model down, "
-                "or use float64"
-            )
+    if (row := _not_finite(values)) is not None:
+        raise InputError(
+            f"the {what} of sample {first + row} leave the range of {values.dtype}; scale the inputs or the model "
+            "down, or use float64"
+        )
+
+
+def _not_finite(values: Tensor) -> int | None:
+    """The first row of ``values`` (m, k) with a NaN or an infinity; None where there is none."""
+    # A sum is several times faster than a test of every entry, and finite only if all entries are.
+    if math.isfinite(values.sum().item()):
+        return None
+    finite = torch.isfinite(values).all(dim=1)
+    return None if finite.all() else int(finite.to(torch.uint8).argmin())
 
 
 def like(result: Tensor, given: Batch) -> Any:
-    """Return ``result`` as a NumPy array if ``given`` is not a tensor, else as a tensor on the device of ``given``."""
+    """``result`` as a NumPy array if ``given`` is not a tensor, else as a tensor on the device of ``given``."""
     return result.to(given.device) if isinstance(given, Tensor) else result.numpy()
 
 
-def chunks(samples: int, width: int) -> Iterator[slice]:
-    """Cut ``samples`` rows of ``width`` numbers into slices of bounded size."""
-    step = max(1, _CHUNK_NUMBERS // max(1, width))
+def chunks(samples: int, width: int, numbers: int = _CHUNK_NUMBERS) -> Iterator[slice]:
+    """Cut ``samples`` rows of ``width`` numbers into slices of so many ``numbers`` at most, but at least one row."""
+    step = max(1, numbers // max(1, width))
     for start in range(0, samples, step):
         yield slice(start, min(start + step, samples))

@@ -33,27 +33,17 @@ class StorageBits:
 
 
 def storage_bits(matrices: Sequence[tuple[int, int, int]], n_biases: int, dtype: np.dtype[Any]) -> StorageBits:
-    """Count the storage of sparse matrices in CSR, each with n_r⌈log₂ nnz⌉ + nnz⌈log₂ n_c⌉ bits of index (appendix B).
+    """The storage of matrices (n_r, n_c, nnz) in CSR, each with n_r⌈log₂ nnz⌉ + nnz⌈log₂ n_c⌉ bits of index.
 
-    Parameters
-    ----------
-    matrices : sequence of (n_r, n_c, nnz)
-    n_biases : int
-        How many numbers are stored beside them.
-    dtype : dtype
-        That of matrices and biases, which gives the bits of a value.
+    There are ``n_biases`` numbers beside them; a value takes the bits of ``dtype``.
     """
     width = 8 * dtype.itemsize
     return StorageBits(
-        index=sum(_index_bits(*matrix) for matrix in matrices),
+        index=sum(rows * _ceil_log2(nnz) + nnz * _ceil_log2(columns) for rows, columns, nnz in matrices),
         values=width * sum(nnz for _, _, nnz in matrices),
         bias=width * n_biases,
         dense=width * (sum(rows * columns for rows, columns, _ in matrices) + n_biases),
     )
-
-
-def _index_bits(rows: int, columns: int, nnz: int) -> int:
-    return rows * _ceil_log2(nnz) + nnz * _ceil_log2(columns)
 
 
 def _ceil_log2(count: int) -> int:

@@ -28,10 +28,14 @@ class PerSample:
 
     def part(self, rows: slice | Tensor) -> Self:
         """Return the record of some samples, given by a slice, a mask or their numbers."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        tensors = {name: value[rows] for name, value in values.items() if isinstance(value, Tensor)}
-        records = {name: value.part(rows) for name, value in values.items() if isinstance(value, PerSample)}
-        return replace(self, **tensors, **records)
+        parts: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                parts[item.name] = value[rows]
+            elif isinstance(value, PerSample):
+                parts[item.name] = value.part(rows)
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True)
@@ -101,36 +105,28 @@ def centred(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def as_radii(eps: Any) -> tuple[float, ...]:
-    """Return one radius, or a sequence of them, as floats.
-
-    Raises
-    ------
-    InputError
-        There is none, or one that is no number of at least 0.
-    """
+    """Return one radius, or a sequence of them, as floats; InputError for none, or one that is no number ≥ 0."""
     several = tuple(eps) if isinstance(eps, list | tuple) or (isinstance(eps, np.ndarray) and eps.ndim == 1) else (eps,)
     if not several:
         raise InputError("eps must be a radius or a sequence of them, got an empty one", argument="eps")
     return tuple(as_number("eps", value) for value in several)
 
 
-def checked_clip(clip: tuple[float, float], eps: float, inputs: Tensor) -> tuple[float, float]:
-    """Return the ends of ``clip``, rounded to the dtype of ``inputs`` (m, p) towards the inside.
+def clipped(inputs: Tensor, clip: Clip, eps: float) -> tuple[Tensor, Clip]:
+    """Return ``clip``, rounded towards the inside to the dtype of the inputs (m, p), and a copy of the inputs within.
 
-    Raises
-    ------
-    InputError
-        ``clip`` is no interval, is narrower than ``eps``, does not hold the inputs or no number of their dtype.
+    Inputs at an end may have been rounded over it by the cast to this dtype; they are brought back. InputError is
+    raised where ``clip`` is no interval, is narrower than ``eps``, or does not hold the inputs or any number of their
+    dtype. Without a range both come back as they are.
     """
+    if clip is None:
+        return inputs, None
     low, high = as_interval("clip", clip)
     if eps > high - low:
         raise InputError(f"eps = {eps} is wider than the range of inputs, clip = {clip}", argument="eps")
     smallest, largest = inputs.min().item(), inputs.max().item()
-    # Inputs at an end may have been rounded over it by the cast to this dtype; they are brought back.
-    if (
-        smallest < torch.tensor(low, dtype=inputs.dtype).item()
-        or largest > torch.tensor(high, dtype=inputs.dtype).item()
-    ):
+    least, most = torch.tensor((low, high), dtype=inputs.dtype).tolist()
+    if smallest < least or largest > most:
         raise InputError(
             f"U must lie in clip = {clip}, got values from {smallest:.6g} to {largest:.6g}; "
             "pass the range of the inputs, or clip=None",
@@ -139,14 +135,14 @@ def checked_clip(clip: tuple[float, float], eps: float, inputs: Tensor) -> tuple
     inner = -_rounded_down(-low, inputs.dtype), _rounded_down(high, inputs.dtype)
     if inner[0] > inner[1]:
         raise InputError(f"clip = {clip} holds no number in {inputs.dtype}; pass a wider one", argument="clip")
-    return inner
+    return inputs.clamp(*inner), inner
 
 
 def _rounded_down(value: float, dtype: torch.dtype) -> float:
     """Return the largest number of ``dtype`` that is at most ``value``."""
     nearest = torch.tensor(value, dtype=dtype)
     if nearest.item() > value:
-        nearest = torch.nextafter(nearest, torch.full_like(nearest, -math.inf))
+        nearest = _down(nearest)
     return nearest.item()
 
 
@@ -155,7 +151,7 @@ def _sum_rounded_down(a: Tensor, b: Tensor) -> Tensor:
     total = a + b
     b_part = total - a
     error = (a - (total - b_part)) + (b - b_part)
-    return torch.where(error < 0, torch.nextafter(total, torch.full_like(total, -math.inf)), total)
+    return torch.where(error < 0, _down(total), total)
 
 
 def _up(values: Tensor) -> Tensor:

@@ -14,13 +14,7 @@ from simplicit.errors import InputError
 
 
 def as_labels(labels: Any, samples: int, classes: int) -> Tensor:
-    """Return ``labels`` as an int64 tensor (samples,).
-
-    Raises
-    ------
-    InputError
-        They are not one-dimensional, of another length, not integer, or outside [0, classes).
-    """
+    """Return ``labels`` as an int64 tensor (samples,); InputError for another shape, or no integers in [0, classes)."""
     array = as_array("labels", labels)
     if array.shape != (samples,):
         problem = f"labels must have shape ({samples},), one for each sample, got {array.shape}"

@@ -32,7 +32,9 @@ from torch import Tensor
 from simplicit.rows.batch import Array, Batch, Index, Mask
 from simplicit.rows.tableau import BALL, SPARE, Couplings, Pivots, Tableau
 
-UP, DOWN, BEND = 0, 1, 2
+UP, DOWN, BEND = range(3)
+#: What is fixed of a slot: p, a, n, c and τ.
+KINK, WEIGHT, NORMAL, CURVATURE, THRESHOLD = range(5)
 #: The speed of a coefficient, or of a gradient, below this share of the first ones is rounding: some hundred roundings,
 #: and more for gradients, which are differences of larger numbers.
 NOISE, GRADIENT_NOISE = 1e-13, 1e-11
@@ -76,7 +78,7 @@ class _Homotopy(Batch):
 
     table: Tensor  # T
     rate: Array  # r
-    fixed: Array  # kink, ball, normal, curvature and threshold of the slots, (r, q, 5)
+    fixed: Array  # (r, q, 5)
     inside: Mask  # which are in the base
     active: Mask
     bent: Mask
@@ -101,8 +103,11 @@ class _Homotopy(Batch):
         parts = (slots.kink, slots.ball, slots.normal, slots.curvature, slots.threshold)
         fixed, value = np.stack([part.cpu().numpy() for part in parts], axis=2), slots.value.cpu().numpy()
         inside, active, bent = (a.cpu().numpy().copy() for a in (slots.inside, slots.active, slots.bent))
-        bends = bool(((fixed[:, :, 4] > 0) & (fixed[:, :, 3] > 0)).any())
-        distance, by_rate, by_ball = _sides(fixed, value, inside, active, bent, bends=bends)
+        bends = bool(((fixed[:, :, THRESHOLD] > 0) & (fixed[:, :, CURVATURE] > 0)).any())
+        limit = fixed[:, :, KINK] + fixed[:, :, WEIGHT] * np.where(active[:, BALL], value[:, BALL], 0.0)[:, None]
+        distance, by_rate, by_ball = _sides(fixed, value, limit, inside, active, bent, bends=bends)
+        distance[:, UP, BALL], distance[:, DOWN, BALL] = np.maximum(value[:, BALL], 0.0), np.inf
+        by_rate[:, UP, BALL], by_rate[:, DOWN, BALL] = 1.0, 0.0
         noise = -NOISE * np.abs(rates).max(axis=1)
         gradient_noise = -GRADIENT_NOISE * np.abs(first.cpu().numpy()).max(axis=1)
         slowest = np.where(active, noise[:, None], gradient_noise[:, None])
@@ -126,7 +131,7 @@ class _Homotopy(Batch):
             stale=np.zeros(len(value), dtype=bool),
             degenerate=np.zeros(len(value), dtype=np.intp),
             bends=bends,
-            has_ball=bool(fixed[:, :, 1].any()),
+            has_ball=bool(fixed[:, :, WEIGHT].any()),
         )
 
     def __post_init__(self) -> None:
@@ -181,7 +186,7 @@ class _Homotopy(Batch):
         """Pass the bends of the penalty, at the slots ``here``, and return the slots of the other events."""
         row, real = self.row, here != SPARE
         bent = self.bent[row, here]
-        change = np.where(bent, -1.0, 1.0) * self.fixed[row, here, 3] * real
+        change = np.where(bent, -1.0, 1.0) * self.fixed[row, here, CURVATURE] * real
         self.pivots.bend(self.rate, here, change)
         self.by_rate[row, BEND, here] *= -1
         self.distance[row[real], BEND, here[real]] = 0.0
@@ -192,7 +197,7 @@ class _Homotopy(Batch):
     def _change_sides(self, side: Index, slot: Index) -> None:
         """Pivot every row on the slot of its event."""
         row = self.row
-        ball, normal = self.fixed[row, slot, 1], self.fixed[row, slot, 2]
+        ball, normal = self.fixed[row, slot, WEIGHT], self.fixed[row, slot, NORMAL]
         active, inside = self.active[row, slot], self.inside[row, slot]
         sign = np.where(active, self.by_rate[row, UP, slot], np.where(side == UP, 1.0, -1.0))
         # The base knows a column of the ball by one sign alone: one that wants back by the other waits for a new base.
@@ -209,56 +214,37 @@ class _Homotopy(Batch):
         self.pivots.pivot(self.rate, slot, active ^ inside, couplings)
         self.tight ^= slot == BALL
         self.active[row, slot] = ~active & (slot != SPARE)
-        column = slot > SPARE
-        self._enter(np.flatnonzero(column & ~active), slot, sign)
-        self._leave(np.flatnonzero(column & active), slot, sign)
+        self._place(np.flatnonzero(slot > SPARE), slot, sign, ~active)
 
-    def _enter(self, rows: Index, slot: Index, sign: Array) -> None:
-        """Set distances and speeds of columns that have become active, at zero."""
-        slot, sign = slot[rows], sign[rows]
-        self.distance[rows, UP, slot], self.distance[rows, DOWN, slot] = 0.0, np.inf
-        self.by_rate[rows, UP, slot], self.by_rate[rows, DOWN, slot] = sign, 0.0
-        self.by_ball[rows, UP, slot] = self.by_ball[rows, DOWN, slot] = 0.0
-        self.slowest[rows, :, slot] = self.noise[rows, None]
-        curvature, threshold = self.fixed[rows, slot, 3], self.fixed[rows, slot, 4]
-        self.bent[rows, slot] = threshold == 0
-        if self.bends:
-            bending = (threshold > 0) & (curvature > 0)
-            self.distance[rows, BEND, slot] = np.where(bending, threshold, np.inf)
-            self.by_rate[rows, BEND, slot] = np.where(bending, -sign, 0.0)
-
-    def _leave(self, rows: Index, slot: Index, sign: Array) -> None:
-        """Set distances and speeds of columns that have come to zero, with their gradients at the limit."""
-        slot, sign = slot[rows], sign[rows]
-        kink, ball, normal = self.fixed[rows, slot, :3].T
-        limit = kink + ball * np.where(self.tight[rows], self.distance[rows, UP, BALL], 0.0)
-        inward = np.where(self.inside[rows, slot], 1.0, -1.0)
-        self.distance[rows, UP, slot], self.distance[rows, DOWN, slot] = limit * (1 - sign), limit * (1 + sign)
-        self.by_rate[rows, UP, slot], self.by_rate[rows, DOWN, slot] = inward, -inward
-        self.by_ball[rows, UP, slot], self.by_ball[rows, DOWN, slot] = ball - normal, ball + normal
-        self.slowest[rows, :, slot] = self.gradient_noise[rows, None]
-        self.bent[rows, slot] = False
-        if self.bends:
-            self.distance[rows, BEND, slot], self.by_rate[rows, BEND, slot] = np.inf, 0.0
+    def _place(self, rows: Index, slot: Index, sign: Array, entered: Mask) -> None:
+        """Set distances and speeds of columns that have entered, at zero, or left, with gradients at the limit."""
+        slot, entered = slot[rows], entered[rows]
+        fixed = self.fixed[rows, slot]
+        limit = fixed[:, KINK] + fixed[:, WEIGHT] * np.where(self.tight[rows], self.distance[rows, UP, BALL], 0.0)
+        value = np.where(entered, 0.0, limit) * sign[rows]
+        self.bent[rows, slot] = bent = entered & (fixed[:, THRESHOLD] == 0)
+        sides = _sides(fixed, value, limit, self.inside[rows, slot], entered, bent, bends=self.bends)
+        self.distance[rows, :, slot], self.by_rate[rows, :, slot], self.by_ball[rows, :, slot] = sides
+        self.slowest[rows, :, slot] = np.where(entered, self.noise[rows], self.gradient_noise[rows])[:, None]
 
 
 def _sides(
-    fixed: Array, value: Array, inside: Mask, active: Mask, bent: Mask, *, bends: bool
+    fixed: Array, value: Array, limit: Array, inside: Mask, active: Mask, bent: Mask, *, bends: bool
 ) -> tuple[Array, Array, Array]:
-    """Return the distances of all variables to their events, and a and b of their speeds, (r, sides, q) each."""
-    kink, ball, normal, curvature, threshold = np.moveaxis(fixed, 2, 0)
-    limit = kink + ball * np.where(active[:, BALL], value[:, BALL], 0.0)[:, None]
-    sign, inward = np.copysign(1.0, value), np.where(inside, 1.0, -1.0)
-    distance = np.full((len(value), 3 if bends else 2, value.shape[1]), np.inf)
-    by_rate, by_ball = np.zeros_like(distance), np.zeros_like(distance)
+    """Return the distances of columns to their events, and a and b of their speeds, with the sides along axis 1.
+
+    The value is the coefficient of an active column, else the gradient, whose limit is p + μa.
+    """
+    ball, normal, sign, inward = fixed[..., WEIGHT], fixed[..., NORMAL], np.copysign(1.0, value), 2.0 * inside - 1.0
+    shape = (len(value), 3 if bends else 2, *value.shape[1:])
+    distance, by_rate, by_ball = np.empty(shape), np.zeros(shape), np.zeros(shape)
     distance[:, UP] = np.where(active, np.abs(value), limit - value)
     distance[:, DOWN] = np.where(active, np.inf, limit + value)
     by_rate[:, UP], by_rate[:, DOWN] = np.where(active, sign, inward), np.where(active, 0.0, -inward)
     by_ball[:, UP], by_ball[:, DOWN] = (np.where(active, 0.0, ball + s * normal) for s in (-1, 1))
     if bends:
-        bending, outward = active & (threshold > 0) & (curvature > 0), np.where(bent, -1.0, 1.0)
+        threshold, outward = fixed[..., THRESHOLD], 1.0 - 2.0 * bent
+        bending = active & (threshold > 0) & (fixed[..., CURVATURE] > 0)
         distance[:, BEND] = np.where(bending, outward * (threshold - np.abs(value)), np.inf)
         by_rate[:, BEND] = np.where(bending, -outward * sign, 0.0)
-    distance[:, UP, BALL], distance[:, DOWN, BALL] = value[:, BALL], np.inf
-    by_rate[:, UP, BALL], by_rate[:, DOWN, BALL] = 1.0, 0.0
     return np.maximum(distance, 0.0, out=distance), by_rate, by_ball

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
@@ -128,13 +128,9 @@ class BlockSolution(Figures):
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """Return several groups of rows as one block, whose timings are their sum."""
-        return replace(super().joined(parts), timings=add_timings(part.timings for part in parts))
+        return replace(super().joined(parts), timings=add_timings([part.timings for part in parts]))
 
 
-def add_timings(timings: Iterable[dict[str, float]]) -> dict[str, float]:
+def add_timings(tables: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return the sum of tables of seconds, stage by stage."""
-    total = dict.fromkeys(STAGES, 0.0)
-    for table in timings:
-        for stage, seconds in table.items():
-            total[stage] += seconds
-    return total
+    return {stage: sum(table[stage] for table in tables) for stage in STAGES}

@@ -9,7 +9,7 @@ from torch import nn
 
 from simplicit.errors import InputError
 from simplicit.robustness import accuracy, fgsm, pgd
-from simplicit.robustness.attacks.victims import ImplicitVictim, NetworkVictim, as_module, as_victim
+from simplicit.robustness.attacks.victims import ImplicitVictim, NetworkVictim, VictimModule, as_victim
 from victims import P, model_of
 
 
@@ -71,7 +71,7 @@ def test_attacks_work_where_gradients_are_switched_off() -> None:
 @pytest.mark.parametrize("kind", ["triangular", "full"])
 def test_the_module_of_a_victim_has_its_gradient(kind: str) -> None:
     victim = ImplicitVictim(model_of(kind))
-    module = as_module(victim, low=-1.0, width=2.0)
+    module = VictimModule(victim, low=-1.0, width=2.0)
     v = torch.rand(4, 1, 3, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(module, (v,), atol=1e-5)
     torch.testing.assert_close(module(v).detach(), victim.outputs(2.0 * v.detach().flatten(1) - 1.0))

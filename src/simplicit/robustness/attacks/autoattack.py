@@ -23,7 +23,7 @@ from simplicit.checks import as_seed
 from simplicit.errors import MissingExtraError
 from simplicit.implicit.batch import Batch
 from simplicit.robustness.attacks.problem import Problem
-from simplicit.robustness.attacks.victims import AttackedModel, as_module
+from simplicit.robustness.attacks.victims import AttackedModel, VictimModule
 from simplicit.robustness.box import Clip
 
 #: What the standard version runs, and what stands for it where there are too few classes for its targeted loss.
@@ -67,12 +67,10 @@ def autoattack(
 
     Raises
     ------
-    InputError
-        As :func:`simplicit.fgsm`; ``seed`` out of range, ``image_shape`` of another size.
+    InputError, NotWellPosedError, ConvergenceError
+        As :func:`simplicit.fgsm`; InputError for ``seed`` out of range, ``image_shape`` of another size.
     MissingExtraError
         ``pyautoattack`` is not installed.
-    NotWellPosedError, ConvergenceError
-        As :func:`simplicit.fgsm`.
     """
     check_autoattack()
     problem = Problem.checked(model, U, labels, eps, clip, batch_size)
@@ -116,7 +114,7 @@ def _attacked(problem: Problem, shape: tuple[int, int, int], seed: int) -> Tenso
     enough = problem.victim.n_outputs >= _TARGETED_CLASSES
     with _globals_kept():
         attack = AutoAttack(
-            as_module(problem.victim, low=low, width=high - low),
+            VictimModule(problem.victim, low=low, width=high - low),
             eps=problem.eps / (high - low),
             version="custom",
             attacks=list(STANDARD if enough else FEW_CLASSES),

@@ -23,9 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.implicit import Activation, ImplicitModel, linearise
-from simplicit.implicit.groups import INPUT, OUTPUT
-from simplicit.implicit.maps.base import Product
+from simplicit.implicit import ImplicitModel, linearise
+from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup
 from simplicit.robustness.attacks.gradient import cross_entropy
 from simplicit.robustness.attacks.victims import Victim
 
@@ -151,39 +150,36 @@ def gradient_agreement(model: ImplicitModel, points: Tensor, classes: Tensor) ->
 
 def unrolled_gradient(model: ImplicitModel, points: Tensor, Y_bar: Tensor) -> tuple[Tensor, int]:
     """Return Jᵀ Ȳ, (m, p) float64, by autograd through the iteration, and the number of its steps."""
-    maps: dict[str, list[tuple[str, Product]]] = {}
-    for (row, column), block in model.blocks.items():
-        maps.setdefault(row, []).append((column, block.product()))
+    products = {key: block.product() for key, block in model.blocks.items()}
+
+    def gathered(row: str, X: Mapping[str, Tensor], bias: Tensor) -> Tensor:
+        return sum((product(X[column]) for (target, column), product in products.items() if target == row), bias)
+
     bias = {name: torch.from_numpy(model.state_bias[at].copy()) for name, at in model.slices.items()}
-    steps, in_order = _steps(model)
+    groups, steps, in_order = _schedule(model)
     with torch.enable_grad():
         U = points.detach().clone().requires_grad_()
         X = {INPUT: U} | {group.name: U.new_zeros(len(U), group.size) for group in model.groups}
         for _ in range(steps):
             before = X if in_order else dict(X)
-            for name, phi in _evaluated(model, in_order):
-                X[name] = phi(sum((apply(before[source]) for source, apply in maps.get(name, ())), bias[name]))
-        Y = sum((apply(X[source]) for source, apply in maps.get(OUTPUT, ())), torch.zeros(()))
-        if not isinstance(Y, Tensor) or not Y.requires_grad:
+            for group in groups:
+                X[group.name] = group.activation(gathered(group.name, before, bias[group.name]))
+        Y = gathered(OUTPUT, X, torch.zeros(()))
+        if not Y.requires_grad:
             return torch.zeros_like(points), steps
         (gradient,) = torch.autograd.grad((Y_bar * Y).sum(), U, allow_unused=True, materialize_grads=True)
     return gradient, steps
 
 
-def _evaluated(model: ImplicitModel, in_order: bool) -> list[tuple[str, Activation]]:
-    """Return the groups with their activations; in the order of substitution, where there is one."""
-    names = {at.start: name for name, at in model.slices.items()}
-    phi = {group.name: group.activation for group in model.groups}
-    order = [names[stage.target.start] for stage in model.state_equation.plan.stages] if in_order else list(phi)
-    return [(name, phi[name]) for name in order]
-
-
-def _steps(model: ImplicitModel) -> tuple[int, bool]:
-    """Return how many steps to take, and whether each goes group by group in an order of substitution."""
-    system = model.state_equation
+def _schedule(model: ImplicitModel) -> tuple[list[StateGroup], int, bool]:
+    """Return the groups as a step takes them, the number of steps, and whether each is a substitution among groups."""
+    system, groups = model.state_equation, list(model.groups)
+    stages = system.plan.stages
+    if system.plan.triangular and system.plan.order is None:
+        at = {model.slices[group.name].start: group for group in groups}
+        return [at[stage.target.start] for stage in stages], 1, True
     if system.plan.triangular:
-        return (1, True) if system.plan.order is None else (len(system.plan.stages), False)
+        return groups, len(stages), False
     rho = system.contraction.rho
-    if rho <= 0.0:
-        return 1, False
-    return min(_STEPS, math.ceil(math.log(_LEFT * (1.0 - rho)) / math.log(rho))), False
+    steps = math.ceil(math.log(_LEFT * (1.0 - rho)) / math.log(rho)) if rho > 0.0 else 1
+    return groups, min(_STEPS, steps), False

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from simplicit.robustness.attacks.victims import Victim
-from simplicit.robustness.box import InnerBox
+from simplicit.robustness.box import InnerBox, PerSample
 
 #: From outputs (m, q) to a value to be raised, (m,), and its gradient by the outputs up to a positive factor, (m, q).
 Objective: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -28,6 +28,27 @@ Objective: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 _MOMENTUM = 0.75
 _RISING = 0.75
 _FIRST, _SHRINK, _LEAST = 0.22, 0.03, 0.06
+
+
+@dataclass(frozen=True)
+class Place(PerSample):
+    """Points, (m, p), with a value that is to be raised, (m,), and whether they are misclassified, (m,)."""
+
+    points: Tensor
+    value: Tensor
+    broken: Tensor
+
+    def better_than(self, other: Place) -> Tensor:
+        """Return a mask, (m,): misclassified points come before all others, then those with the larger value."""
+        return (self.broken & ~other.broken) | ((self.broken == other.broken) & (self.value > other.value))
+
+    def where(self, rows: Tensor, other: Place) -> Place:
+        """Return this place for some rows, a mask (m,), and the other for the rest."""
+        return Place(
+            torch.where(rows[:, None], self.points, other.points),
+            torch.where(rows, self.value, other.value),
+            torch.where(rows, self.broken, other.broken),
+        )
 
 
 def walk(victim: Victim, box: InnerBox, points: Tensor, objective: Objective, stride: float, steps: int) -> Tensor:
@@ -41,17 +62,42 @@ def walk(victim: Victim, box: InnerBox, points: Tensor, objective: Objective, st
 def climb(
     victim: Victim, box: InnerBox, points: Tensor, classes: Tensor, objective: Objective, eps: float, steps: int
 ) -> Tensor:
-    """Return the best points met on the way, with ``steps`` gradients, (m, p).
+    """Return the best points met on the way from ``points`` with ``steps`` gradients, (m, p); ``classes`` are (m,)."""
 
-    Those that are not of their ``classes`` (m,) come before all others, then those with the larger objective.
-    """
-    climber = _Climber(victim, box, points, classes, objective, eps)
-    looks = _looks(steps)
-    for step in range(1, steps + 1):
-        climber.advance(last=step == steps)
-        if step in looks and step < steps:
-            climber.look(step)
-    return climber.best.points
+    def evaluated(points: Tensor) -> tuple[Place, Tensor]:
+        Y, pull_back = victim.linearise(points)
+        value, direction = objective(Y)
+        return Place(points, value, Y.argmax(dim=1) != classes), pull_back(direction).sign_()
+
+    here, signs = evaluated(points)
+    best, best_signs, best_at_look, before = here, signs, here, points
+    stride, looks = points.new_full((len(points), 1), 2.0 * eps), _looks(steps)
+    gains, seen, halved = torch.zeros(len(points)), 0, torch.zeros(len(points), dtype=torch.bool)
+    for step in range(1, steps):
+        there, there_signs = evaluated(_ahead(box, here.points, before, stride * signs))
+        gains += there.value > here.value
+        better = there.better_than(best)
+        best, best_signs = there.where(better, best), torch.where(better[:, None], there_signs, best_signs)
+        before, here, signs = here.points, there, there_signs
+        if step in looks:
+            slow = gains < _RISING * (step - seen)
+            halved, best_at_look = slow | (~halved & ~best.better_than(best_at_look)), best
+            wide = halved[:, None]
+            stride, before = torch.where(wide, 0.5 * stride, stride), torch.where(wide, best.points, before)
+            here, signs = best.where(halved, here), torch.where(wide, best_signs, signs)
+            gains, seen = torch.zeros_like(gains), step
+    end = _ahead(box, here.points, before, stride * signs)
+    Y = victim.outputs(end)  # no gradient is needed where the last step ends
+    last = Place(end, objective(Y)[0], Y.argmax(dim=1) != classes)
+    return last.where(last.better_than(best), best).points
+
+
+def _ahead(box: InnerBox, points: Tensor, before: Tensor, move: Tensor) -> Tensor:
+    """Return x_{k+1} for x_k = ``points``, x_{k-1} = ``before``, which is ``points`` at first, and η sign ∇f(x_k)."""
+    target = box.project_(points + move)
+    if before is points:
+        return target
+    return box.project_(points + (_MOMENTUM * (target - points) + (1.0 - _MOMENTUM) * (points - before)))
 
 
 def _looks(steps: int) -> set[int]:
@@ -61,74 +107,3 @@ def _looks(steps: int) -> set[int]:
         period = max(period - _SHRINK, _LEAST)
         shares.append(shares[-1] + period)
     return {max(1, round(share * steps)) for share in shares}
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Points, (m, p), with their objective, (m,), whether they are misclassified, (m,), and the gradient's signs."""
-
-    points: Tensor
-    value: Tensor
-    broken: Tensor
-    gradient: Tensor
-
-    def where(self, rows: Tensor, other: _Place) -> _Place:
-        """Return this place for some rows, a mask (m,), and the other for the rest."""
-        wide = rows[:, None]
-        return _Place(
-            torch.where(wide, self.points, other.points),
-            torch.where(rows, self.value, other.value),
-            torch.where(rows, self.broken, other.broken),
-            torch.where(wide, self.gradient, other.gradient),
-        )
-
-    def better_than(self, other: _Place) -> Tensor:
-        """Return a mask, (m,)."""
-        return (self.broken & ~other.broken) | ((self.broken == other.broken) & (self.value > other.value))
-
-
-class _Climber:
-    """A climber knows where the points are, where they were before, and the best place so far."""
-
-    def __init__(
-        self, victim: Victim, box: InnerBox, points: Tensor, classes: Tensor, objective: Objective, eps: float
-    ) -> None:
-        self._victim, self._box, self._classes, self._objective = victim, box, classes, objective
-        self._stride = points.new_full((len(points), 1), 2.0 * eps)
-        self._here = self.best = self._best_at_look = self._place(points, None)
-        self._before = points
-        self._gains, self._seen = torch.zeros(len(points)), 0
-        self._halved = torch.zeros(len(points), dtype=torch.bool)
-
-    def _place(self, points: Tensor, gradient: Tensor | None) -> _Place:
-        """Evaluate points, with the gradient there unless another one will do."""
-        if gradient is None:
-            Y, pull_back = self._victim.linearise(points)
-            value, direction = self._objective(Y)
-            gradient = pull_back(direction).sign_()
-        else:
-            Y = self._victim.outputs(points)
-            value = self._objective(Y)[0]
-        return _Place(points, value, Y.argmax(dim=1) != self._classes, gradient)
-
-    def advance(self, *, last: bool) -> None:
-        """Take a step; the last one needs no gradient where it ends."""
-        here, box = self._here, self._box
-        target = box.project_(here.points + self._stride * here.gradient)
-        if self._before is not here.points:
-            move = _MOMENTUM * (target - here.points) + (1.0 - _MOMENTUM) * (here.points - self._before)
-            target = box.project_(here.points + move)
-        there = self._place(target, here.gradient if last else None)
-        self._gains += there.value > here.value
-        self.best = there.where(there.better_than(self.best), self.best)
-        self._before, self._here = here.points, there
-
-    def look(self, step: int) -> None:
-        """Halve the steps of samples that do not gain, and set them back to their best points."""
-        slow = self._gains < _RISING * (step - self._seen)
-        halve = slow | (~self._halved & ~self.best.better_than(self._best_at_look))
-        self._stride = torch.where(halve[:, None], 0.5 * self._stride, self._stride)
-        self._before = torch.where(halve[:, None], self.best.points, self._before)
-        self._here = self.best.where(halve, self._here)
-        self._halved, self._best_at_look = halve, self.best
-        self._gains, self._seen = torch.zeros_like(self._gains), step

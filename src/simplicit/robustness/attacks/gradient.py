@@ -21,7 +21,7 @@ from torch import Tensor
 
 from simplicit.checks import as_count, as_number, as_seed
 from simplicit.implicit.batch import Batch
-from simplicit.robustness.attacks.climb import Objective, climb, walk
+from simplicit.robustness.attacks.climb import Objective, Place, climb, walk
 from simplicit.robustness.attacks.problem import BATCH_SIZE, Problem
 from simplicit.robustness.attacks.victims import AttackedModel, Victim
 from simplicit.robustness.box import Clip
@@ -121,10 +121,8 @@ def pgd(
 
     Raises
     ------
-    InputError
-        As :func:`fgsm`; ``steps``, ``restarts``, ``step_size`` or ``seed`` out of range.
-    NotWellPosedError
-        As :func:`fgsm`.
+    InputError, NotWellPosedError, ConvergenceError
+        As :func:`fgsm`; InputError for ``steps``, ``restarts``, ``step_size`` or ``seed`` out of range.
     """
     problem = Problem.checked(model, U, labels, eps, clip, batch_size)
     steps, restarts = as_count("steps", steps), as_count("restarts", restarts)
@@ -133,21 +131,20 @@ def pgd(
     generator = torch.Generator().manual_seed(as_seed("seed", seed))
     adversarial = torch.empty_like(problem.inputs)
     for rows in problem.batches():
-        box, classes = problem.box(rows), problem.labels[rows]
-        worst = _Worst.at(problem.victim, box.centre, classes)
+        box, worst = problem.box(rows), _Worst.of(problem, rows)
         for restart in range(restarts):
-            open_rows = torch.arange(len(classes)) if restart == 0 else torch.nonzero(~worst.broken).flatten()
-            if not len(open_rows):
+            left = torch.nonzero(~worst.place.broken).flatten() if restart else torch.arange(len(worst.classes))
+            if not len(left):
                 break
-            part = box.part(open_rows)
-            start = part.random_point(generator) if random_start or restart else part.centre.clone()
+            part, classes = box.part(left), worst.classes[left]
+            points = part.random_point(generator) if random_start or restart else part.centre.clone()
             if stride is None:
-                objective = worst.objective(restart, open_rows)
-                points = climb(problem.victim, part, start, classes[open_rows], objective, problem.eps, steps)
+                objective = worst.objective(restart, left)
+                points = climb(problem.victim, part, points, classes, objective, problem.eps, steps)
             else:
-                points = walk(problem.victim, part, start, cross_entropy(classes[open_rows]), stride, steps)
-            worst.update(problem.victim, open_rows, points)
-        adversarial[rows] = worst.points
+                points = walk(problem.victim, part, points, cross_entropy(classes), stride, steps)
+            worst.update(left, points)
+        adversarial[rows] = worst.place.points
     return problem.returned(adversarial)
 
 
@@ -171,25 +168,25 @@ def margin_to(targets: Tensor, classes: Tensor) -> Objective:
     return objective
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Worst:
-    """Every sample has a worst point so far, (m, p), with a loss, (m,), and is misclassified there or not, (m,).
+    """Of every sample of a batch the worst place so far, by cross-entropy, and the true class, (m,).
 
     ``rivals`` are the other classes at the sample itself, from the likeliest, (m, q - 1).
     """
 
-    points: Tensor
-    loss: Tensor
-    broken: Tensor
+    victim: Victim
+    place: Place
     classes: Tensor
     rivals: Tensor
 
     @classmethod
-    def at(cls, victim: Victim, points: Tensor, classes: Tensor) -> _Worst:
-        """Start with ``points``."""
-        Y = victim.outputs(points)
+    def of(cls, problem: Problem, rows: slice) -> _Worst:
+        """Start with the samples themselves."""
+        points, classes = problem.inputs[rows].clone(), problem.labels[rows]
+        Y = problem.victim.outputs(points)
         rivals = with_labels(Y, classes, -math.inf).argsort(dim=1, descending=True, stable=True)[:, :-1]
-        return cls(points.clone(), *_judge(Y, classes), classes, rivals)
+        return cls(problem.victim, _judged(points, Y, classes), classes, rivals)
 
     def objective(self, restart: int, rows: Tensor) -> Objective:
         """Return what a restart climbs: the cross-entropy first, then the margins to one rival after the other."""
@@ -197,16 +194,15 @@ class _Worst:
             return cross_entropy(self.classes[rows])
         return margin_to(self.rivals[rows, (restart - 1) % self.rivals.shape[1]], self.classes[rows])
 
-    def update(self, victim: Victim, rows: Tensor, points: Tensor) -> None:
+    def update(self, rows: Tensor, points: Tensor) -> None:
         """Take ``points`` for the samples ``rows`` where they are worse."""
-        loss, broken = _judge(victim.outputs(points), self.classes[rows])
-        was_broken = self.broken[rows]
-        better = (broken & ~was_broken) | ((broken == was_broken) & (loss > self.loss[rows]))
-        self.points[rows] = torch.where(better[:, None], points, self.points[rows])
-        self.loss[rows] = torch.where(better, loss, self.loss[rows])
-        self.broken[rows] = was_broken | broken
+        found = _judged(points, self.victim.outputs(points), self.classes[rows])
+        worse = found.better_than(self.place.part(rows))
+        at, found = rows[worse], found.part(worse)
+        self.place.points[at], self.place.value[at], self.place.broken[at] = found.points, found.value, found.broken
 
 
-def _judge(Y: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy, (m,), and whether another class has the largest output, (m,)."""
-    return torch.nn.functional.cross_entropy(Y, classes, reduction="none"), Y.argmax(dim=1) != classes
+def _judged(points: Tensor, Y: Tensor, classes: Tensor) -> Place:
+    """Return points (m, p) with outputs Y (m, q) as a place whose value is the cross-entropy."""
+    value = torch.nn.functional.cross_entropy(Y, classes, reduction="none")
+    return Place(points, value, Y.argmax(dim=1) != classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,20 +14,15 @@ from torch import Tensor
 from simplicit.checks import as_count, as_number
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
-from simplicit.implicit.batch import Batch, as_batch, like
+from simplicit.implicit.batch import Batch, as_batch, chunks, like
 from simplicit.robustness.attacks.victims import AttackedModel, Victim, as_victim
-from simplicit.robustness.box import Clip, InnerBox, checked_clip
+from simplicit.robustness.box import Clip, InnerBox, clipped
 from simplicit.robustness.labels import as_labels
 
 #: Samples worked on at a time.
 BATCH_SIZE = 2048
-#: No more than so many states at a time, whatever the number of samples asked for: 256 MiB of float64.
+# Gradients keep all states of a batch, several times over: no more than so many at a time, 256 MiB of float64.
 _NUMBERS = 2**25
-
-
-def _fitting(model: AttackedModel) -> int:
-    """Return how many samples may be worked on at a time: gradients keep all states of a batch, several times over."""
-    return max(1, _NUMBERS // max(1, model.n_states)) if isinstance(model, ImplicitModel) else _NUMBERS
 
 
 @dataclass(frozen=True)
@@ -44,13 +39,7 @@ class Problem:
 
     @classmethod
     def checked(cls, model: AttackedModel, U: Batch, labels: Any, eps: float, clip: Clip, batch_size: int) -> Problem:
-        """Check what the user passes.
-
-        Raises
-        ------
-        InputError
-            As :func:`simplicit.fgsm` says.
-        """
+        """Check what the user passes; InputError is raised as :func:`simplicit.fgsm` says."""
         victim = as_victim(model, U)
         inputs = as_batch(U, victim.n_inputs, victim.input_shape, victim.dtype)
         classes = as_labels(labels, inputs.shape[0], victim.n_outputs)
@@ -63,16 +52,14 @@ class Problem:
             raise InputError(
                 f"eps = {radius} is too large for inputs in {victim.dtype}; pass one of their size", argument="eps"
             )
-        if clip is not None:
-            clip = checked_clip(clip, radius, inputs)
-            inputs = inputs.clamp(*clip)  # not in place: it may be the caller's
-        samples = min(as_count("batch_size", batch_size), _fitting(model))
+        inputs, clip = clipped(inputs, clip, radius)
+        states = max(1, model.n_states) if isinstance(model, ImplicitModel) else 1
+        samples = min(as_count("batch_size", batch_size), max(1, _NUMBERS // states))
         return cls(victim, inputs, classes, radius, clip, samples, U)
 
-    def batches(self) -> list[slice]:
-        """Return slices that cover the samples."""
-        m = self.inputs.shape[0]
-        return [slice(start, min(start + self.batch_size, m)) for start in range(0, m, self.batch_size)]
+    def batches(self) -> Iterator[slice]:
+        """Yield slices that cover the samples."""
+        return chunks(len(self.inputs), 1, self.batch_size)
 
     def box(self, rows: slice | Tensor = slice(None)) -> InnerBox:
         """Return the boxes of some samples."""
@@ -82,10 +69,6 @@ class Problem:
         """Return the problem of some samples."""
         return replace(self, inputs=self.inputs[rows], labels=self.labels[rows])
 
-    def at(self, eps: float) -> Problem:
-        """Return the problem with another radius."""
-        return replace(self, eps=eps)
-
     def broken(self, points: Tensor) -> Tensor:
         """Return which points, one for each sample, are misclassified, (m,)."""
         parts = [self.victim.outputs(points[rows]).argmax(dim=1) != self.labels[rows] for rows in self.batches()]
@@ -94,10 +77,7 @@ class Problem:
     def image_shape(self, given: tuple[int, ...] | None) -> tuple[int, ...]:
         """Return the form of a sample as an image: as given, or else the one in which samples come.
 
-        Raises
-        ------
-        InputError
-            It has another number of entries than a sample.
+        InputError is raised where it has another number of entries than a sample.
         """
         shape = tuple(as_count("each entry of image_shape", length) for length in given or self.victim.input_shape)
         if math.prod(shape) != self.victim.n_inputs:
@@ -109,5 +89,4 @@ class Problem:
 
     def returned(self, adversarial: Tensor) -> Any:
         """Return points (m, p) in the kind and shape of what was given."""
-        shape = np.shape(self.given) if isinstance(self.given, Sequence) else self.given.shape
-        return like(adversarial.reshape(tuple(shape)), self.given)
+        return like(adversarial.reshape(np.shape(self.given)), self.given)

@@ -59,10 +59,8 @@ def square(
 
     Raises
     ------
-    InputError
-        As :func:`simplicit.fgsm`; ``queries`` or ``seed`` out of range, ``image_shape`` of another size.
-    NotWellPosedError, ConvergenceError
-        As :func:`simplicit.fgsm`.
+    InputError, NotWellPosedError, ConvergenceError
+        As :func:`simplicit.fgsm`; InputError for ``queries`` or ``seed`` out of range, ``image_shape`` of another size.
     """
     problem = Problem.checked(model, U, labels, eps, clip, batch_size)
     queries = as_count("queries", queries)
@@ -92,7 +90,7 @@ class _Search:
             if not len(rows):
                 break
             box = self._box.part(rows)
-            tried = self._stripes(box) if query == 0 else self._moved(box, self._points[rows], query / queries)
+            tried = self._moved(box, self._points[rows], query / queries) if query else self._stripes(box)
             margins = self._margin(tried, self._classes[rows])
             # The first point replaces the sample even if it is no worse: squares need ends of the box to start from.
             better = margins < self._margins[rows] if query else torch.ones_like(margins, dtype=torch.bool)
@@ -108,14 +106,15 @@ class _Search:
             Y.argmax(dim=1) == classes, margin.clamp(min=torch.finfo(Y.dtype).tiny), margin.clamp(max=0.0)
         )
 
-    def _signs(self, *shape: int) -> Tensor:
-        return torch.randint(0, 2, shape, generator=self._generator, dtype=torch.bool)
+    def _ends(self, box: InnerBox, *form: int) -> Tensor:
+        """Put each pixel at one end of its box, (m, p), by draws (m, *form) that broadcast to (m, *shape)."""
+        up = torch.randint(0, 2, (len(box.centre), *form), generator=self._generator, dtype=torch.bool)
+        return torch.where(up.expand(-1, *self._shape).flatten(1), box.upper, box.lower)
 
     def _stripes(self, box: InnerBox) -> Tensor:
         """Put each column of each channel at one end of its box; each pixel where there is one row only."""
         channels, _, width = self._shape
-        up = self._signs(len(box.centre), channels, 1, width).expand(-1, *self._shape).flatten(1)
-        return torch.where(up, box.upper, box.lower)
+        return self._ends(box, channels, 1, width)
 
     def _moved(self, box: InnerBox, points: Tensor, progress: float) -> Tensor:
         """Return ``points`` with one square for each sample at one end, drawn for each channel."""
@@ -123,9 +122,8 @@ class _Search:
         share = _FIRST_SHARE / 2 ** sum(progress > at for at in _HALVINGS)
         side = max(1, round(math.sqrt(share * height * width) if height > 1 else share * width))
         inside = self._covered(len(points), height, side)[:, :, None] & self._covered(len(points), width, side)[:, None]
-        up = self._signs(len(points), channels, 1, 1).expand(-1, *self._shape).flatten(1)
         mask = inside[:, None].expand(-1, channels, -1, -1).flatten(1)
-        return torch.where(mask, torch.where(up, box.upper, box.lower), points)
+        return torch.where(mask, self._ends(box, channels, 1, 1), points)
 
     def _covered(self, samples: int, length: int, side: int) -> Tensor:
         """Draw an interval of ``side`` places, or all of them, for each sample, (samples, length)."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from simplicit.checks import as_count, as_seed
 from simplicit.errors import InputError
@@ -161,14 +159,36 @@ def attack(
         "clip": clip,
         "seed": as_seed("seed", seed, bits=63),
     }
-    chosen = {name: ATTACKS[name] for name in checked_attacks(attacks)}
-    runs = {name: partial(one.run, model, **one.options(options)) for name, one in chosen.items()}
-    climb = ATTACKS[_WHITE_BOX].options(options)
-    transfers = {transfer_name(name): partial(pgd, source, **climb) for name, source in (sources or {}).items()}
-    if not runs and not transfers:
-        raise InputError("attacks: none given, and no sources; name at least one", argument="attacks")
-    blind = {name for name, one in chosen.items() if not one.sees_gradients} | transfers.keys()
-    return _Run(problem, radii, runs | transfers, blind, keep).result(model, progress)
+    runs, blind = _attacks(model, checked_attacks(attacks), sources or {}, options)
+    m, k = len(problem.inputs), len(radii)
+    held = {name: np.zeros((k, m), dtype=bool) for name in runs}
+    seconds = dict.fromkeys(runs, 0.0)
+    adversarial = problem.inputs.repeat(k, 1, 1) if keep else None
+    meter = Meter(k * len(runs), progress)
+    for place, radius in enumerate(radii):
+        for name, run in runs.items():
+            meter.begin(f"{name}, ε = {radius:.4g}")
+            begun = time.perf_counter()
+            points = torch.as_tensor(run(U, problem.labels, radius)).reshape(problem.inputs.shape)
+            # A source may work in another dtype, where its box is a little different.
+            points = replace(problem, eps=radius).box().project_(points.to(problem.inputs.dtype))
+            broken = problem.broken(points)
+            held[name][place] = ~broken.numpy()
+            if adversarial is not None:
+                adversarial[place, broken] = points[broken]
+            seconds[name] += time.perf_counter() - begun
+            meter.count()
+    meter.begin("checks")
+    correct = ~problem.broken(problem.inputs)
+    return AttackResult(
+        eps=radii,
+        labels=problem.labels.numpy(),
+        correct=correct.numpy(),
+        held=held,
+        checks=_checks(model, problem.part(torch.nonzero(correct).flatten()), held, blind),
+        seconds=seconds,
+        adversarial=None if adversarial is None else adversarial.numpy(),
+    )
 
 
 def transfer_name(source: str) -> str:
@@ -176,72 +196,31 @@ def transfer_name(source: str) -> str:
     return f"transfer from {source}"
 
 
-class _Run:
-    """The attacks, by name, on one problem; those that are ``blind`` do not see the model's gradients."""
+def _attacks(
+    model: AttackedModel, names: Sequence[str], sources: Mapping[str, AttackedModel], options: Mapping[str, Any]
+) -> tuple[Mapping[str, Callable[..., Any]], set[str]]:
+    """Return ``run(U, labels, eps)`` by name, and the names of those that do not see the model's gradients."""
+    chosen = {name: ATTACKS[name] for name in names}
+    climb = ATTACKS[_WHITE_BOX].options(options)
+    transfers = {transfer_name(name): partial(pgd, source, **climb) for name, source in sources.items()}
+    runs = {name: partial(one.run, model, **one.options(options)) for name, one in chosen.items()} | transfers
+    if not runs:
+        raise InputError("attacks: none given, and no sources; name at least one", argument="attacks")
+    return runs, {name for name, one in chosen.items() if not one.sees_gradients} | transfers.keys()
 
-    def __init__(
-        self,
-        problem: Problem,
-        radii: tuple[float, ...],
-        attacks: Mapping[str, Callable[..., Any]],
-        blind: set[str],
-        keep: bool,
-    ) -> None:
-        self._problem, self._radii, self._attacks, self._blind = problem, radii, attacks, blind
-        k, m = len(radii), len(problem.inputs)
-        self._held = {name: np.zeros((k, m), dtype=bool) for name in attacks}
-        self._seconds = dict.fromkeys(attacks, 0.0)
-        self._found = problem.inputs.repeat(k, 1, 1) if keep else None
 
-    def result(self, model: AttackedModel, progress: OnProgress | None) -> AttackResult:
-        """Run everything."""
-        correct = ~self._problem.broken(self._problem.inputs)
-        meter = Meter(len(self._radii) * len(self._attacks), progress)
-        for place, radius in enumerate(self._radii):
-            for name in self._attacks:
-                meter.begin(f"{name}, ε = {radius:.4g}")
-                self._run(name, place, radius)
-                meter.count()
-        meter.begin("checks")
-        return AttackResult(
-            eps=self._radii,
-            labels=self._problem.labels.numpy(),
-            correct=correct.numpy(),
-            held=self._held,
-            checks=self._checks(model, correct),
-            seconds=self._seconds,
-            adversarial=None if self._found is None else self._found.numpy(),
-        )
-
-    def _run(self, name: str, place: int, radius: float) -> None:
-        begun = time.perf_counter()
-        inputs = self._problem.inputs
-        points = torch.as_tensor(self._attacks[name](self._problem.given, self._problem.labels, radius))
-        # A source may work in another dtype, where its box is a little different.
-        box = self._problem.at(radius).box()
-        points = box.project_(points.reshape(inputs.shape).to(inputs.dtype))
-        broken = self._problem.broken(points)
-        self._held[name][place] = ~broken.numpy()
-        if self._found is not None:
-            self._found[place, broken] = points[broken]
-        self._seconds[name] += time.perf_counter() - begun
-
-    def _checks(self, model: AttackedModel, correct: Tensor) -> SelfChecks:
-        right = torch.nonzero(correct).flatten()
-        points, classes = self._problem.inputs[right], self._problem.labels[right]
-        shares = {name: held.mean(axis=1) for name, held in self._held.items()}
-        return SelfChecks(
-            zero_gradients=zero_gradient_share(self._problem.victim, points, classes) if len(right) else 0.0,
-            gradients=gradient_agreement(model, points[:_COMPARED], classes[:_COMPARED])
-            if isinstance(model, ImplicitModel) and len(right)
-            else None,
-            better_than_white_box={
-                name: tuple((shares[_WHITE_BOX] - share).tolist())
-                for name, share in shares.items()
-                if _WHITE_BOX in shares and name in self._blind
-            },
-            rises={
-                name: tuple(float(larger - smaller) for smaller, larger in pairwise(share))
-                for name, share in shares.items()
-            },
-        )
+def _checks(model: AttackedModel, right: Problem, held: Mapping[str, Bools], blind: set[str]) -> SelfChecks:
+    """Check attacks by the samples that are classified ``right`` and by the shares of all samples that ``held``."""
+    points, classes = right.inputs, right.labels
+    shares = {name: one.mean(axis=1) for name, one in held.items()}
+    white_box = shares.get(_WHITE_BOX)
+    return SelfChecks(
+        zero_gradients=zero_gradient_share(right.victim, points, classes) if len(points) else 0.0,
+        gradients=gradient_agreement(model, points[:_COMPARED], classes[:_COMPARED])
+        if isinstance(model, ImplicitModel) and len(points)
+        else None,
+        better_than_white_box={}
+        if white_box is None
+        else {name: tuple((white_box - share).tolist()) for name, share in shares.items() if name in blind},
+        rises={name: tuple(np.diff(share).tolist()) for name, share in shares.items()},
+    )

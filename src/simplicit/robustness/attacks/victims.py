@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,33 +24,27 @@ AttackedModel: TypeAlias = ImplicitModel | nn.Module
 PullBack: TypeAlias = Callable[[Tensor], Tensor]
 
 
-class Victim(Protocol):
-    """A victim classifies flat samples (m, p) in ``dtype`` on the CPU, with ``n_outputs`` classes."""
+class Victim(ABC):
+    """A victim classifies flat samples (m, p) in ``dtype`` on the CPU, with ``n_outputs`` classes.
 
-    @property
-    def n_inputs(self) -> int: ...
+    ``input_shape`` is the form in which samples may come besides the flat one.
+    """
 
-    @property
-    def n_outputs(self) -> int: ...
+    n_inputs: int
+    n_outputs: int
+    dtype: np.dtype[Any]
+    input_shape: tuple[int, ...]
 
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Form in which samples may come besides the flat one."""
-        ...
-
+    @abstractmethod
     def outputs(self, points: Tensor) -> Tensor:
         """Return Y (m, q)."""
-        ...
 
+    @abstractmethod
     def linearise(self, points: Tensor) -> tuple[Tensor, PullBack]:
-        """Return Y (m, q), and the map from gradients by Y to gradients by the points."""
-        ...
+        """Return Y (m, q), and Ȳ ↦ Jᵀ Ȳ, from gradients by Y to gradients by the points."""
 
 
-class ImplicitVictim:
+class ImplicitVictim(Victim):
     """An implicit model is differentiated through its equilibrium."""
 
     def __init__(self, model: ImplicitModel) -> None:
@@ -58,30 +53,19 @@ class ImplicitVictim:
         self.dtype, self.input_shape = model.dtype, model.input_shape
 
     def outputs(self, points: Tensor) -> Tensor:
-        """Return Y (m, q)."""
         Y: Tensor = self.model.predict(points)
         return Y
 
     def linearise(self, points: Tensor) -> tuple[Tensor, PullBack]:
-        """Return Y (m, q), and Ȳ ↦ Jᵀ Ȳ."""
         at_points = linearise(self.model, points)
         return at_points.outputs, at_points.vjp
 
 
-class NetworkVictim:
+class NetworkVictim(Victim):
     """A torch network is differentiated by autograd, used in evaluation mode, and otherwise left as it is.
 
-    Parameters
-    ----------
-    net : nn.Module
-        From samples (m, *input_shape) to logits (m, q).
-    input_shape : tuple of int
-        Of one sample.
-
-    Raises
-    ------
-    InputError
-        The network fails on such samples, or does not return one row of outputs for each.
+    It is tried on two samples (2, *input_shape) of zeros; InputError is raised where it fails on them, or does not
+    return a row of logits for each.
     """
 
     def __init__(self, net: nn.Module, input_shape: tuple[int, ...]) -> None:
@@ -89,54 +73,49 @@ class NetworkVictim:
         values = next((p for p in (*net.parameters(), *net.buffers()) if p.is_floating_point()), torch.zeros(0))
         self._device, self._dtype = values.device, values.dtype
         self.dtype = np.dtype(np.float64 if values.dtype == torch.float64 else np.float32)
-        self.n_outputs = int(self._probed().shape[1])
+        self.n_outputs = self._count_outputs()
 
-    def _probed(self) -> Tensor:
-        """Return outputs for two samples of zeros."""
-        zeros = torch.zeros(2, self.n_inputs, dtype=torch.float64 if self.dtype == np.float64 else torch.float32)
+    @torch.no_grad()
+    def _count_outputs(self) -> int:
+        name = type(self.net).__name__
         try:
-            Y = self.outputs(zeros)
+            Y = self._evaluated(torch.zeros(2, self.n_inputs))
         except Exception as error:  # the user's own forward may raise anything
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
-                f"model: {type(self.net).__name__} fails on samples of shape {self.input_shape} ({reason}); pass U in "
-                "the form that it takes",
+                f"model: {name} fails on samples of shape {self.input_shape} ({reason}); pass U in the form that it "
+                "takes",
                 argument="model",
             ) from error
         if not isinstance(Y, Tensor) or Y.ndim != 2 or Y.shape[0] != 2:
             got = tuple(Y.shape) if isinstance(Y, Tensor) else type(Y).__name__
-            raise InputError(
-                f"model: {type(self.net).__name__} must return logits of shape (m, q), got {got} for m = 2",
-                argument="model",
-            )
-        return Y
+            message = f"model: {name} must return logits of shape (m, q), got {got} for m = 2"
+            raise InputError(message, argument="model")
+        return Y.shape[1]
 
+    def _evaluated(self, points: Tensor) -> Any:
+        """Return what the network makes of flat samples; its parameters and buffers decide where and in which dtype."""
+        with _evaluation(self.net):
+            return self.net(points.reshape(len(points), *self.input_shape).to(device=self._device, dtype=self._dtype))
+
+    @torch.no_grad()
     def outputs(self, points: Tensor) -> Tensor:
-        """Return Y (m, q)."""
-        with torch.no_grad(), _evaluation(self.net):
-            Y: Tensor = self._back(self.net(self._shaped(points)), points)
-            return Y
+        Y: Tensor = self._evaluated(points)
+        return Y.to(device="cpu", dtype=points.dtype)
 
     def linearise(self, points: Tensor) -> tuple[Tensor, PullBack]:
-        """Return Y (m, q), and Ȳ ↦ Jᵀ Ȳ."""
-        with torch.enable_grad(), _evaluation(self.net):
+        with torch.enable_grad():
             leaf = points.detach().clone().requires_grad_()
-            Y = self.net(self._shaped(leaf))
+            Y: Tensor = self._evaluated(leaf)
 
         def pull_back(Y_bar: Tensor) -> Tensor:
             if not Y.requires_grad:  # whatever the network does, autograd sees no way to the samples
                 return torch.zeros_like(points)
             Y_bar = Y_bar.to(device=Y.device, dtype=Y.dtype)
-            (gradient,) = torch.autograd.grad(Y, leaf, Y_bar, allow_unused=True)
-            return torch.zeros_like(points) if gradient is None else gradient.contiguous()
+            (gradient,) = torch.autograd.grad(Y, leaf, Y_bar, allow_unused=True, materialize_grads=True)
+            return gradient.contiguous()
 
-        return self._back(Y.detach(), points), pull_back
-
-    def _shaped(self, points: Tensor) -> Tensor:
-        return points.reshape(len(points), *self.input_shape).to(device=self._device, dtype=self._dtype)
-
-    def _back(self, Y: Any, points: Tensor) -> Any:
-        return Y.to(device="cpu", dtype=points.dtype) if isinstance(Y, Tensor) else Y
+        return Y.detach().to(device="cpu", dtype=points.dtype), pull_back
 
 
 @contextmanager
@@ -154,10 +133,7 @@ def _evaluation(net: nn.Module) -> Iterator[None]:
 def as_victim(model: object, U: Batch) -> Victim:
     """Return the victim that ``model`` is on samples like U.
 
-    Raises
-    ------
-    InputError
-        It is neither an ImplicitModel nor a torch network, or a network that does not take such samples.
+    InputError is raised for anything but an ImplicitModel or a torch network that takes such samples.
     """
     if isinstance(model, ImplicitModel):
         return ImplicitVictim(model)
@@ -186,8 +162,10 @@ class _Outputs(torch.autograd.Function):
         return ctx.pull_back(Y_bar), None
 
 
-class _Module(nn.Module):
-    def __init__(self, victim: Victim, low: float, width: float) -> None:
+class VictimModule(nn.Module):
+    """A victim is a differentiable module of points v, (m, …) with p numbers each or more, at u = low + width · v."""
+
+    def __init__(self, victim: Victim, *, low: float = 0.0, width: float = 1.0) -> None:
         super().__init__()
         self._victim, self._low, self._width = victim, low, width
 
@@ -196,8 +174,3 @@ class _Module(nn.Module):
         flat = points.reshape(len(points), -1)[:, : self._victim.n_inputs].to(dtype) * self._width + self._low
         Y: Tensor = _Outputs.apply(flat, self._victim)  # type: ignore[no-untyped-call]
         return Y.to(points.dtype)
-
-
-def as_module(victim: Victim, *, low: float = 0.0, width: float = 1.0) -> nn.Module:
-    """Return a differentiable module from points v, (m, …) with p numbers each or more, to Y at u = low + width · v."""
-    return _Module(victim, low, width)

@@ -13,24 +13,16 @@ from simplicit.robustness.certificates.linear import linear_margins, sharpened
 
 
 class Evidence:
-    """What is known of a batch of samples so far.
+    """What is known so far of a batch of samples with ``labels`` (m,).
 
-    Attributes
-    ----------
-    neighbourhood : Neighbourhood
-    labels : (m,) int64 tensor
-    steps : int
-        Gradient steps on slopes, for methods that take any.
-    margins : (m, q) float64 tensor
-        Lower bounds on y_c - y_k in exact arithmetic, infinite at the labels.
-    enclosure : Enclosure or None
-        Boxes of the states, once a method has made any.
+    ``margins`` are lower bounds on y_c - y_k in exact arithmetic, (m, q) float64, infinite at the labels. The
+    ``enclosure`` holds the states, once a method has made any; ``steps`` are for methods that climb by gradients.
     """
 
     def __init__(self, neighbourhood: Neighbourhood, labels: Tensor, steps: int) -> None:
         self.neighbourhood, self.labels, self.steps = neighbourhood, labels, steps
-        outputs = neighbourhood.prepared.model.n_outputs
-        self.margins = torch.full((len(labels), outputs), -torch.inf, dtype=torch.float64)
+        shape = len(labels), neighbourhood.prepared.model.n_outputs
+        self.margins = torch.full(shape, -torch.inf, dtype=torch.float64)
         self.enclosure: Enclosure | None = None
 
     def boxes(self) -> Enclosure:
@@ -56,14 +48,9 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to bound margins.
+    """A way to bound margins: ``sharpen`` gives an :class:`Evidence` better ones.
 
-    Attributes
-    ----------
-    sharpen : callable
-        Takes an :class:`Evidence` and gives it better margins.
-    backward : bool
-        Whether it takes functionals of all states back through the model, which needs memory for each of them.
+    It is ``backward`` if it takes functionals of all states back through the model, which needs memory for each.
     """
 
     sharpen: Callable[[Evidence], None]

@@ -111,6 +111,14 @@ class PreparedModel:
         """Round a sum of non-negative terms up by what its own evaluation may have lost."""
         return bound * (1.0 + self.gamma)
 
+    def drive(self, U: Tensor) -> Tensor:
+        """Return B u, (m, n), for U (m, p)."""
+        return self.system.plan.to_working(self.system.drive(U, bias=False))
+
+    def pull_back_drive(self, Z_bar: Tensor) -> Tensor:
+        """Return Z̄ B, (m, p), for Z̄ (m, n)."""
+        return self.system.pull_back_drive(self.system.plan.to_model(Z_bar))
+
     def drive_reach(self, radii: Tensor) -> Tensor:
         """Return |B| r, (m, n), for r (m, p)."""
         system = self.system

@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,11 @@ from torch import Tensor
 from simplicit.checks import as_count, check_choice
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
-from simplicit.implicit.batch import Batch, as_batch
+from simplicit.implicit.batch import Batch, as_batch, chunks
 from simplicit.implicit.model import as_model
 from simplicit.machine import check_memory
 from simplicit.progress import Meter, OnProgress
-from simplicit.robustness.box import Clip, OuterBox, as_radii, checked_clip
+from simplicit.robustness.box import Clip, OuterBox, as_radii, clipped
 from simplicit.robustness.certificates.interval import Neighbourhood
 from simplicit.robustness.certificates.methods import METHODS, Evidence
 from simplicit.robustness.certificates.prepared import PreparedModel
@@ -159,87 +160,71 @@ def certify(
         raise InputError("a certificate needs a model with at least two outputs, one for each class")
     check_choice("method", method, METHODS)
     steps, radii = as_count("steps", steps, minimum=0), as_radii(eps)
-    if clip is not None:
-        inner = checked_clip(clip, max(radii), inputs)
-        inputs = inputs.clamp(*inner)
+    inputs, _ = clipped(inputs, clip, max(radii))
     chosen = torch.as_tensor(model.predict(inputs)).argmax(dim=1)
     classes = chosen if labels is None else as_labels(labels, len(inputs), model.n_outputs)
     names = [*METHODS][: [*METHODS].index(method) + 1]
-    work = _Work(PreparedModel(model), inputs.double(), classes, clip, names, steps)
+    bounding = _Bounding(PreparedModel(model), inputs.double(), classes, clip, steps, dict.fromkeys(names, 0.0))
     return Certificates(
         eps=radii,
         labels=classes.numpy(),
         correct=(chosen == classes).numpy(),
-        margins=work.margins(radii, progress),
-        seconds=work.seconds,
+        margins=bounding.margins(radii, progress),
+        seconds=bounding.seconds,
     )
 
 
-class _Work:
-    """The samples, and what is done for each."""
+@dataclass(frozen=True, eq=False)
+class _Bounding:
+    """The samples (m, p) with labels (m,), and the methods that bound their margins, with their seconds."""
 
-    def __init__(
-        self, prepared: PreparedModel, U: Tensor, labels: Tensor, clip: Clip, methods: Sequence[str], steps: int
-    ) -> None:
-        self._prepared, self._U, self._labels, self._clip = prepared, U, labels, clip
-        self._methods, self._steps = methods, steps
-        self.seconds = dict.fromkeys(methods, 0.0)
+    prepared: PreparedModel
+    U: Tensor
+    labels: Tensor
+    clip: Clip
+    steps: int
+    seconds: dict[str, float]
 
     def margins(self, radii: Sequence[float], progress: OnProgress | None) -> dict[str, npt.NDArray[np.float64]]:
         """Return for every method the smallest margin of each sample, (k, m)."""
-        self._check_memory()
-        m = len(self._U)
-        meter = Meter(m * len(radii), progress)
-        found = {name: np.full((len(radii), m), -np.inf) for name in self._methods}
-        larger: dict[str, npt.NDArray[np.float64]] = {}
-        for place in sorted(range(len(radii)), key=lambda place: -radii[place]):
+        parts = list(self._parts())
+        meter = Meter(len(self.U) * len(radii), progress)
+        found = {name: np.full((len(radii), len(self.U)), -np.inf) for name in self.seconds}
+        order = sorted(range(len(radii)), key=lambda place: -radii[place])
+        for larger, place in pairwise([order[0], *order]):
             meter.begin(f"bounds, ε = {radii[place]:.4g}")
-            for rows in self._parts():
-                for name, smallest in zip(self._methods, self._bounds(rows, radii[place]), strict=True):
+            for rows in parts:
+                for name, smallest in self._bounds(rows, radii[place]):
                     found[name][place, rows] = smallest
                 meter.count(rows.stop - rows.start)
-            # A bound over a larger box is one over this box too.
-            larger = {name: np.fmax(bounds[place], larger.get(name, -np.inf)) for name, bounds in found.items()}
-            for name, bounds in larger.items():
-                found[name][place] = bounds
+            for bounds in found.values():  # a bound over a larger box is one over this box too
+                bounds[place] = np.fmax(bounds[place], bounds[larger])
         return found
 
-    def _bounds(self, rows: slice, radius: float) -> Iterator[npt.NDArray[np.float64]]:
-        """Yield the smallest margin of each sample by one method after another, none below that of the one before."""
-        U = self._U[rows]
-        neighbourhood = Neighbourhood(self._prepared, U, OuterBox.around(U, radius, self._clip))
-        evidence = Evidence(neighbourhood, self._labels[rows], self._steps)
-        for name in self._methods:
+    def _bounds(self, rows: slice, radius: float) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
+        """Yield by one method after another the smallest margin of each sample, none below that of the one before."""
+        U = self.U[rows]
+        neighbourhood = Neighbourhood(self.prepared, U, OuterBox.around(U, radius, self.clip))
+        evidence = Evidence(neighbourhood, self.labels[rows], self.steps)
+        for name in self.seconds:
             begun = time.perf_counter()
             METHODS[name].sharpen(evidence)
             smallest = evidence.smallest.numpy()
             self.seconds[name] += time.perf_counter() - begun
-            yield smallest
-
-    @property
-    def _backward(self) -> bool:
-        return any(METHODS[name].backward for name in self._methods)
-
-    @property
-    def _numbers_each(self) -> int:
-        """Numbers of one sample in the largest array."""
-        model = self._prepared.model
-        widest = max((stage.target.stop - stage.target.start for stage in self._prepared.stages), default=0)
-        functionals = max(2 * widest, model.n_outputs) if self._backward else 1
-        return functionals * (model.n_states + model.n_inputs)
-
-    def _check_memory(self) -> None:
-        """Refuse before the start what cannot fit, with one sample at a time."""
-        if self._backward:
-            check_memory(
-                "method",
-                8 * _ALIVE * (_COPIES if self._steps else 1) * self._numbers_each,
-                f"{self._methods[-1]!r} bounds every state of this model by all before it, for which one sample needs",
-                "take method='interval'",
-            )
+            yield name, smallest
 
     def _parts(self) -> Iterator[slice]:
-        numbers = _NUMBERS // (_COPIES if self._steps else 1)
-        step = max(1, numbers // self._numbers_each)
-        for start in range(0, len(self._U), step):
-            yield slice(start, min(start + step, len(self._U)))
+        """Cut the samples by the memory that they need; InputError where one of them alone needs more than is free."""
+        model, copies = self.prepared.model, _COPIES if self.steps else 1
+        backward = any(METHODS[name].backward for name in self.seconds)
+        widest = max((stage.target.stop - stage.target.start for stage in self.prepared.stages), default=0)
+        functionals = max(2 * widest, model.n_outputs) if backward else 1
+        each = functionals * (model.n_states + model.n_inputs)
+        if backward:
+            check_memory(
+                "method",
+                8 * _ALIVE * copies * each,
+                f"{[*self.seconds][-1]!r} bounds each state of this model by all before it, for which one sample needs",
+                "take method='interval'",
+            )
+        return chunks(len(self.U), each, _NUMBERS // copies)

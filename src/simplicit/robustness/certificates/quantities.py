@@ -21,7 +21,7 @@ from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch, as_batch, chunks
 from simplicit.implicit.model import as_model
 from simplicit.implicit.picard import picard_adjoint
-from simplicit.robustness.box import Clip, OuterBox, checked_clip
+from simplicit.robustness.box import Clip, OuterBox, clipped
 from simplicit.robustness.certificates.interval import Neighbourhood
 from simplicit.robustness.certificates.prepared import PreparedModel
 
@@ -82,8 +82,7 @@ def box_radii(model: ImplicitModel, U: Batch, eps: float, *, clip: Clip = (0.0, 
         As :func:`simplicit.certify`.
     """
     inputs, radius = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype), as_number("eps", eps)
-    if clip is not None:
-        inputs = inputs.clamp(*checked_clip(clip, radius, inputs))
+    inputs, _ = clipped(inputs, clip, radius)
     prepared = PreparedModel(model)
     radii = torch.empty(len(inputs), model.n_states, dtype=torch.float64)
     for rows in chunks(len(inputs), model.n_inputs + model.n_states):

@@ -26,7 +26,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simplicit.implicit import LinearMap, StateEquation
 from simplicit.implicit.plan import Stage
 from simplicit.robustness.box import centred
 from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
@@ -54,12 +53,11 @@ class Functionals:
     constant: Tensor | None = None
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> torch.Size:
         """m, s and n."""
         given = self.x if self.z is None else self.z
         assert given is not None
-        m, s, n = given.shape
-        return m, s, n
+        return given.shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +68,9 @@ class Relaxation:
     enclosure: Enclosure
 
     def lower_bounds(self, functionals: Functionals, last: int, steps: int = 0) -> Tensor:
-        """Return lower bounds, (m, s), with the standard slopes, or with slopes by gradient ascent if they are better.
+        """Return lower bounds, (m, s), with the standard slopes, or with better ones by ``steps`` of ascent.
 
-        Parameters
-        ----------
-        functionals : Functionals
-        last : int
-            How many stages, from the first, the functionals depend on; all where A has cycles.
-        steps : int
-            Of gradient ascent, on slopes of its own for every functional.
+        The functionals depend on the first ``last`` stages, on all where A has cycles; each has slopes of its own.
         """
         best = self._bounded(functionals, self._standard, last)
         if steps:
@@ -207,13 +199,13 @@ class _Walk:
         self._z[..., at] += z
         self._size = self._size + _dot(z.detach().abs(), self._relaxation.sizes[:, at])
         for source, block in stage.terms:
-            self._x[..., source] += _flat(_Transposed.apply, z, block)
+            self._x[..., source] += _linear(z, block.apply_transpose, block.apply)
 
     def bound(self) -> Tensor:
         """Return what the functionals are at least over the boxes of u and of the x that are left, (m, s)."""
         neighbourhood, enclosure = self._relaxation.neighbourhood, self._relaxation.enclosure
         prepared, box = neighbourhood.prepared, neighbourhood.box
-        u, size = _flat(_Pulled.apply, self._z, prepared.system), self._size
+        u, size = _linear(self._z, prepared.pull_back_drive, prepared.drive), self._size
         if self._functionals.u is not None:
             u, size = u + self._functionals.u, size + _dot(self._functionals.u.abs(), box.largest)
         value = self._offset + self._z @ prepared.b + _dot(u, box.centre) - _dot(u.abs(), box.radius)
@@ -230,36 +222,21 @@ def _dot(coefficients: Tensor, values: Tensor) -> Tensor:
     return (coefficients @ values[:, :, None])[..., 0]
 
 
-def _flat(function: Callable[..., Any], z: Tensor, operator: LinearMap | StateEquation) -> Tensor:
-    """Return the ``function`` of (m s, k) for (m, s, k)."""
+def _linear(z: Tensor, forward: Callable[[Tensor], Tensor], transposed: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return a linear map of (m s, k) for z (m, s, k); gradients go back through its transpose."""
     m, s, k = z.shape
-    result: Tensor = function(z.reshape(m * s, k), operator)
+    result: Tensor = _Linear.apply(z.reshape(m * s, k), forward, transposed)  # type: ignore[no-untyped-call]
     return result.reshape(m, s, -1)
 
 
-class _Transposed(torch.autograd.Function):
-    """The product Y M with a linear map M, (m, out) to (m, in)."""
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, forward: Callable[[Tensor], Tensor], transposed: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        ctx.transposed = transposed
+        return forward(z)
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, block: LinearMap) -> Tensor:
-        ctx.block = block
-        return block.apply_transpose(y)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        product: Tensor = ctx.block.apply(gradient)
-        return product, None
-
-
-class _Pulled(torch.autograd.Function):
-    """The product Z̄ B, (m, n) in working order to (m, p)."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, system: StateEquation) -> Tensor:
-        ctx.system = system
-        return system.pull_back_drive(system.plan.to_model(z))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        system: StateEquation = ctx.system
-        return system.plan.to_working(system.drive(gradient, bias=False)), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.transposed(gradient), None, None
