@@ -30,7 +30,7 @@ from simplicit.runs.mlp import MlpSettings, train_mlp
 
 RADII = {".004": 0.004, ".008": 0.008, "8/255": 8 / 255}
 DECAYS = (0.01, 0.1)
-RECIPES: dict[str, sp.Recipe] = {
+RECIPES: dict[str, sp.training.Recipe] = {
     "robust": sp.Robust(),
     "certified, lighter": sp.Certified(beta=9e-4, hidden_strength=1.0, attack_eps=4 / 255),
     "certified": sp.Certified(),

@@ -52,7 +52,7 @@ PENALTIES = {
     "none": sp.NoPenalty(),
 }
 EXECUTORS = ("serial", "processes")
-RECIPES: dict[str, sp.Recipe] = {
+RECIPES: dict[str, sp.training.Recipe] = {
     "sparse": sp.Sparse(),
     "sparse, 95 %": sp.Sparse(95),
     "sparse, l1 candidates": sp.Sparse(85, candidates=sp.L1(1e-3)),
@@ -67,7 +67,7 @@ RECIPES: dict[str, sp.Recipe] = {
     "paper": sp.Matching.paper(),
 }
 #: On networks with convolutions.
-CHANNEL_RECIPES: dict[str, sp.Recipe] = {
+CHANNEL_RECIPES: dict[str, sp.training.Recipe] = {
     "sparse": sp.Sparse(90),
     "matching, refit": sp.Matching(propagate=True, refit=sp.Ridge()),
     "matching, both": sp.Matching(sp.L1(1e-2), normalize="both", rounds=2),
@@ -179,7 +179,11 @@ def of_solution(solution: sp.Solution) -> list[Array]:
 
 
 def fit_cases(
-    kind: str, net: nn.Module, inputs: Any, recipes: dict[str, sp.Recipe], arrays: Callable[[sp.FitResult], list[Array]]
+    kind: str,
+    net: nn.Module,
+    inputs: Any,
+    recipes: dict[str, sp.training.Recipe],
+    arrays: Callable[[sp.FitResult], list[Array]],
 ) -> Iterator[Case]:
     """``fit`` by every recipe."""
     for name, recipe in recipes.items():

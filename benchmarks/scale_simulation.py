@@ -167,6 +167,6 @@ def simulated(workers: int, blocks: int, trouble: Trouble, order: str, seed: int
             for _ in run_blocks(executor, work, chosen, thorough=True):
                 pass
             ended = True
-        except sp.ExecutionError:
+        except sp.errors.ExecutionError:
             ended = False
     return {"ended": ended, "makespan": executor.now / (seconds.sum() / workers), "lost": executor.lost}

@@ -112,8 +112,8 @@ def judge(case: RowCase, verdict: dict[str, Any], referenced: bool) -> None:
         source = case.with_changes(features=sp.Gram.from_batches(p for p in parts if len(p[0])))
         verdict["label"] = case.label | {"source": "Gram"}
     solution, finer = source.solve(), source.solve(tol=1e-9)
-    names = {sp.RowStatus.CONVERGED: "converged", sp.RowStatus.INFEASIBLE: "infeasible"}
-    verdict["rows"] = [names.get(sp.RowStatus(status), "marked") for status in solution.status]
+    names = {sp.rows.RowStatus.CONVERGED: "converged", sp.rows.RowStatus.INFEASIBLE: "infeasible"}
+    verdict["rows"] = [names.get(sp.rows.RowStatus(status), "marked") for status in solution.status]
     verdict["broken"] = [flaw for each in (solution, finer) for flaw in flaws(case, each, streamed=streamed)]
     for i in range(case.n_rows):
         verdict["broken"] += broken_by(case, solution, finer, i, streamed=streamed)
@@ -123,7 +123,7 @@ def judge(case: RowCase, verdict: dict[str, Any], referenced: bool) -> None:
 
 def broken_by(case: RowCase, solution: sp.Solution, finer: sp.Solution, i: int, *, streamed: bool) -> list[str]:
     """Gaps of row i that the other solution, or zero, belies."""
-    infeasible = [each.status[i] == sp.RowStatus.INFEASIBLE for each in (solution, finer)]
+    infeasible = [each.status[i] == sp.rows.RowStatus.INFEASIBLE for each in (solution, finer)]
     row, found = case.row(i), []
     if any(infeasible):
         if not all(infeasible):

@@ -240,7 +240,7 @@ def flaws(case: RowCase, solution: sp.Solution, *, streamed: bool = False) -> li
             found.append(f"row {i}: outside the ball")
         if solution.dual_gap[i] < 0 or solution.multiplier[i] < 0:
             found.append(f"row {i}: a negative gap or multiplier")
-        if solution.status[i] == sp.RowStatus.INFEASIBLE:
+        if solution.status[i] == sp.rows.RowStatus.INFEASIBLE:
             continue
         objective = row.objective(w, solution.intercepts[i])
         if abs(objective - solution.objective[i]) > 1e-9 * objective + rounding(row, w, streamed=streamed):

@@ -44,10 +44,10 @@ class Subject:
 
     def fit(
         self,
-        recipe: sp.Recipe | None = None,
+        recipe: sp.training.Recipe | None = None,
         inputs: Any = None,
         *,
-        executor: str | sp.Executor = "serial",
+        executor: str | sp.executors.Executor = "serial",
         journal: str | PathLike[str] | None = None,
         progress: OnProgress | None = None,
         **rows: Any,

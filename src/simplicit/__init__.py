@@ -8,24 +8,12 @@ from __future__ import annotations
 
 from simplicit.errors import (
     ConvergenceError,
-    DataError,
-    ExecutionError,
     InputError,
-    MissingExtraError,
-    NotWellPosedError,
     SimplicitError,
-    UnsupportedOperationError,
 )
-from simplicit.executors import Executor, Processes, Ray, Serial, Threads
+from simplicit.executors import Processes, Ray, Serial, Threads
 from simplicit.implicit import (
-    Activation,
-    CsrMap,
-    Equilibrium,
     ImplicitModel,
-    LinearMap,
-    PerronFrobenius,
-    StateGroup,
-    StorageBits,
     collatz_wielandt,
     equilibrium,
     load,
@@ -34,21 +22,13 @@ from simplicit.implicit import (
     save,
     to_torch,
 )
-from simplicit.network import States, TrainingModeWarning, extract_states, from_torch, weight_count
-from simplicit.progress import Progress
+from simplicit.network import extract_states, from_torch, weight_count
 from simplicit.robustness import (
-    AttackResult,
-    Certificates,
-    SelfChecks,
     accuracy,
     attack,
-    autoattack,
-    box_radii,
     certify,
     fgsm,
     pgd,
-    sensitivity,
-    square,
 )
 from simplicit.rows import (
     L1,
@@ -58,69 +38,41 @@ from simplicit.rows import (
     Gram,
     NoPenalty,
     Perspective,
-    PiecewiseQuadratic,
-    RowStatus,
     Solution,
 )
-from simplicit.runtime.onnx import OnnxFile, export_onnx
+from simplicit.runtime.onnx import export_onnx
 from simplicit.solve.front import beta_max, solve_path, solve_rows
-from simplicit.solve.parts import JournalState, merge_journals, solve_part
-from simplicit.training import Certified, FitResult, Matching, Recipe, Ridge, Robust, Sparse, fit
+from simplicit.solve.parts import merge_journals, solve_part
+from simplicit.training import Certified, FitResult, Matching, Ridge, Robust, Sparse, fit
 
 __version__ = "0.1.0"
 
 __all__ = [
     "L1",
-    "Activation",
-    "AttackResult",
     "Ball",
     "BasisPursuit",
-    "Certificates",
     "Certified",
     "ConvergenceError",
-    "CsrMap",
-    "DataError",
     "ElasticNet",
-    "Equilibrium",
-    "ExecutionError",
-    "Executor",
     "FitResult",
     "Gram",
     "ImplicitModel",
     "InputError",
-    "JournalState",
-    "LinearMap",
     "Matching",
-    "MissingExtraError",
     "NoPenalty",
-    "NotWellPosedError",
-    "OnnxFile",
-    "PerronFrobenius",
     "Perspective",
-    "PiecewiseQuadratic",
     "Processes",
-    "Progress",
     "Ray",
-    "Recipe",
     "Ridge",
     "Robust",
-    "RowStatus",
-    "SelfChecks",
     "Serial",
     "SimplicitError",
     "Solution",
     "Sparse",
-    "StateGroup",
-    "States",
-    "StorageBits",
     "Threads",
-    "TrainingModeWarning",
-    "UnsupportedOperationError",
     "accuracy",
     "attack",
-    "autoattack",
     "beta_max",
-    "box_radii",
     "certify",
     "collatz_wielandt",
     "equilibrium",
@@ -135,11 +87,9 @@ __all__ = [
     "pgd",
     "rescale",
     "save",
-    "sensitivity",
     "solve_part",
     "solve_path",
     "solve_rows",
-    "square",
     "to_torch",
     "weight_count",
 ]

@@ -145,7 +145,7 @@ def test_runs_that_are_none(run: Run, one: Path) -> None:
 
 def test_a_missing_extra_is_told(run: Run, one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
-        raise sp.MissingExtraError("AutoAttack needs pyautoattack: pip install 'simplicit[attacks]'")
+        raise sp.errors.MissingExtraError("AutoAttack needs pyautoattack: pip install 'simplicit[attacks]'")
 
     monkeypatch.setitem(ATTACKS, "autoattack", dataclasses.replace(ATTACKS["autoattack"], check=missing))
     one_line(run("attack", one, "--attacks", "autoattack"), "pip install 'simplicit[attacks]'")

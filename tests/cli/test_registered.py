@@ -40,7 +40,7 @@ class Cubic:
 
     steepness: float = 2.0
 
-    def pieces(self, n_rows: int, n_columns: int) -> sp.PiecewiseQuadratic:
+    def pieces(self, n_rows: int, n_columns: int) -> sp.rows.PiecewiseQuadratic:
         return sp.L1(self.steepness).pieces(n_rows, n_columns)
 
 
@@ -68,7 +68,7 @@ def test_a_penalty(run: Run, files: tuple[np.ndarray, np.ndarray], monkeypatch: 
 
 
 @dataclass(frozen=True)
-class Gentle(sp.Recipe):
+class Gentle(sp.training.Recipe):
     """A recipe.
 
     Parameters

@@ -380,8 +380,8 @@ def test_damaged_coefficients(run: Run) -> None:
     content = path.read_bytes()
     for broken in (content[:-9], content[:20], b""):
         path.write_bytes(broken)
-        with pytest.raises(sp.DataError, match="damaged or truncated"):
+        with pytest.raises(sp.errors.DataError, match="damaged or truncated"):
             load_coefficients(Path("out"))
     path.unlink()
-    with pytest.raises(sp.DataError, match="cannot be read"):
+    with pytest.raises(sp.errors.DataError, match="cannot be read"):
         load_coefficients(Path("out"))

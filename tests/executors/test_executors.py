@@ -49,7 +49,9 @@ def test_a_failing_block_ends_the_run_and_names_its_rows(executor: Executor) -> 
     work = ToyWork(40, do={1: "raise"})
     seen: list[int] = []
     blocks = run_blocks(executor, work, work.blocks)
-    with pytest.raises(sp.ExecutionError, match=r"^rows 3 to 5: could not be solved \(ValueError: block 1 does not"):
+    with pytest.raises(
+        sp.errors.ExecutionError, match=r"^rows 3 to 5: could not be solved \(ValueError: block 1 does not"
+    ):
         seen.extend(block.number for block, _ in blocks)
     assert 0 in seen
     assert len(seen) < 39
@@ -60,7 +62,7 @@ def test_all_others_are_solved_first_if_that_is_wanted(executor: Executor) -> No
     work = ToyWork(9, do={2: "raise", 5: "raise"})
     seen: list[int] = []
     blocks = run_blocks(executor, work, work.blocks, thorough=True)
-    with pytest.raises(sp.ExecutionError, match=r"rows (6 to 8|15 to 17): could not be solved"):
+    with pytest.raises(sp.errors.ExecutionError, match=r"rows (6 to 8|15 to 17): could not be solved"):
         seen.extend(block.number for block, _ in blocks)
     assert sorted(seen) == [0, 1, 3, 4, 6, 7, 8]
 

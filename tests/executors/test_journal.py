@@ -164,7 +164,7 @@ def test_a_folder_with_other_things_is_no_journal(tmp_path: Path) -> None:
     with pytest.raises(sp.InputError, match="holds other things"):
         solve(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "thesis.txt"]
-    with pytest.raises(sp.DataError, match=r"thesis\.txt: cannot be written"):
+    with pytest.raises(sp.errors.DataError, match=r"thesis\.txt: cannot be written"):
         solve(tmp_path / "thesis.txt")
     with pytest.raises(sp.InputError, match="journal: expected a folder"):
         solve(3)  # type: ignore[arg-type]
@@ -178,7 +178,7 @@ def test_a_damaged_header_is_told(tmp_path: Path, name: str) -> None:
     (header,) = (tmp_path / "j").glob(name)
     for content in ("{", "[]", '{"key": 3}'):
         header.write_text(content)
-        with pytest.raises((sp.DataError, sp.InputError), match=r"damaged|another|format"):
+        with pytest.raises((sp.errors.DataError, sp.InputError), match=r"damaged|another|format"):
             solve(tmp_path / "j")
 
 
@@ -217,7 +217,7 @@ class StoppedError(Exception):
 def stop_after(blocks: int) -> Any:
     seen = []
 
-    def tell(state: sp.Progress) -> None:
+    def tell(state: sp.progress.Progress) -> None:
         seen.append(state)
         if len(seen) == blocks:
             raise StoppedError
@@ -232,7 +232,7 @@ def test_a_run_goes_on_where_it_was_broken_off(tmp_path: Path, changes: dict[str
         with pytest.raises(StoppedError):
             solve(tmp_path / "j", progress=stop_after(blocks), **changes)
     assert len(block_files(tmp_path / "j")) == 2
-    seen: list[sp.Progress] = []
+    seen: list[sp.progress.Progress] = []
     again = solve(tmp_path / "j", progress=seen.append, **changes)
     same(again, whole)
     for one, other in zip(again.earlier, whole.earlier, strict=True):
@@ -285,7 +285,9 @@ def test_a_failing_block_leaves_the_others_safe(tmp_path: Path, monkeypatch: pyt
 
     with monkeypatch.context() as patch:
         patch.setattr(blocksolve.RowSolver, "__call__", broken)
-        with pytest.raises(sp.ExecutionError, match=r"^rows \d+, .* and 19 more: could not be solved \(MemoryError"):
+        with pytest.raises(
+            sp.errors.ExecutionError, match=r"^rows \d+, .* and 19 more: could not be solved \(MemoryError"
+        ):
             solve(tmp_path / "j")
     assert len(block_files(tmp_path / "j")) == 3
     same(solve(tmp_path / "j"), whole)
@@ -300,7 +302,7 @@ features, targets = rows_problem()
 resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY))
 try:
     sp.solve_rows(features, targets, penalty=sp.L1(0.01), journal={journal!r})
-except sp.DataError as error:
+except sp.errors.DataError as error:
     print(error)
 """
 

@@ -49,7 +49,7 @@ def test_a_block_whose_worker_dies_goes_to_another(
 def test_a_block_that_kills_every_worker_is_given_up_and_named(pool: Executor) -> None:
     work = ToyWork(4, do={1: "die"})
     lost = rf"rows 3 to 5: {RETRIES + 1} workers were lost on them, the last one was (killed|lost).*smaller blocks"
-    with pytest.raises(sp.ExecutionError, match=lost):
+    with pytest.raises(sp.errors.ExecutionError, match=lost):
         solved(pool, work)
     solved(pool, ToyWork(2))
 
@@ -104,7 +104,9 @@ def test_workers_that_never_come_up_end_the_run(monkeypatch: pytest.MonkeyPatch)
     """Interpreters that cannot import what they need: each dies at once."""
     with sp.Processes(workers=1) as executor:
         monkeypatch.setattr("simplicit.executors.forkserver._CODE", "raise SystemExit(3)")
-        with pytest.raises(sp.ExecutionError, match=r"5 workers of Processes\(.*\) were lost in a row.*never came up"):
+        with pytest.raises(
+            sp.errors.ExecutionError, match=r"5 workers of Processes\(.*\) were lost in a row.*never came up"
+        ):
             solved(executor, ToyWork(2))
 
 
@@ -112,7 +114,7 @@ def test_nobody_waits_for_a_worker_that_has_no_place(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("simplicit.executors.running.START_SECONDS", 0.5)
     with sp.Processes(workers=1) as executor:
         monkeypatch.setattr("simplicit.executors.forkserver._CODE", "import time; time.sleep(1000)")
-        with pytest.raises(sp.ExecutionError, match=r"no worker of Processes\(.*\) has come up within 0 s"):
+        with pytest.raises(sp.errors.ExecutionError, match=r"no worker of Processes\(.*\) has come up within 0 s"):
             solved(executor, ToyWork(2))
 
 

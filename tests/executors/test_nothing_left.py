@@ -192,7 +192,7 @@ def test_an_executor_that_nothing_refers_to_ends_its_workers() -> None:
     features, targets = rng.normal(size=(30, 20)), rng.normal(size=(30, 3))
     seen: list[int] = []
 
-    def count(_: sp.Progress) -> None:
+    def count(_: sp.progress.Progress) -> None:
         seen.append(len(descendants(os.getpid()) - before))
 
     sp.solve_rows(features, targets, penalty=sp.L1(2.0), executor=sp.Processes(workers=2), progress=count)

@@ -33,7 +33,7 @@ def use(executor: Executor) -> int:
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(sp.MissingExtraError, match=r"executor='ray' needs Ray: pip install 'simplicit\[ray\]'"):
+    with pytest.raises(sp.errors.MissingExtraError, match=r"executor='ray' needs Ray: pip install 'simplicit\[ray\]'"):
         use(sp.Ray())
 
 

@@ -94,7 +94,7 @@ def subject() -> Subject:
 
 
 @pytest.mark.parametrize("recipe", [sp.Matching(sparsity=60, kappa=0.99), sp.Sparse(60)])
-def test_a_fit(executor: Executor, recipe: sp.Recipe) -> None:
+def test_a_fit(executor: Executor, recipe: sp.training.Recipe) -> None:
     one, other = (subject().fit(recipe, executor=each) for each in (executor, "serial"))
     for name in ("objective", "dual_gap", "nnz", "multiplier", "cardinality_gap"):
         np.testing.assert_array_equal(getattr(one.rows, name), getattr(other.rows, name))

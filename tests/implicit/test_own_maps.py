@@ -83,7 +83,10 @@ def circulant(seed: int = 0) -> Circulant:
 
 
 def model() -> ImplicitModel:
-    groups = [sp.StateGroup("last", N, sp.Activation("relu")), sp.StateGroup("first", N, sp.Activation("tanh"))]
+    groups = [
+        sp.implicit.StateGroup("last", N, sp.implicit.Activation("relu")),
+        sp.implicit.StateGroup("first", N, sp.implicit.Activation("tanh")),
+    ]
     blocks = {
         ("first", "input"): circulant(0),
         ("last", "first"): added(circulant(1), CsrMap(np.eye(N))),

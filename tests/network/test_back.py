@@ -76,7 +76,7 @@ def made(name: str) -> Subject:
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 @pytest.mark.parametrize("recipe", [sp.Matching(sp.L1(beta=0.01)), sp.Sparse(60), sp.Robust()])
-def test_gives_what_the_model_gives(name: str, recipe: sp.Recipe) -> None:
+def test_gives_what_the_model_gives(name: str, recipe: sp.training.Recipe) -> None:
     own = made(name)
     before = copy.deepcopy(own.net.state_dict())
     result = own.fit(recipe)
@@ -113,7 +113,7 @@ def single() -> Subject:
 
 
 @pytest.mark.parametrize("recipe", [sp.Matching(sparsity=40), sp.Sparse(40)])
-def test_networks_in_float32_stay_so(recipe: sp.Recipe) -> None:
+def test_networks_in_float32_stay_so(recipe: sp.training.Recipe) -> None:
     result = single().fit(recipe)
     sparse, U = result.network(), samples(50, 2)
     assert {value.dtype for value in sparse.parameters()} == {torch.float32}
@@ -123,7 +123,7 @@ def test_networks_in_float32_stay_so(recipe: sp.Recipe) -> None:
 
 
 @pytest.mark.parametrize("recipe", [sp.Matching(sparsity=40), sp.Sparse(40)])
-def test_trained_further_in_torch(recipe: sp.Recipe) -> None:
+def test_trained_further_in_torch(recipe: sp.training.Recipe) -> None:
     sparse = made("layers").fit(recipe).network()
     sparse(samples()).square().sum().backward()
     assert all(value.grad is not None for value in sparse.parameters())

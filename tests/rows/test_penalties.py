@@ -33,14 +33,17 @@ def one(value: float) -> torch.Tensor:
 
 
 pieces = st.builds(
-    lambda p, c, t: sp.PiecewiseQuadratic(one(p), one(c), one(t)), or_zero, or_zero, st.one_of(st.just(0.0), strength)
+    lambda p, c, t: sp.rows.PiecewiseQuadratic(one(p), one(c), one(t)),
+    or_zero,
+    or_zero,
+    st.one_of(st.just(0.0), strength),
 )
 any_penalty = st.one_of(penalties, pieces)
 
 
 def formula(penalty: Any, w: float) -> float:
     """h(w) by its definition, without the library."""
-    if isinstance(penalty, sp.PiecewiseQuadratic):
+    if isinstance(penalty, sp.rows.PiecewiseQuadratic):
         p, c, t = (float(a) for a in (penalty.kink, penalty.curvature, penalty.threshold))
         return p * abs(w) + 0.5 * c * max(abs(w) - t, 0.0) ** 2
     return float(Prices.of(penalty, 1).value(np.array([w])))
@@ -240,8 +243,11 @@ def test_every_penalty_is_registered_and_is_one() -> None:
         (sp.Perspective(alpha=0.0), "alpha must be finite and > 0, got 0"),
         (sp.Perspective(gamma=-1e-3), "gamma must be finite and >= 0"),
         (sp.BasisPursuit(column_weights=np.full(3, np.nan)), "column_weights must be finite"),
-        (sp.PiecewiseQuadratic(torch.ones(5, 1), one(0.0), one(0.0)), r"kink of shape \(5, 1\) does not fit 2 rows"),
-        (sp.PiecewiseQuadratic(one(0.0), torch.ones(3), one(0.0)), r"curvature of shape \(3,\) does not fit"),
+        (
+            sp.rows.PiecewiseQuadratic(torch.ones(5, 1), one(0.0), one(0.0)),
+            r"kink of shape \(5, 1\) does not fit 2 rows",
+        ),
+        (sp.rows.PiecewiseQuadratic(one(0.0), torch.ones(3), one(0.0)), r"curvature of shape \(3,\) does not fit"),
     ],
 )
 def test_bad_parameters(penalty: Any, message: str) -> None:

@@ -32,7 +32,7 @@ def check(case: RowCase, solution: sp.Solution) -> None:
         assert residual == pytest.approx(solution.residual[i], rel=1e-6, abs=1e-9 * size)
         assert np.isnan(solution.cardinality_gap[i])
         least = row.least_residual() if size else 0.0
-        if solution.status[i] == sp.RowStatus.INFEASIBLE:
+        if solution.status[i] == sp.rows.RowStatus.INFEASIBLE:
             assert least > 1e-8 * size, (case.label, i)
             assert residual == pytest.approx(least, rel=1e-4)
             continue
@@ -72,7 +72,7 @@ def test_a_ball_binds_or_forbids(share: float, columns: slice | None) -> None:
         np.testing.assert_allclose(solution.objective, free.objective, rtol=2e-6)
         assert solution.multiplier.max() <= 1e-9
     elif columns is None:
-        assert (solution.status == sp.RowStatus.INFEASIBLE).all()
+        assert (solution.status == sp.rows.RowStatus.INFEASIBLE).all()
     else:
         assert solution.converged.any()
         found = solution.converged
@@ -86,7 +86,7 @@ def test_inconsistent_systems_come_back_with_their_least_residual(seed: int) -> 
     features, targets = rng.normal(size=(30, 8)), rng.normal(size=(30, 3))
     case = RowCase(features, targets, sp.BasisPursuit(), label={})
     solution = case.solve()
-    assert (solution.status == sp.RowStatus.INFEASIBLE).all()
+    assert (solution.status == sp.rows.RowStatus.INFEASIBLE).all()
     expected = np.linalg.lstsq(features, targets, rcond=None)[1]
     np.testing.assert_allclose(solution.residual**2, expected, rtol=1e-8)
     assert "take fewer samples, more columns or a larger ball" in solution.advice(0)
@@ -101,7 +101,7 @@ def test_feasible_and_infeasible_rows_in_one_call() -> None:
     features = rng.normal(size=(12, 5))
     targets = np.stack([features @ rng.normal(size=5), rng.normal(size=12), np.zeros(12)], axis=1)
     solution = sp.solve_rows(features, targets, penalty=sp.BasisPursuit(), throw=False)
-    assert [sp.RowStatus(s).name for s in solution.status] == ["CONVERGED", "INFEASIBLE", "CONVERGED"]
+    assert [sp.rows.RowStatus(s).name for s in solution.status] == ["CONVERGED", "INFEASIBLE", "CONVERGED"]
     assert solution.nnz[2] == 0
     assert solution.objective[2] == solution.dual_gap[2] == 0
 
@@ -115,7 +115,7 @@ def test_no_column_to_match_with() -> None:
         solution = sp.solve_rows(
             given["features"], targets, penalty=sp.BasisPursuit(), support=given["support"], throw=False
         )
-        assert [sp.RowStatus(s).name for s in solution.status] == ["INFEASIBLE", "CONVERGED"]
+        assert [sp.rows.RowStatus(s).name for s in solution.status] == ["INFEASIBLE", "CONVERGED"]
         assert solution.coefficients.nnz == 0
         np.testing.assert_allclose(solution.residual, np.linalg.norm(targets, axis=0))
 

@@ -102,7 +102,7 @@ def test_a_path_on_a_gram() -> None:
 
 def test_a_path_reports_its_progress_and_its_failures() -> None:
     features, targets = problem(30, 20, 70)
-    seen: list[sp.Progress] = []
+    seen: list[sp.progress.Progress] = []
     penalties = [sp.L1(5.0), sp.L1(0.5), sp.L1(0.05)]
     sp.solve_path(features, targets, penalties, progress=seen.append)
     assert (seen[-1].done, seen[-1].total) == (210, 210)
@@ -233,7 +233,7 @@ def test_rounds_make_sparser_rows_with_less_bias() -> None:
 
 def test_rounds_report_progress_and_failures() -> None:
     features, targets = problem(30, 20, 40)
-    seen: list[sp.Progress] = []
+    seen: list[sp.progress.Progress] = []
     sp.solve_rows(features, targets, penalty=sp.L1(0.5), rounds=2, progress=seen.append)
     assert (seen[-1].done, seen[-1].total) == (80, 80)
     assert [state.done for state in seen] == sorted({state.done for state in seen})

@@ -310,7 +310,7 @@ def test_warm_start_ends_at_the_same_point() -> None:
 
 def test_progress_counts_every_row_once() -> None:
     features, targets = problem(30, 20, 70)
-    seen: list[sp.Progress] = []
+    seen: list[sp.progress.Progress] = []
     solution = Case(features, targets, 0.5, extra={"progress": seen.append}).solve()
     assert (seen[-1].done, seen[-1].total, seen[-1].remaining) == (70, 70, 0.0)
     assert [state.done for state in seen] == sorted({state.done for state in seen})
@@ -323,7 +323,7 @@ def test_solution_describes_itself() -> None:
     solution = Case(features, targets, 0.5).solve()
     assert "3 rows x 20 columns" in repr(solution)
     assert "3 converged" in repr(solution)
-    assert all(len(sp.RowStatus(s).advice) > 20 for s in sp.RowStatus)
+    assert all(len(sp.rows.RowStatus(s).advice) > 20 for s in sp.rows.RowStatus)
     assert (solution.seconds > 0).all()
 
 
@@ -383,7 +383,7 @@ def test_rows_that_do_not_converge_are_named_or_marked(monkeypatch: pytest.Monke
     assert isinstance(caught.value.solution, sp.Solution)
     marked = sp.solve_rows(features, targets, **unreachable, throw=False)
     assert not marked.converged.any()
-    assert set(marked.status) <= {sp.RowStatus.ACCURACY_LIMIT, sp.RowStatus.ITERATION_LIMIT}
+    assert set(marked.status) <= {sp.rows.RowStatus.ACCURACY_LIMIT, sp.rows.RowStatus.ITERATION_LIMIT}
     assert np.isfinite(marked.coefficients.data).all()
     assert (marked.dual_gap <= 1e-9 * marked.objective).all()
 
@@ -394,6 +394,6 @@ def test_an_error_in_a_block_reaches_the_caller(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("simplicit.solve.block.solve_block_path", broken)
     for executor in ("serial", "threads"):
-        with pytest.raises(sp.ExecutionError, match=r"rows 0, 1, 2: could not be solved \(MemoryError: no room"):
+        with pytest.raises(sp.errors.ExecutionError, match=r"rows 0, 1, 2: could not be solved \(MemoryError: no room"):
             sp.solve_rows(*problem(40, 60, 3), penalty=sp.L1(0.01), executor=executor)
     assert torch.get_num_threads() >= 1

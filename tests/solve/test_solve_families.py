@@ -52,7 +52,7 @@ def judged(case: RowCase, *, marked: int = 0) -> sp.Solution:
     """Solve, check everything that needs no twin, and allow so many rows that are marked as not converged."""
     solution = case.solve()
     assert flaws(case, solution) == [], case.label
-    feasible = solution.status != sp.RowStatus.INFEASIBLE
+    feasible = solution.status != sp.rows.RowStatus.INFEASIBLE
     assert exact(case) or feasible.all(), case.label
     assert (~solution.converged & feasible).sum() <= marked, (case.label, solution.relative_gap)
     dense = solution.coefficients.toarray()
@@ -97,7 +97,7 @@ def test_random_rows_hold_their_conditions(first: int) -> None:
         case = random_case(seed, rows=6)
         # A lone row that float64 cannot prove is marked, and that is fine; wrong is only what claims to be right.
         solution = judged(case, marked=6)
-        marked += int((~solution.converged & (solution.status != sp.RowStatus.INFEASIBLE)).sum())
+        marked += int((~solution.converged & (solution.status != sp.rows.RowStatus.INFEASIBLE)).sum())
         assert marked <= 12, case.label
 
 

@@ -159,15 +159,15 @@ def test_timings_name_their_stages(penalty: Any) -> None:
 
 def test_advice_is_what_to_do() -> None:
     words = {
-        sp.RowStatus.CONVERGED: "nothing to do",
-        sp.RowStatus.ACCURACY_LIMIT: "raise tol or the penalty",
-        sp.RowStatus.ITERATION_LIMIT: "raise tol or the penalty",
-        sp.RowStatus.INFEASIBLE: "no coefficients match the target exactly",
+        sp.rows.RowStatus.CONVERGED: "nothing to do",
+        sp.rows.RowStatus.ACCURACY_LIMIT: "raise tol or the penalty",
+        sp.rows.RowStatus.ITERATION_LIMIT: "raise tol or the penalty",
+        sp.rows.RowStatus.INFEASIBLE: "no coefficients match the target exactly",
     }
-    assert set(words) == set(sp.RowStatus)
+    assert set(words) == set(sp.rows.RowStatus)
     assert all(text in status.advice for status, text in words.items())
     solution = sp.solve_rows(FEATURES, TARGETS, penalty=sp.L1(0.1))
-    assert solution.advice(1) == sp.RowStatus.CONVERGED.advice
+    assert solution.advice(1) == sp.rows.RowStatus.CONVERGED.advice
 
 
 def test_rows_that_float64_cannot_prove_are_marked_not_hidden() -> None:

@@ -22,8 +22,8 @@ def test_both_solvers_agree(penalty: str) -> None:
         ours, theirs = case.solve(), case.solve(solver="reference")
         # A gap of theirs can end above the tolerance, but it is a proof all the same.
         assert flaws(case, theirs) == [], case.label
-        infeasible = ours.status == sp.RowStatus.INFEASIBLE
-        np.testing.assert_array_equal(theirs.status == sp.RowStatus.INFEASIBLE, infeasible)
+        infeasible = ours.status == sp.rows.RowStatus.INFEASIBLE
+        np.testing.assert_array_equal(theirs.status == sp.rows.RowStatus.INFEASIBLE, infeasible)
         slack = ours.dual_gap + theirs.dual_gap + 1e-9 * ours.objective
         energy = np.square(case.targets).sum(axis=0)
         slack = slack + 1e-12 * np.mean(case.weight) * energy
@@ -55,7 +55,7 @@ def test_it_takes_everything_that_the_solver_takes() -> None:
 @pytest.mark.parametrize("missing", ["cvxpy", "clarabel"])
 def test_without_the_extra_the_message_says_how_to_get_it(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(sp.MissingExtraError, match=r"pip install 'simplicit\[cvxpy\]'"):
+    with pytest.raises(sp.errors.MissingExtraError, match=r"pip install 'simplicit\[cvxpy\]'"):
         sp.solve_rows(*problem(8, 5, 2), penalty=sp.L1(0.5), solver="reference")
 
 

@@ -39,7 +39,7 @@ def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_method_is_measured_at_every_sparsity_and_seed() -> None:
     settings = FrontierSettings(arch=(8, 6), sparsities=(50.0, 90.0), seeds=2, workers=1, **SMALL)
-    states: list[sp.Progress] = []
+    states: list[sp.progress.Progress] = []
     found = run_frontier(load_dataset("digits"), settings, progress=states.append)
     assert [(state.stage, state.done, state.total) for state in states] == [("seeds", 1, 2), ("seeds", 2, 2)]
     assert settings.peers == tuple(PEERS)

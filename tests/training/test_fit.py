@@ -65,7 +65,7 @@ def test_float32_networks_images_and_tensors() -> None:
 
 def test_training_mode_is_said_and_evaluated_without() -> None:
     net = nn.Sequential(nn.Linear(12, 6), nn.Dropout(0.9), nn.ReLU(), nn.Linear(6, 3)).double().train()
-    with pytest.warns(sp.TrainingModeWarning):
+    with pytest.warns(sp.network.TrainingModeWarning):
         result = sp.fit(net, uniform(200), sp.Matching(sp.L1(1e-7)))
     with torch.no_grad():
         expected = net.eval()(torch.from_numpy(uniform(5))).numpy()
@@ -92,12 +92,12 @@ def test_rows_of_channels_need_no_implicit_form() -> None:
     with torch.no_grad():
         wanted = net(torch.from_numpy(uniform()))
         assert (found(torch.from_numpy(uniform())) - wanted).norm() < 0.7 * (wanted - wanted.mean(dim=0)).norm()
-    with pytest.raises(sp.UnsupportedOperationError, match="layer_norm"):
+    with pytest.raises(sp.errors.UnsupportedOperationError, match="layer_norm"):
         _ = result.model
 
 
 @pytest.mark.parametrize("recipe", [sp.Sparse(), sp.Matching(), sp.Robust()])
-def test_a_network_without_weights_is_refused(recipe: sp.Recipe) -> None:
+def test_a_network_without_weights_is_refused(recipe: sp.training.Recipe) -> None:
     with pytest.raises(sp.InputError, match="net: it has no weights to be trained"):
         sp.fit(nn.Sequential(nn.ReLU(), nn.Flatten()).eval(), torch.rand(5, 6), recipe)
 
@@ -131,6 +131,6 @@ def test_bad_settings(change: dict[str, Any], message: str, argument: str | None
     ],
 )
 @pytest.mark.parametrize("recipe", [sp.Sparse(50), sp.Matching()], ids=["channels", "states"])
-def test_bad_inputs(bad: Any, message: str, recipe: sp.Recipe) -> None:
+def test_bad_inputs(bad: Any, message: str, recipe: sp.training.Recipe) -> None:
     with pytest.raises(sp.InputError, match=message):
         sp.fit(NET, bad, recipe)

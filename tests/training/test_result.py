@@ -118,7 +118,7 @@ def test_bounds_of_the_supports_are_never_rounded_up(name: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", [sp.Matching(refit=sp.Ridge()), sp.Matching()])
-def test_there_is_no_such_bound_where_the_penalty_selects(recipe: sp.Recipe) -> None:
+def test_there_is_no_such_bound_where_the_penalty_selects(recipe: sp.training.Recipe) -> None:
     result = NET.fit(recipe, uniform(40))
     assert all(layer.support_bound is None for layer in result.layers)
     assert np.isnan(result.rows.cardinality_gap).all()

@@ -172,7 +172,7 @@ def test_layers_that_stay_on_the_baseline_s_states_are_settled_too() -> None:
 
 
 @dataclass(frozen=True)
-class Largest(sp.Recipe):
+class Largest(sp.training.Recipe):
     """Keeps the share of weights that a magnitude above ``least`` leaves, and takes their values from ridge."""
 
     sparsity: float | None = None
@@ -210,7 +210,7 @@ def test_recipes_by_name() -> None:
             recipe_of(bad)
 
     @dataclass(frozen=True)
-    class Dense(sp.Recipe):
+    class Dense(sp.training.Recipe):
         def train(self, task: Task) -> sp.FitResult:
             raise NotImplementedError
 

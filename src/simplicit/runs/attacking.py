@@ -134,7 +134,7 @@ def run_attack(subjects: Subjects, settings: AttackSettings, *, progress: OnProg
     subjects : Subjects
     settings : AttackSettings
     progress : callable, optional
-        Called with a :class:`simplicit.Progress`, whose steps are the attacks on all models at all radii.
+        Called with a :class:`simplicit.progress.Progress`, whose steps are the attacks on all models at all radii.
 
     Raises
     ------

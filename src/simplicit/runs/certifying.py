@@ -91,7 +91,7 @@ def run_certify(subjects: Subjects, settings: CertifySettings, *, progress: OnPr
     subjects : Subjects
     settings : CertifySettings
     progress : callable, optional
-        Called with a :class:`simplicit.Progress`, whose steps are the samples of all models and radii.
+        Called with a :class:`simplicit.progress.Progress`, whose steps are the samples of all models and radii.
 
     Raises
     ------

@@ -153,7 +153,7 @@ def run_demo(
     command : list of str, optional
     overwrite : bool
     progress : callable, optional
-        Called with a :class:`simplicit.Progress` of each stage: epochs, rows, measurements.
+        Called with a :class:`simplicit.progress.Progress` of each stage: epochs, rows, measurements.
     draw : callable, optional
         Draws the picture into a given file, ``picture.png``.
 

@@ -182,7 +182,7 @@ def evaluate(
         Weights that are not zero, where that is known. Where one stands at many places of M (tied rows), sparsity is of
         the weights, and storage is not told.
     progress : callable, optional
-        Called with a :class:`simplicit.Progress`, whose steps are the measurements.
+        Called with a :class:`simplicit.progress.Progress`, whose steps are the measurements.
 
     Raises
     ------

@@ -144,7 +144,7 @@ def run_fit(
     journal : Path, optional
         Folder in which finished blocks of rows are kept, and from which a fit that was broken off goes on.
     progress : callable, optional
-        Called with a :class:`simplicit.Progress` after every block of rows.
+        Called with a :class:`simplicit.progress.Progress` after every block of rows.
 
     Raises
     ------

@@ -155,7 +155,7 @@ def train_mlp(data: Dataset, settings: MlpSettings, *, progress: OnProgress | No
         Only the training part is used.
     settings : MlpSettings
     progress : callable, optional
-        Called with a :class:`simplicit.Progress` after every epoch; its stage tells the epoch's mean loss.
+        Called with a :class:`simplicit.progress.Progress` after every epoch; its stage tells the epoch's mean loss.
 
     Raises
     ------

@@ -39,7 +39,7 @@ def run_solve(settings: SolveSettings, *, journal: Path | None = None, progress:
     journal : Path, optional
         Folder in which finished blocks are kept, and from which a run that was broken off goes on.
     progress : callable, optional
-        Called with a :class:`simplicit.Progress` after every block.
+        Called with a :class:`simplicit.progress.Progress` after every block.
 
     Raises
     ------

@@ -92,7 +92,7 @@ def solve_rows(
     throw : bool
         Raise if a row does not converge; otherwise return it, marked in ``status``.
     progress : callable, optional
-        Called with a :class:`simplicit.Progress` after every block.
+        Called with a :class:`simplicit.progress.Progress` after every block.
 
     Returns
     -------

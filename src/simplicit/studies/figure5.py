@@ -286,7 +286,7 @@ def run_figure5(data: Dataset, settings: Figure5Settings, *, progress: OnProgres
     data : Dataset
     settings : Figure5Settings
     progress : callable, optional
-        Called with a :class:`simplicit.Progress`, whose steps are the executors.
+        Called with a :class:`simplicit.progress.Progress`, whose steps are the executors.
 
     Raises
     ------

@@ -223,7 +223,7 @@ def run_frontier(data: Dataset, settings: FrontierSettings, *, progress: OnProgr
     data : Dataset
     settings : FrontierSettings
     progress : callable, optional
-        Called with a :class:`simplicit.Progress`, whose steps are the seeds.
+        Called with a :class:`simplicit.progress.Progress`, whose steps are the seeds.
 
     Raises
     ------

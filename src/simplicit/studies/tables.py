@@ -227,7 +227,7 @@ def run_table(data: Dataset, table: int, settings: TableSettings, *, progress: O
         2 or 3.
     settings : TableSettings
     progress : callable, optional
-        Called with a :class:`simplicit.Progress`, whose steps are the rows of all seeds.
+        Called with a :class:`simplicit.progress.Progress`, whose steps are the rows of all seeds.
 
     Raises
     ------

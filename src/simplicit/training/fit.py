@@ -63,8 +63,8 @@ def fit(
     throw : bool
         Raise if a row does not converge; otherwise it is marked in ``result.rows.status``.
     progress : callable, optional
-        Called with a :class:`simplicit.Progress` after every block; its ``stage`` says which rows are solved and, while
-        a sparsity is searched, which trial they are part of.
+        Called with a :class:`simplicit.progress.Progress` after every block; its ``stage`` says which rows are solved
+        and, while a sparsity is searched, which trial they are part of.
 
     Returns
     -------

@@ -129,7 +129,7 @@ def test_a_wrong_gradient_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_progress_and_names() -> None:
     model = layered((P, 6, 3))
     U, labels = data(model, 12)
-    states: list[sp.Progress] = []
+    states: list[sp.progress.Progress] = []
     found = sp.attack(model, U, labels, 0.4, attacks=("autoattack", "fgsm", "fgsm"), progress=states.append)
     assert list(found.held) == ["autoattack", "fgsm"]
     assert (states[-1].stage, states[-1].done, states[-1].total) == ("checks", 2, 2)

@@ -86,7 +86,7 @@ def test_steps_help_and_only_where_they_are_needed() -> None:
 def test_progress_reaches_its_end() -> None:
     model = model_of("triangular")
     U, labels = data(model, 10)
-    states: list[sp.Progress] = []
+    states: list[sp.progress.Progress] = []
     sp.certify(model, U, labels, [0.1, 0.01], progress=states.append)
     assert (states[-1].done, states[-1].total) == (20, 20)
     assert list(dict.fromkeys(state.stage for state in states)) == ["bounds, ε = 0.1", "bounds, ε = 0.01"]

@@ -198,7 +198,7 @@ def test_a_journal_is_taken_up(tmp_path: Any) -> None:
         (sp.Matching(sp.NoPenalty(), sparsity=50), r"sparsity: NoPenalty\(\) gives no zeros", "sparsity"),
     ],
 )
-def test_settings_without_meaning_are_named(recipe: sp.Recipe, message: str, argument: str) -> None:
+def test_settings_without_meaning_are_named(recipe: sp.training.Recipe, message: str, argument: str) -> None:
     with pytest.raises(sp.InputError, match=message) as caught:
         subject("residual").fit(recipe)
     assert caught.value.argument == argument

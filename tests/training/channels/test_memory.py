@@ -14,7 +14,9 @@ AVAILABLE = "simplicit.machine.available_memory"
 
 
 @pytest.mark.parametrize("recipe", [sp.Sparse(), sp.Matching()])
-def test_what_cannot_fit_is_refused_before_the_start(monkeypatch: pytest.MonkeyPatch, recipe: sp.Recipe) -> None:
+def test_what_cannot_fit_is_refused_before_the_start(
+    monkeypatch: pytest.MonkeyPatch, recipe: sp.training.Recipe
+) -> None:
     own = subject("residual")
     # At the sum: the skip path, the branch before its ReLU or norm, and their results, of 4 x 7 x 7 numbers each.
     assert 3 * 196 <= live_numbers(own.graph) <= 4 * 196

@@ -83,5 +83,5 @@ def test_exact_matching_that_the_ball_forbids() -> None:
     assert isinstance(caught.value.solution, sp.Solution)
     assert str(caught.value).count("With throw=False") == 1
     result = NET.fit(recipe, uniform(120), throw=False)
-    assert (result.rows.status == sp.RowStatus.INFEASIBLE).any()
+    assert (result.rows.status == sp.rows.RowStatus.INFEASIBLE).any()
     assert row_norm_of(result) <= 0.05

@@ -116,8 +116,8 @@ def attack(
     eps : float or sequence of float
         Radii in ℓ∞, in units of the inputs.
     attacks : str or sequence of str
-        Names in :data:`simplicit.robustness.ATTACKS`: ``"fgsm"``, ``"pgd"``, ``"square"`` (:func:`simplicit.square`)
-        and ``"autoattack"`` (extra ``attacks``) among them.
+        Names in :data:`simplicit.robustness.ATTACKS`: ``"fgsm"``, ``"pgd"``, ``"square"`` and
+        ``"autoattack"`` (extra ``attacks``) among them.
     sources : mapping of str to model, optional
         For each, points that PGD finds on that model are tried on this one: a transfer attack, called ``transfer from
         NAME`` in the result.
@@ -134,7 +134,7 @@ def attack(
     keep : bool
         Return adversarial points too.
     progress : callable, optional
-        Called with a :class:`simplicit.Progress`, whose steps are the attacks at all radii.
+        Called with a :class:`simplicit.progress.Progress`, whose steps are the attacks at all radii.
 
     Returns
     -------

@@ -132,7 +132,7 @@ def certify(
         Gradient steps on the slopes of the linear relaxation, for samples that are not certified without; some 20 give
         most of what there is, at about 60 times the cost.
     progress : callable, optional
-        Called with a :class:`simplicit.Progress`, whose steps are the samples of all radii.
+        Called with a :class:`simplicit.progress.Progress`, whose steps are the samples of all radii.
 
     Returns
     -------

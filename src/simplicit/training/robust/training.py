@@ -4,8 +4,8 @@ Layer after layer, on the student's own states, every row solves a one-sided ℓ
 (:mod:`~simplicit.training.robust.layer`). Three things make the result robust:
 
 - **The penalty is a worst case.** Over the box |u' − u| ≤ ε a row of B moves by at most ε‖w‖₁, a row on states by
-  Σⱼ rⱼ|wⱼ|, rⱼ the half-width of the box of state j (:func:`simplicit.box_radii`): these are the column weights of ℓ1,
-  input columns in input units, state columns by their mean radius over samples.
+  Σⱼ rⱼ|wⱼ|, rⱼ the half-width of the box of state j (:func:`simplicit.robustness.box_radii`): these are the column
+  weights of ℓ1, input columns in input units, state columns by their mean radius over samples.
 - **One side.** A ReLU that is off in the baseline needs to stay off and no more.
 - **Worst cases of the student.** PGD against the student itself, with the classes that the *baseline* gives as labels;
   the points join the samples, with the clean states as their targets, and the layers are solved again. All points of
