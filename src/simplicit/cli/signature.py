@@ -153,7 +153,9 @@ def _parameter(option: Option, group: Group | None) -> inspect.Parameter:
         ),
     ]
     place = inspect.Parameter.POSITIONAL_ONLY if option.argument else inspect.Parameter.KEYWORD_ONLY
-    default = inspect.Parameter.empty if option.default is dataclasses.MISSING else option.default
+    # cyclopts checks defaults too where something else has loaded pydantic.
+    default = _spelled(option) if option.parse is not None and option.default is not None else option.default
+    default = inspect.Parameter.empty if default is dataclasses.MISSING else default
     return inspect.Parameter(option.name, place, default=default, annotation=annotation)
 
 
@@ -179,9 +181,12 @@ def _shown(option: Option) -> str | bool:
     value = option.default
     if value is None or value is False or value is dataclasses.MISSING or value == ():
         return False
-    if value is True:
-        return "on"
-    joint = " " if option.parse is None else option.joint
+    return "on" if value is True else _spelled(option)
+
+
+def _spelled(option: Option) -> str:
+    """A default as it would be typed."""
+    value, joint = option.default, " " if option.parse is None else option.joint
     return joint.join(map(_short, value)) if isinstance(value, tuple) else _short(value)
 
 
