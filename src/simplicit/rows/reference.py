@@ -29,7 +29,7 @@ NEGLIGIBLE = 1e-7
 TOLERANCES = (1e-12, 1e-10, 1e-8, 1e-6)
 
 
-def reference_path(problems: Sequence[RowProblem], *, tol: float, start: Any = None) -> list[BlockSolution]:
+def reference_path(problems: Sequence[RowProblem], tol: float, start: Any = None) -> list[BlockSolution]:
     """Solve a block of rows with CVXPY and Clarabel, as ``solve_block_path`` does; without them MissingExtraError."""
     return [_solved_block(problem, tol) for problem in problems]
 

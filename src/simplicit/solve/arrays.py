@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
-Index = npt.NDArray[np.intp]
+from simplicit.rows.batch import Array, Index, Mask
+from simplicit.rows.outcome import Figures
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,19 +88,6 @@ class Entries:
 
     columns: Index  # (nnz,), among the d of Φ
     values: Array  # (nnz,)
-
-
-@dataclass(frozen=True, eq=False)
-class Figures:
-    """What is known of each row's solution, (n,) each; as in :class:`simplicit.Solution`."""
-
-    objective: Array
-    dual_gap: Array
-    relative_gap: Array
-    cardinality_gap: Array
-    multiplier: Array
-    residual: Array
-    seconds: Array
 
 
 @dataclass(frozen=True, eq=False)

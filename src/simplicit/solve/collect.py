@@ -8,8 +8,9 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from simplicit.rows import Solution
-from simplicit.rows.outcome import STAGES
-from simplicit.solve.arrays import BlockResult, Figures, Index, MemberResult
+from simplicit.rows.batch import Index
+from simplicit.rows.outcome import STAGES, Figures
+from simplicit.solve.arrays import BlockResult, MemberResult
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,7 @@ class SolveFacts:
 
 
 class Collected:
-    """The blocks of a solve that have come in.
-
-    Parameters
-    ----------
-    facts : SolveFacts
-    """
+    """The blocks of a solve that have come in."""
 
     def __init__(self, facts: SolveFacts) -> None:
         self.rounds = facts.rounds
@@ -72,8 +68,7 @@ class _Member:
         indptr = np.concatenate([[0], np.cumsum(found.counts)])
         entries = found.coefficients
         self.parts.append((rows, csr_array((entries.values, entries.columns, indptr), (len(rows), self.shape[1]))))
-        for name, values in vars(self.figures).items():
-            values[rows] = getattr(found.figures, name)
+        self.figures.put(rows, found.figures)
         self.intercepts[rows], self.status[rows] = found.intercepts, found.status
         for stage, seconds in zip(STAGES, found.timings.tolist(), strict=True):
             self.timings[stage] += seconds

@@ -13,7 +13,8 @@ from simplicit.executors import Block, Deadline, Executor, Journal, Section, dig
 from simplicit.executors.records import allocate, flatten
 from simplicit.machine import available_processors, one_thread_each, versions
 from simplicit.progress import Meter
-from simplicit.solve.arrays import Array, BlockResult
+from simplicit.rows.batch import Array
+from simplicit.solve.arrays import BlockResult
 from simplicit.solve.block import RowSolver
 from simplicit.solve.collect import Collected, SolveFacts
 from simplicit.solve.cut import Problem

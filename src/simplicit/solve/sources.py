@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from simplicit.executors.records import planned
 from simplicit.rows import Gram
+from simplicit.rows.batch import Array, Index
 from simplicit.rows.design import GramDesign, SampleDesign, forms_gram
 from simplicit.rows.products import fill_gram
-from simplicit.solve.arrays import Array, DesignArrays, Index, TargetArrays
+from simplicit.solve.arrays import DesignArrays, TargetArrays
 
 #: Rows or columns that are converted at a time.
 CHUNK = 256
@@ -28,44 +29,34 @@ class Source(Protocol):
     @property
     def n_samples(self) -> int | None:
         """m; None if the samples are not known one by one."""
-        ...
 
     @property
     def feature_mean(self) -> Array | None:
         """(d,), where an intercept is wanted."""
-        ...
 
     def live(self, columns: Index) -> Index:
         """Those of the columns that are not zero, or, with an intercept, not constant."""
-        ...
 
     def norms(self) -> Array:
         """‖Φⱼ‖ of all d columns (centred)."""
-        ...
 
     def energies(self) -> Array:
         """‖z‖² of all r targets (centred)."""
-        ...
 
     def plan_design(self, columns: Index) -> DesignArrays:
         """The design on these columns; see :func:`simplicit.executors.records.planned`."""
-        ...
 
     def fill_design(self, design: DesignArrays, columns: Index, device: str, threads: int) -> None:
         """Write it."""
-        ...
 
     def plan_targets(self, n_rows: int) -> TargetArrays:
         """So many targets."""
-        ...
 
     def fill_targets(self, targets: TargetArrays, rows: Index) -> None:
         """Write those of these rows."""
-        ...
 
     def identity(self) -> dict[str, Any]:
         """Arrays and values that say which source this is."""
-        ...
 
 
 class Samples:
@@ -74,13 +65,9 @@ class Samples:
     def __init__(
         self, features: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.floating[Any]], *, intercept: bool
     ) -> None:
-        self.features, self.targets = features, targets
+        self.features, self.targets, self.n_samples = features, targets, len(features)
         self.feature_mean = features.mean(axis=0, dtype=np.float64) if intercept else None
         self.target_mean = targets.mean(axis=0, dtype=np.float64) if intercept else None
-
-    @property
-    def n_samples(self) -> int | None:
-        return len(self.features)
 
     def live(self, columns: Index) -> Index:
         if self.feature_mean is None:
@@ -97,7 +84,7 @@ class Samples:
         return _column_squares(self.targets, self.target_mean)
 
     def plan_design(self, columns: Index) -> DesignArrays:
-        m, k = len(self.features), len(columns)
+        m, k = self.n_samples, len(columns)
         gram = planned((k, k)) if forms_gram(m, k) else None
         return DesignArrays(planned((k,), np.intp), planned((k,)), planned((k, m)), gram)
 
@@ -114,7 +101,7 @@ class Samples:
 
     def plan_targets(self, n_rows: int) -> TargetArrays:
         mean = None if self.target_mean is None else planned((n_rows,))
-        return TargetArrays(samples=planned((n_rows, len(self.features))), mean=mean)
+        return TargetArrays(samples=planned((n_rows, self.n_samples)), mean=mean)
 
     def fill_targets(self, targets: TargetArrays, rows: Index) -> None:
         assert targets.samples is not None
@@ -143,13 +130,7 @@ def _column_squares(array: npt.NDArray[np.floating[Any]], mean: Array | None) ->
 class GramSource:
     """Only ΦᵀΦ, Φᵀz and ‖z‖², accumulated when they are first asked for.
 
-    Parameters
-    ----------
-    accumulate : callable
-        Returns the statistics.
-    intercept : bool
-    origin : dict
-        What they are accumulated from, for :meth:`identity`: hashing it costs less than accumulating.
+    ``origin`` is what they are accumulated from, for :meth:`identity`: hashing it costs less than accumulating.
     """
 
     n_samples = None
