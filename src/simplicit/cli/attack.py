@@ -15,8 +15,6 @@ from simplicit.runs.folder import check_output
 from simplicit.runs.measured import PICTURE
 from simplicit.runs.subjects import BASELINE, open_subjects
 
-__all__ = ["attack"]
-
 
 def attack(
     runs: list[Path],

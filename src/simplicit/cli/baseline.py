@@ -13,8 +13,6 @@ from simplicit.runs.baseline import Baseline, make_baseline, save_baseline
 from simplicit.runs.folder import Manifest, check_output
 from simplicit.runs.mlp import MlpSettings
 
-__all__ = ["baseline"]
-
 
 def baseline(
     data: Named = Named(),  # noqa: B008 - it is frozen

@@ -13,8 +13,6 @@ from simplicit.runs.folder import check_output
 from simplicit.runs.measured import PICTURE
 from simplicit.runs.subjects import BASELINE, open_subjects
 
-__all__ = ["certify"]
-
 
 def certify(
     runs: list[Path],

@@ -19,8 +19,6 @@ from simplicit.cli.report import report
 from simplicit.cli.reproduce import figure5, frontier, table2, table3
 from simplicit.cli.solve import solve
 
-__all__ = ["COMMANDS", "FAMILIES"]
-
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "baseline": baseline,

@@ -26,21 +26,6 @@ from simplicit.progress import Progress
 from simplicit.report import Table as Cells
 from simplicit.report import can_draw
 
-__all__ = [
-    "LOG_SECONDS",
-    "Invocation",
-    "Steps",
-    "complain",
-    "figures_table",
-    "invocation",
-    "invoked",
-    "print_json",
-    "saved",
-    "say",
-    "show_progress",
-    "shown",
-]
-
 #: Where there is no terminal, long work writes a line as often as this.
 LOG_SECONDS = 30.0
 _UNBOUNDED = 10_000

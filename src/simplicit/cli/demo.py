@@ -13,8 +13,6 @@ from simplicit.report import Line, can_draw, draw_frontier
 from simplicit.runs.demo import Demo, DemoSettings, run_demo
 from simplicit.runs.folder import check_output
 
-__all__ = ["demo"]
-
 
 def demo(
     data: Named = Named(),  # noqa: B008 - it is frozen

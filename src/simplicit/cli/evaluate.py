@@ -16,8 +16,6 @@ from simplicit.runs.folder import MANIFEST, Manifest, check_output, run_folder
 from simplicit.runs.settings import read_config, read_source
 from simplicit.runs.task import check_range, check_unchanged, open_task
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     run: Path,

@@ -12,8 +12,6 @@ from simplicit.runs.folder import check_output
 from simplicit.runs.settings import FitSettings, read_config
 from simplicit.runs.task import check_unchanged, open_task
 
-__all__ = ["fit"]
-
 #: Settings that name the network and its data.
 _SOURCE = {"baseline", "model", "weights", "data", "data_dir"}
 _OUTPUT = Output(Path("runs/fit"))

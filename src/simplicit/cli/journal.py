@@ -12,8 +12,6 @@ from simplicit.executors import Journal, Section
 from simplicit.runs.folder import check_output
 from simplicit.runs.rowfiles import merge_solve
 
-__all__ = ["merge", "show"]
-
 
 def show(journal: Path, /, *, json: bool = False) -> None:
     """Say what a journal is of, and which of its blocks are finished; every one is read and its checksum proved.

@@ -10,8 +10,6 @@ from simplicit.runs.folder import check_output
 from simplicit.runs.gathering import gather
 from simplicit.runs.reporting import PAGE, save_report
 
-__all__ = ["report"]
-
 
 def report(
     runs: list[Path],

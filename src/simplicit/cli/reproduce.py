@@ -15,8 +15,6 @@ from simplicit.studies.frontier import FrontierSettings, frontier_study, run_fro
 from simplicit.studies.study import KIND, Study
 from simplicit.studies.tables import TableSettings, run_table, table_study
 
-__all__ = ["figure5", "frontier", "table2", "table3"]
-
 _DATA = Named("fashion-mnist")
 
 

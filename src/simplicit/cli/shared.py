@@ -11,8 +11,6 @@ from simplicit.data import DATASETS
 from simplicit.errors import InputError
 from simplicit.executors import Journal
 
-__all__ = ["Keeping", "Named", "OtherSource", "Output"]
-
 
 @dataclass(frozen=True)
 class Output:

@@ -23,8 +23,6 @@ from docstring_parser import DocstringStyle, parse
 from simplicit.errors import InputError
 from simplicit.runs.options import Option, build, options_of
 
-__all__ = ["OUTPUT", "Signature", "choices_in", "option_name"]
-
 #: The panel that is shown last.
 OUTPUT = "Output"
 #: What a word of the command line can become.

@@ -18,8 +18,6 @@ from simplicit.runs.rowfiles import run_part, run_solve
 from simplicit.runs.solutions import PICTURE, save_solve
 from simplicit.runs.solving import SolveRun, SolveSettings, numbers_of
 
-__all__ = ["parse_part", "solve", "write_and_print"]
-
 #: Rows that a remark lists.
 _LISTED = 8
 

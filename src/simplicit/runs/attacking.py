@@ -18,8 +18,6 @@ from simplicit.robustness.attacks.registry import STANDARD_ATTACKS, checked_atta
 from simplicit.runs.measured import MeasuredRun, MeasureSettings
 from simplicit.runs.subjects import BASELINE, Subjects, choose_samples
 
-__all__ = ["ATTACK", "EXAMPLES", "AttackRun", "AttackSettings", "run_attack"]
-
 ATTACK, EXAMPLES = "attack.json", "examples.npz"
 #: How many samples are kept as examples: a row of pictures.
 N_EXAMPLES = 6

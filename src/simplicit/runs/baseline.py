@@ -23,8 +23,6 @@ from simplicit.runs.folder import MANIFEST, Manifest, relative_to, run_folder
 from simplicit.runs.mlp import MlpSettings, build_mlp, train_mlp
 from simplicit.runs.weights import check_finite
 
-__all__ = ["Baseline", "load_baseline", "make_baseline", "save_baseline"]
-
 CONFIG = "config.json"
 WEIGHTS = "weights.safetensors"
 #: 2: accuracies are shares.

@@ -16,8 +16,6 @@ from simplicit.robustness import METHODS, AttackResult, Certificates, attack, ce
 from simplicit.runs.measured import MeasuredRun, MeasureSettings
 from simplicit.runs.subjects import Subjects, choose_samples
 
-__all__ = ["CERTIFICATES", "CertifyRun", "CertifySettings", "run_certify"]
-
 CERTIFICATES = "certificates.json"
 #: How the attack beside the certificates runs.
 STEPS, RESTARTS = 50, 5

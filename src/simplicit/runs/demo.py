@@ -22,8 +22,6 @@ from simplicit.runs.settings import FitSettings, Source
 from simplicit.runs.task import Task
 from simplicit.training import Sparse
 
-__all__ = ["Demo", "DemoSettings", "FrontierPoint", "run_demo"]
-
 _NETWORK = MlpSettings(arch=(256, 128), bias=False, epochs=60, batch_size=64)
 
 

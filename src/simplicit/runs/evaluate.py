@@ -18,8 +18,6 @@ from simplicit.implicit.wellposed import row_norm
 from simplicit.progress import Meter, OnProgress
 from simplicit.robustness import accuracy, fgsm, pgd
 
-__all__ = ["DEFAULT_EPS", "AttackFigures", "Evaluation", "evaluate", "parse_eps"]
-
 DEFAULT_EPS = ("0.004", "0.008", "8/255")
 _BATCH, _NUMBERS = 2048, 2**22  # samples at a time, and their states together
 

@@ -15,8 +15,6 @@ from simplicit.runs.folder import read_manifest
 from simplicit.runs.weights import read_state, write_state
 from simplicit.runtime.onnx import export_onnx
 
-__all__ = ["SUFFIXES", "check_target", "export_run"]
-
 ONNX, STATE = SUFFIXES = ".onnx", ".safetensors"
 
 

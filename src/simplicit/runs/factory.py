@@ -15,8 +15,6 @@ from torch import nn
 from simplicit.errors import DataError, InputError
 from simplicit.runs.weights import load_weights
 
-__all__ = ["load_network", "load_program"]
-
 
 def load_network(model: str, weights: Path | None = None) -> nn.Module:
     """Import a factory, call it, load weights into what it returns; the network comes back in eval mode.

@@ -28,8 +28,6 @@ from simplicit.runs.task import Task
 from simplicit.runs.weights import write_state
 from simplicit.training import FitResult, Matching, Robust, RowFigures, fit
 
-__all__ = ["ROWS", "WEIGHTS", "FitRun", "capture_task", "fill_fit_folder", "run_fit", "save_fit", "weights_of"]
-
 ROWS = "rows.json"
 #: Of the network with its new weights, where it can take them.
 WEIGHTS = "weights.safetensors"

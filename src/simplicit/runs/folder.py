@@ -20,15 +20,6 @@ from simplicit.errors import DataError, InputError
 from simplicit.files import drafted, read_json, write_json, writing
 from simplicit.machine import versions
 
-__all__ = [
-    "MANIFEST",
-    "Manifest",
-    "check_output",
-    "read_manifest",
-    "relative_to",
-    "run_folder",
-]
-
 MANIFEST = "run.json"
 #: 2: accuracies are shares.
 FORMAT = 2

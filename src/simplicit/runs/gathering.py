@@ -21,8 +21,6 @@ from simplicit.runs.fitting import ROWS
 from simplicit.runs.folder import MANIFEST, read_manifest
 from simplicit.runs.subjects import BASELINE
 
-__all__ = ["Examples", "FitFacts", "Gathered", "Measured", "gather"]
-
 KINDS = ("fit", "attack", "certify")
 
 

@@ -19,8 +19,6 @@ from simplicit.runs.evaluate import DEFAULT_EPS, parse_eps
 from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.subjects import Samples, Subjects
 
-__all__ = ["OUTCOMES", "PICTURE", "MeasureSettings", "MeasuredRun"]
-
 OUTCOMES, PICTURE = "outcomes.npz", "picture.png"
 
 

@@ -23,8 +23,6 @@ from simplicit.errors import InputError
 from simplicit.machine import flushed_denormals
 from simplicit.progress import Meter, OnProgress
 
-__all__ = ["ACTIVATIONS", "MlpSettings", "build_mlp", "parse_arch", "train_mlp"]
-
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,

@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from simplicit.errors import DataError
 
-__all__ = ["map_npy"]
-
 _MAGIC = b"\x93NUMPY"
 
 

@@ -24,8 +24,6 @@ from simplicit.rows import Penalty
 from simplicit.rows.penalties import PENALTIES
 from simplicit.training import RECIPES, Recipe
 
-__all__ = ["REGISTRIES", "Option", "build", "flat", "options_of", "owners", "read_values", "restored"]
-
 T = TypeVar("T")
 
 #: The registries by the type of what is in them: names, and what each stands for, an instance or a class.

@@ -25,8 +25,6 @@ from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.gathering import Examples, FitFacts, Gathered, Measured
 from simplicit.runs.subjects import BASELINE
 
-__all__ = ["PAGE", "save_report"]
-
 PAGE = "report.html"
 #: More models than these have no room in a picture; the tables have all.
 _MOST = 6

@@ -25,8 +25,6 @@ from simplicit.runs.solving import Member, SolveRun, SolveSettings, numbers_of, 
 from simplicit.solve.front import beta_max, raise_unconverged, solve_path, solve_rows
 from simplicit.solve.parts import JournalState, merge_journals, solve_part
 
-__all__ = ["RECORD", "merge_solve", "run_part", "run_solve"]
-
 RECORD = "solve.json"
 
 

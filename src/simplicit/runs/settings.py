@@ -18,17 +18,6 @@ from simplicit.runs.options import flat, options_of, read_values, restored
 from simplicit.runs.running import Running
 from simplicit.training import Recipe, Sparse
 
-__all__ = [
-    "SAMPLES",
-    "FitSettings",
-    "Source",
-    "kept_of",
-    "parse_shape",
-    "read_config",
-    "read_settings",
-    "read_source",
-]
-
 #: Training samples of a fit that asks for no number.
 SAMPLES = 1000
 #: Settings of a network that stand for each other: where one is given, none of another run is kept.

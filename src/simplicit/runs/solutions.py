@@ -18,8 +18,6 @@ from simplicit.rows import RowStatus
 from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.solving import SolveRun
 
-__all__ = ["COEFFICIENTS", "PICTURE", "ROWS", "load_coefficients", "save_solve"]
-
 COEFFICIENTS, ROWS, PICTURE = "coefficients.safetensors", "rows.json", "picture.png"
 _FIGURES = ("objective", "dual_gap", "relative_gap", "cardinality_gap", "multiplier", "residual", "nnz", "seconds")
 _PARTS = ("values", "indices", "indptr", "intercepts")

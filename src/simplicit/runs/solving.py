@@ -18,8 +18,6 @@ from simplicit.runs.folder import relative_to
 from simplicit.runs.options import flat, options_of
 from simplicit.runs.running import Running
 
-__all__ = ["Member", "Scaled", "SolveRun", "SolveSettings", "numbers_of", "scaled"]
-
 #: The last strength of a path that names none, as a share of the first.
 SMALLEST = 1e-3
 

@@ -19,8 +19,6 @@ from simplicit.runs.folder import MANIFEST
 from simplicit.runs.settings import Source, read_config, read_source
 from simplicit.runs.task import Task, check_range, check_unchanged, open_task
 
-__all__ = ["BASELINE", "Samples", "Subject", "Subjects", "choose_samples", "open_subjects"]
-
 #: What the baseline is called among the subjects.
 BASELINE = "baseline"
 

@@ -23,8 +23,6 @@ from simplicit.runs.baseline import CONFIG, WEIGHTS, load_baseline
 from simplicit.runs.factory import load_network, load_program
 from simplicit.runs.settings import SAMPLES, Source
 
-__all__ = ["Task", "check_range", "check_unchanged", "open_task"]
-
 
 @dataclass(frozen=True)
 class Task:

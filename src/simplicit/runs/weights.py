@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from simplicit.errors import DataError
 
-__all__ = ["check_finite", "load_weights", "read_state", "write_state"]
-
 _NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep the state dictionary
 _WRAPPED = "module."
 _SHOWN = 3
