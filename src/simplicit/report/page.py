@@ -77,8 +77,8 @@ class Section:
 
     def html(self) -> str:
         """Return the section as HTML."""
-        text = [f"<p>{escape(line)}</p>" for line in self.text]
-        inside = "\n".join([*text, *(part.html() for part in (*self.pictures, *self.tables))])
+        parts: list[Picture | Table] = [*self.pictures, *self.tables]
+        inside = "\n".join([*(f"<p>{escape(line)}</p>" for line in self.text), *(part.html() for part in parts)])
         return (
             f'<section aria-labelledby="{self.anchor}">\n<h2 id="{self.anchor}">{escape(self.title)}</h2>\n'
             f"{inside}\n</section>"
