@@ -14,6 +14,7 @@ from simplicit.executors.records import allocate, flatten
 from simplicit.machine import available_processors, one_thread_each, versions
 from simplicit.progress import Meter
 from simplicit.rows.batch import Array
+from simplicit.rows.outcome import Stage
 from simplicit.solve.arrays import BlockResult
 from simplicit.solve.block import RowSolver
 from simplicit.solve.collect import Collected, SolveFacts
@@ -81,7 +82,7 @@ class _RowRun:
                 if self.section is not None:
                     self.section.store(block.number, result)
                 self._count(result)
-            self.collected.add_seconds("gram", work.fill_seconds)
+            self.collected.add_seconds(Stage.GRAM, work.fill_seconds)
 
     def _wanted(self, work: RowWork) -> list[Block]:
         if self.part is None:
