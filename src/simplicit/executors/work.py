@@ -9,9 +9,8 @@ big arrays, filled once and only read from then on, and a list of blocks. The ar
   one slice;
 - ``entries``: its own entries, of sparse arrays, one after another in the order of the rows.
 
-An executor whose workers see the same memory cuts a block's slices where it runs; one that sends blocks away sends the
-slices with them, so that no more travels than is needed. The result is a record too: what comes back over a pipe or a
-network is what the journal keeps.
+Where workers see the same memory a block's slices are cut where it runs; otherwise they travel with it, and nothing
+else does. The result is a record too: what comes back over a pipe or a network is what the journal keeps.
 """
 
 from __future__ import annotations
@@ -64,10 +63,8 @@ Solve = Callable[[Block, Any, Any], T]
 class Work(ABC, Generic[T_co]):
     """Independent blocks, what they need, and how one is solved; generic in the record that comes of a block."""
 
-    #: In the order in which they are best begun.
-    blocks: Sequence[Block]
-    #: Their shapes and types; see :func:`simplicit.executors.records.planned`.
-    arrays: Arrays[Any, Any, Any]
+    blocks: Sequence[Block]  # in the order in which they are best begun
+    arrays: Arrays[Any, Any, Any]  # shapes and types; see :func:`simplicit.executors.records.planned`
     #: Makes of the shared arrays what solves a block, once in every process that has workers; it can be pickled.
     opener: Callable[[Any], Solve[T_co]]
 

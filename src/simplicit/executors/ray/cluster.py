@@ -175,9 +175,8 @@ def _check_answers(address: str) -> None:
                     raise ConnectionError("what answers there is not Ray")
     except (OSError, OverflowError) as error:
         why = f"no answer within {CONNECT_SECONDS:.0f} s" if isinstance(error, TimeoutError) else str(error)
-        raise InputError(
-            f"address {address}: cannot be reached ({why}); give host:port of the head node", argument="address"
-        ) from error
+        what = f"address {address}: cannot be reached ({why}); give host:port of the head node"
+        raise InputError(what, argument="address") from error
 
 
 def first_line(error: BaseException) -> str:
