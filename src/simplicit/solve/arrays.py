@@ -99,7 +99,7 @@ class MemberResult:
     intercepts: Array  # (n,)
     status: npt.NDArray[np.int8]  # (n,)
     figures: Figures
-    timings: Array  # processor seconds of the block, in the order of ``STAGES``
+    timings: Array  # processor seconds of the block by :class:`Stage`
 
 
 @dataclass(frozen=True, eq=False)

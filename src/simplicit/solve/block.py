@@ -23,7 +23,7 @@ from simplicit.executors import Block
 from simplicit.rows import PiecewiseQuadratic
 from simplicit.rows.batch import Array, Index
 from simplicit.rows.design import Design, GramDesign, SampleDesign, power_of_two
-from simplicit.rows.outcome import STAGES, BlockSolution
+from simplicit.rows.outcome import BlockSolution
 from simplicit.rows.problem import GramProblem, RowProblem, SampleProblem
 from simplicit.solve.arrays import (
     BlockResult,
@@ -195,7 +195,7 @@ class _ScaledBlock:
             intercepts=intercepts,
             status=block.status,
             figures=block.figures,
-            timings=np.array([block.timings.get(stage, 0.0) for stage in STAGES]),
+            timings=block.timings,
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from simplicit.checks import as_count, as_number, check_choice, refused
-from simplicit.executors import Executor, Journal, as_executor, opened
+from simplicit.executors import Executor, Journal, as_executor
 from simplicit.machine import versions
 from simplicit.progress import OnProgress, within
 from simplicit.rows.active_set import solve_block_path
@@ -85,9 +85,13 @@ class RunOptions:
 
     @contextmanager
     def opened(self) -> Iterator[RunOptions]:
-        """With an executor that is made already: the one given, or a new one that ends with this block."""
-        with opened(self.executor) as executor:
+        """With an executor that is made already: the one given, or a new one whose workers end with this block."""
+        executor = as_executor(self.executor)
+        try:
             yield replace(self, executor=executor)
+        finally:
+            if executor is not self.executor:
+                executor.close()
 
     @contextmanager
     def kept(self, kind: str, key: Callable[[], str], facts: dict[str, Any]) -> Iterator[RunOptions]:
