@@ -20,7 +20,7 @@ PALETTE = (*COLOURS, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, QUIET, GRID, EDGE = "#222222", "#6b6b6b", "#e6e6e6", "#bdbdbd"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = (0, (4, 3))
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
