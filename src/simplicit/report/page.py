@@ -77,12 +77,10 @@ class Section:
 
     def html(self) -> str:
         """Return the section as HTML."""
-        parts: list[Picture | Table] = [*self.pictures, *self.tables]
-        inside = "\n".join([*(f"<p>{escape(line)}</p>" for line in self.text), *(part.html() for part in parts)])
-        return (
-            f'<section aria-labelledby="{self.anchor}">\n<h2 id="{self.anchor}">{escape(self.title)}</h2>\n'
-            f"{inside}\n</section>"
-        )
+        parts = [f"<p>{escape(line)}</p>" for line in self.text]
+        parts += [picture.html() for picture in self.pictures] + [table.html() for table in self.tables]
+        heading = f'<h2 id="{self.anchor}">{escape(self.title)}</h2>'
+        return "\n".join([f'<section aria-labelledby="{self.anchor}">', heading, *parts, "</section>"])
 
 
 @dataclass
