@@ -80,17 +80,16 @@ def equilibrium(model: ImplicitModel, U: Batch, tol: float = PREDICTION_TOL) -> 
     equation = model.state_equation
     states = batch.new_empty(batch.shape[0], model.n_states)
     bounds = torch.zeros(batch.shape[0], dtype=torch.float64)
-    iterations, iteration_bound = 0, None if equation.plan.triangular else 0
-    for rows in chunks(batch.shape[0], model.n_inputs + model.n_states):
+    iterations, iteration_bounds = 0, list[int]()
+    for rows in chunks(len(batch), model.n_inputs + model.n_states):
         solution = equation.solve(batch[rows], tol)
         check_range(solution.X, "states", rows.start)
         states[rows] = equation.plan.to_model(solution.X)
         bounds[rows] = error_bound(equation, solution, batch[rows])
         iterations = max(iterations, solution.iterations)
-        if iteration_bound is not None and solution.iteration_bound is not None:
-            iteration_bound = max(iteration_bound, solution.iteration_bound)
+        iteration_bounds += [] if solution.iteration_bound is None else [solution.iteration_bound]
     method: Literal["substitution", "picard"] = "substitution" if equation.plan.triangular else "picard"
-    return Equilibrium(like(states, U), like(bounds, U), iterations, method, iteration_bound)
+    return Equilibrium(like(states, U), like(bounds, U), iterations, method, max(iteration_bounds, default=None))
 
 
 @dataclass(frozen=True)
@@ -110,9 +109,9 @@ class Linearisation:
 
 
 def pull_back(model: ImplicitModel, slopes: Tensor, Y_bar: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Z̄ and Ū, (m, n) and (m, p), the gradients of Σ Ȳ ∘ Y by pre-activations and inputs; ``slopes`` is φ'(Z).
+    """Z̄ and Ū, (m, n) and (m, p), the gradients of Σ Ȳ ∘ Y by pre-activations and inputs.
 
-    φ'(Z) stands in working order, Z̄ in the order of the states.
+    ``slopes`` is φ'(Z) and stands in working order, Z̄ in the order of the states.
     """
     X_bar, direct = model.output_equation.pull_back(Y_bar)
     Z_bar = model.state_equation.pull_back_(slopes, X_bar)
@@ -152,10 +151,11 @@ def adjoint(model: ImplicitModel, U: Batch, Y_bar: Batch) -> Any:
     """
     batch = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
     gradient = as_batch(Y_bar, model.n_outputs, None, model.dtype, "Y_bar")
-    if gradient.shape[0] != batch.shape[0]:
-        raise InputError(f"Y_bar must hold as many samples as U, {batch.shape[0]}, got {gradient.shape[0]}")
+    if len(gradient) != len(batch):
+        found = f"{len(batch)}, got {len(gradient)}"
+        raise InputError(f"Y_bar must hold as many samples as U, {found}", argument="Y_bar")
     U_bar = torch.empty_like(batch)
-    for rows in chunks(batch.shape[0], model.n_inputs + model.n_states):
+    for rows in chunks(len(batch), model.n_inputs + model.n_states):
         U_bar[rows] = _linearised(model, batch[rows], rows.start).vjp(gradient[rows])
         check_range(U_bar[rows], "gradients", rows.start)
     return like(U_bar, U)

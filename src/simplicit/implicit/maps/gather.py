@@ -45,10 +45,10 @@ class GatherMap(LinearMap, kind="gather"):
     ) -> None:
         given = np.asarray(columns)
         if given.dtype.kind not in "iu":
-            raise InputError(f"columns must be integers, got dtype {given.dtype}")
+            raise InputError(f"columns must be integers, got dtype {given.dtype}", argument="columns")
         self.columns: NDArray[np.int64] = np.array(given, dtype=np.int64)
         if self.columns.ndim != 1 or ((self.columns < -1) | (self.columns >= width)).any():
-            raise InputError(f"columns must be one-dimensional, each from -1 to {width - 1}")
+            raise InputError(f"columns must be one-dimensional, each from -1 to {width - 1}", argument="columns")
         self.width = width
         self.shape, self.dtype = (self.columns.size, width), np.dtype(dtype)
         self.factors: NDArray[Any] | None = None
@@ -58,9 +58,10 @@ class GatherMap(LinearMap, kind="gather"):
 
     def _take_factors(self, factors: NDArray[Any]) -> None:
         if factors.shape != self.columns.shape:
-            raise InputError(f"factors must have shape {self.columns.shape}, got {factors.shape}")
+            shape = self.columns.shape
+            raise InputError(f"factors must have shape {shape}, got {factors.shape}", argument="factors")
         if not np.isfinite(factors[self.columns >= 0]).all():
-            raise InputError("factors must be finite")
+            raise InputError("factors must be finite", argument="factors")
         self.dtype = factors.dtype
         self.columns[factors == 0] = -1
         factors = np.where(self.columns >= 0, factors, factors.dtype.type(1))
@@ -69,7 +70,7 @@ class GatherMap(LinearMap, kind="gather"):
 
     @classmethod
     def identity(cls, size: int, dtype: Any = np.float64) -> GatherMap:
-        """Return the identity on ``size`` numbers."""
+        """The identity on ``size`` numbers."""
         return cls(np.arange(size), size, dtype=dtype)
 
     def row_counts(self) -> NDArray[np.int64]:
@@ -129,7 +130,7 @@ class GatherMap(LinearMap, kind="gather"):
         return self if self.factors is None else GatherMap(self.columns, self.width, np.abs(self.factors))
 
     def pattern(self) -> GatherMap:
-        """Return the map with ones in float64 where M is not zero."""
+        """The map with ones in float64 where M is not zero."""
         return GatherMap(self.columns, self.width)
 
     def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> GatherMap:

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -41,9 +40,8 @@ class GatheredConvMap(LinearMap, kind="gathered convolution"):
     def row_counts(self) -> NDArray[np.int64]:
         if not self.before.injective:
             return super().row_counts()
-        ones = torch.ones(1, self.shape[1], dtype=torch.float64)
         pattern = GatheredConvMap(self.after.pattern(), self.core.pattern(), self.before.pattern())
-        return pattern.apply(ones)[0].to(torch.int64).numpy()
+        return pattern.row_sums().astype(np.int64)
 
     def apply(self, x: Tensor) -> Tensor:
         return self.after.apply(self.core.apply(self.before.apply(x)))
@@ -52,7 +50,7 @@ class GatheredConvMap(LinearMap, kind="gathered convolution"):
         return self.before.apply_transpose(self.core.apply_transpose(self.after.apply_transpose(y)))
 
     def absolute(self) -> LinearMap:
-        """Return |M|; all entries are written down where the convolution meets an element twice."""
+        """|M|, with all entries written down where the convolution meets an element twice."""
         if not self.before.injective:
             return CsrMap(abs(self.to_csr()))
         return GatheredConvMap(self.after.absolute(), self.core.absolute(), self.before.absolute())

@@ -44,7 +44,7 @@ class SumMap(LinearMap, kind="sum"):
         return reduce(add, (part.apply_transpose(y) for part in self.parts))
 
     def absolute(self) -> CsrMap:
-        """Return |M| with all entries written down, for they may have been added up."""
+        """|M|, with all entries written down, for they may have been added up."""
         return CsrMap(abs(self.to_csr()))
 
     def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> SumMap:
@@ -58,14 +58,12 @@ class SumMap(LinearMap, kind="sum"):
 
     @property
     def values(self) -> Tensor | None:
-        values = [part.values for part in self.parts]
-        known = [value for value in values if value is not None]
-        return torch.cat(known) if len(known) == len(values) else None
+        known = [values for part in self.parts if (values := part.values) is not None]
+        return torch.cat(known) if len(known) == len(self.parts) else None
 
     def _split(self, values: Tensor) -> tuple[Tensor, ...]:
-        """Return the values of each part."""
-        sizes = [0 if part.values is None else len(part.values) for part in self.parts]
-        return torch.split(values, sizes)
+        """The values of each part."""
+        return torch.split(values, [0 if part.values is None else len(part.values) for part in self.parts])
 
     def with_values(self, values: Tensor) -> SumMap:
         parts = [part.with_values(own) for part, own in zip(self.parts, self._split(values), strict=True)]
