@@ -36,20 +36,13 @@ class StateEquation:
     Parameters
     ----------
     groups : sequence of StateGroup
-        The groups of states, in the order of the states.
+        In the order of the states; ``slices`` says where each stands among them, ``size`` is n.
     blocks : mapping of (row, column) to LinearMap
         Of A, keyed (row group, column group), and of B, keyed (row group, "input"); others are left out. None is zero.
     bias : array, shape (n,)
         b.
     n_inputs : int
         p.
-
-    Attributes
-    ----------
-    slices : dict of str to slice
-        Where each group stands among the states.
-    size : int
-        n.
     """
 
     def __init__(self, groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray[Any], n_inputs: int) -> None:
@@ -80,9 +73,8 @@ class StateEquation:
 
         All cycles among states lie in it, and so do all eigenvalues of |A| but zeros.
         """
-        names = list(self.slices)
-        places = {name: place for place, name in enumerate(names)}
-        links = np.zeros((len(names), len(names)), dtype=bool)
+        places = {name: place for place, name in enumerate(self.slices)}
+        links = np.zeros((len(places), len(places)), dtype=bool)
         for row, column in self._states:
             links[places[row], places[column]] = True
         _, labels = connected_components(links, directed=True, connection="strong")
@@ -119,7 +111,7 @@ class StateEquation:
         return counts
 
     def drive(self, U: Tensor, *, bias: bool = True) -> Tensor:
-        """Return B u + b, (m, n), in the order of the states; B u without ``bias``."""
+        """B u + b, (m, n), in the order of the states; B u without ``bias``."""
         Z = self._bias.repeat(U.shape[0], 1) if bias else U.new_zeros(U.shape[0], self.size)
         for row, block in self._inputs.items():
             Z[:, self.slices[row]] += block.apply(U)
@@ -157,17 +149,7 @@ class StateEquation:
 
 
 class OutputEquation:
-    """The output equation y = C x + D u + d.
-
-    Parameters
-    ----------
-    groups : sequence of StateGroup
-        The groups of states, in the order of the states.
-    blocks : mapping of (row, column) to LinearMap
-        Of C, keyed ("output", group), and of D, keyed ("output", "input"); others are left out.
-    bias : array, shape (q,)
-        d.
-    """
+    """The output equation y = C x + D u + d; arguments are as those of :class:`StateEquation`, with the bias d."""
 
     def __init__(self, groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray[Any]) -> None:
         self._slices = slices_of(groups)

@@ -1,10 +1,8 @@
 r"""The equilibrium x = φ(A x + B u + b), and gradients through it.
 
-Where A is strictly triangular after a permutation, found among the groups of states or else among the single states,
-one substitution gives x. Otherwise Picard's iteration from 0 does, with bounds before and after (Theorem 2.3), and with
-Newton's steps where λ_pf is close to 1.
-
-By the implicit function theorem, for y = C x + D u + d and a gradient ȳ by the outputs,
+Where A is strictly triangular after a permutation, one substitution gives x. Otherwise Picard's iteration from 0 does,
+with bounds before and after (Theorem 2.3). By the implicit function theorem, for y = C x + D u + d and a gradient ȳ by
+the outputs,
 
     z̄ = φ'(z) ∘ (Aᵀ z̄ + Cᵀ ȳ),   ū = Bᵀ z̄ + Dᵀ ȳ,
 
@@ -120,9 +118,9 @@ def pull_back(model: ImplicitModel, slopes: Tensor, Y_bar: Tensor) -> tuple[Tens
 
 
 def linearise(model: ImplicitModel, U: Batch) -> Linearisation:
-    """Solve for the equilibrium at U once, and keep what gradients through it need.
+    """Solve for the equilibrium at the whole batch U once, and keep what gradients through it need.
 
-    The whole batch is kept; cut large ones into pieces. Errors are those of :func:`equilibrium`.
+    Errors are those of :func:`equilibrium`.
     """
     return _linearised(model, as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype), 0)
 
@@ -139,15 +137,12 @@ def adjoint(model: ImplicitModel, U: Batch, Y_bar: Batch) -> Any:
     Parameters
     ----------
     model : ImplicitModel
-    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape)
-    Y_bar : NumPy array or torch tensor, shape (m, q)
+    U, Y_bar : NumPy array or torch tensor, shapes (m, p) or (m, *input_shape), and (m, q)
 
     Raises
     ------
-    InputError
-        Shapes are wrong, ``Y_bar`` holds another number of samples, or values are NaN or infinite, also in the result.
-    NotWellPosedError, ConvergenceError
-        As in :func:`equilibrium`.
+    InputError, NotWellPosedError, ConvergenceError
+        As in :func:`equilibrium`, and for ``Y_bar`` and gradients as for U and states.
     """
     batch = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
     gradient = as_batch(Y_bar, model.n_outputs, None, model.dtype, "Y_bar")

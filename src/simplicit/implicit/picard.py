@@ -5,8 +5,8 @@ Let N = diag(L)|A| and s > 0, ρ < 1 with N s <= ρ s (:class:`simplicit.implici
 - x ← φ(A x + c) contracts by ρ in |e|_s = maxᵢ |eᵢ|/sᵢ, and
 - ḡ ← x̄ + Aᵀ(φ'(z) ∘ ḡ), its adjoint, contracts by ρ in the dual norm Σᵢ sᵢ|eᵢ|,
 
-so that in either norm |x* - x_t| <= ρᵗ/(1-ρ) |x₁ - x₀| (a priori) and <= ρ/(1-ρ) |x_t - x_{t-1}| (a posteriori). The
-second is never larger than the first, and both refine the bound |A|ᵗ(I-|A|)⁻¹|x₁ - x₀| of Theorem 2.3 into numbers.
+so that in either norm |x* - x_t| <= ρᵗ/(1-ρ) |x₁ - x₀| (a priori) and <= ρ/(1-ρ) |x_t - x_{t-1}| (a posteriori), which
+make the bound |A|ᵗ(I-|A|)⁻¹|x₁ - x₀| of Theorem 2.3 numbers.
 
 Close to ρ = 1 the number of steps goes like 1/(1-ρ). The a-posteriori bound holds for x_t = F(y) with any y in place of
 x_{t-1}; where the a-priori bound is large, y is taken from Newton's method, δ = (I - diag(φ'(z))A)⁻¹ (F(x) - x), if
@@ -61,9 +61,9 @@ class StateSolution:
 
 @dataclass(frozen=True)
 class _FixedPoint:
-    """A problem x = F(x) for m samples: F, the norm in which it contracts, and δ with (I - F') δ = difference at x.
+    """A problem x = F(x) for m samples: F, the norm in which it contracts by ρ, δ with (I - F') δ = difference at x.
 
-    All three take the samples' ``rows`` as last argument.
+    F and δ take the samples' ``rows`` as last argument.
     """
 
     advance: Callable[[Tensor, Rows], Tensor]

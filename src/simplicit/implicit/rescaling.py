@@ -35,7 +35,7 @@ def scaling_vector(model: ImplicitModel) -> NDArray[np.float64]:
     NotWellPosedError
         A has cycles and λ_pf(diag(L)|A|) < 1 fails.
     ConvergenceError
-        s satisfies its equation to less than nine digits, because λ_pf is too close to 1.
+        λ_pf is so close to 1 that s satisfies its equation to less than nine digits.
     """
     equation = as_model(model).astype(np.float64).state_equation
     if equation.plan.triangular:
@@ -63,8 +63,7 @@ def _substituted(equation: StateEquation) -> NDArray[np.float64]:
     for stage in plan.stages:
         for source, block in stage.terms:
             s[:, stage.target] += stage.activation.slope * block.apply(s[:, source])
-    scales: NDArray[np.float64] = plan.to_model(s)[0].nan_to_num(nan=np.inf, posinf=np.inf).numpy()
-    return scales
+    return np.asarray(plan.to_model(s)[0].nan_to_num(nan=np.inf, posinf=np.inf).numpy())
 
 
 def rescale(model: ImplicitModel) -> ImplicitModel:

@@ -191,8 +191,7 @@ def _arpack_vector(N: Csr) -> Vector:
     except ArpackError:
         return ones
     v = np.abs(vectors[:, 0].real)
-    positive: Vector = np.maximum(v / v.max(), np.finfo(np.float64).eps)
-    return positive
+    return np.asarray(np.maximum(v / v.max(), np.finfo(np.float64).eps))
 
 
 def contraction(A: Csr, slopes: Vector | None = None) -> Contraction:

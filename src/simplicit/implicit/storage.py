@@ -26,8 +26,8 @@ from simplicit.files import drafted, dumps, read_json, writing
 from simplicit.implicit import groups
 from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup
 from simplicit.implicit.maps import LinearMap
-from simplicit.implicit.maps.base import restored
-from simplicit.implicit.maps.files import Arrays, Stored, nested
+from simplicit.implicit.maps.base import restored, stored_parts
+from simplicit.implicit.maps.files import Arrays, Stored
 from simplicit.implicit.model import ImplicitModel, as_model
 
 CONFIG, ARRAYS = "config.json", "model.safetensors"
@@ -85,12 +85,10 @@ def _digest(config: Mapping[str, Any], payload: bytes) -> str:
 
 def _stored(model: ImplicitModel) -> tuple[dict[str, Any], Arrays]:
     """The config of a model, without its hash, and the arrays."""
-    arrays: Arrays = {"state_bias": model.state_bias, "output_bias": model.output_bias}
-    blocks: list[list[Any]] = []
-    for number, (key, block) in enumerate(model.blocks.items()):
-        entry, own = block.to_stored()
-        arrays |= nested(f"block.{number}", own)
-        blocks.append([*key] if entry == _PLAIN else [*key, entry])
+    entries, arrays = stored_parts({f"block.{number}": block for number, block in enumerate(model.blocks.values())})
+    blocks = [
+        [*key] if entry == _PLAIN else [*key, entry] for key, entry in zip(model.blocks, entries.values(), strict=True)
+    ]
     config = {
         "format": FORMAT,
         "version": PLAIN_VERSION if all(len(entry) == 2 for entry in blocks) else VERSION,
@@ -102,6 +100,7 @@ def _stored(model: ImplicitModel) -> tuple[dict[str, Any], Arrays]:
         "groups": [group.to_config() for group in model.groups],
         "blocks": blocks,
     }
+    arrays = {"state_bias": model.state_bias, "output_bias": model.output_bias} | arrays
     # safetensors writes the memory as it lies there, so that a view or a transpose would come back scrambled.
     return config, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 

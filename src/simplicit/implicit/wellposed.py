@@ -26,9 +26,9 @@ def perron_frobenius(A: SquareMatrix | ImplicitModel) -> PerronFrobenius:
     """Return λ_pf(|A|), the Perron-Frobenius eigenvalue, with Collatz-Wielandt bounds on both sides.
 
     It is right for reducible, periodic, nilpotent (all zero) and empty matrices: the bounds are those of the strongly
-    connected classes of states, and a class of one state has its diagonal entry. They agree to about 1e-12 of
-    their size where floating point allows it, and hold in floating point, whatever their distance. (Entries smaller
-    than 1e-120 times the largest of their class loosen the lower bound.)
+    connected classes of states, and a class of one state has its diagonal entry. They agree to about 1e-12 of their
+    size where floating point allows it, and always hold. (Entries smaller than 1e-120 times the largest of their class
+    loosen the lower bound.)
 
     Parameters
     ----------

@@ -1,16 +1,15 @@
 r"""What a linear map is: a block of A, B, C or D that knows how to multiply.
 
 Samples come first, so that a map M of shape (out, in) takes X (m, in) to X Mᵀ (m, out). A kind of map is one subclass
-of :class:`LinearMap` in a module of its own, imported in :mod:`simplicit.implicit.maps`. It owns all that is asked of
-it: its products, its file form and the numbers in it that can be trained. What becomes of two maps, one after the other
-or added up, is a rule for a pair of kinds in :mod:`~simplicit.implicit.maps.algebra`; how a map is written to ONNX is
-an entry in :mod:`simplicit.runtime.onnx.linear`. Kinds without either are written down in compressed sparse rows there.
+of :class:`LinearMap` in a module of its own, imported in :mod:`simplicit.implicit.maps`. What becomes of two maps, one
+after the other or added up, is a rule for a pair of kinds in :mod:`~simplicit.implicit.maps.algebra`; how a map is
+written to ONNX is an entry in :mod:`simplicit.runtime.onnx.linear`. Kinds without either are written down there.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, TypeAlias
 
@@ -32,16 +31,10 @@ KINDS: dict[str, type[LinearMap]] = {}
 class LinearMap(ABC):
     """A linear map M of shape (out, in), with entries of one dtype, float32 or float64; immutable.
 
-    A subclass sets both and defines the abstract methods. With the class argument ``kind``, a name, it is also stored
-    in a form of its own (:meth:`to_stored` and :meth:`from_stored`); without, in compressed sparse rows. If it has
-    numbers to train, it defines :attr:`values`, :meth:`with_values` and :meth:`product`.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        (out, in).
-    dtype : float32 or float64
-        The dtype of the entries, and of what :meth:`apply` takes and returns.
+    A subclass sets ``shape`` and ``dtype``, which is also that of what :meth:`apply` takes and returns, and defines the
+    abstract methods. With the class argument ``kind``, a name, it is stored in a form of its own (:meth:`to_stored` and
+    :meth:`from_stored`); without, in compressed sparse rows. If it has numbers to train, it defines :attr:`values`,
+    :meth:`with_values` and :meth:`product`.
     """
 
     shape: tuple[int, int]
@@ -135,6 +128,16 @@ class LinearMap(ABC):
     def from_stored(cls, stored: Stored) -> LinearMap:
         """The map of this kind that a file describes; errors as for :func:`restored`."""
         raise NotImplementedError(f"{cls.__name__} has no file form of its own")
+
+
+def stored_parts(parts: Mapping[str, LinearMap]) -> tuple[dict[str, Entry], Arrays]:
+    """What files hold of maps: their entries, and all their arrays under names that begin with those of the maps."""
+    entries: dict[str, Entry] = {}
+    arrays: Arrays = {}
+    for name, part in parts.items():
+        entries[name], own = part.to_stored()
+        arrays |= {f"{name}.{key}": array for key, array in own.items()}
+    return entries, arrays
 
 
 def restored(stored: Stored) -> LinearMap:

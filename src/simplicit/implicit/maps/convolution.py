@@ -76,10 +76,8 @@ class ConvMap(LinearMap, kind="convolution"):
         One number per dimension; padding with zeros, the same on both sides.
     groups : int
         Into so many groups channels are cut, as in torch.
-    left : array, shape (O · product of out sizes,), optional
-        l, flattened; ones if None.
-    right : array, shape (I · product of sizes,), optional
-        r, flattened; ones if None.
+    left, right : array, shapes (O · product of out sizes,) and (I · product of sizes,), optional
+        l and r, flattened; ones if None.
 
     Raises
     ------
@@ -162,9 +160,8 @@ class ConvMap(LinearMap, kind="convolution"):
 
     @cached_property
     def _axes(self) -> tuple[_Axis, ...]:
-        """The geometry in each dimension."""
-        geometry = zip(self.input_shape[1:], self.kernel, self.stride, self.padding, self.dilation, strict=True)
-        return tuple(_Axis(*numbers) for numbers in geometry)
+        sizes = (self.input_shape[1:], self.kernel, self.stride, self.padding, self.dilation)
+        return tuple(_Axis(*numbers) for numbers in zip(*sizes, strict=True))
 
     @property
     def pointwise(self) -> bool:

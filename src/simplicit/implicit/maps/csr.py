@@ -37,12 +37,7 @@ class CsrMap(LinearMap, kind="csr"):
     Parameters
     ----------
     matrix : array or sparse array, shape (out, in)
-        It is copied; stored zeros are dropped.
-
-    Raises
-    ------
-    InputError
-        The matrix is not two-dimensional, not real, or not finite.
+        It is copied; stored zeros are dropped. InputError is raised where it is not two-dimensional, real and finite.
     """
 
     is_written = True

@@ -33,11 +33,6 @@ def csr_arrays(csr: Csr) -> Arrays:
     }
 
 
-def nested(name: str, arrays: Arrays) -> Arrays:
-    """Arrays under names that begin with ``name``."""
-    return {f"{name}.{key}": array for key, array in arrays.items()}
-
-
 @dataclass(frozen=True)
 class Stored:
     """What files hold of one map, or of a whole model, each array checked when it is taken.

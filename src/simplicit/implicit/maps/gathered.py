@@ -9,28 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simplicit.implicit.maps.base import LinearMap, Product
+from simplicit.implicit.maps.base import LinearMap, Product, stored_parts
 from simplicit.implicit.maps.convolution import ConvMap
 from simplicit.implicit.maps.csr import CsrMap
-from simplicit.implicit.maps.files import Arrays, Entry, Stored, nested
+from simplicit.implicit.maps.files import Arrays, Entry, Stored
 from simplicit.implicit.maps.gather import GatherMap
 from simplicit.implicit.maps.sparse import Csr, canonical_csr
 
 
 class GatheredConvMap(LinearMap, kind="gathered convolution"):
-    """The map P W R: a convolution W of gathered inputs R x, of whose results P gathers some.
+    """The map P W R: a convolution W (``core``) of gathered inputs R x (``before``), then gathered by P (``after``).
 
     Every entry of W appears in one row at most for each row of P; where R uses no element twice, none are added up, and
     |P W R| = |P| |W| |R|. Its values are those of the convolution.
-
-    Parameters
-    ----------
-    after : GatherMap
-        P.
-    core : ConvMap
-        W.
-    before : GatherMap
-        R.
     """
 
     def __init__(self, after: GatherMap, core: ConvMap, before: GatherMap) -> None:
@@ -80,12 +71,8 @@ class GatheredConvMap(LinearMap, kind="gathered convolution"):
         return self.core.gradient(self.after.apply_transpose(Y_bar), self.before.apply(X))
 
     def to_stored(self) -> tuple[Entry, Arrays]:
-        entry: Entry = {"kind": "gathered convolution"}
-        arrays: Arrays = {}
-        for name in ("after", "core", "before"):
-            entry[name], own = getattr(self, name).to_stored()
-            arrays |= nested(name, own)
-        return entry, arrays
+        entries, arrays = stored_parts({"after": self.after, "core": self.core, "before": self.before})
+        return {"kind": "gathered convolution", **entries}, arrays
 
     @classmethod
     def from_stored(cls, stored: Stored) -> GatheredConvMap:

@@ -46,14 +46,12 @@ def build(model: ImplicitModel, onnx: Any) -> Any:
     else:  # a length of 0 stands for that of the input
         shape = np.array([0, *model.output_shape], dtype=np.int64)
         graph.node("Reshape", outputs, shape, name="outputs")
-    kind = onnx.TensorProto.DOUBLE if model.dtype == np.float64 else onnx.TensorProto.FLOAT
-    ends = [
-        onnx.helper.make_tensor_value_info(name, kind, ["batch", *shape])
-        for name, shape in (("inputs", model.input_shape), ("outputs", model.output_shape))
-    ]
-    whole = onnx.helper.make_graph(graph.nodes, "implicit_model", ends[:1], ends[1:], [*graph.constants.values()])
-    opset = onnx.helper.make_opsetid("", OPSET)
-    return onnx.helper.make_model(whole, opset_imports=[opset], ir_version=IR_VERSION, producer_name="simplicit")
+    make, kind = onnx.helper, onnx.TensorProto.DOUBLE if model.dtype == np.float64 else onnx.TensorProto.FLOAT
+    first = make.make_tensor_value_info("inputs", kind, ["batch", *model.input_shape])
+    last = make.make_tensor_value_info("outputs", kind, ["batch", *model.output_shape])
+    whole = make.make_graph(graph.nodes, "implicit_model", [first], [last], [*graph.constants.values()])
+    opsets = [make.make_opsetid("", OPSET)]
+    return make.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION, producer_name="simplicit")
 
 
 class _Writer:
@@ -62,13 +60,13 @@ class _Writer:
     def __init__(self, graph: Graph, model: ImplicitModel, plan: Plan, inputs: str) -> None:
         self._graph, self._model, self._inputs = graph, model, inputs
         self._order = None if plan.order is None else plan.order.numpy()
-        self._names = {(columns.start, columns.stop): name for name, columns in model.slices.items()}
-        self._states: dict[tuple[int, int], str] = {}  # of each stage that is written, by its columns
+        self._names = {columns.start: name for name, columns in model.slices.items()}
+        self._states: dict[int, str] = {}  # of each stage that is written, by its first column
         bias = model.state_bias if self._order is None else model.state_bias[self._order]
         for stage in plan.stages:
             terms = [(self._state(source), block) for source, block in stage.terms]
             z = self._sum([*self._driven(stage), *terms], bias[stage.target])
-            self._states[_ends(stage.target)] = activated(graph, stage.activation, z)
+            self._states[stage.target.start] = activated(graph, stage.activation, z)
 
     def outputs(self) -> str:
         """Write C x + D u + d."""
@@ -86,7 +84,7 @@ class _Writer:
     def _driven(self, stage: Stage) -> list[Term]:
         """The part of B in a stage."""
         if self._order is None:
-            block = self._model.blocks.get((self._names[_ends(stage.target)], INPUT))
+            block = self._model.blocks.get((self._names[stage.target.start], INPUT))
         else:
             block = CsrMap(self._model.B[self._order[stage.target]])
         return [] if block is None or not block.nnz else [(self._inputs, block)]
@@ -94,7 +92,7 @@ class _Writer:
     def _state(self, columns: slice | Tensor) -> str:
         """The name of states in working order: a stage, or some of all that are written so far."""
         if isinstance(columns, slice):
-            return self._states[_ends(columns)]
+            return self._states[columns.start]
         whole = tuple(self._states.values())
         so_far = whole[0] if len(whole) == 1 else self._graph.node("Concat", *whole, axis=1)
         return self._graph.node("Gather", so_far, columns.numpy().astype(np.int64), axis=1)
@@ -107,7 +105,3 @@ class _Writer:
             parts = [graph.node("Mul", first, 0.0)]
         total = graph.sum(parts)
         return graph.node("Add", total, bias) if bias.any() or not terms else total
-
-
-def _ends(columns: slice) -> tuple[int, int]:
-    return columns.start, columns.stop
