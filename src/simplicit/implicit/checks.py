@@ -86,8 +86,8 @@ def float_dtype(dtype: Any) -> np.dtype[Any]:
     except TypeError:
         wanted = None
     if wanted is None or wanted not in (np.float32, np.float64):
-        got = repr(dtype) if wanted is None else wanted
-        raise InputError(f"dtype must be float32 or float64, got {got}", argument="dtype")
+        found = repr(dtype) if wanted is None else wanted
+        raise InputError(f"dtype must be float32 or float64, got {found}", argument="dtype")
     return wanted
 
 
