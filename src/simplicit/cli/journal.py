@@ -9,7 +9,6 @@ from simplicit.cli.console import figures_table, print_json, say
 from simplicit.cli.shared import Output
 from simplicit.cli.solve import write_and_print
 from simplicit.executors import Journal, Section
-from simplicit.runs.folder import check_output
 from simplicit.runs.rowfiles import merge_solve
 
 
@@ -69,5 +68,5 @@ def merge(
     throw : bool, optional
         Stop if a row misses its tolerance, or write it, marked. Default: as the parts were told.
     """
-    check_output(output.folder, overwrite=output.overwrite, kind="solve", inputs=journals)
+    output.check("solve", journals)
     write_and_print(merge_solve(journals, throw=throw), output)

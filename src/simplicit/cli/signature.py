@@ -46,27 +46,14 @@ def choices_in(words: Sequence[str]) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """The options of a command, given what was chosen.
-
-    Attributes
-    ----------
-    command : callable
-    chosen : mapping
-        Values by flat names, of which the choices count.
-    """
+    """The options of a command, given what was ``chosen``: values by flat names, of which the choices count."""
 
     command: Callable[..., None]
     chosen: Mapping[str, Any]
 
     @property
     def options(self) -> list[Option]:
-        """All options, flat, in the order of the command's parameters.
-
-        Raises
-        ------
-        TypeError
-            Two settings have the same name.
-        """
+        """All options, flat, in the order of the command's parameters; TypeError if two have the same name."""
         found: dict[str, Option] = {}
         for _, entry in self._parameters():
             for option in [entry] if isinstance(entry, Option) else options_of(entry, self.chosen):
