@@ -54,7 +54,7 @@ def test_outputs_and_states(name: str) -> None:
     assert float(perron_frobenius(model)) == 0.0
 
 
-@pytest.mark.parametrize("name", IMAGE_NETWORKS)
+@pytest.mark.parametrize("name", ["vgg", "resnet, option A", "mixer", "densenet", "u-net", "temporal"])
 def test_single_precision(name: str) -> None:
     make, shape = IMAGE_NETWORKS[name]
     torch.manual_seed(1)

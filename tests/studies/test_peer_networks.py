@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,9 @@ def of(name: str) -> tuple[nn.Module, Tensor]:
     return net, torch.from_numpy(inputs)
 
 
+@cache
 def network(name: str) -> tuple[nn.Module, Tensor, Network]:
+    """It and its calibration samples, for reading only, as pruning takes them."""
     net, inputs = of(name)
     return net, inputs, Network(capture_graph(net, inputs), inputs, 16)
 

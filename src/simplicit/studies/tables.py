@@ -114,20 +114,28 @@ class TableSettings:
     def __post_init__(self) -> None:
         for name in ("seeds", "pgd_steps", "attack_samples", "epochs"):
             as_count(name, getattr(self, name))
-        if self.recipe is not None and not isinstance(recipe_of(self.recipe), Sparse) and self.anchor is not None:
-            raise refused("anchor", f"the recipe sparse has one, {self.recipe!r} has not")
+        if self.recipe is not None:  # the same for every table
+            self.ours(2, None)
 
     def name(self, table: int) -> str:
         """Return the name of the recipe of our own rows of a table."""
         return {2: "sparse", 3: "robust"}[table] if self.recipe is None else self.recipe
 
     def ours(self, table: int, sparsity: float | None) -> Recipe:
-        """Return the recipe of our own rows of a table at a sparsity in per cent, or as it is."""
+        """Return the recipe of our own rows of a table at a sparsity in per cent, or as it is.
+
+        Raises
+        ------
+        InputError
+            There is an anchor, and the recipe has none.
+        """
         name = self.name(table)
         recipe = recipe_of(name) if sparsity is None else at_sparsity(name, sparsity)
-        if not isinstance(recipe, Sparse):
-            return recipe
-        return replace(recipe, anchor=0.2 if self.anchor is None else self.anchor)
+        if isinstance(recipe, Sparse):
+            return replace(recipe, anchor=0.2 if self.anchor is None else self.anchor)
+        if self.anchor is not None:
+            raise refused("anchor", f"the recipe sparse has one, {name!r} has not")
+        return recipe
 
 
 @dataclass(frozen=True)
@@ -187,8 +195,9 @@ class PaperTable:
 def run_table(data: Dataset, table: int, settings: TableSettings, *, progress: OnProgress | None = None) -> PaperTable:
     """Fit every row of table 2 or 3 in both ways; steps of the progress are the rows of all seeds.
 
-    InputError is raised where the data has fewer samples than a row needs.
+    InputError is raised where the data has fewer samples than a row needs, or there is an anchor and the recipe has none.
     """
+    settings.ours(table, None)  # what it refuses, before the work
     rows = TABLES[table]
     meter = Meter(settings.seeds * len(rows), progress)
     most = max(row.samples for row in rows)
