@@ -23,7 +23,7 @@ def run(output: Path, *options: str) -> dict[str, object]:
     return report
 
 
-@pytest.mark.study
+@pytest.mark.slow
 def test_no_problem_breaks_its_certificate(tmp_path: Path) -> None:
     report = run(tmp_path, "--rows", "10000", "--reference", "200", "--seed", "1")
     assert report["rows"] == 10_000
@@ -36,7 +36,7 @@ def test_no_problem_breaks_its_certificate(tmp_path: Path) -> None:
     assert reference["worse_than_reference"] == 0
 
 
-@pytest.mark.study
+@pytest.mark.slow
 def test_the_study_is_repeatable(tmp_path: Path) -> None:
     first, second = (
         run(tmp_path / processes, "--rows", "500", "--reference", "20", "--processes", processes)

@@ -145,7 +145,10 @@ def test_a_command_is_one_function_and_one_line(run: Run, monkeypatch: pytest.Mo
     one_line(run(*words, "--pgd-steps", 0), "--pgd-steps must be an integer of at least 1, got 0")
 
 
-@pytest.mark.parametrize("words", [("demo",), ("baseline",), ("fit", "{base}"), ("eval", "{fit}"), ("attack", "{fit}")])
+@pytest.mark.parametrize(
+    "words",
+    [("demo",), ("baseline",), ("fit", "{base}"), ("eval", "{fit}"), ("attack", "{fit}"), ("certify", "{fit}")],
+)
 def test_what_is_there_is_kept(run: Run, base: Path, fitted: Any, words: tuple[str, ...]) -> None:
     Path("taken").mkdir()
     Path("taken", "precious").write_text("")

@@ -163,6 +163,12 @@ def test_what_is_chosen_replaces_what_was_recorded(settings_of: Callable[..., Fi
     assert (found.recipe, found.samples) == (sp.Sparse(90), 50)
 
 
+def test_a_number_of_another_penalty_than_the_recorded_one_is_refused(run: Run) -> None:
+    Path("a.toml").write_text('baseline = "b"\nrecipe = "matching"\npenalty = "perspective"\n')
+    words = ("fit", "--config", "a.toml", "--beta", 1)
+    one_line(run(*words), "--beta is an option of", "of the penalty l1 or elastic-net")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -75,7 +75,7 @@ def test_the_output_may_not_replace_the_journal(run: Run) -> None:
     one_line(run(*words), "out: is or holds out/j, which this run reads")
 
 
-@pytest.mark.parametrize("options", [(), ("--rounds", 2, "--intercept", "--kappa", 1)])
+@pytest.mark.parametrize("options", [("--penalty", "perspective"), ("--rounds", 2, "--intercept", "--kappa", 1)])
 def test_parts_in_one_journal_make_the_whole(run: Run, options: tuple[object, ...]) -> None:
     words = ("solve", "f.npy", "t.npy", *options)
     assert run(*words, "--output", "whole")[0] == 0

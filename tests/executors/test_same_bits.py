@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -35,12 +35,27 @@ def case(penalty: str, *, support: str = "own", rows: int = 90) -> RowCase:
     return random_case(17, rows=rows, largest=40, penalty=penalty, ball="slice", support=support, regime="normal")
 
 
+def for_all(penalty: str) -> RowCase:
+    """Several blocks; exact matching is dear."""
+    return case(penalty, rows=40 if penalty == "BasisPursuit" else 90)
+
+
+@cache
+def serial_case(penalty: str) -> sp.Solution:
+    return for_all(penalty).solve(executor="serial")
+
+
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_every_penalty(executor: Executor, penalty: str) -> None:
-    problem = case(penalty)
-    same(problem.solve(executor=executor), problem.solve(executor="serial"))
+    same(for_all(penalty).solve(executor=executor), serial_case(penalty))
 
 
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_one_worker(penalty: str) -> None:
+    same(for_all(penalty).solve(executor=sp.Threads(workers=1)), serial_case(penalty))
+
+
+@cache
 def dense() -> tuple[Any, Any]:
     rng = np.random.default_rng(1)
     features = rng.normal(size=(51, 67))
@@ -49,40 +64,67 @@ def dense() -> tuple[Any, Any]:
     )
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"rounds": 3, "intercept": True},
-        {"block_rows": 7, "weight": np.linspace(0.5, 2.0, 90)},
-        {"support": np.arange(90)[:, None] % 3 == np.arange(67)[None] % 3},  # three designs
-        {"ball": sp.Ball(np.linspace(0.2, 3.0, 90), slice(0, 30))},
-    ],
-    ids=["rounds", "small blocks", "three designs", "balls"],
-)
-def test_options(executor: Executor, options: dict[str, Any]) -> None:
-    settings = {"penalty": sp.L1(3.0)} | options
-    same(sp.solve_rows(*dense(), executor=executor, **settings), sp.solve_rows(*dense(), executor="serial", **settings))
+OPTIONS: dict[str, dict[str, Any]] = {
+    "rounds": {"rounds": 3, "intercept": True},
+    "small blocks": {"block_rows": 7, "weight": np.linspace(0.5, 2.0, 90)},
+    "three designs": {"support": np.arange(90)[:, None] % 3 == np.arange(67)[None] % 3},
+    "balls": {"ball": sp.Ball(np.linspace(0.2, 3.0, 90), slice(0, 30))},
+}
+
+
+def with_options(name: str, executor: Executor | str) -> sp.Solution:
+    return sp.solve_rows(*dense(), penalty=sp.L1(3.0), executor=executor, **OPTIONS[name])
+
+
+serial_with_options = cache(lambda name: with_options(name, "serial"))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options(executor: Executor, name: str) -> None:
+    same(with_options(name, executor), serial_with_options(name))
+
+
+def warmed(executor: Executor | str) -> sp.Solution:
+    return sp.solve_rows(*dense(), penalty=sp.L1(3.0), warm_start=start(), executor=executor)
+
+
+start = cache(lambda: sp.solve_rows(*dense(), penalty=sp.L1(4.0)))
+serial_warmed = cache(lambda: warmed("serial"))
 
 
 def test_warm_starts(executor: Executor) -> None:
-    start = sp.solve_rows(*dense(), penalty=sp.L1(4.0))
-    settings = {"penalty": sp.L1(3.0), "warm_start": start}
-    same(sp.solve_rows(*dense(), executor=executor, **settings), sp.solve_rows(*dense(), executor="serial", **settings))
+    same(warmed(executor), serial_warmed())
 
 
-def test_single_precision_and_grams(executor: Executor) -> None:
-    features, targets = dense()
-    gram = sp.Gram.from_batches([(features, targets)])
-    for given in ((features.astype(np.float32), targets.astype(np.float32)), (gram,)):
-        settings = {"penalty": sp.ElasticNet(3.0, 1.0), "intercept": True}
-        same(sp.solve_rows(*given, executor=executor, **settings), sp.solve_rows(*given, executor="serial", **settings))
+def in_single_precision() -> tuple[Any, ...]:
+    return tuple(part.astype(np.float32) for part in dense())
+
+
+def statistics() -> tuple[Any, ...]:
+    return (sp.Gram.from_batches([dense()]),)
+
+
+def elastic(given: Callable[[], tuple[Any, ...]], executor: Executor | str) -> sp.Solution:
+    return sp.solve_rows(*given(), penalty=sp.ElasticNet(3.0, 1.0), intercept=True, executor=executor)
+
+
+serial_elastic = cache(lambda given: elastic(given, "serial"))
+
+
+@pytest.mark.parametrize("given", [in_single_precision, statistics])
+def test_single_precision_and_grams(executor: Executor, given: Callable[[], tuple[Any, ...]]) -> None:
+    same(elastic(given, executor), serial_elastic(given))
+
+
+def path(executor: Executor | str) -> list[sp.Solution]:
+    return list(sp.solve_path(*dense(), [sp.L1(9.0), sp.L1(3.0)], ball=[sp.Ball(1.0), None], executor=executor))
+
+
+serial_path = cache(lambda: path("serial"))
 
 
 def test_paths(executor: Executor) -> None:
-    penalties, balls = [sp.L1(9.0), sp.L1(3.0)], [sp.Ball(1.0), None]
-    one = sp.solve_path(*dense(), penalties, ball=balls, executor=executor)
-    other = sp.solve_path(*dense(), penalties, ball=balls, executor="serial")
-    for first, second in zip(one, other, strict=True):
+    for first, second in zip(path(executor), serial_path(), strict=True):
         same(first, second)
 
 
@@ -93,9 +135,12 @@ def subject() -> Subject:
     return Subject(net, torch.rand(60, 20))
 
 
+serial_fit = cache(lambda recipe: subject().fit(recipe, executor="serial"))
+
+
 @pytest.mark.parametrize("recipe", [sp.Matching(sparsity=60, kappa=0.99), sp.Sparse(60)])
 def test_a_fit(executor: Executor, recipe: sp.training.Recipe) -> None:
-    one, other = (subject().fit(recipe, executor=each) for each in (executor, "serial"))
+    one, other = subject().fit(recipe, executor=executor), serial_fit(recipe)
     for name in ("objective", "dual_gap", "nnz", "multiplier", "cardinality_gap"):
         np.testing.assert_array_equal(getattr(one.rows, name), getattr(other.rows, name))
     if isinstance(recipe, sp.Matching):
@@ -119,9 +164,9 @@ def scattered() -> Iterator[None]:
 
 @pytest.mark.parametrize("penalty", ["L1", "BasisPursuit"])
 def test_whatever_else_is_in_memory(penalty: str) -> None:
-    problem = case(penalty, support="none", rows=40)
+    problem = case(penalty, support="none", rows=12)
     first = problem.solve(executor="serial")
-    for _ in range(4):
+    for _ in range(3):
         with scattered():
             same(problem.solve(executor="serial"), first)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import simplicit as sp
 from simplicit.errors import MissingExtraError
@@ -47,7 +49,10 @@ def test_rows_without_a_certificate_stand_out(tmp_path: Path) -> None:
 
 def test_more_rows_and_columns_than_pixels(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    draw_solution(tmp_path / "p.png", solved(m=5, d=3000, r=700, penalty=sp.L1(4.0)), tol=1e-6)
+    few, many = solved(), np.arange(700) % 20
+    W = scipy.sparse.random_array((700, 3000), density=0.01, rng=np.random.default_rng(0), format="csr")
+    large = replace(few, coefficients=W, relative_gap=few.relative_gap[many], status=few.status[many])
+    draw_solution(tmp_path / "p.png", large, tol=1e-6)
     assert read(tmp_path / "p.png").shape[1] == 1600
 
 

@@ -195,14 +195,3 @@ def test_powers_of_two_change_no_bit(penalty: str) -> None:
         other = other.with_changes(penalty=scaled_penalty(case.penalty, 2.0**-7, 2.0**20))
     plain, scaled = case.solve(), other.solve()
     np.testing.assert_array_equal(scaled.coefficients.toarray() / 2.0**27, plain.coefficients.toarray())
-
-
-@pytest.mark.parametrize("penalty", PENALTIES)
-def test_executors_agree_for_every_penalty(penalty: str) -> None:
-    case = random_case(17, rows=70, largest=30, penalty=penalty, ball="slice", support="own", regime="normal")
-    serial = case.solve(executor="serial")
-    for workers in (1, 2):
-        other = case.solve(executor=sp.Threads(workers=workers))
-        np.testing.assert_array_equal(other.coefficients.toarray(), serial.coefficients.toarray())
-        for name in ("status", "dual_gap", "multiplier"):
-            np.testing.assert_array_equal(getattr(other, name), getattr(serial, name))

@@ -38,16 +38,16 @@ def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_method_is_measured_at_every_sparsity_and_seed() -> None:
-    settings = FrontierSettings(arch=(8, 6), sparsities=(50.0, 90.0), seeds=2, workers=1, **SMALL)
+    settings = FrontierSettings(arch=(8, 6), sparsity=(50.0, 90.0), seeds=2, workers=1, **SMALL)
     states: list[sp.progress.Progress] = []
     found = run_frontier(load_dataset("digits"), settings, progress=states.append)
     assert [(state.stage, state.done, state.total) for state in states] == [("seeds", 1, 2), ("seeds", 2, 2)]
-    assert settings.peers == tuple(PEERS)
+    assert settings.peer == tuple(PEERS)
     methods = methods_of(PEERS)
     assert len(methods) == 1 + 3 + 2 + 4 + 4
     assert len(found.measured) == 2 * (1 + 2 * len(methods))
     for method in methods:
-        for sparsity in settings.sparsities:
+        for sparsity in settings.sparsity:
             ones = found.of(method, sparsity)
             assert [one.seed for one in ones] == [0, 1]
             mean, deviation = found.summary(method, sparsity, "clean")
@@ -60,14 +60,14 @@ def test_every_method_is_measured_at_every_sparsity_and_seed() -> None:
 
 
 def test_equal_settings_give_equal_figures() -> None:
-    settings = FrontierSettings(arch=(6,), sparsities=(80.0,), seeds=1, peers=("wanda",), workers=1, **SMALL)
+    settings = FrontierSettings(arch=(6,), sparsity=(80.0,), seeds=1, peer=("wanda",), workers=1, **SMALL)
     runs = [run_frontier(load_dataset("digits"), settings) for _ in range(2)]
     first, second = ([(one.clean, one.fgsm, one.pgd) for one in found.measured] for found in runs)
     assert first == second
 
 
 def test_the_first_seed_is_the_users_choice() -> None:
-    few: dict[str, Any] = {"arch": (6,), "sparsities": (80.0,), "peers": ("wanda",), "workers": 1, **SMALL}
+    few: dict[str, Any] = {"arch": (6,), "sparsity": (80.0,), "peer": ("wanda",), "workers": 1, **SMALL}
     both = run_frontier(load_dataset("digits"), FrontierSettings(seeds=2, **few))
     second = run_frontier(load_dataset("digits"), FrontierSettings(seeds=1, first_seed=1, **few))
     kept = [(one.method, one.clean, one.pgd) for one in both.measured if one.seed == 1]
@@ -85,7 +85,7 @@ def test_a_peer_that_is_registered_is_part_of_the_study(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PEERS, "toy", Peer("Toy", most_last, fits=False, source="this test"))
-    assert FrontierSettings().peers[-1] == "toy"
+    assert FrontierSettings().peer[-1] == "toy"
     words = (
         "--samples",
         100,
@@ -129,7 +129,7 @@ def test_the_command_writes_tables_and_a_picture(capsys: pytest.CaptureFixture[s
         (("--sparsity", 100), "sparsity is in per cent"),
         (("--sparsity", -1), "sparsity"),
         (("--peer", "luck"), "--peer: 'luck' is unknown; choose one of 'magnitude'"),
-        (("--preset", "fast"), "--preset: 'fast' is unknown"),
+        (("--recipe", "fast"), "--recipe: 'fast' is unknown"),
         (("--seeds", 0), "--seeds must be"),
         (("--first-seed", -1), "--first-seed must be"),
         (("--samples", 10**6), "--samples: digits has"),
@@ -151,24 +151,26 @@ def test_bad_input(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: An
 
 
 @pytest.mark.usefixtures("few_rows")
-@pytest.mark.parametrize(("number", "preset"), [(2, "sparse"), (3, "sparse"), (3, "robust")])
-def test_a_table_has_the_paper_the_letter_and_ours(number: int, preset: str) -> None:
-    settings = TableSettings(number, preset, pgd_steps=2, attack_samples=30, epochs=2)
-    found = run_table(load_dataset("digits"), settings)
+@pytest.mark.parametrize(("number", "recipe"), [(2, "sparse"), (3, "sparse"), (3, "robust")])
+def test_a_table_has_the_paper_the_letter_and_ours(number: int, recipe: str) -> None:
+    settings = TableSettings(recipe, pgd_steps=2, attack_samples=30, epochs=2)
+    found = run_table(load_dataset("digits"), number, settings)
     for row in found.rows:
-        assert row.preset.sparsity >= row.paper.sparsity
-        assert row.preset.certified == 1.0
-        assert row.gain[0] == pytest.approx(row.preset.fgsm[0] - row.paper.accuracy[0])
+        assert row.ours.sparsity >= row.paper.sparsity
+        assert row.ours.certified == 1.0
+        assert row.gain[0] == pytest.approx(row.ours.fgsm[0] - row.paper.accuracy[0])
         if number == 2:  # pruned by size, exactly as sparse as stated
             assert row.paper.sparsity <= row.letter.sparsity < row.paper.sparsity + 0.1
     assert json.loads(json.dumps(found.figures()))["rows"][0]["paper"]["samples"] == found.rows[0].paper.samples
 
 
-def test_each_table_has_a_preset_of_its_own() -> None:
-    assert (TableSettings(2).preset, TableSettings(2).anchor) == ("sparse", 0.2)
-    assert (TableSettings(3).preset, TableSettings(3).anchor) == ("robust", None)
-    with pytest.raises(sp.InputError, match="anchor: the preset 'sparse' has one, 'robust' has not"):
-        TableSettings(3, anchor=0.1)
+def test_each_table_has_a_recipe_of_its_own() -> None:
+    sparse, robust = (TableSettings().ours(number, None) for number in (2, 3))
+    assert isinstance(sparse, sp.Sparse)
+    assert sparse.anchor == 0.2
+    assert isinstance(robust, sp.Robust)
+    with pytest.raises(sp.InputError, match="anchor: the recipe sparse has one, 'robust' has not"):
+        TableSettings("robust", anchor=0.1)
 
 
 def test_the_rows_are_the_papers() -> None:
@@ -198,7 +200,7 @@ def test_the_command_writes_the_table(capsys: pytest.CaptureFixture[str], tmp_pa
     folder = tmp_path / "table2"
     code, out, err = run(capsys, "reproduce", "table2", *QUICK, "--output", folder, "--json")
     assert (code, err) == (0, "")
-    assert json.loads(out)["settings"]["table"] == 2
+    assert json.loads(out)["table"] == 2
     assert {path.name for path in folder.iterdir()} == {"table2.json", "table2.md", "run.json"}
     text = (folder / "table2.md").read_text(encoding="utf-8")
     assert "57.2 / 49.5" in text
@@ -208,9 +210,9 @@ def test_the_command_writes_the_table(capsys: pytest.CaptureFixture[str], tmp_pa
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--preset", "fast"), "--preset: 'fast' is unknown"),
+        (("--recipe", "fast"), "--recipe: 'fast' is unknown"),
         (("--seeds", 0), "--seeds must be"),
-        (("--data", "digits"), "--samples: digits has 1437, 2000 are wanted"),
+        (("--data", "digits"), "samples: digits has 1437, 2000 are wanted"),
         (("--attack-samples", 0), "--attack-samples must be"),
     ],
 )

@@ -14,9 +14,8 @@ from simplicit.robustness import certify
 from simplicit.robustness.box import OuterBox
 from simplicit.robustness.certificates import interval
 from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
-from simplicit.robustness.certificates.linear import linear_margins, sharpened
+from simplicit.robustness.certificates.linear import Functionals, Relaxation, linear_margins, sharpened
 from simplicit.robustness.certificates.prepared import PreparedModel
-from simplicit.robustness.certificates.relaxation import Functionals, Relaxation
 from victims import ACTIVATIONS, P, Q, corners, data, layered, model_of
 
 KINDS = ["triangular", "full"]
@@ -106,14 +105,14 @@ def test_lines_bound_any_functional(kind: str) -> None:
 def test_the_bounds_stand_in_order_and_no_point_passes_them(kind: str, phi: Activation) -> None:
     model = model_of(kind, phi)
     U, labels = data(model, 8)
-    radii = (0.002, 0.02, 0.1)
+    radii = (0.002, 0.1)
     found = certify(model, U, labels, radii, steps=3)
     a, b, c = (found.margins[name] for name in ("global", "interval", "linear"))
     assert (a <= b).all()
     assert (b <= c).all()
     assert c[0].max() > 0
     for eps, margins in zip(radii, c, strict=True):
-        Y = model.predict(corners(U, eps, 300).reshape(-1, P)).reshape(300, 8, Q)
+        Y = model.predict(corners(U, eps, 100).reshape(-1, P)).reshape(100, 8, Q)
         own = np.take_along_axis(Y, labels[None, :, None], axis=2)
         others = np.where(np.arange(Q) == labels[:, None], -np.inf, Y)
         assert ((own[..., 0] - others.max(axis=2)) >= margins).all()
