@@ -19,9 +19,10 @@ LARGEST = 1e60
 _PART_NUMBERS = 2**22
 
 
-def refused(argument: str, what: str) -> InputError:
-    """The error that says of an argument what is wrong with it."""
-    return InputError(f"{argument}: {what}", argument=argument)
+def refused(argument: str, what: str, value: object = None) -> InputError:
+    """The error that says what is wrong with an argument, or with the ``value`` of it that is named."""
+    place = argument if value is None else f"{argument} {value}"
+    return InputError(f"{place}: {what}", argument=argument)
 
 
 def as_array(name: str, value: Any) -> npt.NDArray[Any]:

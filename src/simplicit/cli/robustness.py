@@ -69,7 +69,6 @@ def certify(
         Folders that `simplicit fit` wrote, all from one baseline.
     settings, source, output
     """
-
     _measure("certify", runs, partial(run_certify, settings=settings), source, output, _certified)
 
 
@@ -93,9 +92,9 @@ def _measure(
     output.show(found.results(), *shown(found), *where)
 
 
-def _table(run: MeasuredRun, title: str, columns: Iterable[str], cells: Callable[[str, int], Iterable[str]]) -> Table:
+def _table(run: MeasuredRun, about: str, columns: Iterable[str], cells: Callable[[str, int], Iterable[str]]) -> Table:
     """A line for each model and radius, with the ``cells`` of the model's name and the place of the radius."""
-    title = f"{run.subjects.data.name}, {len(run.samples.labels):,} test samples{title}"
+    title = f"{run.subjects.data.name}, {len(run.samples.labels):,} test samples{about}"
     table = figures_table("", "sparsity", "ε", *columns, title=title)
     for subject in run.subjects.members:
         sparsity = "" if subject.name == BASELINE else f"{subject.sparsity:.1f}"

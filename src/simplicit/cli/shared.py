@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from simplicit.checks import named, refused
 from simplicit.cli.console import invocation, print_json, say
 from simplicit.data import DATASETS
-from simplicit.errors import InputError
 from simplicit.executors import Journal
 from simplicit.runs.folder import check_output
 
@@ -79,8 +78,7 @@ class Keeping:
         if self.resume and self.journal is None:
             raise refused("resume", "name the journal to go on from with --journal")
         if self.resume and self.journal is not None and not Journal.exists(self.journal):
-            what = f"journal {self.journal}: there is none to go on from; leave --resume out to begin one"
-            raise InputError(what, argument="journal")
+            raise refused("journal", "there is none to go on from; leave --resume out to begin one", self.journal)
 
 
 @dataclass(frozen=True)

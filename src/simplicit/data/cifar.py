@@ -68,38 +68,27 @@ LAYOUTS = {
 }
 
 
-def load_cifar10(data_dir: Path | None = None) -> Dataset:
-    """Load 50,000 and 10,000 colour images, (3, 32, 32), divided by 255 into [0, 1]; 10 classes.
+def load_cifar(name: str, data_dir: Path | None = None) -> Dataset:
+    """Load 50,000 and 10,000 colour images, (3, 32, 32), divided by 255 into [0, 1], with the 10 or 100 fine classes.
 
-    They are looked for as :func:`~simplicit.data.sources.candidate_folders` says: as the folder
-    ``cifar-10-batches-py``, its archive ``cifar-10-python.tar.gz``, whose MD5 sum is checked, or one file
-    ``cifar*.npz`` with the keys train_images, train_labels, test_images and test_labels, images (m, 32, 32, 3) uint8,
-    which may hold any part of the set.
+    They are looked for as :func:`~simplicit.data.sources.candidate_folders` says: as the folder that is published, its
+    archive, whose MD5 sum is checked, or one file ``cifar*.npz`` with the keys train_images, train_labels, test_images
+    and test_labels, images (m, 32, 32, 3) uint8, which may hold any part of the set.
     """
-    return _load(LAYOUTS["cifar-10"], data_dir)
-
-
-def load_cifar100(data_dir: Path | None = None) -> Dataset:
-    """Load CIFAR-100 with its 100 fine labels, from the same layouts as :func:`load_cifar10`."""
-    return _load(LAYOUTS["cifar-100"], data_dir)
-
-
-def _load(layout: Layout, data_dir: Path | None) -> Dataset:
-    places = candidate_folders(data_dir, layout.name)
+    layout, places = LAYOUTS[name], candidate_folders(data_dir, name)
     if not places:
         address = _PUBLISHER + layout.archive
-        return _from_archive(layout, download(address, layout.md5, name=layout.name, by_hand=layout.archive))
+        return _from_archive(layout, download(address, layout.md5, name=name, by_hand=layout.archive))
     for place in places:
         for folder in (place / layout.folder, place):
-            if any((folder / name).is_file() for name in layout.batches):
+            if any((folder / batch).is_file() for batch in layout.batches):
                 return _from_folder(layout, folder)
         if (place / layout.archive).is_file():
             return _from_archive(layout, place / layout.archive)
-        if files := [
-            path for path in sorted(place.glob("cifar*.npz")) if ("100" in path.name) == (layout.classes == 100)
-        ]:
+        found = sorted(place.glob("cifar*.npz"))
+        if files := [path for path in found if ("100" in path.name) == (layout.classes == 100)]:
             return _from_npz(layout, files)
-    raise not_found(places[-1], layout.name, f"{layout.folder}, {layout.archive} and cifar*.npz")
+    raise not_found(places[-1], name, f"{layout.folder}, {layout.archive} and cifar*.npz")
 
 
 def _from_folder(layout: Layout, folder: Path) -> Dataset:

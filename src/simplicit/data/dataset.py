@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -59,18 +60,15 @@ class Dataset:
         hashes: Mapping[str, str] | None = None,
         largest: int = 255,
     ) -> Dataset:
-        """Images (m, ...), uint8, divided by ``largest`` into [0, 1], with labels (m,) that have been checked."""
-        return cls(
-            name=name,
-            train_inputs=_scaled(train[0], largest),
-            train_labels=train[1].astype(np.int64),
-            test_inputs=_scaled(test[0], largest),
-            test_labels=test[1].astype(np.int64),
-            input_shape=train[0].shape[1:],
-            classes=classes,
-            source=source,
-            hashes=hashes or {},
-        )
+        """Images (m, ...), uint8, divided by ``largest`` into [0, 1], with labels (m,) that have been checked.
+
+        ``hashes`` are those of the inputs where there are no files to have any.
+        """
+        inputs, others = _scaled(train[0], largest), _scaled(test[0], largest)
+        arrays = inputs, train[1].astype(np.int64), others, test[1].astype(np.int64)
+        if hashes is None:
+            hashes = {"train": _hash(inputs), "test": _hash(others)}
+        return cls(name, *arrays, train[0].shape[1:], classes, source=source, hashes=hashes)
 
     @property
     def n_inputs(self) -> int:
@@ -89,6 +87,10 @@ class Dataset:
             "input_range": list(self.input_range),
             "hashes": dict(self.hashes),
         }
+
+
+def _hash(array: Array) -> str:
+    return "sha256:" + hashlib.sha256(array.tobytes()).hexdigest()
 
 
 def _scaled(images: Array, largest: int) -> npt.NDArray[np.float32]:

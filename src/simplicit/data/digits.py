@@ -9,8 +9,6 @@ stratify=labels)`` drew.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 from simplicit.data.arrays import load_numpy
@@ -26,9 +24,5 @@ def load_digits() -> Dataset:
     """
     arrays = load_numpy(Path(__file__).with_name("digits.npz"))
     train, test = ((arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "test"))
-    digits = Dataset.from_images(
-        "digits", train, test, classes=10, largest=_LARGEST, source="UCI, Optical Recognition of Handwritten Digits"
-    )
-    parts = {"train": digits.train_inputs, "test": digits.test_inputs}
-    hashes = {part: "sha256:" + hashlib.sha256(inputs.tobytes()).hexdigest() for part, inputs in parts.items()}
-    return replace(digits, hashes=hashes)
+    source = "UCI, Optical Recognition of Handwritten Digits"
+    return Dataset.from_images("digits", train, test, classes=10, largest=_LARGEST, source=source)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from simplicit.checks import refused
 from simplicit.data.arrays import load_arrays
-from simplicit.data.cifar import load_cifar10, load_cifar100
+from simplicit.data.cifar import load_cifar
 from simplicit.data.dataset import Dataset
 from simplicit.data.digits import load_digits
 from simplicit.data.fashion_mnist import load_fashion_mnist
-from simplicit.errors import InputError
 
 #: Every named data set with its loader, which is given the folder of data, or None. A new data set is one file and one
 #: line here; or one that is added at run time, which :func:`load_dataset` and the command line know by name from then.
 DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
-    "cifar-10": load_cifar10,
-    "cifar-100": load_cifar100,
+    "cifar-10": partial(load_cifar, "cifar-10"),
+    "cifar-100": partial(load_cifar, "cifar-100"),
     "digits": lambda _: load_digits(),
     "fashion-mnist": load_fashion_mnist,
 }
@@ -52,5 +53,5 @@ def load_dataset(
         return replace(DATASETS[name](Path(data_dir) if data_dir is not None else None), name=name)
     if not Path(name).exists():
         what = f"neither a known data set ({', '.join(sorted(DATASETS))}) nor an existing folder or .npz file"
-        raise InputError(f"data {name!r}: {what}", argument="data")
+        raise refused("data", what, repr(name))
     return load_arrays(Path(name), seed)

@@ -119,8 +119,8 @@ def _exported(network: nn.Module, example: Tensor) -> Any:
             operation="torch.export",
             where="net",
         ) from error
-    for name in program.graph_signature.buffers_to_mutate.values():
-        raise refused_network(f"changes its own buffer {name!r} in evaluation mode, so it is not a function")
+    if changed := [*program.graph_signature.buffers_to_mutate.values()]:
+        raise refused_network(f"changes its own buffer {changed[0]!r} in evaluation mode, so it is not a function")
     return program
 
 

@@ -16,9 +16,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.utils._pytree import tree_leaves
 
 from simplicit.network.graph import NetworkGraph
+from simplicit.network.moving import contains
 
 _aten = torch.ops.aten
 
@@ -46,7 +46,7 @@ def last_of_blocks(graph: NetworkGraph, activations: Iterable[Node]) -> list[Nod
 
 def _between_input_and_output(graph: NetworkGraph) -> list[Node]:
     """The nodes through which values, not sizes, go from the input to the output, in the order of computation."""
-    nodes = [node for node in graph.module.graph.nodes if _carries_values(node)]
+    nodes = [node for node in graph.module.graph.nodes if contains(Tensor, node.meta.get("val"))]
     depends: set[Node] = set()
     for node in nodes:
         own = node.op == "placeholder" and node.name not in graph.constants
@@ -68,10 +68,6 @@ def _cuts(path: list[Node]) -> set[Node]:
             cuts.add(node)
         furthest = max(furthest, *(place.get(user, number) for user in node.users), number)
     return cuts
-
-
-def _carries_values(node: Node) -> bool:
-    return any(isinstance(leaf, Tensor) for leaf in tree_leaves(node.meta.get("val")))
 
 
 def _makes_maximum(node: Node) -> bool:

@@ -59,8 +59,7 @@ class InnerBox(PerSample):
 
     def project_(self, points: Tensor) -> Tensor:
         """Overwrite ``points``, (m, p), with the nearest points in the box and return them."""
-        torch.maximum(points, self.lower, out=points)
-        return torch.minimum(points, self.upper, out=points)
+        return points.clamp_(self.lower, self.upper)
 
     def random_point(self, generator: torch.Generator) -> Tensor:
         """Draw points uniformly in the box, (m, p)."""
@@ -127,11 +126,8 @@ def clipped(inputs: Tensor, clip: Clip, eps: float) -> tuple[Tensor, Clip]:
     smallest, largest = inputs.min().item(), inputs.max().item()
     least, most = torch.tensor((low, high), dtype=inputs.dtype).tolist()
     if smallest < least or largest > most:
-        raise InputError(
-            f"U must lie in clip = {clip}, got values from {smallest:.6g} to {largest:.6g}; "
-            "pass the range of the inputs, or clip=None",
-            argument="U",
-        )
+        defect = f"got values from {smallest:.6g} to {largest:.6g}; pass the range of the inputs, or clip=None"
+        raise InputError(f"U must lie in clip = {clip}, {defect}", argument="U")
     inner = -_rounded_down(-low, inputs.dtype), _rounded_down(high, inputs.dtype)
     if inner[0] > inner[1]:
         raise InputError(f"clip = {clip} holds no number in {inputs.dtype}; pass a wider one", argument="clip")
@@ -141,9 +137,7 @@ def clipped(inputs: Tensor, clip: Clip, eps: float) -> tuple[Tensor, Clip]:
 def _rounded_down(value: float, dtype: torch.dtype) -> float:
     """Return the largest number of ``dtype`` that is at most ``value``."""
     nearest = torch.tensor(value, dtype=dtype)
-    if nearest.item() > value:
-        nearest = _down(nearest)
-    return nearest.item()
+    return (_down(nearest) if nearest.item() > value else nearest).item()
 
 
 def _sum_rounded_down(a: Tensor, b: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -133,7 +134,7 @@ def run_demo(
     settings: DemoSettings,
     *,
     data_dir: Path | None = None,
-    command: list[str] | None = None,
+    command: Sequence[str] = (),
     overwrite: bool = False,
     progress: OnProgress | None = None,
 ) -> Demo:
@@ -143,7 +144,7 @@ def run_demo(
     manifests; `progress` is told of each stage: epochs, rows, measurements.
     """
     with run_folder(output, overwrite=overwrite) as draft:
-        manifest = Manifest("demo", command or [], {}, {"data": data.describe()})
+        manifest = Manifest("demo", command, {}, {"data": data.describe()})
         network = dataclasses.replace(_NETWORK, seed=settings.seed)
         baseline = make_baseline(data, network, data_dir=data_dir, progress=progress)
         save_baseline(baseline, draft / "baseline")

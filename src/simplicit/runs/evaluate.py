@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.checks import as_count, as_seed
+from simplicit.checks import as_count, as_seed, refused
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, PerronFrobenius, equilibrium, perron_frobenius
@@ -143,7 +143,7 @@ def parse_eps(text: str) -> float:
     except (ValueError, ZeroDivisionError, OverflowError):
         value = math.nan
     if not 0 <= value < math.inf:
-        raise InputError(f"eps {text!r}: expected a radius of at least 0, such as 0.004 or 8/255", argument="eps")
+        raise refused("eps", "expected a radius of at least 0, such as 0.004 or 8/255", repr(text))
     return value
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from simplicit.checks import refused
 from simplicit.errors import InputError
 from simplicit.files import drafted, writing
 from simplicit.implicit import load
 from simplicit.runs.fitting import WEIGHTS
-from simplicit.runs.folder import read_manifest, refused_output
+from simplicit.runs.folder import read_manifest
 from simplicit.runs.weights import read_state, write_state
 from simplicit.runtime.onnx import export_onnx
 
@@ -20,9 +21,9 @@ def check_target(output: Path, *, overwrite: bool) -> None:
     """Refuse a file of another kind, or one that is there."""
     if output.suffix not in (ONNX, STATE):
         network = "the state_dict of the network that was fitted, with its new weights"
-        raise refused_output(output, f"name a file that ends in {ONNX} (the implicit model) or {STATE} ({network})")
+        raise refused("output", f"name a file that ends in {ONNX} (the implicit model) or {STATE} ({network})", output)
     if output.is_dir() or (output.exists() and not overwrite):
-        raise refused_output(output, "exists already; choose another --output, or replace it with --overwrite")
+        raise refused("output", "exists already; choose another --output, or replace it with --overwrite", output)
 
 
 def export_run(run: Path, output: Path, *, overwrite: bool = False) -> dict[str, Any]:

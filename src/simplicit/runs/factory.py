@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from simplicit.checks import refused
 from simplicit.errors import DataError, InputError
 from simplicit.runs.weights import load_weights
 
@@ -25,7 +26,7 @@ def load_network(model: str, weights: Path | None = None) -> nn.Module:
     """
     module_name, _, attribute = model.partition(":")
     if not module_name or not attribute:
-        raise _refused(model, "expected package.module:factory")
+        raise refused("model", "expected package.module:factory", repr(model))
     # Standard output belongs to the results; what the user's code prints goes beside the progress.
     with _current_directory_importable(), redirect_stdout(sys.stderr):
         net = _call(_attribute(_import(module_name, model), attribute, model), model)
@@ -49,26 +50,22 @@ def load_program(path: Path, *, trust: bool) -> nn.Module:
         raise DataError(f"{path}: damaged, or not a torch.export program ({_reason(error)})") from error
 
 
-def _refused(model: str, what: str) -> InputError:
-    return InputError(f"model {model!r}: {what}", argument="model")
-
-
 def _import(module_name: str, model: str) -> Any:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
             what = f"no module {error.name!r} on the Python path or in the current directory"
-            raise _refused(model, what) from error
-        raise _refused(model, f"importing it failed, {_reason(error)}") from error
+            raise refused("model", what, repr(model)) from error
+        raise refused("model", f"importing it failed, {_reason(error)}", repr(model)) from error
     except (Exception, SystemExit) as error:  # the user's own module may raise anything
-        raise _refused(model, f"importing it failed, {_reason(error)}") from error
+        raise refused("model", f"importing it failed, {_reason(error)}", repr(model)) from error
 
 
 def _attribute(module: Any, attribute: str, model: str) -> Any:
     for name in attribute.split("."):
         if not hasattr(module, name):
-            raise _refused(model, f"{module.__name__} has no {name!r}")
+            raise refused("model", f"{module.__name__} has no {name!r}", repr(model))
         module = getattr(module, name)
     return module
 
@@ -77,13 +74,13 @@ def _call(factory: Any, model: str) -> nn.Module:
     if isinstance(factory, nn.Module):
         return factory
     if not callable(factory):
-        raise _refused(model, f"{type(factory).__name__} cannot be called; name a function or a class")
+        raise refused("model", f"{type(factory).__name__} cannot be called; name a function or a class", repr(model))
     try:
         net = factory()
     except (Exception, SystemExit) as error:  # the user's own factory may raise anything
-        raise _refused(model, f"calling it without arguments failed, {_reason(error)}") from error
+        raise refused("model", f"calling it without arguments failed, {_reason(error)}", repr(model)) from error
     if not isinstance(net, nn.Module):
-        raise _refused(model, f"returned {type(net).__name__}, expected a torch.nn.Module")
+        raise refused("model", f"returned {type(net).__name__}, expected a torch.nn.Module", repr(model))
     return net
 
 

@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -152,7 +153,7 @@ def _in_float64(net: nn.Module) -> nn.Module:
         raise refused("penalty", what) from error
 
 
-def save_fit(run: FitRun, folder: Path, *, command: list[str] | None = None, overwrite: bool = False) -> None:
+def save_fit(run: FitRun, folder: Path, *, command: Sequence[str] = (), overwrite: bool = False) -> None:
     """Write ``config.json`` and ``model.safetensors`` (:func:`simplicit.load` reads them), ``rows.json``, ``run.json``.
 
     Where the network can take the new weights, its state_dict is in ``weights.safetensors``.
@@ -161,7 +162,7 @@ def save_fit(run: FitRun, folder: Path, *, command: list[str] | None = None, ove
         fill_fit_folder(run, draft, folder, command)
 
 
-def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: list[str] | None = None) -> None:
+def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: Sequence[str] = ()) -> None:
     """Write the files of :func:`save_fit` into `draft`, which is going to be `folder`."""
     save(run.result.model, draft, overwrite=True)
     with suppress(InputError):  # a structure of its own, or a network without parameters for it
@@ -169,7 +170,7 @@ def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: list[str] |
     write_json(draft / ROWS, _row_table(run.result.rows))
     Manifest(
         "fit",
-        command=command or [],
+        command=command,
         settings=run.settings.to_config(folder),
         inputs=run.inputs,
         seconds=dict(run.result.seconds) | {"states and training": run.seconds},

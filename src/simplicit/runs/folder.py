@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from simplicit.checks import refused
 from simplicit.errors import DataError, InputError
 from simplicit.files import drafted, read_json, write_json, writing
 from simplicit.machine import versions
@@ -75,26 +76,21 @@ def check_output(target: Path, *, overwrite: bool, kind: str | None = None, inpu
             _check_replaceable(target, kind, inputs)
         elif taken:
             remedy = "" if target.is_symlink() or not target.is_dir() else ", or replace it with --overwrite"
-            raise refused_output(target, f"exists already; choose another --output{remedy}")
+            raise refused("output", f"exists already; choose another --output{remedy}", target)
         _probe(target.absolute())
-
-
-def refused_output(target: Path, what: str) -> InputError:
-    """The error that says why nothing can be written at a place."""
-    return InputError(f"output {target}: {what}", argument="output")
 
 
 def _check_replaceable(target: Path, kind: str | None, inputs: Iterable[Path]) -> None:
     stranger = "not the folder of an earlier run{}, so it is not removed"
     if target.is_symlink() or not target.is_dir():
-        raise refused_output(target, stranger.format(""))
+        raise refused("output", stranger.format(""), target)
     for path in inputs:
         if path.resolve().is_relative_to(target.resolve()):
-            raise refused_output(target, f"is or holds {path}, which this run reads; choose another --output")
+            raise refused("output", f"is or holds {path}, which this run reads; choose another --output", target)
     if not any(target.iterdir()):
         return
     if not (target / MANIFEST).is_file():
-        raise refused_output(target, stranger.format(f" (no {MANIFEST})"))
+        raise refused("output", stranger.format(f" (no {MANIFEST})"), target)
     try:
         manifest = read_json(target / MANIFEST)
         found, version = manifest.get("kind"), manifest.get("format")
@@ -103,10 +99,10 @@ def _check_replaceable(target: Path, kind: str | None, inputs: Iterable[Path]) -
         # What an earlier version wrote cannot be read any more, but it can be replaced.
         check_manifest(manifest | {"format": max(version, FORMAT)}, target / MANIFEST, found)
     except DataError as error:
-        raise refused_output(target, stranger.format(f" ({error})")) from error
+        raise refused("output", stranger.format(f" ({error})"), target) from error
     if kind is not None and found != kind:
         what = f"written by `simplicit {found}`, so `simplicit {kind}` does not replace it; choose another --output"
-        raise refused_output(target, what)
+        raise refused("output", what, target)
 
 
 def _probe(target: Path) -> None:

@@ -19,6 +19,7 @@ from simplicit.runs.certifying import CertifyRun
 from simplicit.runs.evaluate import parse_eps
 from simplicit.runs.fitting import ROWS
 from simplicit.runs.folder import MANIFEST, check_folders, kind_of, read_manifest
+from simplicit.runs.measured import MeasuredRun
 from simplicit.runs.subjects import BASELINE
 
 KINDS = ("fit", "attack", "certify")
@@ -129,13 +130,13 @@ def _fit(folder: Path) -> FitFacts:
 
 def _add_measured(found: Gathered, folder: Path, kind: str, hashes: dict[str, str]) -> None:
     """Put the accuracies of a folder of attacks or certificates beside those there are."""
-    document = read_json(folder / (AttackRun if kind == "attack" else CertifyRun).document)
-    radii = {text: parse_eps(text) for text in document["settings"]["eps"]}
-    texts = dict(sorted(radii.items(), key=lambda item: item[1]))
-    found.radii |= texts
-    _check_samples(found, folder, tuple(texts), document)
+    made_by: type[MeasuredRun] = AttackRun if kind == "attack" else CertifyRun
+    document = read_json(folder / made_by.document)
+    radii = tuple(map(str, document["eps"]))
+    found.radii |= {text: parse_eps(text) for text in radii}
+    _check_samples(found, folder, radii, document)
     names = dict(_names(folder, hashes))
-    beside = found.measured.setdefault(tuple(texts), {})
+    beside = found.measured.setdefault(radii, {})
     for model in document["models"]:
         name = names.get(model["name"], model["name"])
         one = beside.setdefault(name, Measured(name, float(model["sparsity"]), float(model["clean"])))
@@ -148,8 +149,8 @@ def _add_measured(found: Gathered, folder: Path, kind: str, hashes: dict[str, st
             if one.attacked is None and model["attacked"] is not None:
                 one.attacked = [float(value) for value in model["attacked"]]
     found.attacked |= kind == "attack"
-    what = AttackRun.title if kind == "attack" else CertifyRun.title
-    found.remarks.append(f"{folder}: {what} on {document['samples']:,} test samples of {document['data']}.")
+    samples = f"{document['samples']:,} test samples of {document['data']}"
+    found.remarks.append(f"{folder}: {made_by.title} on {samples}.")
     if kind == "attack" and (folder / EXAMPLES).is_file():
         with np.load(folder / EXAMPLES, allow_pickle=False) as arrays:
             shown = [names.get(model["name"], model["name"]) for model in document["models"]]

@@ -132,7 +132,7 @@ class MeasuredRun(ABC):
                 self._draw(draft / PICTURE)
             Manifest(
                 self.kind,
-                command=list(command),
+                command=command,
                 settings=vars(self.settings),
                 inputs=self.subjects.inputs,
                 seconds={self.kind: self.seconds},

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from simplicit.checks import as_count, as_number, as_seed, check_choice, named, spelled
+from simplicit.checks import as_count, as_number, as_seed, check_choice, named, refused, spelled
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.machine import check_memory, flushed_denormals, one_thread_each
@@ -39,7 +39,7 @@ def parse_arch(text: str) -> tuple[int, ...]:
     """``"64-32-16"`` to ``(64, 32, 16)``; InputError for anything but positive integers joined by hyphens."""
     parts = text.split("-")
     if not all(part.isdecimal() and len(part) < 19 and int(part) > 0 for part in parts):
-        raise InputError(f"arch {text!r}: expected the widths of the hidden layers, such as 64-32-16", argument="arch")
+        raise refused("arch", "expected the widths of the hidden layers, such as 64-32-16", repr(text))
     return tuple(int(part) for part in parts)
 
 

@@ -38,7 +38,7 @@ def save_report(
     *,
     title: str,
     runs: Sequence[Path],
-    command: list[str] | None = None,
+    command: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
     """Write ``report.html``, which holds all pictures, the pictures as PNG beside it, and ``run.json``.
@@ -48,12 +48,14 @@ def save_report(
     begun = time.perf_counter()
     with run_folder(folder, overwrite=overwrite, kind="report", inputs=runs) as draft:
         page = Page(title, text=_origins(found, runs))
-        for sections in (_frontier, _robustness, _patterns, _gaps, _layers, _examples):
-            page.sections += sections(found, draft)
+        page.sections += [*_frontier(found, draft), *_robustness(found, draft)]
+        if found.fits:
+            page.sections += [_patterns(found, draft), _gaps(found, draft), _layers(found, draft)]
+        page.sections += _examples(found, draft)
         (draft / PAGE).write_text(page.html(), encoding="utf-8")
         Manifest(
             "report",
-            command=command or [],
+            command=command,
             settings={"title": title, "runs": [str(run) for run in runs]},
             seconds={"report": time.perf_counter() - begun},
             results={"pictures": sorted(path.name for path in draft.glob("*.png"))},
@@ -183,9 +185,7 @@ def _sentence(one: Measured, eps: tuple[str, ...]) -> str:
     return f"{one.name}: clean {100 * one.clean:.1f} %, {'; '.join(parts)}."
 
 
-def _patterns(found: Gathered, draft: Path) -> list[Section]:
-    if not found.fits:
-        return []
+def _patterns(found: Gathered, draft: Path) -> Section:
     shown = found.fits[:_MOST]
     draw_patterns(draft / "patterns.png", {fit.name: fit.model for fit in shown})
     alt = "Patterns of non-zeros of M = [[A, B], [C, D]]. " + " ".join(
@@ -197,14 +197,11 @@ def _patterns(found: Gathered, draft: Path) -> list[Section]:
     ]
     caption = "Each point is a non-zero; rows compute states and outputs, columns are states and inputs."
     table = Table("Non-zeros of each part", ("run", "A", "B", "C", "D", "in all"), rows)
-    return [
-        Section("Pattern of A, B, C and D", pictures=[Picture(draft / "patterns.png", alt, caption)], tables=[table])
-    ]
+    picture = Picture(draft / "patterns.png", alt, caption)
+    return Section("Pattern of A, B, C and D", pictures=[picture], tables=[table])
 
 
-def _gaps(found: Gathered, draft: Path) -> list[Section]:
-    if not found.fits:
-        return []
+def _gaps(found: Gathered, draft: Path) -> Section:
     tol = max(float(fit.settings.get("tol", 1e-6)) for fit in found.fits)
     draw_gaps(draft / "gaps.png", {fit.name: fit.gaps for fit in found.fits[:_MOST]}, tol)
     rows = []
@@ -215,13 +212,11 @@ def _gaps(found: Gathered, draft: Path) -> list[Section]:
     alt = "Relative duality gaps of all rows, sorted. " + " ".join(f"{row[0]}: largest {row[2]}." for row in rows)
     caption = "Below the dashed line a row is proved to be solved to the tolerance."
     table = Table("Relative duality gaps", ("run", "rows certified", "largest", "median"), rows)
-    return [Section("Duality gaps", pictures=[Picture(draft / "gaps.png", alt, caption)], tables=[table])]
+    return Section("Duality gaps", pictures=[Picture(draft / "gaps.png", alt, caption)], tables=[table])
 
 
-def _layers(found: Gathered, draft: Path) -> list[Section]:
+def _layers(found: Gathered, draft: Path) -> Section:
     """Where the non-zeros went: those of each layer, in the order in which the network computes them."""
-    if not found.fits:
-        return []
     names = list(dict.fromkeys(name for fit in found.fits for name in _in_order(fit)))
     counts = {fit.name: [int(fit.nnz[fit.groups == name].sum()) for name in names] for fit in found.fits}
     titles = [name if name == "output" or len(names) > _FEW else f"layer {name}" for name in names]
@@ -233,7 +228,7 @@ def _layers(found: Gathered, draft: Path) -> list[Section]:
     rows = [[run, *(f"{count:,}" for count in values)] for run, values in counts.items()]
     table = Table("Non-zeros by layer", ("run", *titles), rows)
     caption = "The rows of a layer, the first layer first; logarithmic."
-    return [Section("Where the non-zeros went", pictures=[Picture(draft / "layers.png", alt, caption)], tables=[table])]
+    return Section("Where the non-zeros went", pictures=[Picture(draft / "layers.png", alt, caption)], tables=[table])
 
 
 def _in_order(fit: FitFacts) -> list[str]:

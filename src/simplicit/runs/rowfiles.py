@@ -79,10 +79,8 @@ def merge_solve(journals: Sequence[Path], *, throw: bool | None = None) -> Solve
     solutions = merge_journals(journals)
     found = next((journal for journal in journals if (journal / RECORD).is_file()), None)
     if found is None:
-        raise InputError(
-            f"journal {journals[0]}: has no {RECORD}, `simplicit solve` has not written it; in Python, "
-            "simplicit.merge_journals returns its solution"
-        )
+        remedy = "in Python, simplicit.merge_journals returns its solution"
+        raise refused("journal", f"has no {RECORD}, `simplicit solve` has not written it; {remedy}", journals[0])
     record = read_json(found / RECORD)
     try:
         settings = restored(SolveSettings, record["settings"])
@@ -111,7 +109,7 @@ class _Files:
         features, targets = arrays["features"], arrays["targets"]
         if targets.ndim == 1:
             what = f"shape {targets.shape} is one target; save targets[:, None], a column per row"
-            raise InputError(f"targets {self.paths['targets']}: {what}", argument="targets")
+            raise refused("targets", what, self.paths["targets"])
         self.problem: dict[str, Any] = {"features": features, "targets": targets}
         self.problem |= {"weight": settings.weight, "intercept": settings.intercept}
         if "support" in arrays:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,7 @@ _FIGURES = ("objective", "dual_gap", "relative_gap", "cardinality_gap", "multipl
 _PARTS = ("values", "indices", "indptr", "intercepts")
 
 
-def save_solve(
-    run: SolveRun,
-    folder: Path,
-    *,
-    command: list[str] | None = None,
-    overwrite: bool = False,
-) -> None:
+def save_solve(run: SolveRun, folder: Path, *, command: Sequence[str] = (), overwrite: bool = False) -> None:
     """Write coefficients, ``rows.json``, ``run.json`` and, with the extra ``report``, ``picture.png`` into a folder."""
     settings = run.settings
     with run_folder(folder, overwrite=overwrite, kind="solve", inputs=settings.files.values()) as draft:
@@ -39,7 +34,7 @@ def save_solve(
             _draw(run, draft / PICTURE)
         Manifest(
             "solve",
-            command=command or [],
+            command=command,
             settings=settings.to_config(folder),
             inputs=run.inputs,
             seconds=run.seconds,

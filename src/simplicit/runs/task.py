@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from simplicit.checks import refused
 from simplicit.data import Dataset, load_dataset
 from simplicit.errors import DataError, InputError
 from simplicit.files import file_hash
@@ -136,7 +137,7 @@ def _channels_last(data: Dataset) -> InputError:
     shape = ", ".join(map(str, ("m", *data.input_shape)))
     remedy = "transpose the arrays, np.moveaxis(inputs, -1, 1), and save them again"
     found = f"samples have shape ({shape}), channels last, the network takes them first"
-    return InputError(f"data {data.name}: {found}; {remedy}", argument="data")
+    return refused("data", f"{found}; {remedy}", data.name)
 
 
 def _open_network(source: Source, trust_pt2: bool) -> tuple[nn.Module, list[Path]]:
@@ -145,7 +146,7 @@ def _open_network(source: Source, trust_pt2: bool) -> tuple[nn.Module, list[Path
         return load_network(source.model, weights), [weights] if weights else []
     if weights is None or weights.suffix != ".pt2":
         remedy = "name the network that they belong to with --model package.module:factory"
-        raise InputError(f"weights {weights}: {remedy}", argument="weights")
+        raise refused("weights", remedy, weights)
     return load_program(weights, trust=trust_pt2), [weights]
 
 
@@ -195,7 +196,7 @@ def check_range(recorded: Mapping[str, Any], data: Dataset, run: Path) -> None:
     if least < low - (high - low) or largest > high + (high - low):
         found = f"values from {least:g} to {largest:g}, {run} was made on values from {low:g} to {high:g}"
         remedy = "bring them into that range, as the network was trained (uint8 is divided by 255)"
-        raise InputError(f"data {data.name}: {found}; {remedy}", argument="data")
+        raise refused("data", f"{found}; {remedy}", data.name)
 
 
 def check_labels(data: Dataset, outputs: int, what: str) -> None:

@@ -18,9 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.checks import as_count, named, spelled
+from simplicit.checks import as_count, named, refused, spelled
 from simplicit.data import Dataset
-from simplicit.errors import InputError
 from simplicit.executors import EXECUTORS, Executor, as_executor
 from simplicit.network import capture
 from simplicit.progress import Meter, OnProgress
@@ -110,9 +109,7 @@ class Figure5Settings:
         for name in ("samples", "repeats"):
             as_count(name, getattr(self, name))
         if not self.arch:
-            raise InputError(
-                "arch: a network without hidden layers has no state rows; give widths such as 64-32-16", argument="arch"
-            )
+            raise refused("arch", "a network without hidden layers has no state rows; give widths such as 64-32-16")
 
     @property
     def chosen(self) -> tuple[str, ...]:

@@ -19,9 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from simplicit.checks import as_count, check_choice, named, spelled
+from simplicit.checks import as_count, check_choice, named, refused, spelled
 from simplicit.data import Dataset
-from simplicit.errors import InputError
 from simplicit.machine import one_thread_each
 from simplicit.network.graph import capture_graph
 from simplicit.progress import Meter, OnProgress
@@ -116,15 +115,15 @@ class FrontierSettings:
             as_count(name, getattr(self, name))
         as_count("first_seed", self.first_seed, minimum=0)
         if parse_eps(self.eps) > 1:
-            raise InputError(f"eps: {self.eps} is wider than the range of the inputs, from 0 to 1", argument="eps")
+            raise refused("eps", f"{self.eps} is wider than the range of the inputs, from 0 to 1")
         if not self.sparsity:
-            raise InputError("sparsity: name at least one", argument="sparsity")
+            raise refused("sparsity", "name at least one")
         for value in self.sparsity:
             at_sparsity(self.recipe, value)
         for name in self.peer:
             check_choice("peer", name, PEERS)
         if not self.arch:
-            raise InputError("arch: give the widths of the hidden layers, such as 64-32-16", argument="arch")
+            raise refused("arch", "give the widths of the hidden layers, such as 64-32-16")
 
 
 @dataclass(frozen=True)

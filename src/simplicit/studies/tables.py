@@ -18,9 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from simplicit.checks import as_count, named
+from simplicit.checks import as_count, named, refused
 from simplicit.data import Dataset
-from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 from simplicit.progress import Meter, OnProgress
 from simplicit.report import Table
@@ -115,9 +114,8 @@ class TableSettings:
     def __post_init__(self) -> None:
         for name in ("seeds", "pgd_steps", "attack_samples", "epochs"):
             as_count(name, getattr(self, name))
-        for table in TABLES:
-            if not isinstance(self.ours(table, None), Sparse) and self.anchor is not None and self.recipe is not None:
-                raise InputError(f"anchor: the recipe sparse has one, {self.recipe!r} has not", argument="anchor")
+        if self.recipe is not None and not isinstance(recipe_of(self.recipe), Sparse) and self.anchor is not None:
+            raise refused("anchor", f"the recipe sparse has one, {self.recipe!r} has not")
 
     def name(self, table: int) -> str:
         """Return the name of the recipe of our own rows of a table."""

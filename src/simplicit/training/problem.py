@@ -17,18 +17,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from simplicit.checks import as_number
 from simplicit.errors import InputError
 from simplicit.rows import Ball, Gram, Penalty, PiecewiseQuadratic
+from simplicit.rows.batch import Array, Mask
 from simplicit.training.units import Scales
-
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 #: The least ridge, in the same units: it keeps every support's Gram matrix positive definite in float64.
 LEAST_RIDGE = 1e-10
@@ -85,6 +82,7 @@ class Sums:
 
     @property
     def arguments(self) -> dict[str, Any]:
+        """The problem as :func:`simplicit.solve_rows` takes it."""
         return {"features": self.statistics}
 
     @property
@@ -106,6 +104,7 @@ class Samples:
 
     @property
     def arguments(self) -> dict[str, Any]:
+        """The problem as :func:`simplicit.solve_rows` takes it."""
         return {"features": self.features, "targets": self.targets, "intercept": self.intercept}
 
     @cached_property
@@ -120,23 +119,12 @@ class Samples:
         return Sums(features.T @ features, targets.T @ features, np.square(targets).sum(axis=0), len(features))
 
     def constants(self, coefficients: Array) -> Array:
+        """The constants (r,) that go with coefficients (r, d) of centred least squares."""
         return np.asarray(self._means[1] - coefficients @ self._means[0])
 
 
-class RowData(Protocol):
-    """What rows are fitted to: :class:`Samples`, or :class:`Sums`."""
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The problem as :func:`simplicit.solve_rows` takes it."""
-        ...
-
-    @property
-    def sums(self) -> Sums: ...
-
-    def constants(self, coefficients: Array) -> Array:
-        """The constants (r,) that go with coefficients (r, d) of centred least squares."""
-        ...
+#: What rows are fitted to.
+RowData = Samples | Sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,21 +149,16 @@ class Rows:
         return LeastSquares.of(self.data.sums, self.weights, self.support, ridge)
 
 
-@dataclass(frozen=True, eq=False)
-class LeastSquares:
-    """Ridge of r rows on the same d columns: the error at w is wᵀHw − 2cᵀw + energy.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LeastSquares(Sums):
+    """Sums with a ridge in them: the error of a row at w is wᵀHw − 2cᵀw + energy.
 
-    ``gram`` (d, d) is H = ΦᵀΦ + δI, which is positive definite, ``cross`` (r, d) c = Φᵀz + δa·w⁰, and ``energy`` (r,)
-    ‖z‖² + δ‖a·w⁰‖²; ``rounding`` is ε of the sums in H, relative to its trace. The rest is as in :class:`Rows`.
+    ``gram`` is H = ΦᵀΦ + δI, which is positive definite, ``cross`` c = Φᵀz + δa·w⁰, and ``energy`` ‖z‖² + δ‖a·w⁰‖².
+    ``support`` and ``weights`` are those of :class:`Rows`.
     """
 
-    gram: Array
-    cross: Array
-    energy: Array
     support: Mask
     weights: Array
-    count: int
-    rounding: float
 
     @classmethod
     def of(cls, sums: Sums, weights: Array, support: Mask, ridge: Ridge) -> Self:
@@ -187,16 +170,11 @@ class LeastSquares:
         H = sums.gram.copy()
         H[np.diag_indices_from(H)] += delta
         return cls(
-            gram=H,
-            cross=sums.cross + delta * towards,
-            energy=sums.energy + delta * np.square(towards).sum(axis=1),
+            H,
+            sums.cross + delta * towards,
+            sums.energy + delta * np.square(towards).sum(axis=1),
+            sums.count,
+            sums.rounding,
             support=support,
             weights=weights,
-            count=sums.count,
-            rounding=sums.rounding,
         )
-
-    @property
-    def statistics(self) -> Gram:
-        """The problem as :func:`simplicit.solve_rows` takes it."""
-        return Gram.of_products(self.gram, self.cross, self.energy, self.count)

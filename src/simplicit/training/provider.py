@@ -21,9 +21,8 @@ from torch import nn
 
 from simplicit.implicit import ImplicitModel
 from simplicit.rows import Solution
+from simplicit.rows.batch import Array, Index
 from simplicit.training.problem import Rows
-
-Array = npt.NDArray[np.float64]
 
 
 class Layer(Protocol):
@@ -63,7 +62,7 @@ class Student(Protocol):
         ...
 
     @property
-    def order(self) -> npt.NDArray[np.intp]:
+    def order(self) -> Index:
         """For each row its place among the rows of the provider's layers in turn."""
         ...
 

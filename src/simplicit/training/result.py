@@ -14,6 +14,7 @@ from torch import nn
 
 from simplicit.implicit import ImplicitModel, save
 from simplicit.rows import RowStatus, Solution
+from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Student
 from simplicit.training.summary import summary_of
@@ -21,8 +22,6 @@ from simplicit.training.training import Trained
 
 if TYPE_CHECKING:
     from simplicit.training.recipes import Recipe, Task
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +55,13 @@ class RowFigures:
     dual_gap: Array
     relative_gap: Array
     status: npt.NDArray[np.int8]
-    nnz: npt.NDArray[np.intp]
+    nnz: Index
     multiplier: Array
     cardinality_gap: Array
     seconds: Array
 
     @property
-    def converged(self) -> npt.NDArray[np.bool_]:
+    def converged(self) -> Mask:
         """Which rows are certified to the tolerance."""
         return np.equal(self.status, RowStatus.CONVERGED)
 

@@ -7,6 +7,7 @@ costs a few solves. :func:`trained` does so where it is asked for.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,14 +41,12 @@ def trained(training: Training[Any], sparsity: float | None) -> Trained:
     if sparsity is None:
         return training.solve()
     _check_searchable(training)
-    count, trials = training.provider.weight_count, 0
+    count, numbers = training.provider.weight_count, itertools.count(1)
 
     def solve(strength: float, start: Trained | None) -> Trained:
-        nonlocal trials
-        trials += 1
-        return training.within(f"trial {trials}").solve(strength, start)
+        return training.within(f"trial {next(numbers)}").solve(strength, start)
 
-    found = search_strength(solve, lambda one: 100 * (1 - one.nnz / count), sparsity, tolerance_of(count))
+    found, trials = search_strength(solve, lambda one: 100 * (1 - one.nnz / count), sparsity, tolerance_of(count))
     return replace(found, trials=trials)
 
 
@@ -76,8 +75,8 @@ def search_strength(
     sparsity_of: Callable[[M], float],
     target: float,
     tolerance: float = SPARSITY_TOLERANCE,
-) -> M:
-    """The match whose sparsity is within ``tolerance`` points of ``target``, in per cent.
+) -> tuple[M, int]:
+    """The match whose sparsity is within ``tolerance`` points of ``target``, in per cent, and the number of trials.
 
     ``solve`` goes from a strength, and a match to start from, to a match. InputError is raised if no strength gives the
     sparsity, and says how near one comes.
@@ -106,7 +105,7 @@ def search_strength(
         share = (target - below[1]) / (above[1] - below[1])
         # Away from the ends, so that the bracket shrinks even where the sparsity jumps.
         tried(below[0] + min(max(share, 0.15), 0.85) * width)
-    return trials[-1][2]
+    return trials[-1][2], len(trials)
 
 
 def _unreachable(target: float, trials: list[tuple[float, float, M]]) -> InputError:

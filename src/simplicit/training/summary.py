@@ -16,10 +16,10 @@ _WIDTH = 100
 
 def summary_of(result: FitResult) -> str:
     """The summary of a fit."""
-    figures, seconds = result.figures(), ", ".join(f"{stage} {spent:.2f} s" for stage, spent in result.seconds.items())
+    figures, recipe = result.figures(), result.recipe
     lines = [
-        f"State-driven training on {result.n_samples:,} samples, recipe {type(result.recipe).__name__}",
-        *_labelled("options", _options(result.recipe)),
+        f"State-driven training on {result.n_samples:,} samples, recipe {type(recipe).__name__}",
+        *_labelled("options", ", ".join(f"{one.name} {_shown(getattr(recipe, one.name))}" for one in fields(recipe))),
         *_method(result),
         *_labelled(
             "rows",
@@ -30,7 +30,7 @@ def summary_of(result: FitResult) -> str:
             "weights", f"{result.nnz:,} non-zeros, the baseline has {result.weight_count:,}: {_compared(result)}"
         ),
         *_stability(figures),
-        *_labelled("time", seconds),
+        *_labelled("time", ", ".join(f"{stage} {spent:.2f} s" for stage, spent in result.seconds.items())),
         *_table(result),
     ]
     return "\n".join(lines)
@@ -38,11 +38,6 @@ def summary_of(result: FitResult) -> str:
 
 def _labelled(label: str, text: str) -> list[str]:
     return textwrap.wrap(text, _WIDTH, initial_indent=f"  {label:<11}", subsequent_indent=" " * 13)
-
-
-def _options(recipe: Any) -> str:
-    """The options of a recipe, as they were."""
-    return ", ".join(f"{item.name} {_shown(getattr(recipe, item.name))}" for item in fields(recipe))
 
 
 def _shown(value: object) -> str:
@@ -87,7 +82,7 @@ def _stability(figures: dict[str, Any]) -> list[str]:
 def _table(result: FitResult) -> list[str]:
     """One line for each layer, as the network computes them."""
     bounded = any(layer.support_bound is not None for layer in result.layers)
-    head = f"  {'layer':<24}{'rows':>6}{'weights':>10}{'non-zeros':>12}{'sparse':>9}{'rel. error':>12}"
+    head = f"  {'layer':<24}{'rows':>6}{'weights':>10}{'non-zeros':>12}{'sparse':>9}{'sq. error':>12}"
     return [head + (f"{'best >=':>10}" if bounded else ""), *map(_line, result.layers)]
 
 
@@ -96,6 +91,6 @@ def _line(layer: LayerFigures) -> str:
     # A bound is rounded down.
     bound = "" if layer.support_bound is None else f"{math.floor(1000 * layer.support_bound) / 1000:>10.3f}"
     return (
-        f"  {layer.name:<24}{layer.rows:>6}{layer.weights:>10,}{layer.non_zeros:>12,}{share:>9}{layer.error:>12.3f}"
+        f"  {layer.name:<24}{layer.rows:>6}{layer.weights:>10,}{layer.non_zeros:>12,}{share:>9}{layer.error:>12.2g}"
         f"{bound}"
     )

@@ -15,9 +15,9 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from simplicit.rows import NoPenalty, Penalty, PiecewiseQuadratic, Solution
+from simplicit.rows.batch import Array, Mask
 from simplicit.solve import RunOptions, solve_rows
 from simplicit.training.problem import LeastSquares, Ridge, Rows
 from simplicit.training.provider import Fit, Layer, Provider, Student
@@ -26,9 +26,6 @@ from simplicit.training.support.bounds import with_support_gap
 from simplicit.training.support.elimination import EliminationPath
 from simplicit.training.support.selection import elimination_paths, select
 from simplicit.training.units import NORMALIZATIONS
-
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 L = TypeVar("L", bound=Layer)
 

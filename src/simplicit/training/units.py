@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from simplicit.rows.batch import Array, Mask
+
 #: (σ of the rows, c of the columns)
 Units = tuple[Array, Array]
 
@@ -34,7 +34,7 @@ class Scales:
 
     targets: Array
     columns: Array
-    inputs: npt.NDArray[np.bool_]
+    inputs: Mask
 
 
 def _none(scales: Scales) -> Units:

@@ -14,11 +14,11 @@ from torch.nn import functional
 import simplicit as sp
 from fitting import Subject
 from simplicit.network.graph import NetworkGraph, capture_graph
-from simplicit.training.channels import channel_layers, samples_of
+from simplicit.training.channels import channel_layers
 from simplicit.training.channels.moments import sums_of
 from simplicit.training.channels.sensitivity import Sensitivity, output_sensitivities
 from simplicit.training.channels.statistics import Gathering
-from simplicit.training.channels.walk import Walk, batches_of
+from simplicit.training.channels.walk import Walk, batches_of, samples_of
 from tied_nets import subject
 
 

@@ -23,7 +23,7 @@ def problem(seed: int, r: int = 3, d: int = 6, *, correlated: float = 1.0) -> Le
     gram = features.T @ features + 0.1 * np.eye(d)
     cross = weights @ features.T @ features
     energy = np.einsum("ij,ij->i", cross, weights)
-    return LeastSquares(gram, cross, energy, np.ones((r, d), dtype=bool), weights, 40, 2.0**-52)
+    return LeastSquares(gram, cross, energy, 40, support=np.ones((r, d), dtype=bool), weights=weights)
 
 
 def selected(given: LeastSquares, scales: Array, count: int, *, thresholding: bool, workers: int = 1) -> Selection:

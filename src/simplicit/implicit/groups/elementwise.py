@@ -98,10 +98,6 @@ def _silu_derivative(z: Tensor) -> Tensor:
     return value * (1.0 + z * (1.0 - value))
 
 
-def _hardtanh_defect(min_val: float, max_val: float) -> str | None:
-    return None if min_val < max_val else f"min_val = {min_val} must be below max_val = {max_val}"
-
-
 def _softplus_defect(beta: float, threshold: float) -> str | None:
     if beta <= 0:
         return f"beta = {beta} must be positive"
@@ -134,7 +130,9 @@ ACTIVATIONS: dict[str, Definition] = {
         lambda z, min_val, max_val: ((z > min_val) & (z < max_val)).to(z.dtype),
         kinks=lambda min_val, max_val: (min_val, max_val),
         defaults={"min_val": -1.0, "max_val": 1.0},
-        defect=_hardtanh_defect,
+        defect=lambda min_val, max_val: (
+            None if min_val < max_val else f"min_val = {min_val} must be below max_val = {max_val}"
+        ),
     ),
     "softplus": Definition(
         functional.softplus,
@@ -285,7 +283,6 @@ class Activation:
         if len(entries) != 2 or not isinstance(name, str) or not isinstance(parameters, Mapping):
             raise InputError(f'an activation is {{"name": …, "parameters": {{…}}}}, got {config!r:.80}')
         activation = cls(name, tuple(parameters.items()))
-        for key, _ in activation.parameters:
-            if key not in parameters:
-                raise InputError(f"activation {name!r} lacks the parameter {key!r}")
+        if missing := [key for key, _ in activation.parameters if key not in parameters]:
+            raise InputError(f"activation {name!r} lacks the parameter {missing[0]!r}")
         return activation

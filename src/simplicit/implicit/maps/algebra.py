@@ -165,11 +165,6 @@ def _side_by_side(first: GatherMap, second: GatherMap) -> LinearMap | None:
     return GatherMap(np.where(from_first, first.columns, second.columns), first.width, factors.astype(first.dtype))
 
 
-def _with_gather(conv: ConvMap, gather: GatherMap) -> ConvMap | None:
-    pointwise = _as_convolution(gather, conv)
-    return None if pointwise is None else _merged(conv, pointwise)
-
-
 def _merged(conv: ConvMap, other: ConvMap) -> ConvMap | None:
     """The sum as a convolution of the geometry of ``conv``, if the other's taps are among its own."""
     if not (conv.plain and other.plain) or _frame(conv) != _frame(other):
@@ -193,8 +188,8 @@ def _frame(conv: ConvMap) -> tuple[tuple[int, ...], ...]:
     return conv.input_shape, conv.output_shape[1:], conv.stride
 
 
-def _as_convolution(gather: GatherMap, conv: ConvMap) -> ConvMap | None:
-    """A gather of whole channels, at the places that ``conv`` begins at, as a 1×1 convolution of its stride."""
+def _with_gather(conv: ConvMap, gather: GatherMap) -> ConvMap | None:
+    """The sum, if the gather takes whole channels at the places that ``conv`` begins at: a 1×1 of the same stride."""
     if conv.groups != 1:
         return None
     grid = np.zeros(1, dtype=np.int64)
@@ -210,7 +205,7 @@ def _as_convolution(gather: GatherMap, conv: ConvMap) -> ConvMap | None:
     rows = np.flatnonzero(source >= 0)
     weight[rows, source[rows]] = _trailing(factors[rows], weight[0])
     pointwise = ConvMap(weight, conv.input_shape, stride=conv.stride)
-    return pointwise if pointwise.output_shape == conv.output_shape else None
+    return _merged(conv, pointwise) if pointwise.output_shape == conv.output_shape else None
 
 
 def _at(factors: NDArray[Any] | None, places: Any) -> Any:

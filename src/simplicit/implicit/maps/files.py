@@ -69,8 +69,8 @@ class Stored:
 
     def check_all_taken(self) -> None:
         """Refuse arrays that nobody took."""
-        for name in sorted(set(self.arrays) - self._taken):
-            raise DataError(f"{self.file} holds the array {name!r}, which {self.described_in} does not know")
+        if surplus := sorted(set(self.arrays) - self._taken):
+            raise DataError(f"{self.file} holds the array {surplus[0]!r}, which {self.described_in} does not know")
 
     def floats(self, name: str, length: int | None = None, dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
         """A finite vector, of the map's dtype if None is given; DataError if it is anything else."""

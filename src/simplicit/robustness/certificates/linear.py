@@ -160,9 +160,8 @@ class Relaxation:
         for _ in range(steps):
             bounds = self._bounded(functionals, self._lines(low, high), last)
             best = torch.fmax(best, bounds.detach())
-            optimiser.zero_grad()
-            (-bounds.sum()).backward()  # type: ignore[no-untyped-call]
-            self._freeze_(low, high)
+            low.grad, high.grad = torch.autograd.grad(-bounds.sum(), [low, high])
+            self._freeze_(low.grad, high.grad)
             optimiser.step()
             schedule.step()
             self._limit_(low, high)
@@ -170,14 +169,12 @@ class Relaxation:
 
     def _freeze_(self, low: Tensor, high: Tensor) -> None:
         """Clear the gradient of the line on a homogeneous φ's better side, and where φ is straight on the bounds."""
-        assert low.grad is not None
-        assert high.grad is not None
         for stage in self.neighbourhood.prepared.stages:
             if stage.activation.homogeneous:
                 at = stage.target
                 left, right = stage.activation.half_lines
                 crossing = (self.enclosure.z_lower[:, None, at] < 0) & (self.enclosure.z_upper[:, None, at] > 0)
-                free, fixed = (low.grad, high.grad) if right >= left else (high.grad, low.grad)
+                free, fixed = (low, high) if right >= left else (high, low)
                 free[..., at] *= crossing
                 fixed[..., at] = 0.0
 

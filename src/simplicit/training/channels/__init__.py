@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from simplicit.training.channels.layers import ChannelLayer, channel_layers, check_tied, has_convolutions, in_layers
 from simplicit.training.channels.provider import Channels, ChannelStudent
-from simplicit.training.channels.walk import samples_of
 
 __all__ = [
     "ChannelLayer",
@@ -20,5 +19,4 @@ __all__ = [
     "check_tied",
     "has_convolutions",
     "in_layers",
-    "samples_of",
 ]

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import Node
 
 from simplicit.checks import refused
@@ -49,11 +48,10 @@ _NORMS = {_aten._native_batch_norm_legit_no_training.default: 6, _aten.batch_nor
 class Norm:
     """The batch normalisation right after a layer, y = γ(z − μ)/√(v + ε) + β, with statistics of its own.
 
-    ``weight``, ``bias``, ``mean`` and ``variance`` are the placeholders of γ, β, μ and v, and ``result`` is y.
+    ``weight``, ``mean`` and ``variance`` are the placeholders of γ, μ and v, and ``result`` is y.
     """
 
     weight: str | None
-    bias: str | None
     mean: str
     variance: str
     eps: float
@@ -229,9 +227,8 @@ def _bias(graph: NetworkGraph, node: Node, bias: Any) -> str | None:
 
 def _depends_on(node: Node, names: dict[str, str]) -> bool:
     """Whether a value depends on a parameter or on the input, rather than on constants alone."""
-    if node.op == "placeholder":
-        return node.name in names or not node.name.startswith(("b_", "c_"))
-    return any(_depends_on(argument, names) for argument in node.all_input_nodes)
+    placeholders = (one.name for one in nodes_before(node) if one.op == "placeholder")
+    return any(name in names or not name.startswith(("b_", "c_")) for name in placeholders)
 
 
 def _geometry(node: Node, shape: tuple[int, ...]) -> Geometry:
@@ -261,7 +258,7 @@ def _norm(node: Node) -> Norm | None:
     user = _only_user(node)
     if user is None or user.target not in _NORMS or user.args[0] is not node:
         return None
-    _, weight, bias, mean, variance, *rest = user.args
+    _, weight, _, mean, variance, *rest = user.args
     eps = rest[_NORMS[user.target] - 5]
     result: Node | None = user
     if user.target is _aten._native_batch_norm_legit_no_training.default:
@@ -273,11 +270,7 @@ def _norm(node: Node) -> Norm | None:
     if any(part.op != "placeholder" or len(part.users) != 1 for part in (mean, variance)):
         return None
     assert isinstance(eps, float)
-    return Norm(_name(weight), _name(bias), mean.name, variance.name, eps, result)
-
-
-def _name(argument: Any) -> str | None:
-    return argument.name if isinstance(argument, Node) else None
+    return Norm(weight.name if isinstance(weight, Node) else None, mean.name, variance.name, eps, result)
 
 
 def _skip(after: Node) -> Node | None:
@@ -301,8 +294,3 @@ def nodes_before(node: Node) -> Iterator[Node]:
             if argument not in seen:
                 seen.add(argument)
                 left.append(argument)
-
-
-def weight_matrix(weight: Tensor) -> Tensor:
-    """A kernel as a matrix, (channels out, channels in of a group × kernel size)."""
-    return weight.reshape(weight.shape[0], -1)

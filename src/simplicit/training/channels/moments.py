@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
+from simplicit.rows.batch import Array
 from simplicit.training.channels.statistics import Statistics
 from simplicit.training.problem import Sums
-
-Array = npt.NDArray[np.float64]
 
 
 def sums_of(statistics: Statistics, group: int, *, constant: bool) -> Sums:

@@ -12,15 +12,13 @@ target has (m⁰, s⁰), both over positions as the rows count them:
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from simplicit.network.graph import NetworkGraph
+from simplicit.rows.batch import Array
 from simplicit.training.channels.layers import ChannelLayer
 from simplicit.training.channels.moments import Moments
-
-Array = npt.NDArray[np.float64]
 
 #: Bounds on s/s⁰: a channel that lost all its weights must not be blown up.
 LEAST_RATIO, MOST_RATIO = 0.2, 5.0

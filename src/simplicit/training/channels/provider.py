@@ -23,6 +23,7 @@ from simplicit.implicit.batch import Batch
 from simplicit.network import from_torch, with_constants
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows import Penalty
+from simplicit.rows.batch import Array, Index
 from simplicit.training.channels.layers import ChannelLayer, channel_layers, nodes_before
 from simplicit.training.channels.memory import check_samples_fit
 from simplicit.training.channels.moments import sums_of
@@ -33,8 +34,6 @@ from simplicit.training.channels.walk import batches_of, samples_of
 from simplicit.training.problem import Rows
 from simplicit.training.provider import Fit
 from simplicit.training.units import Scales
-
-Array = npt.NDArray[np.float64]
 
 #: Samples at a time: what a layer makes of them should stay near the cache.
 BATCH = 50
@@ -67,7 +66,7 @@ class ChannelStudent:
         return np.array([layer.name for layer in self.layers for _ in range(layer.rows)])
 
     @property
-    def order(self) -> npt.NDArray[np.intp]:
+    def order(self) -> Index:
         return np.arange(sum(layer.rows for layer in self.layers))
 
     @property

@@ -22,16 +22,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
 from simplicit.checks import refused
 from simplicit.network.graph import NetworkGraph
+from simplicit.rows.batch import Array
 from simplicit.training.channels.layers import ChannelLayer, nodes_before
-
-Array = npt.NDArray[np.float64]
 
 #: Vector-Jacobian products behind the estimate, at most.
 PROBES = 10
@@ -127,15 +125,11 @@ class _Squares:
         channels = (self.channels / self.count).numpy() / scale / scale
         if not self.varies or not bool(self.channels.any()):
             return Sensitivity(channels, None)
-        means = self.channels.reshape(self.layer.groups, -1).sum(1) / self.count
         shape = [1] * self.parts[0].ndim
         shape[self.channel] = -1
-        return Sensitivity(channels, [self._relative(part, means.reshape(shape)) for part in self.parts])
-
-    @staticmethod
-    def _relative(part: Tensor, means: Tensor) -> Tensor:
-        """Divided by the means; ones where a mean is zero."""
-        return torch.where(means > 0, part / means, 1.0).to(part.dtype)
+        means = (self.channels.reshape(self.layer.groups, -1).sum(1) / self.count).reshape(shape)
+        relative = [torch.where(means > 0, part / means, 1.0).to(part.dtype) for part in self.parts]
+        return Sensitivity(channels, relative)
 
 
 def _differentiate(graph: NetworkGraph, sums: dict[Node, _Squares], inputs: Tensor, first: int) -> None:

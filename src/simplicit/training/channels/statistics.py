@@ -25,16 +25,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from simplicit.checks import refused
-from simplicit.training.channels.layers import ChannelLayer, nodes_before, weight_matrix
+from simplicit.rows.batch import Array
+from simplicit.training.channels.layers import ChannelLayer, nodes_before
 from simplicit.training.channels.patches import channels_first, patches
 from simplicit.training.channels.walk import Walk
-
-Array = npt.NDArray[np.float64]
 
 #: Entries of a patch matrix at a time: a few megabytes, which stay in the cache.
 CHUNK = 2**20
@@ -139,13 +137,13 @@ def _offset(R: Tensor, omega: Tensor | None) -> Tensor:
 class Gathering:
     """Where the statistics of a layer come from: a walk that has come to it.
 
-    ``later`` names the nodes of this layer and of those not trained yet. The inputs are the student's ``own``, or the
+    ``untrained`` names the nodes of this layer and of those after it. The inputs are the student's ``own``, or the
     baseline's. ``omega`` is ω, batch by batch, in the shape of the result with groups in place of channels.
     """
 
     walk: Walk
     layer: ChannelLayer
-    later: frozenset[str] = frozenset()
+    untrained: frozenset[str] = frozenset()
     own: bool = True
     omega: list[Tensor] | None = None
 
@@ -153,17 +151,17 @@ class Gathering:
     def absorbs(self) -> bool:
         """Whether there is an error of a skip path to answer for, known by now."""
         skip = self.layer.skip
-        if skip is None or not self.own or any(n.name in self.later for n in nodes_before(skip)):
+        if skip is None or not self.own or any(n.name in self.untrained for n in nodes_before(skip)):
             return False
         return self.walk.differs(skip)
 
     def statistics(self) -> Statistics:
         """Of the layer's inputs and targets; InputError where they leave the range of the network's dtype."""
-        sums = _Sums(self._kernel, self._bias)
+        sums, geometry = _Sums(self._kernel, self._bias), self.layer.geometry
         settled = not self.absorbs and not (self.own and self.walk.differs(self.layer.source))
         for place, part, R in self._chunks():
-            omega = None if self.omega is None else self._grouped(self.omega[place][part])
-            sums.add(R, None if settled else self._grouped(self._target(place, part)), omega)
+            omega = None if self.omega is None else channels_first(self.omega[place][part], geometry)
+            sums.add(R, None if settled else channels_first(self._target(place, part), geometry), omega)
         found = sums.finished(settled=settled)
         if not all(np.isfinite(part).all() for part in (found.products, found.cross, found.energy)):
             raise refused(
@@ -176,8 +174,7 @@ class Gathering:
     @property
     def _kernel(self) -> Tensor:
         layer = self.layer
-        matrix = weight_matrix(self.walk.graph.constants[layer.weight])
-        return matrix.reshape(layer.groups, layer.rows // layer.groups, -1)
+        return self.walk.graph.constants[layer.weight].reshape(layer.groups, layer.rows // layer.groups, -1)
 
     @property
     def _bias(self) -> Tensor | None:
@@ -185,9 +182,6 @@ class Gathering:
         if layer.bias is None:
             return None
         return self.walk.graph.constants[layer.bias].reshape(layer.groups, -1, 1)
-
-    def _grouped(self, z: Tensor) -> Tensor:
-        return channels_first(z, self.layer.geometry)
 
     def _chunks(self) -> Iterator[tuple[int, slice, Tensor]]:
         """Batch by batch, a few samples at a time: the batch, its samples, their patches."""

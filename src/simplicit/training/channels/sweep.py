@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from simplicit.network.graph import NetworkGraph
+from simplicit.rows.batch import Array
 from simplicit.training.channels.layers import ChannelLayer
 from simplicit.training.channels.moments import Moments
 from simplicit.training.channels.norms import constants_of
@@ -18,7 +17,6 @@ from simplicit.training.channels.statistics import Gathering, Statistics
 from simplicit.training.channels.walk import Walk
 from simplicit.training.provider import relative_error
 
-Array = npt.NDArray[np.float64]
 #: From a layer and its statistics to its new weights, (g, r, d).
 Solver = Callable[[ChannelLayer, Statistics], Array]
 
@@ -53,8 +51,8 @@ class Sweep:
         for place, layer in enumerate(self.layers):
             walk.run_until(layer.node)
             own = self.own or (self.own_output and place == len(self.layers) - 1)
-            later = frozenset(one.node.name for one in self.layers[place:])
-            statistics = Gathering(walk, layer, later, own=own, omega=self.omegas.get(layer.name)).statistics()
+            untrained = frozenset(one.node.name for one in self.layers[place:])
+            statistics = Gathering(walk, layer, untrained, own=own, omega=self.omegas.get(layer.name)).statistics()
             weights = solve(layer, statistics)
             old = self.graph.constants[layer.weight]
             changed = {layer.weight: torch.from_numpy(weights).reshape(old.shape).to(old.dtype)}

@@ -8,7 +8,7 @@ not differ from the baseline yet, both share the value.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -84,9 +84,8 @@ class Walk:
             known = self._baseline[one][place]
             return known[part] if one is source else known
 
-        assert callable(node.target)
         with torch.no_grad():
-            return node.target(*map_arg(node.args, value), **map_arg(node.kwargs, value))
+            return _result(node, value)
 
     def change(self, constants: Mapping[str, Tensor]) -> None:
         """Give the student new constants, for nodes that were not computed yet."""
@@ -106,16 +105,16 @@ class Walk:
             self._compute(argument)
         places = range(len(self.batches))
         with torch.no_grad():
-            self._baseline[node] = [self._result(node, place, student=False) for place in places]
+            self._baseline[node] = [self._value(node, place, student=False) for place in places]
             if any(a in self._student or a.name in self.changed for a in node.all_input_nodes):
-                self._student[node] = [self._result(node, place, student=True) for place in places]
+                self._student[node] = [self._value(node, place, student=True) for place in places]
         for argument in node.all_input_nodes:
             self._pending[argument] -= 1
             if not self._pending[argument] and argument.op != "placeholder":
                 self._baseline.pop(argument)
                 self._student.pop(argument, None)
 
-    def _result(self, node: Node, place: int, *, student: bool) -> Any:
+    def _value(self, node: Node, place: int, *, student: bool) -> Any:
         def value(one: Node) -> Any:
             if student and one.name in self.changed:
                 return self.changed[one.name]
@@ -123,7 +122,10 @@ class Walk:
                 return self._student[one][place]
             return self._baseline[one][place]
 
-        if node.op == "get_attr":
-            return getattr(self.graph.module, str(node.target))
-        assert callable(node.target)
-        return node.target(*map_arg(node.args, value), **map_arg(node.kwargs, value))
+        return getattr(self.graph.module, str(node.target)) if node.op == "get_attr" else _result(node, value)
+
+
+def _result(node: Node, value: Callable[[Node], Any]) -> Any:
+    """What a node makes of the values of others."""
+    assert callable(node.target)
+    return node.target(*map_arg(node.args, value), **map_arg(node.kwargs, value))

@@ -145,10 +145,7 @@ class Matching(Recipe):
         check_tied(self.structure)
         takes = "a network with convolutions takes"
         if self.kappa is not None:
-            raise refused(
-                "kappa",
-                f"got {self.kappa!r}; {takes} None, for tied rows have no ball, and are well-posed without",
-            )
+            raise refused("kappa", f"got {self.kappa!r}; {takes} None: tied rows are well-posed without a ball")
         if isinstance(self.penalty, BasisPursuit):
             raise refused(
                 "penalty",

@@ -108,7 +108,7 @@ class Robust(Recipe):
         with task.timed("states"):
             data = state_data(captured.model, captured.states(task.inputs), captured.weight_count, rescaled=False)
         with task.training(self, data.inputs, (data.n_rows, data.n_columns)) as run:
-            fit, trials = RobustTraining(data, self, task.rows, run).train(self.sparsity)
+            fit, trials = RobustTraining(data, self, task.rows, run).train()
         origin = network_of(captured, data, structure=self.structure)
         student = StateStudent(fit.model, data, data.order(data.layers.values()), origin)
         solutions = {name: [layer.solution] for name, layer in fit.layers.items()}

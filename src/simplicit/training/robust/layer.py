@@ -19,13 +19,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from simplicit.rows import L1, Solution
+from simplicit.rows.batch import Array, Mask
 from simplicit.solve import RunOptions, solve_rows
 from simplicit.training.training import RowOptions
-
-Array = npt.NDArray[np.float64]
 
 #: Relative gap of the row problems of all turns but the last.
 _COARSE = 1e-4
@@ -51,7 +49,7 @@ class Layer:
 
     features: Array
     targets: Array
-    support: npt.NDArray[np.bool_]
+    support: Mask
     prices: Array
     weight: float
     onesided: bool

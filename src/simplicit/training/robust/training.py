@@ -30,17 +30,17 @@ from scipy.sparse import csr_array
 from simplicit.checks import refused
 from simplicit.implicit import ImplicitModel, equilibrium
 from simplicit.robustness import box_radii, pgd
+from simplicit.rows.batch import Array, Index, Mask
 from simplicit.solve import RunOptions
 from simplicit.training.robust.layer import Layer, LayerFit
 from simplicit.training.states import StateData
-from simplicit.training.states.structure import STRUCTURES, Mask
+from simplicit.training.states.structure import STRUCTURES
 from simplicit.training.strength import search_strength, tolerance_of
 from simplicit.training.training import RowOptions
 
 if TYPE_CHECKING:
     from simplicit.training.recipes import Robust
 
-Array = npt.NDArray[np.float64]
 
 #: Turns of the one-sided problem from nothing, and from the round before.
 _TURNS = (8, 4)
@@ -99,11 +99,12 @@ class RobustTraining:
                 "layer",
             )
 
-    def train(self, target: float | None) -> tuple[RobustFit, int]:
+    def train(self) -> tuple[RobustFit, int]:
         """All rounds; what they come to, and how many times the layers were solved to find the strength.
 
-        For a wanted sparsity in per cent the strength is searched in the first round and again in the last one.
+        For a wanted sparsity the strength is searched in the first round and again in the last one.
         """
+        target = self.options.sparsity
         points, found, strength, trials = [self.data.inputs], None, 1.0, 0
         for number in range(self.options.attacks + 1):
             last = number == self.options.attacks
@@ -122,16 +123,14 @@ class RobustTraining:
     def _searched(
         self, solve: partial[RobustFit], strength: float, start: RobustFit | None, target: float
     ) -> tuple[RobustFit, int]:
-        count, trials = self.data.weight_count, 0
-
-        def trial(factor: float, _: RobustFit | None) -> RobustFit:
-            nonlocal trials
-            trials += 1
-            # From the same start each time: the turns are few, so that what they reach depends on it.
-            return solve(strength * factor, start)
-
-        found = search_strength(trial, lambda fit: fit.model.sparsity(count), target, tolerance_of(count))
-        return found, trials
+        """The fit with the wanted sparsity; every trial has the same start, for what few turns reach depends on it."""
+        count = self.data.weight_count
+        return search_strength(
+            lambda factor, _: solve(strength * factor, start),
+            lambda fit: fit.model.sparsity(count),
+            target,
+            tolerance_of(count),
+        )
 
     def _worst_cases(self, model: ImplicitModel) -> Array:
         """Points (m, p) near the samples at which the student errs most, by the classes of the baseline."""
@@ -174,7 +173,9 @@ class RobustTraining:
         radii = np.ones(len(inputs))
         if len(states):
             features = np.hstack([equilibrium(model, U).states[:, states], features])
-            radii = np.concatenate([self._hidden_strength(place) * self._relative_radii(model, states), radii])
+            given = self.options.hidden_strength
+            strength_on_states = given[place - 1] if isinstance(given, tuple) else given
+            radii = np.concatenate([strength_on_states * self._relative_radii(model, states), radii])
         targets = self.data.targets[:, rows]
         unit = float(np.sqrt(np.mean(targets**2))) or 1.0
         groups = self.data.model.groups[::-1]
@@ -187,24 +188,19 @@ class RobustTraining:
             onesided=place < len(groups) and groups[place].activation.name == "relu",
         )
 
-    def _relative_radii(self, model: ImplicitModel, states: npt.NDArray[np.intp]) -> Array:
+    def _relative_radii(self, model: ImplicitModel, states: Index) -> Array:
         """The mean half-widths of some states' boxes, relative to the mean of all of these."""
         low, high = self.options.range
         radii = box_radii(model, self.data.inputs, _BOX * (high - low), clip=self.options.range)
         box = radii[:, states].mean(axis=0)
         return np.asarray(np.maximum(box / max(box.mean(), np.finfo(float).tiny), _LEAST))
 
-    def _hidden_strength(self, place: int) -> float:
-        """The strength on state columns of a layer, relative to that on inputs."""
-        strengths = self.options.hidden_strength
-        return strengths[place - 1] if isinstance(strengths, tuple) else strengths
-
     @cached_property
     def _structure(self) -> Mask:
         return STRUCTURES[self.options.structure].admissible(self.data.model)
 
     @cached_property
-    def _columns(self) -> Mapping[str, npt.NDArray[np.intp]]:
+    def _columns(self) -> Mapping[str, Index]:
         """Admissible columns of each layer."""
         return {name: np.flatnonzero(self._structure[at].any(axis=0)) for name, at in self.data.layers.items()}
 

@@ -17,16 +17,14 @@ coefficients that sum to more than κ on the states of groups before its own.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from simplicit.checks import refused
 from simplicit.implicit import ImplicitModel, StateGroup
 from simplicit.implicit.batch import Batch
 from simplicit.machine import check_memory, gib
 from simplicit.network import Capture, States
-from simplicit.training.states.data import StateData
-
-Array = npt.NDArray[np.float64]
+from simplicit.rows.batch import Array
+from simplicit.training.states.data import StateData, homogeneous
 
 #: How much larger the units of a group are than those of the group before it, under a ball.
 GROWTH = 4.0
@@ -84,7 +82,7 @@ def chosen_data(captured: Capture, inputs: Batch, states: str | tuple[str, ...],
 def _units(states: States, *, bounded: bool) -> Array:
     """What the states are divided by, (n,)."""
     units = np.ones(states.X.shape[1])
-    if not all(group.activation.homogeneous for group in states.groups):
+    if not homogeneous(states.groups):
         return units
     for before, group in enumerate(reversed(states.groups)):
         columns = states.columns[group.name]

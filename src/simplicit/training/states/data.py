@@ -6,13 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array, vstack
 
-from simplicit.implicit import ImplicitModel, rescale, scaling_vector
+from simplicit.implicit import ImplicitModel, StateGroup, rescale, scaling_vector
 from simplicit.network import States
-
-Array = npt.NDArray[np.float64]
+from simplicit.rows.batch import Array, Index
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +48,11 @@ class StateData:
         return {**dict([*self.model.slices.items()][::-1]), "output": slice(self.n_states, self.n_rows)}
 
     @property
-    def homogeneous(self) -> bool:
-        """Whether every activation allows rescaling."""
-        return _homogeneous(self.model)
-
-    @property
     def inputs(self) -> Array:
         """U, (m, p)."""
         return self.features[:, self.n_states :]
 
-    def order(self, parts: Iterable[slice]) -> npt.NDArray[np.intp]:
+    def order(self, parts: Iterable[slice]) -> Index:
         """For each row of M its place among the rows of some parts in turn, which are all of them."""
         return np.argsort(np.concatenate([np.arange(self.n_rows)[part] for part in parts]))
 
@@ -83,7 +76,7 @@ def state_data(model: ImplicitModel, states: States, weight_count: int, *, resca
     and matching costs accuracy.
     """
     model = model.astype(np.float64)
-    rescaled = rescaled and _homogeneous(model)
+    rescaled = rescaled and homogeneous(model.groups)
     scale = scaling_vector(model) if rescaled and model.n_states else np.ones(model.n_states)
     return StateData(
         model=rescale(model) if rescaled and model.n_states else model,
@@ -95,5 +88,6 @@ def state_data(model: ImplicitModel, states: States, weight_count: int, *, resca
     )
 
 
-def _homogeneous(model: ImplicitModel) -> bool:
-    return all(group.activation.homogeneous for group in model.groups)
+def homogeneous(groups: Iterable[StateGroup]) -> bool:
+    """Whether every activation allows rescaling."""
+    return all(group.activation.homogeneous for group in groups)

@@ -16,22 +16,21 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from simplicit.checks import refused
+from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, equilibrium, perron_frobenius, rescale
 from simplicit.implicit.batch import Batch
 from simplicit.implicit.wellposed import row_norm
 from simplicit.network import Capture, NetworkTemplate
 from simplicit.rows import Ball, Solution
+from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.problem import Rows, Samples
 from simplicit.training.provider import Fit, relative_error
 from simplicit.training.states.chosen import chosen_data
-from simplicit.training.states.data import StateData, state_data
+from simplicit.training.states.data import StateData, homogeneous, state_data
 from simplicit.training.states.sensitivity import state_sensitivities
 from simplicit.training.states.stages import Stage, features_on, stages_of
-from simplicit.training.states.structure import Mask, structure_of
+from simplicit.training.states.structure import structure_of
 from simplicit.training.units import Scales
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +42,15 @@ class StateStudent:
 
     fitted: ImplicitModel
     data: StateData
-    order: npt.NDArray[np.intp]
+    order: Index
     origin: Callable[[ImplicitModel], nn.Module]
 
     @cached_property
     def model(self) -> ImplicitModel:
         """In the units of Theorem 2.4 where there are such: the baseline's own, or, if the data are not in these, those
         of the model."""
-        data = self.data
-        return self.fitted if data.rescaled or data.chosen or not data.homogeneous else rescale(self.fitted)
+        given = self.data.rescaled or self.data.chosen or not homogeneous(self.fitted.groups)
+        return self.fitted if given else rescale(self.fitted)
 
     def network(self) -> nn.Module:
         """A new copy of the network; InputError where it has no parameters of its own for the model."""
@@ -96,10 +95,9 @@ def network_of(captured: Capture, data: StateData, *, structure: str) -> Callabl
 
     def network(model: ImplicitModel) -> nn.Module:
         if structure != "baseline":
-            raise refused(
-                "network",
-                f"structure {structure!r} has weights where the network has none; fit with structure='baseline', or "
-                "use simplicit.to_torch(result.model)",
+            raise InputError(
+                f"network: structure {structure!r} has weights where the network has none; fit with "
+                "structure='baseline', or use simplicit.to_torch(result.model)"
             )
         return template.network(model)
 

@@ -3,12 +3,10 @@ r"""How far an error in a state, or in an output, moves the outputs, on the base
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from simplicit.rows.batch import Array
 from simplicit.training.states.data import StateData
-
-Array = npt.NDArray[np.float64]
 
 #: Samples behind the mean; more change it by little.
 SAMPLES = 500

@@ -15,20 +15,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from simplicit.implicit import ImplicitModel, equilibrium
+from simplicit.rows.batch import Array
 from simplicit.training.states.data import StateData
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Stage:
     """Some rows of M = [[A, B], [C, D]] that are solved together: those ``at`` a slice of the n + q.
 
-    ``weight`` is λ₁ or λ₂. Rows that are ``bounded`` may be under the ball ‖A‖∞ ≤ κ. ``own_states`` are those of the
-    model made by the stages before, which are the features in place of the baseline's.
+    ``weight`` is λ₁ or λ₂. Rows that are ``bounded`` may be under the ball ‖A‖∞ ≤ κ. With ``own_states`` the features
+    are the states of the model made by the stages before, not those of the baseline.
     """
 
     name: str

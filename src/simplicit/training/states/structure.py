@@ -10,12 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from simplicit.checks import check_choice, refused
 from simplicit.implicit import ImplicitModel
-
-Mask = npt.NDArray[np.bool_]
+from simplicit.rows.batch import Mask
 
 
 @dataclass(frozen=True)

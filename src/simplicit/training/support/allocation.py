@@ -16,13 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from simplicit.checks import refused
+from simplicit.rows.batch import Array, Index
 from simplicit.training.support.elimination import EliminationPath
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 
 def allocate(paths: Sequence[EliminationPath], sensitivities: Array, count: int) -> Index:

@@ -29,15 +29,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from simplicit.machine import one_thread_each
 from simplicit.rows import Solution
+from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.problem import LeastSquares
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
 
 #: The bound is sought until the rows' relaxations are known to this share of their errors, or so many steps.
 TOLERANCE, STEPS, EVERY = 0.01, 200, 10

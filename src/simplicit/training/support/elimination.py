@@ -20,11 +20,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
+from simplicit.rows.batch import Array, Index
 
 #: Share of the columns left that go together, and how many columns are eliminated one by one at the end.
 BLOCK, SINGLY = 0.05, 40

@@ -22,17 +22,14 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from simplicit.machine import one_thread_each
+from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.problem import LeastSquares
 from simplicit.training.support.allocation import allocate
 from simplicit.training.support.elimination import EliminationPath, eliminate, exchange, inverse, least_squares
 from simplicit.training.support.thresholding import support_by_admm
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -85,7 +82,8 @@ def select(
     if thresholding:
         starts.append(_thresholded(problem, sensitivities, count))
     found = [_exchanged(problem, support, workers) for support in starts]
-    losses = [float(sensitivities @ _losses(problem, coefficients)) for _, coefficients in found]
+    # wᵀHw − 2cᵀw is −cᵀw at least squares on a support.
+    losses = [-float(sensitivities @ np.einsum("ij,ij->i", problem.cross, w)) for _, w in found]
     support, coefficients = found[int(np.argmin(losses))]
     return Selection(support, coefficients, int((support & ~eliminated).sum()))
 
@@ -116,11 +114,6 @@ def _thresholded(problem: LeastSquares, sensitivities: Array, count: int) -> Mas
         count,
         problem.support,
     )
-
-
-def _losses(problem: LeastSquares, coefficients: Array) -> Array:
-    """wᵀHw − 2cᵀw at least squares on a support, which is −cᵀw, row by row."""
-    return np.asarray(-np.einsum("ij,ij->i", problem.cross, coefficients))
 
 
 def _alike(candidates: Mask) -> list[list[int]]:

@@ -11,10 +11,8 @@ does not (Meng et al., *ALPS: Improved Optimization for Highly Sparse One-Shot P
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
+from simplicit.rows.batch import Array, Mask
 
 RHO, ITERATIONS, EVERY = 0.1, 300, 3
 #: ρ grows by the factor if more than this share of the support changed since the last look.
