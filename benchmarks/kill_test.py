@@ -13,7 +13,8 @@ worker, or to all its processes at once. Then this looks:
 - the same command again must go on, however often it is killed, and end with the coefficients of an undisturbed serial
   run, to the bit.
 
-The journal is begun anew after every run that ended. Linux only; it kills only processes that it has started.
+The journal is begun anew after every run that ended. Linux only; it kills only processes that it has started. Nothing
+else may use shared memory meanwhile: what others leave there would be taken for the run's.
 """
 
 from __future__ import annotations

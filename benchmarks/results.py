@@ -22,6 +22,8 @@ import simplicit
 T = TypeVar("T")
 
 RESULTS = Path(__file__).parent / "results"
+#: Options that say where something is.
+PLACES = ("--data-dir", "--output", "--parts")
 PHASES = ("gram", "factor", "iterations", "polish", "certificate")
 
 
@@ -36,12 +38,12 @@ def arguments(description: str | None, *, data: bool = True) -> argparse.Argumen
 
 
 def command() -> str:
-    """The command with what decides the figures; where data lie and results go does not."""
+    """The command with what decides the figures; where data lie and results and parts of them go does not."""
     words, given = [f"benchmarks/{Path(sys.argv[0]).name}"], iter(sys.argv[1:])
     for word in given:
-        if word in ("--data-dir", "--output"):
+        if word in PLACES:
             next(given)
-        elif not word.startswith(("--data-dir=", "--output=")):
+        elif word.partition("=")[0] not in PLACES:
             words.append(word)
     return shlex.join(["python", *words])
 

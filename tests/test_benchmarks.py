@@ -42,7 +42,6 @@ def test_the_page_lists_them() -> None:
     [
         ("row_solver.py large growth --repeats 1 --shrink 64", "row_solver.md"),
         ("study.py --rows 20 --reference 1 --processes 1", "study.json"),
-        ("kill_test.py --kills 1 --rows 200", "kill_test.json"),
         ("scale.py simulate --seeds 1", "scale.md"),
     ],
 )
