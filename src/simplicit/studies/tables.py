@@ -195,7 +195,7 @@ class PaperTable:
 def run_table(data: Dataset, table: int, settings: TableSettings, *, progress: OnProgress | None = None) -> PaperTable:
     """Fit every row of table 2 or 3 in both ways; steps of the progress are the rows of all seeds.
 
-    InputError is raised where the data has fewer samples than a row needs, or there is an anchor and the recipe has none.
+    InputError is raised where the data has fewer samples than a row needs, or an anchor is given to a recipe without.
     """
     settings.ours(table, None)  # what it refuses, before the work
     rows = TABLES[table]
