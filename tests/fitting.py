@@ -55,7 +55,8 @@ class Subject:
         samples = self.inputs if inputs is None else inputs
         with RunOptions(executor, journal=journal, progress=progress).opened() as run:
             task = Task(self.graph, samples, RowOptions(**rows), run)
-            return (sp.Sparse() if recipe is None else recipe).train(task)
+            recipe = sp.Sparse() if recipe is None else recipe
+            return sp.FitResult.of(recipe, task, recipe.train(task))
 
     def outputs(self, inputs: Any) -> Array:
         """Of the network."""

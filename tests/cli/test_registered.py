@@ -82,7 +82,7 @@ class Gentle(sp.training.Recipe):
     kindness: float = 0.5
     softly: Penalty = field(default_factory=lambda: sp.L1(7.0))
 
-    def train(self, task: Any) -> sp.FitResult:
+    def train(self, task: Any) -> Any:
         return sp.Matching(self.softly, kappa=self.kindness).train(task)
 
 

@@ -178,14 +178,13 @@ class Largest(sp.training.Recipe):
     sparsity: float | None = None
     least: float = 0.2
 
-    def train(self, task: Task) -> sp.FitResult:
+    def train(self, task: Task) -> Trained:
         provider = Channels.of(task.graph, task.inputs, workers=task.run.n_workers, weighted=False)
         with task.training(self, provider.samples, provider.shape) as run:
             weights = [rows.weights for _, groups in provider.on_baseline() for rows in groups]
             kept = sum(int((abs(one) > self.least).sum()) for one in weights)
             chosen = Training(provider, sp.NoPenalty(), sp.Ridge(0.01, 1.0), task.rows, run)
-            found = chosen.select(100 * (1 - kept / provider.weight_count))
-        return sp.FitResult.of(self, task, found, weight_count=provider.weight_count, ridge=chosen.ridge)
+            return chosen.select(100 * (1 - kept / provider.weight_count))
 
 
 def test_a_recipe_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -210,7 +209,7 @@ def test_recipes_by_name() -> None:
 
     @dataclass(frozen=True)
     class Dense(sp.training.Recipe):
-        def train(self, task: Task) -> sp.FitResult:
+        def train(self, task: Task) -> Trained:
             raise NotImplementedError
 
     with pytest.MonkeyPatch.context() as patch:

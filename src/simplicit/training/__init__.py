@@ -9,10 +9,11 @@ comes out.
 
 from __future__ import annotations
 
+from simplicit.training.figures import LayerFigures, RowFigures
 from simplicit.training.fit import fit
 from simplicit.training.problem import Ridge
 from simplicit.training.recipes import RECIPES, Certified, Matching, Recipe, Robust, Sparse
-from simplicit.training.result import FitResult, LayerFigures, RowFigures
+from simplicit.training.result import FitResult
 
 __all__ = [
     "RECIPES",

@@ -104,4 +104,5 @@ def fit(
     if not any(graph.network.get_parameter(name).ndim > 1 for name in graph.parameters):
         raise refused("net", "it has no weights to be trained between its input and its output")
     with options.opened() as run:
-        return recipe.train(Task(graph, inputs, rows, run, seconds))
+        task = Task(graph, inputs, rows, run, seconds)
+        return FitResult.of(recipe, task, recipe.train(task))

@@ -1,108 +1,27 @@
-"""What :func:`simplicit.fit` returns."""
+"""What :func:`simplicit.fit` returns, and one screen of text about it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import textwrap
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import nn
 
 from simplicit.implicit import ImplicitModel, save
-from simplicit.rows import RowStatus, Solution
-from simplicit.rows.batch import Array, Index, Mask
+from simplicit.training.figures import LayerFigures, RowFigures
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Student
-from simplicit.training.summary import summary_of
+from simplicit.training.recipes.base import Recipe, Task
 from simplicit.training.training import Trained
 
-if TYPE_CHECKING:
-    from simplicit.training.recipes import Recipe, Task
-
-
-@dataclass(frozen=True, eq=False)
-class RowFigures:
-    """One entry for each row that was solved: arrays of shape (rows,).
-
-    The rows are those of M = [[A, B], [C, D]], states first, or, where rows are tied over positions, the output
-    channels of all layers in the order of evaluation.
-
-    Attributes
-    ----------
-    group : array of str
-        The layer: a group of states or ``"output"``, or the path of a module.
-    objective, dual_gap, relative_gap : array
-        Of the row problem; ``relative_gap`` is what the tolerance is compared with.
-    status : array of int8
-        Values of ``RowStatus``.
-    nnz : array of int
-    multiplier : array
-        μ of the ball, > 0 where it binds.
-    cardinality_gap : array
-        How far the choice of non-zeros is at most from the best one, in the units of ``objective``: from the best of
-        the same size in the row, where supports were selected; at the price of the penalty, for ``Perspective``; NaN
-        otherwise.
-    seconds : array
-        All rounds together.
-    """
-
-    group: npt.NDArray[np.str_]
-    objective: Array
-    dual_gap: Array
-    relative_gap: Array
-    status: npt.NDArray[np.int8]
-    nnz: Index
-    multiplier: Array
-    cardinality_gap: Array
-    seconds: Array
-
-    @property
-    def converged(self) -> Mask:
-        """Which rows are certified to the tolerance."""
-        return np.equal(self.status, RowStatus.CONVERGED)
-
-    def __len__(self) -> int:
-        return len(self.status)
-
-    @classmethod
-    def of(cls, solutions: Iterable[Solution], student: Student) -> RowFigures:
-        """The figures of the solutions of all layers, in the order of a student's rows."""
-        solutions = list(solutions)
-        taken = [item.name for item in fields(cls) if item.name not in ("group", "seconds")]
-        figures = {name: np.concatenate([getattr(one, name) for one in solutions])[student.order] for name in taken}
-        rounds = [sum((earlier.seconds for earlier in last.earlier), last.seconds) for last in solutions]
-        return cls(group=student.labels, seconds=np.concatenate(rounds)[student.order], **figures)
-
-
-@dataclass(frozen=True)
-class LayerFigures:
-    """What came of a layer.
-
-    Attributes
-    ----------
-    name : str
-    rows, weights, non_zeros : int
-        Its rows, the baseline's weights in it, and the new ones that are not zero.
-    error : float
-        Relative squared error of its rows, Σ‖ẑ − z‖²/Σ‖z‖² over the training samples, and positions where rows are
-        tied: ẑ is what the new network computes there, z what the baseline does, both behind the batch norm that
-        follows. It is 0 where all z are.
-    support_bound : float or None
-        The share of the rows' squared error that the best supports of their sizes leave at least: 1 is a proof that no
-        other support of as many columns is better in any row, given the states and the ridge. None where supports were
-        not selected. See :mod:`simplicit.training.support.bounds`.
-    """
-
-    name: str
-    rows: int
-    weights: int
-    non_zeros: int
-    error: float
-    support_bound: float | None
+#: Columns of a line of options.
+_WIDTH = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,9 +64,7 @@ class FitResult:
     student: Student
 
     @classmethod
-    def of(
-        cls, recipe: Recipe, task: Task, found: Trained, *, weight_count: int, ridge: Ridge | None = None
-    ) -> FitResult:
+    def of(cls, recipe: Recipe, task: Task, found: Trained) -> FitResult:
         """The result of a recipe that made of a task what it found."""
         return cls(
             recipe=recipe,
@@ -155,9 +72,9 @@ class FitResult:
             strength=found.strength,
             trials=found.trials,
             exchanged=found.exchanged,
-            ridge=ridge,
+            ridge=found.ridge,
             n_samples=len(task.inputs),
-            weight_count=weight_count,
+            weight_count=found.weight_count,
             tol=task.rows.tol,
             seconds=task.seconds,
             student=found.student,
@@ -236,4 +153,86 @@ class FitResult:
 
     def summary(self) -> str:
         """One screen of text: what was done, what is certified, where the non-zeros went."""
-        return summary_of(self)
+        return _summary_of(self)
+
+
+def _summary_of(result: FitResult) -> str:
+    """The summary of a fit."""
+    figures, recipe = result.figures(), result.recipe
+    lines = [
+        f"State-driven training on {result.n_samples:,} samples, recipe {type(recipe).__name__}",
+        *_labelled("options", ", ".join(f"{one.name} {_shown(getattr(recipe, one.name))}" for one in fields(recipe))),
+        *_method(result),
+        *_labelled(
+            "rows",
+            f"{figures['rows_certified']} of {len(result.rows)} certified, largest relative gap "
+            f"{figures['largest_relative_gap']:.1e} (tol {result.tol:g})",
+        ),
+        *_labelled(
+            "weights", f"{result.nnz:,} non-zeros, the baseline has {result.weight_count:,}: {_compared(result)}"
+        ),
+        *_stability(figures),
+        *_labelled("time", ", ".join(f"{stage} {spent:.2f} s" for stage, spent in result.seconds.items())),
+        *_table(result),
+    ]
+    return "\n".join(lines)
+
+
+def _labelled(label: str, text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=f"  {label:<11}", subsequent_indent=" " * 13)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _method(result: FitResult) -> list[str]:
+    """What was done, one line for each part of it."""
+    lines = []
+    if result.trials > 1:
+        lines += _labelled("strength", f"x {result.strength:.4g}, found in {result.trials} trials")
+    if any(layer.support_bound is not None for layer in result.layers):
+        lines += _labelled(
+            "support",
+            "eliminated at one price for a weight in the whole network, "
+            f"{result.exchanged:,} of {result.nnz:,} weights exchanged",
+        )
+        lines += _labelled("", "best >= x: no other with as many weights per row has less than x of its squared error")
+    if result.ridge is not None:
+        ridge = result.ridge
+        lines += _labelled("values", f"ridge {ridge.ridge:.4g} towards {ridge.anchor:.4g} of the baseline's weights")
+    return lines
+
+
+def _compared(result: FitResult) -> str:
+    more = result.nnz - result.weight_count
+    return f"{result.sparsity:.1f} % sparse" if more <= 0 else f"{100 * more / result.weight_count:.1f} % more"
+
+
+def _stability(figures: dict[str, Any]) -> list[str]:
+    """Why the model is well-posed, where its A is at hand."""
+    if "perron_frobenius" not in figures:
+        return []
+    return _labelled(
+        "stability",
+        f"|A|_inf {figures['row_norm']:.4f}, lambda_pf {figures['perron_frobenius']['value']:.4g} < 1: well-posed",
+    )
+
+
+def _table(result: FitResult) -> list[str]:
+    """One line for each layer, as the network computes them."""
+    bounded = any(layer.support_bound is not None for layer in result.layers)
+    head = f"  {'layer':<24}{'rows':>6}{'weights':>10}{'non-zeros':>12}{'sparse':>9}{'sq. error':>12}"
+    return [head + (f"{'best >=':>10}" if bounded else ""), *map(_line, result.layers)]
+
+
+def _line(layer: LayerFigures) -> str:
+    share = f"{100 * (1 - layer.non_zeros / layer.weights):.1f}%" if layer.non_zeros <= layer.weights > 0 else "-"
+    # A bound is rounded down.
+    bound = "" if layer.support_bound is None else f"{math.floor(1000 * layer.support_bound) / 1000:>10.3f}"
+    return (
+        f"  {layer.name:<24}{layer.rows:>6}{layer.weights:>10,}{layer.non_zeros:>12,}{share:>9}{layer.error:>12.2g}"
+        f"{bound}"
+    )

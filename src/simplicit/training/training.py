@@ -49,13 +49,16 @@ class RowOptions:
 class Trained:
     """A network that was trained.
 
-    ``solutions`` are those of the groups of rows of each layer, by its name; ``strength`` is what the penalty was
-    multiplied by, found in so many ``trials``, and ``exchanged`` how many weights exchanges placed elsewhere than
-    elimination alone.
+    ``solutions`` are those of the groups of rows of each layer, by its name; the baseline has ``weight_count`` weights.
+    ``ridge`` is that of the values where they come from least squares; ``strength`` is what the penalty was multiplied
+    by, found in so many ``trials``, and ``exchanged`` how many weights exchanges placed elsewhere than elimination
+    alone.
     """
 
     student: Student
     solutions: Mapping[str, Sequence[Solution]]
+    weight_count: int
+    ridge: Ridge | None = None
     strength: float = 1.0
     trials: int = 1
     exchanged: int = 0
@@ -147,7 +150,8 @@ class Training(Generic[L]):
             solutions[layer.name] = fit(layer, groups)
             return solutions[layer.name]
 
-        return Trained(self.provider.sweep(kept), solutions)
+        student = self.provider.sweep(kept)
+        return Trained(student, solutions, self.provider.weight_count, self.ridge)
 
     def _selected(self, layer: L, groups: Sequence[Rows], count: int) -> tuple[list[Solution], int]:
         """The solutions of a layer's groups with so many weights in all, and how many weights were exchanged."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +20,7 @@ from simplicit.network import Capture
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows import Penalty
 from simplicit.solve import RunOptions
-from simplicit.training.training import RowOptions
-
-if TYPE_CHECKING:
-    from simplicit.training.result import FitResult
+from simplicit.training.training import RowOptions, Trained
 
 
 @dataclass(frozen=True)
@@ -31,8 +28,8 @@ class Recipe(ABC):
     """How a network is retrained: a frozen dataclass with the options, and what is done with them."""
 
     @abstractmethod
-    def train(self, task: Task) -> FitResult:
-        """Retrain the network of a task.
+    def train(self, task: Task) -> Trained:
+        """Retrain the network of a task; :meth:`Training.solve` and :meth:`Training.select` return what is wanted.
 
         Raises
         ------

@@ -12,10 +12,9 @@ from simplicit.training.channels import Channels, check_tied, has_convolutions
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
 from simplicit.training.recipes.base import Recipe, Task, check_flags, check_penalty, check_sparsity
-from simplicit.training.result import FitResult
 from simplicit.training.states import STRUCTURES, States, ball_of, structure_of
 from simplicit.training.strength import trained
-from simplicit.training.training import Training
+from simplicit.training.training import Trained, Training
 from simplicit.training.units import NORMALIZATIONS
 
 
@@ -130,15 +129,14 @@ class Matching(Recipe):
                 "'dense'",
             )
 
-    def train(self, task: Task) -> FitResult:
+    def train(self, task: Task) -> Trained:
         tied = self.states == "all" and has_convolutions(task.graph)
         provider = self._channels(task) if tied else self._states(task)
         with task.training(self, provider.samples, provider.shape) as run:
             training = Training(
                 provider, self.penalty, self.refit, task.rows, run, rounds=self.rounds, normalize=self.normalize
             )
-            found = trained(training, self.sparsity)
-        return FitResult.of(self, task, found, weight_count=provider.weight_count, ridge=self.refit)
+            return trained(training, self.sparsity)
 
     def _channels(self, task: Task) -> Provider[Any]:
         """The rows of convolutions, tied over positions; what has no meaning for them is refused."""

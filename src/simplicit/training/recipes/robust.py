@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from simplicit.checks import as_count, as_interval, as_number, refused, spelled
 from simplicit.errors import InputError
 from simplicit.training.channels import has_convolutions
 from simplicit.training.recipes.base import Recipe, Task, check_sparsity
-from simplicit.training.result import FitResult
 from simplicit.training.robust import RobustTraining
 from simplicit.training.states import StateStudent, network_of, state_data, structure_of
 from simplicit.training.training import Trained
@@ -97,7 +96,7 @@ class Robust(Recipe):
         """The range of valid inputs."""
         return (0.0, 1.0) if self.clip is None else as_interval("clip", self.clip)
 
-    def train(self, task: Task) -> FitResult:
+    def train(self, task: Task) -> Trained:
         if has_convolutions(task.graph):
             raise refused(
                 "net",
@@ -108,12 +107,12 @@ class Robust(Recipe):
         with task.timed("states"):
             data = state_data(captured.model, captured.states(task.inputs), captured.weight_count, rescaled=False)
         with task.training(self, data.inputs, (data.n_rows, data.n_columns)) as run:
-            fit, trials = RobustTraining(data, self, task.rows, run).train()
+            options = {item.name: getattr(self, item.name) for item in fields(Robust)} | {"clip": self.range}
+            fit, trials = RobustTraining(data, task.rows, run, **options).train()
         origin = network_of(captured, data, structure=self.structure)
         student = StateStudent(fit.model, data, data.order(data.layers.values()), origin)
         solutions = {name: [layer.solution] for name, layer in fit.layers.items()}
-        found = Trained(student, solutions, strength=fit.strength, trials=trials)
-        return FitResult.of(self, task, found, weight_count=data.weight_count)
+        return Trained(student, solutions, data.weight_count, strength=fit.strength, trials=trials)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from simplicit.training.channels import Channels, check_tied, has_convolutions, 
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
 from simplicit.training.recipes.base import Recipe, Task, check_penalty, check_sparsity
-from simplicit.training.result import FitResult
 from simplicit.training.states import States, ball_of, structure_of
-from simplicit.training.training import Training
+from simplicit.training.training import Trained, Training
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Sparse(Recipe):
                 "candidates", "BasisPursuit matches exactly, which elimination would undo; take another penalty"
             )
 
-    def train(self, task: Task) -> FitResult:
+    def train(self, task: Task) -> Trained:
         tied = has_convolutions(task.graph)
         if tied:
             check_tied(self.structure)
@@ -81,8 +80,7 @@ class Sparse(Recipe):
                     "sparsity",
                     f"{self.candidates} gives no zeros, so sparsity must say how many weights are to stay, such as 90",
                 )
-            found = training.select(self.sparsity)
-        return FitResult.of(self, task, found, weight_count=provider.weight_count, ridge=ridge)
+            return training.select(self.sparsity)
 
     def _channels(self, task: Task, *, weighted: bool) -> Provider[Any]:
         """Every row on the baseline's own weights, tied over positions.
