@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import time
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from results import RESULTS, grid, machine
+from results import arguments, command, grid, keep, machine, say
 
 import simplicit as sp
 from simplicit.data import Dataset, load_dataset
@@ -38,14 +36,12 @@ RECIPES: dict[str, sp.training.Recipe] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("SIMPLICIT_DATA", "../shared/data")))
+    parser = arguments(__doc__)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--decays", type=float, nargs="*", default=list(DECAYS), help="weight decays of the baselines")
     parser.add_argument("--fit-samples", type=int, default=5000, help="training images of the fits")
     parser.add_argument("--samples", type=int, default=2000, help="test images for attacks and certificates")
     parser.add_argument("--parts", type=Path, default=Path("build/certified"), help="folder of finished rows")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
     data = load_dataset("fashion-mnist", options.data_dir)
     parts = options.parts / f"{options.fit_samples}-{options.samples}"
@@ -54,16 +50,13 @@ def main() -> None:
         row for seed in options.seeds for decay in options.decays for row in rows_of(data, seed, decay, options, parts)
     ]
     report = {
-        "command": " ".join(["python", "benchmarks/certified.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine(),
         "settings": {"fit_samples": options.fit_samples, "samples": options.samples, "seeds": options.seeds},
         "eps": RADII,
         "rows": rows,
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "certified.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.output / "certified.md").write_text(page(report))
-    print(page(report))
+    keep(options.output, "certified", report, page(report))
 
 
 def rows_of(data: Dataset, seed: int, decay: float, options: argparse.Namespace, parts: Path) -> list[dict[str, Any]]:
@@ -83,7 +76,7 @@ def rows_of(data: Dataset, seed: int, decay: float, options: argparse.Namespace,
         row = {"name": name, "seed": seed, "weight_decay": decay, "fit_seconds": seconds}
         row |= measured(model, baseline.nnz, data, options.samples)
         row["rows_certified"] = None if fitted is None else fitted.figures()["rows_certified"]
-        print(json.dumps(row), file=sys.stderr, flush=True)
+        say(json.dumps(row))
         draft = files[name].with_suffix(".partial")
         draft.write_text(json.dumps(row))
         draft.replace(files[name])

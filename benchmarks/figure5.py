@@ -2,7 +2,7 @@
 
     python benchmarks/figure5.py                    # every section; some ten minutes, most of it the long problem
     python benchmarks/figure5.py short memory       # some sections; the figures of the others are kept
-    python benchmarks/figure5.py all --long-rows 96 --repeats 1 --output /tmp/trial             # a trial
+    python benchmarks/figure5.py all --long-rows 96 --repeats 1 --output build/trial             # a trial
 
 Sections:
   short    the paper's network on Fashion-MNIST, 112 rows x 896 columns, 600 samples (`simplicit reproduce figure5`)
@@ -21,7 +21,6 @@ import contextlib
 import json
 import os
 import secrets
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from typing import Any
 
 import numpy as np
 from figure5_page import MEMORY_FACTOR, MEMORY_PER_WORKER, draw, page, verdict
-from results import RESULTS, machine
+from results import RESULTS, arguments, command, machine, say
 
 import simplicit as sp
 import simplicit.solve.run
@@ -43,6 +42,7 @@ from simplicit.executors import Journal, Section
 from simplicit.studies.figure5 import (
     Figure5Settings,
     StateRows,
+    Timed,
     check_equal,
     run_figure5,
     state_rows,
@@ -55,10 +55,6 @@ LONG_ARCH, LONG_SAMPLES, LONG_EPOCHS = (900, 600, 300), 2000, 2
 FEW_ROWS = 128
 MARK = "SIMPLICIT_FIGURE5"
 MIB = 2**20
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 class Problems:
@@ -98,17 +94,16 @@ def short(problems: Problems, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def long(problems: Problems, options: argparse.Namespace) -> dict[str, Any]:
-    rows, timed, first = problems.of_long(options.long_rows), [], None
+    rows, timed, first = problems.of_long(options.long_rows), list[Timed](), None
     for name in Figure5Settings().chosen:
         say(f"long: {name}")
         one, solution = time_executor(rows, name, options.workers, options.long_repeats)
         first = first or solution
         check_equal(solution, first)
-        timed.append(asdict(one) | {"seconds": one.seconds})
+        timed.append(one)
         say(f"  cold {one.cold:.1f} s, warm {one.seconds:.1f} s")
     assert first is not None
-    for one in timed:
-        one["speedup"] = timed[0]["seconds"] / one["seconds"]
+    serial = timed[0].seconds
     count, columns, samples = rows.shape
     return {
         "rows": count,
@@ -116,7 +111,7 @@ def long(problems: Problems, options: argparse.Namespace) -> dict[str, Any]:
         "samples": samples,
         "certified": int(first.converged.sum()),
         "equal_to_the_bit": True,
-        "executors": timed,
+        "executors": [asdict(one) | {"seconds": one.seconds, "speedup": serial / one.seconds} for one in timed],
     }
 
 
@@ -266,19 +261,12 @@ def watched() -> Iterator[list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("sections", nargs="*", default=["all"], help="what to run (default: all)")
     parser.add_argument("--workers", type=int, help="of every executor (default: one per processor)")
     parser.add_argument("--repeats", type=int, default=5, help="warm runs of the short problem (default: 5)")
     parser.add_argument("--long-repeats", type=int, default=1, help="warm runs of the long problem (default: 1)")
     parser.add_argument("--long-rows", type=int, default=900, help="rows of the long problem (default: 900)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder (default: results beside this file)")
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=Path(os.environ.get("SIMPLICIT_DATA", "../shared/data")),
-        help="with the folder fashion-mnist (default: SIMPLICIT_DATA)",
-    )
     options = parser.parse_args()
     if unknown := set(options.sections) - {*SECTIONS, "all"}:
         parser.error(f"unknown section {', '.join(sorted(unknown))}; choose from {', '.join(SECTIONS)} and all")
@@ -290,9 +278,7 @@ def main() -> None:
         load = os.getloadavg()[0]
         result = {"short": short, "long": long, "memory": memory, "journal": journal}[name](problems, options)
         report = json.loads(file.read_text()) if file.exists() else {}
-        words = [word for word in sys.argv[1:] if word != str(options.data_dir) and not word.startswith("--data-dir")]
-        command = shlex.join(["python", "benchmarks/figure5.py", *words])
-        report[name] = {"command": command, "machine": machine(), "load": load, "result": result}
+        report[name] = {"command": command(), "machine": machine(), "load": load, "result": result}
         report["verdict"] = verdict(report)
         file.write_text(json.dumps(report, indent=1) + "\n")
         file.with_suffix(".md").write_text(page(report))

@@ -1,7 +1,7 @@
 """Kill a run at random moments, over and over, and look: nothing lost, nothing different, nothing left behind.
 
     python benchmarks/kill_test.py                      # 200 kills, some 20 minutes; writes results/kill_test.json
-    python benchmarks/kill_test.py --kills 20 --seed 7 --output /tmp/trial
+    python benchmarks/kill_test.py --kills 20 --seed 7 --output build/trial
 
 A run is `simplicit solve --executor processes --journal J`. At a random moment kill -9 goes to its parent, to one
 worker, or to all its processes at once. Then this looks:
@@ -18,12 +18,10 @@ The journal is begun anew after every run that ended. Linux only; it kills only 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
 import secrets
-import shlex
 import shutil
 import signal
 import subprocess
@@ -36,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results import RESULTS, machine
+from results import arguments, command, machine, say
 
 from simplicit.executors import Journal
 
@@ -218,11 +216,10 @@ class Run:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, data=False)
     parser.add_argument("--kills", type=int, default=200, help="how many (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims (default: 0)")
     parser.add_argument("--rows", type=int, default=4000, help="of the problem (default: 4000)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder (default: results beside this file)")
     options = parser.parse_args()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kill-test-") as folder:
@@ -230,7 +227,7 @@ def main() -> int:
         report = killer.report
         while report.killed < options.kills and len(report.broken) < 5:
             killer.disturb(options.kills)
-            print(f"{report.killed} kills, {report.finished} runs ended, {report.broken}", file=sys.stderr, flush=True)
+            say(f"{report.killed} kills, {report.finished} runs ended, {report.broken}")
         killer.finish_last()
     write(options.output, report, time.monotonic() - begun)
     return 1 if report.broken else 0
@@ -239,7 +236,7 @@ def main() -> int:
 def write(folder: Path, report: Report, seconds: float) -> None:
     """Keep the report, and print it."""
     found: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/kill_test.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine(),
         "kills": dict(report.kills),
         "killed": report.killed,

@@ -9,20 +9,17 @@ BLAS and on as many threads. Prints a table and writes results/main_job.json and
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from floors import median_of
 from problems import KAPPA, STRENGTHS, Problem, fashion_baseline, state_rows
-from results import RESULTS, machine
+from results import arguments, command, grid, keep, machine, say
 from sections import figures
 from torch import nn
 
@@ -30,36 +27,45 @@ import simplicit as sp
 from simplicit.data import Dataset
 from simplicit.implicit import row_norm
 
+Columns = dict[str, Callable[[dict[str, Any]], str]]
+
+ROWS: Columns = {
+    "samples": lambda row: f"{row['samples']:,}",
+    "states": lambda row: "rescaled" if row["rescaled"] else "raw",
+    "lambda1": lambda row: f"{row['lambda']:g}",
+    "beta": lambda row: f"{row['beta']:g}",
+    "seconds": lambda row: f"{row['seconds']:.2f}",
+    "floor": lambda row: f"{row['floor_seconds']:.3f}",
+    "ratio": lambda row: f"{row['ratio']:.1f}",
+    "converged": lambda row: f"{row['converged']}/{row['rows']}",
+    "largest rel. gap": lambda row: f"{row['largest_relative_gap']:.1e}",
+    "non-zeros": lambda row: f"{row['non_zeros']:,}",
+}
+FITS: Columns = {
+    "draw": lambda run: str(run["seed"]),
+    "seconds": lambda run: f"{run['seconds']:.2f}",
+    "test accuracy": lambda run: f"{run['accuracy']:.2f} %",
+    "sparsity": lambda run: f"{run['sparsity']:.1f} %",
+    "rows certified": lambda run: f"{run['rows_certified']}/{run['rows']}",
+    "largest row norm of A": lambda run: f"{run['row_norm']:.4f}",
+}
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("SIMPLICIT_DATA", "../shared/data")))
+    parser = arguments(__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--samples", type=int, nargs="*", default=[100, 600, 2000], help="of the row problems")
     options = parser.parse_args()
     net, data = fashion_baseline(options.data_dir)
     report = {
-        "command": "python benchmarks/main_job.py",
+        "command": command(),
         "machine": machine(),
-        "baseline_accuracy": accuracy(net, data),
+        "baseline_accuracy": 100 * sp.accuracy(net, data.test_inputs, data.test_labels),
         "import_seconds": import_seconds(options.repeats),
-        "rows": row_problems(net, data, options.repeats),
+        "rows": row_problems(net, data, options.samples, options.repeats),
         "fit": whole_fit(net, data, options.repeats),
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "main_job.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.output / "main_job.md").write_text(table(report))
-    print(table(report))
-
-
-def accuracy(net: Any, data: Dataset) -> float:
-    """Per cent of the test set."""
-    if isinstance(net, nn.Module):
-        with torch.no_grad():
-            outputs = net(torch.from_numpy(data.test_inputs)).numpy()
-    else:
-        outputs = net.predict(data.test_inputs)
-    return float(100 * np.mean(outputs.argmax(1) == data.test_labels))
+    keep(options.output, "main_job", report, page(report))
 
 
 def import_seconds(repeats: int) -> dict[str, float]:
@@ -72,16 +78,16 @@ def import_seconds(repeats: int) -> dict[str, float]:
     return {"torch": torch_alone, "beyond_torch": both - torch_alone}
 
 
-def row_problems(net: nn.Module, data: Dataset, repeats: int) -> list[dict[str, Any]]:
-    """All 112 state rows on 896 columns (DESIGN's dense structure), raw and in the units of Theorem 2.4."""
+def row_problems(net: nn.Module, data: Dataset, samples: list[int], repeats: int) -> list[dict[str, Any]]:
+    """All 112 state rows on 896 columns (the structure dense), raw and in the units of Theorem 2.4."""
     rows = []
-    for m in (100, 600, 2000):
+    for m in samples:
         for rescaled in (True, False):
             features, targets = state_rows(net, data, m, rescaled=rescaled)
             for weight, beta in STRENGTHS:
                 problem = Problem(features, targets, weight, beta, KAPPA, targets.shape[1])
                 rows.append({"rescaled": rescaled} | figures(problem, repeats)[0])
-            print(json.dumps(rows[-3:]), file=sys.stderr)
+            say(json.dumps(rows[-3:]))
     return rows
 
 
@@ -96,7 +102,7 @@ def whole_fit(net: nn.Module, data: Dataset, repeats: int) -> list[dict[str, Any
             {
                 "seed": seed,
                 "seconds": time.perf_counter() - begun,
-                "accuracy": accuracy(result.model, data),
+                "accuracy": 100 * sp.accuracy(result.model, data.test_inputs, data.test_labels),
                 "sparsity": result.sparsity,
                 "row_norm": row_norm(result.model),
                 "rows_certified": int(result.rows.converged.sum()),
@@ -106,7 +112,7 @@ def whole_fit(net: nn.Module, data: Dataset, repeats: int) -> list[dict[str, Any
     return runs
 
 
-def table(report: dict[str, Any]) -> str:
+def page(report: dict[str, Any]) -> str:
     machine = report["machine"]
     lines = [
         "# Main job on Fashion-MNIST, 784-64-32-16-10 without biases",
@@ -118,26 +124,11 @@ def table(report: dict[str, Any]) -> str:
         "",
         "## 112 rows x 896 columns, kappa .99, tol 1e-6 (medians)",
         "",
-        "| samples | states | lambda1 | beta | seconds | floor | ratio | converged | largest rel. gap | non-zeros |",
-        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    lines += [
-        f"| {row['samples']} | {'rescaled' if row['rescaled'] else 'raw'} | {row['lambda']:g} | {row['beta']:g} | "
-        f"{row['seconds']:.2f} | {row['floor_seconds']:.3f} | {row['ratio']:.1f} | {row['converged']}/{row['rows']} | "
-        f"{row['largest_relative_gap']:.1e} | {row['non_zeros']:,} |"
-        for row in report["rows"]
-    ]
-    lines += [
+        *grid(ROWS, report["rows"]),
         "",
         "## fit(net, 1,000 samples, Matching(sparsity=65, kappa=.99))",
         "",
-        "| draw | seconds | test accuracy | sparsity | rows certified | largest row norm of A |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    lines += [
-        f"| {run['seed']} | {run['seconds']:.2f} | {run['accuracy']:.2f} % | {run['sparsity']:.1f} % | "
-        f"{run['rows_certified']}/{run['rows']} | {run['row_norm']:.4f} |"
-        for run in report["fit"]
+        *grid(FITS, report["fit"]),
     ]
     return "\n".join(lines) + "\n"
 

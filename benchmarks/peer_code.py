@@ -14,9 +14,6 @@ results/peer_code.md beside this file.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import subprocess
 import sys
 import types
@@ -29,7 +26,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from resnet20 import Data, trained
-from results import RESULTS, grid, machine
+from results import arguments, grid, keep, machine
 from torch import Tensor, nn
 
 from simplicit.data import load_dataset
@@ -54,11 +51,9 @@ class Case:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("SIMPLICIT_DATA", "../shared/data")))
+    parser = arguments(__doc__)
     for name in FILES:
         parser.add_argument(f"--{name}", type=Path, help="a clone of its repository; left out where not given")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
     clones = {name: getattr(options, name) for name in FILES if getattr(options, name) is not None}
     if not clones:
@@ -76,10 +71,7 @@ def main() -> None:
         "machine": machine(),
         "rows": rows,
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "peer_code.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.output / "peer_code.md").write_text(page(report))
-    print(page(report))
+    keep(options.output, "peer_code", report, page(report))
 
 
 def cases(folder: Path) -> Iterator[Case]:

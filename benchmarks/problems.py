@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from results import say
 from scipy.signal import lfilter
 from torch import nn
 
@@ -46,10 +49,18 @@ class Problem:
         """The first `count` rows; all of them for None."""
         return replace(self, targets=np.ascontiguousarray(self.targets[:, :count]))
 
-    def solve(self, **options: object) -> sp.Solution:
+    def solve(self, **options: Any) -> sp.Solution:
         """Ours, at tol 1e-6; rows that do not converge come back marked."""
-        settings = {"penalty": sp.L1(self.beta), "weight": self.weight, "ball": self.ball, "tol": 1e-6, "throw": False}
-        return sp.solve_rows(self.features, self.targets, **(settings | options))
+        settings: dict[str, Any] = {"penalty": sp.L1(self.beta)} | self._settings | options
+        return sp.solve_rows(self.features, self.targets, **settings)
+
+    def solve_path(self, penalties: Sequence[sp.L1]) -> list[sp.Solution]:
+        """The same along a path."""
+        return list(sp.solve_path(self.features, self.targets, penalties, **self._settings))
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {"weight": self.weight, "ball": self.ball, "tol": 1e-6, "throw": False}
 
 
 def fashion_baseline(data_dir: Path) -> tuple[nn.Module, Dataset]:
@@ -75,6 +86,7 @@ class FashionFamily:
     """Problems of the family, the network trained once and the states extracted once per sample size."""
 
     def __init__(self, data_dir: Path) -> None:
+        say("training the baseline")
         self.net, self.data = fashion_baseline(data_dir)
         self.states: dict[int, tuple[Array, Array]] = {}
 

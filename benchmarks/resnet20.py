@@ -19,9 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import resource
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -33,13 +31,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import RESULTS, grid, machine, source_digest
+from results import arguments, command, grid, keep, machine, say, source_digest
 from torch import Tensor, nn
 
 import simplicit as sp
+from simplicit.data import load_dataset
 from simplicit.machine import one_thread_each
 from simplicit.network.graph import capture_graph
 from simplicit.runs.resnet import resnet20
+from simplicit.runs.weights import load_weights
 from simplicit.studies.peers import PEERS, Network
 
 OURS = "simplicit"
@@ -91,10 +91,9 @@ class Data:
 
     @classmethod
     def read(cls, folder: Path) -> Data:
-        with np.load(folder / "cifar-10" / "cifar10-subset-lossless.npz") as file:
-            images = [torch.from_numpy(file[f"{part}_images"]).permute(0, 3, 1, 2) for part in ("train", "test")]
-            train, test = (part.float().div(255).contiguous() for part in images)
-            return cls(train, file["train_labels"].ravel(), test, file["test_labels"].ravel())
+        data = load_dataset("cifar-10", folder)
+        train, test = (torch.from_numpy(X).view(-1, *data.input_shape) for X in (data.train_inputs, data.test_inputs))
+        return cls(train, data.train_labels, test, data.test_labels)
 
     def drawn(self, draw: int, samples: int) -> np.ndarray:
         """The places of the images of a draw."""
@@ -103,15 +102,13 @@ class Data:
 
 def trained(folder: Path) -> nn.Module:
     """ResNet-20 with the published weights."""
-    stored = torch.load(folder / "weights" / "resnet20-12fca82f.th", map_location="cpu", weights_only=True)
     net = resnet20()
-    net.load_state_dict({name.removeprefix("module."): value for name, value in stored["state_dict"].items()})
+    load_weights(net, folder / "weights" / "resnet20-12fca82f.th")
     return net.eval()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("SIMPLICIT_DATA", "../shared/data")))
+    parser = arguments(__doc__)
     parser.add_argument("--draws", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--samples", type=int, default=1000, help="training images of a draw")
     parser.add_argument("--sparsities", type=float, nargs="*", default=list(SPARSITIES))
@@ -124,7 +121,6 @@ def main() -> None:
     )
     parser.add_argument("--tables", action="store_true", help="run nothing, only write the tables of what is finished")
     parser.add_argument("--note", default="", help="what the tables should say of the circumstances")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
     options.parts.mkdir(parents=True, exist_ok=True)
     chosen = [one for one in methods() if one.solver == OURS or options.only is None or one.solver in options.only]
@@ -133,17 +129,14 @@ def main() -> None:
         run_all(options, draw, [one for one in chosen if one.solver != OURS], workers=2)
     rows = [json.loads(file.read_text()) for _, file in tasks(options, options.draws, chosen) if file.exists()]
     report = {
-        "command": " ".join(["python", "benchmarks/resnet20.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine(),
         "settings": {"samples": options.samples, "draws": options.draws, "sparsities": options.sparsities},
         "dense": dense(options),
         "rows": rows,
         "note": options.note,
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "resnet20.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.output / "resnet20.md").write_text(page(report))
-    print(page(report))
+    keep(options.output, "resnet20", report, page(report))
 
 
 Task = tuple[Any, Path]
@@ -180,7 +173,7 @@ def run_all(options: argparse.Namespace, draw: int, chosen: list[Method], worker
             draft.write_text(json.dumps(row))
             draft.replace(file)
             kept = {key: row[key] for key in ("name", "wanted", "accuracy", "seconds", "error") if key in row}
-            print(json.dumps(kept), file=sys.stderr)
+            say(json.dumps(kept))
 
 
 def run(task: Any) -> dict[str, Any]:
@@ -224,11 +217,10 @@ def _ours(samples: int, draw: int, sparsity: float) -> str:
 def peer(net: nn.Module, images: Tensor, method: Method, sparsity: float, ours: Path) -> tuple[nn.Module, Any]:
     """A network pruned by a peer."""
     network = Network(capture_graph(net, images), images)
-    counts = {
-        "uniform": lambda: network.uniform(sparsity),
-        "global": lambda: network.by_size(sparsity),
-        "fit's": lambda: json.loads(ours.read_text())["layers"],
-    }[method.allocation]()
+    if method.allocation == "fit's":
+        counts = json.loads(ours.read_text())["layers"]
+    else:
+        counts = network.uniform(sparsity) if method.allocation == "uniform" else network.by_size(sparsity)
     found = network.pruned(PEERS[method.solver], counts, states=method.targets == "fit's", correct=method.norms)
     return found, counts
 
@@ -255,7 +247,7 @@ def dense_logits(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def logits(net: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([net(part) for part in images.split(250)])
+    return torch.cat([net(part) for part in torch.split(images, 250)])
 
 
 def dense(options: argparse.Namespace) -> float:

@@ -8,9 +8,6 @@ results/resnet20_exact.md beside this file.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import resource
 import tempfile
 import time
@@ -21,7 +18,7 @@ from typing import Any
 
 import torch
 from resnet20 import Data, trained
-from results import RESULTS, machine
+from results import arguments, keep, machine
 
 import simplicit as sp
 
@@ -77,9 +74,7 @@ def shown(value: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("SIMPLICIT_DATA", "../shared/data")))
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    parser = arguments(__doc__)
     options = parser.parse_args()
     figures, of = measured(options.data_dir), machine()
     lines = [
@@ -93,11 +88,7 @@ def main() -> None:
         *(f"| {name} | {shown(value)} |" for name, value in figures.items()),
         "",
     ]
-    options.output.mkdir(parents=True, exist_ok=True)
-    report = json.dumps({"machine": of, "figures": figures}, indent=1)
-    (options.output / "resnet20_exact.json").write_text(report + "\n")
-    (options.output / "resnet20_exact.md").write_text("\n".join(lines))
-    print("\n".join(lines))
+    keep(options.output, "resnet20_exact", {"machine": of, "figures": figures}, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-"""Keep what the benchmarks find: one JSON file that sections are merged into, and a page of tables made from it."""
+"""What all scripts share: their arguments, where they ran, what is kept, and the tables; and the row solver's page."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy
@@ -16,8 +19,44 @@ import torch
 
 import simplicit
 
+T = TypeVar("T")
+
 RESULTS = Path(__file__).parent / "results"
 PHASES = ("gram", "factor", "iterations", "polish", "certificate")
+
+
+def arguments(description: str | None, *, data: bool = True) -> argparse.ArgumentParser:
+    """A parser with ``--output``, and ``--data-dir`` where there is data to read."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder (default: results beside this file)")
+    if data:
+        place = Path(os.environ.get("SIMPLICIT_DATA", "../shared/data"))
+        parser.add_argument("--data-dir", type=Path, default=place, help="of the data sets (default: SIMPLICIT_DATA)")
+    return parser
+
+
+def command() -> str:
+    """The command with what decides the figures; where data lie and results go does not."""
+    words, given = [f"benchmarks/{Path(sys.argv[0]).name}"], iter(sys.argv[1:])
+    for word in given:
+        if word in ("--data-dir", "--output"):
+            next(given)
+        elif not word.startswith(("--data-dir=", "--output=")):
+            words.append(word)
+    return shlex.join(["python", *words])
+
+
+def say(text: str) -> None:
+    """How far it is, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def keep(folder: Path, name: str, report: dict[str, Any], page: str) -> None:
+    """Write ``name.json`` and ``name.md``, and print the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(page)
+    print(page)
 
 
 def machine() -> dict[str, Any]:
@@ -41,10 +80,10 @@ def source_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def merge(file: Path, section: str, command: str, repeats: int, result: Any) -> dict[str, Any]:
+def merge(file: Path, section: str, repeats: int, result: Any) -> dict[str, Any]:
     """Put a section's result into the file, beside the sections of other runs, and write the tables anew."""
-    report = json.loads(file.read_text()) if file.exists() else {}
-    report[section] = {"command": command, "repeats": repeats, "machine": machine(), "result": result}
+    report: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    report[section] = {"command": command(), "repeats": repeats, "machine": machine(), "result": result}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(report, indent=1) + "\n")
     file.with_suffix(".md").write_text(page(report))
@@ -75,7 +114,7 @@ def page(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def grid(columns: dict[str, Callable[[dict[str, Any]], str]], rows: Iterable[dict[str, Any]]) -> list[str]:
+def grid(columns: dict[str, Callable[[T], str]], rows: Iterable[T]) -> list[str]:
     """A Markdown table: headings with the function that makes the cell of a row; all but text is aligned right."""
     lines = ["| " + " | ".join(columns) + " |", "| " + " | ".join("---:" for _ in columns) + " |"]
     return lines + ["| " + " | ".join(cell(row) for cell in columns.values()) + " |" for row in rows]
@@ -123,7 +162,7 @@ def _family(rows: list[dict[str, Any]]) -> list[str]:
 
 def _phases(rows: list[dict[str, Any]]) -> list[str]:
     def phase(name: str) -> Callable[[dict[str, Any]], str]:
-        return lambda row: "not told" if row["phases"] is None else f"{row['phases'][name]:.3f}"
+        return lambda row: f"{row['phases'][name]:.3f}"
 
     first = {"samples": lambda row: f"{row['samples']:,}", "lambda1, beta": _strength}
     return grid(first | {name: phase(name) for name in PHASES}, rows)

@@ -11,10 +11,7 @@ tables and writes results/robustness.json and results/robustness.md beside this 
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,8 +20,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from certified import RADII, percent
 from problems import fashion_baseline
-from results import RESULTS, grid, machine
+from results import arguments, command, grid, keep, machine, say
 
 import simplicit as sp
 from simplicit.data import Dataset
@@ -32,7 +30,6 @@ from simplicit.data import Dataset
 Cell = Callable[[dict[str, Any]], str]
 Columns = dict[str, Cell]
 
-RADII = {".004": 0.004, ".008": 0.008, "8/255": 8 / 255}
 BOUNDS = {"global": "(a)", "interval": "(b)", "linear": "(c)"}
 #: Gradient steps on the slopes of (c).
 CLIMBING = 20
@@ -53,13 +50,11 @@ class Sample:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("SIMPLICIT_DATA", "../shared/data")))
+    parser = arguments(__doc__)
     parser.add_argument("--samples", type=int, default=1000, help="test images for AutoAttack and climbed slopes")
     parser.add_argument("--fit-samples", type=int, default=1000, help="training images of the fits")
     parser.add_argument("--sparsities", type=float, nargs="*", default=[50, 65, 80])
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of `simplicit fit` to measure beside")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
     net, data = fashion_baseline(options.data_dir)
     baseline = sp.from_torch(net, data.test_inputs[:2])
@@ -71,16 +66,13 @@ def main() -> None:
     models |= {str(run): sp.load(run) for run in options.runs}
     sample = Sample.drawn(data, options.samples)
     report = {
-        "command": " ".join(["python", "benchmarks/robustness.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine(),
         "settings": {"fit_samples": options.fit_samples, "samples": options.samples, "seed": 0, "climbing": CLIMBING},
         "eps": RADII,
         "models": [measured(name, model, baseline, data, sample) for name, model in models.items()],
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "robustness.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.output / "robustness.md").write_text(page(report))
-    print(page(report))
+    keep(options.output, "robustness", report, page(report))
 
 
 def measured(
@@ -120,13 +112,8 @@ def measured(
         | {"autoattack": seconds, "climbed": climbed.seconds["linear"]}
         | {bound: plain.seconds[bound] for bound in plain.seconds},
     }
-    print(json.dumps(row), file=sys.stderr)
+    say(json.dumps(row))
     return row
-
-
-def percent(outcome: npt.NDArray[np.bool_]) -> Any:
-    """The share of samples, for each radius if there are several."""
-    return np.round(100 * outcome.mean(axis=-1), 3).tolist()
 
 
 def page(report: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
     python benchmarks/row_solver.py                        # every section; hours, most of them the peers'
     python benchmarks/row_solver.py family path large      # some sections; the figures of the others are kept
-    python benchmarks/row_solver.py all --repeats 1 --rows 8 --shrink 8 --limit 20 --output /tmp/trial      # a trial
+    python benchmarks/row_solver.py all --repeats 1 --rows 8 --shrink 8 --limit 20 --output build/trial      # a trial
 
 Sections:
   family   112 rows of the Fashion-MNIST network, 100 to 2,000 samples, three strengths: time, floor, gap, phases
@@ -19,17 +19,16 @@ growth.png beside this file.
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
 import signal
 import sys
-from pathlib import Path
+from functools import cache
+from typing import Any
 
 import sections
 import synthetic_sections
 from peer_runs import CONSTRAINED, UNCONSTRAINED
 from problems import SAMPLES, FashionFamily
-from results import RESULTS, SECTIONS, merge, page
+from results import SECTIONS, arguments, merge, page
 
 FROM_FAMILY = {"family": sections.family, "peers": sections.peers, "path": sections.path}
 SYNTHETIC = {"large": synthetic_sections.large, "growth": synthetic_sections.growth}
@@ -47,19 +46,18 @@ def main() -> None:
         peer_samples=tuple(options.peer_samples),
         peers=tuple(options.peers),
         limit=options.limit,
-        data_dir=options.data_dir,
         results=options.output,
         shrink=options.shrink,
     )
     options.output.mkdir(parents=True, exist_ok=True)
-    states = None
-    if any(name in FROM_FAMILY for name in chosen):
-        sections.say("training the baseline")
-        states = FashionFamily(options.data_dir)
-    report = {}
+    family, report = cache(FashionFamily), {}
+    result: Any
     for name in chosen:
-        result = FROM_FAMILY[name](states, settings) if name in FROM_FAMILY else SYNTHETIC[name](settings)
-        report = merge(options.output / "row_solver.json", name, command(), options.repeats, result)
+        if name in FROM_FAMILY:
+            result = FROM_FAMILY[name](family(options.data_dir), settings)
+        else:
+            result = SYNTHETIC[name](settings)
+        report = merge(options.output / "row_solver.json", name, options.repeats, result)
     print(page(report))
 
 
@@ -71,7 +69,7 @@ def positive(text: str) -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument(
         "sections", nargs="*", default="all", choices=[*SECTIONS, "all"], help="what to run (default: all)"
     )
@@ -88,31 +86,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--shrink", type=positive, default=1, help="divide the synthetic sizes, for a trial (default: 1)"
     )
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder (default: results beside this file)")
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=Path(os.environ.get("SIMPLICIT_DATA", "../shared/data")),
-        help="with the folder fashion-mnist (default: SIMPLICIT_DATA)",
-    )
     return parser.parse_args()
-
-
-def command() -> str:
-    """The command with what decides the figures; where data lie and results go does not."""
-    given = list(sys.argv[1:])
-    for name in ("--data-dir", "--output"):
-        given = _without(given, name)
-    return shlex.join(["python", "benchmarks/row_solver.py", *given])
-
-
-def _without(given: list[str], name: str) -> list[str]:
-    for position, word in enumerate(given):
-        if word == name:
-            return given[:position] + given[position + 2 :]
-        if word.startswith(f"{name}="):
-            return given[:position] + given[position + 1 :]
-    return given
 
 
 if __name__ == "__main__":

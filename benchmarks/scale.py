@@ -14,16 +14,12 @@ Writes results/scale.json and scale.md beside this file; docs/scale.md explains 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import shlex
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from results import RESULTS, grid, machine
+from results import arguments, command, grid, machine
 from scale_measure import check, constants, goal
 from scale_simulation import simulate
 
@@ -123,11 +119,10 @@ TABLES: dict[str, tuple[str, Callable[[Any], list[str]]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, data=False)
     parser.add_argument("sections", nargs="*", default=["all"], help="what to run (default: all)")
     parser.add_argument("--workers", type=int, help="of the measured runs (default: one per processor)")
     parser.add_argument("--seeds", type=int, default=3, help="simulated runs of each kind (default: 3)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder (default: results beside this file)")
     options = parser.parse_args()
     if unknown := set(options.sections) - {*SECTIONS, "all"}:
         parser.error(f"unknown section {', '.join(sorted(unknown))}; choose from {', '.join(SECTIONS)} and all")
@@ -147,8 +142,7 @@ def main() -> None:
             result = simulate(options)
         else:
             result = check(options, known) if name == "check" else goal(known)
-        command = shlex.join(["python", "benchmarks/scale.py", *sys.argv[1:]])
-        report[name] = {"command": command, "machine": machine(), "load": load, "result": result}
+        report[name] = {"command": command(), "machine": machine(), "load": load, "result": result}
         file.write_text(json.dumps(report, indent=1) + "\n")
         file.with_suffix(".md").write_text(page(report))
     print(page(json.loads(file.read_text())))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -15,13 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from problems import synthetic
-from results import RESULTS
+from results import RESULTS, say
 from scale_model import Constants, Size, predict
 
 import simplicit as sp
-from simplicit.executors import EXECUTORS, Arrays, Block, Executor, Journal, Work, run_blocks
+from simplicit.executors import Arrays, Block, Executor, Journal, Work, run_blocks
 from simplicit.executors.records import planned
 from simplicit.executors.work import Solve
+from simplicit.machine import one_thread_each
+from simplicit.rows.products import fill_gram
 
 # The cluster of two nodes is made of several processes of ours: on the loopback, with a token that all of them know.
 # Ray reads this when it is imported.
@@ -31,8 +32,8 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+#: The executors whose workers are processes of their own.
+OF_PROCESSES: dict[str, type[sp.Processes] | type[sp.Ray]] = {"processes": sp.Processes, "ray": sp.Ray}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +75,10 @@ def constants(options: argparse.Namespace) -> dict[str, Any]:
     found = {}
     gram, contention = gram_flop(), busy_factor(options.workers)
     kept = journal_costs()
-    for name in ("processes", "ray"):
+    for name, kind in OF_PROCESSES.items():
         say(f"constants: {name}")
         begun = time.perf_counter()
-        with EXECUTORS[name](workers=options.workers) as executor:
+        with kind(workers=options.workers) as executor:
             seconds_of(executor, Parcels(2, 8))
             start = time.perf_counter() - begun
             empty, full, size = 300, 60, 2**21
@@ -89,15 +90,12 @@ def constants(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def gram_flop() -> float:
-    from simplicit.machine import one_thread_each
-    from simplicit.rows.products import fill_gram
-
     rows, out = np.random.default_rng(0).normal(size=(2048, 1000)), np.empty((2048, 2048))
     with one_thread_each():
         fill_gram(rows, out)
         begun = time.perf_counter()
         fill_gram(rows, out)
-    return (time.perf_counter() - begun) / (len(rows) ** 2 / 2 * rows.shape[1])
+    return float((time.perf_counter() - begun) / (len(rows) ** 2 / 2 * rows.shape[1]))
 
 
 def busy_factor(workers: int | None) -> float:
@@ -139,9 +137,9 @@ def check(options: argparse.Namespace, known: dict[str, Any]) -> list[dict[str, 
         alone = problem.solve(executor="serial", block_rows=block_rows)
         per_row = float(alone.seconds.sum()) / count
         size = Size(count, columns, samples, per_row, alone.coefficients.nnz / count, block_rows)
-        for name in ("processes", "ray"):
+        for name, kind in OF_PROCESSES.items():
             of = Constants(**known[name])
-            with EXECUTORS[name](workers=options.workers) as executor:
+            with kind(workers=options.workers) as executor:
                 seconds_of(executor, Parcels(2, 8))  # its start is known; what is checked is the rest
                 begun = time.perf_counter()
                 problem.solve(executor=executor, block_rows=block_rows)

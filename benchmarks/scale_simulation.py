@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import heapq
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
-from scale_measure import Parcels, say
+from results import say
+from scale_measure import Parcels
 
 import simplicit as sp
-from simplicit.executors import Block, Executor, Work, run_blocks, running
+from simplicit.executors import Block, Executor, Work, run_blocks
 from simplicit.executors.base import Finished, Lost, Report
 
 
@@ -56,10 +57,6 @@ class Simulated(Executor):
         self.turn = 0
         self.at: dict[int, int] = {}  # which event a worker's present block will be
         self.lost = 0
-
-    @property
-    def n_workers(self) -> int:
-        return self.workers
 
     def load(self, work: Work[Any]) -> None:
         """There is nothing to load."""
@@ -106,20 +103,6 @@ class Simulated(Executor):
         heapq.heappush(self.coming, (self.now + self.trouble.come_up, worker))
 
 
-@contextmanager
-def virtual(executor: Simulated) -> Iterator[None]:
-    """The scheduler's clock is the executor's."""
-
-    class Clock:
-        monotonic = staticmethod(lambda: executor.now)
-
-    before, running.time = running.time, Clock  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        running.time = before
-
-
 def simulate(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Blocks whose hardness is known roughly: hardest first by a guess that is wrong by a third."""
     troubles = {
@@ -162,7 +145,8 @@ def simulated(workers: int, blocks: int, trouble: Trouble, order: str, seed: int
     executor = Simulated(workers, seconds, trouble, rng, driver=0.002)
     work = Parcels(blocks, 8)
     chosen = [work.blocks[number] for number in numbers]
-    with virtual(executor):
+    # The scheduler's clock is the executor's.
+    with patch("simplicit.executors.running.time", SimpleNamespace(monotonic=lambda: executor.now)):
         try:
             for _ in run_blocks(executor, work, chosen, thorough=True):
                 pass

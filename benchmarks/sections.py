@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,9 @@ from floors import floor_seconds, median_of
 from measures import Measured, compare, measure
 from peer_runs import CONSTRAINED, UNCONSTRAINED, run_peer
 from problems import STRENGTHS, FashionFamily, Problem
+from results import PHASES, say
 
 import simplicit as sp
-
-PHASES = ("gram", "factor", "iterations", "polish", "certificate")
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,8 @@ class Options:
     peer_samples: tuple[int, ...]
     peers: tuple[str, ...]
     limit: float
-    data_dir: Path
     results: Path
     shrink: int
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def measured(problem: Problem, solution: sp.Solution) -> Measured:
@@ -45,12 +39,6 @@ def measured(problem: Problem, solution: sp.Solution) -> Measured:
 def measure_dense(problem: Problem, w: Any) -> Measured:
     features, targets = problem.features, problem.targets
     return measure(features, targets, w, problem.weight, problem.beta, problem.kappa, problem.n_ball)
-
-
-def phase_seconds(solution: sp.Solution) -> dict[str, float] | None:
-    """Thread-seconds of each phase, where the solution has them."""
-    timings = getattr(solution, "timings", None)
-    return None if timings is None else {name: float(timings.get(name, 0.0)) for name in PHASES}
 
 
 def figures(problem: Problem, repeats: int, *, blocks: bool = False) -> tuple[dict[str, Any], sp.Solution]:
@@ -75,7 +63,7 @@ def figures(problem: Problem, repeats: int, *, blocks: bool = False) -> tuple[di
         "ball_binds": int((solution.multiplier > 0).sum()),
         "non_zeros": int(solution.coefficients.nnz),
         "largest_support": int(np.diff(solution.coefficients.indptr).max()),
-        "phases": phase_seconds(solution),
+        "phases": {name: solution.timings.get(name, 0.0) for name in PHASES},
     }, solution
 
 
@@ -145,16 +133,10 @@ def path(states: FashionFamily, options: Options, count: int = 20) -> list[dict[
         beta_max = float(2 * base.weight * np.abs(base.features.T @ base.targets).max())
         strengths = np.geomspace(beta_max, 1e-3 * beta_max, count)
         penalties = [sp.L1(float(beta)) for beta in strengths]
-        settings = {"weight": base.weight, "ball": base.ball, "tol": 1e-6, "throw": False}
-        seconds, found = median_of(
-            options.repeats,
-            lambda base=base, penalties=penalties, settings=settings: sp.solve_path(
-                base.features, base.targets, penalties, **settings
-            ),
-        )
-        alone = [median_of(1, lambda base=base, p=p: base.solve(penalty=p))[0] for p in penalties]
+        seconds, found = median_of(options.repeats, partial(base.solve_path, penalties))
+        alone = [median_of(1, partial(base.solve, penalty=penalty))[0] for penalty in penalties]
         hardest = int(np.argmax(alone))
-        cold, _ = median_of(options.repeats, lambda base=base, p=penalties[hardest]: base.solve(penalty=p))
+        cold, _ = median_of(options.repeats, partial(base.solve, penalty=penalties[hardest]))
         gaps = [
             measure(
                 base.features, base.targets, s.coefficients.toarray(), base.weight, float(b), base.kappa, base.n_ball

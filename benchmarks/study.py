@@ -1,7 +1,7 @@
 """A hundred thousand random row problems, and whether any of them breaks its certificate.
 
     python benchmarks/study.py                                    # 100,000 rows
-    python benchmarks/study.py --rows 4000 --output /tmp/trial    # a trial
+    python benchmarks/study.py --rows 4000 --output build/trial    # a trial
 
 The problems come from tests/families.py: every penalty, ball and kind of support, tall, wide and square, duplicate,
 dependent and zero columns, zero targets, scales from 1e-8 to 1e8, both precisions; a tenth are given as Gram
@@ -25,7 +25,6 @@ import json
 import math
 import multiprocessing
 import os
-import shlex
 import sys
 import time
 from collections import Counter
@@ -37,7 +36,7 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # both are folders of scripts and no packages
 
-from results import RESULTS, machine  # noqa: E402
+from results import arguments, command, machine  # noqa: E402
 
 import simplicit as sp  # noqa: E402
 from families import RowCase, flaws, random_case, rounding  # noqa: E402
@@ -68,7 +67,7 @@ def main() -> None:
             if done % 500 == 0 or done == problems:
                 print(f"{done * ROWS_PER_PROBLEM} rows: {total.line()}", flush=True)
     report = total.report() | {
-        "command": "python " + shlex.join(["benchmarks/study.py", *sys.argv[1:]]),
+        "command": command(),
         "seed": options.seed,
         "seconds": round(time.perf_counter() - begun, 1),
         "machine": machine(),
@@ -79,12 +78,11 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, data=False)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reference", type=int, default=500, help="rows that are held against CVXPY and Clarabel")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=RESULTS)
     return parser.parse_args()
 
 

@@ -11,17 +11,13 @@ results/support_bounds.json and results/support_bounds.md beside this file.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
 from collections.abc import Callable
 from math import floor
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
-from results import RESULTS, grid, machine
+from results import arguments, command, grid, keep, machine
 
 import simplicit as sp
 from simplicit.data import Dataset, load_dataset
@@ -29,24 +25,19 @@ from simplicit.runs.mlp import MlpSettings, train_mlp
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("SIMPLICIT_DATA", "../shared/data")))
+    parser = arguments(__doc__)
     parser.add_argument("--seeds", type=int, nargs="*", default=[10, 11, 12, 13, 14])
     parser.add_argument("--sparsities", type=float, nargs="*", default=[60.0, 70.0, 80.0, 90.0, 95.0, 97.0])
     parser.add_argument("--samples", type=int, default=1000, help="training images of the fits")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
     data = load_dataset("fashion-mnist", options.data_dir)
     report = {
-        "command": " ".join(["python", "benchmarks/support_bounds.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine(),
         "samples": options.samples,
         "rows": [row for seed in options.seeds for row in rows_of(data, seed, options)],
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "support_bounds.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.output / "support_bounds.md").write_text(page(report))
-    print(page(report))
+    keep(options.output, "support_bounds", report, page(report))
 
 
 def rows_of(data: Dataset, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 from problems import Problem, synthetic
-from sections import Options, figures, say
+from results import say
+from sections import Options, figures
 
 #: (samples, columns, rows, share of β_max)
 LARGE = ((2000, 4000, 1000, 0.02), (1000, 20000, 200, 0.05))
@@ -64,7 +65,8 @@ def fresh_process_peak(problem: Problem) -> dict[str, float]:
         numbers = {name: getattr(problem, name) for name in ("weight", "beta", "kappa", "n_ball")}
         command = [sys.executable, __file__, folder, json.dumps(numbers)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 def _resident_peak() -> int:

@@ -15,6 +15,7 @@ import pytest
 from command_line import Run, invoker
 from simplicit.cli import main
 from simplicit.cli.commands import COMMANDS
+from simplicit.data import DATASETS
 from simplicit.executors import EXECUTORS
 from simplicit.implicit.groups.elementwise import ACTIVATIONS
 from simplicit.network.registry import REGISTRY
@@ -28,7 +29,8 @@ from simplicit.training.units import NORMALIZATIONS
 __all__ = ["commands", "fences", "prose", "reader", "run_blocks"]
 
 REGISTRIES: list[dict[str, Any]] = [
-    *(COMMANDS, EXECUTORS, REGISTRY, ACTIVATIONS, ATTACKS, PENALTIES, PEERS, RECIPES, STRUCTURES, NORMALIZATIONS),
+    *(COMMANDS, DATASETS, EXECUTORS, REGISTRY, ACTIVATIONS, ATTACKS, PENALTIES, PEERS, RECIPES, STRUCTURES),
+    NORMALIZATIONS,
 ]
 
 FENCE = re.compile(r"^ *```(\{?[\w-]+\}?) *([^\n]*)\n(.*?)^ *```$", flags=re.DOTALL | re.MULTILINE)

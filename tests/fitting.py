@@ -18,7 +18,6 @@ from simplicit.network import Capture
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.progress import OnProgress
 from simplicit.solve import RunOptions
-from simplicit.training.clock import Clock
 from simplicit.training.recipes import Task
 from simplicit.training.training import RowOptions
 
@@ -53,9 +52,9 @@ class Subject:
         **rows: Any,
     ) -> sp.FitResult:
         """What :func:`simplicit.fit` returns, on other samples where they are given."""
-        samples, clock = self.inputs if inputs is None else inputs, Clock()
+        samples = self.inputs if inputs is None else inputs
         with RunOptions(executor, journal=journal, progress=progress).opened() as run:
-            task = Task(self.graph, samples, RowOptions(**rows), run, clock)
+            task = Task(self.graph, samples, RowOptions(**rows), run)
             return (sp.Sparse() if recipe is None else recipe).train(task)
 
     def outputs(self, inputs: Any) -> Array:
@@ -85,8 +84,8 @@ def matrix(model: sp.ImplicitModel) -> Array:
 
 
 def errors_of(result: sp.FitResult) -> dict[str, float]:
-    """The relative error of each layer."""
-    return {layer.name: layer.error for layer in result.layers}
+    """The relative error of each layer, not squared."""
+    return {layer.name: layer.error**0.5 for layer in result.layers}
 
 
 def row_norm_of(result: sp.FitResult) -> float:

@@ -20,6 +20,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 #: What a user gives to a batch script.
 GIVEN = {"array": "features.npy targets.npy", "merge": "journal", "ray": "features.npy targets.npy"}
+OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
 NAMES = [str(page.relative_to(DOCS)) for page in PAGES]
 
 
@@ -53,9 +54,21 @@ def test_the_links_between_pages_lead_somewhere(page: Path) -> None:
         assert not file or (page.parent / file).is_file(), target
 
 
-@pytest.mark.parametrize(
-    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS, ROOT / "README.md"], ids=lambda page: page.name)
+def test_the_benchmarks_and_results_that_a_page_names_are_there(page: Path) -> None:
+    for name in re.findall(r"benchmarks/[\w/]+\.(?:py|sh|md|json|png|txt)", page.read_text("utf-8")):
+        assert (ROOT / name).is_file(), name
+
+
+def test_the_modules_on_the_path_of_a_fit_are_there() -> None:
+    named = re.findall(r"`(?!src/)(\w+/\w+)`", prose(DOCS / "how-it-works.md"))
+    assert len(named) >= 15
+    for name in named:
+        path = ROOT / "src" / "simplicit" / name
+        assert path.is_dir() or path.with_suffix(".py").is_file(), name
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: page.name)
 def test_the_commands_are_read(page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     read = reader(capsys, monkeypatch)
     for words in commands(page):
@@ -96,7 +109,7 @@ def test_the_reference_has_every_public_name() -> None:
     shown = re.findall(r"\.\. auto(?:function|class|exception):: ([\w.]+)", page)
     assert set(shown) >= set(simplicit.__all__)
     named = re.findall(r"^\| `(simplicit\.[\w.]+)` \|", page, flags=re.MULTILINE)
-    assert len(named) == 10
+    assert len(named) == 12
     for name in [*shown, *named]:
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module) if module else simplicit, attribute), name

@@ -31,7 +31,7 @@ def prepare(rows: Rows) -> RowSolver:
                 prune=True,
                 tol=tol,
             )
-            return coefficients[:, 0]
+            return np.asarray(coefficients[:, 0])
 
         return until_certified(rows, target, attempt, start=1e-8)
 

@@ -70,12 +70,13 @@ def until_certified(
     start, step : float
         First tolerance and the factor from one to the next.
     """
-    w, tolerance = None, start
-    for _ in range(9):
-        w = solve(tolerance, w)
+    tolerance = start
+    w = solve(tolerance, None)
+    for _ in range(8):
         if relative_gap(rows, target, w) <= TOL:
             break
         tolerance *= step
+        w = solve(tolerance, w)
     return w
 
 
@@ -102,7 +103,7 @@ def by_two_processes(
     RuntimeError
         A row raised an exception, or a process died.
     """
-    live = rows.features.any(axis=0)
+    live = np.any(rows.features, axis=0)
     solver = prepare(Rows(np.asfortranarray(rows.features[:, live]), rows.targets, rows.weight, rows.beta, None, 0))
     fork = multiprocessing.get_context("fork")
     taken = fork.Value("q", 0)
@@ -117,7 +118,7 @@ def by_two_processes(
             ready = wait(waiting, timeout=max(deadline - time.perf_counter(), 0.0))
             if not ready:
                 raise TimeoutError
-            for receiver in ready:
+            for receiver in [one for one in waiting if one in ready]:
                 row, w = _received(receiver)
                 if row < 0:
                     waiting.remove(receiver)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 from sklearn.linear_model import enet_path
 
 from peers.common import Array, Rows, RowSolver, by_two_processes, until_certified
@@ -35,7 +36,7 @@ def prepare(rows: Rows) -> RowSolver:
                 tol=tol,
                 max_iter=200_000,
             )
-            return coefficients[:, 0]
+            return np.asarray(coefficients[:, 0])
 
         return until_certified(rows, target, attempt, start=1e-8)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 from sklearn.linear_model import lars_path
 
 from peers.common import Array, Rows, RowSolver, by_two_processes
@@ -26,7 +27,7 @@ def prepare(rows: Rows) -> RowSolver:
             copy_X=True,  # it permutes the columns in place
             return_path=False,
         )
-        return coefficients
+        return np.asarray(coefficients)
 
     return solve_row
 

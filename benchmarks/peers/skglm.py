@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 from skglm.datafits import Quadratic
 from skglm.penalties import L1
 from skglm.solvers import AndersonCD
@@ -27,7 +28,7 @@ def prepare(rows: Rows) -> RowSolver:
         def attempt(tol: float, start: Array | None) -> Array:
             solver = AndersonCD(max_iter=200, max_epochs=50_000, p0=10, tol=tol, fit_intercept=False)
             begin = () if start is None else (start.copy(), rows.features @ start)
-            return solver.solve(rows.features, target, datafit, penalty, *begin)[0]
+            return np.asarray(solver.solve(rows.features, target, datafit, penalty, *begin)[0])
 
         return until_certified(rows, target, attempt, start=1e-8)
 

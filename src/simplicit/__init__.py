@@ -6,11 +6,7 @@ The mathematics is that of State-driven Implicit Modeling: a network becomes x =
 
 from __future__ import annotations
 
-from simplicit.errors import (
-    ConvergenceError,
-    InputError,
-    SimplicitError,
-)
+from simplicit.errors import ConvergenceError, InputError, SimplicitError
 from simplicit.executors import Processes, Ray, Serial, Threads
 from simplicit.implicit import (
     ImplicitModel,
@@ -23,23 +19,8 @@ from simplicit.implicit import (
     to_torch,
 )
 from simplicit.network import extract_states, from_torch, weight_count
-from simplicit.robustness import (
-    accuracy,
-    attack,
-    certify,
-    fgsm,
-    pgd,
-)
-from simplicit.rows import (
-    L1,
-    Ball,
-    BasisPursuit,
-    ElasticNet,
-    Gram,
-    NoPenalty,
-    Perspective,
-    Solution,
-)
+from simplicit.robustness import accuracy, attack, certify, fgsm, pgd
+from simplicit.rows import L1, Ball, BasisPursuit, ElasticNet, Gram, NoPenalty, Perspective, Solution
 from simplicit.runtime.onnx import export_onnx
 from simplicit.solve.front import beta_max, solve_path, solve_rows
 from simplicit.solve.parts import merge_journals, solve_part

@@ -61,13 +61,12 @@ def as_float_array(name: str, value: Any, *, ndim: int | None = None) -> npt.NDA
     """
     array = as_array(name, value)
     if array.dtype not in (np.float32, np.float64):
-        defect = f"expected float32 or float64 values, got {array.dtype}; convert with {name}.astype('float64')"
-        raise InputError(f"{name}: {defect}", argument=name)
+        what = f"expected float32 or float64 values, got {array.dtype}; convert with {name}.astype('float64')"
+        raise refused(name, what)
     if ndim is not None and array.ndim != ndim:
-        raise InputError(f"{name}: expected {ndim} dimensions, got shape {array.shape}", argument=name)
+        raise refused(name, f"expected {ndim} dimensions, got shape {array.shape}")
     if not array.size:
-        defect = f"is empty, shape {array.shape}; give at least one entry in every dimension"
-        raise InputError(f"{name}: {defect}", argument=name)
+        raise refused(name, f"is empty, shape {array.shape}; give at least one entry in every dimension")
     return array
 
 
@@ -134,7 +133,7 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Raise :class:`InputError` for a value that is none of the ``choices``."""
     known = tuple(choices)
     if value not in known:
-        raise InputError(f"{name}: {value!r} is unknown; choose one of {', '.join(map(repr, known))}", argument=name)
+        raise refused(name, f"{value!r} is unknown; choose one of {', '.join(map(repr, known))}")
 
 
 def check_finite(name: str, array: npt.NDArray[Any]) -> None:
@@ -144,8 +143,8 @@ def check_finite(name: str, array: npt.NDArray[Any]) -> None:
         if not finite.all():
             place, *rest = (int(i) for i in np.argwhere(~finite)[0])
             index = (place + first, *rest)
-            defect = f"holds {array[index]} at index ({', '.join(map(str, index))})"
-            raise InputError(f"{name}: {defect}; remove or replace non-finite values first", argument=name)
+            found = f"holds {array[index]} at index ({', '.join(map(str, index))})"
+            raise refused(name, f"{found}; remove or replace non-finite values first")
 
 
 def check_magnitudes(name: str, array: npt.NDArray[Any]) -> None:
@@ -160,11 +159,9 @@ def check_magnitudes(name: str, array: npt.NDArray[Any]) -> None:
     odd = (largest > LARGEST) | ((largest > 0) & (largest < 1 / LARGEST))
     if odd.any():
         column = int(np.argmax(odd))
-        raise InputError(
-            f"{name}: the largest magnitude in column {column} is {largest[column]:.3g}, outside {1 / LARGEST:.0e} to "
-            f"{LARGEST:.0e}, where its square is not a float64 any more; measure it in other units",
-            argument=name,
-        )
+        found = f"the largest magnitude in column {column} is {largest[column]:.3g}"
+        limits = f"outside {1 / LARGEST:.0e} to {LARGEST:.0e}, where its square is not a float64 any more"
+        raise refused(name, f"{found}, {limits}; measure it in other units")
 
 
 def spelled(parse: Callable[[str], Any], joint: str = ",") -> dict[str, Any]:

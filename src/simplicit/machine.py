@@ -50,7 +50,8 @@ def available_memory() -> int | None:
 
 def gib(nbytes: float) -> str:
     """``3.2e9`` as ``2.98 GiB``."""
-    return f"{nbytes / 2**30:.3g} GiB"
+    amount = nbytes / 2**30
+    return f"{amount:,.0f} GiB" if amount >= 1000 else f"{amount:.3g} GiB"
 
 
 def check_memory(argument: str, nbytes: float, what: str, remedy: str) -> None:

@@ -36,10 +36,6 @@ class Progress:
     worst_gap: float | None = None
     stage: str = "rows"
 
-    def within(self, stage: str) -> Progress:
-        """The same, as part of a stage: what was the whole becomes a step of it."""
-        return replace(self, stage=stage if self.stage == "rows" else f"{stage}, {self.stage}")
-
     @property
     def note(self) -> str:
         """All but the stage and how many, for people."""
@@ -63,8 +59,10 @@ OnProgress = Callable[[Progress], None]
 
 
 def within(tell: OnProgress | None, stage: str) -> OnProgress | None:
-    """A callback that tells ``tell`` of a stage of its run; None for None."""
-    return None if tell is None else lambda state: tell(state.within(stage))
+    """A callback for a run that is a stage of another one, of which ``tell`` is told; None for None."""
+    if tell is None:
+        return None
+    return lambda state: tell(replace(state, stage=stage if state.stage == "rows" else f"{stage}, {state.stage}"))
 
 
 def _duration(seconds: float) -> str:
@@ -111,13 +109,9 @@ class Meter:
         return report
 
     def _report(self) -> None:
-        if self.tell is not None:
-            self.tell(self.progress)
-
-    @property
-    def progress(self) -> Progress:
-        """How far it is now."""
+        if self.tell is None:
+            return
         done, seconds = self.done - self.resumed, time.monotonic() - self.begun
         rate = done / max(seconds, 1e-9)
         remaining = (self.total - self.done) / rate if done else None
-        return Progress(self.done, self.total, self.resumed, rate, remaining, self.worst_gap, self.stage)
+        self.tell(Progress(self.done, self.total, self.resumed, rate, remaining, self.worst_gap, self.stage))

@@ -215,3 +215,9 @@ def test_choices_in_words() -> None:
     words = ["fit", "b", "--recipe", "robust", "--attack-eps=0.1", "--json"]
     assert choices_in(words) == {"recipe": "robust", "attack_eps": "0.1"}
     assert option_name("attack_eps") == "--attack-eps"
+
+
+def test_defaults_are_as_good_as_what_is_typed(run: Run) -> None:
+    pytest.importorskip("pydantic")  # with it at hand, as Ray has it, cyclopts checks the types of defaults too
+    code, _, err = run("baseline", "--epochs", "0")
+    assert (code, "--epochs must be" in err) == (2, True), err

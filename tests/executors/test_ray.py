@@ -19,6 +19,7 @@ import simplicit as sp
 from simplicit.executors import Executor, run_blocks
 from simplicit.executors.ray import actor, cluster
 from simplicit.executors.ray import executor as module
+from simplicit.executors.records import total_bytes
 from simplicit.machine import versions
 from toy import ToyWork
 
@@ -114,7 +115,7 @@ def test_other_versions_on_the_nodes_are_refused() -> None:
 def test_only_the_rows_of_a_block_travel_with_it() -> None:
     work = ToyWork(4)
     # Three rows of one float64 each, and three entries of int64.
-    assert module.own_bytes_of(work, work.blocks[2]) == 3 * 8 + 3 * 8
+    assert total_bytes(work.arrays.own(work.blocks[2])) == 3 * 8 + 3 * 8
 
 
 @pytest.mark.slow

@@ -392,7 +392,7 @@ def test_an_error_in_a_block_reaches_the_caller(monkeypatch: pytest.MonkeyPatch)
     def broken(*args: Any, **kwargs: Any) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr("simplicit.solve.block.solve_block_path", broken)
+    monkeypatch.setattr("simplicit.solve.options.solve_block_path", broken)
     for executor in ("serial", "threads"):
         with pytest.raises(sp.errors.ExecutionError, match=r"rows 0, 1, 2: could not be solved \(MemoryError: no room"):
             sp.solve_rows(*problem(40, 60, 3), penalty=sp.L1(0.01), executor=executor)

@@ -9,9 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from simplicit.studies.peers import PEERS, Layer
-from simplicit.studies.peers.alps import DAMPING as ALPS_DAMPING
-from simplicit.studies.peers.base import keep_largest, keep_largest_in_rows
-from simplicit.studies.peers.sparsegpt import DAMPING
+from simplicit.studies.peers.base import DAMPING, keep_largest_in_rows
+from simplicit.training.support.thresholding import keep_largest
 
 Array = npt.NDArray[np.float64]
 
@@ -80,7 +79,7 @@ def test_sparsegpt_answers_every_weight_that_goes_with_the_best_of_those_after_i
 def test_alps_ends_with_least_squares_on_its_support_and_beats_the_sweep() -> None:
     given = layer(r=4, k=10, count=12)
     found = PEERS["alps"].prune(given)
-    damping = ALPS_DAMPING * given.gram.diagonal().mean()
+    damping = DAMPING * given.gram.diagonal().mean()
     H, G = given.gram + damping * np.eye(10), given.cross + damping * given.weights
 
     def loss(W: Array) -> float:
@@ -95,7 +94,7 @@ def test_alps_ends_with_least_squares_on_its_support_and_beats_the_sweep() -> No
 
 def test_alps_is_near_the_best_support_of_a_row() -> None:
     given = layer(r=1, k=9, count=3, seed=4)
-    damping = ALPS_DAMPING * given.gram.diagonal().mean()
+    damping = DAMPING * given.gram.diagonal().mean()
     H, g = given.gram + damping * np.eye(9), (given.cross + damping * given.weights)[0]
 
     def gained(S: tuple[int, ...]) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import simplicit as sp
 from fitting import Subject, mlp, uniform
 from simplicit.solve import RunOptions
-from simplicit.training.channels import Channels, ChannelStudent, samples_of
+from simplicit.training.channels import Channels, ChannelStudent
 from simplicit.training.problem import Rows
 from simplicit.training.provider import Fit, Layer, Provider, Student
 from simplicit.training.recipes import RECIPES, Task, at_sparsity, recipe_of
@@ -37,7 +37,7 @@ ONE = Subject(mlp(12, 4), uniform())
 
 
 def providers(own: Subject, **options: Any) -> tuple[Provider[Any], Provider[Any]]:
-    channels = Channels.of(own.graph, samples_of(own.graph, own.inputs), workers=1, weighted=False, **options)
+    channels = Channels.of(own.graph, own.inputs, workers=1, weighted=False, **options)
     return channels, States.of(own.captured, own.inputs, **options)
 
 
@@ -148,7 +148,7 @@ class Unsettled:
 def test_a_pilot_is_used_again_where_nothing_has_changed(kind: str, candidates: Any) -> None:
     if kind == "convolutions":
         own = subject("projection")  # two layers see the stem's result
-        provider: Provider[Any] = Channels.of(own.graph, samples_of(own.graph, own.inputs), workers=1)
+        provider: Provider[Any] = Channels.of(own.graph, own.inputs, workers=1)
     else:
         provider = providers(network(bias=True), propagate=True)[kind == "states"]
     seen: list[bool] = []
@@ -179,14 +179,13 @@ class Largest(sp.training.Recipe):
     least: float = 0.2
 
     def train(self, task: Task) -> sp.FitResult:
-        samples = samples_of(task.graph, task.inputs)
-        with task.training(self, samples, (1, 1)) as run:
-            provider = Channels.of(task.graph, samples, workers=run.n_workers, weighted=False)
+        provider = Channels.of(task.graph, task.inputs, workers=task.run.n_workers, weighted=False)
+        with task.training(self, provider.samples, provider.shape) as run:
             weights = [rows.weights for _, groups in provider.on_baseline() for rows in groups]
             kept = sum(int((abs(one) > self.least).sum()) for one in weights)
             chosen = Training(provider, sp.NoPenalty(), sp.Ridge(0.01, 1.0), task.rows, run)
-            trained = chosen.select(100 * (1 - kept / provider.weight_count))
-            return sp.FitResult.trained(self, task, chosen, trained, len(samples))
+            found = chosen.select(100 * (1 - kept / provider.weight_count))
+        return sp.FitResult.of(self, task, found, weight_count=provider.weight_count, ridge=chosen.ridge)
 
 
 def test_a_recipe_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -240,7 +239,7 @@ def test_a_convolution_with_one_position_is_a_linear_layer() -> None:
     pointwise = Subject(Pointwise(linear.net).double().eval(), uniform())
     found = [
         training(
-            Channels.of(own.graph, samples_of(own.graph, own.inputs), workers=1, weighted=False),
+            Channels.of(own.graph, own.inputs, workers=1, weighted=False),
             sp.NoPenalty(),
             sp.Ridge(0.01, 1.0),
         )

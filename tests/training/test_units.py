@@ -7,7 +7,7 @@ import pytest
 
 import simplicit as sp
 from fitting import Subject, matrix, mlp, uniform
-from simplicit.training.units import NORMALIZATIONS, Scales, Units, units_of
+from simplicit.training.units import NORMALIZATIONS, Scales, Units
 
 NET = Subject(mlp(12, 10, 8, 4), uniform(80))
 
@@ -32,8 +32,8 @@ def test_rows_are_those_of_the_plain_problem_divided_by_their_units(penalty: sp.
 
 def test_what_is_zero_has_a_unit_of_one() -> None:
     scales = Scales(np.array([0.0, 2.0]), np.array([3.0, 0.0]), np.array([True, False]))
-    for name in NORMALIZATIONS:
-        targets, columns = units_of(name, scales)
+    for units_of in NORMALIZATIONS.values():
+        targets, columns = units_of(scales)
         assert targets.tolist() in ([1.0, 2.0], [1.0, 1.0])
         assert (columns > 0).all()
 
@@ -41,8 +41,10 @@ def test_what_is_zero_has_a_unit_of_one() -> None:
 def test_a_normalisation_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that doubles the units of the targets is twice the penalty; without its entry there is none of that name."""
 
+    usual = NORMALIZATIONS["targets"]
+
     def doubled(scales: Scales) -> Units:
-        targets, columns = units_of("targets", scales)
+        targets, columns = usual(scales)
         return 2 * targets, columns
 
     with pytest.raises(sp.InputError, match="normalize: 'doubled' is unknown; choose one of 'targets', 'both', 'none'"):

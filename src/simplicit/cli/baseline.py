@@ -6,14 +6,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from simplicit.cli.console import figures_table, invocation, print_json, say, show_progress
+from simplicit.cli.console import figures_table, invocation, percent, show_progress
 from simplicit.cli.shared import Named, Output
 from simplicit.data import load_dataset
 from simplicit.runs.baseline import Baseline, make_baseline, save_baseline
-from simplicit.runs.folder import Manifest, check_output
+from simplicit.runs.folder import Manifest
 from simplicit.runs.mlp import MlpSettings
-
-__all__ = ["baseline"]
 
 
 def baseline(
@@ -28,7 +26,7 @@ def baseline(
 
     Example: `simplicit baseline --data fashion-mnist --arch 64-32-16 --no-bias --output runs/fashion`
     """
-    check_output(output.folder, overwrite=output.overwrite, kind="baseline")
+    output.check("baseline")
     samples = load_dataset(data.data, data.data_dir)
     manifest = Manifest("baseline", command=invocation().command, inputs={"data": samples.describe()})
     with show_progress() as steps:
@@ -37,16 +35,14 @@ def baseline(
     manifest.seconds = {"training": trained.seconds}
     manifest.results = {"train_accuracy": trained.train_accuracy, "test_accuracy": trained.test_accuracy}
     save_baseline(trained, output.folder, manifest=manifest, overwrite=output.overwrite)
-    if output.json:
-        print_json({"folder": output.folder} | trained.to_config(output.folder))
-    else:
-        say(_table(trained), f"\nSaved in {output.folder}. Next: simplicit fit {output.folder} --sparsity 90")
+    done = f"\nSaved in {output.folder}. Next: simplicit fit {output.folder} --sparsity 90"
+    output.show(trained.to_config(output.folder), _table(trained), done)
 
 
 def _table(trained: Baseline) -> Table:
     table = figures_table("Baseline", trained.describe())
     table.add_row("data", trained.data)
-    table.add_row("train accuracy", f"{100 * trained.train_accuracy:.2f} %")
-    table.add_row("test accuracy", f"{100 * trained.test_accuracy:.2f} %")
+    table.add_row("train accuracy", f"{percent(trained.train_accuracy)} %")
+    table.add_row("test accuracy", f"{percent(trained.test_accuracy)} %")
     table.add_row("training time", f"{trained.seconds:.1f} s")
     return table

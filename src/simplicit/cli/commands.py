@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from simplicit.cli.attack import attack
 from simplicit.cli.baseline import baseline
-from simplicit.cli.certify import certify
 from simplicit.cli.demo import demo
 from simplicit.cli.evaluate import evaluate
 from simplicit.cli.export import export
@@ -17,9 +15,8 @@ from simplicit.cli.fit import fit
 from simplicit.cli.journal import merge, show
 from simplicit.cli.report import report
 from simplicit.cli.reproduce import figure5, frontier, table2, table3
+from simplicit.cli.robustness import attack, certify
 from simplicit.cli.solve import solve
-
-__all__ = ["COMMANDS", "FAMILIES"]
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,

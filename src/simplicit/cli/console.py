@@ -26,21 +26,6 @@ from simplicit.progress import Progress
 from simplicit.report import Table as Cells
 from simplicit.report import can_draw
 
-__all__ = [
-    "LOG_SECONDS",
-    "Invocation",
-    "Steps",
-    "complain",
-    "figures_table",
-    "invocation",
-    "invoked",
-    "print_json",
-    "saved",
-    "say",
-    "show_progress",
-    "shown",
-]
-
 #: Where there is no terminal, long work writes a line as often as this.
 LOG_SECONDS = 30.0
 _UNBOUNDED = 10_000
@@ -48,15 +33,7 @@ _UNBOUNDED = 10_000
 
 @dataclass(frozen=True)
 class Invocation:
-    """What was typed.
-
-    Attributes
-    ----------
-    command : list of str
-        For the manifest.
-    given : mapping
-        Settings that were typed, by their flat names.
-    """
+    """What was typed: the command line, and the settings in it by their flat names."""
 
     command: list[str]
     given: Mapping[str, Any]
@@ -88,13 +65,7 @@ def complain(message: str) -> None:
 
 
 def say(*things: Any) -> None:
-    """Text and tables on standard output; a table takes the width that it needs, so that no figure is ever cut.
-
-    Raises
-    ------
-    DataError
-        Standard output cannot be written.
-    """
+    """Text and tables on standard output; a table takes the width that it needs, so that no figure is ever cut."""
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
     terminal, unbounded = console.width, console.options.update(width=_UNBOUNDED)
     with _written():
@@ -107,13 +78,7 @@ def say(*things: Any) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output, escaped where its encoding lacks a character.
-
-    Raises
-    ------
-    DataError
-        Standard output cannot be written.
-    """
+    """One JSON document on standard output, escaped where its encoding lacks a character."""
     text = dumps(value)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
@@ -125,7 +90,7 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def _written() -> Iterator[None]:
-    """What is printed inside has reached standard output at the end."""
+    """What is printed inside has reached standard output at the end; DataError where that cannot be written."""
     try:
         yield
         sys.stdout.flush()
@@ -155,10 +120,7 @@ class Steps:
 def show_progress(*, clock: bool = False) -> Iterator[Steps]:
     """Show how far the command is while the block runs.
 
-    Parameters
-    ----------
-    clock : bool
-        The bar tells the time that has passed too, where nobody knows how many steps there will be.
+    With `clock`, the bar tells the time that has passed too: nobody knows how many steps there will be.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -191,3 +153,8 @@ def shown(cells: Cells) -> Table:
     for row in cells.rows:
         table.add_row(*row)
     return table
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """``0.5`` as ``50.00``."""
+    return f"{100 * share:.{digits}f}"

@@ -6,14 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from simplicit.cli.console import figures_table, invocation, print_json, saved, say, show_progress
+from simplicit.cli.console import figures_table, percent, saved, show_progress
 from simplicit.cli.shared import Named, Output
 from simplicit.data import load_dataset
-from simplicit.report import Line, can_draw, draw_frontier
-from simplicit.runs.demo import Demo, DemoSettings, run_demo
-from simplicit.runs.folder import check_output
-
-__all__ = ["demo"]
+from simplicit.runs.demo import PICTURE, Demo, DemoSettings, run_demo
 
 
 def demo(
@@ -29,62 +25,24 @@ def demo(
     Example: `simplicit demo --data digits --output demo`
     """
     begun = time.perf_counter()
-    check_output(output.folder, overwrite=output.overwrite, kind="demo")
+    output.check("demo")
     dataset = load_dataset(data.data, data.data_dir)
     with show_progress(clock=True) as steps:
-        found = run_demo(
-            dataset,
-            output.folder,
-            settings,
-            data_dir=data.data_dir,
-            command=invocation().command,
-            overwrite=output.overwrite,
-            progress=steps,
-            draw=_draw if can_draw() else None,
-        )
-    if output.json:
-        print_json({"folder": output.folder} | found.frontier())
-        return
-    seconds = time.perf_counter() - begun
-    say(_table(found), f"\n{_certified(found)}", f"{saved(output.folder, 'picture.png')} {seconds:.0f} s.")
-
-
-def _draw(demo: Demo, path: Path) -> None:
-    settings, points = demo.settings, demo.points
-    sparsities, attacked = [point.sparsity for point in points], f"PGD-{settings.pgd_steps}, ε = {settings.eps}"
-    lines = (
-        Line("clean", sparsities, [point.accuracy for point in points], demo.baseline.test_accuracy),
-        Line(attacked, sparsities, [point.pgd for point in points], demo.baseline_pgd),
-    )
-    shown = demo.shown()
-    title = f"Non-zeros of M at {points[shown].sparsity:.0f} % sparsity"
-    draw_frontier(path, lines, demo.fits[shown].result.model, title=title)
+        found = run_demo(dataset, output.folder, settings, data_dir=data.data_dir, progress=steps, **output.saving())
+    done = f"{saved(output.folder, PICTURE)} {time.perf_counter() - begun:.0f} s."
+    output.show(found.frontier(), _table(found), f"\n{_certified(found)}", done)
 
 
 def _table(demo: Demo) -> Any:
     settings, baseline = demo.settings, demo.baseline
     title = f"{baseline.data}, {baseline.describe()}; PGD with {settings.pgd_steps} steps, ε = {settings.eps}"
     table = figures_table("", "weights", "sparsity", "accuracy", "under PGD", "agreement", "time", title=title)
-    weights, clean, attacked = demo.baseline_weights, baseline.test_accuracy, demo.baseline_pgd
-    table.add_row(
-        "baseline",
-        f"{weights:,}",
-        "",
-        f"{100 * clean:.1f} %",
-        f"{100 * attacked:.1f} %",
-        "",
-        f"{baseline.seconds:.1f} s",
-    )
+    clean, attacked = (f"{percent(share, 1)} %" for share in (baseline.test_accuracy, demo.baseline_pgd))
+    table.add_row("baseline", f"{demo.baseline_weights:,}", "", clean, attacked, "", f"{baseline.seconds:.1f} s")
     for point in demo.points:
-        table.add_row(
-            point.folder,
-            f"{point.nnz:,}",
-            f"{point.sparsity:.1f} %",
-            f"{100 * point.accuracy:.1f} %",
-            f"{100 * point.pgd:.1f} %",
-            f"{100 * point.agreement:.1f} %",
-            f"{point.seconds:.1f} s",
-        )
+        shares = (f"{percent(share, 1)} %" for share in (point.accuracy, point.pgd, point.agreement))
+        sizes = f"{point.nnz:,}", f"{point.sparsity:.1f} %"
+        table.add_row(point.folder, *sizes, *shares, f"{point.seconds:.1f} s")
     return table
 
 

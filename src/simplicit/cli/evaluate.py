@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from simplicit.cli.console import figures_table, invocation, print_json, say, show_progress
+from simplicit.cli.console import figures_table, invocation, percent, print_json, say, show_progress
 from simplicit.cli.shared import OtherSource, Output
 from simplicit.files import file_hash, write_json
 from simplicit.implicit import load
 from simplicit.runs.evaluate import Evaluation, EvaluationSettings
 from simplicit.runs.evaluate import evaluate as measured
 from simplicit.runs.fitting import capture_task, weights_of
-from simplicit.runs.folder import MANIFEST, Manifest, check_output, run_folder
-from simplicit.runs.settings import read_config, read_source
-from simplicit.runs.task import check_range, check_unchanged, open_task
-
-__all__ = ["evaluate"]
+from simplicit.runs.folder import Manifest, run_folder
+from simplicit.runs.task import open_finished
 
 
 def evaluate(
@@ -41,16 +38,8 @@ def evaluate(
         Folder that `simplicit fit` wrote.
     settings, source, output
     """
-    if output.output is not None:
-        check_output(output.output, overwrite=output.overwrite, kind="eval", inputs=[run])
-    found = read_source(run, baseline=source.baseline, data=source.data, data_dir=source.data_dir)
-    model = load(run)
-    task = open_task(found, trust_pt2=source.trust_pt2)
-    recorded = read_config(run)[1]
-    if source.baseline is None and source.data is None:
-        check_unchanged(recorded, task.inputs, run / MANIFEST)
-    check_range(recorded, task.data, run)
-    nnz, total = weights_of(run)
+    output.check("eval", [run])
+    (nnz, total), model, task = weights_of(run), load(run), open_finished(run, **vars(source))
     with show_progress() as steps:
         figures = measured(model, capture_task(task).model, total, task.data, settings, weights=nnz, progress=steps)
     if output.output is not None:
@@ -65,21 +54,21 @@ def evaluate(
         say(figures_table(f"{run} on {figures.samples:,} test samples of {task.data.name}"), *_tables(figures))
 
 
-def _per_cent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
 def _tables(figures: Evaluation) -> tuple[Any, ...]:
     table = figures_table("", "baseline", "implicit model")
-    table.add_row("accuracy", _per_cent(figures.baseline_accuracy), _per_cent(figures.accuracy))
-    if figures.attacks and figures.attacked_samples < figures.samples:
+
+    def add_shares(name: str, *shares: float) -> None:
+        table.add_row(name, *(f"{percent(share)} %" for share in shares))
+
+    some_attacked = bool(figures.attacks) and figures.attacked_samples < figures.samples
+    add_shares("accuracy", figures.baseline_accuracy, figures.accuracy)
+    if some_attacked:
         clean = figures.baseline_clean_accuracy_of_attacked, figures.clean_accuracy_of_attacked
-        table.add_row("accuracy on the attacked samples", *map(_per_cent, clean))
+        add_shares("accuracy on the attacked samples", *clean)
     for attack in figures.attacks:
-        table.add_row(f"FGSM, ε = {attack.eps}", _per_cent(attack.baseline_fgsm), _per_cent(attack.fgsm))
-        name = f"PGD-{figures.pgd_steps}, ε = {attack.eps}"
-        table.add_row(name, _per_cent(attack.baseline_pgd), _per_cent(attack.pgd))
-    table.add_row("agreement with the baseline", "", _per_cent(figures.agreement))
+        add_shares(f"FGSM, ε = {attack.eps}", attack.baseline_fgsm, attack.fgsm)
+        add_shares(f"PGD-{figures.pgd_steps}, ε = {attack.eps}", attack.baseline_pgd, attack.pgd)
+    table.add_row("agreement with the baseline", "", f"{percent(figures.agreement)} %")
     table.add_row("weights", f"{figures.baseline_weights:,}", f"{figures.nnz:,}")
     table.add_row("sparsity, against the baseline", "", f"{figures.sparsity:.2f} %")
     table.add_row("sparsity, against size(M)", "", f"{figures.sparsity_of_size:.2f} %")
@@ -93,7 +82,4 @@ def _tables(figures: Evaluation) -> tuple[Any, ...]:
     steps = f", {figures.equilibrium_iterations} steps" if figures.equilibrium_iterations else ""
     table.add_row("equilibrium", "", f"{figures.equilibrium_method}{steps}")
     table.add_row("error of the states at most", "", f"{figures.equilibrium_error_bound:.1e}")
-    notes = []
-    if figures.attacks and figures.attacked_samples < figures.samples:
-        notes.append(f"\nAttacks on the first {figures.attacked_samples:,} test samples.")
-    return (table, *notes)
+    return table, *([f"\nAttacks on the first {figures.attacked_samples:,} test samples."] if some_attacked else [])

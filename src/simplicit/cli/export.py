@@ -7,8 +7,6 @@ from pathlib import Path
 from simplicit.cli.console import print_json, say
 from simplicit.runs.exporting import check_target, export_run
 
-__all__ = ["export"]
-
 
 def export(run: Path, /, *, output: Path = Path("model.onnx"), overwrite: bool = False, json: bool = False) -> None:
     """Write a fitted model for other programs: as ONNX, or as weights of the network that was fitted.

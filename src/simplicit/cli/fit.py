@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from simplicit.cli.console import figures_table, invocation, print_json, say, show_progress
+from simplicit.cli.console import figures_table, invocation, percent, show_progress
 from simplicit.cli.shared import Keeping, Output
 from simplicit.runs.fitting import FitRun, capture_task, run_fit, save_fit
-from simplicit.runs.folder import check_output
 from simplicit.runs.settings import FitSettings, read_config
 from simplicit.runs.task import check_unchanged, open_task
-
-__all__ = ["fit"]
 
 #: Settings that name the network and its data.
 _SOURCE = {"baseline", "model", "weights", "data", "data_dir"}
@@ -45,22 +42,20 @@ def fit(
         Allow a .pt2 program in --weights. Loading one can run code that it carries: only from people you trust.
     """
     read = [path for path in (settings.source.baseline, keeping.journal) if path is not None]
-    check_output(output.folder, overwrite=output.overwrite, kind="fit", inputs=read)
+    output.check("fit", read)
     task = open_task(settings.source, trust_pt2=trust_pt2)
     if config is not None and not _SOURCE & invocation().given.keys():
         check_unchanged(read_config(config)[1], task.inputs, config)
     captured = capture_task(task)
     with show_progress() as steps:
         run = run_fit(settings, task, baseline=captured.model, journal=keeping.journal, progress=steps)
-    save_fit(run, output.folder, command=invocation().command, overwrite=output.overwrite)
-    if output.json:
-        print_json({"folder": output.folder} | run.results())
-    else:
-        say(run.result.summary(), "", _table(run), f"\nSaved in {output.folder}. Next: simplicit eval {output.folder}")
+    save_fit(run, output.folder, **output.saving())
+    done = f"\nSaved in {output.folder}. Next: simplicit eval {output.folder}"
+    output.show(run.results(), run.result.summary(), "", _table(run), done)
 
 
 def _table(run: FitRun) -> Any:
     table = figures_table("On the test samples", "baseline", "retrained")
-    table.add_row("accuracy", f"{100 * run.baseline_accuracy:.2f} %", f"{100 * run.accuracy:.2f} %")
-    table.add_row("agreement with the baseline", "", f"{100 * run.agreement:.2f} %")
+    table.add_row("accuracy", f"{percent(run.baseline_accuracy)} %", f"{percent(run.accuracy)} %")
+    table.add_row("agreement with the baseline", "", f"{percent(run.agreement)} %")
     return table

@@ -9,10 +9,7 @@ from simplicit.cli.console import figures_table, print_json, say
 from simplicit.cli.shared import Output
 from simplicit.cli.solve import write_and_print
 from simplicit.executors import Journal, Section
-from simplicit.runs.folder import check_output
 from simplicit.runs.rowfiles import merge_solve
-
-__all__ = ["merge", "show"]
 
 
 def show(journal: Path, /, *, json: bool = False) -> None:
@@ -71,5 +68,5 @@ def merge(
     throw : bool, optional
         Stop if a row misses its tolerance, or write it, marked. Default: as the parts were told.
     """
-    check_output(output.folder, overwrite=output.overwrite, kind="solve", inputs=journals)
+    output.check("solve", journals)
     write_and_print(merge_solve(journals, throw=throw), output)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simplicit.cli.console import invocation, print_json, say
 from simplicit.cli.shared import Output
-from simplicit.runs.folder import check_output
 from simplicit.runs.gathering import gather
 from simplicit.runs.reporting import PAGE, save_report
-
-__all__ = ["report"]
 
 
 def report(
@@ -35,11 +31,7 @@ def report(
     title : str
         Title of the page.
     """
-    check_output(output.folder, overwrite=output.overwrite, kind="report", inputs=runs)
-    found = gather(runs)
-    command = invocation().command
-    save_report(found, output.folder, title=title, runs=runs, command=command, overwrite=output.overwrite)
-    if output.json:
-        print_json({"folder": output.folder, "page": output.folder / PAGE})
-    else:
-        say(f"Saved in {output.folder}. Open {output.folder / PAGE} in a browser.")
+    output.check("report", runs)
+    save_report(gather(runs), output.folder, title=title, runs=runs, **output.saving())
+    page = output.folder / PAGE
+    output.show({"page": page}, f"Saved in {output.folder}. Open {page} in a browser.")

@@ -5,33 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from simplicit.cli.console import invocation, print_json, saved, say, show_progress, shown
+from simplicit.cli.console import saved, show_progress, shown
 from simplicit.cli.shared import Named, Output
 from simplicit.data import Dataset, load_dataset
 from simplicit.progress import OnProgress
-from simplicit.runs.folder import check_output
 from simplicit.studies.figure5 import Figure5Settings, figure5_study, run_figure5
 from simplicit.studies.frontier import FrontierSettings, frontier_study, run_frontier
 from simplicit.studies.study import KIND, Study
 from simplicit.studies.tables import TableSettings, run_table, table_study
-
-__all__ = ["figure5", "frontier", "table2", "table3"]
 
 _DATA = Named("fashion-mnist")
 
 
 def _reproduce(run: Callable[[Dataset, OnProgress], Study], data: Named, output: Output) -> None:
     """Run a study on named data, write its folder, and print its tables."""
-    check_output(output.folder, overwrite=output.overwrite, kind=KIND)
+    output.check(KIND)
     dataset = load_dataset(data.data, data.data_dir)
     with show_progress(clock=True) as steps:
         study = run(dataset, steps)
-    study.save(output.folder, dataset, command=invocation().command, overwrite=output.overwrite)
-    if output.json:
-        print_json({"folder": output.folder} | dict(study.figures))
-        return
+    study.save(output.folder, dataset, **output.saving())
     where = saved(output.folder, study.picture) if study.picture else f"Saved in {output.folder}."
-    say(*[shown(table) for table in study.tables], "", *study.notes, where)
+    output.show(study.figures, *map(shown, study.tables), "", *study.notes, where)
 
 
 def figure5(

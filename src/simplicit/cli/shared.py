@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from simplicit.checks import named
+from simplicit.checks import named, refused
+from simplicit.cli.console import invocation, print_json, say
 from simplicit.data import DATASETS
 from simplicit.errors import InputError
 from simplicit.executors import Journal
-
-__all__ = ["Keeping", "Named", "OtherSource", "Output"]
+from simplicit.runs.folder import check_output
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,22 @@ class Output:
         assert self.output is not None
         return self.output
 
+    def check(self, kind: str, inputs: Iterable[Path] = ()) -> None:
+        """Refuse a folder that cannot be written before any work is done; see ``runs.folder.check_output``."""
+        if self.output is not None:
+            check_output(self.output, overwrite=self.overwrite, kind=kind, inputs=inputs)
+
+    def saving(self) -> dict[str, Any]:
+        """How a folder is written: the command line as it was typed, and whether an earlier run may be replaced."""
+        return {"command": invocation().command, "overwrite": self.overwrite}
+
+    def show(self, results: Mapping[str, Any], *things: Any) -> None:
+        """Print the folder and the results as JSON where that is wanted, and otherwise texts and tables."""
+        if self.json:
+            print_json({"folder": self.output} | dict(results))
+        else:
+            say(*things)
+
 
 @dataclass(frozen=True)
 class Keeping:
@@ -51,11 +68,6 @@ class Keeping:
         Keep every finished block in this folder. The same command again goes on from there, whatever ended the run.
     resume : bool
         Insist on going on: it is an error if --journal does not exist yet.
-
-    Raises
-    ------
-    InputError
-        With `resume`, there is no journal, or the folder is none.
     """
 
     panel: ClassVar[str] = "Running"
@@ -64,15 +76,11 @@ class Keeping:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        if not self.resume:
-            return
-        if self.journal is None:
-            raise InputError("resume: name the journal to go on from with --journal", argument="resume")
-        if not Journal.exists(self.journal):
-            raise InputError(
-                f"journal {self.journal}: there is none to go on from; leave --resume out to begin one",
-                argument="journal",
-            )
+        if self.resume and self.journal is None:
+            raise refused("resume", "name the journal to go on from with --journal")
+        if self.resume and self.journal is not None and not Journal.exists(self.journal):
+            what = f"journal {self.journal}: there is none to go on from; leave --resume out to begin one"
+            raise InputError(what, argument="journal")
 
 
 @dataclass(frozen=True)

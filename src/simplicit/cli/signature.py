@@ -23,8 +23,6 @@ from docstring_parser import DocstringStyle, parse
 from simplicit.errors import InputError
 from simplicit.runs.options import Option, build, options_of
 
-__all__ = ["OUTPUT", "Signature", "choices_in", "option_name"]
-
 #: The panel that is shown last.
 OUTPUT = "Output"
 #: What a word of the command line can become.
@@ -48,27 +46,14 @@ def choices_in(words: Sequence[str]) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """The options of a command, given what was chosen.
-
-    Attributes
-    ----------
-    command : callable
-    chosen : mapping
-        Values by flat names, of which the choices count.
-    """
+    """The options of a command, given what was ``chosen``: values by flat names, of which the choices count."""
 
     command: Callable[..., None]
     chosen: Mapping[str, Any]
 
     @property
     def options(self) -> list[Option]:
-        """All options, flat, in the order of the command's parameters.
-
-        Raises
-        ------
-        TypeError
-            Two settings have the same name.
-        """
+        """All options, flat, in the order of the command's parameters; TypeError if two have the same name."""
         found: dict[str, Option] = {}
         for _, entry in self._parameters():
             for option in [entry] if isinstance(entry, Option) else options_of(entry, self.chosen):
@@ -153,7 +138,9 @@ def _parameter(option: Option, group: Group | None) -> inspect.Parameter:
         ),
     ]
     place = inspect.Parameter.POSITIONAL_ONLY if option.argument else inspect.Parameter.KEYWORD_ONLY
-    default = inspect.Parameter.empty if option.default is dataclasses.MISSING else option.default
+    # cyclopts checks defaults too where something else has loaded pydantic.
+    default = _spelled(option) if option.parse is not None and option.default is not None else option.default
+    default = inspect.Parameter.empty if default is dataclasses.MISSING else default
     return inspect.Parameter(option.name, place, default=default, annotation=annotation)
 
 
@@ -179,9 +166,12 @@ def _shown(option: Option) -> str | bool:
     value = option.default
     if value is None or value is False or value is dataclasses.MISSING or value == ():
         return False
-    if value is True:
-        return "on"
-    joint = " " if option.parse is None else option.joint
+    return "on" if value is True else _spelled(option)
+
+
+def _spelled(option: Option) -> str:
+    """A default as it would be typed."""
+    value, joint = option.default, " " if option.parse is None else option.joint
     return joint.join(map(_short, value)) if isinstance(value, tuple) else _short(value)
 
 

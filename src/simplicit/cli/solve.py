@@ -8,33 +8,23 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from simplicit.checks import refused
 from simplicit.cli.console import figures_table, invocation, print_json, saved, say, show_progress
 from simplicit.cli.shared import Keeping, Output
-from simplicit.errors import InputError
-from simplicit.report import can_draw, draw_path, draw_solution
 from simplicit.rows import L1, RowStatus, Solution
-from simplicit.runs.folder import check_output
 from simplicit.runs.rowfiles import run_part, run_solve
 from simplicit.runs.solutions import PICTURE, save_solve
-from simplicit.runs.solving import SolveRun, SolveSettings, numbers_of
-
-__all__ = ["parse_part", "solve", "write_and_print"]
+from simplicit.runs.solving import SolveRun, SolveSettings
 
 #: Rows that a remark lists.
 _LISTED = 8
 
 
 def parse_part(text: str) -> tuple[int, int]:
-    """``"3/16"`` to ``(3, 16)``.
-
-    Raises
-    ------
-    InputError
-        Anything but a number and a count with a slash between.
-    """
+    """``"3/16"`` to ``(3, 16)``; InputError for anything but a number and a count with a slash between."""
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise InputError(f"part: expected I/N with 1 <= I <= N, such as 3/16, got {text!r}", argument="part")
+        raise refused("part", f"expected I/N with 1 <= I <= N, such as 3/16, got {text!r}")
     return int(found[1]), int(found[2])
 
 
@@ -64,16 +54,11 @@ def solve(
         `simplicit journal merge` makes the folder of them.
     """
     if settings.strengths is not None and isinstance(settings.penalty, L1) and "beta" in invocation().given:
-        raise InputError(
-            "beta: a path of l1 sets beta itself, from the largest that matters; leave beta out", argument="beta"
-        )
+        raise refused("beta", "a path of l1 sets beta itself, from the largest that matters; leave beta out")
     if part is not None:
         _solve_part(settings, parse_part(part), keeping.journal, json=output.json)
         return
-    read = [
-        path for path in (settings.features, settings.targets, settings.support, keeping.journal) if path is not None
-    ]
-    check_output(output.folder, overwrite=output.overwrite, kind="solve", inputs=read)
+    output.check("solve", [*settings.files.values(), *([keeping.journal] if keeping.journal else [])])
     with show_progress() as steps:
         run = run_solve(settings, journal=keeping.journal, progress=steps)
     write_and_print(run, output)
@@ -81,7 +66,7 @@ def solve(
 
 def _solve_part(settings: SolveSettings, part: tuple[int, int], journal: Path | None, *, json: bool) -> None:
     if journal is None:
-        raise InputError("part: name the journal that keeps its blocks with --journal", argument="part")
+        raise refused("part", "name the journal that keeps its blocks with --journal")
     with show_progress() as steps:
         state = run_part(settings, part, journal=journal, progress=steps)
     if json:
@@ -92,21 +77,8 @@ def _solve_part(settings: SolveSettings, part: tuple[int, int], journal: Path | 
 
 def write_and_print(run: SolveRun, output: Output) -> None:
     """Write the folder of a solve, and print its figures."""
-    draw = _draw if can_draw() else None
-    save_solve(run, output.folder, command=invocation().command, overwrite=output.overwrite, draw=draw)
-    if output.json:
-        print_json({"folder": output.folder} | run.results())
-        return
-    say(_table(run), "", *_remarks(run), saved(output.folder, PICTURE))
-
-
-def _draw(run: SolveRun, path: Path) -> None:
-    if len(run.members) == 1:
-        draw_solution(path, run.members[0].solution, tol=run.settings.running.tol)
-        return
-    label = "2√(αγ), slope of the penalty at 0" if "gamma" in numbers_of(run.settings.penalty) else "beta"
-    kinks = [member.kink for member in run.members]
-    draw_path(path, kinks, [member.solution for member in run.members], tol=run.settings.running.tol, label=label)
+    save_solve(run, output.folder, **output.saving())
+    output.show(run.results(), _table(run), "", *_remarks(run), saved(output.folder, PICTURE))
 
 
 def _table(run: SolveRun) -> Any:
@@ -145,11 +117,11 @@ def _remarks(run: SolveRun) -> list[str]:
     """Where the time went, and the rows that are not certified."""
     stages = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in run.timings.items())
     took = {"Solved": run.seconds.get("solving"), "Merged": run.seconds.get("merging")}
-    told = [f"{done} in {spent:.2f} s; processor time: {stages}." for done, spent in took.items() if spent is not None]
+    found = [f"{done} in {spent:.2f} s; processor time: {stages}." for done, spent in took.items() if spent is not None]
     for number, member in enumerate(run.members):
         where = "" if len(run.members) == 1 else f" of member {number}"
-        told += [_unproved(member.solution, status, where) for status in np.unique(member.solution.status) if status]
-    return told
+        found += [_unproved(member.solution, status, where) for status in np.unique(member.solution.status) if status]
+    return found
 
 
 def _unproved(solution: Solution, status: int, where: str) -> str:

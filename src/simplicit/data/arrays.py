@@ -31,20 +31,10 @@ _PARTS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
 
 
 def load_arrays(path: Path, seed: int = 0) -> Dataset:
-    """Load a data set from NumPy files; the accepted layouts are those of the module's docstring.
+    """Load a folder or one ``.npz`` file in one of the module's layouts; `seed` decides the split where there is none.
 
-    Parameters
-    ----------
-    path : Path
-        A folder or one ``.npz`` file.
-    seed : int
-        Decides the split of data that comes without one.
-
-    Raises
-    ------
-    DataError
-        A file is missing, damaged or pickled, keys are missing, shapes or types are wrong, values are NaN or infinite,
-        or labels are no classes.
+    DataError is raised where a file is missing, damaged or pickled, keys are missing, shapes or types are wrong, values
+    are NaN or infinite, or labels are no classes.
     """
     arrays, files = _read(path)
     shape = arrays["train_inputs"].shape[1:]
@@ -73,7 +63,7 @@ def load_arrays(path: Path, seed: int = 0) -> Dataset:
 
 
 def _read(path: Path) -> tuple[dict[str, Array], list[Path]]:
-    """Return the arrays that ``path`` holds, under names out of ``_PARTS``, and the files they came from."""
+    """The arrays that ``path`` holds, under names out of ``_PARTS``, and the files they came from."""
     if path.is_file():
         if path.suffix != ".npz":
             raise DataError(f"{path}: expected a .npz file or a folder with {_LAYOUTS}")
@@ -93,7 +83,7 @@ def _read(path: Path) -> tuple[dict[str, Array], list[Path]]:
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
-    """Return the arrays of one file with both parts, or with all samples, which count as the train part then."""
+    """The arrays of one file with both parts, or with all samples, which count as the train part then."""
     found = load_numpy(path)
     arrays = {key.replace("images", "inputs"): array for key, array in found.items()} | found
     if all(key in arrays for key in _PARTS):
@@ -107,12 +97,9 @@ def _read_npz(path: Path) -> dict[str, Array]:
 
 
 def load_numpy(path: Path) -> dict[str, Array]:
-    """Return the arrays of an ``.npz`` file, or that of an ``.npy`` file under the file's name without its ending.
+    """The arrays of an ``.npz`` file, or that of an ``.npy`` file under the file's name without its ending.
 
-    Raises
-    ------
-    DataError
-        The file is damaged or of the other kind, or holds objects, which only pickle could read.
+    DataError is raised for a file that is damaged or of the other kind, or holds objects, which only pickle could read.
     """
     with reading(path, "NumPy file", "save it again"), path.open("rb") as file:
         try:
@@ -129,13 +116,10 @@ def load_numpy(path: Path) -> dict[str, Array]:
 
 
 def _checked(arrays: dict[str, Array], part: str, path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return inputs (m, p) and labels (m,) of one part.
+    """Inputs (m, p) and labels (m,) of one part.
 
-    Raises
-    ------
-    DataError
-        They are of a form that :func:`as_inputs` or :func:`as_labels` refuses, or images of bytes in another type than
-        uint8, which would not be divided by 255.
+    Besides what :func:`as_inputs` and :func:`as_labels` refuse, images of bytes are refused in another type than uint8,
+    for they would not be divided by 255.
     """
     raw, what = arrays[f"{part}_inputs"], f"{path} ({part} inputs)"
     inputs = as_inputs(raw, what)
@@ -153,7 +137,7 @@ def _checked(arrays: dict[str, Array], part: str, path: Path) -> tuple[npt.NDArr
 def _stratified_split(
     labels: npt.NDArray[np.int64], seed: int, path: Path
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return the samples to train and to test on: one in five of every class, at random, is for the test."""
+    """The samples to train and to test on: one in five of every class, at random, is for the test."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(labels))
     chosen = [(members := order[labels[order] == c])[: len(members) // 5] for c in np.unique(labels)]

@@ -27,11 +27,7 @@ Part = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class Layout:
-    """How one of the two sets is published.
-
-    ``md5`` is the sum of ``archive``, from the publisher's page; ``archive`` contains ``folder``, which contains the
-    files ``train`` and ``test``; ``labels`` is the key of the labels in each of them.
-    """
+    """How one of the two sets is published: files with the key ``labels`` in a folder in an archive of that MD5 sum."""
 
     name: str
     classes: int
@@ -75,17 +71,10 @@ LAYOUTS = {
 def load_cifar10(data_dir: Path | None = None) -> Dataset:
     """Load 50,000 and 10,000 colour images, (3, 32, 32), divided by 255 into [0, 1]; 10 classes.
 
-    They are looked for in `data_dir`, else in the folder that the environment variable ``SIMPLICIT_DATA`` names; there
-    directly or in its subfolder ``cifar-10``, as the folder ``cifar-10-batches-py``, its archive
-    ``cifar-10-python.tar.gz``, or one file ``cifar*.npz`` with the keys train_images, train_labels, test_images and
-    test_labels, images (m, 32, 32, 3) uint8, which may hold any part of the set. Where neither is set, pooch downloads
-    the archive into the user's cache. The MD5 sum of an archive is checked.
-
-    Raises
-    ------
-    DataError
-        Nothing is there, a batch is missing, damaged or of another form, a pickle holds anything but arrays of bytes,
-        an archive has another MD5 sum, or the download fails.
+    They are looked for as :func:`~simplicit.data.sources.candidate_folders` says: as the folder
+    ``cifar-10-batches-py``, its archive ``cifar-10-python.tar.gz``, whose MD5 sum is checked, or one file
+    ``cifar*.npz`` with the keys train_images, train_labels, test_images and test_labels, images (m, 32, 32, 3) uint8,
+    which may hold any part of the set.
     """
     return _load(LAYOUTS["cifar-10"], data_dir)
 
@@ -141,7 +130,7 @@ def _from_batches(layout: Layout, contents: Mapping[str, bytes], where: Path, ha
 
 
 def _batch(layout: Layout, content: bytes, path: str) -> Part:
-    """Return images (m, 3, 32, 32) and labels (m,) of one batch, whose rows are red, green and blue planes already."""
+    """Images (m, 3, 32, 32) and labels (m,) of one batch, whose rows are red, green and blue planes already."""
     data, labels = select(read_batch(content, path), ("data", layout.labels), path)
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3072 or not len(data):
         got = data.shape if isinstance(data, np.ndarray) else type(data).__name__

@@ -23,13 +23,10 @@ class _RefusedError(Exception):
 
 
 def read_batch(content: bytes, what: str) -> dict[str, object]:
-    """Return the dictionary of a batch, its keys decoded, its other texts as bytes, its arrays as ``uint8``.
+    """The dictionary of a batch, its keys decoded, its other texts as bytes, its arrays as ``uint8``.
 
-    Raises
-    ------
-    DataError
-        The pickle names anything but arrays, is damaged or truncated, or holds no dictionary; the message begins with
-        ``what``.
+    DataError, which begins with ``what``, is raised where the pickle names anything but arrays, is damaged or
+    truncated, or holds no dictionary.
     """
     with reading(what, "batch", "download the set again"):
         try:
@@ -56,7 +53,7 @@ class _Array:
         self._state = state
 
     def array(self) -> npt.NDArray[np.uint8]:
-        """Return an array with the shape and the bytes of the state."""
+        """An array with the shape and the bytes of the state."""
         match self._state:
             case (_, tuple(shape), _Dtype(code=b"u1" | "u1"), by_columns, bytes(raw)) if not by_columns:
                 pass
@@ -86,7 +83,7 @@ def _ndarray(*_: object) -> None:
 
 
 def _encode(text: object, encoding: object = None) -> bytes:
-    """Return the bytes that Python 3 writes as text in Python 2's protocol."""
+    """The bytes that Python 3 writes as text in Python 2's protocol."""
     if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
         raise _RefusedError("encodes something else than bytes")
     return text.encode("latin1")

@@ -20,19 +20,18 @@ class Dataset:
     Parameters
     ----------
     name : str
-        Short name, as in ``load_dataset(name)``, or the path it was read from.
+        As in ``load_dataset(name)``, or the path it was read from.
     train_inputs, test_inputs : ndarray, (m, p), float32
-        One sample per row, flattened; values inside `input_range`.
+        One flattened sample per row.
     train_labels, test_labels : ndarray, (m,), int64
         Classes 0 ... `classes` - 1.
     input_shape : tuple of int
         Shape of one sample before it was flattened; its product is p.
     classes : int
-        Number of classes.
     input_range : (float, float)
         Smallest and largest admissible input; attacks clip to it.
     source : str
-        Where the data came from, in words.
+        In words.
     hashes : mapping of str to str
         File name (or array name) to ``"algorithm:digest"``, for the manifest of a run.
     """
@@ -60,10 +59,7 @@ class Dataset:
         hashes: Mapping[str, str] | None = None,
         largest: int = 255,
     ) -> Dataset:
-        """Make a data set of images (m, ...), uint8, and their labels (m,), which :func:`as_labels` has checked.
-
-        Pixels are divided by ``largest``, so that they lie in [0, 1]; all else is as in :class:`Dataset`.
-        """
+        """Images (m, ...), uint8, divided by ``largest`` into [0, 1], with labels (m,) that have been checked."""
         return cls(
             name=name,
             train_inputs=_scaled(train[0], largest),
@@ -78,11 +74,11 @@ class Dataset:
 
     @property
     def n_inputs(self) -> int:
-        """Number p of inputs of one sample."""
+        """p, how many inputs a sample has."""
         return int(self.train_inputs.shape[1])
 
     def describe(self) -> dict[str, object]:
-        """Return the facts by which a manifest tells this data set from any other."""
+        """The facts by which a manifest tells this data set from any other."""
         return {
             "name": self.name,
             "source": self.source,
@@ -103,20 +99,10 @@ def _scaled(images: Array, largest: int) -> npt.NDArray[np.float32]:
 
 
 def as_inputs(array: Array, what: str) -> npt.NDArray[np.float32]:
-    """Return samples as finite float32 of shape (m, p).
+    """Samples (m, ...) of real numbers as finite float32 of shape (m, p); ``uint8`` is divided by 255.
 
-    Parameters
-    ----------
-    array : ndarray, (m, ...)
-        Real numbers, one sample along the first axis. ``uint8`` is divided by 255, all else is taken as it is.
-    what : str
-        The file and key, named in errors.
-
-    Raises
-    ------
-    DataError
-        The array is not numeric, has fewer than two dimensions or no sample, or holds NaN, infinite values or values
-        beyond float32 (the first one is named).
+    DataError names ``what``, the file and key, where the array is not numeric, has fewer than two dimensions or no
+    sample, or holds NaN, infinite values or values beyond float32 (the first one is named).
     """
     if array.dtype.kind not in "buif":
         raise DataError(f"{what}: inputs must be real numbers, got dtype {array.dtype}; save them as float32 or uint8")
@@ -130,21 +116,13 @@ def as_inputs(array: Array, what: str) -> npt.NDArray[np.float32]:
     finite = np.isfinite(inputs)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
-        raise DataError(
-            f"{what}: sample {row} has the value {flat[row, column]} at place {column}; remove NaN, infinite "
-            "values and values beyond float32"
-        )
+        found = f"sample {row} has the value {flat[row, column]} at place {column}"
+        raise DataError(f"{what}: {found}; remove NaN, infinite values and values beyond float32")
     return inputs
 
 
 def as_labels(array: Array, samples: int, what: str, *, classes: int | None = None) -> npt.NDArray[np.int64]:
-    """Return labels as int64 of shape (samples,): integers from 0, below ``classes`` where that is known.
-
-    Raises
-    ------
-    DataError
-        There are more or fewer labels, or one is no integer, negative or too large (the first such one is named).
-    """
+    """Labels as int64 of shape (samples,): integers from 0, below ``classes`` where that is known, else DataError."""
     if array.shape != (samples,):
         raise DataError(f"{what}: labels must have shape ({samples},), one per sample, got {array.shape}")
     allowed = "integers 0, 1, ..." if classes is None else f"integers from 0 to {classes - 1}"

@@ -20,13 +20,9 @@ _LARGEST = 16  # a pixel counts the ink in 4 x 4 places of the scanned form
 
 
 def load_digits() -> Dataset:
-    """Load the digits that come with the package.
+    """Load 1,437 and 360 images of 8 x 8 pixels, divided by 16 into [0, 1]; 10 classes, stratified.
 
-    Returns
-    -------
-    Dataset
-        1,437 and 360 images of 8 x 8 pixels, divided by 16 into [0, 1]; 10 classes, stratified. The split belongs to
-        the data set: results of different seeds must share their test samples.
+    The split belongs to the data set: results of different seeds must share their test samples.
     """
     arrays = load_numpy(Path(__file__).with_name("digits.npz"))
     train, test = ((arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "test"))

@@ -28,14 +28,8 @@ _UBYTE = 0x08  # IDX type code
 def load_fashion_mnist(data_dir: Path | None = None) -> Dataset:
     """Load 60,000 and 10,000 images of 28 x 28 pixels, divided by 255 into [0, 1]; 10 classes.
 
-    The four ``.gz`` files are looked for in `data_dir`, else in the folder that the environment variable
-    ``SIMPLICIT_DATA`` names; there directly or in its subfolder ``fashion-mnist``. Where neither is set, pooch
-    downloads them from the publisher into the user's cache. The MD5 sum is checked wherever a file came from.
-
-    Raises
-    ------
-    DataError
-        A file is missing, cannot be downloaded, has another MD5 sum, or is not a well-formed gzip or IDX file.
+    The four ``.gz`` files are looked for as :func:`~simplicit.data.sources.candidate_folders` says; the MD5 sum is
+    checked wherever a file came from.
     """
     train_images, train_labels, test_images, test_labels = _find(data_dir)
     return Dataset.from_images(
@@ -49,7 +43,7 @@ def load_fashion_mnist(data_dir: Path | None = None) -> Dataset:
 
 
 def _find(data_dir: Path | None) -> list[Path]:
-    """Return the paths of the four files, in the order of ``FILES``."""
+    """The paths of the four files, in the order of ``FILES``."""
     places = candidate_folders(data_dir, _NAME)
     if not places:
         return [download(ADDRESS + name, md5, name=_NAME, by_hand="the four .gz files") for name, md5 in FILES.items()]
@@ -63,7 +57,7 @@ def _find(data_dir: Path | None) -> list[Path]:
 
 
 def _read_part(images_file: Path, labels_file: Path) -> tuple[Array, Array]:
-    """Return images (m, 28, 28) and labels (m,)."""
+    """Images (m, 28, 28) and labels (m,)."""
     images, labels = _read_idx(images_file), _read_idx(labels_file)
     if images.ndim != 3 or not len(images):
         raise DataError(f"{images_file}: images must have shape (m, rows, columns), got {images.shape}")
@@ -71,7 +65,7 @@ def _read_part(images_file: Path, labels_file: Path) -> tuple[Array, Array]:
 
 
 def _read_idx(path: Path) -> Array:
-    """Return the array of an IDX file of unsigned bytes: 0, 0, type, rank, then big-endian sizes, then the values."""
+    """The array of an IDX file of unsigned bytes: 0, 0, type, rank, then big-endian sizes, then the values."""
     check_md5(path, FILES[path.name])
     with reading(path, "gzip file", "download it again"):
         raw = gzip.decompress(path.read_bytes())

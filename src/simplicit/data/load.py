@@ -51,8 +51,6 @@ def load_dataset(
     if name in DATASETS:
         return replace(DATASETS[name](Path(data_dir) if data_dir is not None else None), name=name)
     if not Path(name).exists():
-        known = ", ".join(sorted(DATASETS))
-        raise InputError(
-            f"data {name!r}: neither a known data set ({known}) nor an existing folder or .npz file", argument="data"
-        )
+        what = f"neither a known data set ({', '.join(sorted(DATASETS))}) nor an existing folder or .npz file"
+        raise InputError(f"data {name!r}: {what}", argument="data")
     return load_arrays(Path(name), seed)

@@ -31,24 +31,24 @@ def reading(what: object, kind: str, remedy: str) -> Iterator[None]:
 
 
 def select(values: Mapping[str, T], keys: Sequence[str], what: object) -> list[T]:
-    """Return the values of ``keys``, in that order; DataError naming those that ``what`` lacks and all that it has."""
+    """The values of ``keys``, in that order; DataError naming those that ``what`` lacks and all that it has."""
     if missing := [key for key in keys if key not in values]:
         raise DataError(f"{what}: no key {', '.join(missing)}, has {', '.join(sorted(values)) or 'none'}")
     return [values[key] for key in keys]
 
 
 def candidate_folders(data_dir: Path | None, name: str) -> tuple[Path, ...]:
-    """Return the folders where the files of the data set ``name`` may lie: ``data_dir``/``name`` and ``data_dir``.
+    """The folders where the files of the data set ``name`` may lie: ``data_dir``/``name`` and ``data_dir``.
 
-    The environment variable ``SIMPLICIT_DATA`` stands in for `data_dir`. Nothing is returned where neither is given:
-    the files are to be downloaded.
+    The environment variable ``SIMPLICIT_DATA`` stands in for `data_dir`. There are none where neither is given: then
+    the files are downloaded into the user's cache.
     """
     folder = data_dir or os.environ.get("SIMPLICIT_DATA")
     return (Path(folder) / name, Path(folder)) if folder else ()
 
 
 def not_found(folder: Path, name: str, files: str) -> DataError:
-    """Return the error that ``folder`` holds no data set ``name``, in which ``files`` were looked for."""
+    """The error that ``folder`` holds no data set ``name``, in which ``files`` were looked for."""
     return DataError(
         f"{folder}: no {name} here, nor in its subfolder {name} (looked for {files}); name the right folder with "
         "--data-dir or SIMPLICIT_DATA, or leave both out to download"
@@ -64,32 +64,18 @@ def check_md5(path: Path, md5: str) -> None:
 
 
 def download(url: str, md5: str, *, name: str, by_hand: str) -> Path:
-    """Download a published file into the user's cache by pooch, unless the cache has it already.
+    """Download a published file of the data set ``name`` into the user's cache by pooch, unless it is there already.
 
-    Parameters
-    ----------
-    url, md5 : str
-        The address of the file and its published MD5 sum.
-    name : str
-        Name of the data set, and of its folder in the cache.
-    by_hand : str
-        What the user is to fetch where the download fails.
-
-    Raises
-    ------
-    DataError
-        The file cannot be downloaded, or what came has another sum.
+    DataError is raised where that fails, or what came has another sum; it asks to fetch ``by_hand``.
     """
     import logging
 
     import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)  # stdout and stderr belong to the caller
-    file = url.rsplit("/", 1)[-1]
+    file, folder = url.rsplit("/", 1)[-1], pooch.os_cache("simplicit") / name
     try:
-        return Path(
-            pooch.retrieve(url=url, known_hash=f"md5:{md5}", fname=file, path=pooch.os_cache("simplicit") / name)
-        )
+        return Path(pooch.retrieve(url=url, known_hash=f"md5:{md5}", fname=file, path=folder))
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError is pooch's hash mismatch
         raise DataError(
             f"{name} could not be downloaded ({file}: {_first_line(error)}); fetch {by_hand} by hand and name the "
@@ -98,5 +84,5 @@ def download(url: str, md5: str, *, name: str, by_hand: str) -> Path:
 
 
 def _first_line(error: Exception) -> str:
-    """Return at most 160 characters of what an error says, or its type where it says nothing."""
+    """At most 160 characters of what an error says, or its type where it says nothing."""
     return str(error).splitlines()[0][:160] if str(error) else type(error).__name__

@@ -18,17 +18,10 @@ from simplicit.machine import available_processors
 
 @dataclass(frozen=True)
 class Finished:
-    """A worker is through with its block.
-
-    Attributes
-    ----------
-    worker : int
-    outcome : record or Failure
-        The result, or the exception that any other worker would have met too.
-    """
+    """A worker is through with its block."""
 
     worker: int
-    outcome: Any
+    outcome: Any  # the record that came of it, or a Failure: the exception that any other worker would have met too
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,8 @@ _MOST_DESCRIPTORS = 4
 class Channel:
     """One end of a socket pair.
 
-    Parameters
-    ----------
-    end : socket
-    send_seconds : float, optional
-        How long sending may take, if the other end does not read. An end with two threads, one that listens and one
-        that sends, does without, and waits for messages.
+    Sending may take ``send_seconds``, if the other end does not read. An end with two threads, one that listens and one
+    that sends, does without, and waits for messages.
     """
 
     def __init__(self, end: socket.socket, *, send_seconds: float | None = None) -> None:
@@ -40,13 +36,7 @@ class Channel:
         return self.end.fileno()
 
     def send(self, message: Any, descriptors: Sequence[int] = ()) -> None:
-        """Send a message, with copies of the descriptors.
-
-        Raises
-        ------
-        OSError
-            The other end is gone, or does not read in time.
-        """
+        """Send a message, with copies of the descriptors; OSError if the other end is gone or does not read in time."""
         content = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
         head = _LENGTH.pack(len(content))
         self.end.settimeout(self.send_seconds)
@@ -59,10 +49,7 @@ class Channel:
     def receive(self, *, wait: bool, seconds: float | None = None) -> Any:
         """The next message; None if it is not there as a whole yet, and `wait` is not wanted, or not any longer.
 
-        Raises
-        ------
-        EOFError
-            The other end is gone.
+        EOFError says that the other end is gone.
         """
         while (message := self._complete()) is None:
             try:

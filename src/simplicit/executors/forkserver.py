@@ -47,17 +47,10 @@ from simplicit.executors.{module} import {function}
 
 @dataclass
 class ForkServer:
-    """The fork server as its parent sees it.
-
-    Attributes
-    ----------
-    process : Popen
-    channel : Channel
-        Ends when the fork server does.
-    """
+    """The fork server as its parent sees it."""
 
     process: subprocess.Popen[bytes]
-    channel: Channel
+    channel: Channel  # ends when the fork server does
 
     @classmethod
     def started(cls, module: str) -> ForkServer:

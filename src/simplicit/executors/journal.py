@@ -62,11 +62,10 @@ def digest(parts: Mapping[str, Any]) -> str:
         value = parts[name]
         if isinstance(value, np.ndarray):
             sha.update(f"{name}:{value.dtype.str}:{value.shape}:".encode())
-            step = max(1, _CHUNK // max(1, value[:1].nbytes)) if value.ndim else 1
-            for first in range(0, len(value), step) if value.ndim else ():
-                sha.update(np.ascontiguousarray(value[first : first + step]).data)
-            if not value.ndim:
-                sha.update(value.tobytes())
+            lines = np.atleast_1d(value)
+            step = max(1, _CHUNK // max(1, lines[:1].nbytes))
+            for first in range(0, len(lines), step):
+                sha.update(np.ascontiguousarray(lines[first : first + step]).data)
         else:
             sha.update(f"{name}:{json.dumps(value, sort_keys=True)}:".encode())
     return sha.hexdigest()
@@ -74,20 +73,11 @@ def digest(parts: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Section:
-    """The blocks of one solve.
-
-    Attributes
-    ----------
-    folder : Path
-    key : str
-        The hash of what is solved.
-    facts : dict
-        What is said about it in ``section.json``.
-    """
+    """The blocks of one solve."""
 
     folder: Path
-    key: str
-    facts: Mapping[str, Any]
+    key: str  # the hash of what is solved
+    facts: Mapping[str, Any]  # what is said about it in ``section.json``
 
     def numbers(self) -> list[int]:
         """The blocks that have a file."""
@@ -95,13 +85,7 @@ class Section:
         return sorted(int(stem) for stem in found if stem.isdecimal())
 
     def store(self, number: int, result: Any) -> None:
-        """Write the record that came of a block, for good.
-
-        Raises
-        ------
-        DataError
-            If it cannot be written; what is there stays as it is.
-        """
+        """Write the record that came of a block, for good; DataError if it cannot be, and what is there stays."""
         arrays = {name: np.ascontiguousarray(array) for name, array in flatten(result).items()}
         metadata = {"section": self.key, "block": str(number), "sha256": self._checksum(number, arrays)}
         path = self._path(number)
@@ -141,13 +125,10 @@ class Section:
 
 
 class Journal:
-    """A folder of finished blocks; open it with :meth:`open` or :meth:`read` and close it, or use it in ``with``.
+    """A folder of finished blocks, whose ``journal.json`` holds the ``facts``.
 
-    Attributes
-    ----------
-    folder : Path
-    facts : dict
-        ``journal.json``.
+    Open it by :meth:`open` or :meth:`read` and close it, or use it in ``with``. Both raise InputError for a folder that
+    is none, and for a journal of another version; DataError where it cannot be read, or its header is damaged.
     """
 
     def __init__(self, folder: Path, facts: dict[str, Any], locks: contextlib.ExitStack) -> None:
@@ -164,27 +145,14 @@ class Journal:
     ) -> Journal:
         """Open a journal to write in it, or make one.
 
-        Parameters
-        ----------
-        folder : path
-        key : str
-            The hash of all inputs and settings.
-        facts : mapping
-            What is said about them in the header; ``versions`` is compared first.
-        part : (int, int), optional
-            Which part of how many this run computes. Runs of different parts share a journal; others have it alone.
-
-        Raises
-        ------
-        InputError
-            A journal of another problem, one that is in use, or a folder that is none.
-        DataError
-            It cannot be read or written, or its header is damaged.
+        ``key`` is the hash of all inputs and settings, and the header says the ``facts`` about them. Runs of different
+        parts (number, of how many) share a journal; others have it alone. InputError is raised for a journal of another
+        problem, and for one that is in use, DataError also where it cannot be written.
         """
         place = Path(folder)
         with contextlib.ExitStack() as locks, writing(f"journal {place}"):
             if place.is_dir() and not (place / HEADER).is_file() and any(_foreign(place)):
-                raise InputError(f"journal {place}: the folder holds other things; choose a new or an empty one")
+                raise _refused(place, "the folder holds other things; choose a new or an empty one")
             place.mkdir(parents=True, exist_ok=True)
             locks.enter_context(_locked(place, LOCK, shared=part is not None))
             if part is not None:
@@ -207,18 +175,10 @@ class Journal:
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Journal:
-        """Open a journal to read it, whatever it is of: what is there is whole, also while somebody writes.
-
-        Raises
-        ------
-        InputError
-            A folder that is none, or a journal of another version.
-        DataError
-            It cannot be read, or its header is damaged.
-        """
+        """Open a journal to read it, whatever it is of: what is there is whole, also while somebody writes."""
         place = Path(folder)
         if not (place / HEADER).is_file():
-            raise InputError(f"journal {place}: is none, it has no {HEADER}")
+            raise _refused(place, f"is none, it has no {HEADER}")
         found = read_json(place / HEADER)
         _check_format(place, found)
         return cls(place, found, contextlib.ExitStack())
@@ -239,13 +199,7 @@ class Journal:
         return str(self.facts.get("key"))
 
     def section(self, key: str, facts: Mapping[str, Any]) -> Section:
-        """The section of a solve, made if it is not there.
-
-        Raises
-        ------
-        DataError
-            It cannot be written, or its header is damaged.
-        """
+        """The section of a solve, made if it is not there; DataError if it cannot be written, or is damaged."""
         place = self.folder / key[:_DIGITS]
         with writing(f"journal {self.folder}"):
             place.mkdir(exist_ok=True)
@@ -262,6 +216,10 @@ class Journal:
         return [Section(folder, str(facts.get("key")), facts) for folder, facts in headers]
 
 
+def _refused(folder: Path, what: str) -> InputError:
+    return InputError(f"journal {folder}: {what}", argument="journal")
+
+
 def _foreign(folder: Path) -> Iterator[Path]:
     """What a journal whose making was broken off cannot have left behind."""
     return (path for path in folder.iterdir() if not path.name.endswith((LOCK, PARTIAL)))
@@ -269,10 +227,8 @@ def _foreign(folder: Path) -> Iterator[Path]:
 
 def _check_format(place: Path, found: Mapping[str, Any]) -> None:
     if found.get("format") != FORMAT:
-        raise InputError(
-            f"journal {place}: is of another version of simplicit, in format {found.get('format')} where this one has "
-            f"{FORMAT}; begin a new one"
-        )
+        theirs = f"another version of simplicit, in format {found.get('format')} where this one has {FORMAT}"
+        raise _refused(place, f"is of {theirs}; begin a new one")
 
 
 def _check_same(place: Path, found: Mapping[str, Any], key: str, facts: Mapping[str, Any]) -> None:
@@ -280,10 +236,8 @@ def _check_same(place: Path, found: Mapping[str, Any], key: str, facts: Mapping[
         return
     theirs, ours = found.get("versions"), facts.get("versions")
     if theirs != ours:
-        raise InputError(f"journal {place}: written with {_named(theirs)}, this is {_named(ours)}; begin a new one")
-    raise InputError(
-        f"journal {place}: is of another problem, the hash of inputs and settings differs; choose another folder"
-    )
+        raise _refused(place, f"written with {_named(theirs)}, this is {_named(ours)}; begin a new one")
+    raise _refused(place, "is of another problem, the hash of inputs and settings differs; choose another folder")
 
 
 def _named(versions: Any) -> str:
@@ -300,10 +254,8 @@ def _locked(folder: Path, name: str, *, shared: bool = False) -> Iterator[None]:
                 fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace")
-                raise InputError(
-                    f"journal {folder}: in use by another run{holder and f' ({holder})'}; wait for its end, or choose "
-                    "another folder"
-                ) from None
+                what = f"in use by another run{holder and f' ({holder})'}; wait for its end, or choose another folder"
+                raise _refused(folder, what) from None
             if not shared:
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from simplicit.checks import refused
 from simplicit.errors import InputError
 from simplicit.machine import check_memory, gib
 
@@ -30,24 +31,14 @@ _SEAL_FUTURE_WRITE = 0x0010
 
 
 class Segment:
-    """Anonymous shared memory of so many bytes, mapped here for writing.
+    """Anonymous shared memory of so many bytes, mapped here for writing; InputError where there is no room.
 
-    Attributes
-    ----------
-    descriptor : int
-        To be sent to other processes, which map it by :func:`map_segment`.
-    memory : mmap
-    nbytes : int
-
-    Raises
-    ------
-    InputError
-        If there is no room; the message says how much there is, and where.
+    Other processes get its ``descriptor``, and map it by :func:`map_segment`.
     """
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
-        self.sealable = hasattr(os, "memfd_create")
+        self.sealable = hasattr(os, "memfd_create")  # on Linux
         self._check_room()
         if self.sealable:
             self.descriptor = os.memfd_create("simplicit", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -56,7 +47,8 @@ class Segment:
                 self.descriptor = os.dup(file.fileno())
         try:
             self._reserve()
-            self._seal("F_SEAL_SHRINK", "F_SEAL_GROW")
+            if self.sealable:
+                fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
             self.memory = mmap.mmap(self.descriptor, nbytes)
         except BaseException:
             os.close(self.descriptor)
@@ -81,15 +73,9 @@ class Segment:
         except OSError as error:
             raise _no_room(self.nbytes, f"which could not be had ({error.strerror})") from error
 
-    def _seal(self, *names: str) -> None:
-        if not self.sealable or fcntl is None:
-            return
-        for name in names:
-            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, getattr(fcntl, name))
-
     def freeze(self) -> None:
         """From now on it can be mapped for reading only, where the system knows how to say so."""
-        if self.sealable and fcntl is not None:
+        if self.sealable:
             with contextlib.suppress(OSError):  # before Linux 5.1
                 fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEAL_FUTURE_WRITE)
 
@@ -113,4 +99,4 @@ def _folder() -> Path:
 
 
 def _no_room(nbytes: int, found: str) -> InputError:
-    return InputError(f"executor: 'processes' shares {gib(nbytes)}, {found}; {_REMEDY}", argument="executor")
+    return refused("executor", f"'processes' shares {gib(nbytes)}, {found}; {_REMEDY}")

@@ -12,11 +12,11 @@ import selectors
 import signal
 import socket
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from simplicit.errors import InputError
+from simplicit.checks import refused
 from simplicit.executors.base import Executor, Finished, Lost, Report
 from simplicit.executors.channel import Channel
 from simplicit.executors.forkserver import ForkServer
@@ -48,10 +48,10 @@ class _Worker:
     def load(self, loaded: _Loaded) -> None:
         self.send(("load", loaded.opener, loaded.layout), [loaded.segment.descriptor])
 
-    def send(self, message: tuple[object, ...], descriptors: list[int] | None = None) -> bool:
+    def send(self, message: tuple[object, ...], descriptors: Sequence[int] = ()) -> bool:
         """Whether the message could be sent."""
         try:
-            self.channel.send(message, descriptors or [])
+            self.channel.send(message, descriptors)
         except OSError:
             return False
         return True
@@ -136,7 +136,7 @@ class Processes(Executor):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not hasattr(socket, "send_fds"):  # pragma: no cover - Windows
-            raise InputError("executor: 'processes' needs a POSIX system; take executor='threads'", argument="executor")
+            raise refused("executor", "'processes' needs a POSIX system; take executor='threads'")
         weakref.finalize(self, self._pool.close)
 
     @property

@@ -53,13 +53,7 @@ def total_bytes(record: Any) -> int:
 
 
 def restore(kind: type[R], arrays: Mapping[str, Anything]) -> R:
-    """The record of this type that :func:`flatten` has made these arrays of.
-
-    Raises
-    ------
-    ValueError
-        If they are not those of such a record.
-    """
+    """The record of this type that :func:`flatten` has made these arrays of; ValueError if it is of another type."""
     try:
         record: R = _restored(kind, arrays, "")
     except KeyError as error:
@@ -92,15 +86,9 @@ class Layout(Generic[R]):
     """Where the arrays of a record lie in one piece of memory, each aligned to :data:`ALIGNMENT`.
 
     It can be pickled, so that another process finds the record in the same memory.
-
-    Attributes
-    ----------
-    places : record
-        With a :class:`Place` for each array.
-    nbytes : int
     """
 
-    places: R
+    places: R  # with a :class:`Place` for each array
     nbytes: int
 
     @classmethod

@@ -37,13 +37,7 @@ _SELF_EXPLANATORY = (DataError, InputError, MissingExtraError)
 
 @dataclass
 class Deadline:
-    """How long a block may take: what the executor was made with, or what blocks have taken so far, generously.
-
-    Parameters
-    ----------
-    seconds : float, optional
-        For every block.
-    """
+    """How long a block may take: the ``seconds`` given, or what blocks have taken so far, generously."""
 
     #: Times the longest block so far; never less than `LEAST`; `FIRST` before one is finished.
     FACTOR, LEAST, FIRST = 20.0, 60.0, 3600.0
@@ -70,26 +64,11 @@ def run_blocks(
     deadline: Deadline | None = None,
     thorough: bool = False,
 ) -> Iterator[tuple[Block, T]]:
-    """Load a work and yield blocks of it with their results, in whatever order they finish.
+    """Load a work, begin some of its blocks in this order, and yield them with their results as they finish.
 
-    Parameters
-    ----------
-    executor : Executor
-    work : Work
-    blocks : sequence of Block
-        Those of its blocks that are wanted, in the order in which they are begun.
-    deadline : Deadline, optional
-        Shared by the works of a run, so that it learns from all of them; a new one with the executor's
-        ``block_timeout`` when left out.
-    thorough : bool
-        Finish all other blocks before an exception of one is raised.
-
-    Raises
-    ------
-    ExecutionError
-        If a block fails, or workers are lost again and again.
-    SimplicitError
-        Raised by a block itself.
+    The works of a run share their deadline, so that it learns from all of them; left out, it is that of the executor.
+    With ``thorough`` all other blocks are finished before the exception of one is raised: ExecutionError if a block
+    fails or workers are lost again and again, or whatever SimplicitError the block has raised itself.
     """
     run = _Run(executor, work, deadline or Deadline(executor.block_timeout), deque(blocks), thorough=thorough)
     try:

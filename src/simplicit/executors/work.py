@@ -9,9 +9,8 @@ big arrays, filled once and only read from then on, and a list of blocks. The ar
   one slice;
 - ``entries``: its own entries, of sparse arrays, one after another in the order of the rows.
 
-An executor whose workers see the same memory cuts a block's slices where it runs; one that sends blocks away sends the
-slices with them, so that no more travels than is needed. The result is a record too: what comes back over a pipe or a
-network is what the journal keeps.
+Where workers see the same memory a block's slices are cut where it runs; otherwise they travel with it, and nothing
+else does. The result is a record too: what comes back over a pipe or a network is what the journal keeps.
 """
 
 from __future__ import annotations
@@ -33,22 +32,12 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True)
 class Block:
-    """The unit of work: some rows that are solved together.
+    """The unit of work: some rows that are solved together."""
 
-    Attributes
-    ----------
-    number : int
-        Its name, among all blocks of a run.
-    group : int
-        Which of the designs in the shared arrays its rows are on.
-    rows, entries : (int, int)
-        Where its slices of ``Arrays.rows`` and ``Arrays.entries`` begin and end.
-    """
-
-    number: int
-    group: int
-    rows: tuple[int, int]
-    entries: tuple[int, int] = (0, 0)
+    number: int  # its name, among all blocks of a run
+    group: int  # which of the designs in the shared arrays its rows are on
+    rows: tuple[int, int]  # where its slice of ``Arrays.rows`` begins and ends
+    entries: tuple[int, int] = (0, 0)  # and that of ``Arrays.entries``
 
     def __len__(self) -> int:
         return self.rows[1] - self.rows[0]
@@ -72,21 +61,11 @@ Solve = Callable[[Block, Any, Any], T]
 
 
 class Work(ABC, Generic[T_co]):
-    """Independent blocks, what they need, and how one is solved; generic in the record that comes of a block.
+    """Independent blocks, what they need, and how one is solved; generic in the record that comes of a block."""
 
-    Attributes
-    ----------
-    blocks : sequence of Block
-        In the order in which they are best begun.
-    arrays : Arrays
-        Their shapes and types; see :func:`simplicit.executors.records.planned`.
-    opener : callable
-        Makes of the shared arrays what solves a block. It can be pickled, and is called once per worker, or once for
-        workers in one process.
-    """
-
-    blocks: Sequence[Block]
-    arrays: Arrays[Any, Any, Any]
+    blocks: Sequence[Block]  # in the order in which they are best begun
+    arrays: Arrays[Any, Any, Any]  # shapes and types; see :func:`simplicit.executors.records.planned`
+    #: Makes of the shared arrays what solves a block, once in every process that has workers; it can be pickled.
     opener: Callable[[Any], Solve[T_co]]
 
     @abstractmethod
@@ -104,21 +83,12 @@ class Work(ABC, Generic[T_co]):
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception in a form that passes between processes.
+    """An exception in a form that passes between processes."""
 
-    Attributes
-    ----------
-    kind : str
-        The name of its type.
-    message, traceback : str
-    error : Exception, optional
-        Itself, where it happened in this process.
-    """
-
-    kind: str
+    kind: str  # the name of its type
     message: str
     traceback: str = ""
-    error: Exception | None = None
+    error: Exception | None = None  # itself, where it happened in this process
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Failure, (self.kind, self.message, self.traceback)

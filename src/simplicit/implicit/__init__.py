@@ -4,16 +4,7 @@ from simplicit.implicit.bits import StorageBits
 from simplicit.implicit.equations import OutputEquation, StateEquation
 from simplicit.implicit.equilibrium import Equilibrium, Linearisation, adjoint, equilibrium, linearise
 from simplicit.implicit.groups import Activation, StateGroup
-from simplicit.implicit.maps import (
-    ConvMap,
-    CsrMap,
-    GatheredConvMap,
-    GatherMap,
-    LinearMap,
-    SumMap,
-    added,
-    composed,
-)
+from simplicit.implicit.maps import ConvMap, CsrMap, GatheredConvMap, GatherMap, LinearMap, SumMap, added, composed
 from simplicit.implicit.model import ImplicitModel
 from simplicit.implicit.module import ImplicitModule, to_torch
 from simplicit.implicit.rescaling import rescale, scaling_vector

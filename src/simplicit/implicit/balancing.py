@@ -59,8 +59,7 @@ def _exponents(N: Csr) -> NDArray[np.int64]:
         np.maximum.at(column_size, columns, entries)
         # A half of what would even out this state alone, because its neighbours move too.
         k += 0.25 * (row_size - column_size)
-    rounded: NDArray[np.int64] = np.rint(k).astype(np.int64)
-    return rounded
+    return np.asarray(np.rint(k), dtype=np.int64)
 
 
 def _least_squares(

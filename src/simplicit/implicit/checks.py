@@ -86,7 +86,8 @@ def float_dtype(dtype: Any) -> np.dtype[Any]:
     except TypeError:
         wanted = None
     if wanted is None or wanted not in (np.float32, np.float64):
-        raise InputError(f"dtype must be float32 or float64, got {dtype!r}", argument="dtype")
+        found = repr(dtype) if wanted is None else wanted
+        raise InputError(f"dtype must be float32 or float64, got {found}", argument="dtype")
     return wanted
 
 

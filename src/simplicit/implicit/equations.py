@@ -6,7 +6,7 @@ Everything here is (m, n), (m, p) or (m, q), samples first, in one dtype, on bat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import compress
 from typing import Any
 
@@ -36,36 +36,31 @@ class StateEquation:
     Parameters
     ----------
     groups : sequence of StateGroup
-        The groups of states, in the order of the states.
+        In the order of the states; ``slices`` says where each stands among them, ``size`` is n.
     blocks : mapping of (row, column) to LinearMap
         Of A, keyed (row group, column group), and of B, keyed (row group, "input"); others are left out. None is zero.
     bias : array, shape (n,)
         b.
     n_inputs : int
         p.
-
-    Attributes
-    ----------
-    slices : dict of str to slice
-        Where each group stands among the states.
-    size : int
-        n.
     """
 
     def __init__(self, groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray[Any], n_inputs: int) -> None:
-        self.slices = slices_of(groups)
-        self.size = sum(group.size for group in groups)
-        self._n_inputs = n_inputs
-        self.groups = tuple(groups)
-        own = {key: block for key, block in blocks.items() if key[0] != OUTPUT}
-        self._inputs = {key: block for key, block in own.items() if key[1] == INPUT}
-        self._states = {key: block for key, block in own.items() if key[1] != INPUT}
-        self._bias = torch.tensor(bias)
+        self.groups, self.slices, self.size = tuple(groups), slices_of(groups), len(bias)
+        self._n_inputs, self._bias = n_inputs, torch.tensor(bias)
+        self._blocks = {key: block for key, block in blocks.items() if key[0] != OUTPUT}
+        self._states = {key: block for key, block in self._blocks.items() if key[1] != INPUT}
+        self._inputs = {row: block for (row, column), block in self._blocks.items() if column == INPUT}
 
     @cached_property
     def A(self) -> Csr:  # noqa: N802
         """The whole of A, (n, n)."""
-        return assemble(self._states, self.slices, self.slices, self._bias.numpy().dtype)
+        return self._among(self.groups)
+
+    def _among(self, groups: Sequence[StateGroup]) -> Csr:
+        """The part of A that leads from some groups to them."""
+        slices = slices_of(groups)
+        return assemble(self._states, slices, slices, self._bias.numpy().dtype)
 
     @cached_property
     def slopes(self) -> NDArray[np.float64]:
@@ -78,17 +73,14 @@ class StateEquation:
 
         All cycles among states lie in it, and so do all eigenvalues of |A| but zeros.
         """
-        names = list(self.slices)
-        places = {name: place for place, name in enumerate(names)}
-        links = np.zeros((len(names), len(names)), dtype=bool)
+        places = {name: place for place, name in enumerate(self.slices)}
+        links = np.zeros((len(places), len(places)), dtype=bool)
         for row, column in self._states:
             links[places[row], places[column]] = True
         _, labels = connected_components(links, directed=True, connection="strong")
         inside = np.diag(links) | (np.bincount(labels, minlength=1)[labels] > 1)
         groups = list(compress(self.groups, inside))
-        slices = slices_of(groups)
-        part = assemble(self._states, slices, slices, self._bias.numpy().dtype)
-        return part, per_state(groups, lambda phi: phi.slope)
+        return self._among(groups), per_state(groups, lambda phi: phi.slope)
 
     @cached_property
     def plan(self) -> Plan:
@@ -107,35 +99,29 @@ class StateEquation:
     @cached_property
     def absolute(self) -> StateEquation:
         """The same equation with |A|, |B| and |b|, in float64, planned alike."""
-        blocks = {k: block.astype(np.float64).absolute() for k, block in {**self._states, **self._inputs}.items()}
+        blocks = {key: block.astype(np.float64).absolute() for key, block in self._blocks.items()}
         return StateEquation(self.groups, blocks, self._bias.double().abs().numpy(), self._n_inputs)
 
     @cached_property
     def row_counts(self) -> NDArray[np.int64]:
         """How many entries of every row of [A B] differ from zero, (n,)."""
         counts = np.zeros(self.size, dtype=np.int64)
-        for (row, _), block in {**self._states, **self._inputs}.items():
+        for (row, _), block in self._blocks.items():
             counts[self.slices[row]] += block.row_counts()
         return counts
 
     def drive(self, U: Tensor, *, bias: bool = True) -> Tensor:
-        """Return B u + b, (m, n), in the order of the states; B u without ``bias``."""
+        """B u + b, (m, n), in the order of the states; B u without ``bias``."""
         Z = self._bias.repeat(U.shape[0], 1) if bias else U.new_zeros(U.shape[0], self.size)
-        for (row, _), block in self._inputs.items():
+        for row, block in self._inputs.items():
             Z[:, self.slices[row]] += block.apply(U)
         return Z
 
     def solve(self, U: Tensor, tol: float = PREDICTION_TOL) -> StateSolution:
         """Return the equilibrium for inputs U (m, p): exact if triangular, else to ``tol`` in maxᵢ|x*ᵢ - xᵢ|.
 
-        Samples that leave the range of the dtype come back infinite or NaN.
-
-        Raises
-        ------
-        NotWellPosedError
-            A has cycles and λ_pf(diag(L)|A|) < 1 fails.
-        ConvergenceError
-            λ_pf is so close to 1 that the iteration takes too long.
+        Samples that leave the range of the dtype come back infinite or NaN. NotWellPosedError is raised where A has
+        cycles and λ_pf(diag(L)|A|) < 1 fails, ConvergenceError where it is so close to 1 that iterating takes too long.
         """
         plan = self.plan
         if plan.triangular:
@@ -156,25 +142,14 @@ class StateEquation:
 
     def pull_back_drive(self, Z_bar: Tensor) -> Tensor:
         """Return Z̄ B, (m, n) in the order of the states to (m, p): the gradient by the inputs from the one by B u."""
-        U_bar: Tensor | None = None
-        for (row, _), block in self._inputs.items():
-            part = block.apply_transpose(Z_bar[:, self.slices[row]])
-            U_bar = part if U_bar is None else U_bar + part
-        return Z_bar.new_zeros(Z_bar.shape[0], self._n_inputs) if U_bar is None else U_bar
+        if not self._inputs:
+            return Z_bar.new_zeros(Z_bar.shape[0], self._n_inputs)
+        parts = (block.apply_transpose(Z_bar[:, self.slices[row]]) for row, block in self._inputs.items())
+        return reduce(torch.add, parts)
 
 
 class OutputEquation:
-    """The output equation y = C x + D u + d.
-
-    Parameters
-    ----------
-    groups : sequence of StateGroup
-        The groups of states, in the order of the states.
-    blocks : mapping of (row, column) to LinearMap
-        Of C, keyed ("output", group), and of D, keyed ("output", "input"); others are left out.
-    bias : array, shape (q,)
-        d.
-    """
+    """The output equation y = C x + D u + d; arguments are as those of :class:`StateEquation`, with the bias d."""
 
     def __init__(self, groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray[Any]) -> None:
         self._slices = slices_of(groups)

@@ -1,10 +1,8 @@
 r"""The equilibrium x = φ(A x + B u + b), and gradients through it.
 
-Where A is strictly triangular after a permutation, found among the groups of states or else among the single states,
-one substitution gives x. Otherwise Picard's iteration from 0 does, with bounds before and after (Theorem 2.3), and with
-Newton's steps where λ_pf is close to 1.
-
-By the implicit function theorem, for y = C x + D u + d and a gradient ȳ by the outputs,
+Where A is strictly triangular after a permutation, one substitution gives x. Otherwise Picard's iteration from 0 does,
+with bounds before and after (Theorem 2.3). By the implicit function theorem, for y = C x + D u + d and a gradient ȳ by
+the outputs,
 
     z̄ = φ'(z) ∘ (Aᵀ z̄ + Cᵀ ȳ),   ū = Bᵀ z̄ + Dᵀ ȳ,
 
@@ -80,17 +78,16 @@ def equilibrium(model: ImplicitModel, U: Batch, tol: float = PREDICTION_TOL) -> 
     equation = model.state_equation
     states = batch.new_empty(batch.shape[0], model.n_states)
     bounds = torch.zeros(batch.shape[0], dtype=torch.float64)
-    iterations, iteration_bound = 0, None if equation.plan.triangular else 0
-    for rows in chunks(batch.shape[0], model.n_inputs + model.n_states):
+    iterations, iteration_bounds = 0, list[int]()
+    for rows in chunks(len(batch), model.n_inputs + model.n_states):
         solution = equation.solve(batch[rows], tol)
         check_range(solution.X, "states", rows.start)
         states[rows] = equation.plan.to_model(solution.X)
         bounds[rows] = error_bound(equation, solution, batch[rows])
         iterations = max(iterations, solution.iterations)
-        if iteration_bound is not None and solution.iteration_bound is not None:
-            iteration_bound = max(iteration_bound, solution.iteration_bound)
+        iteration_bounds += [] if solution.iteration_bound is None else [solution.iteration_bound]
     method: Literal["substitution", "picard"] = "substitution" if equation.plan.triangular else "picard"
-    return Equilibrium(like(states, U), like(bounds, U), iterations, method, iteration_bound)
+    return Equilibrium(like(states, U), like(bounds, U), iterations, method, max(iteration_bounds, default=None))
 
 
 @dataclass(frozen=True)
@@ -110,9 +107,9 @@ class Linearisation:
 
 
 def pull_back(model: ImplicitModel, slopes: Tensor, Y_bar: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Z̄ and Ū, (m, n) and (m, p), the gradients of Σ Ȳ ∘ Y by pre-activations and inputs; ``slopes`` is φ'(Z).
+    """Z̄ and Ū, (m, n) and (m, p), the gradients of Σ Ȳ ∘ Y by pre-activations and inputs.
 
-    φ'(Z) stands in working order, Z̄ in the order of the states.
+    ``slopes`` is φ'(Z) and stands in working order, Z̄ in the order of the states.
     """
     X_bar, direct = model.output_equation.pull_back(Y_bar)
     Z_bar = model.state_equation.pull_back_(slopes, X_bar)
@@ -121,9 +118,9 @@ def pull_back(model: ImplicitModel, slopes: Tensor, Y_bar: Tensor) -> tuple[Tens
 
 
 def linearise(model: ImplicitModel, U: Batch) -> Linearisation:
-    """Solve for the equilibrium at U once, and keep what gradients through it need.
+    """Solve for the equilibrium at the whole batch U once, and keep what gradients through it need.
 
-    The whole batch is kept; cut large ones into pieces. Errors are those of :func:`equilibrium`.
+    Errors are those of :func:`equilibrium`.
     """
     return _linearised(model, as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype), 0)
 
@@ -140,22 +137,20 @@ def adjoint(model: ImplicitModel, U: Batch, Y_bar: Batch) -> Any:
     Parameters
     ----------
     model : ImplicitModel
-    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape)
-    Y_bar : NumPy array or torch tensor, shape (m, q)
+    U, Y_bar : NumPy array or torch tensor, shapes (m, p) or (m, *input_shape), and (m, q)
 
     Raises
     ------
-    InputError
-        Shapes are wrong, ``Y_bar`` holds another number of samples, or values are NaN or infinite, also in the result.
-    NotWellPosedError, ConvergenceError
-        As in :func:`equilibrium`.
+    InputError, NotWellPosedError, ConvergenceError
+        As in :func:`equilibrium`, and for ``Y_bar`` and gradients as for U and states.
     """
     batch = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
     gradient = as_batch(Y_bar, model.n_outputs, None, model.dtype, "Y_bar")
-    if gradient.shape[0] != batch.shape[0]:
-        raise InputError(f"Y_bar must hold as many samples as U, {batch.shape[0]}, got {gradient.shape[0]}")
+    if len(gradient) != len(batch):
+        found = f"{len(batch)}, got {len(gradient)}"
+        raise InputError(f"Y_bar must hold as many samples as U, {found}", argument="Y_bar")
     U_bar = torch.empty_like(batch)
-    for rows in chunks(batch.shape[0], model.n_inputs + model.n_states):
+    for rows in chunks(len(batch), model.n_inputs + model.n_states):
         U_bar[rows] = _linearised(model, batch[rows], rows.start).vjp(gradient[rows])
         check_range(U_bar[rows], "gradients", rows.start)
     return like(U_bar, U)

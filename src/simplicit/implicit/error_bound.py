@@ -25,7 +25,7 @@ _SHARPENING_STEPS, _SHARPENED = 50, 0.9
 
 
 def error_bound(equation: StateEquation, solution: StateSolution, U: Tensor) -> Tensor:
-    """Return a bound on maxᵢ |x*ᵢ - xᵢ| for every sample of U (m, p), (m,) float64."""
+    """A bound on maxᵢ |x*ᵢ - xᵢ| for every sample of U (m, p), (m,) float64."""
     if not equation.size:
         return torch.zeros(U.shape[0], dtype=torch.float64)
     return _Roundings(equation, solution, U).errors().amax(dim=1).nan_to_num(nan=math.inf, posinf=math.inf)
@@ -58,7 +58,7 @@ class _Roundings:
         self._after = EVALUATION_ULPS * unit * X + tiny + self._plan.to_working(jumps[None])
 
     def _widened(self, bound: Tensor) -> Tensor:
-        """Return ``bound``, (m, n) float64, rounded up by what its own evaluation may have lost."""
+        """``bound``, (m, n) float64, rounded up by what its own evaluation may have lost."""
         return bound * (1.0 + (self._terms + 64) * torch.finfo(torch.float64).eps)
 
     def errors(self) -> Tensor:

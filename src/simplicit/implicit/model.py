@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from simplicit.checks import as_count
+from simplicit.checks import as_count, refused
 from simplicit.errors import InputError
 from simplicit.implicit.assembly import Blocks, assemble, cut
 from simplicit.implicit.batch import Batch, as_batch, check_range, chunks, like
@@ -130,10 +130,8 @@ class ImplicitModel:
         activation : str, Activation or sequence of StateGroup
             One for all states, by name or value, which then form one group called "state"; or the groups, in the order
             of the states.
-        state_bias, output_bias : array, shape (n,) and (q,), optional
-            b and d; zero if None.
-        input_shape, output_shape : tuple of int, optional
-            The form of one sample before it is flattened; (p,) and (q,) if None.
+        state_bias, output_bias, input_shape, output_shape : optional
+            As of the class.
 
         Raises
         ------
@@ -147,7 +145,7 @@ class ImplicitModel:
         groups = groups_of(activation, n)
         held = sum(group.size for group in groups)
         if held != n:
-            raise InputError(f"activation: the groups hold {held} states, A has {n}")
+            raise refused("activation", f"the groups hold {held} states, A has {n}")
         return cls(
             groups,
             cut(groups, **parts),
@@ -166,19 +164,10 @@ class ImplicitModel:
         state_bias: ArrayLike | None = None,
         output_bias: ArrayLike | None = None,
     ) -> ImplicitModel:
-        """Return the model of the same groups and shapes whose coefficients are those of another M.
+        """Return the model of the same groups and shapes with another M = [[A, B], [C, D]], as :attr:`matrix` has it.
 
-        Parameters
-        ----------
-        M : array, tensor or SciPy sparse, shape (n + q, n + p)
-            [[A, B], [C, D]], as :attr:`matrix` has it; copied.
-        state_bias, output_bias : array, shape (n,) and (q,), optional
-            b and d; this model's own if None.
-
-        Raises
-        ------
-        InputError
-            As :meth:`from_matrices`.
+        M (n + q, n + p) is an array, tensor or SciPy sparse, and copied; biases are this model's own if None. Errors
+        are those of :meth:`from_matrices`.
         """
         n, whole = self.n_states, canonical_csr(M, "M")
         check_fit({"M": whole}, {"M": (n + self.n_outputs, n + self.n_inputs)})
@@ -188,10 +177,7 @@ class ImplicitModel:
     def with_blocks(
         self, blocks: Blocks, *, state_bias: ArrayLike | None = None, output_bias: ArrayLike | None = None
     ) -> ImplicitModel:
-        """Return the model of the same groups and shapes with other blocks; arguments and errors as the class's.
-
-        ``state_bias`` and ``output_bias`` are this model's own if None.
-        """
+        """Return the model of the same groups and shapes with other blocks, and its own biases where they are None."""
         return ImplicitModel(
             self.groups,
             blocks,
@@ -222,12 +208,12 @@ class ImplicitModel:
 
     @cached_property
     def state_equation(self) -> StateEquation:
-        """The equation x = φ(A x + B u + b), with its plan of evaluation, to be solved and differentiated."""
+        """The equation x = φ(A x + B u + b), with its plan of evaluation."""
         return StateEquation(self.groups, self._blocks, self.state_bias, self.n_inputs)
 
     @cached_property
     def output_equation(self) -> OutputEquation:
-        """The equation y = C x + D u + d, to be evaluated and differentiated."""
+        """The equation y = C x + D u + d."""
         return OutputEquation(self.groups, self._blocks, self.output_bias)
 
     @property
@@ -292,8 +278,9 @@ class ImplicitModel:
     def storage_bits(self) -> StorageBits:
         """Count what A, B, C, D and the biases take as CSR, in bits (appendix B of the paper)."""
         n, p, q = self.n_states, self.n_inputs, self.n_outputs
-        sizes = {"A": (n, n), "B": (n, p), "C": (q, n), "D": (q, p)}
-        return storage_bits([(*sizes[part], nnz) for part, nnz in self.part_nnz.items()], n + q, self.dtype)
+        shapes = ((n, n), (n, p), (q, n), (q, p))
+        sizes = [(*shape, nnz) for shape, nnz in zip(shapes, self.part_nnz.values(), strict=True)]
+        return storage_bits(sizes, n + q, self.dtype)
 
     def astype(self, dtype: Any) -> ImplicitModel:
         """Return the same model in float32 or float64; InputError for another ``dtype``, or values out of its range."""
@@ -305,7 +292,7 @@ class ImplicitModel:
         )
 
     def __call__(self, U: Batch) -> Any:
-        """Return what :meth:`predict` returns."""
+        """Return ``predict(U)``."""
         return self.predict(U)
 
     def predict(self, U: Batch) -> Any:
@@ -325,8 +312,8 @@ class ImplicitModel:
             λ_pf is so close to 1 that the iteration takes too long.
         """
         batch = as_batch(U, self.n_inputs, self.input_shape, self.dtype)
-        Y = batch.new_empty(batch.shape[0], self.n_outputs)
-        for rows in chunks(batch.shape[0], self.n_inputs + self.n_states):
+        Y = batch.new_empty(len(batch), self.n_outputs)
+        for rows in chunks(len(batch), self.n_inputs + self.n_states):
             Y[rows] = self.evaluate(batch[rows], rows.start).Y
         return like(Y, U)
 
@@ -346,7 +333,6 @@ class ImplicitModel:
 def as_model(model: object) -> ImplicitModel:
     """Return ``model``; InputError if it is anything else but an ImplicitModel."""
     if not isinstance(model, ImplicitModel):
-        raise InputError(
-            f"model must be an ImplicitModel, got {type(model).__name__}; see simplicit.from_torch for networks"
-        )
+        found = f"got {type(model).__name__}; see simplicit.from_torch for networks"
+        raise InputError(f"model must be an ImplicitModel, {found}", argument="model")
     return model

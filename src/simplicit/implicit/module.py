@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from simplicit.checks import refused
 from simplicit.errors import InputError
 from simplicit.implicit.batch import as_batch
 from simplicit.implicit.equilibrium import pull_back
@@ -89,11 +90,8 @@ class ImplicitModule(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the sizes, for ``repr``."""
-        known = self._model
-        non_zeros = sum(value.numel() for value in self.values)
-        return (
-            f"n_inputs={known.n_inputs}, n_states={known.n_states}, n_outputs={known.n_outputs}, non_zeros={non_zeros}"
-        )
+        sizes = ", ".join(f"{name}={getattr(self._model, name)}" for name in ("n_inputs", "n_states", "n_outputs"))
+        return f"{sizes}, non_zeros={sum(value.numel() for value in self.values)}"
 
     @property
     def model(self) -> ImplicitModel:
@@ -102,13 +100,10 @@ class ImplicitModule(nn.Module):
         now = list(self.parameters())
         if all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(now, self._seen, strict=True)):
             return self._model
-        dtype = self.state_bias.detach().numpy().dtype
+        state_bias, output_bias = (bias.detach().numpy() for bias in (self.state_bias, self.output_bias))
         trained = {key: self._trained(key, value) for key, value in zip(self.keys, self.values, strict=True)}
-        self._model = self._model.with_blocks(
-            {key: block.astype(dtype) for key, block in (self._blocks | trained).items()},
-            state_bias=self.state_bias.detach().numpy(),
-            output_bias=self.output_bias.detach().numpy(),
-        )
+        blocks = {key: block.astype(state_bias.dtype) for key, block in (self._blocks | trained).items()}
+        self._model = self._model.with_blocks(blocks, state_bias=state_bias, output_bias=output_bias)
         self._seen = [parameter.detach().clone() for parameter in now]
         return self._model
 
@@ -122,7 +117,8 @@ class ImplicitModule(nn.Module):
         """Return outputs (m, *output_shape) for inputs (m, *input_shape) or (m, p)."""
         model = self.model
         if not isinstance(inputs, Tensor):
-            raise InputError(f"inputs must be a tensor, got {type(inputs).__name__}; see torch.from_numpy")
+            found = f"got {type(inputs).__name__}; see torch.from_numpy"
+            raise InputError(f"inputs must be a tensor, {found}", argument="inputs")
         if tuple(inputs.shape) not in {(0, model.n_inputs), (0, *model.input_shape)}:
             as_batch(inputs, model.n_inputs, model.input_shape, model.dtype, "inputs")
         flat = inputs.reshape(len(inputs), model.n_inputs).to("cpu", self.state_bias.dtype)
@@ -146,7 +142,8 @@ class ImplicitModule(nn.Module):
         if isinstance(found, Tensor) and not torch.equal(found.cpu(), self._digest):
             raise InputError(
                 "state_dict is of another implicit model: its groups or the places of its non-zeros differ; load it "
-                "into to_torch() of the model that it was saved from"
+                "into to_torch() of the model that it was saved from",
+                argument="state_dict",
             )
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
@@ -178,10 +175,10 @@ def _values(key: tuple[str, str], block: LinearMap, *, needed: bool) -> Tensor:
     """The values of a block, (k,); none, unless they are ``needed``, where its kind says nothing of them."""
     values = block.values
     if values is None and needed:
-        raise InputError(
-            f"trainable: block {key} is a {type(block).__name__}, a kind of map whose entries cannot be trained; leave "
+        raise refused(
+            "trainable",
+            f"block {key} is a {type(block).__name__}, a kind of map whose entries cannot be trained; leave "
             "trainable out, or train the network that the model came from",
-            argument="trainable",
         )
     return torch.empty(0) if values is None else values
 
@@ -219,14 +216,9 @@ class _Outputs(torch.autograd.Function):
         Z_bar, U_bar = pull_back(model, slopes, Y_bar)
         rows = {name: Z_bar[:, columns] for name, columns in model.slices.items()} | {OUTPUT: Y_bar}
         sources = {name: X[:, columns] for name, columns in model.slices.items()} | {INPUT: U}
-        return (
-            None,
-            None,
-            U_bar if for_inputs else None,
-            Z_bar.sum(dim=0) if for_states else None,
-            Y_bar.sum(dim=0) if for_outputs else None,
-            *(
-                block.gradient(rows[row], sources[column]) if wanted else None
-                for wanted, ((row, column), block) in zip(for_values, ctx.blocks.items(), strict=True)
-            ),
+        by_values = (
+            block.gradient(rows[row], sources[column]) if wanted else None
+            for wanted, ((row, column), block) in zip(for_values, ctx.blocks.items(), strict=True)
         )
+        by_states, by_outputs = Z_bar.sum(dim=0) if for_states else None, Y_bar.sum(dim=0) if for_outputs else None
+        return None, None, U_bar if for_inputs else None, by_states, by_outputs, *by_values

@@ -18,7 +18,7 @@ Indices = NDArray[np.int64]
 
 
 def dependency_order(dependencies: Mapping[str, Iterable[str]]) -> tuple[str, ...] | None:
-    """Return the keys in an order in which each comes after all that it depends on; None where there is a cycle."""
+    """The keys in an order in which each comes after all that it depends on; None where there is a cycle."""
     try:
         return tuple(TopologicalSorter(dependencies).static_order())
     except CycleError:
@@ -26,18 +26,11 @@ def dependency_order(dependencies: Mapping[str, Iterable[str]]) -> tuple[str, ..
 
 
 def state_levels(A: Csr) -> Indices | None:
-    """Return the level of every state: 0 if it depends on no state, else one more than the highest it depends on.
+    """The level of every state, (n,): 0 if it depends on no state, else one more than the highest it depends on.
 
-    It peels off all states whose dependencies are known, level after level, in O(nnz) operations and one round of
-    vectorised calls for each level.
-
-    Parameters
-    ----------
-    A : csr_array, shape (n, n), canonical
-
-    Returns
-    -------
-    int64 array, shape (n,), or None where some state depends on itself, directly or through others.
+    All states whose dependencies are known are peeled off, level after level, in O(nnz) operations and one round of
+    vectorised calls for each level. A (n, n) is canonical. None is returned where some state depends on itself,
+    directly or through others.
     """
     columns = A.tocsc()
     open_dependencies = np.diff(A.indptr).astype(np.int64)
@@ -55,8 +48,7 @@ def state_levels(A: Csr) -> Indices | None:
 
 
 def _ranges(starts: NDArray[np.integer], stops: NDArray[np.integer]) -> Indices:
-    """Concatenate ``range(start, stop)`` over all pairs."""
+    """The numbers of ``range(start, stop)`` for all pairs, one range after the other."""
     lengths = (stops - starts).astype(np.int64)
     offsets = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-    ranges: Indices = np.arange(lengths.sum(), dtype=np.int64) + offsets
-    return ranges
+    return np.asarray(np.arange(lengths.sum(), dtype=np.int64) + offsets)

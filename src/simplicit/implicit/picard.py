@@ -5,8 +5,8 @@ Let N = diag(L)|A| and s > 0, ρ < 1 with N s <= ρ s (:class:`simplicit.implici
 - x ← φ(A x + c) contracts by ρ in |e|_s = maxᵢ |eᵢ|/sᵢ, and
 - ḡ ← x̄ + Aᵀ(φ'(z) ∘ ḡ), its adjoint, contracts by ρ in the dual norm Σᵢ sᵢ|eᵢ|,
 
-so that in either norm |x* - x_t| <= ρᵗ/(1-ρ) |x₁ - x₀| (a priori) and <= ρ/(1-ρ) |x_t - x_{t-1}| (a posteriori). The
-second is never larger than the first, and both refine the bound |A|ᵗ(I-|A|)⁻¹|x₁ - x₀| of Theorem 2.3 into numbers.
+so that in either norm |x* - x_t| <= ρᵗ/(1-ρ) |x₁ - x₀| (a priori) and <= ρ/(1-ρ) |x_t - x_{t-1}| (a posteriori), which
+make the bound |A|ᵗ(I-|A|)⁻¹|x₁ - x₀| of Theorem 2.3 numbers.
 
 Close to ρ = 1 the number of steps goes like 1/(1-ρ). The a-posteriori bound holds for x_t = F(y) with any y in place of
 x_{t-1}; where the a-priori bound is large, y is taken from Newton's method, δ = (I - diag(φ'(z))A)⁻¹ (F(x) - x), if
@@ -61,28 +61,28 @@ class StateSolution:
 
 @dataclass(frozen=True)
 class _FixedPoint:
-    """A problem x = F(x) for m samples: F, the norm in which it contracts, and δ with (I - F') δ = difference at x.
+    """A problem x = F(x) for m samples: F, the norm in which it contracts by ρ, δ with (I - F') δ = difference at x.
 
-    All three take the samples' ``rows`` as last argument.
+    F and δ take the samples' ``rows`` as last argument.
     """
 
     advance: Callable[[Tensor, Rows], Tensor]
     norm: Callable[[Tensor], Tensor]
-    newton: Callable[[Tensor, Tensor, Rows], Tensor] | None
+    newton: Callable[[Tensor, Tensor, Rows], Tensor]
     rho: float
+
+    @property
+    def gain(self) -> float:
+        """The distance to the fixed point, relative to the last step, is at most this."""
+        return self.rho / (1.0 - self.rho)
 
 
 def picard(plan: Plan, contraction: Contraction, drive: Tensor, tol: float) -> StateSolution:
     """Iterate x ← φ(A x + drive) from x₀ = 0 until the a-posteriori bound on maxᵢ|x*ᵢ - xᵢ| is at most ``tol``.
 
     A tolerance below the resolution of the dtype, relative to |x₁|_s, is raised to it, so that the a-priori number of
-    iterations stays meaningful; at that number the iteration stops in any case. Samples that overflow are left as they
-    are.
-
-    Raises
-    ------
-    ConvergenceError
-        ρ is too close to 1 for the size of the model.
+    iterations stays meaningful; at that number the iteration stops in any case. ConvergenceError is raised where ρ is
+    too close to 1 for the size of the model.
     """
     inverse = torch.from_numpy(1.0 / contraction.s)
 
@@ -96,7 +96,7 @@ def picard(plan: Plan, contraction: Contraction, drive: Tensor, tol: float) -> S
         slopes = plan.derivative(plan.product(X).add_(drive[rows]))
         return _correction(plan, slopes, difference, transposed=False)
 
-    problem = _FixedPoint(advance, norm, newton if drive.shape[1] <= _LARGEST_NEWTON else None, contraction.rho)
+    problem = _FixedPoint(advance, norm, newton, contraction.rho)
     before, iterations, bound = _iterate(problem, plan.activate(drive), tol)
     Z = plan.product(before).add_(drive)
     X = plan.activate(Z)
@@ -105,7 +105,7 @@ def picard(plan: Plan, contraction: Contraction, drive: Tensor, tol: float) -> S
 
 
 def picard_adjoint(plan: Plan, contraction: Contraction, slopes: Tensor, X_bar: Tensor) -> Tensor:
-    """Return Z̄ = slopes ∘ (Z̄ A + X̄), to the resolution of the dtype relative to the first iterate, in Σᵢ sᵢ|ḡᵢ|.
+    """Z̄ = slopes ∘ (Z̄ A + X̄), to the resolution of the dtype relative to the first iterate, in Σᵢ sᵢ|ḡᵢ|.
 
     All are (m, n). ConvergenceError is raised as in :func:`picard`.
     """
@@ -120,8 +120,7 @@ def picard_adjoint(plan: Plan, contraction: Contraction, slopes: Tensor, X_bar: 
     def newton(gradient: Tensor, difference: Tensor, rows: Rows) -> Tensor:
         return _correction(plan, slopes[rows], difference, transposed=True)
 
-    problem = _FixedPoint(advance, norm, newton if X_bar.shape[1] <= _LARGEST_NEWTON else None, contraction.rho)
-    before, *_ = _iterate(problem, X_bar, 0.0)
+    before, *_ = _iterate(_FixedPoint(advance, norm, newton, contraction.rho), X_bar, 0.0)
     gradient = advance(before, _ALL)
     _mark_overflow_(gradient, norm(gradient - before))
     return gradient * slopes
@@ -129,25 +128,22 @@ def picard_adjoint(plan: Plan, contraction: Contraction, slopes: Tensor, X_bar: 
 
 def _mark_overflow_(X: Tensor, step: Tensor) -> None:
     """Overwrite with NaN the samples of X (m, n) whose iteration was given up because its steps (m,) left the range."""
-    lost = ~torch.isfinite(step)
-    if bool(lost.any()):
-        X[lost] = math.nan
+    X[~torch.isfinite(step)] = math.nan
 
 
 def _iterate(problem: _FixedPoint, first: Tensor, tol: float) -> tuple[Tensor, int, int]:
-    """Return x_{t-1} with x₁ = ``first`` (x₀ = 0), t, and the t that suffices a priori."""
-    eps = torch.finfo(first.dtype).eps
-    gain = problem.rho / (1.0 - problem.rho)
+    """x_{t-1} with x₁ = ``first`` (x₀ = 0), t, and the t that suffices a priori."""
+    eps, n = torch.finfo(first.dtype).eps, first.shape[1]
     previous, current, step = torch.zeros_like(first), first, problem.norm(first)
     # Not zero, also where the first step is so small that its square underflows.
     target = (eps * step).clamp(min=max(tol, torch.finfo(torch.float64).tiny))
     bound = _iterations_needed(step, target, problem.rho)
-    last = _last_plain_step(problem, bound, first.shape[1])
-    done = (gain * step <= target) | ~torch.isfinite(step)
+    last = _last_plain_step(bound, n)
+    done = (problem.gain * step <= target) | ~torch.isfinite(step)
     iterations = 1
     while not bool(done.all()) and iterations < bound:
         if iterations >= last:
-            if problem.newton is not None and last < bound:
+            if n <= _LARGEST_NEWTON and last < bound:
                 rows = torch.nonzero(~done).flatten()
                 previous[rows], steps, settled = _newton(problem, previous[rows], current[rows], target[rows], rows)
                 iterations += steps
@@ -156,33 +152,31 @@ def _iterate(problem: _FixedPoint, first: Tensor, tol: float) -> tuple[Tensor, i
                 current = problem.advance(previous, _ALL)
                 step = problem.norm(current - previous)
             if bound > _LAST_PLAIN_STEP:
-                raise _too_slow(problem.rho, bound, first.shape[1])
+                raise _too_slow(problem.rho, bound, n)
             last = bound  # Newton's method stalled, but plain steps are still affordable
         following = problem.advance(current, _ALL)
         longer, step = step, problem.norm(following.sub(current))
         # A contraction shortens every step; one that grows at the level of rounding is nothing but rounding.
         stalled = (step >= longer) & (step <= NOISE_ULPS * eps * problem.norm(following))
-        done |= (gain * step <= target) | stalled | ~torch.isfinite(step)
+        done |= (problem.gain * step <= target) | stalled | ~torch.isfinite(step)
         previous, current = current, following
         iterations += 1
     return previous, iterations, bound
 
 
-def _last_plain_step(problem: _FixedPoint, bound: int, n: int) -> int:
-    if problem.newton is None:
+def _last_plain_step(bound: int, n: int) -> int:
+    if n > _LARGEST_NEWTON:
         return min(bound, _LAST_PLAIN_STEP)
     plain = max(_PLAIN_STEPS, _PLAIN_STEPS_PER_STATE * n)
     return bound if bound <= plain + _NEWTON_STEPS else plain
 
 
 def _newton(problem: _FixedPoint, x: Tensor, image: Tensor, target: Tensor, rows: Tensor) -> tuple[Tensor, int, bool]:
-    """Return, from x with F(x) = ``image``, a point whose step is shorter, the steps taken, and if it is short enough.
+    """From x with F(x) = ``image``, a point whose step is shorter, the steps taken, and whether it is short enough.
 
     Every step takes Newton's point or F(x), whichever F moves less, so that none is worse than a plain one.
     """
-    assert problem.newton is not None
     eps = torch.finfo(x.dtype).eps
-    gain = problem.rho / (1.0 - problem.rho)
     step = problem.norm(image - x)
     for count in range(1, _NEWTON_STEPS + 1):
         better = x + problem.newton(x, image - x, rows)
@@ -193,7 +187,7 @@ def _newton(problem: _FixedPoint, x: Tensor, image: Tensor, target: Tensor, rows
         following_image = torch.where(choose, better_image, plain_image)
         shortest = torch.where(choose[:, 0], better_step, plain_step)
         noise = shortest <= NOISE_ULPS * eps * problem.norm(following_image)
-        done = (gain * shortest <= target) | (noise & (shortest >= 0.5 * step)) | ~torch.isfinite(shortest)
+        done = (problem.gain * shortest <= target) | (noise & (shortest >= 0.5 * step)) | ~torch.isfinite(shortest)
         x, image, step = following, following_image, shortest
         if bool(done.all()):
             return x, count, True
@@ -216,7 +210,7 @@ def _correction(plan: Plan, slopes: Tensor, difference: Tensor, *, transposed: b
 
 
 def _iterations_needed(first_step: Tensor, target: Tensor, rho: float) -> int:
-    """Return the smallest t >= 1 with ρᵗ/(1-ρ) · first_step <= target for every sample that is finite."""
+    """The smallest t >= 1 with ρᵗ/(1-ρ) · first_step <= target for every sample that is finite."""
     moving = (first_step > 0) & torch.isfinite(first_step)
     if rho == 0.0 or not bool(moving.any()):
         return 1

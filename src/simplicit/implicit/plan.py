@@ -43,18 +43,15 @@ class Plan:
     order: Tensor | None = None
 
     def to_working(self, X: Tensor) -> Tensor:
-        """Reorder columns from the model's order of states to the working order, (m, n) to (m, n)."""
+        """X with its columns in the working order instead of the model's order of states."""
         return X if self.order is None else X[:, self.order]
 
     def to_model(self, X: Tensor) -> Tensor:
-        """Reorder columns from the working order to the model's order of states, (m, n) to (m, n)."""
+        """X with its columns in the model's order of states instead of the working order."""
         return X if self.order is None else X[:, torch.argsort(self.order)]
 
     def substitute_(self, Z: Tensor) -> Tensor:
-        """Return X = φ(A X + drive), (m, n), by one pass over a triangular plan.
-
-        Z (m, n), in working order, holds the drive, and is overwritten with A X + drive.
-        """
+        """X = φ(X Aᵀ + drive) by one pass over a triangular plan; Z holds the drive, and then X Aᵀ + drive."""
         X = torch.empty_like(Z)
         for stage in self.stages:
             z = Z[:, stage.target]
@@ -64,10 +61,7 @@ class Plan:
         return X
 
     def substitute_back_(self, slopes: Tensor, X_bar: Tensor) -> Tensor:
-        """Return Z̄ = slopes ∘ (Z̄ A + X̄), all (m, n), by one pass in reverse over a triangular plan.
-
-        ``X_bar`` is overwritten with Z̄ and returned.
-        """
+        """Z̄ = slopes ∘ (Z̄ A + X̄) by one pass in reverse over a triangular plan, in the memory of X̄."""
         for stage in reversed(self.stages):
             z_bar = X_bar[:, stage.target]
             z_bar *= slopes[:, stage.target]
@@ -76,7 +70,7 @@ class Plan:
         return X_bar
 
     def product(self, X: Tensor) -> Tensor:
-        """Return X Aᵀ, (m, n) to (m, n)."""
+        """X Aᵀ."""
         Z = torch.zeros_like(X)
         for stage in self.stages:
             for source, block in stage.terms:
@@ -84,7 +78,7 @@ class Plan:
         return Z
 
     def transposed_product(self, Z_bar: Tensor) -> Tensor:
-        """Return Z̄ A, (m, n) to (m, n)."""
+        """Z̄ A."""
         X_bar = torch.zeros_like(Z_bar)
         for stage in self.stages:
             for source, block in stage.terms:
@@ -92,19 +86,19 @@ class Plan:
         return X_bar
 
     def activate(self, Z: Tensor) -> Tensor:
-        """Return φ(Z), (m, n) to (m, n)."""
+        """φ(Z)."""
         return self._by_stage(Activation.__call__, Z)
 
     def derivative(self, Z: Tensor) -> Tensor:
-        """Return φ'(Z), (m, n) to (m, n)."""
+        """φ'(Z)."""
         return self._by_stage(Activation.derivative, Z)
 
     def spread(self, Z: Tensor, radius: Tensor) -> Tensor:
-        """Return a bound on |φ(Z') - φ(Z)| for all |Z' - Z| <= radius, all (m, n)."""
+        """A bound on |φ(Z') - φ(Z)| for all |Z' - Z| <= radius."""
         return self._by_stage(Activation.spread, Z, radius)
 
     def _by_stage(self, function: Callable[..., Tensor], *arrays: Tensor) -> Tensor:
-        """Return what ``function`` of each stage's activation makes of its columns."""
+        """What ``function`` of each stage's activation makes of its columns."""
         result = torch.empty_like(arrays[0])
         for stage in self.stages:
             result[:, stage.target] = function(stage.activation, *(array[:, stage.target] for array in arrays))
@@ -112,14 +106,9 @@ class Plan:
 
 
 def plan_by_groups(groups: Sequence[StateGroup], blocks: Mapping[tuple[str, str], LinearMap]) -> Plan:
-    """Plan one stage for each group, in an order of substitution if the groups have one, with the blocks as they are.
+    """One stage for each group, in an order of substitution if the groups have one, with the blocks of A as they are.
 
-    Parameters
-    ----------
-    groups : sequence of StateGroup
-        In the order of the states.
-    blocks : mapping of (row group, column group) to LinearMap
-        The blocks of A that are not zero.
+    The groups stand in the order of the states; blocks are keyed (row group, column group), zero ones left out.
     """
     targets, activations = slices_of(groups), {group.name: group.activation for group in groups}
     sources: dict[str, list[str]] = {name: [column for row, column in blocks if row == name] for name in targets}
@@ -132,13 +121,9 @@ def plan_by_groups(groups: Sequence[StateGroup], blocks: Mapping[tuple[str, str]
 
 
 def plan_by_states(A: Csr, activations: Sequence[Activation]) -> Plan | None:
-    """Plan one stage for each level of states and activation in it; None if the states have no order of substitution.
+    """One stage for each level of states and activation in it; None if the states have no order of substitution.
 
-    Parameters
-    ----------
-    A : csr_array, shape (n, n), canonical
-    activations : sequence of Activation
-        The φ of every state.
+    A (n, n) is canonical; ``activations`` holds the φ of every state.
     """
     levels = state_levels(A)
     if levels is None:
@@ -151,14 +136,8 @@ def plan_by_states(A: Csr, activations: Sequence[Activation]) -> Plan | None:
     cuts = [0, *(np.flatnonzero(np.diff(key)) + 1).tolist(), len(order)]
     stages = []
     for start, stop in pairwise(cuts):
-        rows = order[start:stop]
-        stages.append(Stage(slice(start, stop), activations[rows[0]], _gathered(A[rows], position)))
+        rows = A[order[start:stop]]
+        used = np.unique(rows.indices)
+        terms = ((torch.from_numpy(position[used]), CsrMap(rows[:, used])),) if used.size else ()
+        stages.append(Stage(slice(start, stop), activations[order[start]], terms))
     return Plan(tuple(stages), triangular=True, order=torch.from_numpy(order))
-
-
-def _gathered(rows: Csr, position: np.ndarray) -> tuple[tuple[Columns, LinearMap], ...]:
-    """Return the map of a stage, narrowed to the states that it uses."""
-    used = np.unique(rows.indices)
-    if not used.size:
-        return ()
-    return ((torch.from_numpy(position[used]), CsrMap(rows[:, used])),)

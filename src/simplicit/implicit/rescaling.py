@@ -11,15 +11,13 @@ sums become large instead.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from simplicit.errors import ConvergenceError, InputError
 from simplicit.implicit.equations import StateEquation
-from simplicit.implicit.groups import INPUT, OUTPUT
+from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup
 from simplicit.implicit.maps import LinearMap
 from simplicit.implicit.model import ImplicitModel, as_model
 from simplicit.implicit.spectral import dominating, resolvent
@@ -37,37 +35,35 @@ def scaling_vector(model: ImplicitModel) -> NDArray[np.float64]:
     NotWellPosedError
         A has cycles and λ_pf(diag(L)|A|) < 1 fails.
     ConvergenceError
-        s satisfies its equation to less than nine digits, because λ_pf is too close to 1.
+        λ_pf is so close to 1 that s satisfies its equation to less than nine digits.
     """
     equation = as_model(model).astype(np.float64).state_equation
     if equation.plan.triangular:
-        s = _substituted(equation)
+        s: NDArray[np.float64] | None = _substituted(equation)
     else:
         _ = equation.contraction  # raises where the model is not well-posed
-        found = resolvent(dominating(equation.A, equation.slopes), 1.0)
-        if found is None:
-            raise ConvergenceError(
-                "(I - diag(L)|A|)⁻¹ 1 could not be found to nine digits, because λ_pf(diag(L)|A|) is too close to 1; "
-                "scale A down"
-            )
-        s = found
-    for group in model.groups:
-        if not np.isfinite(s[model.slices[group.name]]).all():
+        s = resolvent(dominating(equation.A, equation.slopes), 1.0)
+    if s is None:
+        raise ConvergenceError(
+            "(I - diag(L)|A|)⁻¹ 1 could not be found to nine digits, because λ_pf(diag(L)|A|) is too close to 1; "
+            "scale A down"
+        )
+    for name, columns in model.slices.items():
+        if not np.isfinite(s[columns]).all():
             raise InputError(
-                f"the scaling overflows float64 in group {group.name!r}; products of the model's weights are too large"
+                f"the scaling overflows float64 in group {name!r}; products of the model's weights are too large"
             )
     return s
 
 
 def _substituted(equation: StateEquation) -> NDArray[np.float64]:
-    """Return s, (n,), by the substitution of a triangular plan; infinite where it overflows."""
+    """s, (n,), by the substitution of a triangular plan; infinite where it overflows."""
     plan = equation.absolute.plan
     s = torch.ones(1, equation.size, dtype=torch.float64)
     for stage in plan.stages:
         for source, block in stage.terms:
             s[:, stage.target] += stage.activation.slope * block.apply(s[:, source])
-    scales: NDArray[np.float64] = plan.to_model(s)[0].nan_to_num(nan=np.inf, posinf=np.inf).numpy()
-    return scales
+    return np.asarray(plan.to_model(s)[0].nan_to_num(nan=np.inf, posinf=np.inf).numpy())
 
 
 def rescale(model: ImplicitModel) -> ImplicitModel:
@@ -91,17 +87,15 @@ def rescale(model: ImplicitModel) -> ImplicitModel:
                 f"{group.name!r} has {group.activation.name}"
             )
     s = scaling_vector(model)
-    units = {name: s[columns] for name, columns in model.slices.items()}
-    return model.with_blocks(
-        _contracting(model, _scaled_blocks(model, units)), state_bias=(model.state_bias / s).astype(model.dtype)
-    )
+    blocks = _contracting(model, _scaled_blocks(model, s))
+    return model.with_blocks(blocks, state_bias=(model.state_bias / s).astype(model.dtype))
 
 
-def _scaled_blocks(model: ImplicitModel, units: Mapping[str, NDArray[np.float64]]) -> Blocks:
+def _scaled_blocks(model: ImplicitModel, s: NDArray[np.float64]) -> Blocks:
     blocks: Blocks = {}
     for (row, column), block in model.blocks.items():
-        left = None if row == OUTPUT else 1.0 / units[row]
-        right = None if column == INPUT else units[column]
+        left = None if row == OUTPUT else 1.0 / s[model.slices[row]]
+        right = None if column == INPUT else s[model.slices[column]]
         try:
             blocks[row, column] = block.scaled(left, right)
         except InputError as error:
@@ -115,22 +109,18 @@ def _scaled_blocks(model: ImplicitModel, units: Mapping[str, NDArray[np.float64]
 def _contracting(model: ImplicitModel, blocks: Blocks) -> Blocks:
     """Shrink entries by a few units in the last place where need be, so that each row of diag(L)|A| sums to below 1."""
     eps = float(np.finfo(model.dtype).eps)
-    names = [group.name for group in model.groups]
     for group in model.groups:
-        keys = [(group.name, name) for name in names if (group.name, name) in blocks]
+        keys = [(row, column) for row, column in blocks if row == group.name and column != INPUT]
         shrink = eps
-        while True:
-            too_large = _row_sums(group.activation.slope, [blocks[key] for key in keys], group.size) >= 1.0
-            if not too_large.any():
-                break
+        while (too_large := _row_sums(group, [blocks[key] for key in keys]) >= 1.0).any():
             for key in keys:
                 blocks[key] = blocks[key].scaled(np.where(too_large, 1.0 - shrink, 1.0), None)
             shrink *= 2.0
     return blocks
 
 
-def _row_sums(slope: float, blocks: list[LinearMap], size: int) -> NDArray[np.float64]:
-    """Return upper bounds on the sums of slope · |entries| over each row of blocks beside each other, (size,)."""
+def _row_sums(group: StateGroup, blocks: list[LinearMap]) -> NDArray[np.float64]:
+    """Upper bounds on the sums of L |entries| over each row of blocks beside each other, (size of the group,)."""
     terms = sum(block.shape[1] for block in blocks) + len(blocks) + 2
-    sums = sum((block.row_sums() for block in blocks), np.zeros(size))
-    return slope * sums * (1.0 + terms * np.finfo(np.float64).eps)
+    sums = sum((block.row_sums() for block in blocks), np.zeros(group.size))
+    return group.activation.slope * sums * (1.0 + terms * np.finfo(np.float64).eps)

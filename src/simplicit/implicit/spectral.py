@@ -26,6 +26,8 @@ from simplicit.implicit.maps import Csr
 
 Vector = NDArray[np.float64]
 
+# Bounds on λ_pf are brought together to this share of it, where floating point allows it.
+_TOL = 1e-12
 # Up to this size a class is solved on dense matrices, in well under a second a step.
 _DENSE_SIZE = 1500
 # Noda's iteration converges quadratically: ten steps are usual, 60 a safeguard.
@@ -64,7 +66,7 @@ class Contraction:
 
 
 def ratios(N: Csr, v: Vector) -> tuple[float, float]:
-    """Return min and max of (N v)ᵢ/vᵢ for v > 0, widened by the rounding of the sums; (0, 0) for an empty matrix.
+    """Min and max of (N v)ᵢ/vᵢ for v > 0, widened by the rounding of the sums; (0, 0) for an empty matrix.
 
     They are (0, inf) where a row that is not empty underflows or overflows: then the quotients say nothing.
     """
@@ -83,18 +85,19 @@ def ratios(N: Csr, v: Vector) -> tuple[float, float]:
 
 
 def _slack(N: Csr) -> float:
-    """Return what rounding can do to a sum over a row of N, relative to it."""
+    """What rounding can do to a sum over a row of N, relative to it."""
     return float((int(np.diff(N.indptr).max(initial=0)) + 3) * np.finfo(np.float64).eps)
 
 
-def spectral_bounds(N: Csr, tol: float = 1e-12) -> PerronFrobenius:
-    """Return λ_pf of a non-negative matrix, (n, n), with upper - lower <= tol · upper if floating point allows it."""
+def spectral_bounds(N: Csr) -> PerronFrobenius:
+    """λ_pf of a non-negative matrix, (n, n), with upper - lower <= ``_TOL`` · upper if floating point allows it."""
     _, labels = connected_components(N, directed=True, connection="strong")
-    sizes = np.bincount(labels, minlength=1)
-    diagonal = N.diagonal()
     # Classes of one state have its diagonal entry as eigenvalue: zero if it does not depend on itself.
-    lower = upper = float(diagonal.max(initial=0.0))
-    for members in _members(labels, sizes):
+    lower = upper = float(N.diagonal().max(initial=0.0))
+    classes = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=1))[:-1])
+    for members in classes:
+        if members.size < 2:
+            continue
         part = N[members][:, members]
         with np.errstate(over="ignore"):
             largest_sum = float(part.sum(axis=1).max())
@@ -102,25 +105,19 @@ def spectral_bounds(N: Csr, tol: float = 1e-12) -> PerronFrobenius:
             # No eigenvalue above its largest row sum; that may have been rounded down to ``lower``.
             upper = max(upper, largest_sum * (1.0 + _slack(part)))
             continue
-        bounds = _irreducible_bounds(part, tol)
-        lower, upper = max(lower, bounds[0]), max(upper, bounds[1])
+        low, high = _irreducible_bounds(part)
+        lower, upper = max(lower, low), max(upper, high)
     return PerronFrobenius(0.5 * lower + 0.5 * upper if lower < upper else lower, lower, upper)
 
 
-def _members(labels: NDArray[np.integer], sizes: NDArray[np.integer]) -> list[NDArray[np.int64]]:
-    """Return the states of every class of more than one."""
-    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
-    return [members for members in by_class if members.size > 1]
-
-
-def _irreducible_bounds(N: Csr, tol: float) -> tuple[float, float]:
-    """Return Collatz-Wielandt bounds on λ_pf of an irreducible matrix of at least two states."""
+def _irreducible_bounds(N: Csr) -> tuple[float, float]:
+    """Collatz-Wielandt bounds on λ_pf of an irreducible matrix of at least two states."""
     scaled, exponent = balanced(N, dense=N.shape[0] <= _DENSE_SIZE)
     # Raising tiny entries keeps the upper bound valid, not the lower one.
     raised = bool((scaled.data < _FLOOR).any())
     scaled.data = np.maximum(scaled.data, _FLOOR)
     solver = _shifted_solver(scaled)
-    lower, upper = _shifted_power(scaled, tol) if solver is None else _noda(scaled, solver, tol)
+    lower, upper = _shifted_power(scaled) if solver is None else _noda(scaled, solver)
     if raised:
         lower = float(scaled.diagonal().max())
     with np.errstate(over="ignore", under="ignore"):
@@ -131,7 +128,7 @@ def _irreducible_bounds(N: Csr, tol: float) -> tuple[float, float]:
 
 
 def _shifted_solver(N: Csr) -> Callable[[float, Vector], Vector] | None:
-    """Return (ρ, v) ↦ (ρ I - N)⁻¹ v, dense for small N, sparse where elimination is cheap, None otherwise."""
+    """(ρ, v) ↦ (ρ I - N)⁻¹ v, dense for small N, sparse where elimination is cheap, None otherwise."""
     if N.shape[0] <= _DENSE_SIZE:
         dense, identity = N.toarray(), np.eye(N.shape[0])
         return lambda rho, v: np.asarray(np.linalg.solve(rho * identity - dense, v))
@@ -148,7 +145,7 @@ def _shifted_solver(N: Csr) -> Callable[[float, Vector], Vector] | None:
     return solve
 
 
-def _noda(N: Csr, solve: Callable[[float, Vector], Vector], tol: float) -> tuple[float, float]:
+def _noda(N: Csr, solve: Callable[[float, Vector], Vector]) -> tuple[float, float]:
     """Iterate v ← (ρ I - N)⁻¹ v with ρ = maxᵢ (N v)ᵢ/vᵢ, which stays positive and converges quadratically (Noda).
 
     T. Noda, "Note on the computation of the maximal eigenvalue of a non-negative irreducible matrix", 1971.
@@ -156,7 +153,7 @@ def _noda(N: Csr, solve: Callable[[float, Vector], Vector], tol: float) -> tuple
     v = np.ones(N.shape[0])
     lower, upper = ratios(N, v)
     for _ in range(_NODA_STEPS):
-        if upper - lower <= tol * upper:
+        if upper - lower <= _TOL * upper:
             break
         try:
             v = np.abs(solve(upper, v))
@@ -172,12 +169,12 @@ def _noda(N: Csr, solve: Callable[[float, Vector], Vector], tol: float) -> tuple
     return lower, upper
 
 
-def _shifted_power(N: Csr, tol: float) -> tuple[float, float]:
+def _shifted_power(N: Csr) -> tuple[float, float]:
     """Take power steps with N + σ I, which is aperiodic, from the vector that ARPACK finds."""
     v = _arpack_vector(N)
     lower, upper = ratios(N, v)
     for _ in range(_POWER_STEPS):
-        if upper - lower <= tol * upper:
+        if upper - lower <= _TOL * upper:
             break
         v = N @ v + 0.5 * upper * v
         v = np.maximum(v / v.max(), _FLOOR)
@@ -194,8 +191,7 @@ def _arpack_vector(N: Csr) -> Vector:
     except ArpackError:
         return ones
     v = np.abs(vectors[:, 0].real)
-    positive: Vector = np.maximum(v / v.max(), np.finfo(np.float64).eps)
-    return positive
+    return np.asarray(np.maximum(v / v.max(), np.finfo(np.float64).eps))
 
 
 def contraction(A: Csr, slopes: Vector | None = None) -> Contraction:
@@ -203,23 +199,16 @@ def contraction(A: Csr, slopes: Vector | None = None) -> Contraction:
 
     For τ above λ_pf, s = Σₖ (N/τ)ᵏ 1 is positive, reducible or not, and N s = τ (s - 1) < τ s. A τ close to λ_pf
     contracts best, but lets s spread over many magnitudes; among a few, the one with the smallest a-priori number of
-    iterations to a ninth digit is taken. ρ is then measured on s as it came out.
-
-    Raises
-    ------
-    NotWellPosedError
-        λ_pf(N) >= 1, or not shown to be below 1.
-    ConvergenceError
-        λ_pf(N) < 1, but no such s was found in floating point.
+    iterations to a ninth digit is taken. ρ is then measured on s as it came out. NotWellPosedError is raised where
+    λ_pf(N) was not shown to be below 1, ConvergenceError where it was, but no such s was found in floating point.
     """
     N = dominating(A, slopes)
     bounds = spectral_bounds(N)
-    found = [Contraction(np.ones(N.shape[0]), ratios(N, np.ones(N.shape[0]))[1])]
+    vectors: list[Vector | None] = [np.ones(N.shape[0])]
     if bounds.upper < 1.0:
-        for share in _TAU_SHARES:
-            s = resolvent(N, bounds.upper + share * (1.0 - bounds.upper))
-            if s is not None:
-                found.append(Contraction(s / s.max(), ratios(N, s / s.max())[1]))
+        vectors += [resolvent(N, bounds.upper + share * (1.0 - bounds.upper)) for share in _TAU_SHARES]
+    units = [s / s.max(initial=1.0) for s in vectors if s is not None]
+    found = [Contraction(s, ratios(N, s)[1]) for s in units]
     usable = [candidate for candidate in found if candidate.rho < 1.0]
     if not usable and bounds.upper < 1.0:
         raise ConvergenceError(
@@ -228,20 +217,20 @@ def contraction(A: Csr, slopes: Vector | None = None) -> Contraction:
             "many magnitudes, or λ_pf is too close to 1; measure the states in comparable units, or scale A down"
         )
     if not usable:
-        raise not_well_posed(bounds)
+        raise _not_well_posed(bounds)
     return min(usable, key=_iterations)
 
 
 def dominating(A: Csr, slopes: Vector | None = None) -> Csr:
-    """Return N = diag(L)|A| in float64; L = 1 if ``slopes`` is None."""
+    """N = diag(L)|A| in float64; L = 1 if ``slopes`` is None."""
     N = sp.csr_array(abs(A), dtype=np.float64, copy=True)
     if slopes is not None:
         N.data *= np.repeat(slopes, np.diff(N.indptr))
     return N
 
 
-def not_well_posed(bounds: PerronFrobenius) -> NotWellPosedError:
-    """Return the error that gives λ_pf and says what to do."""
+def _not_well_posed(bounds: PerronFrobenius) -> NotWellPosedError:
+    """The error that gives λ_pf and says what to do."""
     verdict = "is not below 1" if bounds.lower >= 1.0 else "could not be shown to be below 1"
     return NotWellPosedError(
         f"the model is not well-posed: λ_pf(diag(L)|A|) = {bounds.value:.6g} (between {bounds.lower:.15g} and "
@@ -259,18 +248,10 @@ def _iterations(candidate: Contraction) -> float:
 
 
 def resolvent(N: Csr, tau: float) -> Vector | None:
-    """Return s = Σₖ (N/τ)ᵏ 1 = (I - N/τ)⁻¹ 1 >= 1 for λ_pf(N) < τ, with 1 + N s / τ = s to nine digits.
+    """s = Σₖ (N/τ)ᵏ 1 = (I - N/τ)⁻¹ 1 >= 1, (n,), for λ_pf(N) < τ, with 1 + N s / τ = s to nine digits.
 
-    It is found by elimination where that is cheap, else by GMRES.
-
-    Parameters
-    ----------
-    N : csr_array, shape (n, n), non-negative
-    tau : float
-
-    Returns
-    -------
-    array, shape (n,), or None where floating point or the number of steps did not suffice.
+    It is found by elimination where that is cheap, else by GMRES; None is returned where floating point or the number
+    of steps did not suffice.
     """
     scaled = sp.csr_array(N / tau)
     solver = _shifted_solver(scaled)
@@ -288,7 +269,7 @@ def resolvent(N: Csr, tau: float) -> Vector | None:
 
 
 def _iterated(N: Csr) -> Vector:
-    """Return (I - N)⁻¹ 1 by GMRES, whose steps do not grow with 1/(1 - λ_pf), smoothed by its own equation."""
+    """(I - N)⁻¹ 1 by GMRES, whose steps do not grow with 1/(1 - λ_pf), smoothed by its own equation."""
     ones = np.ones(N.shape[0])
     system = sp.csr_array(sp.eye_array(N.shape[0], format="csr") - N)
     s = np.maximum(gmres(system, ones, rtol=_GMRES_TOL, restart=_GMRES_RESTART, maxiter=_GMRES_CYCLES)[0], 1.0)

@@ -20,13 +20,14 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from simplicit.checks import as_path
 from simplicit.errors import DataError, InputError
 from simplicit.files import drafted, dumps, read_json, writing
 from simplicit.implicit import groups
 from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup
 from simplicit.implicit.maps import LinearMap
-from simplicit.implicit.maps.base import restored
-from simplicit.implicit.maps.files import Arrays, Stored, nested
+from simplicit.implicit.maps.base import restored, stored_parts
+from simplicit.implicit.maps.files import Arrays, Stored
 from simplicit.implicit.model import ImplicitModel, as_model
 
 CONFIG, ARRAYS = "config.json", "model.safetensors"
@@ -53,11 +54,10 @@ def save(model: ImplicitModel, folder: str | os.PathLike[str], *, overwrite: boo
     DataError
         ``folder`` exists and ``overwrite`` is False, or it holds anything that is not a model's; writing fails.
     """
-    arrays, blocks = _stored(as_model(model))
-    target = _as_path(folder)
+    config, arrays = _stored(as_model(model))
+    target = as_path("folder", folder)
     _check_target(target, overwrite)
     payload = safetensors.numpy.save(arrays)
-    config = _config(model, blocks)
     text = dumps(config | {"sha256": _digest(config, payload)}) + "\n"
     with writing(target), drafted(target) as draft:
         draft.mkdir()
@@ -77,20 +77,19 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise DataError(f"{target} holds more than a model ({', '.join(others[:3])}) and is not overwritten")
 
 
-def _as_path(folder: object) -> Path:
-    if not isinstance(folder, str | os.PathLike):
-        raise InputError(f"folder must be a path, got {folder!r}", argument="folder")
-    return Path(folder)
-
-
 def _digest(config: Mapping[str, Any], payload: bytes) -> str:
-    """Return the SHA-256 that both files share; ``config`` is without its entry "sha256"."""
+    """The SHA-256 that both files share; ``config`` is without its entry "sha256"."""
     canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode("ascii") + payload).hexdigest()
 
 
-def _config(model: ImplicitModel, blocks: list[list[Any]]) -> dict[str, Any]:
-    return {
+def _stored(model: ImplicitModel) -> tuple[dict[str, Any], Arrays]:
+    """The config of a model, without its hash, and the arrays."""
+    entries, arrays = stored_parts({f"block.{number}": block for number, block in enumerate(model.blocks.values())})
+    blocks = [
+        [*key] if entry == _PLAIN else [*key, entry] for key, entry in zip(model.blocks, entries.values(), strict=True)
+    ]
+    config = {
         "format": FORMAT,
         "version": PLAIN_VERSION if all(len(entry) == 2 for entry in blocks) else VERSION,
         "dtype": str(model.dtype),
@@ -101,18 +100,9 @@ def _config(model: ImplicitModel, blocks: list[list[Any]]) -> dict[str, Any]:
         "groups": [group.to_config() for group in model.groups],
         "blocks": blocks,
     }
-
-
-def _stored(model: ImplicitModel) -> tuple[Arrays, list[list[Any]]]:
-    """Return the arrays of a model, and the entries of its blocks in the config."""
-    arrays: Arrays = {"state_bias": model.state_bias, "output_bias": model.output_bias}
-    entries: list[list[Any]] = []
-    for number, (key, block) in enumerate(model.blocks.items()):
-        entry, own = block.to_stored()
-        arrays |= nested(f"block.{number}", own)
-        entries.append([*key] if entry == _PLAIN else [*key, entry])
+    arrays = {"state_bias": model.state_bias, "output_bias": model.output_bias} | arrays
     # safetensors writes the memory as it lies there, so that a view or a transpose would come back scrambled.
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}, entries
+    return config, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def load(folder: str | os.PathLike[str]) -> ImplicitModel:
@@ -125,7 +115,7 @@ def load(folder: str | os.PathLike[str]) -> ImplicitModel:
     DataError
         A file is missing, damaged, truncated, of another format, or inconsistent; the message names file and defect.
     """
-    path = _as_path(folder)
+    path = as_path("folder", folder)
     config_file, array_file = path / CONFIG, path / ARRAYS
     for file in (config_file, array_file):
         if not file.is_file():
@@ -200,11 +190,11 @@ def _model(config: Mapping[str, Any], arrays: Arrays, file: Path) -> ImplicitMod
     members = [_group(entry, number) for number, entry in enumerate(config["groups"])]
     sizes: dict[str, int] = {group.name: group.size for group in members}
     n = sum(sizes.values())
-    rows, columns = sizes | {OUTPUT: config["n_outputs"]}, sizes | {INPUT: config["n_inputs"]}
+    p, q = config["n_inputs"], config["n_outputs"]
+    rows, columns = sizes | {OUTPUT: q}, sizes | {INPUT: p}
     if config["dtype"] not in ("float32", "float64"):
         raise InputError(f'"dtype" must be float32 or float64, got {config["dtype"]!r}')
-    dtype = np.dtype(config["dtype"])
-    stored = Stored(config, (n + config["n_outputs"], n + config["n_inputs"]), dtype, arrays, file, CONFIG)
+    stored = Stored(config, (n + q, n + p), np.dtype(config["dtype"]), arrays, file, CONFIG)
     blocks: dict[tuple[str, str], LinearMap] = {}
     for number, (row, column, *described) in enumerate(config["blocks"]):
         if (row, column) in blocks:
@@ -213,24 +203,14 @@ def _model(config: Mapping[str, Any], arrays: Arrays, file: Path) -> ImplicitMod
             raise InputError(f"block {(row, column)} is not one of a group, output or input")
         entry = described[0] if described else _PLAIN
         blocks[row, column] = restored(stored.part(f"block.{number}", entry, (rows[row], columns[column])))
-    state_bias = stored.floats("state_bias", n)
-    output_bias = stored.floats("output_bias", config["n_outputs"])
+    rest: dict[str, Any] = {name: stored.floats(name, size) for name, size in (("state_bias", n), ("output_bias", q))}
     stored.check_all_taken()
-    model = ImplicitModel(
-        members,
-        blocks,
-        n_inputs=config["n_inputs"],
-        n_outputs=config["n_outputs"],
-        state_bias=state_bias,
-        output_bias=output_bias,
-        input_shape=tuple(config["input_shape"]),
-        output_shape=tuple(config["output_shape"]),
-    )
-    return model.astype(dtype)
+    rest |= {name: tuple(config[name]) for name in ("input_shape", "output_shape")}
+    return ImplicitModel(members, blocks, n_inputs=p, n_outputs=q, **rest).astype(stored.dtype)
 
 
 def _group(entry: Any, number: int) -> StateGroup:
-    """Return the group of the kind whose entry there is; the first kind says what is missing where there is none."""
+    """The group of the kind whose entry there is; the first kind says what is missing where there is none."""
     kinds = [key for key in groups.KINDS if isinstance(entry, dict) and key in entry]
     key = kinds[0] if kinds else next(iter(groups.KINDS))
     _check_entries(entry, {"name": str, "size": int, key: dict}, f"group {number}")

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from simplicit.checks import as_array
 from simplicit.errors import InputError
+from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.maps import Csr, LinearMap, canonical_csr
 from simplicit.implicit.model import ImplicitModel
 from simplicit.implicit.spectral import PerronFrobenius, contraction, dominating, ratios, spectral_bounds
@@ -25,9 +26,9 @@ def perron_frobenius(A: SquareMatrix | ImplicitModel) -> PerronFrobenius:
     """Return λ_pf(|A|), the Perron-Frobenius eigenvalue, with Collatz-Wielandt bounds on both sides.
 
     It is right for reducible, periodic, nilpotent (all zero) and empty matrices: the bounds are those of the strongly
-    connected classes of states, and a class of one state has its diagonal entry. They agree to about 1e-12 of
-    their size where floating point allows it, and hold in floating point, whatever their distance. (Entries smaller
-    than 1e-120 times the largest of their class loosen the lower bound.)
+    connected classes of states, and a class of one state has its diagonal entry. They agree to about 1e-12 of their
+    size where floating point allows it, and always hold. (Entries smaller than 1e-120 times the largest of their class
+    loosen the lower bound.)
 
     Parameters
     ----------
@@ -39,9 +40,8 @@ def perron_frobenius(A: SquareMatrix | ImplicitModel) -> PerronFrobenius:
     InputError
         A is not square, not real, or not finite.
     """
-    if isinstance(A, ImplicitModel):
-        return spectral_bounds(dominating(*A.state_equation.cyclic))
-    return spectral_bounds(_dominating(A))
+    N = dominating(*A.state_equation.cyclic) if isinstance(A, ImplicitModel) else _dominating(A)
+    return spectral_bounds(N)
 
 
 def collatz_wielandt(A: SquareMatrix | ImplicitModel, v: ArrayLike) -> tuple[float, float]:
@@ -63,10 +63,12 @@ def collatz_wielandt(A: SquareMatrix | ImplicitModel, v: ArrayLike) -> tuple[flo
     N = _dominating(A)
     vector = as_array("v", v).astype(np.float64)
     if vector.shape != (N.shape[0],):
-        raise InputError(f"v must have shape ({N.shape[0]},), one entry for each row of A, got {vector.shape}")
+        shape = f"({N.shape[0]},), one entry for each row of A"
+        raise InputError(f"v must have shape {shape}, got {vector.shape}", argument="v")
     wrong = ~(np.isfinite(vector) & (vector > 0))
     if wrong.any():
-        raise InputError(f"v must be positive and finite, got {vector[wrong][0]} at position {int(np.argmax(wrong))}")
+        place = int(np.argmax(wrong))
+        raise InputError(f"v must be positive and finite, got {vector[place]} at position {place}", argument="v")
     return ratios(N, vector)
 
 
@@ -91,11 +93,11 @@ def contraction_vector(A: SquareMatrix | ImplicitModel) -> tuple[NDArray[np.floa
 
 def row_norm(model: ImplicitModel) -> float:
     """Return ‖A‖∞, the largest sum of |entries| over a row of A, block by block, so that A is never written down."""
-    sums = {group.name: np.zeros(group.size) for group in model.groups}
+    sums = np.zeros(model.n_states)
     for (row, column), block in model.blocks.items():
-        if row in sums and column in sums:
-            sums[row] += block.row_sums()
-    return max((float(values.max(initial=0.0)) for values in sums.values()), default=0.0)
+        if row != OUTPUT and column != INPUT:
+            sums[model.slices[row]] += block.row_sums()
+    return float(sums.max(initial=0.0))
 
 
 def _dominating(A: SquareMatrix | ImplicitModel) -> Csr:
@@ -103,5 +105,5 @@ def _dominating(A: SquareMatrix | ImplicitModel) -> Csr:
         return dominating(A.A, A.state_equation.slopes)
     matrix = canonical_csr(A.to_csr() if isinstance(A, LinearMap) else A, "A")
     if matrix.shape[0] != matrix.shape[1]:
-        raise InputError(f"A must be square, got shape {matrix.shape}")
+        raise InputError(f"A must be square, got shape {matrix.shape}", argument="A")
     return dominating(matrix)

@@ -33,16 +33,10 @@ class NotAffineError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """An affine value Σ_s M_s s + c, for one sample.
+    """An affine value Σ_s M_s s + c, for one sample, whose ``shape`` is without torch's batch dimension.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Of one sample, that is without the batch dimension, which comes first in torch.
-    terms : mapping from the name of a source s to its map M_s, of shape (size, size of s)
-    constant : array, shape (size,)
-        c, flattened in C order like the rows of the maps. All numbers are float64, whatever the network's dtype: they
-        are rounded to it once, at the end.
+    ``terms`` maps the name of a source s to M_s, (size, size of s); ``constant`` is c, (size,), flattened in C order
+    like the rows of the maps. All numbers are float64, whatever the network's dtype: they are rounded to it at the end.
     """
 
     shape: Shape
@@ -51,7 +45,7 @@ class Affine:
 
     @classmethod
     def source(cls, name: str, shape: Shape) -> Affine:
-        """Return the input or a group of states itself: one identity map."""
+        """The input or a group of states itself: one identity map."""
         size = math.prod(shape)
         return cls(shape, {name: GatherMap.identity(size)}, np.zeros(size))
 
@@ -66,28 +60,28 @@ class Affine:
         return not self.terms
 
     def through(self, linear: LinearMap, shape: Shape) -> Affine:
-        """Return M v, the value after the linear map M, whose results have ``shape``."""
+        """M v, the value after the linear map M, whose results have ``shape``."""
         terms = {source: composed(linear, block) for source, block in self.terms.items()}
         return Affine(shape, terms, linear.apply(torch.from_numpy(self.constant)[None])[0].numpy())
 
     def selected(self, columns: Indices, shape: Shape) -> Affine:
-        """Return the elements v_j with j in ``columns``, in that order; -1 stands for a zero."""
+        """The elements v_j with j in ``columns``, in that order; -1 stands for a zero."""
         if np.array_equal(columns, np.arange(self.size)):
             return Affine(shape, self.terms, self.constant)
         return self.through(GatherMap(columns, self.size), shape)
 
     def broadcast(self, shape: Shape) -> Affine:
-        """Repeat the elements by torch's broadcasting rule up to ``shape``, of as many dimensions."""
+        """The elements repeated by torch's broadcasting rule up to ``shape``, of as many dimensions."""
         columns = np.broadcast_to(np.arange(self.size).reshape(self.shape), shape)
         return self.selected(columns.ravel(), shape)
 
     def scaled(self, factors: Vector) -> Affine:
-        """Return diag(factors) v."""
+        """diag(factors) v."""
         terms = {source: block.scaled(left=factors) for source, block in self.terms.items()}
         return Affine(self.shape, terms, factors * self.constant)
 
     def plus(self, other: Affine) -> Affine:
-        """Return v + w for a value w of the same shape."""
+        """v + w for a value w of the same shape."""
         terms = dict(self.terms)
         for source, block in other.terms.items():
             terms[source] = added(terms[source], block) if source in terms else block
@@ -95,7 +89,7 @@ class Affine:
 
 
 def as_vector(tensor: Tensor, what: str = "a constant of the network") -> Vector:
-    """Return the elements of a constant tensor in C order, as float64; NotAffineError unless all are finite."""
+    """The elements of a constant tensor in C order, as float64; NotAffineError unless all are finite."""
     vector: Vector = tensor.detach().to(torch.float64).reshape(-1).numpy()
     if not np.isfinite(vector).all():
         raise NotAffineError(f"{what} is not finite")

@@ -29,7 +29,7 @@ class Capture:
         The exact implicit form.
     graph : NetworkGraph
         The graph it was read from.
-    activations : mapping from node to group
+    activations : mapping of Node to StateGroup
         The nodes of the graph whose results are states, with their groups, in the order of computation.
     """
 
@@ -64,10 +64,7 @@ class Capture:
 
 
 def capture(net: nn.Module, example_input: Batch, *, argument: str = "example_input") -> Capture:
-    """Capture a trained network once, for its model and its states; arguments and errors are :func:`from_torch`'s.
-
-    ``argument`` is what the caller calls ``example_input``, for errors.
-    """
+    """Capture a trained network once, for its model and its states; arguments and errors are :func:`from_torch`'s."""
     return Capture.of(capture_graph(net, example_input, argument))
 
 

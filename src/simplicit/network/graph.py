@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from simplicit.errors import InputError, UnsupportedOperationError
+from simplicit.errors import UnsupportedOperationError
 from simplicit.implicit.batch import Batch
 from simplicit.network.prepare import (
     check_call,
@@ -31,9 +31,10 @@ from simplicit.network.prepare import (
     evaluation_copy,
     first_line,
     network_dtype,
+    refused_network,
     two_samples,
 )
-from simplicit.network.registry import REGISTRY
+from simplicit.network.registry import REGISTRY, spelled
 from simplicit.network.rewrites import REWRITES
 
 
@@ -68,21 +69,13 @@ class NetworkGraph:
     def output(self) -> Node:
         """The node whose value is the network's output."""
         (last,) = self.module.graph.find_nodes(op="output")
-        result: Node = last.args[0]
-        return result
+        return last.args[0]  # type: ignore[no-any-return]
 
 
 def capture_graph(net: nn.Module, example_input: Batch, argument: str = "example_input") -> NetworkGraph:
-    """Capture the graph of ``net`` in evaluation mode.
+    """Capture the graph of ``net`` in evaluation mode; arguments are those of :func:`simplicit.from_torch`.
 
-    Parameters
-    ----------
-    net : nn.Module
-        It takes one tensor (m, ...) and returns one (m, ...); it is left as it is.
-    example_input : NumPy array or torch tensor, shape (m, ...), m >= 1
-        It gives the shape of an input.
-    argument : str
-        What the caller calls ``example_input``, for errors.
+    ``argument`` is what the caller calls ``example_input``, for errors.
 
     Raises
     ------
@@ -126,9 +119,8 @@ def _exported(network: nn.Module, example: Tensor) -> Any:
             operation="torch.export",
             where="net",
         ) from error
-    changed = list(program.graph_signature.buffers_to_mutate.values())
-    if changed:
-        raise InputError(f"net changes its own buffer {changed[0]!r} in evaluation mode, so it is not a function")
+    for name in program.graph_signature.buffers_to_mutate.values():
+        raise refused_network(f"changes its own buffer {name!r} in evaluation mode, so it is not a function")
     return program
 
 
@@ -139,7 +131,7 @@ def _is_plain(node: Node) -> bool:
         return True
     if not isinstance(target, OpOverload) or target in REWRITES or target._schema.is_mutable:
         return False
-    return str(target.overloadpacket).removeprefix("aten.") in REGISTRY
+    return spelled(target.overloadpacket) in REGISTRY
 
 
 @contextmanager
@@ -147,8 +139,7 @@ def _silence() -> Iterator[None]:
     """Silence torch's own warnings, log and dumps; what the network warns of was seen when it was run before."""
     before = logging.root.manager.disable
     # A graph that cannot be finished is printed to stderr, not logged.
-    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
         logging.disable(logging.CRITICAL)
         try:
             yield
@@ -176,25 +167,21 @@ def _prune(module: GraphModule, output_name: str) -> None:
 
 
 def _constants(program: Any) -> dict[str, Tensor]:
-    signature = program.graph_signature
-    targets = {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
-    stored = {**program.constants, **program.state_dict}
+    names = program.graph_signature
+    targets = names.inputs_to_parameters | names.inputs_to_buffers | names.inputs_to_lifted_tensor_constants
+    stored = program.constants | program.state_dict
     return {name: stored[target].detach() for name, target in targets.items()}
 
 
 def module_path(node: Node) -> tuple[str, str]:
-    """Return path and class of the module that calls the operation of ``node``; the network's own path is ""."""
+    """Path and class of the module that calls the operation of ``node``; the network's own path is ""."""
     stack = node.meta.get("nn_module_stack") or {"": ("", "")}
     path, kind = next(reversed(stack.values()))
     return path, str(kind).rsplit(".", 1)[-1]
 
 
 def location(node: Node) -> str:
-    """Say where a node stands in the network: the module's path, and the line of the user's code."""
+    """Where a node stands in the network, in words: the module's path, and the line of the user's code."""
     path, kind = module_path(node)
     place = f"in module {path!r}, a {kind}" if path else "in the network's own forward"
     torch_folder = str(Path(torch.__file__).parent)

@@ -24,7 +24,7 @@ from simplicit.network.pooling import Numbers, each
 
 
 def convolution_of(rank: int) -> Callable[..., Affine]:
-    """Return conv1d, conv2d or conv3d of affine values."""
+    """conv1d, conv2d or conv3d of affine values."""
 
     def convolve(
         input: Operand,  # noqa: A002
@@ -60,10 +60,9 @@ def convolution(
     output_padding: Sequence[int],
     groups: int,
 ) -> Affine:
-    rank = len(variable(input).shape) - 1
     if transposed:
         return convolution_transposed(input, weight, bias, stride, padding, output_padding, groups, dilation)
-    return convolution_of(rank)(input, weight, bias, stride, padding, dilation, groups)
+    return convolution_of(len(variable(input).shape) - 1)(input, weight, bias, stride, padding, dilation, groups)
 
 
 def convolution_transposed(
@@ -77,24 +76,23 @@ def convolution_transposed(
     dilation: Numbers = 1,
 ) -> Affine:
     value, kernel = variable(input), constant(weight)
-    transposed = {
-        1: functional.conv_transpose1d,
-        2: functional.conv_transpose2d,
-        3: functional.conv_transpose3d,
-    }[len(value.shape) - 1]
-    apply = lambda units: transposed(units, kernel, None, stride, padding, output_padding, groups, dilation)  # noqa: E731
-    return _with_bias(by_unit_vectors(apply, value), bias)
+    transposed = _of_rank("conv_transpose", len(value.shape) - 1)
+    rest = (kernel, None, stride, padding, output_padding, groups, dilation)
+    return _with_bias(by_unit_vectors(lambda units: transposed(units, *rest), value), bias)
+
+
+def _of_rank(name: str, rank: int) -> Callable[..., Tensor]:
+    """torch's function of that name for one, two or three dimensions."""
+    function: Callable[..., Tensor] = getattr(functional, f"{name}{rank}d")
+    return function
 
 
 def _with_bias(value: Affine, bias: Operand | None) -> Affine:
-    if bias is None:
-        return value
-    per_channel = constant(bias)
-    return add(value, per_channel.reshape(-1, *(1 for _ in value.shape[1:])))
+    return value if bias is None else add(value, constant(bias).reshape(-1, *(1 for _ in value.shape[1:])))
 
 
 def _padded(value: Affine, mode: str, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[Affine, Numbers]:
-    """Return the value and the padding that do what ``padding="same"`` or ``"valid"`` says."""
+    """The value and the padding that do what ``padding="same"`` or ``"valid"`` says."""
     if mode == "valid":
         return value, 0
     total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
@@ -116,7 +114,7 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> tuple[Affine]:
-    """Return batch norm with running statistics, as a tuple: torch's operation has other results, which nobody uses."""
+    """Batch norm with running statistics, as a tuple: torch's operation has other results, which nobody uses."""
     value = variable(input)
     scale = 1.0 / np.sqrt(as_vector(constant(running_var)) + eps)
     if weight is not None:
@@ -130,8 +128,7 @@ def batch_norm(
 
 
 def avg_pool(rank: int) -> Callable[..., Affine]:
-    """Return avg_pool1d, 2d or 3d of affine values, with all that torch knows of borders."""
-    pool: Any = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}[rank]
+    """avg_pool1d, 2d or 3d of affine values, with all that torch knows of borders."""
 
     def pooled(
         self: Operand,
@@ -142,29 +139,23 @@ def avg_pool(rank: int) -> Callable[..., Affine]:
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> Affine:
-        value, sizes = variable(self), each(kernel_size, rank)
-        strides = sizes if isinstance(stride, Sequence) and not stride else each(stride, rank)
-        pads = each(padding, rank)
+        value, sizes, pads = variable(self), each(kernel_size, rank), each(padding, rank)
+        strides = each(stride, rank) or sizes
         if (not any(pads) or count_include_pad) and not ceil_mode:
             share = 1.0 / (divisor_override or math.prod(sizes))
             weight = np.full((value.shape[0], 1, *sizes), share)
             linear = ConvMap(weight, value.shape, stride=strides, padding=pads, groups=value.shape[0])
             return value.through(linear, linear.output_shape)
+        pool, how = _of_rank("avg_pool", rank), (sizes, strides, pads, ceil_mode, count_include_pad)
         rest = {} if divisor_override is None else {"divisor_override": divisor_override}
-        return _channel_by_channel(
-            lambda units: pool(units, sizes, strides, pads, ceil_mode, count_include_pad, **rest), value
-        )
+        return _channel_by_channel(lambda units: pool(units, *how, **rest), value)
 
     return pooled
 
 
 def adaptive_avg_pool(rank: int) -> Callable[..., Affine]:
-    """Return adaptive_avg_pool1d, 2d or 3d of affine values."""
-    pool: Any = {
-        1: functional.adaptive_avg_pool1d,
-        2: functional.adaptive_avg_pool2d,
-        3: functional.adaptive_avg_pool3d,
-    }[rank]
+    """adaptive_avg_pool1d, 2d or 3d of affine values."""
+    pool = _of_rank("adaptive_avg_pool", rank)
 
     def pooled(self: Operand, output_size: Numbers) -> Affine:
         return _channel_by_channel(lambda units: pool(units, output_size), variable(self))
@@ -173,7 +164,7 @@ def adaptive_avg_pool(rank: int) -> Callable[..., Affine]:
 
 
 def upsample(mode: str) -> Callable[..., Affine]:
-    """Return the interpolation of affine values in a ``mode`` that is linear in the image."""
+    """The interpolation of affine values in a ``mode`` that is linear in the image."""
 
     def upsampled(
         self: Operand,
@@ -194,7 +185,7 @@ def upsample(mode: str) -> Callable[..., Affine]:
 
 
 def _channel_by_channel(operation: Callable[[Tensor], Tensor], value: Affine) -> Affine:
-    """Return a linear ``operation``, which does the same to every channel, of an affine value."""
+    """A linear ``operation``, which does the same to every channel, of an affine value."""
     channels, *sizes = value.shape
     one, (_, *out_sizes) = matrix_of(operation, (1, *sizes))
     return value.through(CsrMap(sp.kron(sp.eye_array(channels), one, format="csr")), (channels, *out_sizes))

@@ -29,10 +29,10 @@ _UNIT_VECTORS_AT_ONCE = 256
 
 
 def _lifted(operand: Operand, dimensions: int) -> Affine:
-    """Return an operand of an elementwise operation as an affine value; samples of others have ``dimensions``."""
+    """An operand of an elementwise operation as an affine value; samples of others have ``dimensions``."""
     if isinstance(operand, Affine):
         return operand
-    tensor = operand if isinstance(operand, Tensor) else torch.tensor(operand, dtype=torch.float64)
+    tensor = torch.as_tensor(operand, dtype=None if isinstance(operand, Tensor) else torch.float64)
     if tensor.ndim > dimensions:
         if tensor.ndim > dimensions + 1 or tensor.shape[0] != 1:
             raise NotAffineError("a constant does not broadcast to each sample alike")
@@ -41,7 +41,7 @@ def _lifted(operand: Operand, dimensions: int) -> Affine:
 
 
 def _aligned(*operands: Operand) -> list[Affine]:
-    """Return the operands of an elementwise operation, broadcast to one shape."""
+    """The operands of an elementwise operation, broadcast to one shape."""
     dimensions = {len(operand.shape) for operand in operands if isinstance(operand, Affine)}
     if len(dimensions) != 1:
         raise NotAffineError("broadcasting puts the batch dimension of one operand beside a feature of the other")
@@ -53,18 +53,6 @@ def _aligned(*operands: Operand) -> list[Affine]:
 def add(self: Operand, other: Operand, *, alpha: float = 1) -> Affine:
     first, second = _aligned(self, other)
     return first.plus(second.scaled(np.full(second.size, alpha, dtype=np.float64)))
-
-
-def sub(self: Operand, other: Operand, *, alpha: float = 1) -> Affine:
-    return add(self, other, alpha=-alpha)
-
-
-def rsub(self: Operand, other: Operand, alpha: float = 1) -> Affine:
-    return add(other, self, alpha=-alpha)
-
-
-def neg(self: Affine) -> Affine:
-    return self.scaled(np.full(self.size, -1.0))
 
 
 def mul(self: Operand, other: Operand) -> Affine:
@@ -102,7 +90,7 @@ def mean(self: Affine, dim: int | Sequence[int] | None = None, keepdim: bool = F
 
 
 def _feature_axes(dim: int | Sequence[int] | None, shape: Shape) -> set[int]:
-    """Return the axes of a sample that torch's ``dim`` means, which counts the batch dimension as 0."""
+    """The axes of a sample that torch's ``dim`` means, which counts the batch dimension as 0."""
     dims = [dim] if isinstance(dim, int) else list(dim or range(len(shape) + 1))
     axes = {d % (len(shape) + 1) - 1 for d in dims}
     if -1 in axes:
@@ -124,11 +112,16 @@ def affine_layer(input: Operand, weight: Operand, bias: Operand | None = None) -
 def matmul(self: Operand, other: Operand) -> Affine:
     if isinstance(self, Affine) and isinstance(other, Tensor) and other.ndim == 2 and self.shape:
         return affine_layer(self, other.T)
-    if isinstance(self, Affine) and not self.is_constant:
-        right = constant(other)
-        return by_unit_vectors(lambda units: units @ right, self)
-    left = constant(self)
-    return by_unit_vectors(lambda units: left @ units, variable(other))
+    return _bilinear(torch.matmul, self, other)
+
+
+def _bilinear(operation: Callable[[Tensor, Tensor], Tensor], first: Operand, second: Operand) -> Affine:
+    """A bilinear operation on two operands, of which one has to be constant."""
+    if isinstance(first, Affine) and not first.is_constant:
+        right = constant(second)
+        return by_unit_vectors(lambda units: operation(units, right), first)
+    left = constant(first)
+    return by_unit_vectors(lambda units: operation(left, units), variable(second))
 
 
 def einsum(equation: str, operands: Sequence[Operand], *, path: Any = None) -> Affine:
@@ -151,15 +144,7 @@ def diff(self: Affine, n: int = 1, dim: int = -1) -> Affine:
 
 
 def tensordot(self: Operand, other: Operand, dims_self: Sequence[int], dims_other: Sequence[int]) -> Affine:
-    if isinstance(self, Affine) and not self.is_constant:
-        right = constant(other)
-        return by_unit_vectors(lambda units: torch.tensordot(units, right, (dims_self, dims_other)), self)
-    left = constant(self)
-    return by_unit_vectors(lambda units: torch.tensordot(left, units, (dims_self, dims_other)), variable(other))
-
-
-def inner(self: Operand, other: Operand) -> Affine:
-    return tensordot(self, other, [-1], [-1])
+    return _bilinear(lambda first, second: torch.tensordot(first, second, (dims_self, dims_other)), self, other)
 
 
 def converted(self: Affine, *_targets: Any, **_options: Any) -> Affine:
@@ -178,7 +163,8 @@ def constant(operand: Operand) -> Tensor:
         if not operand.is_constant:
             raise NotAffineError(_BOTH_DEPEND)
         return torch.from_numpy(operand.constant).reshape(1, *operand.shape)
-    return torch.from_numpy(as_vector(torch.as_tensor(operand))).reshape(torch.as_tensor(operand).shape)
+    tensor = torch.as_tensor(operand)
+    return torch.from_numpy(as_vector(tensor)).reshape(tensor.shape)
 
 
 def variable(operand: Operand) -> Affine:
@@ -195,7 +181,7 @@ def by_unit_vectors(operation: Callable[[Tensor], Tensor], value: Affine) -> Aff
 
 
 def matrix_of(operation: Callable[[Tensor], Tensor], shape: Shape) -> tuple[Csr, Shape]:
-    """Return the matrix of a linear ``operation`` on samples of a shape, and the shape of its results.
+    """The matrix of a linear ``operation`` on samples of a shape, and the shape of its results.
 
     Its columns are what it makes of the unit vectors. They are given to it as samples, with the zero vector as last
     one: if that does not stay zero, samples are mixed.

@@ -49,12 +49,10 @@ class BatchSize:
 
     @staticmethod
     def combined(operation: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """Return what ``operation`` makes of arguments with such integers: one of them again, or a plain integer.
+        """What ``operation`` makes of arguments with such integers: one of them again, or a plain integer.
 
-        Raises
-        ------
-        NotAffineError
-            It is no linear function of the number of samples, so that two of its values say little of the others.
+        NotAffineError is raised where that is no linear function of the number of samples, of which two values would
+        say little of the others.
         """
         values = tuple(operation(*at_probe(args, probe)) for probe in range(len(NUMBER_OF_SAMPLES.at)))
         (m, n, far), (at_m, at_n, at_far) = NUMBER_OF_SAMPLES.at, values
@@ -68,31 +66,21 @@ NUMBER_OF_SAMPLES = BatchSize((*PROBES, 1_000_003))
 
 
 def contains(kinds: type | tuple[type, ...], arguments: Any) -> bool:
-    """Tell whether an instance of ``kinds`` occurs anywhere in ``arguments``."""
+    """Whether an instance of ``kinds`` occurs anywhere in ``arguments``."""
     return any(isinstance(leaf, kinds) for leaf in tree_leaves(arguments))
 
 
 def at_probe(arguments: Any, probe: int) -> Any:
-    """Return ``arguments`` with every :class:`BatchSize` at its value number ``probe``."""
+    """The ``arguments`` with every :class:`BatchSize` at its value number ``probe``."""
     return tree_map(lambda leaf: leaf.at[probe] if isinstance(leaf, BatchSize) else leaf, arguments)
 
 
 def move(operation: Callable[..., Any], arguments: Mapping[str, Any], numbers: Collection[str] = ()) -> Any:
-    """Return the affine value, or the list of them, that ``operation`` makes by moving elements.
+    """The affine value, or the list of them, that an operation of torch makes by moving elements.
 
-    Parameters
-    ----------
-    operation : callable
-        The torch operation, which is called with keywords only.
-    arguments : mapping of str to object
-        Affine values, constant tensors, numbers, sizes and lists of these, by the names of its schema.
-    numbers : collection of str
-        Those arguments in which a plain number is an element, not a place.
-
-    Raises
-    ------
-    NotAffineError
-        It mixes samples, the batch dimension moves, or places depend on the input or on the number of samples.
+    ``arguments`` by the names of its schema are affine values, constant tensors, numbers, sizes and lists of these;
+    ``numbers`` names those in which a plain number is an element, not a place. NotAffineError is raised where samples
+    are mixed, the batch dimension moves, or places depend on the input or on the number of samples.
     """
     for name, value in arguments.items():
         if name in _PLACES and contains(Affine, value):
@@ -131,7 +119,7 @@ class _Run:
         self.arguments = {name: self._named(name, value, numbers) for name, value in arguments.items()}
 
     def _named(self, name: str, value: Any, numbers: Collection[str]) -> Any:
-        """Return an argument with identifiers in place of its elements."""
+        """An argument with identifiers in place of its elements."""
         if name in _PLACES:
             return value
 
@@ -169,7 +157,7 @@ class _Run:
         return _Sample(rows[0], tuple(result.shape[1:]))
 
     def affine(self, sample: _Sample) -> Affine:
-        """Return the value whose elements are those that ``sample`` identifies."""
+        """The value whose elements are those that ``sample`` identifies."""
         constant = np.array(self._constants)[np.maximum(-sample.identifiers, 0)]
         moved = Affine(sample.shape, {}, constant)
         for first, operand in self._operands:

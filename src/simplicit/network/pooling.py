@@ -24,7 +24,7 @@ def _larger(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _tree(parts: Sequence[Tensor]) -> Tensor:
-    """Return the maximum of tensors of one shape, by a tree."""
+    """The maximum of tensors of one shape, by a tree."""
     level = list(parts)
     while len(level) > 1:
         pairs = [_larger(a, b) for a, b in zip(level[::2], level[1::2], strict=False)]
@@ -33,7 +33,7 @@ def _tree(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _over_windows(x: Tensor, dim: int, windows: Sequence[Sequence[int]]) -> Tensor:
-    """Return the maximum over windows along a dimension, each given by its places."""
+    """The maximum over windows along a dimension, each given by its places."""
     longest = max(map(len, windows))
     taps = [[window[min(t, len(window) - 1)] for window in windows] for t in range(longest)]
     return _tree([_picked(x, dim, tap) for tap in taps])
@@ -53,7 +53,7 @@ def _picked(x: Tensor, dim: int, places: Sequence[int]) -> Tensor:
 
 
 def max_pool(rank: int) -> Callable[..., Tensor]:
-    """Return max_pool1d, 2d or 3d, written with ReLU."""
+    """max_pool1d, 2d or 3d, written with ReLU."""
 
     def pooled(
         self: Tensor,
@@ -64,10 +64,8 @@ def max_pool(rank: int) -> Callable[..., Tensor]:
         ceil_mode: bool = False,
     ) -> Tensor:
         kernels = each(kernel_size, rank)
-        strides = kernels if isinstance(stride, Sequence) and not stride else each(stride, rank)
-        pads, spacings = each(padding, rank), each(dilation, rank)
-        for axis, (k, s, p, d) in enumerate(zip(kernels, strides, pads, spacings, strict=True)):
-            dim = self.dim() - rank + axis
+        geometry = (kernels, each(stride, rank) or kernels, each(padding, rank), each(dilation, rank))
+        for dim, (k, s, p, d) in enumerate(zip(*geometry, strict=True), start=self.dim() - rank):
             self = _over_windows(self, dim, _windows(self.shape[dim], k, s, p, d, ceil_mode))
         return self
 
@@ -75,7 +73,7 @@ def max_pool(rank: int) -> Callable[..., Tensor]:
 
 
 def max_pool_with_indices(rank: int) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return the forms that also say where the maxima are, which has no implicit form."""
+    """The forms that also say where the maxima are, which has no implicit form."""
 
     def pooled(self: Tensor, *args: Numbers, **kwargs: Numbers) -> tuple[Tensor, Tensor]:
         # The indices stay an operation without an entry: it is refused by its name if they are used.
@@ -85,7 +83,7 @@ def max_pool_with_indices(rank: int) -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 def _windows(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> list[list[int]]:
-    """Return the places in the input of each window, as torch lays them."""
+    """The places in the input of each window, as torch lays them."""
     span = n + 2 * p - d * (k - 1) - 1
     count = (math.ceil(span / s) if ceil_mode else span // s) + 1
     if ceil_mode and (count - 1) * s >= n + p:
@@ -95,16 +93,15 @@ def _windows(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> list[li
 
 
 def adaptive_max_pool(rank: int) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return adaptive_max_pool1d, 2d or 3d, with indices as in :func:`max_pool_with_indices`."""
+    """adaptive_max_pool1d, 2d or 3d, with indices as in :func:`max_pool_with_indices`."""
 
     def pooled(self: Tensor, output_size: Numbers) -> tuple[Tensor, Tensor]:
-        pooled = self
-        for axis, out in enumerate(each(output_size, rank)):
-            dim = self.dim() - rank + axis
+        maxima = self
+        for dim, out in enumerate(each(output_size, rank), start=self.dim() - rank):
             n = self.shape[dim]
             windows = [list(range(i * n // out, math.ceil((i + 1) * n / out))) for i in range(out)]
-            pooled = _over_windows(pooled, dim, windows)
-        return pooled, torch.argmax(self, dim=-1)
+            maxima = _over_windows(maxima, dim, windows)
+        return maxima, torch.argmax(self, dim=-1)
 
     return pooled
 
@@ -146,6 +143,6 @@ def max_along(sign: int) -> Callable[..., Any]:
 
 
 def each(number: Numbers, rank: int) -> tuple[int, ...]:
-    """Return one number per dimension."""
+    """One number per dimension; none for none."""
     numbers = (number,) if isinstance(number, int) else tuple(number)
     return numbers * rank if len(numbers) == 1 else numbers

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.parameter import UninitializedParameter
 
+from simplicit.checks import refused
 from simplicit.errors import InputError
 from simplicit.implicit.batch import Batch, as_batch
 
@@ -25,11 +26,11 @@ class TrainingModeWarning(UserWarning):
 
 
 def evaluation_copy(net: nn.Module) -> nn.Module:
-    """Return a copy of ``net`` in evaluation mode on the CPU, its weights checked; InputError for what is none."""
+    """A copy of ``net`` in evaluation mode on the CPU, its weights checked; InputError for what is none."""
     if not isinstance(net, nn.Module):
-        raise InputError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+        raise refused_network(f"must be a torch.nn.Module, got {type(net).__name__}")
     if isinstance(net, torch.jit.ScriptModule):
-        raise InputError("net is a TorchScript module; give the nn.Module that it was made from")
+        raise refused_network("is a TorchScript module; give the nn.Module that it was made from")
     _check_weights(net)
     network = _copied(net)
     if _in_training(net):
@@ -52,19 +53,18 @@ def _in_training(module: nn.Module) -> bool:
 
 def _copied(net: nn.Module) -> nn.Module:
     try:
-        with warnings.catch_warnings():
-            # Of torch's own internals, about gradients and tree specifications that are copied too.
-            warnings.simplefilter("ignore")
+        # Of torch's own internals, about gradients and tree specifications that are copied too.
+        with warnings.catch_warnings(action="ignore"):
             return copy.deepcopy(net).to("cpu")
     except Exception as error:  # a copy runs code of every attribute's class
-        raise InputError(
-            f"net cannot be copied ({first_line(error)}); remove attributes such as locks, generators, open files and "
+        raise refused_network(
+            f"cannot be copied ({first_line(error)}); remove attributes such as locks, generators, open files and "
             "tensors that belong to a graph of gradients"
         ) from error
 
 
 def _frames_inside_simplicit() -> int:
-    """Return the ``stacklevel`` that shows a warning at the caller's line, whichever public function was called."""
+    """The ``stacklevel`` that shows a warning at the caller's line, whichever public function was called."""
     frame, level = inspect.currentframe(), 0
     while frame is not None and frame.f_globals.get("__name__", "").startswith("simplicit."):
         frame, level = frame.f_back, level + 1
@@ -75,26 +75,27 @@ def _check_weights(net: nn.Module) -> None:
     dtypes = {}
     for name, parameter in net.named_parameters():
         if isinstance(parameter, UninitializedParameter):
-            raise InputError(f"net: parameter {name!r} has no shape yet; run the network once before")
+            raise refused("net", f"parameter {name!r} has no shape yet; run the network once before")
         if parameter.dtype not in _FLOATS:
-            raise InputError(
-                f"net: parameter {name!r} has dtype {parameter.dtype}; float32 and float64 are supported. Convert half "
-                "precision with net.float(); complex weights have no implicit form"
+            raise refused(
+                "net",
+                f"parameter {name!r} has dtype {parameter.dtype}; float32 and float64 are supported. Convert half "
+                "precision with net.float(); complex weights have no implicit form",
             )
         dtypes[parameter.dtype] = name
     if len(dtypes) > 1:
         mixed = " and ".join(f"{name!r} has {dtype}" for dtype, name in dtypes.items())
-        raise InputError(f"net mixes dtypes: parameter {mixed}; convert it with net.float() or net.double()")
+        raise refused_network(f"mixes dtypes: parameter {mixed}; convert it with net.float() or net.double()")
     for kind, named in (("parameter", net.named_parameters()), ("buffer", net.named_buffers())):
         for name, tensor in named:
             if tensor.is_meta:
-                raise InputError(f"net: {kind} {name!r} has no values (device meta); load its weights first")
+                raise refused("net", f"{kind} {name!r} has no values (device meta); load its weights first")
             if not torch.isfinite(tensor).all():
-                raise InputError(f"net: {kind} {name!r} holds NaN or infinite values")
+                raise refused("net", f"{kind} {name!r} holds NaN or infinite values")
 
 
 def network_dtype(network: nn.Module, example_input: Batch) -> np.dtype[Any]:
-    """Return the dtype of the parameters; without any, that of the example if it is float64, else float32."""
+    """The dtype of the parameters; without any, that of the example if it is float64, else float32."""
     first = next(network.parameters(), None)
     if first is not None:
         return _FLOATS[first.dtype]
@@ -106,22 +107,24 @@ def network_dtype(network: nn.Module, example_input: Batch) -> np.dtype[Any]:
 def check_kind(batch: Any, argument: str) -> None:
     """Refuse what is no array with values of its own."""
     if not isinstance(batch, np.ndarray | Tensor):
-        raise InputError(f"{argument} must be a NumPy array or a tensor, got {type(batch).__name__}")
-    if isinstance(batch, Tensor) and (batch.layout != torch.strided or batch.is_quantized):
+        defect = f"must be a NumPy array or a tensor, got {type(batch).__name__}"
+    elif isinstance(batch, Tensor) and (batch.layout != torch.strided or batch.is_quantized):
         layout = "quantised" if batch.is_quantized else batch.layout
-        raise InputError(f"{argument} must be a dense tensor, got a {layout} one; convert it before")
-    if isinstance(batch, Tensor) and batch.is_meta:
-        raise InputError(f"{argument} must have values, got a tensor on the device meta")
+        defect = f"must be a dense tensor, got a {layout} one; convert it before"
+    elif isinstance(batch, Tensor) and batch.is_meta:
+        defect = "must have values, got a tensor on the device meta"
+    else:
+        return
+    raise InputError(f"{argument} {defect}", argument=argument)
 
 
 def two_samples(example_input: Batch, dtype: np.dtype[Any], argument: str) -> Tensor:
-    """Return two samples of an input that has one or more, as a tensor of ``dtype``.
-
-    A single one would be taken for a fixed size, since torch.export treats 1 as special.
-    """
+    """Two samples of an input: a single one would be taken for a fixed size, since torch.export treats 1 as special."""
     shape = tuple(example_input.shape)
     if len(shape) < 2 or 0 in shape:
-        raise InputError(f"{argument} must have shape (m, ...), samples first and m >= 1, got {shape}")
+        raise InputError(
+            f"{argument} must have shape (m, ...), samples first and m >= 1, got {shape}", argument=argument
+        )
     width = math.prod(shape[1:])
     samples = as_batch(example_input[:2].reshape(-1, width), width, None, dtype, argument)
     return samples.expand(2, width).reshape(2, *shape[1:]).clone()
@@ -132,26 +135,31 @@ def check_call(network: nn.Module, example: Tensor, argument: str) -> None:
     try:
         inspect.signature(network.forward).bind(example)
     except TypeError as error:
-        raise InputError(f"net must take one input, samples first; its forward does not: {error}") from None
+        raise refused_network(f"must take one input, samples first; its forward does not: {error}") from None
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     result = _called(network, example, argument)
     if not isinstance(result, Tensor):
-        raise InputError(f"net must return one tensor, samples first; it returns a {type(result).__name__}")
+        raise refused_network(f"must return one tensor, samples first; it returns a {type(result).__name__}")
     if result.ndim == 0 or result.shape[0] != example.shape[0]:
-        raise InputError(
-            f"net must return one output per sample, samples first; for {example.shape[0]} samples it returns shape "
+        raise refused_network(
+            f"must return one output per sample, samples first; for {example.shape[0]} samples it returns shape "
             f"{tuple(result.shape)}"
         )
     result = result.clone()
     for name, buffer in network.named_buffers():
         if not torch.equal(buffer, buffers.get(name, buffer)):
-            raise InputError(f"net changes its own buffer {name!r} in evaluation mode, so it is not a function")
+            raise refused_network(f"changes its own buffer {name!r} in evaluation mode, so it is not a function")
     again = _called(network, example, argument)
     if again.shape != result.shape or not torch.allclose(again, result, rtol=1e-4, equal_nan=True):
-        raise InputError(
-            "net gives another output when it is called again with the same input: its forward changes an attribute "
+        raise refused_network(
+            "gives another output when it is called again with the same input: its forward changes an attribute "
             "that it reads, so it is not a function"
         )
+
+
+def refused_network(defect: str) -> InputError:
+    """The error that says what is wrong with ``net``."""
+    return InputError(f"net {defect}", argument="net")
 
 
 def _called(network: nn.Module, example: Tensor, argument: str) -> Any:
@@ -163,8 +171,8 @@ def _called(network: nn.Module, example: Tensor, argument: str) -> Any:
             return network(example.clone())
         except Exception as error:  # the user's own code can raise anything
             shape = ", ".join(map(str, ("m", *example.shape[1:])))
-            raise InputError(
-                f"net does not accept {argument} of shape ({shape}): {type(error).__name__}: {first_line(error)}"
+            raise refused_network(
+                f"does not accept {argument} of shape ({shape}): {type(error).__name__}: {first_line(error)}"
                 f"{_other_layout(network, example, argument)}"
             ) from error
 
@@ -181,5 +189,5 @@ def _other_layout(network: nn.Module, example: Tensor, argument: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, since some of torch's run over many."""
+    """The first line of an error's message, since some of torch's run over many."""
     return str(error).strip().split("\n", 1)[0] or type(error).__name__

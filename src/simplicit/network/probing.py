@@ -34,24 +34,16 @@ Array = npt.NDArray[np.float64]
 _RATIO_TOLERANCE = 1e-12
 # Entries that should be equal, relative to the largest.
 _EQUAL = 1e-9
+_USE_MODEL = "use simplicit.to_torch(result.model)"
 
 
 def parameters_for(graph: NetworkGraph, model: ImplicitModel, scale: Array) -> dict[str, Tensor]:
-    """Return the parameters, by their names, with which a network is a model of its own form.
+    """The parameters, by their names, with which a network is ``model``, whose groups are those of the network's own.
 
-    Parameters
-    ----------
-    graph : NetworkGraph
-    model : ImplicitModel
-        Its groups are those of the network's own; M is zero where the network's is.
-    scale : array, shape (n,)
-        The states of ``model`` are those of the network divided by it.
-
-    Raises
-    ------
-    InputError
-        A block is composed of several parameters, or is a constant of the network, and was trained to other values; one
-        parameter stands at several places that differ now; constants have no bias to go to.
+    The states of ``model`` are those of the network divided by ``scale``, (n,). InputError is raised where M has
+    weights and the network's has none; where a block is composed of several parameters, or is a constant of the
+    network, and was trained to other values; where one parameter stands at several places that differ now; and where
+    constants have no bias to go to.
     """
     probe, wanted = _Probe(graph), _Whole.of(model, scale)
     with torch.no_grad():
@@ -71,7 +63,7 @@ class _Whole:
 
     @classmethod
     def of(cls, model: ImplicitModel, scale: Array | None = None) -> _Whole:
-        """Return those of a model whose states are to be multiplied by ``scale``."""
+        """Those of a model whose states are to be multiplied by ``scale``."""
         n = model.n_states
         M = model.matrix.astype(np.float64)
         constants = np.concatenate([model.state_bias, model.output_bias]).astype(np.float64)
@@ -93,11 +85,11 @@ class _Whole:
     def block(self, place: int) -> str:
         """Return the block that a place is in, for errors."""
         row, column = divmod(int(place), self.M.shape[1])
-        found = [
-            next(name for name, at in names.items() if at.start <= index < at.stop)
-            for names, index in ((self.rows, row), (self.columns, column))
-        ]
-        return f"the block from {found[1]!r} to {found[0]!r}"
+        return f"the block from {_holder(self.columns, column)!r} to {_holder(self.rows, row)!r}"
+
+
+def _holder(places: Mapping[str, slice], index: int) -> str:
+    return next(name for name, at in places.items() if at.start <= index < at.stop)
 
 
 class _Probe:
@@ -112,7 +104,7 @@ class _Probe:
         self.parameters: dict[str, Tensor] = {name: value.data for name, value in named if id(value) in used}
 
     def read(self) -> _Whole:
-        """Return M and constants for the parameters as they are."""
+        """M and constants for the parameters as they are."""
         return _Whole.of(read_model(self._graph)[0])
 
     def of_rank(self, matrices: bool) -> dict[str, Tensor]:
@@ -146,7 +138,7 @@ class _Codes:
         return np.concatenate([np.zeros(0), *(value.numpy().ravel() for value in self._parameters)])
 
     def found(self, first: Array, second: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Return which entry numbers, read at ``first`` and ``first`` ∘ (1 + ``ratio``), are multiples of, if any."""
+        """Which entry numbers, read at ``first`` and ``first`` ∘ (1 + ``ratio``), are multiples of, if of any."""
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.nan_to_num(second / first - 1.0, nan=-1.0, posinf=-1.0, neginf=-1.0)
         entry = np.clip((ratio * self.size).astype(np.int64), 0, max(0, self.size - 1))
@@ -162,10 +154,7 @@ def _set_weights(probe: _Probe, wanted: _Whole) -> None:
     """Write into the probe's weights what M is to be."""
     codes = _Codes(probe.of_rank(matrices=True))
     own = codes.values
-    reads = []
-    for values in (codes.first, codes.first * (1.0 + codes.ratio), codes.last):
-        codes.write(values)
-        reads.append(probe.read())
+    reads = [_with(probe, codes, values) for values in (codes.first, codes.first * (1.0 + codes.ratio), codes.last)]
     first, second, third = (read.M.data for read in reads)
     places = reads[0].places
     if not all(np.array_equal(read.places, places) for read in reads):
@@ -180,20 +169,19 @@ def _set_weights(probe: _Probe, wanted: _Whole) -> None:
         names = " and ".join(_parts_of(probe, codes, place))
         raise InputError(
             f"network: {wanted.block(place)} is composed of several parameters or constants ({names}), so that its "
-            "trained weights cannot be taken apart; put an activation between the layers, or use "
-            "simplicit.to_torch(result.model)"
+            f"trained weights cannot be taken apart; put an activation between the layers, or {_USE_MODEL}"
         )
     moved = fixed & (np.abs(target - first) > _EQUAL * np.abs(first))
     if moved.any():
         raise InputError(
             f"network: {wanted.block(int(places[np.argmax(moved)]))} is a constant of the network (a skip "
-            "connection), and was trained to other values; use simplicit.to_torch(result.model)"
+            f"connection), and was trained to other values; {_USE_MODEL}"
         )
     codes.write(_gathered(codes, entry[known], target[known] / factor[known], own))
 
 
 def _at(wanted: _Whole, places: npt.NDArray[np.int64]) -> Array:
-    """Return the entries of M at some places, among which all of its non-zeros must be."""
+    """The entries of M at some places, among which all of its non-zeros must be."""
     at = wanted.places
     position = np.searchsorted(places, at)
     inside = (position < len(places)) & (places[np.minimum(position, len(places) - 1)] == at if len(places) else False)
@@ -208,7 +196,7 @@ def _at(wanted: _Whole, places: npt.NDArray[np.int64]) -> Array:
 
 
 def _gathered(codes: _Codes, entry: npt.NDArray[np.int64], values: Array, own: Array) -> Array:
-    """Return entries of the parameters from what their places are to be; those that stand nowhere keep ``own``."""
+    """Entries of the parameters from what their places are to be; those that stand nowhere keep ``own``."""
     result = own.copy()
     result[entry] = values  # of several places the last one
     largest = np.abs(values).max(initial=0.0)
@@ -216,28 +204,23 @@ def _gathered(codes: _Codes, entry: npt.NDArray[np.int64], values: Array, own: A
     if apart.any():
         raise InputError(
             f"network: parameter {codes.name(int(entry[np.argmax(apart)]))!r} stands at several places of M, which "
-            "were trained to different values; use simplicit.to_torch(result.model)"
+            f"were trained to different values; {_USE_MODEL}"
         )
     return result
 
 
 def _parts_of(probe: _Probe, codes: _Codes, place: int) -> Sequence[str]:
-    """Return the names of the parameters on which an entry of M depends."""
+    """The names of the parameters on which an entry of M depends."""
     codes.write(codes.first)
-    names = []
+    whole, names = probe.read(), []
+    at = divmod(place, whole.M.shape[1])
     for name, value in probe.parameters.items():
         kept = value.clone()
-        before = _one(probe.read(), place)
         value.mul_(1.5)
-        if _one(probe.read(), place) != before:
+        if probe.read().M[at] != whole.M[at]:
             names.append(repr(name))
         value.copy_(kept)
     return names
-
-
-def _one(whole: _Whole, place: int) -> float:
-    row, column = divmod(place, whole.M.shape[1])
-    return float(whole.M[row, column])
 
 
 def _set_biases(probe: _Probe, wanted: _Whole) -> None:
@@ -248,10 +231,8 @@ def _set_biases(probe: _Probe, wanted: _Whole) -> None:
     for name, vector in probe.of_rank(matrices=False).items():
         codes = _Codes({name: vector})
         own = codes.values
-        zero, first, second = (
-            _with(probe, codes, values)
-            for values in (np.zeros(codes.size), codes.first, codes.first * (1.0 + codes.ratio))
-        )
+        trials = (np.zeros(codes.size), codes.first, codes.first * (1.0 + codes.ratio))
+        zero, first, second = (_with(probe, codes, values) for values in trials)
         codes.write(own)
         if not (_same(zero.M, first.M) and _same(first.M, second.M)):
             continue  # a scale, which stays as it is
@@ -263,11 +244,9 @@ def _set_biases(probe: _Probe, wanted: _Whole) -> None:
         free[rows] = False
     left = np.abs(probe.read().constants - wanted.constants) > _EQUAL * scale
     if left.any():
-        row = int(np.argmax(left))
-        group = next(one for one, at in wanted.rows.items() if at.start <= row < at.stop)
         raise InputError(
-            f"network: the model has a constant in {group!r} that no bias of the network can hold; give that layer "
-            "a bias of its own before the fit, or use simplicit.to_torch(result.model)"
+            f"network: the model has a constant in {_holder(wanted.rows, int(np.argmax(left)))!r} that no bias of the "
+            f"network can hold; give that layer a bias of its own before the fit, or {_USE_MODEL}"
         )
 
 

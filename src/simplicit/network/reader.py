@@ -12,6 +12,7 @@ upper triangular.
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
+from simplicit.checks import refused
 from simplicit.errors import InputError, UnsupportedOperationError
 from simplicit.implicit import Activation, ImplicitModel, LinearMap, StateGroup
 from simplicit.implicit.groups import INPUT, OUTPUT
@@ -30,7 +32,7 @@ from simplicit.network.affine import Affine, NotAffineError, Vector
 from simplicit.network.graph import NetworkGraph, location, module_path
 from simplicit.network.moving import BatchSize, contains
 from simplicit.network.prepare import first_line
-from simplicit.network.registry import ADVICE, REGISTRY, summary
+from simplicit.network.registry import ADVICE, REGISTRY, spelled, summary
 from simplicit.network.rewrites import REFUSALS, REWRITES
 from simplicit.network.rules import Call, Elementwise, Filling, Rule
 
@@ -39,14 +41,10 @@ _WIDE_ENOUGH = {"float32": (torch.float32, torch.float64), "float64": (torch.flo
 
 
 def read_model(graph: NetworkGraph) -> tuple[ImplicitModel, dict[Node, StateGroup]]:
-    """Return the implicit model, and its groups by the nodes that compute them, in the order of computation.
+    """The implicit model, and its groups by the nodes that compute them, in the order of computation.
 
-    Raises
-    ------
-    UnsupportedOperationError
-        An operation has no exact implicit form.
-    InputError
-        The output does not depend on the input.
+    UnsupportedOperationError is raised where an operation has no exact implicit form, InputError where the output does
+    not depend on the input or a composed weight leaves the range of the dtype.
     """
     reader = _Reader(graph)
     return reader.model(), reader.activations
@@ -67,10 +65,10 @@ class _Reader:
     def model(self) -> ImplicitModel:
         output = self._values[self._graph.output]
         if not isinstance(output, Affine):
-            raise InputError("net: its output does not depend on the input")
+            raise refused("net", "its output does not depend on the input")
         dtype = self._graph.dtype
         groups = tuple(reversed(self.activations.values()))
-        blocks: dict[tuple[str, str], LinearMap] = {
+        blocks = {
             (row, source): _rounded(block, dtype, source, row)
             for row, value in {**self._pre_activations, OUTPUT: output}.items()
             for source, block in value.terms.items()
@@ -79,7 +77,7 @@ class _Reader:
         return ImplicitModel(
             groups,
             blocks,
-            n_inputs=int(np.prod(self._graph.input_shape)),
+            n_inputs=math.prod(self._graph.input_shape),
             n_outputs=output.size,
             state_bias=np.concatenate([np.zeros(0, dtype), *state_bias]),
             output_bias=_rounded_bias(output.constant, dtype, OUTPUT),
@@ -88,7 +86,7 @@ class _Reader:
         )
 
     def _value(self, node: Node) -> Any:
-        """Return an affine value, or a list of them, if it depends on the input, else what torch computes."""
+        """An affine value, or a list of them, if it depends on the input, else what torch computes."""
         if node.op == "placeholder":
             constant = self._graph.constants.get(node.name)
             return Affine.source(INPUT, self._graph.input_shape) if constant is None else constant
@@ -119,7 +117,11 @@ class _Reader:
             self._check_dtype(node)
         if not isinstance(rule, Elementwise):
             return rule(call)
-        return self._opened(node, call.args[0], _activation(rule, call))
+        try:
+            activation = rule(call)
+        except InputError as error:
+            raise NotAffineError(str(error)) from None
+        return self._opened(node, call.args[0], activation)
 
     def _check_dtype(self, node: Node) -> None:
         """Refuse what torch computes in a dtype that truncates, wraps or rounds what the network's own keeps."""
@@ -139,7 +141,7 @@ class _Reader:
         return Affine.source(group.name, pre_activation.shape)
 
     def _group_name(self, node: Node) -> str:
-        """Return the path of the activation's module, or of the calling module and the function, numbered if taken."""
+        """The path of the activation's module, or of the calling module and the function, numbered if taken."""
         path, _ = module_path(node)
         module = dict(self._graph.network.named_modules()).get(path)
         is_own_module = bool(path) and module is not None and not any(module.children())
@@ -165,11 +167,11 @@ def _rounded_bias(bias: Vector, dtype: np.dtype[Any], row: str) -> NDArray[Any]:
 
 
 def _overflow(what: str, dtype: np.dtype[Any]) -> InputError:
-    return InputError(f"net: {what} beyond the range of {dtype}; use smaller weights, or net.double()")
+    return refused("net", f"{what} beyond the range of {dtype}; use smaller weights, or net.double()")
 
 
 def _folded(call: Call) -> Any:
-    """Return what torch computes where nothing depends on the input."""
+    """What torch computes where nothing depends on the input."""
     if torch.Tag.nondeterministic_seeded in getattr(call.operation, "tags", ()):
         raise NotAffineError("it is random")
     with torch.no_grad():
@@ -182,33 +184,22 @@ def _rule(node: Node) -> Rule:
         packet = getattr(node.target, "overloadpacket", None)
         reason = REFUSALS.get(node.target) or ADVICE.get(_name(node), "there is no entry for it in the registry")
         if any(packet == known.overloadpacket for known in REWRITES) and node.target not in REWRITES:
-            reason = f"of this operation, the form {str(node.target).removeprefix('aten.')!r} is not known; {reason}"
+            reason = f"of this operation, the form {spelled(node.target)!r} is not known; {reason}"
         raise NotAffineError(reason)
     return rule
 
 
 def _dtypes(node: Node) -> list[torch.dtype]:
-    """Return the dtypes of the tensors that a node computes."""
+    """The dtypes of the tensors that a node computes."""
     return [leaf.dtype for leaf in tree_leaves(node.meta.get("val")) if isinstance(leaf, Tensor)]
 
 
-def _activation(rule: Elementwise, call: Call) -> Activation:
-    try:
-        return rule(call)
-    except InputError as error:
-        raise NotAffineError(str(error)) from None
-
-
 def _name(node: Node) -> str:
-    """Return the operation as the registry calls it: "relu" for aten.relu.default, "own.op" for another library's."""
-    target: Any = node.target
-    return str(getattr(target, "overloadpacket", getattr(target, "__name__", target))).removeprefix("aten.")
+    """The operation as the registry calls it: "relu" for aten.relu.default, "own.op" for another library's."""
+    return spelled(getattr(node.target, "overloadpacket", getattr(node.target, "__name__", node.target)))
 
 
 def _unsupported(node: Node, reason: str) -> UnsupportedOperationError:
-    where = location(node)
-    return UnsupportedOperationError(
-        f"operation {_name(node)!r} ({where}) has no exact implicit form: {reason}. {summary(_name(node))}",
-        operation=_name(node),
-        where=where,
-    )
+    name, where = _name(node), location(node)
+    message = f"operation {name!r} ({where}) has no exact implicit form: {reason}. {summary(name)}"
+    return UnsupportedOperationError(message, operation=name, where=where)

@@ -17,14 +17,13 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from functools import partial
+from typing import Any
 
 from simplicit.implicit import Activation
 from simplicit.network import images, linear
 from simplicit.network.affine import NotAffineError
 from simplicit.network.rewrites import REWRITES
 from simplicit.network.rules import Along, Elementwise, Filling, Linear, Moving, Rule
-
-# An activation takes the arguments of its operation after the first one, with torch's defaults.
 
 
 def _elu(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Activation:
@@ -33,40 +32,28 @@ def _elu(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Ac
     return Activation.of("elu", alpha=alpha)
 
 
-def _hardtanh(min_val: float = -1.0, max_val: float = 1.0) -> Activation:
-    return Activation.of("hardtanh", min_val=min_val, max_val=max_val)
-
-
-def _leaky_relu(negative_slope: float = 0.01) -> Activation:
-    return Activation.of("leaky_relu", negative_slope=negative_slope)
-
-
-def _softplus(beta: float = 1.0, threshold: float = 20.0) -> Activation:
-    return Activation.of("softplus", beta=beta, threshold=threshold)
-
-
-def _gelu(*, approximate: str = "none") -> Activation:
-    return Activation("gelu_tanh" if approximate == "tanh" else "gelu")
-
-
+# An activation takes the arguments of its operation after the first one, with torch's defaults.
 _TABLE: tuple[tuple[str, Rule], ...] = (
     *((name, Elementwise(partial(Activation, name))) for name in ("abs", "relu", "sigmoid", "silu", "tanh")),
     ("elu", Elementwise(_elu)),
-    ("gelu", Elementwise(_gelu)),
-    ("hardtanh", Elementwise(_hardtanh)),
-    ("leaky_relu", Elementwise(_leaky_relu)),
-    ("softplus", Elementwise(_softplus)),
+    ("gelu", Elementwise(lambda *, approximate="none": Activation("gelu_tanh" if approximate == "tanh" else "gelu"))),
+    (
+        "hardtanh",
+        Elementwise(lambda min_val=-1, max_val=1: Activation.of("hardtanh", min_val=min_val, max_val=max_val)),
+    ),
+    ("leaky_relu", Elementwise(lambda negative_slope=0.01: Activation.of("leaky_relu", negative_slope=negative_slope))),
+    ("softplus", Elementwise(lambda beta=1, threshold=20: Activation.of("softplus", beta=beta, threshold=threshold))),
     ("add", Linear(linear.add)),
-    ("sub subtract", Linear(linear.sub)),
-    ("rsub", Linear(linear.rsub)),
-    ("neg negative", Linear(linear.neg)),
+    ("sub subtract", Linear(lambda self, other, *, alpha=1: linear.add(self, other, alpha=-alpha))),
+    ("rsub", Linear(lambda self, other, alpha=1: linear.add(other, self, alpha=-alpha))),
+    ("neg negative", Linear(lambda self: linear.mul(self, -1.0))),
     ("mul multiply", Linear(linear.mul)),
     ("div divide true_divide", Linear(linear.div)),
     ("sum", Linear(linear.summed)),
     ("mean", Linear(linear.mean)),
     ("linear", Linear(linear.affine_layer)),
     ("matmul mm bmm mv", Linear(linear.matmul)),
-    ("inner", Linear(linear.inner)),
+    ("inner", Linear(lambda self, other: linear.tensordot(self, other, [-1], [-1]))),
     ("tensordot", Linear(linear.tensordot)),
     ("einsum", Linear(linear.einsum)),
     *((f"conv{rank}d", Linear(images.convolution_of(rank))) for rank in (1, 2, 3)),
@@ -131,21 +118,24 @@ ADVICE: dict[str, str] = {
 
 
 def supported() -> str:
-    """List the operations that are known, by kind, without torch's internal spellings."""
-    kinds = {
+    """The operations that are known, by kind, without torch's internal spellings."""
+    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in _kinds().items())
+
+
+def _kinds() -> dict[str, list[str]]:
+    return {
         "activations": _names(Elementwise),
-        "written in terms of others": _rewritten(),
+        "written in terms of others": sorted({spelled(operation.overloadpacket) for operation in REWRITES}),
         "linear": _names(Linear),
         "moving elements": _names(Moving),
         "making constants": _names(Filling),
     }
-    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
 
 
 def summary(operation: str) -> str:
-    """Say what is supported, in a sentence or two, with names that are close to that of ``operation``."""
-    known = [name for kind in (Elementwise, Linear, Moving, Filling) for name in _names(kind)] + _rewritten()
-    near = [name for name in get_close_matches(operation, sorted(set(known)), n=3, cutoff=0.7) if name != operation]
+    """What is supported, in a sentence or two, with names that are close to that of ``operation``."""
+    known = sorted({name for names in _kinds().values() for name in names})
+    near = [name for name in get_close_matches(operation, known, n=3, cutoff=0.7) if name != operation]
     close = f" Similar and supported: {', '.join(near)}." if near else ""
     return (
         "Supported are linear layers, convolutions, batch norm in evaluation mode, pooling, the activations "
@@ -159,5 +149,6 @@ def _names(kind: type) -> list[str]:
     return sorted(name for name, rule in REGISTRY.items() if isinstance(rule, kind) and name[0] != "_")
 
 
-def _rewritten() -> list[str]:
-    return sorted({str(operation.overloadpacket).removeprefix("aten.") for operation in REWRITES})
+def spelled(operation: Any) -> str:
+    """The name of an operation without torch's own prefix."""
+    return str(operation).removeprefix("aten.")

@@ -24,14 +24,7 @@ _aten = torch.ops.aten
 
 
 def last_of_blocks(graph: NetworkGraph, activations: Iterable[Node]) -> list[Node]:
-    """Return the last activation of each block, and those of plain layers, in the order of computation.
-
-    Parameters
-    ----------
-    graph : NetworkGraph
-    activations : iterable of Node
-        The nodes whose results are states.
-    """
+    """The last of the ``activations`` in each block, and those of plain layers, in the order of computation."""
     path, wanted = _between_input_and_output(graph), set(activations)
     cuts = _cuts(path)
     kept: list[Node] = []
@@ -52,7 +45,7 @@ def last_of_blocks(graph: NetworkGraph, activations: Iterable[Node]) -> list[Nod
 
 
 def _between_input_and_output(graph: NetworkGraph) -> list[Node]:
-    """Return the nodes through which values, not sizes, go from the input to the output, in order of computation."""
+    """The nodes through which values, not sizes, go from the input to the output, in the order of computation."""
     nodes = [node for node in graph.module.graph.nodes if _carries_values(node)]
     depends: set[Node] = set()
     for node in nodes:
@@ -67,7 +60,7 @@ def _between_input_and_output(graph: NetworkGraph) -> list[Node]:
 
 
 def _cuts(path: list[Node]) -> set[Node]:
-    """Return those through which every path goes: nothing computed before them is read after them."""
+    """Those nodes through which every path goes: nothing computed before them is read after them."""
     place = {node: number for number, node in enumerate(path)}
     cuts, furthest = set[Node](), 0
     for number, node in enumerate(path):
@@ -82,7 +75,7 @@ def _carries_values(node: Node) -> bool:
 
 
 def _makes_maximum(node: Node) -> bool:
-    """Tell whether it is the ReLU of max(a, b) = a + ReLU(b − a)."""
+    """Whether it is the ReLU of max(a, b) = a + ReLU(b − a)."""
     users = list(node.users)
     difference = node.all_input_nodes[0] if node.all_input_nodes else node
     if len(users) != 1 or users[0].target not in (_aten.add.Tensor, operator.add):

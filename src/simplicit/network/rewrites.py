@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -26,14 +27,6 @@ _SELU_ALPHA = 1.6732632423543772848170429916717
 
 # From here on log(1 + exp(x)) and x are the same number in float64, so that torch's shortcut does not show.
 _EXACT_SOFTPLUS_THRESHOLD = 40.0
-
-
-def _maximum(self: Tensor, other: Tensor) -> Tensor:
-    return self + torch.relu(other - self)
-
-
-def _minimum(self: Tensor, other: Tensor) -> Tensor:
-    return self - torch.relu(self - other)
 
 
 def _at_least(self: Tensor, bound: float | Tensor) -> Tensor:
@@ -63,10 +56,6 @@ def _threshold(self: Tensor, threshold: float, value: float) -> Tensor:
     return _at_least(self, value) if threshold == value else NotImplemented
 
 
-def _relu6(self: Tensor) -> Tensor:
-    return functional.hardtanh(self, 0.0, 6.0)
-
-
 def _prelu(self: Tensor, weight: Tensor) -> Tensor:
     per_channel = weight.reshape([-1] + [1] * (self.dim() - 2))
     return torch.relu(self) - per_channel * torch.relu(-self)
@@ -83,79 +72,37 @@ def _rrelu(
     return NotImplemented if training else functional.leaky_relu(self, (lower + upper) / 2)
 
 
-def _selu(self: Tensor) -> Tensor:
-    return _SELU_SCALE * functional.elu(self, _SELU_ALPHA)
-
-
-def _log_sigmoid(self: Tensor) -> Tensor:
-    return -functional.softplus(-self, 1.0, _EXACT_SOFTPLUS_THRESHOLD)
-
-
-def _hardsigmoid(self: Tensor) -> Tensor:
-    return functional.hardtanh(self + 3.0, 0.0, 6.0) / 6.0
-
-
-def _addmm(self: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    return beta * self + alpha * (mat1 @ mat2)
-
-
-def _addcmul(self: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
-    return self + value * (tensor1 * tensor2)
-
-
-def _addcdiv(self: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
-    return self + value * (tensor1 / tensor2)
-
-
-def _zero(self: Tensor) -> Tensor:
-    return torch.zeros_like(self)
-
-
-def _lerp(self: Tensor, end: Tensor, weight: float | Tensor) -> Tensor:
-    return self + weight * (end - self)
-
+_TABLE: tuple[tuple[str, Callable[..., Any]], ...] = (
+    ("maximum.default max.other", lambda self, other: self + torch.relu(other - self)),
+    ("minimum.default min.other", lambda self, other: self - torch.relu(self - other)),
+    ("clamp.default clamp.Tensor clip.default clip.Tensor", _clamp),
+    ("clamp_min.default clamp_min.Tensor", _at_least),
+    ("clamp_max.default clamp_max.Tensor", _at_most),
+    ("threshold.default", _threshold),
+    ("relu6.default", lambda self: functional.hardtanh(self, 0.0, 6.0)),
+    ("hardsigmoid.default", lambda self: functional.hardtanh(self + 3.0, 0.0, 6.0) / 6.0),
+    ("log_sigmoid.default", lambda self: -functional.softplus(-self, 1.0, _EXACT_SOFTPLUS_THRESHOLD)),
+    ("selu.default", lambda self: _SELU_SCALE * functional.elu(self, _SELU_ALPHA)),
+    ("prelu.default", _prelu),
+    ("celu.default", _celu),
+    ("rrelu.default", _rrelu),
+    ("zero.default", torch.zeros_like),
+    ("addmm.default", lambda self, mat1, mat2, *, beta=1, alpha=1: beta * self + alpha * (mat1 @ mat2)),
+    ("addcmul.default", lambda self, tensor1, tensor2, *, value=1: self + value * (tensor1 * tensor2)),
+    ("addcdiv.default", lambda self, tensor1, tensor2, *, value=1: self + value * (tensor1 / tensor2)),
+    ("lerp.Scalar lerp.Tensor", lambda self, end, weight: self + weight * (end - self)),
+    *((f"max_pool{rank}d.default", pooling.max_pool(rank)) for rank in (1, 2, 3)),
+    *((f"max_pool{rank}d_with_indices.default", pooling.max_pool_with_indices(rank)) for rank in (1, 2, 3)),
+    *((f"adaptive_max_pool{rank}d.default", pooling.adaptive_max_pool(rank)) for rank in (1, 2, 3)),
+    ("amax.default", pooling.extremum(1)),
+    ("amin.default", pooling.extremum(-1)),
+    ("max.dim", pooling.max_along(1)),
+    ("min.dim", pooling.max_along(-1)),
+)
 
 #: The function of torch's own that each operation is.
 REWRITES: dict[Any, Callable[..., Any]] = {
-    _aten.maximum.default: _maximum,
-    _aten.max.other: _maximum,
-    _aten.minimum.default: _minimum,
-    _aten.min.other: _minimum,
-    _aten.clamp.default: _clamp,
-    _aten.clamp.Tensor: _clamp,
-    _aten.clip.default: _clamp,
-    _aten.clip.Tensor: _clamp,
-    _aten.clamp_min.default: _at_least,
-    _aten.clamp_min.Tensor: _at_least,
-    _aten.clamp_max.default: _at_most,
-    _aten.clamp_max.Tensor: _at_most,
-    _aten.threshold.default: _threshold,
-    _aten.relu6.default: _relu6,
-    _aten.prelu.default: _prelu,
-    _aten.celu.default: _celu,
-    _aten.rrelu.default: _rrelu,
-    _aten.selu.default: _selu,
-    _aten.log_sigmoid.default: _log_sigmoid,
-    _aten.hardsigmoid.default: _hardsigmoid,
-    _aten.addmm.default: _addmm,
-    _aten.addcmul.default: _addcmul,
-    _aten.addcdiv.default: _addcdiv,
-    _aten.zero.default: _zero,
-    _aten.lerp.Scalar: _lerp,
-    _aten.lerp.Tensor: _lerp,
-    _aten.max_pool1d.default: pooling.max_pool(1),
-    _aten.max_pool2d.default: pooling.max_pool(2),
-    _aten.max_pool3d.default: pooling.max_pool(3),
-    _aten.max_pool1d_with_indices.default: pooling.max_pool_with_indices(1),
-    _aten.max_pool2d_with_indices.default: pooling.max_pool_with_indices(2),
-    _aten.max_pool3d_with_indices.default: pooling.max_pool_with_indices(3),
-    _aten.adaptive_max_pool1d.default: pooling.adaptive_max_pool(1),
-    _aten.adaptive_max_pool2d.default: pooling.adaptive_max_pool(2),
-    _aten.adaptive_max_pool3d.default: pooling.adaptive_max_pool(3),
-    _aten.amax.default: pooling.extremum(1),
-    _aten.amin.default: pooling.extremum(-1),
-    _aten.max.dim: pooling.max_along(1),
-    _aten.min.dim: pooling.max_along(-1),
+    attrgetter(name)(_aten): function for names, function in _TABLE for name in names.split()
 }
 
 #: Why an operation was left as it is.

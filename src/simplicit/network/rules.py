@@ -43,7 +43,7 @@ class Call:
         return {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
 
     def bound_to(self, function: Callable[..., Any]) -> inspect.BoundArguments:
-        """Return the arguments as those of ``function``; NotAffineError where it does not take them."""
+        """The arguments as those of ``function``; NotAffineError where it does not take them."""
         try:
             return inspect.signature(function).bind(*self.args, **self.kwargs)
         except TypeError as error:
@@ -121,9 +121,8 @@ class Along(Moving):
 
 
 def _is_whole(arguments: Mapping[str, Any]) -> bool:
-    """Tell whether a slice of the samples is all of them."""
-    end = arguments.get("end")
-    until_last = end is None or end == NUMBER_OF_SAMPLES or (isinstance(end, int) and end == _TO_THE_END)
+    """Whether a slice of the samples is all of them."""
+    until_last = arguments.get("end") in (None, NUMBER_OF_SAMPLES, _TO_THE_END)
     return until_last and arguments.get("start") in (None, 0) and arguments.get("step", 1) == 1
 
 
@@ -132,16 +131,17 @@ class Filling:
     """An operation that makes constants, in the form of another tensor or of a size."""
 
     def __call__(self, call: Call) -> Affine | Tensor:
-        made = [self._made(call, probe) for probe in range(len(PROBES))]
-        first, second = made
+        first, second = (self._made(call, probe) for probe in range(len(PROBES)))
         if first.shape == second.shape and torch.equal(first, second):
             return first
-        samples_first = tuple(tensor.shape[:1] for tensor in made) == tuple((samples,) for samples in PROBES)
-        if not samples_first or first.shape[1:] != second.shape[1:]:
+        sample = tuple(first.shape[1:])
+        samples_first = all(
+            tuple(made.shape) == (samples, *sample) and bool((made == first[:1]).all())
+            for made, samples in zip((first, second), PROBES, strict=True)
+        )
+        if not samples_first:
             raise NotAffineError("its result depends on the number of samples")
-        if not all(bool((tensor == first[:1]).all()) for tensor in made):
-            raise NotAffineError("its result depends on the number of samples")
-        return Affine(tuple(first.shape[1:]), {}, as_vector(first[0]))
+        return Affine(sample, {}, as_vector(first[0]))
 
     @staticmethod
     def _made(call: Call, probe: int) -> Tensor:

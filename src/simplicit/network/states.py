@@ -14,7 +14,7 @@ from torch.fx import Interpreter, Node
 
 from simplicit.checks import as_count
 from simplicit.implicit import StateGroup
-from simplicit.implicit.batch import Batch, as_batch
+from simplicit.implicit.batch import Batch, as_batch, chunks
 from simplicit.implicit.groups import slices_of
 from simplicit.network.graph import NetworkGraph
 from simplicit.network.prepare import check_kind
@@ -60,10 +60,7 @@ def record_states(
 ) -> States:
     """Record the states of ``inputs`` (m, p) or (m, *input_shape) in some groups, ``batch_size`` samples at a time.
 
-    Raises
-    ------
-    InputError
-        Inputs have the wrong shape, no samples, or NaN or infinite values; ``batch_size`` is below 1.
+    InputError is raised for inputs of another shape, without samples or not finite, and a ``batch_size`` below 1.
     """
     batch_size = as_count("batch_size", batch_size)
     check_kind(inputs, "inputs")
@@ -72,15 +69,12 @@ def record_states(
     Z, X, Y = (U.new_empty(U.shape[0], width) for width in (n_states, n_states, n_outputs))
     columns = slices_of(groups)
     targets = {node: columns[group.name] for node, group in activations.items() if group.name in columns}
-    constants = graph.constants.values()
-    for start in range(0, U.shape[0], batch_size):
-        rows = slice(start, start + batch_size)
+    for rows in chunks(U.shape[0], 1, batch_size):
         count = U[rows].shape[0]
         # The graph was traced for two samples or more, where torch may treat one differently (squeeze).
         batch = U[rows].expand(max(2, count), -1).reshape(-1, *graph.input_shape)
-        recorder = _Recorder(graph, targets, Z[rows], X[rows])
         with torch.no_grad():
-            result = recorder.run(*constants, batch)
+            result = _Recorder(graph, targets, Z[rows], X[rows]).run(*graph.constants.values(), batch)
         Y[rows] = result[:count].reshape(count, -1)
     return States(U.numpy(), Z.numpy(), X.numpy(), Y.numpy(), groups)
 
@@ -90,9 +84,7 @@ class _Recorder(Interpreter):
 
     def __init__(self, graph: NetworkGraph, targets: Mapping[Node, slice], Z: Tensor, X: Tensor) -> None:
         super().__init__(graph.module)
-        self._targets = targets
-        self._Z = Z
-        self._X = X
+        self._targets, self._Z, self._X = targets, Z, X
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)

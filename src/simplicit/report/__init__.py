@@ -1,7 +1,5 @@
 """What a person looks at: pictures, tables and a page. Pictures need the extra ``report`` (matplotlib), and say so."""
 
-from __future__ import annotations
-
 from simplicit.report.accuracy import Line, draw_frontier, draw_robustness, draw_series, draw_tradeoff, robust_lines
 from simplicit.report.bars import Bars, draw_bars, draw_layers
 from simplicit.report.canvas import can_draw

@@ -11,6 +11,7 @@ import numpy as np
 
 from simplicit.implicit import ImplicitModel
 from simplicit.report.canvas import (
+    DASHES,
     INK,
     MARKERS,
     PALETTE,
@@ -18,12 +19,12 @@ from simplicit.report.canvas import (
     clean,
     dashed_line,
     legend_outside,
+    note,
     one_panel,
     two_panels,
 )
 from simplicit.report.patterns import draw_pattern
 
-_DASHES = (0, (4, 3))
 _SPARSITY = "sparsity, % of the baseline's weights"
 # Radii closer than this share of the largest have no room for labels of their own.
 _CROWDED = 0.055
@@ -83,17 +84,10 @@ def robust_lines(
 
 
 def draw_frontier(path: Path, lines: Sequence[Line], model: ImplicitModel, *, title: str) -> None:
-    """Write a PNG with two panels: one or two accuracies over sparsity, and the pattern of a model.
+    """Write a PNG with two panels: one or two accuracies over sparsity, and under ``title`` the pattern of a model.
 
-    Parameters
-    ----------
-    path : Path
-    lines : sequence of Line
-        With labels on them, each with its baseline.
-    model : ImplicitModel
-        Right panel: the non-zeros of M = [[A, B], [C, D]], its blocks outlined.
-    title : str
-        Above the right panel.
+    The lines carry their labels, each with its baseline. The pattern is the non-zeros of M = [[A, B], [C, D]], its
+    blocks outlined.
     """
     with two_panels(path, (1.15, 1)) as (left, right):
         for line, colour, marker in zip(lines, PALETTE, MARKERS, strict=False):
@@ -103,15 +97,7 @@ def draw_frontier(path: Path, lines: Sequence[Line], model: ImplicitModel, *, ti
                 dashed_line(left, 100 * line.baseline, "baseline", colour=colour, below=line.baseline >= 0.08)
             left.plot(x, y, color=colour, marker=marker, markersize=6, linewidth=2, clip_on=False)
             rises = len(y) > 1 and y[1] > y[0] + 2  # then the label goes below, off the line
-            left.annotate(
-                line.label,
-                (x[0], y[0]),
-                xytext=(0, -9 if rises else 9),
-                textcoords="offset points",
-                va="top" if rises else "bottom",
-                color=colour,
-                fontweight="bold",
-            )
+            note(left, line.label, (x[0], y[0]), (0, -9 if rises else 9), color=colour, fontweight="bold")
         sparsities = sorted({value for line in lines for value in line.x})
         left.set_xticks(sparsities, [f"{value:.0f}" for value in sparsities])
         _accuracy_axis(left, "Accuracy on test samples", _SPARSITY)
@@ -129,7 +115,7 @@ def draw_series(path: Path, lines: Sequence[Line]) -> None:
             if line.baseline is not None:
                 dashed_line(axes, 100 * line.baseline, colour=colour)
         if any(line.baseline is not None for line in lines):
-            axes.plot([], [], color=QUIET, linestyle=_DASHES, linewidth=1.2, label="baseline")
+            axes.plot([], [], color=QUIET, linestyle=DASHES, linewidth=1.2, label="baseline")
         sparsities = [value for line in lines for value in line.x]
         least, most = min(sparsities), max(sparsities)
         room = max(2.0, 0.08 * (most - least))
@@ -142,28 +128,21 @@ def draw_series(path: Path, lines: Sequence[Line]) -> None:
 def draw_robustness(path: Path, radii: Mapping[str, float], lines: Sequence[Line], *, title: str) -> None:
     """Write a PNG: accuracy over ε, one colour for each model, the first in grey.
 
-    Parameters
-    ----------
-    path : Path
-    radii : mapping of str to float
-        By how they are to be written.
-    lines : sequence of Line
-        Of :func:`robust_lines`, for at least one model. The true robust accuracy lies in the shade between the two
-        lines of a model.
-    title : str
+    The ``radii`` are named by how they are to be written; the lines are those of :func:`robust_lines`, for at least one
+    model. The true robust accuracy of a model lies in the shade between its two lines.
     """
     order = sorted(radii, key=lambda text: radii[text])
     x = [0.0, *(radii[text] for text in order)]
-    families = list(dict.fromkeys(line.kin for line in lines))
-    colours = _colours(families, QUIET if len(families) > 1 else None)
+    families = [line.kin for line in lines]
+    colours = _colours(families, QUIET if len({*families}) > 1 else None)
     with one_panel(path) as axes:
-        for family, marker in zip(families, MARKERS, strict=False):
+        for (family, colour), marker in zip(colours.items(), MARKERS, strict=False):
             of_family = [line for line in lines if line.kin == family]
             for line in of_family:
-                _plot(axes, line, colours[family], marker=marker, markersize=5, linewidth=2, clip_on=False)
+                _plot(axes, line, colour, marker=marker, markersize=5, linewidth=2, clip_on=False)
             if len(of_family) == 2:
                 high, low = (100 * np.asarray(line.y) for line in of_family)
-                axes.fill_between(x, low, high, color=colours[family], alpha=0.1, linewidth=0)
+                axes.fill_between(x, low, high, color=colour, alpha=0.1, linewidth=0)
         axes.set_xticks(x, _spaced(x, ["0", *order]))
         axes.set_xlim(0, max(x[-1], 1e-12) * 1.02)
         _accuracy_axis(axes, title, "ε, largest change of an input")
@@ -176,6 +155,7 @@ def draw_tradeoff(path: Path, panels: Mapping[str, Sequence[Line]]) -> None:
     Both have the same lines; the first line is ours and drawn strongest, and its baseline is that of the panel.
     Shades are one standard deviation.
     """
+    strong, light = {"markersize": 5, "linewidth": 2.6, "zorder": 5}, {"markersize": 3, "linewidth": 1.4}
     with two_panels(path, (1, 1)) as axes:
         for each, (title, lines) in zip(axes, panels.items(), strict=True):
             colours = _colours([line.kin for line in lines], INK)
@@ -184,10 +164,7 @@ def draw_tradeoff(path: Path, panels: Mapping[str, Sequence[Line]]) -> None:
             if lines[0].baseline is not None:
                 dashed_line(each, 100 * lines[0].baseline, "baseline")
             for line in lines:
-                ours = line is lines[0]
-                style = (
-                    {"markersize": 5, "linewidth": 2.6, "zorder": 5} if ours else {"markersize": 3, "linewidth": 1.4}
-                )
+                style = strong if line is lines[0] else light
                 _plot(each, line, colours[line.kin], places, marker="o", **style)
             each.set_xticks(places, [f"{value:g}" for value in lines[0].x])
             _accuracy_axis(each, title, _SPARSITY)
@@ -199,7 +176,7 @@ def draw_tradeoff(path: Path, panels: Mapping[str, Sequence[Line]]) -> None:
 def _plot(axes: Any, line: Line, colour: str, x: Sequence[float] | None = None, **style: Any) -> None:
     """Draw a line and its spread, at other places than its own if they are given."""
     x, y = line.x if x is None else x, 100 * np.asarray(line.y)
-    axes.plot(x, y, color=colour, linestyle=_DASHES if line.dashed else "-", label=line.label, **style)
+    axes.plot(x, y, color=colour, linestyle=DASHES if line.dashed else "-", label=line.label, **style)
     if line.spread:
         spread = 100 * np.asarray(line.spread)
         axes.fill_between(x, y - spread, y + spread, color=colour, alpha=0.12, linewidth=0)
@@ -218,11 +195,7 @@ def _colours(families: Sequence[str], first: str | None) -> dict[str, str]:
 
 
 def _accuracy_axis(axes: Any, title: str, label: str) -> None:
-    axes.set_title(title)
-    axes.set_xlabel(label)
-    axes.set_ylabel("accuracy, %")
-    axes.set_ylim(0, 100)
-    axes.set_yticks(range(0, 101, 20))
+    axes.set(title=title, xlabel=label, ylabel="accuracy, %", ylim=(0, 100), yticks=range(0, 101, 20))
     clean(axes)
 
 

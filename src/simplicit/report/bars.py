@@ -56,22 +56,11 @@ def _draw_seconds(axes: Any, bars: Bars) -> None:
             axes.annotate(f"× {seconds[0] / height:.2f}", xytext=(0, 4), color=QUIET, **at)
     clean(axes)
     axes.tick_params(axis="x", labelcolor=INK)
-    axes.set_ylim(0, max(seconds) * 1.2)
-    axes.set_ylabel("wall-clock seconds")
-    axes.set_title(bars.title)
+    axes.set(ylim=(0, max(seconds) * 1.2), ylabel="wall-clock seconds", title=bars.title)
 
 
 def draw_layers(path: Path, layers: Sequence[str], counts: Mapping[str, Sequence[int]]) -> None:
-    """Write a PNG: the non-zeros of each layer, one colour for each run.
-
-    Parameters
-    ----------
-    path : Path
-    layers : sequence of str
-        The first one first.
-    counts : mapping
-        From the name of a run to its non-zeros in each layer.
-    """
+    """Write a PNG: the non-zeros of each layer, from the first, one colour for each run; ``counts`` has them by run."""
     with one_panel(path) as axes:
         width = 0.8 / max(1, len(counts))
         places = np.arange(len(layers))
@@ -82,9 +71,9 @@ def draw_layers(path: Path, layers: Sequence[str], counts: Mapping[str, Sequence
             if len(counts) <= _FEW_RUNS and not crowded:
                 axes.bar_label(bars, [f"{value:,}" for value in values], fontsize=8, color=QUIET, padding=2)
         axes.set_yscale("symlog", linthresh=1)
-        axes.set_ylim(0, 3 * max(1, *(max(values, default=0) for values in counts.values())))
+        most = max(max(values, default=0) for values in counts.values())
+        axes.set(ylim=(0, 3 * max(1, most)), ylabel="non-zeros")
         axes.set_xticks(places, layers, rotation=90 if crowded else 0, fontsize=8 if crowded else None)
-        axes.set_ylabel("non-zeros")
         clean(axes)
         if len(counts) > 1:
             legend_outside(axes)

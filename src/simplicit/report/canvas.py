@@ -19,6 +19,7 @@ COLOURS = ("#0072B2", "#D55E00")
 PALETTE = (*COLOURS, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, QUIET, GRID, EDGE = "#222222", "#6b6b6b", "#e6e6e6", "#bdbdbd"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = (0, (4, 3))
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -39,13 +40,7 @@ def can_draw() -> bool:
 
 @contextmanager
 def one_panel(path: Path) -> Iterator[Any]:
-    """Yield axes; what is drawn on them in the block is written to the PNG ``path`` at its end, whole or not at all.
-
-    Raises
-    ------
-    MissingExtraError
-        matplotlib is not installed.
-    """
+    """Yield axes; what is drawn on them in the block is written to the PNG ``path`` at its end, whole or not at all."""
     with panels(path, 1, 1, (7.5, 4.6)) as (axes,):
         yield axes
 
@@ -92,25 +87,21 @@ def clean(axes: Any) -> None:
     """Leave horizontal grid lines behind the data and no frame but the x axis."""
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0, which="both")
 
 
 def dashed_line(axes: Any, value: float, text: str = "", *, colour: str = QUIET, below: bool = False) -> None:
     """Draw a horizontal line to compare with; ``text`` stands at its right end, above or below it."""
-    axes.axhline(value, color=colour, linestyle=(0, (4, 3)), linewidth=1.2, alpha=0.8)
-    axes.annotate(
-        text,
-        (1.0, value),
-        xycoords=("axes fraction", "data"),
-        xytext=(-2, -4 if below else 4),
-        textcoords="offset points",
-        ha="right",
-        va="top" if below else "bottom",
-        color=colour,
-        fontsize=9,
-    )
+    axes.axhline(value, color=colour, linestyle=DASHES, linewidth=1.2, alpha=0.8)
+    style = {"xycoords": ("axes fraction", "data"), "ha": "right", "color": colour, "fontsize": 9}
+    note(axes, text, (1.0, value), (-2, -4 if below else 4), **style)
+
+
+def note(axes: Any, text: str, at: tuple[float, float], shift: tuple[float, float], **style: Any) -> None:
+    """Write ``text`` at a place, shifted by some points: below the place if it is shifted down, else above it."""
+    va = "top" if shift[1] < 0 else "bottom"
+    axes.annotate(text, at, xytext=shift, textcoords="offset points", va=va, **style)
 
 
 def legend_outside(axes: Any) -> None:

@@ -24,14 +24,7 @@ class Attacked:
 def draw_attacked(path: Path, shape: tuple[int, ...], labels: npt.NDArray[np.int64], rows: Sequence[Attacked]) -> None:
     """Write a PNG: samples in columns; each row as one model meets them, with the class that it gives.
 
-    Parameters
-    ----------
-    path : Path
-    shape : tuple of int
-        Of a sample: (height, width), (1, height, width) or (3, height, width).
-    labels : (k,) array
-        The true classes.
-    rows : sequence of Attacked
+    A sample has the ``shape`` (height, width), (1, height, width) or (3, height, width); ``labels`` (k,) are true.
     """
     with panels(path, len(rows) * len(labels), len(labels), (1.35, 1.5)) as found:
         for place, axes in enumerate(found):
@@ -42,9 +35,7 @@ def draw_attacked(path: Path, shape: tuple[int, ...], labels: npt.NDArray[np.int
             right = row.given[column] == labels[column]
             mark, colour = ("✓", COLOURS[0]) if right else ("✗", COLOURS[1])
             axes.set_title(f"{mark} class {row.given[column]}", fontsize=9, color=colour, loc="center")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            for spine in axes.spines.values():
-                spine.set_visible(False)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
             if column == 0:
                 axes.set_ylabel(row.label, color=INK, fontsize=9, rotation=0, ha="right", va="center")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 
 from simplicit.report.table import Table
@@ -56,8 +56,8 @@ class Picture:
         source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
         size = f'width="{2 * width // 3}" height="{2 * height // 3}"'
         return (
-            f'<figure><img src="{source}" {size} alt="{html.escape(self.alt)}">'
-            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
+            f'<figure><img src="{source}" {size} alt="{escape(self.alt)}">'
+            f"<figcaption>{escape(self.caption)}</figcaption></figure>"
         )
 
 
@@ -77,13 +77,10 @@ class Section:
 
     def html(self) -> str:
         """Return the section as HTML."""
-        text = "\n".join(f"<p>{html.escape(line)}</p>" for line in self.text)
-        parts = [text, *(picture.html() for picture in self.pictures), *(table.html() for table in self.tables)]
-        inside = "\n".join(part for part in parts if part)
-        return (
-            f'<section aria-labelledby="{self.anchor}">\n<h2 id="{self.anchor}">{html.escape(self.title)}</h2>\n'
-            f"{inside}\n</section>"
-        )
+        parts = [f"<p>{escape(line)}</p>" for line in self.text]
+        parts += [picture.html() for picture in self.pictures] + [table.html() for table in self.tables]
+        heading = f'<h2 id="{self.anchor}">{escape(self.title)}</h2>'
+        return "\n".join([f'<section aria-labelledby="{self.anchor}">', heading, *parts, "</section>"])
 
 
 @dataclass
@@ -96,13 +93,13 @@ class Page:
 
     def html(self) -> str:
         """Return the document."""
-        links = "".join(f'<li><a href="#{part.anchor}">{html.escape(part.title)}</a></li>' for part in self.sections)
-        text = "\n".join(f'<p class="quiet">{html.escape(line)}</p>' for line in self.text)
+        links = "".join(f'<li><a href="#{part.anchor}">{escape(part.title)}</a></li>' for part in self.sections)
+        text = "\n".join(f'<p class="quiet">{escape(line)}</p>' for line in self.text)
         body = "\n".join(part.html() for part in self.sections)
         return (
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f'<link rel="icon" href="data:,">\n<title>{html.escape(self.title)}</title>\n<style>{_STYLE}</style>\n'
-            f"</head>\n<body>\n<header>\n<h1>{html.escape(self.title)}</h1>\n{text}\n"
+            f'<link rel="icon" href="data:,">\n<title>{escape(self.title)}</title>\n<style>{_STYLE}</style>\n'
+            f"</head>\n<body>\n<header>\n<h1>{escape(self.title)}</h1>\n{text}\n"
             f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n</header>\n<main>\n{body}\n</main>\n</body>\n</html>\n'
         )

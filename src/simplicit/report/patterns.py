@@ -62,5 +62,4 @@ def draw_entries(axes: Any, matrix: csr_array, most: int) -> None:
         extent=(-0.5, columns - 0.5, rows - 0.5, -0.5),
     )
     axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_color(INK)
+    axes.spines[:].set_color(INK)

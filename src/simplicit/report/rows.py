@@ -31,14 +31,11 @@ def draw_solution(path: Path, solution: Solution, *, tol: float) -> None:
                 style = {"color": colour, "markersize": 4, "markeredgewidth": 0, "clip_on": False}
                 left.plot(np.flatnonzero(at), shown[at], marker, **style)
         _gap_axis(left, shown, tol)
-        left.set_xlabel("row")
-        left.set_xlim(-0.5, rows - 0.5)
-        left.set_title(f"{int(proved.sum()):,} of {rows:,} rows certified")
+        left.set(xlabel="row", xlim=(-0.5, rows - 0.5), title=f"{int(proved.sum()):,} of {rows:,} rows certified")
         draw_entries(right, solution.coefficients, _CELLS)
-        right.set_xlabel("column")
-        right.set_ylabel("row")
-        share = solution.coefficients.nnz / (rows * columns)
-        right.set_title(f"{solution.coefficients.nnz:,} non-zeros, {100 * share:.3g} %")
+        nnz = solution.coefficients.nnz
+        title = f"{nnz:,} non-zeros, {100 * nnz / (rows * columns):.3g} %"
+        right.set(xlabel="column", ylabel="row", title=title)
         for axis in (left.xaxis, right.xaxis, right.yaxis):
             axis.get_major_locator().set_params(integer=True)
 
@@ -46,15 +43,7 @@ def draw_solution(path: Path, solution: Solution, *, tol: float) -> None:
 def draw_path(path: Path, strengths: Sequence[float], solutions: Sequence[Solution], *, tol: float, label: str) -> None:
     """Write a PNG with two panels over the strength: the largest relative gap, and the non-zeros of the rows.
 
-    Parameters
-    ----------
-    path : Path
-    strengths : sequence of float
-        One > 0 for each solution.
-    solutions : sequence of Solution
-    tol : float
-    label : str
-        What the strength is called.
+    There is one strength > 0, called by the ``label``, for each solution; the gap is drawn under the tolerance.
     """
     line = {"color": COLOURS[0], "markersize": 4, "clip_on": False}
     with two_panels(path, (1, 1.15)) as (left, right):
@@ -70,9 +59,8 @@ def draw_path(path: Path, strengths: Sequence[float], solutions: Sequence[Soluti
         right.set_ylim(bottom=0)
         right.set_title("Non-zeros of a row: median and range")
         for axes in (left, right):
-            axes.set_xscale("log")
+            axes.set(xscale="log", xlabel=label)
             axes.invert_xaxis()
-            axes.set_xlabel(label)
 
 
 def draw_gaps(path: Path, gaps: Mapping[str, Array], tol: float) -> None:
@@ -83,8 +71,7 @@ def draw_gaps(path: Path, gaps: Mapping[str, Array], tol: float) -> None:
             share = 100 * (np.arange(len(shown)) + 1) / len(shown)
             axes.step(share, shown, where="pre", color=PALETTE[number % len(PALETTE)], linewidth=2, label=name)
         _gap_axis(axes, np.concatenate([*drawn.values()]), tol)
-        axes.set_xlim(0, 100)
-        axes.set_xlabel("rows, %")
+        axes.set(xlim=(0, 100), xlabel="rows, %")
         legend_outside(axes)
 
 
@@ -95,7 +82,6 @@ def _drawn(gaps: Array) -> Array:
 
 def _gap_axis(axes: Any, shown: Array, tol: float) -> None:
     clean(axes)
-    axes.set_yscale("log")
-    axes.set_ylabel("relative duality gap")
-    axes.set_ylim(min(shown.min(), tol) / 10, max(shown.max(), tol) * 10)
+    limits = min(shown.min(), tol) / 10, max(shown.max(), tol) * 10
+    axes.set(yscale="log", ylabel="relative duality gap", ylim=limits)
     dashed_line(axes, tol, f"tolerance {tol:g}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,14 @@ class Table:
 
     def html(self) -> str:
         """Return the table as HTML, scrolling by itself where it is too wide."""
-        head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in self.head)
-        body = "\n".join(
-            f'<tr><th scope="row">{html.escape(first)}</th>'
-            + "".join(f"<td>{html.escape(text)}</td>" for text in rest)
-            + "</tr>"
-            for first, *rest in self.rows
-        )
+        head = "".join(f'<th scope="col">{escape(text)}</th>' for text in self.head)
+        body = ""
+        for first, *rest in self.rows:
+            cells = "".join(f"<td>{escape(text)}</td>" for text in rest)
+            body += f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>\n'
         return (
-            f'<div class="scroll" tabindex="0"><table><caption>{html.escape(self.caption)}</caption>\n'
-            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+            f'<div class="scroll" tabindex="0"><table><caption>{escape(self.caption)}</caption>\n'
+            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
         )
 
     def markdown(self) -> str:

@@ -4,10 +4,10 @@ The attacks are a live registry, :data:`ATTACKS`, and so are the bounds of certi
 there can be asked for by name, in Python and on the command line.
 """
 
-from simplicit.robustness.attacks.accuracy import accuracy
 from simplicit.robustness.attacks.autoattack import autoattack
 from simplicit.robustness.attacks.checks import Finding, SelfChecks
 from simplicit.robustness.attacks.gradient import fgsm, pgd
+from simplicit.robustness.attacks.problem import accuracy
 from simplicit.robustness.attacks.registry import ATTACKS, Attack
 from simplicit.robustness.attacks.search import square
 from simplicit.robustness.attacks.suite import AttackResult, attack

@@ -13,7 +13,7 @@ from simplicit.rows.admm import Start, admm
 from simplicit.rows.batch import Array, Index
 from simplicit.rows.certificate import certify
 from simplicit.rows.design import by_samples
-from simplicit.rows.outcome import BlockSolution, Stopwatch
+from simplicit.rows.outcome import BlockSolution, Stage, Stopwatch
 from simplicit.rows.problem import RowProblem
 from simplicit.rows.refinement import Refinement
 
@@ -54,7 +54,7 @@ def solve_block_path(problems: Sequence[RowProblem], *, tol: float, start: Tenso
     The polish of a row goes on from member to member, with the same factorisation as long as it serves.
     """
     begun, watch = time.perf_counter(), Stopwatch()
-    with watch.stage("iterations"):
+    with watch.stage(Stage.ITERATIONS):
         first = _initial(problems[0], start)
     share = (time.perf_counter() - begun) / len(first.w)
     groups: list[list[BlockSolution]] = []

@@ -29,13 +29,7 @@ class Ball:
     columns: slice | Index | Mask | None = None
 
     def mask(self, n_columns: int) -> Mask:
-        """Return J as a boolean mask of shape (n_columns,).
-
-        Raises
-        ------
-        InputError
-            If the columns are no index, do not fit, or are none.
-        """
+        """Return J as a mask (n_columns,); InputError if the columns are no index, do not fit, or are none."""
         mask = np.zeros(n_columns, dtype=bool)
         columns = slice(None) if self.columns is None else self.columns
         if not isinstance(columns, slice) and np.asarray(columns).dtype.kind not in "biu":
@@ -49,13 +43,7 @@ class Ball:
         return mask
 
     def radii(self, n_rows: int) -> Array:
-        """Return κ of each row, shape (n_rows,).
-
-        Raises
-        ------
-        InputError
-            If a radius is not finite and above 0, or their shape does not fit.
-        """
+        """Return κ of each row, (n_rows,); InputError if it is not finite and above 0, or its shape does not fit."""
         radius = as_positive_array("radius", self.radius, [(n_rows,)])
         return np.array(np.broadcast_to(radius, (n_rows,)))
 

@@ -34,7 +34,7 @@ from simplicit.rows.active_set import solve_block
 from simplicit.rows.ball import shrink_into_ball
 from simplicit.rows.batch import Array, Batch, Mask
 from simplicit.rows.certificate import certify
-from simplicit.rows.outcome import BlockSolution, RowStatus, add_timings
+from simplicit.rows.outcome import BlockSolution, RowStatus
 from simplicit.rows.penalties import NoPenalty
 from simplicit.rows.problem import RowProblem, SampleProblem
 
@@ -201,7 +201,7 @@ class _Multipliers:
         matched = _matched(problem, w)
         improved = self.certify(problem, going.rows, matched, going.y / (share * scale))
         improved |= self.certify(problem, going.rows, matched, _supporting(problem, matched, mu))
-        self.best = replace(self.best, timings=add_timings([self.best.timings, block.timings]))
+        self.best = replace(self.best, timings=self.best.timings + block.timings)
         return torch.from_numpy(improved)
 
     def certify(self, problem: SampleProblem, rows: Tensor, w: Tensor, theta: Tensor) -> Mask:

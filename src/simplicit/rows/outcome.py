@@ -14,12 +14,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from simplicit.rows.batch import Array, Batch, Index
+from simplicit.rows.batch import SHARED, Array, Batch, Index
 from simplicit.rows.certificate import Certificate
 from simplicit.rows.problem import RowProblem
 
-#: Where the time goes.
-STAGES = ("gram", "iterations", "factor", "polish", "certificate")
+
+class Stage(IntEnum):
+    """The time goes to these, in the order of ``timings``."""
+
+    GRAM = 0
+    ITERATIONS = 1
+    FACTOR = 2
+    POLISH = 3
+    CERTIFICATE = 4
 
 
 class RowStatus(IntEnum):
@@ -48,18 +55,18 @@ class RowStatus(IntEnum):
 class Stopwatch:
     """It counts processor seconds of this thread by stage."""
 
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    seconds: Array = field(default_factory=lambda: np.zeros(len(Stage)))
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, stage: Stage) -> Iterator[None]:
         """Add the processor time of the block to a stage."""
         begun = time.thread_time()
         try:
             yield
         finally:
-            self.seconds[name] += time.thread_time() - begun
+            self.seconds[stage] += time.thread_time() - begun
 
-    def move(self, seconds: float, source: str, target: str) -> None:
+    def move(self, seconds: float, source: Stage, target: Stage) -> None:
         """Take seconds from one stage to another, which was part of it."""
         self.seconds[source] -= seconds
         self.seconds[target] += seconds
@@ -84,7 +91,7 @@ class BlockSolution(Figures):
 
     coefficients: Array  # (r, k)
     status: npt.NDArray[np.int8]  # values of RowStatus, (r,)
-    timings: dict[str, float]  # processor seconds of the block by stage
+    timings: Array = field(metadata=SHARED)  # processor seconds of the block by stage
 
     @classmethod
     def certified(
@@ -94,7 +101,7 @@ class BlockSolution(Figures):
         certificate: Certificate,
         status: npt.NDArray[np.int8],
         seconds: Array,
-        timings: dict[str, float],
+        timings: Array,
     ) -> BlockSolution:
         """Make it from coefficients (r, k) and what their certificate proves; nothing is copied."""
         fit, _ = problem.residuals(w)
@@ -123,14 +130,9 @@ class BlockSolution(Figures):
         best = self.select(np.arange(len(self.dual_gap)))
         best.put(rows[better], other.select(better))
         best.seconds[rows] = self.seconds[rows] + other.seconds
-        return replace(best, timings=add_timings([self.timings, other.timings]))
+        return replace(best, timings=self.timings + other.timings)
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """Return several groups of rows as one block, whose timings are their sum."""
-        return replace(super().joined(parts), timings=add_timings([part.timings for part in parts]))
-
-
-def add_timings(tables: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the sum of tables of seconds, stage by stage."""
-    return {stage: sum(table[stage] for table in tables) for stage in STAGES}
+        return replace(super().joined(parts), timings=np.sum([part.timings for part in parts], axis=0))

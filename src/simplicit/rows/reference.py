@@ -20,7 +20,7 @@ from simplicit.rows.ball import shrink_into_ball
 from simplicit.rows.batch import Array
 from simplicit.rows.certificate import certify
 from simplicit.rows.equality import MATCHED, prove_equality
-from simplicit.rows.outcome import STAGES, BlockSolution, RowStatus
+from simplicit.rows.outcome import BlockSolution, RowStatus, Stage, Stopwatch
 from simplicit.rows.problem import RowProblem, SampleProblem
 
 #: Coefficients below this share of the row's largest are what an interior-point method leaves of a zero.
@@ -29,7 +29,7 @@ NEGLIGIBLE = 1e-7
 TOLERANCES = (1e-12, 1e-10, 1e-8, 1e-6)
 
 
-def reference_path(problems: Sequence[RowProblem], *, tol: float, start: Any = None) -> list[BlockSolution]:
+def reference_path(problems: Sequence[RowProblem], tol: float, start: Any = None) -> list[BlockSolution]:
     """Solve a block of rows with CVXPY and Clarabel, as ``solve_block_path`` does; without them MissingExtraError."""
     return [_solved_block(problem, tol) for problem in problems]
 
@@ -137,5 +137,6 @@ def _judged(problem: RowProblem, w: Array, multiplier: Array, seconds: Array, to
     tensor = problem.tensor(w)
     certificate = certify(problem, tensor, problem.tensor(multiplier))
     status = np.where(certificate.converged(tol).cpu().numpy(), RowStatus.CONVERGED, RowStatus.ACCURACY_LIMIT)
-    timings = dict.fromkeys(STAGES, 0.0) | {"iterations": float(seconds.sum())}
-    return BlockSolution.certified(problem, tensor, certificate, status.astype(np.int8), seconds, timings)
+    watch = Stopwatch()
+    watch.seconds[Stage.ITERATIONS] = seconds.sum()
+    return BlockSolution.certified(problem, tensor, certificate, status.astype(np.int8), seconds, watch.seconds)

@@ -13,7 +13,7 @@ from torch import Tensor
 from simplicit.rows.admm import Start
 from simplicit.rows.batch import Batch
 from simplicit.rows.certificate import certify
-from simplicit.rows.outcome import BlockSolution, RowStatus, Stopwatch
+from simplicit.rows.outcome import BlockSolution, RowStatus, Stage, Stopwatch
 from simplicit.rows.polish import Polish
 from simplicit.rows.problem import RowProblem
 
@@ -61,9 +61,9 @@ class Refinement:
 
     def __init__(self, problem: RowProblem, tol: float, start: Start, watch: Stopwatch) -> None:
         self.problem, self.tol, self.watch = problem, tol, watch
-        with watch.stage("polish"):
+        with watch.stage(Stage.POLISH):
             self.polish = Polish.begin(problem, start)
-        with watch.stage("certificate"):
+        with watch.stage(Stage.CERTIFICATE):
             self.certificate = certify(problem, None)
         self.best = torch.zeros_like(start.w)
         self._reset()
@@ -76,9 +76,9 @@ class Refinement:
     def continue_with(self, problem: RowProblem, watch: Stopwatch) -> None:
         """Take the same rows under another penalty or ball: the polish goes on where it is."""
         self.problem, self.watch = problem, watch
-        with watch.stage("polish"):
+        with watch.stage(Stage.POLISH):
             self.polish.continue_with(problem)
-        with watch.stage("certificate"):
+        with watch.stage(Stage.CERTIFICATE):
             self.certificate = self.polish.certify()
             self.best = self.polish.w.clone()
         self._reset()
@@ -115,16 +115,16 @@ class Refinement:
         return done | lost
 
     def _improve(self, polish: Polish) -> Tensor:
-        with self.watch.stage("polish"):
+        with self.watch.stage(Stage.POLISH):
             changed = polish.improve()
-            self.watch.move(polish.factor_seconds, "polish", "factor")
+            self.watch.move(polish.factor_seconds, Stage.POLISH, Stage.FACTOR)
             polish.factor_seconds = 0.0
             polish.w = polish.problem.feasible(polish.w, nearly=True)
         return changed
 
     def _certify(self, rows: Tensor, polish: Polish) -> Tensor:
         """Certify the new coefficients, remember those with the smallest gap, and return the least gaps so far."""
-        with self.watch.stage("certificate"):
+        with self.watch.stage(Stage.CERTIFICATE):
             new = polish.certify()
             better = new.dual_gap < self.certificate.dual_gap[rows]
             self.certificate.put(rows[better], new.select(better))
@@ -140,7 +140,7 @@ class Refinement:
 
     def solution(self) -> BlockSolution:
         """Return the best coefficients and what is proved of them."""
-        with self.watch.stage("certificate"):
+        with self.watch.stage(Stage.CERTIFICATE):
             return BlockSolution.certified(
                 self.problem, self.best.clone(), self.certificate, self.status, self.seconds, self.watch.seconds
             )

@@ -10,17 +10,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.checks import as_count, named
-from simplicit.errors import InputError
+from simplicit.checks import as_count, named, refused
 from simplicit.progress import Meter, OnProgress
 from simplicit.robustness import ATTACKS, AttackResult, attack, pgd
 from simplicit.robustness.attacks.registry import STANDARD_ATTACKS, checked_attacks
 from simplicit.runs.measured import MeasuredRun, MeasureSettings
 from simplicit.runs.subjects import BASELINE, Subjects, choose_samples
 
-__all__ = ["ATTACK", "EXAMPLES", "AttackRun", "AttackSettings", "run_attack"]
-
-ATTACK, EXAMPLES = "attack.json", "examples.npz"
+EXAMPLES = "examples.npz"
 #: How many samples are kept as examples: a row of pictures.
 N_EXAMPLES = 6
 
@@ -42,13 +39,6 @@ class AttackSettings(MeasureSettings):
         Queries of Square, which sees outputs only.
     transfer : bool
         Try points that PGD finds on the baseline on every run.
-
-    Raises
-    ------
-    InputError
-        If something is out of range or unknown.
-    MissingExtraError
-        An attack needs what is not installed.
     """
 
     panel: ClassVar[str] = "Attacks"
@@ -63,7 +53,7 @@ class AttackSettings(MeasureSettings):
         super().__post_init__()
         object.__setattr__(self, "attacks", checked_attacks(self.attacks))
         if not self.attacks:
-            raise InputError("attacks: name at least one", argument="attacks")
+            raise refused("attacks", "name at least one")
         for name in ("steps", "restarts", "queries"):
             as_count(name, getattr(self, name))
 
@@ -72,8 +62,7 @@ class AttackSettings(MeasureSettings):
 class AttackRun(MeasuredRun):
     """Attacked subjects. The outcomes say for every attack which samples held: ``1/pgd`` for the first run."""
 
-    kind = "attack"
-    document = ATTACK
+    kind, document, title = "attack", "attack.json", "worst of all attacks"
 
     settings: AttackSettings
     found: dict[str, AttackResult]
@@ -84,7 +73,7 @@ class AttackRun(MeasuredRun):
         return tuple(package for name in self.settings.attacks for package in ATTACKS[name].packages)
 
     def figures(self, name: str) -> dict[str, Any]:
-        """Return accuracies under each attack and under all, the checks, and what they found as sentences."""
+        """Accuracies under each attack and under all, the checks, and what they found as sentences."""
         result = self.found[name]
         return {
             "attacks": {attack: result.accuracy(attack) for attack in result.held},
@@ -94,11 +83,14 @@ class AttackRun(MeasuredRun):
         }
 
     def outcomes(self, name: str) -> Mapping[str, npt.NDArray[Any]]:
-        """Return for each attack which samples held."""
+        """For each attack which samples held."""
         return self.found[name].held
 
+    def accuracies(self, name: str) -> dict[str, list[float]]:
+        return {"attacked": self.found[name].accuracy().tolist()}
+
     def archives(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
-        """Return ``examples.npz``: a few samples and what PGD makes of them, at the largest radius, for each model.
+        """``examples.npz``: a few samples and what PGD makes of them, at the largest radius, for each model.
 
         Those at which the baseline fails under PGD, or under all attacks without it, come first: ``places``,
         ``labels``, ``eps``, ``shape`` of a sample, ``inputs`` (k, p), and for every model ``0/inputs`` (k, p),
@@ -127,19 +119,9 @@ class AttackRun(MeasuredRun):
 
 
 def run_attack(subjects: Subjects, settings: AttackSettings, *, progress: OnProgress | None = None) -> AttackRun:
-    """Attack all subjects on the same samples, with the same seeds.
+    """Attack all subjects on the same samples, with the same seeds; see :func:`simplicit.attack`.
 
-    Parameters
-    ----------
-    subjects : Subjects
-    settings : AttackSettings
-    progress : callable, optional
-        Called with a :class:`simplicit.progress.Progress`, whose steps are the attacks on all models at all radii.
-
-    Raises
-    ------
-    SimplicitError
-        As :func:`simplicit.attack`; InputError for a number of samples that there is not.
+    The steps that `progress` is told of are the attacks on all models at all radii.
     """
     begun = time.perf_counter()
     data, baseline = subjects.data, subjects.baseline

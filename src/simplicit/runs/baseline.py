@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as serialise
 from torch import nn
 
 from simplicit.data import DATASETS, Dataset
@@ -19,11 +16,9 @@ from simplicit.errors import DataError
 from simplicit.files import read_json, write_json
 from simplicit.progress import OnProgress
 from simplicit.robustness import accuracy
-from simplicit.runs.folder import MANIFEST, Manifest, relative_to, run_folder
+from simplicit.runs.folder import Manifest, kind_of, relative_to, run_folder
 from simplicit.runs.mlp import MlpSettings, build_mlp, train_mlp
-from simplicit.runs.weights import check_finite
-
-__all__ = ["Baseline", "load_baseline", "make_baseline", "save_baseline"]
+from simplicit.runs.weights import check_finite, read_safetensors, write_state
 
 CONFIG = "config.json"
 WEIGHTS = "weights.safetensors"
@@ -35,21 +30,9 @@ FORMAT = 2
 class Baseline:
     """A trained multilayer perceptron and what it was trained on.
 
-    Parameters
-    ----------
-    net : nn.Sequential
-        In eval mode; inputs (m, p), logits (m, q).
-    settings : MlpSettings
-    n_inputs, classes : int
-        p and q.
-    data : str
-        The data set, as :func:`simplicit.data.load_dataset` takes it.
-    train_accuracy, test_accuracy : float
-        Shares in [0, 1].
-    seconds : float
-        Wall-clock time of the training.
-    data_dir : Path, optional
-        The folder that was named for the files of the data set.
+    ``net`` is in eval mode, from inputs (m, p) to logits (m, q), p ``n_inputs`` and q ``classes``. ``data`` and
+    ``data_dir`` are as :func:`simplicit.data.load_dataset` took them; accuracies are shares in [0, 1], ``seconds`` are
+    wall-clock time of the training.
     """
 
     net: nn.Sequential
@@ -109,28 +92,12 @@ def make_baseline(
 def save_baseline(
     baseline: Baseline, folder: Path, *, manifest: Manifest | None = None, overwrite: bool = False
 ) -> None:
-    """Write a baseline's folder, whole or not at all.
-
-    Parameters
-    ----------
-    baseline : Baseline
-    folder : Path
-    manifest : Manifest, optional
-        How it was made; default: its settings only.
-    overwrite : bool
-        Replace the folder of an earlier run.
-
-    Raises
-    ------
-    InputError
-        `folder` exists and may not be replaced.
-    """
+    """Write a baseline's folder; `manifest` says how it was made, by default its settings only."""
     manifest = manifest or Manifest("baseline", settings=baseline.settings.to_config() | baseline.data_in(folder))
     inputs = [] if baseline.data in DATASETS else [Path(baseline.data)]
     inputs += [] if baseline.data_dir is None else [baseline.data_dir]
     with run_folder(folder, overwrite=overwrite, kind="baseline", inputs=inputs) as draft:
-        state = {name: tensor.contiguous() for name, tensor in baseline.net.state_dict().items()}
-        (draft / WEIGHTS).write_bytes(serialise(state))
+        write_state(baseline.net.state_dict(), draft / WEIGHTS)
         write_json(draft / CONFIG, baseline.to_config(folder))
         manifest.write(draft)
 
@@ -138,17 +105,16 @@ def save_baseline(
 def load_baseline(folder: Path) -> Baseline:
     """Read a baseline's folder back; the network is in eval mode.
 
-    Raises
-    ------
-    DataError
-        A file is missing, truncated or damaged, or weights and configuration do not fit.
+    DataError is raised where a file is missing, truncated or damaged, or weights and configuration do not fit.
     """
     if not folder.is_dir():
         raise DataError(
             f"baseline {folder}: no such folder; `simplicit baseline --output {folder}` makes one; "
             "if it lies elsewhere, name it: simplicit fit FOLDER, or simplicit eval RUN with --baseline FOLDER"
         )
-    _check_kind(folder)
+    kind = kind_of(folder)
+    if isinstance(kind, str) and kind != "baseline":
+        raise DataError(f"baseline {folder}: written by `simplicit {kind}`; a folder of `simplicit baseline` is needed")
     config = read_json(folder / CONFIG)
     try:
         if config["kind"] != "mlp":
@@ -169,24 +135,8 @@ def load_baseline(folder: Path) -> Baseline:
     return Baseline(net, settings, widths[0], widths[-1], data, *figures, data_dir)
 
 
-def _check_kind(folder: Path) -> None:
-    """Refuse the folder of another command by name; a folder without ``run.json`` is judged by its configuration."""
-    if (folder / MANIFEST).is_file():
-        kind = read_json(folder / MANIFEST).get("kind")
-        if isinstance(kind, str) and kind != "baseline":
-            raise DataError(
-                f"baseline {folder}: written by `simplicit {kind}`; a folder of `simplicit baseline` is needed"
-            )
-
-
 def _widths(widths: Any, settings: MlpSettings) -> list[int]:
-    """All widths, inputs and outputs included.
-
-    Raises
-    ------
-    ValueError
-        Not positive integers, or not those of the hidden layers in `settings`.
-    """
+    """All widths, inputs and outputs included; ValueError for what they cannot be beside these settings."""
     if not isinstance(widths, list) or len(widths) < 2 or not all(type(width) is int and width > 0 for width in widths):
         raise ValueError(f"widths must be two or more positive integers, got {widths!r}"[:200])
     if tuple(widths[1:-1]) != settings.arch:
@@ -197,20 +147,13 @@ def _widths(widths: Any, settings: MlpSettings) -> list[int]:
 def _load_network(widths: list[int], settings: MlpSettings, path: Path) -> nn.Sequential:
     if not path.is_file():
         raise DataError(f"{path}: missing; train the baseline again")
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: damaged or truncated ({error})") from error
+    state, ends = read_safetensors(path), (widths[0], widths[-1])
     with torch.device("meta"):  # shapes first: damaged widths must not take memory
-        wanted = {name: tuple(value.shape) for name, value in _build(widths, settings).state_dict().items()}
+        wanted = {name: tuple(value.shape) for name, value in build_mlp(*ends, settings).state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if found != wanted:
         raise DataError(f"{path}: does not fit {CONFIG}, expected the shapes {wanted}, got {found}"[:400])
     check_finite(state, path)
-    net = _build(widths, settings)
+    net = build_mlp(*ends, settings)
     net.load_state_dict(state)
     return net.eval()
-
-
-def _build(widths: list[int], settings: MlpSettings) -> nn.Sequential:
-    return build_mlp(widths[0], widths[-1], settings)

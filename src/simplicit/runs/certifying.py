@@ -16,9 +16,6 @@ from simplicit.robustness import METHODS, AttackResult, Certificates, attack, ce
 from simplicit.runs.measured import MeasuredRun, MeasureSettings
 from simplicit.runs.subjects import Subjects, choose_samples
 
-__all__ = ["CERTIFICATES", "CertifyRun", "CertifySettings", "run_certify"]
-
-CERTIFICATES = "certificates.json"
 #: How the attack beside the certificates runs.
 STEPS, RESTARTS = 50, 5
 
@@ -36,11 +33,6 @@ class CertifySettings(MeasureSettings):
         Gradient steps on the slopes of the linear relaxation; 20 certify about a point more and take 60 times as long.
     attack : bool
         Run PGD beside: the truth lies between what is proved and what is broken.
-
-    Raises
-    ------
-    InputError
-        If something is out of range or unknown.
     """
 
     panel: ClassVar[str] = "Bounds"
@@ -63,15 +55,14 @@ class CertifyRun(MeasuredRun):
     the first run.
     """
 
-    kind = "certify"
-    document = CERTIFICATES
+    kind, document, title = "certify", "certificates.json", "certified accuracy"
 
     settings: CertifySettings
     found: dict[str, Certificates]
     attacked: dict[str, AttackResult]
 
     def figures(self, name: str) -> dict[str, Any]:
-        """Return accuracies certified by each bound, and what PGD left."""
+        """Accuracies certified by each bound, and what PGD left."""
         found, attacked = self.found[name], self.attacked.get(name)
         return {
             "certified": {method: found.accuracy(method) for method in found.margins},
@@ -79,24 +70,18 @@ class CertifyRun(MeasuredRun):
         }
 
     def outcomes(self, name: str) -> Mapping[str, npt.NDArray[Any]]:
-        """Return for each bound the smallest margins."""
+        """For each bound the smallest margins."""
         return self.found[name].margins
+
+    def accuracies(self, name: str) -> dict[str, list[float]]:
+        attacked = {"attacked": self.attacked[name].accuracy().tolist()} if name in self.attacked else {}
+        return {"certified": self.found[name].accuracy().tolist()} | attacked
 
 
 def run_certify(subjects: Subjects, settings: CertifySettings, *, progress: OnProgress | None = None) -> CertifyRun:
-    """Certify all subjects on the same samples, each as it is evaluated in float64.
+    """Certify all subjects on the same samples, each as it is evaluated in float64; see :func:`simplicit.certify`.
 
-    Parameters
-    ----------
-    subjects : Subjects
-    settings : CertifySettings
-    progress : callable, optional
-        Called with a :class:`simplicit.progress.Progress`, whose steps are the samples of all models and radii.
-
-    Raises
-    ------
-    SimplicitError
-        As :func:`simplicit.certify`; InputError for a number of samples that there is not.
+    The steps that `progress` is told of are the samples of all models and radii.
     """
     begun = time.perf_counter()
     # In one dtype, so that none gives up more to rounding than the others.

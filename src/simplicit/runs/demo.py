@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from simplicit.checks import as_count, as_seed
+from simplicit.checks import as_count, as_seed, refused
 from simplicit.data import Dataset
-from simplicit.errors import InputError
 from simplicit.files import file_hash, write_json
 from simplicit.progress import OnProgress, within
+from simplicit.report import Line, can_draw, draw_frontier
 from simplicit.runs.baseline import CONFIG, WEIGHTS, Baseline, make_baseline, save_baseline
 from simplicit.runs.evaluate import Evaluation, EvaluationSettings, evaluate, parse_eps
 from simplicit.runs.fitting import FitRun, capture_task, fill_fit_folder, run_fit
@@ -22,8 +21,7 @@ from simplicit.runs.settings import FitSettings, Source
 from simplicit.runs.task import Task
 from simplicit.training import Sparse
 
-__all__ = ["Demo", "DemoSettings", "FrontierPoint", "run_demo"]
-
+PICTURE = "picture.png"
 _NETWORK = MlpSettings(arch=(256, 128), bias=False, epochs=60, batch_size=64)
 
 
@@ -43,11 +41,6 @@ class DemoSettings:
         Gradient steps of PGD.
     seed : int
         Of training, samples and attacks.
-
-    Raises
-    ------
-    InputError
-        If something is out of range.
     """
 
     panel: ClassVar[str] = "What is measured"
@@ -64,15 +57,10 @@ class DemoSettings:
             as_count(name, getattr(self, name))
         as_seed("seed", self.seed)
         if not self.sparsity:
-            raise InputError("sparsity: name at least one", argument="sparsity")
+            raise refused("sparsity", "name at least one")
         for value in self.sparsity:
             Sparse(value)
         object.__setattr__(self, "sparsity", tuple(sorted(set(self.sparsity))))
-
-    @property
-    def network(self) -> MlpSettings:
-        """What the network is."""
-        return _NETWORK.with_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -123,10 +111,20 @@ class Demo:
     def shown(self) -> int:
         """Which fit to show: the sparsest within three points of the baseline's accuracy, else the most accurate."""
         close = [i for i, point in enumerate(self.points) if point.accuracy >= self.baseline.test_accuracy - 0.03]
-        order = range(len(self.points))
         if close:
             return max(close, key=lambda i: self.points[i].sparsity)
-        return max(order, key=lambda i: self.points[i].accuracy)
+        return max(range(len(self.points)), key=lambda i: self.points[i].accuracy)
+
+    def draw(self, path: Path) -> None:
+        """Write the picture: sparsity against clean and attacked accuracy, and the pattern of the fit to show."""
+        sparsities = [point.sparsity for point in self.points]
+        clean, attacked = [point.accuracy for point in self.points], [point.pgd for point in self.points]
+        lines = (
+            Line("clean", sparsities, clean, self.baseline.test_accuracy),
+            Line(f"PGD-{self.settings.pgd_steps}, ε = {self.settings.eps}", sparsities, attacked, self.baseline_pgd),
+        )
+        title = f"Non-zeros of M at {sparsities[self.shown()]:.0f} % sparsity"
+        draw_frontier(path, lines, self.fits[self.shown()].result.model, title=title)
 
 
 def run_demo(
@@ -138,38 +136,21 @@ def run_demo(
     command: list[str] | None = None,
     overwrite: bool = False,
     progress: OnProgress | None = None,
-    draw: Callable[[Demo, Path], None] | None = None,
 ) -> Demo:
     """Run the demo and write its folder: ``baseline/``, one folder per fit, ``frontier.json``, ``run.json``.
 
-    Parameters
-    ----------
-    data : Dataset
-    output : Path
-        Appears complete or not at all.
-    settings : DemoSettings
-    data_dir : Path, optional
-        Where the data set's files were found, for the folders' manifests.
-    command : list of str, optional
-    overwrite : bool
-    progress : callable, optional
-        Called with a :class:`simplicit.progress.Progress` of each stage: epochs, rows, measurements.
-    draw : callable, optional
-        Draws the picture into a given file, ``picture.png``.
-
-    Raises
-    ------
-    InputError
-        `output` exists and may not be replaced, or the settings do not fit.
+    With the extra ``report`` there is a picture too. `data_dir`, where the data set's files were found, is for the
+    manifests; `progress` is told of each stage: epochs, rows, measurements.
     """
     with run_folder(output, overwrite=overwrite) as draft:
         manifest = Manifest("demo", command or [], {}, {"data": data.describe()})
-        baseline = make_baseline(data, settings.network, data_dir=data_dir, progress=progress)
+        network = dataclasses.replace(_NETWORK, seed=settings.seed)
+        baseline = make_baseline(data, network, data_dir=data_dir, progress=progress)
         save_baseline(baseline, draft / "baseline")
         demo = _fit_all(baseline, data, output, draft, settings, progress)
         write_json(draft / "frontier.json", demo.frontier())
-        if draw is not None:
-            draw(demo, draft / "picture.png")
+        if can_draw():
+            demo.draw(draft / PICTURE)
         manifest.settings = dataclasses.asdict(settings) | {"data": baseline.data_in(output)["data"]}
         manifest.seconds = {"baseline": baseline.seconds, "fits": sum(point.seconds for point in demo.points)}
         manifest.results = demo.frontier()
@@ -188,8 +169,7 @@ def _fit_all(
     hashes = {name: file_hash(draft / "baseline" / name) for name in (CONFIG, WEIGHTS)}
     task = Task(baseline.net, data, (data.n_inputs,), {"network": hashes, "data": data.describe()})
     captured = capture_task(task)
-    points: list[FrontierPoint] = []
-    fits: list[FitRun] = []
+    points, fits = list[FrontierPoint](), list[FitRun]()
     for sparsity in settings.sparsity:
         name, report = f"sparsity-{sparsity:g}", within(progress, f"{sparsity:g} % sparse")
         fit_settings = FitSettings(
@@ -199,28 +179,16 @@ def _fit_all(
             recipe=Sparse(sparsity),
         )
         run = run_fit(fit_settings, task, baseline=captured.model, progress=report)
-        figures = evaluate(
-            run.result.model,
-            captured.model,
-            captured.weight_count,
-            data,
-            EvaluationSettings((settings.eps,), settings.pgd_steps, seed=settings.seed),
-            progress=report,
-        )
+        attacks = EvaluationSettings((settings.eps,), settings.pgd_steps, seed=settings.seed)
+        weights = captured.weight_count
+        figures = evaluate(run.result.model, captured.model, weights, data, attacks, progress=report)
         (draft / name).mkdir()
         fill_fit_folder(run, draft / name, output / name)
         points.append(_point(name, run, figures))
         fits.append(run)
-    attack = figures.attacks[0]
-    return Demo(
-        baseline=baseline,
-        baseline_weights=captured.weight_count,
-        baseline_fgsm=attack.baseline_fgsm,
-        baseline_pgd=attack.baseline_pgd,
-        points=tuple(points),
-        fits=tuple(fits),
-        settings=settings,
-    )
+    (attack,) = figures.attacks
+    attacked = attack.baseline_fgsm, attack.baseline_pgd
+    return Demo(baseline, captured.weight_count, *attacked, tuple(points), tuple(fits), settings)
 
 
 def _point(folder: str, run: FitRun, figures: Evaluation) -> FrontierPoint:

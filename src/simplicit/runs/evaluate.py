@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -17,8 +18,7 @@ from simplicit.implicit import ImplicitModel, PerronFrobenius, equilibrium, perr
 from simplicit.implicit.wellposed import row_norm
 from simplicit.progress import Meter, OnProgress
 from simplicit.robustness import accuracy, fgsm, pgd
-
-__all__ = ["DEFAULT_EPS", "AttackFigures", "Evaluation", "evaluate", "parse_eps"]
+from simplicit.runs.task import check_labels
 
 DEFAULT_EPS = ("0.004", "0.008", "8/255")
 _BATCH, _NUMBERS = 2048, 2**22  # samples at a time, and their states together
@@ -41,11 +41,6 @@ class EvaluationSettings:
         Attack only the first so many test samples. Default: all.
     seed : int
         Of PGD's random start.
-
-    Raises
-    ------
-    InputError
-        A radius is none, or a number is out of range.
     """
 
     panel: ClassVar[str] = "Attacks"
@@ -142,13 +137,7 @@ class Evaluation:
 
 
 def parse_eps(text: str) -> float:
-    """Read a radius from ``"0.004"`` or ``"8/255"``.
-
-    Raises
-    ------
-    InputError
-        It is no number, negative, or not finite.
-    """
+    """Read a radius from ``"0.004"`` or ``"8/255"``; InputError if it is no number, negative, or not finite."""
     try:
         value = float(Fraction(text.replace(" ", "")))
     except (ValueError, ZeroDivisionError, OverflowError):
@@ -168,43 +157,20 @@ def evaluate(
     weights: int | None = None,
     progress: OnProgress | None = None,
 ) -> Evaluation:
-    """Measure `model` on the test part of `data`, beside its baseline.
+    """Measure `model` on the test part of `data`, beside the exact implicit form of the network that it came from.
 
-    Parameters
-    ----------
-    model, baseline : ImplicitModel
-        The fitted model and the exact implicit form of the network it came from.
-    baseline_weights : int
-        N0.
-    data : Dataset
-    settings : EvaluationSettings
-    weights : int, optional
-        Weights that are not zero, where that is known. Where one stands at many places of M (tied rows), sparsity is of
-        the weights, and storage is not told.
-    progress : callable, optional
-        Called with a :class:`simplicit.progress.Progress`, whose steps are the measurements.
-
-    Raises
-    ------
-    InputError
-        Model, baseline and data do not fit, or a setting is out of range.
-    NotWellPosedError
-        The model has no unique equilibrium.
+    `baseline_weights` is N0, and `weights` how many weights are not zero, if not all of M: with tied rows one stands at
+    many places. The steps of `progress` are the measurements. InputError is raised where model, baseline and data do
+    not fit.
     """
-    radii = {text: parse_eps(text) for text in settings.eps}
     _check(model, baseline, data)
-    meter = Meter(1 + 4 * len(radii), progress)
+    meter = Meter(1 + 4 * len(set(settings.eps)), progress)
     meter.begin("clean accuracy")
     U, labels = data.test_inputs, data.test_labels
     ours, theirs = _classes(model, U), _classes(baseline, U)
     method, iterations, bound = _equilibria(model, U)
     meter.count()
     count = min(settings.attack_samples or len(labels), len(labels))
-    tied = weights not in (None, model.nnz)
-    stored = None if tied else model.storage_bits().total
-    dense = 8 * baseline.dtype.itemsize * baseline_weights
-    nnz = model.nnz if weights is None else weights
-    bench = _Bench(U[:count], labels[:count], data.input_range, settings.pgd_steps, settings.seed, meter)
     return Evaluation(
         samples=len(labels),
         attacked_samples=count,
@@ -213,47 +179,56 @@ def evaluate(
         clean_accuracy_of_attacked=_share((ours == labels)[:count]),
         baseline_clean_accuracy_of_attacked=_share((theirs == labels)[:count]),
         agreement=_share(ours == theirs),
-        sparsity=100.0 * (1.0 - nnz / baseline_weights),
-        sparsity_of_size=model.sparsity(),
-        nnz=nnz,
-        baseline_weights=baseline_weights,
-        size=model.size,
+        **_sizes(model, baseline, baseline_weights, weights),
         perron_frobenius=perron_frobenius(model),
         norm_inf=row_norm(model),
-        storage_bits=stored,
-        baseline_dense_weight_bits=dense,
-        storage_ratio=None if stored is None else dense / stored if stored else math.inf,
         equilibrium_method=method,
         equilibrium_iterations=iterations,
         equilibrium_error_bound=bound,
         pgd_steps=settings.pgd_steps,
-        attacks=tuple(bench.figures(model, baseline, text, radius) for text, radius in radii.items()),
+        attacks=_attacks({"model": model, "baseline": baseline}, U[:count], labels[:count], data, settings, meter),
     )
 
 
-@dataclass(frozen=True)
-class _Bench:
-    """The samples to attack, and how."""
+def _sizes(model: ImplicitModel, baseline: ImplicitModel, baseline_weights: int, weights: int | None) -> dict[str, Any]:
+    """Sparsity and storage; of tied rows, where a weight stands at many places of M, storage is not told."""
+    nnz = model.nnz if weights is None else weights
+    stored = model.storage_bits().total if nnz == model.nnz else None
+    dense = 8 * baseline.dtype.itemsize * baseline_weights
+    return {
+        "sparsity": 100.0 * (1.0 - nnz / baseline_weights),
+        "sparsity_of_size": model.sparsity(),
+        "nnz": nnz,
+        "baseline_weights": baseline_weights,
+        "size": model.size,
+        "storage_bits": stored,
+        "baseline_dense_weight_bits": dense,
+        "storage_ratio": None if stored is None else dense / stored if stored else math.inf,
+    }
 
-    inputs: Floats
-    labels: Labels
-    clip: tuple[float, float]
-    pgd_steps: int
-    seed: int
-    meter: Meter
 
-    def figures(self, model: ImplicitModel, baseline: ImplicitModel, text: str, radius: float) -> AttackFigures:
-        values: dict[str, float] = {}
-        for prefix, victim, name in (("", model, "model"), ("baseline_", baseline, "baseline")):
-            samples = (victim, self.inputs, self.labels, radius)
-            self.meter.begin(f"FGSM on the {name}, ε = {text}")
-            values[f"{prefix}fgsm"] = accuracy(victim, fgsm(*samples, clip=self.clip), self.labels)
-            self.meter.count()
-            self.meter.begin(f"PGD-{self.pgd_steps} on the {name}, ε = {text}")
-            attacked = pgd(*samples, steps=self.pgd_steps, clip=self.clip, seed=self.seed)
-            values[f"{prefix}pgd"] = accuracy(victim, attacked, self.labels)
-            self.meter.count()
-        return AttackFigures(eps=text, radius=radius, **values)
+def _attacks(
+    victims: Mapping[str, ImplicitModel],
+    inputs: Floats,
+    labels: Labels,
+    data: Dataset,
+    settings: EvaluationSettings,
+    meter: Meter,
+) -> tuple[AttackFigures, ...]:
+    """Accuracies of the victims under FGSM and PGD for every radius."""
+    found, clip = [], data.input_range
+    for text in dict.fromkeys(settings.eps):
+        radius, left = parse_eps(text), list[float]()
+        for name, victim in victims.items():
+            meter.begin(f"FGSM on the {name}, ε = {text}")
+            left.append(accuracy(victim, fgsm(victim, inputs, labels, radius, clip=clip), labels))
+            meter.count()
+            meter.begin(f"PGD-{settings.pgd_steps} on the {name}, ε = {text}")
+            options: dict[str, Any] = {"steps": settings.pgd_steps, "clip": clip, "seed": settings.seed}
+            left.append(accuracy(victim, pgd(victim, inputs, labels, radius, **options), labels))
+            meter.count()
+        found.append(AttackFigures(text, radius, *left))
+    return tuple(found)
 
 
 def _check(model: ImplicitModel, baseline: ImplicitModel, data: Dataset) -> None:
@@ -263,11 +238,7 @@ def _check(model: ImplicitModel, baseline: ImplicitModel, data: Dataset) -> None
                 f"the {name} takes {victim.n_inputs} inputs, a sample of {data.name} has {data.n_inputs}; give the "
                 "data that it was trained on with --data"
             )
-        if victim.n_outputs < data.classes:
-            raise InputError(
-                f"the labels of {data.name} do not fit: they go up to {data.classes - 1}, the {name} has "
-                f"{victim.n_outputs} outputs; give the data that it was trained on with --data"
-            )
+        check_labels(data, victim.n_outputs, name)
 
 
 def _classes(model: ImplicitModel, inputs: Any) -> Labels:

@@ -15,30 +15,17 @@ from torch import nn
 from simplicit.errors import DataError, InputError
 from simplicit.runs.weights import load_weights
 
-__all__ = ["load_network", "load_program"]
-
 
 def load_network(model: str, weights: Path | None = None) -> nn.Module:
     """Import a factory, call it, load weights into what it returns; the network comes back in eval mode.
 
-    Parameters
-    ----------
-    model : str
-        ``"package.module:factory"``; the module may also lie in the current directory. The factory is a function or
-        class that is called without arguments, or a finished ``nn.Module``.
-    weights : Path, optional
-        A safetensors file or a checkpoint that ``torch.load(weights_only=True)`` reads.
-
-    Raises
-    ------
-    InputError
-        The module or attribute does not exist, importing or calling it failed, or no ``nn.Module`` came back.
-    DataError
-        See :func:`~simplicit.runs.weights.load_weights`.
+    `model` is ``"package.module:factory"``; the module may also lie in the current directory. The factory is a function
+    or class that is called without arguments, or a finished ``nn.Module``. InputError is raised where the module or the
+    attribute does not exist, importing or calling it fails, or no ``nn.Module`` comes back.
     """
     module_name, _, attribute = model.partition(":")
     if not module_name or not attribute:
-        raise InputError(f"model {model!r}: expected package.module:factory")
+        raise _refused(model, "expected package.module:factory")
     # Standard output belongs to the results; what the user's code prints goes beside the progress.
     with _current_directory_importable(), redirect_stdout(sys.stderr):
         net = _call(_attribute(_import(module_name, model), attribute, model), model)
@@ -48,15 +35,7 @@ def load_network(model: str, weights: Path | None = None) -> nn.Module:
 
 
 def load_program(path: Path, *, trust: bool) -> nn.Module:
-    """A ``torch.export`` program. **Loading one can run code that it carries**, so it takes an explicit `trust`.
-
-    Raises
-    ------
-    InputError
-        `trust` is false.
-    DataError
-        The file is missing or damaged.
-    """
+    """A ``torch.export`` program. **Loading one can run code that it carries**, so it takes an explicit `trust`."""
     if not trust:
         raise InputError(
             f"{path}: loading a .pt2 program can run code that it carries; if you trust its author, add --trust-pt2, "
@@ -70,23 +49,26 @@ def load_program(path: Path, *, trust: bool) -> nn.Module:
         raise DataError(f"{path}: damaged, or not a torch.export program ({_reason(error)})") from error
 
 
+def _refused(model: str, what: str) -> InputError:
+    return InputError(f"model {model!r}: {what}", argument="model")
+
+
 def _import(module_name: str, model: str) -> Any:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise InputError(
-                f"model {model!r}: no module {error.name!r} on the Python path or in the current directory"
-            ) from error
-        raise InputError(f"model {model!r}: importing it failed, {_reason(error)}") from error
+            what = f"no module {error.name!r} on the Python path or in the current directory"
+            raise _refused(model, what) from error
+        raise _refused(model, f"importing it failed, {_reason(error)}") from error
     except (Exception, SystemExit) as error:  # the user's own module may raise anything
-        raise InputError(f"model {model!r}: importing it failed, {_reason(error)}") from error
+        raise _refused(model, f"importing it failed, {_reason(error)}") from error
 
 
 def _attribute(module: Any, attribute: str, model: str) -> Any:
     for name in attribute.split("."):
         if not hasattr(module, name):
-            raise InputError(f"model {model!r}: {module.__name__} has no {name!r}")
+            raise _refused(model, f"{module.__name__} has no {name!r}")
         module = getattr(module, name)
     return module
 
@@ -95,13 +77,13 @@ def _call(factory: Any, model: str) -> nn.Module:
     if isinstance(factory, nn.Module):
         return factory
     if not callable(factory):
-        raise InputError(f"model {model!r}: {type(factory).__name__} cannot be called; name a function or a class")
+        raise _refused(model, f"{type(factory).__name__} cannot be called; name a function or a class")
     try:
         net = factory()
     except (Exception, SystemExit) as error:  # the user's own factory may raise anything
-        raise InputError(f"model {model!r}: calling it without arguments failed, {_reason(error)}") from error
+        raise _refused(model, f"calling it without arguments failed, {_reason(error)}") from error
     if not isinstance(net, nn.Module):
-        raise InputError(f"model {model!r}: returned {type(net).__name__}, expected a torch.nn.Module")
+        raise _refused(model, f"returned {type(net).__name__}, expected a torch.nn.Module")
     return net
 
 

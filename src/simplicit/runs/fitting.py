@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from simplicit.checks import refused
 from simplicit.errors import DataError, InputError, SimplicitError
 from simplicit.files import write_json
 from simplicit.implicit import ImplicitModel, save
@@ -24,11 +25,9 @@ from simplicit.robustness import accuracy
 from simplicit.rows import BasisPursuit, RowStatus
 from simplicit.runs.folder import MANIFEST, Manifest, read_manifest, run_folder
 from simplicit.runs.settings import FitSettings
-from simplicit.runs.task import Task
+from simplicit.runs.task import Task, check_labels
 from simplicit.runs.weights import write_state
 from simplicit.training import FitResult, Matching, Robust, RowFigures, fit
-
-__all__ = ["ROWS", "WEIGHTS", "FitRun", "capture_task", "fill_fit_folder", "run_fit", "save_fit", "weights_of"]
 
 ROWS = "rows.json"
 #: Of the network with its new weights, where it can take them.
@@ -38,18 +37,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitRun:
-    """A finished fit.
+    """A finished fit, with accuracies and agreement on the test part of the data, shares in [0, 1].
 
-    Parameters
-    ----------
-    settings : FitSettings
-    result : FitResult
-    accuracy, baseline_accuracy, agreement : float
-        On the test part of the data, shares in [0, 1].
-    inputs : dict
-        What was read, with hashes.
-    seconds : float
-        Wall-clock time of states and training together.
+    ``inputs`` is what was read, with hashes, ``seconds`` the wall-clock time of states and training together.
     """
 
     settings: FitSettings
@@ -74,26 +64,17 @@ class FitRun:
 def capture_task(task: Task) -> Capture:
     """The exact implicit form of the task's network.
 
-    Raises
-    ------
-    InputError
-        The network does not take samples of the task's shape, or has fewer outputs than the data has classes.
-    UnsupportedOperationError
-        The network has an operation without implicit form.
+    InputError is raised where the network does not take samples of the task's shape, or has fewer outputs than the data
+    has classes, UnsupportedOperationError where it has an operation without implicit form.
     """
     samples = task.shaped(task.data.test_inputs[:2])
     try:
         captured = capture(task.net, samples)
     except SimplicitError as error:
-        if (told := _misfit(task, samples)) is None:
+        if (misfit := _misfit(task, samples)) is None:
             raise
-        raise InputError(told) from error
-    outputs = captured.model.n_outputs
-    if outputs < task.data.classes:
-        raise InputError(
-            f"the labels of {task.data.name} do not fit: they go up to {task.data.classes - 1}, the network has "
-            f"{outputs} outputs; give the data that it was trained on with --data"
-        )
+        raise InputError(misfit) from error
+    check_labels(task.data, captured.model.n_outputs, "network")
     return captured
 
 
@@ -132,30 +113,14 @@ def run_fit(
     journal: Path | None = None,
     progress: OnProgress | None = None,
 ) -> FitRun:
-    """Fit and measure on the test part.
+    """Fit the network of a task, opened from the same settings, and measure it on the test part; see ``simplicit.fit``.
 
-    Parameters
-    ----------
-    settings : FitSettings
-    task : Task
-        Opened from the same settings.
-    baseline : ImplicitModel, optional
-        The network's exact implicit form, if it is at hand.
-    journal : Path, optional
-        Folder in which finished blocks of rows are kept, and from which a fit that was broken off goes on.
-    progress : callable, optional
-        Called with a :class:`simplicit.progress.Progress` after every block of rows.
-
-    Raises
-    ------
-    SimplicitError
-        As :func:`simplicit.fit`.
+    `baseline` is the network's exact implicit form, if it is at hand; `journal` and `progress` are as in ``fit``.
     """
     source, recipe = settings.source, settings.recipe
     if source.model is not None and source.weights is None:
-        _log.warning(
-            "Note: no --weights, so the network of %s is used with the weights that it came with", source.model
-        )
+        note = "Note: no --weights, so the network of %s is used with the weights that it came with"
+        _log.warning(note, source.model)
     baseline = baseline or capture_task(task).model
     inputs, net = task.training_inputs(settings.samples, settings.seed), task.net
     if isinstance(recipe, Robust) and recipe.clip is None:
@@ -163,14 +128,7 @@ def run_fit(
     if isinstance(recipe, Matching) and isinstance(recipe.penalty, BasisPursuit):
         inputs, net = inputs.double(), _in_float64(net)  # the rounding of float32 states cannot be matched exactly
     start = time.perf_counter()
-    result = fit(
-        net,
-        inputs,
-        recipe,
-        **vars(settings.running),
-        journal=journal,
-        progress=progress,
-    )
+    result = fit(net, inputs, recipe, **vars(settings.running), journal=journal, progress=progress)
     seconds = time.perf_counter() - start
     test, labels = task.data.test_inputs, task.data.test_labels
     ours, theirs = result.model.predict(test).argmax(axis=1), baseline.predict(test).argmax(axis=1)
@@ -190,22 +148,14 @@ def _in_float64(net: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(net).double()
     except Exception as error:  # the user's own classes may refuse in any way
-        raise InputError(
-            f"penalty: exact matching needs the network in float64, and it cannot be copied ({error}); take another "
-            "one",
-            argument="penalty",
-        ) from error
+        what = f"exact matching needs the network in float64, and it cannot be copied ({error}); take another one"
+        raise refused("penalty", what) from error
 
 
 def save_fit(run: FitRun, folder: Path, *, command: list[str] | None = None, overwrite: bool = False) -> None:
     """Write ``config.json`` and ``model.safetensors`` (:func:`simplicit.load` reads them), ``rows.json``, ``run.json``.
 
     Where the network can take the new weights, its state_dict is in ``weights.safetensors``.
-
-    Raises
-    ------
-    InputError
-        `folder` exists and may not be replaced.
     """
     with run_folder(folder, overwrite=overwrite, kind="fit", inputs=run.settings.source.paths) as draft:
         fill_fit_folder(run, draft, folder, command)
@@ -234,13 +184,7 @@ def _row_table(rows: RowFigures) -> dict[str, Any]:
 
 
 def weights_of(folder: Path) -> tuple[int, int]:
-    """How many weights of a finished fit are not zero, and N₀.
-
-    Raises
-    ------
-    DataError
-        `folder` is not of a fit, or is damaged.
-    """
+    """How many weights of a finished fit are not zero, and N₀; DataError where `folder` is not of a fit, or damaged."""
     results = read_manifest(folder, "fit").get("results")
     counts: list[int] = []
     for name in ("non_zeros", "baseline_weights"):

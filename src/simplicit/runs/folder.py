@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,56 +20,28 @@ from simplicit.errors import DataError, InputError
 from simplicit.files import drafted, read_json, write_json, writing
 from simplicit.machine import versions
 
-__all__ = [
-    "MANIFEST",
-    "Manifest",
-    "check_output",
-    "read_manifest",
-    "relative_to",
-    "run_folder",
-]
-
 MANIFEST = "run.json"
 #: 2: accuracies are shares.
 FORMAT = 2
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass
 class Manifest:
     """What ``run.json`` says about a run.
 
-    Parameters
-    ----------
-    kind : str
-        The command, such as ``fit``.
-    command : list of str
-        The command line as it was typed; empty for a run from Python.
-    settings : dict
-        Every setting, defaults included.
-    inputs : dict
-        What was read, with hashes.
-    seconds : dict
-        Wall-clock time of each stage.
-    results : dict
-        The figures.
-    packages : tuple of str
-        Whose versions are told besides those of every run.
-    started : str
-        UTC, ISO 8601.
+    ``kind`` is the command, ``command`` the line as it was typed (empty for a run from Python), ``settings`` has all of
+    them, defaults included, ``inputs`` what was read, with hashes, ``seconds`` the wall-clock time of each stage, and
+    ``packages`` those whose versions are told besides the ones of every run. ``started`` is in UTC, ISO 8601.
     """
 
     kind: str
-    command: list[str] = field(default_factory=list)
+    command: Sequence[str] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
-    started: str = field(default_factory=_now)
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def to_config(self) -> dict[str, Any]:
         """The document, with the versions and the machine of this process."""
@@ -77,7 +49,7 @@ class Manifest:
             "format": FORMAT,
             "kind": self.kind,
             "started": self.started,
-            "command": self.command,
+            "command": list(self.command),
             "settings": self.settings,
             "inputs": self.inputs,
             "versions": {"python": platform.python_version()} | versions(*self.packages),
@@ -92,25 +64,10 @@ class Manifest:
 
 
 def check_output(target: Path, *, overwrite: bool, kind: str | None = None, inputs: Iterable[Path] = ()) -> None:
-    """Refuse an output folder that is taken or cannot be written, before any work is done.
+    """Refuse an output folder that is taken (InputError) or cannot be written (DataError), before any work is done.
 
-    Parameters
-    ----------
-    target : Path
-    overwrite : bool
-        Allow `target` to be the folder of an earlier run.
-    kind : str, optional
-        The command that is going to write; only a run of the same command is replaced. Default: of any command.
-    inputs : iterable of Path, optional
-        What the run reads: a folder that is or holds one of them is not replaced.
-
-    Raises
-    ------
-    InputError
-        `target` exists and `overwrite` is false, or it exists and is not the folder of an earlier run of this kind, or
-        replacing it would remove an input: nothing but a run's own folder is ever removed.
-    DataError
-        The place cannot be written.
+    With `overwrite`, the folder of an earlier run may be there, of the same command where `kind` names that, unless it
+    is or holds one of the `inputs`, which the run reads: nothing but a run's own folder is ever removed.
     """
     with writing(f"output {target}"):
         taken = os.path.lexists(target)
@@ -118,36 +75,38 @@ def check_output(target: Path, *, overwrite: bool, kind: str | None = None, inpu
             _check_replaceable(target, kind, inputs)
         elif taken:
             remedy = "" if target.is_symlink() or not target.is_dir() else ", or replace it with --overwrite"
-            raise InputError(f"output {target}: exists already; choose another --output{remedy}")
+            raise refused_output(target, f"exists already; choose another --output{remedy}")
         _probe(target.absolute())
 
 
+def refused_output(target: Path, what: str) -> InputError:
+    """The error that says why nothing can be written at a place."""
+    return InputError(f"output {target}: {what}", argument="output")
+
+
 def _check_replaceable(target: Path, kind: str | None, inputs: Iterable[Path]) -> None:
-    refused = f"output {target}: not the folder of an earlier run"
+    stranger = "not the folder of an earlier run{}, so it is not removed"
     if target.is_symlink() or not target.is_dir():
-        raise InputError(f"{refused}, so it is not removed")
-    place = target.resolve()
+        raise refused_output(target, stranger.format(""))
     for path in inputs:
-        if path.resolve().is_relative_to(place):
-            raise InputError(f"output {target}: is or holds {path}, which this run reads; choose another --output")
+        if path.resolve().is_relative_to(target.resolve()):
+            raise refused_output(target, f"is or holds {path}, which this run reads; choose another --output")
     if not any(target.iterdir()):
         return
     if not (target / MANIFEST).is_file():
-        raise InputError(f"{refused} (no {MANIFEST}), so it is not removed")
+        raise refused_output(target, stranger.format(f" (no {MANIFEST})"))
     try:
         manifest = read_json(target / MANIFEST)
         found, version = manifest.get("kind"), manifest.get("format")
         if not (isinstance(found, str) and isinstance(version, int)):
             raise DataError(f"its {MANIFEST} names no command of simplicit and no format")
         # What an earlier version wrote cannot be read any more, but it can be replaced.
-        check_manifest(manifest | {"format": FORMAT if version < FORMAT else version}, found, target / MANIFEST)
+        check_manifest(manifest | {"format": max(version, FORMAT)}, target / MANIFEST, found)
     except DataError as error:
-        raise InputError(f"{refused} ({error}), so it is not removed") from error
+        raise refused_output(target, stranger.format(f" ({error})")) from error
     if kind is not None and found != kind:
-        raise InputError(
-            f"output {target}: written by `simplicit {found}`, so `simplicit {kind}` does not replace it; choose "
-            "another --output"
-        )
+        what = f"written by `simplicit {found}`, so `simplicit {kind}` does not replace it; choose another --output"
+        raise refused_output(target, what)
 
 
 def _probe(target: Path) -> None:
@@ -165,17 +124,10 @@ def _probe(target: Path) -> None:
 def run_folder(
     target: Path, *, overwrite: bool = False, kind: str | None = None, inputs: Iterable[Path] = ()
 ) -> Iterator[Path]:
-    """A folder to write a run into; it appears at `target` complete, or not at all.
+    """A folder to write a run into; it appears at `target` complete, or not at all: see ``files.drafted``.
 
-    Yields a temporary folder beside `target`. It is renamed when the block ends, and removed where the block raises,
-    on Ctrl-C too. An earlier run is replaced only by one of its own kind, that of the ``run.json`` written.
-
-    Raises
-    ------
-    InputError
-        See :func:`check_output`.
-    DataError
-        The place cannot be written, or no longer: the disc is full.
+    What :func:`check_output` refuses is refused here. An earlier run is replaced only by one of its own kind, that of
+    the ``run.json`` written. DataError is raised where the place cannot be written, or no longer: the disc is full.
     """
     inputs = tuple(inputs)
     check_output(target, overwrite=overwrite, kind=kind, inputs=inputs)
@@ -195,33 +147,40 @@ def relative_to(path: Path, folder: Path) -> str:
         return path.resolve().as_posix()
 
 
-def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
-    """The manifest of a run of the given kind.
+def check_folders(folders: Sequence[Path], *kinds: str) -> None:
+    """Refuse no folders of runs of some kinds, or one that is named twice."""
+    if not folders:
+        raise InputError(f"name at least one folder that {_commands(kinds)} wrote")
+    twice = next((folder for place, folder in enumerate(folders) if folder in folders[:place]), None)
+    if twice is not None:
+        raise InputError(f"{twice}: named twice")
 
-    Raises
-    ------
-    DataError
-        No such folder, no or a damaged ``run.json``, another kind of run, or a newer format.
-    """
+
+def kind_of(folder: Path) -> object:
+    """The command that wrote a folder, as its manifest says it; None where there is no manifest."""
+    return read_json(folder / MANIFEST).get("kind") if (folder / MANIFEST).is_file() else None
+
+
+def read_manifest(folder: Path, *kinds: str) -> dict[str, Any]:
+    """The manifest of a run of some kinds; DataError where there is none, or :func:`check_manifest` refuses it."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; expected one that `simplicit {kind}` wrote")
+        raise DataError(f"{folder}: no such folder; name those that {_commands(kinds)} wrote")
     if not (folder / MANIFEST).is_file():
-        raise DataError(f"{folder}: has no {MANIFEST}; expected a folder that `simplicit {kind}` wrote")
+        raise DataError(f"{folder}: has no {MANIFEST}; name folders that {_commands(kinds)} wrote")
     manifest = read_json(folder / MANIFEST)
-    check_manifest(manifest, kind, folder / MANIFEST)
+    check_manifest(manifest, folder / MANIFEST, *kinds)
     return manifest
 
 
-def check_manifest(manifest: dict[str, Any], kind: str, path: Path) -> None:
-    """Refuse a manifest of another kind or format, or with sections missing.
+def _commands(kinds: Sequence[str]) -> str:
+    """``(fit, attack)`` as ```simplicit fit` or `simplicit attack```."""
+    return " or ".join(f"`simplicit {kind}`" for kind in kinds)
 
-    Raises
-    ------
-    DataError
-        Naming the file and the defect.
-    """
-    if manifest.get("kind") != kind:
-        raise DataError(f"{path}: written by `simplicit {manifest.get('kind')}`, expected one of `simplicit {kind}`")
+
+def check_manifest(manifest: dict[str, Any], path: Path, *kinds: str) -> None:
+    """Refuse a manifest of none of some kinds, of another format, or with sections missing, by a DataError."""
+    if manifest.get("kind") not in kinds:
+        raise DataError(f"{path}: written by `simplicit {manifest.get('kind')}`, expected one of {_commands(kinds)}")
     if manifest.get("format") != FORMAT:
         raise DataError(f"{path}: format {manifest.get('format')}, this version reads {FORMAT}; run it again")
     for section in ("settings", "inputs"):

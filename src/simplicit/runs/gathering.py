@@ -14,14 +14,12 @@ import numpy.typing as npt
 from simplicit.errors import DataError, InputError
 from simplicit.files import file_hash, read_json
 from simplicit.implicit import ImplicitModel, load
-from simplicit.runs.attacking import ATTACK, EXAMPLES
-from simplicit.runs.certifying import CERTIFICATES
+from simplicit.runs.attacking import EXAMPLES, AttackRun
+from simplicit.runs.certifying import CertifyRun
 from simplicit.runs.evaluate import parse_eps
 from simplicit.runs.fitting import ROWS
-from simplicit.runs.folder import MANIFEST, read_manifest
+from simplicit.runs.folder import MANIFEST, check_folders, kind_of, read_manifest
 from simplicit.runs.subjects import BASELINE
-
-__all__ = ["Examples", "FitFacts", "Gathered", "Measured", "gather"]
 
 KINDS = ("fit", "attack", "certify")
 
@@ -85,18 +83,10 @@ class Gathered:
 def gather(folders: Sequence[Path]) -> Gathered:
     """Read folders of fits, attacks and certificates, in any order.
 
-    Raises
-    ------
-    InputError
-        None, one twice, or one that another command wrote.
-    DataError
-        A folder or file is missing or damaged.
+    InputError is raised for no folder, one twice, or one that another command wrote, DataError for what is missing or
+    damaged.
     """
-    if not folders:
-        raise InputError("name at least one folder that `simplicit fit`, `attack` or `certify` wrote")
-    twice = next((folder for place, folder in enumerate(folders) if folder in folders[:place]), None)
-    if twice is not None:
-        raise InputError(f"{twice}: named twice")
+    check_folders(folders, *KINDS)
     found, hashes = Gathered(), {}
     kinds = {folder: _kind(folder) for folder in folders}
     for folder in (folder for folder, kind in kinds.items() if kind == "fit"):
@@ -110,18 +100,11 @@ def gather(folders: Sequence[Path]) -> Gathered:
 
 
 def _kind(folder: Path) -> str:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; name those that `simplicit fit`, `attack` or `certify` wrote")
-    if not (folder / MANIFEST).is_file():
-        raise DataError(f"{folder}: has no {MANIFEST}; name folders that `simplicit fit`, `attack` or `certify` wrote")
-    kind = read_json(folder / MANIFEST).get("kind")
-    if kind not in KINDS:
-        raise InputError(
-            f"{folder}: written by `simplicit {kind}`; a report is made of folders of `simplicit fit`, `attack` and "
-            "`certify`"
-        )
-    read_manifest(folder, str(kind))
-    return str(kind)
+    kind = kind_of(folder)
+    if kind is not None and kind not in KINDS:
+        what = "a report is made of folders of `simplicit fit`, `attack` and `certify`"
+        raise InputError(f"{folder}: written by `simplicit {kind}`; {what}")
+    return str(read_manifest(folder, *KINDS)["kind"])
 
 
 @contextmanager
@@ -146,8 +129,9 @@ def _fit(folder: Path) -> FitFacts:
 
 def _add_measured(found: Gathered, folder: Path, kind: str, hashes: dict[str, str]) -> None:
     """Put the accuracies of a folder of attacks or certificates beside those there are."""
-    document = read_json(folder / (ATTACK if kind == "attack" else CERTIFICATES))
-    texts = dict(sorted(zip(document["settings"]["eps"], _radii(document), strict=True), key=lambda item: item[1]))
+    document = read_json(folder / (AttackRun if kind == "attack" else CertifyRun).document)
+    radii = {text: parse_eps(text) for text in document["settings"]["eps"]}
+    texts = dict(sorted(radii.items(), key=lambda item: item[1]))
     found.radii |= texts
     _check_samples(found, folder, tuple(texts), document)
     names = dict(_names(folder, hashes))
@@ -164,7 +148,7 @@ def _add_measured(found: Gathered, folder: Path, kind: str, hashes: dict[str, st
             if one.attacked is None and model["attacked"] is not None:
                 one.attacked = [float(value) for value in model["attacked"]]
     found.attacked |= kind == "attack"
-    what = "worst of all attacks" if kind == "attack" else "certified accuracy"
+    what = AttackRun.title if kind == "attack" else CertifyRun.title
     found.remarks.append(f"{folder}: {what} on {document['samples']:,} test samples of {document['data']}.")
     if kind == "attack" and (folder / EXAMPLES).is_file():
         with np.load(folder / EXAMPLES, allow_pickle=False) as arrays:
@@ -173,13 +157,7 @@ def _add_measured(found: Gathered, folder: Path, kind: str, hashes: dict[str, st
 
 
 def _check_samples(found: Gathered, folder: Path, radii: tuple[str, ...], document: dict[str, Any]) -> None:
-    """Refuse to put figures of different samples beside each other, as if bounds from two sides met.
-
-    Raises
-    ------
-    InputError
-        Naming both folders.
-    """
+    """Refuse to put figures of different samples beside each other, as if bounds from two sides met."""
     samples = (document["data"], document["samples"], document["settings"].get("seed"))
     first, before = found.samples.setdefault(radii, (folder, samples))
     if samples != before:
@@ -188,11 +166,6 @@ def _check_samples(found: Gathered, folder: Path, radii: tuple[str, ...], docume
             f"{folder}: at the same ε as {first}, but on other test samples, {both}; run both with the same --samples "
             "and --seed, or report them apart"
         )
-
-
-def _radii(document: dict[str, Any]) -> list[float]:
-    """The radii in the order in which they were written; the document has them sorted."""
-    return [parse_eps(text) for text in document["settings"]["eps"]]
 
 
 def _names(folder: Path, hashes: dict[str, str]) -> Iterator[tuple[str, str]]:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.checks import as_seed
-from simplicit.errors import InputError
+from simplicit.checks import as_seed, refused
 from simplicit.files import write_json
+from simplicit.report import Line, can_draw, draw_robustness, robust_lines
 from simplicit.robustness import AttackResult, Certificates
 from simplicit.runs.evaluate import DEFAULT_EPS, parse_eps
 from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.subjects import Samples, Subjects
-
-__all__ = ["OUTCOMES", "PICTURE", "MeasureSettings", "MeasuredRun"]
 
 OUTCOMES, PICTURE = "outcomes.npz", "picture.png"
 
@@ -36,11 +34,6 @@ class MeasureSettings:
         Test samples, drawn at random. Default: all.
     seed : int
         Of the samples drawn and of all attacks.
-
-    Raises
-    ------
-    InputError
-        If something is out of range or unknown.
     """
 
     panel: ClassVar[str] = "Samples and radii"
@@ -52,9 +45,9 @@ class MeasureSettings:
     def __post_init__(self) -> None:
         radii = self.radii
         if not radii:
-            raise InputError("eps: name at least one radius", argument="eps")
+            raise refused("eps", "name at least one radius")
         if len(set(radii.values())) < len(self.eps):
-            raise InputError(f"eps: {', '.join(self.eps)} names a radius twice", argument="eps")
+            raise refused("eps", f"{', '.join(self.eps)} names a radius twice")
         as_seed("seed", self.seed, bits=63)
 
     @property
@@ -69,20 +62,11 @@ class MeasuredRun(ABC):
     """Every subject has a result, by its name, on the same samples.
 
     A class for a kind of result says what there is to say of one subject; the documents and the folder are made here.
-
-    Attributes
-    ----------
-    kind, document : str
-        The command, and the name of the file with its figures; of a class.
-    settings : MeasureSettings
-    subjects : Subjects
-    samples : Samples
-    found : mapping of str to AttackResult or Certificates
-    seconds : float
-        Wall-clock time of all subjects.
+    ``kind`` is the command, ``title`` what its pictures show, ``document`` the name of the file with its figures.
     """
 
     kind: ClassVar[str]
+    title: ClassVar[str]
     document: ClassVar[str]
 
     settings: MeasureSettings
@@ -93,14 +77,18 @@ class MeasuredRun(ABC):
 
     @abstractmethod
     def figures(self, name: str) -> dict[str, Any]:
-        """Return what the document says of one subject; accuracies are shares in [0, 1], one for each radius."""
+        """What the document says of one subject; accuracies are shares in [0, 1], one for each radius."""
 
     @abstractmethod
     def outcomes(self, name: str) -> Mapping[str, npt.NDArray[Any]]:
-        """Return the arrays of one subject, (radii, samples)."""
+        """The arrays of one subject, (radii, samples)."""
+
+    @abstractmethod
+    def accuracies(self, name: str) -> dict[str, list[float]]:
+        """What attacks leave (``attacked``) and what is proved (``certified``) of one subject at each radius."""
 
     def archives(self) -> Mapping[str, Mapping[str, npt.NDArray[Any]]]:
-        """Return the arrays of further files of the folder, by their names."""
+        """The arrays of further files of the folder, by their names."""
         return {}
 
     @property
@@ -109,7 +97,7 @@ class MeasuredRun(ABC):
         return ()
 
     def results(self) -> dict[str, Any]:
-        """Return the document; accuracies are shares in [0, 1], sparsity is in per cent."""
+        """The document; accuracies are shares in [0, 1], sparsity is in per cent."""
         models = []
         for subject in self.subjects.members:
             result = self.found[subject.name]
@@ -124,26 +112,12 @@ class MeasuredRun(ABC):
             "models": models,
         }
 
-    def save(
-        self,
-        folder: Path,
-        *,
-        command: Sequence[str] = (),
-        overwrite: bool = False,
-        draw: Callable[[Self, Path], None] | None = None,
-    ) -> None:
-        """Write the document, ``outcomes.npz``, ``run.json`` and, with `draw`, ``picture.png``.
+    def save(self, folder: Path, *, command: Sequence[str] = (), overwrite: bool = False) -> None:
+        """Write the document, ``outcomes.npz``, ``run.json`` and, with the extra ``report``, ``picture.png``.
 
         ``outcomes.npz`` holds, as arrays without pickles, ``places`` of the samples among the test samples, ``labels``,
         ``eps``, and for every subject ``0/clean`` and its outcomes: ``0/…`` for the baseline, ``1/…`` for the first
         run.
-
-        Raises
-        ------
-        InputError
-            `folder` exists and may not be replaced.
-        DataError
-            It cannot be written.
         """
         arrays: dict[str, Any] = {"places": self.samples.places, "labels": self.samples.labels}
         arrays["eps"] = np.array(list(self.settings.radii.values()))
@@ -154,8 +128,8 @@ class MeasuredRun(ABC):
             write_json(draft / self.document, self.results())
             for name, content in ({OUTCOMES: arrays} | dict(self.archives())).items():
                 np.savez_compressed(draft / name, **content)
-            if draw is not None:
-                draw(self, draft / PICTURE)
+            if can_draw():
+                self._draw(draft / PICTURE)
             Manifest(
                 self.kind,
                 command=list(command),
@@ -165,3 +139,10 @@ class MeasuredRun(ABC):
                 results={name: result.accuracy() for name, result in self.found.items()},
                 packages=self.packages,
             ).write(draft)
+
+    def _draw(self, path: Path) -> None:
+        radii, lines = self.settings.radii, list[Line]()
+        for name, found in self.found.items():
+            lines += robust_lines(name, list(radii.values()), found.clean, **self.accuracies(name))
+        title = f"{self.subjects.data.name}: {self.title}, {len(self.samples.labels):,} samples"
+        draw_robustness(path, radii, lines, title=title)

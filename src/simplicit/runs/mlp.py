@@ -7,23 +7,20 @@ this size train on one thread, which is also the fastest way.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from simplicit.checks import as_count, as_seed, check_choice, named, spelled
+from simplicit.checks import as_count, as_number, as_seed, check_choice, named, spelled
 from simplicit.data import Dataset
 from simplicit.errors import InputError
-from simplicit.machine import flushed_denormals
+from simplicit.machine import check_memory, flushed_denormals, one_thread_each
 from simplicit.progress import Meter, OnProgress
-
-__all__ = ["ACTIVATIONS", "MlpSettings", "build_mlp", "parse_arch", "train_mlp"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -39,13 +36,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def parse_arch(text: str) -> tuple[int, ...]:
-    """``"64-32-16"`` to ``(64, 32, 16)``.
-
-    Raises
-    ------
-    InputError
-        Anything but positive integers joined by hyphens.
-    """
+    """``"64-32-16"`` to ``(64, 32, 16)``; InputError for anything but positive integers joined by hyphens."""
     parts = text.split("-")
     if not all(part.isdecimal() and len(part) < 19 and int(part) > 0 for part in parts):
         raise InputError(f"arch {text!r}: expected the widths of the hidden layers, such as 64-32-16", argument="arch")
@@ -74,11 +65,6 @@ class MlpSettings:
         Decoupled weight decay, per step and unit of learning rate.
     seed : int
         Of initial weights and batches.
-
-    Raises
-    ------
-    InputError
-        A value out of range or an unknown activation.
     """
 
     panel: ClassVar[str] = "Network"
@@ -97,20 +83,12 @@ class MlpSettings:
         for name in ("epochs", "batch_size"):
             as_count(name, getattr(self, name))
         if not 0 < self.learning_rate < 10:
-            raise InputError(
-                f"learning_rate must be between 0 and 10, got {self.learning_rate}", argument="learning_rate"
-            )
-        if not 0 <= self.weight_decay < float("inf"):
-            raise InputError(
-                f"weight_decay must be finite and not negative, got {self.weight_decay}", argument="weight_decay"
-            )
-        if any(width < 1 for width in self.arch):
-            raise InputError(f"arch must be positive widths, got {'-'.join(map(str, self.arch))}", argument="arch")
+            what = f"learning_rate must be between 0 and 10, got {self.learning_rate}"
+            raise InputError(what, argument="learning_rate")
+        as_number("weight_decay", self.weight_decay)
+        for width in self.arch:
+            as_count("arch", width)
         as_seed("seed", self.seed)
-
-    def with_seed(self, seed: int) -> MlpSettings:
-        """The same settings with another seed."""
-        return replace(self, seed=seed)
 
     def to_config(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -127,46 +105,20 @@ def build_mlp(n_inputs: int, classes: int, settings: MlpSettings) -> nn.Sequenti
     return nn.Sequential(*layers[:-1])
 
 
-def _check_memory(widths: tuple[int, ...]) -> None:
-    """Refuse what does not fit: weights, gradients and the two moments of Adam, 16 bytes a weight."""
-    needed = 16 * sum(width * following for width, following in pairwise(widths))
-    if needed > _memory():
-        raise InputError(
-            f"arch {'-'.join(map(str, widths[1:-1]))}: training would take {needed / 2**30:,.0f} GiB of memory, this "
-            f"machine has {_memory() / 2**30:,.0f}; choose narrower layers",
-            argument="arch",
-        )
-
-
-def _memory() -> int:
-    """Bytes of memory of this machine, or 1 TiB where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 2**40
-
-
 def train_mlp(data: Dataset, settings: MlpSettings, *, progress: OnProgress | None = None) -> nn.Sequential:
-    """Train a network and return it in eval mode.
+    """Train a network on the training part of `data`, and return it in eval mode.
 
-    Parameters
-    ----------
-    data : Dataset
-        Only the training part is used.
-    settings : MlpSettings
-    progress : callable, optional
-        Called with a :class:`simplicit.progress.Progress` after every epoch; its stage tells the epoch's mean loss.
-
-    Raises
-    ------
-    InputError
-        The network takes more memory than there is, or the loss left the finite numbers: a lower learning rate helps.
+    `progress` is told the mean loss after every epoch. InputError is raised where the network takes more memory than
+    there is, and where the loss leaves the finite numbers.
     """
-    _check_memory((data.n_inputs, *settings.arch, data.classes))
+    # Weights, gradients and the two moments of Adam.
+    nbytes = 16 * sum(width * following for width, following in pairwise((data.n_inputs, *settings.arch, data.classes)))
+    check_memory("arch", nbytes, "training takes", "choose narrower layers")
     inputs, labels = torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)
     meter = Meter(settings.epochs, progress, "training")
-    # Adam's moments of pixels that are always zero decay into denormal numbers.
-    with torch.random.fork_rng(devices=[]), _one_thread(), flushed_denormals():
+    # Small products gain nothing from threads, and their split would change the rounding; Adam's moments of pixels
+    # that are always zero decay into denormal numbers.
+    with torch.random.fork_rng(devices=[]), one_thread_each(), flushed_denormals():
         torch.manual_seed(settings.seed)
         net = build_mlp(data.n_inputs, data.classes, settings)
         optimiser = torch.optim.AdamW(
@@ -186,21 +138,9 @@ def train_mlp(data: Dataset, settings: MlpSettings, *, progress: OnProgress | No
                 schedule.step()
                 total += loss.detach() * len(batch)
             mean = float(total) / len(labels)
-            if mean != mean or mean == float("inf"):
-                raise InputError(
-                    f"training diverged in epoch {epoch + 1}; lower learning_rate={settings.learning_rate}"
-                )
+            if not math.isfinite(mean):
+                what = f"training diverged in epoch {epoch + 1}; lower learning_rate={settings.learning_rate}"
+                raise InputError(what)
             meter.stage = f"training, loss {mean:.3f}"
             meter.count()
     return net.eval()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Small products gain nothing from threads, and their split would change the rounding."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -10,18 +10,13 @@ import numpy.typing as npt
 
 from simplicit.errors import DataError
 
-__all__ = ["map_npy"]
-
 _MAGIC = b"\x93NUMPY"
 
 
 def map_npy(path: Path) -> npt.NDArray[Any]:
     """The array of a ``.npy`` file, as a read-only memory map; an array without entries comes as it is.
 
-    Raises
-    ------
-    DataError
-        The file is missing, cannot be read, is no ``.npy`` file, is truncated, or holds Python objects.
+    DataError is raised for a file that cannot be read, is no ``.npy`` file, is truncated, or holds Python objects.
     """
     try:
         with path.open("rb") as file:

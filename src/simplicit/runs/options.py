@@ -16,15 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from simplicit.checks import check_choice
-from simplicit.errors import InputError
+from simplicit.checks import check_choice, refused
 from simplicit.executors import EXECUTORS, Executor
 from simplicit.files import plain
 from simplicit.rows import Penalty
 from simplicit.rows.penalties import PENALTIES
 from simplicit.training import RECIPES, Recipe
-
-__all__ = ["REGISTRIES", "Option", "build", "flat", "options_of", "owners", "read_values", "restored"]
 
 T = TypeVar("T")
 
@@ -38,16 +35,14 @@ class Option:
 
     Attributes
     ----------
-    name : str
     kind : type
         The annotation; of a choice, ``Literal`` of the names.
     default : object
         ``dataclasses.MISSING`` where there is none.
     owner : type or callable
         The dataclass, or the function, that defines and documents it.
-    parse : callable, optional
-        From the one word that it is typed as; see :func:`simplicit.checks.spelled`.
-    joint : str
+    parse, joint
+        See :func:`simplicit.checks.spelled`.
     known : collection of str
         Names that it may have, read when they are shown; see :func:`simplicit.checks.named`.
     registry : mapping, optional
@@ -90,16 +85,7 @@ class Option:
 def options_of(entry: Any, chosen: Mapping[str, Any]) -> Iterator[Option]:
     """All settings of a dataclass, or of an instance with its values as defaults.
 
-    Parameters
-    ----------
-    entry : dataclass, or instance of one
-    chosen : mapping
-        Values by flat names; of choices it says what is chosen.
-
-    Raises
-    ------
-    InputError
-        A choice is unknown.
+    `chosen` has values by flat names, and of choices says what is chosen; InputError is raised for one that is unknown.
     """
     for item in _items(entry):
         registry = REGISTRIES.get(item.kind)
@@ -138,18 +124,8 @@ def build(entry: Any, values: Mapping[str, Any]) -> Any:
 def read_values(entry: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """What :func:`flat` made of a dataclass and a file kept, in the types of its settings again.
 
-    Parameters
-    ----------
-    entry : dataclass, or instance of one
-    values : mapping
-        By flat names; those that it has not are left out.
-
-    Raises
-    ------
-    TypeError
-        A value is not of the type of its setting.
-    InputError
-        A choice is unknown.
+    Values of names that it has not are left out. TypeError is raised for a value that is not of the type of its
+    setting, InputError for a choice that is unknown.
     """
     return {
         option.name: _read(option, values[option.name]) for option in options_of(entry, values) if option.name in values
@@ -157,15 +133,7 @@ def read_values(entry: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restored(entry: Any, values: Mapping[str, Any]) -> Any:
-    """An instance of a dataclass from what :func:`read_values` takes.
-
-    Raises
-    ------
-    TypeError
-        A value is not of the type of its setting.
-    InputError
-        A value is out of range.
-    """
+    """An instance of a dataclass from what :func:`read_values` takes; InputError also for a value out of range."""
     return build(entry, read_values(entry, values))
 
 
@@ -230,15 +198,12 @@ def _inner(item: Option) -> Any:
 def _wanted(item: Option, inner: Any, values: Mapping[str, Any]) -> bool:
     """Whether an optional dataclass is wanted: it is said so, or one of its own settings is given, or by default.
 
-    Raises
-    ------
-    InputError
-        It is said not to be, and one of its settings is given.
+    A setting of what is said not to be wanted is refused.
     """
     given = [option.name for option in options_of(inner, values) if option.name in values]
     wanted = bool(values.get(item.name, given or item.default is not None))
     if given and not wanted:
-        raise InputError(f"{given[0]}: is a setting of {item.name}, which is off; leave it out too", argument=given[0])
+        raise refused(given[0], f"is a setting of {item.name}, which is off; leave it out too")
     return wanted
 
 
@@ -269,8 +234,8 @@ def _read(option: Option, value: Any) -> Any:
         if typing.get_origin(kind) is tuple and option.parse is None and isinstance(value, list):
             return tuple(value)
     several = "a list" if option.parse is None else "a text"
-    told = [several if typing.get_origin(kind) is tuple else _PLAIN.get(kind, "") for kind in option.kinds]
-    raise TypeError(f"{option.name} must be {' or '.join(filter(None, dict.fromkeys(told)))}, got {value!r}")
+    wanted = [several if typing.get_origin(kind) is tuple else _PLAIN.get(kind, "") for kind in option.kinds]
+    raise TypeError(f"{option.name} must be {' or '.join(filter(None, dict.fromkeys(wanted)))}, got {value!r}")
 
 
 def _chosen(registry: Mapping[str, Any], item: Option, values: Mapping[str, Any]) -> tuple[str, Any]:

@@ -25,8 +25,6 @@ from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.gathering import Examples, FitFacts, Gathered, Measured
 from simplicit.runs.subjects import BASELINE
 
-__all__ = ["PAGE", "save_report"]
-
 PAGE = "report.html"
 #: More models than these have no room in a picture; the tables have all.
 _MOST = 6
@@ -45,14 +43,7 @@ def save_report(
 ) -> None:
     """Write ``report.html``, which holds all pictures, the pictures as PNG beside it, and ``run.json``.
 
-    Raises
-    ------
-    MissingExtraError
-        matplotlib is not installed.
-    InputError
-        `folder` exists and may not be replaced.
-    DataError
-        It cannot be written.
+    MissingExtraError is raised where matplotlib is not installed.
     """
     begun = time.perf_counter()
     with run_folder(folder, overwrite=overwrite, kind="report", inputs=runs) as draft:
@@ -78,7 +69,7 @@ def _origins(found: Gathered, runs: Sequence[Path]) -> list[str]:
 
 
 def _per_cent(share: float | None) -> str:
-    """Return a share in [0, 1] as a cell of a table, nothing where it is not known."""
+    """A share in [0, 1] as a cell of a table, nothing where it is not known."""
     return "" if share is None else f"{100 * share:.2f}"
 
 
@@ -95,7 +86,7 @@ def _frontier(found: Gathered, draft: Path) -> list[Section]:
         for one in series
     )
     picture = Picture(path, f"Sparsity against accuracy. {text}.", "Accuracy over sparsity; dashed: the baseline.")
-    head = ("run", "sparsity, %", "non-zeros", "clean, %", "baseline, %", "agreement, %", "samples", "settings")
+    head = ("run", "sparsity, %", "non-zeros", "clean, %", "baseline, %", "agreement, %", "samples", "recipe")
     tables = [Table("Fits, on the test samples of their data", head, rows)] if rows else []
     return [Section("Sparsity and accuracy", pictures=[picture], tables=tables)]
 
@@ -104,7 +95,7 @@ def _fit_rows(found: Gathered) -> list[list[str]]:
     rows = []
     for fit in sorted(found.fits, key=lambda fit: fit.sparsity):
         results, settings = fit.results, fit.settings
-        preset = settings.get("preset")
+        recipe = (settings.get(name) for name in ("recipe", "penalty", "structure"))
         rows.append(
             [
                 fit.name,
@@ -114,14 +105,14 @@ def _fit_rows(found: Gathered) -> list[list[str]]:
                 _per_cent(results["baseline_accuracy"]),
                 _per_cent(results.get("agreement")),
                 f"{results.get('samples', settings.get('samples', 0)):,}",
-                f"preset {preset}" if preset else f"{settings.get('penalty', '')}, {settings.get('structure', '')}",
+                ", ".join(filter(None, recipe)),
             ]
         )
     return rows
 
 
 def _series(found: Gathered) -> list[Line]:
-    """Return clean accuracy, then attacked and certified accuracy at the largest radius of each list."""
+    """Clean accuracy, then attacked and certified accuracy at the largest radius of each list."""
     clean = {fit.name: (fit.sparsity, float(fit.results["accuracy"])) for fit in found.fits}
     baselines = {float(fit.results["baseline_accuracy"]) for fit in found.fits}
     for models in found.measured.values():

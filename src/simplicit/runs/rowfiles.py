@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from simplicit.checks import refused
 from simplicit.errors import DataError, InputError
 from simplicit.files import file_hash, read_json, write_json
 from simplicit.progress import OnProgress
@@ -25,27 +26,11 @@ from simplicit.runs.solving import Member, SolveRun, SolveSettings, numbers_of, 
 from simplicit.solve.front import beta_max, raise_unconverged, solve_path, solve_rows
 from simplicit.solve.parts import JournalState, merge_journals, solve_part
 
-__all__ = ["RECORD", "merge_solve", "run_part", "run_solve"]
-
 RECORD = "solve.json"
 
 
 def run_solve(settings: SolveSettings, *, journal: Path | None = None, progress: OnProgress | None = None) -> SolveRun:
-    """Read the files and solve.
-
-    Parameters
-    ----------
-    settings : SolveSettings
-    journal : Path, optional
-        Folder in which finished blocks are kept, and from which a run that was broken off goes on.
-    progress : callable, optional
-        Called with a :class:`simplicit.progress.Progress` after every block.
-
-    Raises
-    ------
-    SimplicitError
-        As :func:`simplicit.solve_rows`; what is wrong with a file names it.
-    """
+    """Read the files and solve; `journal`, `progress` and errors are as in :func:`simplicit.solve_rows`."""
     files = _Files(settings)
     begun = time.perf_counter()
     with files.named(), settings.running.executor:
@@ -69,26 +54,9 @@ def run_solve(settings: SolveSettings, *, journal: Path | None = None, progress:
 def run_part(
     settings: SolveSettings, part: tuple[int, int], *, journal: Path, progress: OnProgress | None = None
 ) -> JournalState:
-    """Read the files and solve one part of the blocks, for :func:`merge_solve`.
+    """Read the files and solve one part of the blocks into a journal, for :func:`merge_solve`; return what is in it.
 
-    Parameters
-    ----------
-    settings, progress
-        As for :func:`run_solve`.
-    part : (int, int)
-        Which part, from 1, and of how many.
-    journal : Path
-        Folder in which the blocks are kept; parts that run at the same time may share it.
-
-    Returns
-    -------
-    JournalState
-        What is in the journal now.
-
-    Raises
-    ------
-    SimplicitError
-        As :func:`simplicit.solve_part`.
+    `part` says which, from 1, and of how many, as for :func:`simplicit.solve_part`.
     """
     files = _Files(settings)
     with files.named(), settings.running.executor:
@@ -102,22 +70,10 @@ def run_part(
 
 
 def merge_solve(journals: Sequence[Path], *, throw: bool | None = None) -> SolveRun:
-    """The solution that the blocks in some journals make together.
+    """The solution that the blocks in some journals make together, as :func:`simplicit.merge_journals`.
 
-    Parameters
-    ----------
-    journals : sequence of Path
-    throw : bool, optional
-        Raise if a row is not converged; as the parts were told when left out.
-
-    Raises
-    ------
-    InputError
-        As :func:`simplicit.merge_journals`, and for journals that Python has written without ``simplicit solve``.
-    ConvergenceError
-        If a row is not converged and that is not to be.
-    DataError
-        If a journal cannot be read.
+    `throw` is that of the parts when left out. Journals that Python has written without ``simplicit solve`` are refused
+    by an InputError.
     """
     begun = time.perf_counter()
     solutions = merge_journals(journals)
@@ -144,31 +100,18 @@ def merge_solve(journals: Sequence[Path], *, throw: bool | None = None) -> Solve
 
 
 class _Files:
-    """The files of a solve: mapped into memory, hashed, and what they mean to the solver.
+    """The files of a solve, mapped into memory and hashed: ``problem`` are the arguments of the solvers.
 
-    Attributes
-    ----------
-    problem : dict
-        Arguments of the solvers: what is solved.
-    samples : int
-    inputs : dict
-        What was read, with shapes, types and hashes.
-    seconds : float
-        What hashing took.
+    ``inputs`` is what was read, with shapes, types and hashes, ``seconds`` what hashing took.
     """
 
     def __init__(self, settings: SolveSettings) -> None:
-        self.settings = settings
-        self.paths = {"features": settings.features, "targets": settings.targets}
-        if settings.support is not None:
-            self.paths["support"] = settings.support
+        self.settings, self.paths = settings, settings.files
         arrays = {name: map_npy(path) for name, path in self.paths.items()}
         features, targets = arrays["features"], arrays["targets"]
         if targets.ndim == 1:
-            raise InputError(
-                f"targets {self.paths['targets']}: shape {targets.shape} is one target; save targets[:, None], a "
-                "column per row"
-            )
+            what = f"shape {targets.shape} is one target; save targets[:, None], a column per row"
+            raise InputError(f"targets {self.paths['targets']}: {what}", argument="targets")
         self.problem: dict[str, Any] = {"features": features, "targets": targets}
         self.problem |= {"weight": settings.weight, "intercept": settings.intercept}
         if "support" in arrays:
@@ -190,18 +133,14 @@ class _Files:
         unbounded = {name: value for name, value in self.problem.items() if name != "ball"}
         largest = float(beta_max(**unbounded).max())
         if not largest:
-            raise InputError(
-                "strengths: every target is zero or orthogonal to all columns, so all rows are zero anyway"
-            )
+            raise refused("strengths", "every target is zero or orthogonal to all columns, so all rows are zero anyway")
         first = largest / _kink(settings.penalty)
         shares = np.geomspace(1.0, settings.share, settings.strengths).tolist()
         return [scaled(settings.penalty, first * share) for share in shares]
 
     def record(self, journal: Path, pairs: Sequence[tuple[Penalty, dict[str, float]]]) -> None:
         """Leave in a journal what merging has to know beside its blocks."""
-        settings = flat(self.settings)
-        for name in self.paths:
-            settings[name] = str(self.paths[name].resolve())
+        settings = flat(self.settings) | {name: str(path.resolve()) for name, path in self.paths.items()}
         members = [{"numbers": numbers, "kink": _kink(penalty)} for penalty, numbers in pairs]
         found = {"settings": settings, "inputs": self.inputs, "samples": self.samples, "members": members}
         write_json(journal / RECORD, found)
@@ -215,7 +154,7 @@ class _Files:
             name = error.argument
             if name is None or name not in self.paths:
                 raise
-            raise InputError(f"{name} {self.paths[name]}{str(error)[len(name) :]}") from error
+            raise InputError(f"{name} {self.paths[name]}{str(error)[len(name) :]}", argument=name) from error
 
 
 def _kink(penalty: Penalty) -> float:
@@ -228,8 +167,6 @@ def _ball(settings: SolveSettings, features: npt.NDArray[Any]) -> Ball | None:
     columns = settings.columns()
     last = columns.stop or (columns.start or 0) + 1
     if features.ndim == 2 and last > features.shape[1]:
-        raise InputError(
-            f"ball_columns: {settings.ball_columns} goes beyond the {features.shape[1]} columns of features",
-            argument="ball_columns",
-        )
+        what = f"{settings.ball_columns} goes beyond the {features.shape[1]} columns of features"
+        raise refused("ball_columns", what)
     return Ball(settings.kappa, columns)

@@ -7,8 +7,6 @@ from typing import ClassVar
 
 from simplicit.executors import Executor, Threads
 
-__all__ = ["Running"]
-
 
 @dataclass(frozen=True)
 class Running:

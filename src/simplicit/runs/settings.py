@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from simplicit.checks import as_count, as_seed, named, spelled
+from simplicit.checks import as_count, as_seed, named, refused, spelled
 from simplicit.data import DATASETS
 from simplicit.errors import DataError, InputError
 from simplicit.files import read_json
@@ -18,17 +18,6 @@ from simplicit.runs.options import flat, options_of, read_values, restored
 from simplicit.runs.running import Running
 from simplicit.training import Recipe, Sparse
 
-__all__ = [
-    "SAMPLES",
-    "FitSettings",
-    "Source",
-    "kept_of",
-    "parse_shape",
-    "read_config",
-    "read_settings",
-    "read_source",
-]
-
 #: Training samples of a fit that asks for no number.
 SAMPLES = 1000
 #: Settings of a network that stand for each other: where one is given, none of another run is kept.
@@ -36,18 +25,10 @@ _NETWORK = ("baseline", "model", "weights", "input_shape")
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
-    """``"1x28x28"`` to ``(1, 28, 28)``.
-
-    Raises
-    ------
-    InputError
-        Anything but positive integers joined by x.
-    """
+    """``"1x28x28"`` to ``(1, 28, 28)``; InputError for anything but positive integers joined by x."""
     parts = text.split("x")
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(
-            f"input_shape: expected positive sizes joined by x, such as 1x28x28, got {text!r}", argument="input_shape"
-        )
+        raise refused("input_shape", f"expected positive sizes joined by x, such as 1x28x28, got {text!r}")
     return tuple(int(part) for part in parts)
 
 
@@ -70,11 +51,6 @@ class Source:
         A data set by its name, or a folder or .npz file. Default: the baseline's own.
     data_dir : Path, optional
         Folder with the files of a named data set. Default: $SIMPLICIT_DATA, else they are downloaded.
-
-    Raises
-    ------
-    InputError
-        No network is named, or two are; or a network of one's own comes without data.
     """
 
     panel: ClassVar[str] = "Network and data"
@@ -94,15 +70,6 @@ class Source:
             )
         if self.baseline is None and self.data is None:
             raise InputError("a network of your own needs --data, the data set that it was trained on")
-
-    def replaced(self, *, baseline: Path | None, data: str | None, data_dir: Path | None) -> Source:
-        """The same with another baseline or other data where they are given."""
-        changed: dict[str, Any] = {}
-        if baseline is not None:
-            changed = {"baseline": baseline, "model": None, "weights": None}
-        changed |= {} if data is None else {"data": data}
-        changed |= {} if data_dir is None else {"data_dir": data_dir}
-        return replace(self, **changed)
 
     @property
     def paths(self) -> list[Path]:
@@ -127,11 +94,6 @@ class FitSettings:
         to attack; certified, the largest provable accuracy; matching, problem (7) under a penalty; paper, (11) to the
         letter. `--recipe NAME --help` lists the options of one.
     running : Running
-
-    Raises
-    ------
-    InputError
-        A number is out of range.
     """
 
     panel: ClassVar[str] = "Fit"
@@ -162,23 +124,11 @@ def _path_names() -> list[str]:
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of an earlier run, or from a TOML file, and the hashes of what that run read.
+    """Settings of an earlier run, or from a TOML file, and what that run read, with hashes, nothing for TOML.
 
-    Parameters
-    ----------
-    path : Path
-        A ``run.json``, the folder that holds one, or a ``.toml`` file with the flat names of :class:`FitSettings` as
-        keys. Paths in it are relative to its own folder.
-
-    Returns
-    -------
-    settings, inputs : dict
-        `inputs` is empty for TOML.
-
-    Raises
-    ------
-    DataError
-        The file is missing, damaged, or not of a fit.
+    `path` is a ``run.json``, the folder that holds one, or a ``.toml`` file with the flat names of :class:`FitSettings`
+    as keys. Paths in it are relative to its own folder. DataError is raised for a file that is missing, damaged, or not
+    of a fit.
     """
     path = path / MANIFEST if path.is_dir() else path
     if path.suffix == ".toml":
@@ -190,7 +140,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise DataError(f"{path}: damaged, not a TOML document ({error})") from error
     else:
         manifest = read_json(path)
-        check_manifest(manifest, "fit", path)
+        check_manifest(manifest, path, "fit")
         settings, inputs = dict(manifest["settings"]), manifest["inputs"]
     for name in _path_names():
         value = settings.get(name)
@@ -200,13 +150,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Settings of an earlier run, or from a TOML file, as :func:`read_config` takes them, in their types.
-
-    Raises
-    ------
-    DataError
-        The file is missing, damaged, or not of a fit; a setting is unknown or of another type.
-    """
+    """What :func:`read_config` reads, in the types of the settings; DataError for one that is unknown or of another."""
     values, _ = read_config(path)
     try:
         found = read_values(FitSettings, values)
@@ -240,17 +184,14 @@ def kept_of(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
 def read_source(
     folder: Path, *, baseline: Path | None = None, data: str | None = None, data_dir: Path | None = None
 ) -> Source:
-    """What a finished fit was made from, with another baseline or other data where they are given.
-
-    Raises
-    ------
-    DataError
-        `folder` is not of a fit, or is damaged.
-    """
+    """What a finished fit was made from, with another baseline or other data where they are given."""
     read_manifest(folder, "fit")
     values, _ = read_config(folder)
     try:
         source: Source = restored(Source, values)
     except TypeError as error:
         raise DataError(f"{folder / MANIFEST}: damaged, {error}") from error
-    return source.replaced(baseline=baseline, data=data, data_dir=data_dir)
+    changed: dict[str, Any] = {} if baseline is None else {"baseline": baseline, "model": None, "weights": None}
+    changed |= {} if data is None else {"data": data}
+    changed |= {} if data_dir is None else {"data_dir": data_dir}
+    return replace(source, **changed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from scipy.sparse import csr_array
 
 from simplicit.errors import DataError
 from simplicit.files import file_hash, write_json
+from simplicit.report import can_draw, draw_path, draw_solution
 from simplicit.rows import RowStatus
 from simplicit.runs.folder import Manifest, run_folder
-from simplicit.runs.solving import SolveRun
-
-__all__ = ["COEFFICIENTS", "PICTURE", "ROWS", "load_coefficients", "save_solve"]
+from simplicit.runs.solving import SolveRun, numbers_of
 
 COEFFICIENTS, ROWS, PICTURE = "coefficients.safetensors", "rows.json", "picture.png"
 _FIGURES = ("objective", "dual_gap", "relative_gap", "cardinality_gap", "multiplier", "residual", "nnz", "seconds")
@@ -31,25 +29,14 @@ def save_solve(
     *,
     command: list[str] | None = None,
     overwrite: bool = False,
-    draw: Callable[[SolveRun, Path], None] | None = None,
 ) -> None:
-    """Write ``coefficients.safetensors``, ``rows.json``, ``run.json`` and, with `draw`, ``picture.png``.
-
-    Raises
-    ------
-    InputError
-        `folder` exists and may not be replaced.
-    DataError
-        It cannot be written.
-    """
+    """Write coefficients, ``rows.json``, ``run.json`` and, with the extra ``report``, ``picture.png`` into a folder."""
     settings = run.settings
-    named = (settings.features, settings.targets, settings.support)
-    inputs = [path for path in named if path is not None]
-    with run_folder(folder, overwrite=overwrite, kind="solve", inputs=inputs) as draft:
+    with run_folder(folder, overwrite=overwrite, kind="solve", inputs=settings.files.values()) as draft:
         (draft / COEFFICIENTS).write_bytes(safetensors.numpy.save(_arrays(run)))
         write_json(draft / ROWS, _row_table(run))
-        if draw is not None:
-            draw(run, draft / PICTURE)
+        if can_draw():
+            _draw(run, draft / PICTURE)
         Manifest(
             "solve",
             command=command or [],
@@ -59,6 +46,15 @@ def save_solve(
             results=run.results() | {"hashes": {COEFFICIENTS: file_hash(draft / COEFFICIENTS)}},
             packages=("cvxpy", "clarabel") if settings.solver == "reference" else (),
         ).write(draft)
+
+
+def _draw(run: SolveRun, path: Path) -> None:
+    solutions, tol = [member.solution for member in run.members], run.settings.running.tol
+    if len(solutions) == 1:
+        draw_solution(path, solutions[0], tol=tol)
+        return
+    label = "2√(αγ), slope of the penalty at 0" if "gamma" in numbers_of(run.settings.penalty) else "beta"
+    draw_path(path, [member.kink for member in run.members], solutions, tol=tol, label=label)
 
 
 def _arrays(run: SolveRun) -> dict[str, npt.NDArray[Any]]:
@@ -89,10 +85,7 @@ def _row_table(run: SolveRun) -> dict[str, Any]:
 def load_coefficients(folder: Path) -> list[tuple[csr_array, npt.NDArray[np.float64]]]:
     """Coefficients (r, d) and intercepts (r,) of every member that `simplicit solve` wrote to `folder`.
 
-    Raises
-    ------
-    DataError
-        The file is missing, damaged or truncated.
+    DataError is raised for a file that is missing, damaged or truncated.
     """
     path = folder / COEFFICIENTS
     try:

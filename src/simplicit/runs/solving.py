@@ -11,14 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from simplicit.checks import as_count, as_number
-from simplicit.errors import InputError
+from simplicit.checks import as_count, as_number, refused
 from simplicit.rows import L1, Penalty, PiecewiseQuadratic, RowStatus, Solution
 from simplicit.runs.folder import relative_to
-from simplicit.runs.options import flat, options_of
+from simplicit.runs.options import flat
 from simplicit.runs.running import Running
-
-__all__ = ["Member", "Scaled", "SolveRun", "SolveSettings", "numbers_of", "scaled"]
 
 #: The last strength of a path that names none, as a share of the first.
 SMALLEST = 1e-3
@@ -57,11 +54,6 @@ class SolveSettings:
         What solves them: active-set, the library's own, or reference, CVXPY and Clarabel for a second opinion,
         thousands of times slower.
     running : Running
-
-    Raises
-    ------
-    InputError
-        A number is out of range, or two settings contradict each other.
     """
 
     panel: ClassVar[str] = "Rows"
@@ -86,38 +78,33 @@ class SolveSettings:
         if self.kappa is not None:
             as_number("kappa", self.kappa, positive=True)
         pieces = self.penalty.pieces(1, 1)  # checks its numbers before any work is done
-        if self.ball_columns is not None:
-            if self.kappa is None:
-                raise InputError(
-                    "ball_columns: there is no ball without kappa, its radius; give both", argument="ball_columns"
-                )
-            self.columns()
-        if self.strengths is None:
-            if self.smallest is not None:
-                raise InputError(
-                    "smallest: belongs to a path; give strengths too, or leave it out", argument="smallest"
-                )
-            return
-        as_count("strengths", self.strengths, minimum=2)
+        if self.ball_columns is not None and self.kappa is None:
+            raise refused("ball_columns", "there is no ball without kappa, its radius; give both")
+        self.columns()
+        if self.strengths is not None:
+            self._check_path(self.strengths, pieces)
+        elif self.smallest is not None:
+            raise refused("smallest", "belongs to a path; give strengths too, or leave it out")
+
+    def _check_path(self, strengths: int, pieces: PiecewiseQuadratic) -> None:
+        """Refuse what a path cannot have."""
+        as_count("strengths", strengths, minimum=2)
         if not 0 < as_number("smallest", self.share) < 1:
-            raise InputError(
-                f"smallest: must lie between 0 and 1, a share of the largest strength, got {self.share:g}",
-                argument="smallest",
-            )
+            raise refused("smallest", f"must lie between 0 and 1, a share of the largest strength, got {self.share:g}")
         if pieces.equality or not bool(pieces.kink.any()):
-            raise InputError(
-                f"strengths: {self.penalty} makes no row zero, however strong it is, so that a path has no beginning; "
-                "leave strengths out, or take a penalty with beta > 0 or gamma > 0",
-                argument="strengths",
-            )
+            what = f"{self.penalty} makes no row zero, however strong it is, so that a path has no beginning"
+            remedy = "leave strengths out, or take a penalty with beta > 0 or gamma > 0"
+            raise refused("strengths", f"{what}; {remedy}")
         if self.rounds > 1:
-            raise InputError(
-                "rounds: a path has no re-weighted rounds; leave out rounds or strengths", argument="rounds"
-            )
+            raise refused("rounds", "a path has no re-weighted rounds; leave out rounds or strengths")
         if self.solver == "reference":
-            raise InputError(
-                "solver: a path is solved by 'active-set' alone; leave out solver or strengths", argument="solver"
-            )
+            raise refused("solver", "a path is solved by 'active-set' alone; leave out solver or strengths")
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that are read, by the names of their settings."""
+        named = {"features": self.features, "targets": self.targets, "support": self.support}
+        return {name: path for name, path in named.items() if path is not None}
 
     @property
     def share(self) -> float:
@@ -125,29 +112,17 @@ class SolveSettings:
         return SMALLEST if self.smallest is None else self.smallest
 
     def columns(self) -> slice:
-        """`ball_columns` as a slice.
-
-        Raises
-        ------
-        InputError
-            Not START:STOP with 0 <= START < STOP.
-        """
+        """`ball_columns` as a slice; InputError for anything but START:STOP with 0 <= START < STOP."""
         found = re.fullmatch(r"(\d{0,18}):(\d{0,18})", self.ball_columns or ":")
         start, stop = (int(text) if text else None for text in (found[1], found[2])) if found else (0, 0)
         if stop is not None and stop <= (start or 0):
-            raise InputError(
-                f"ball_columns: expected START:STOP with 0 <= START < STOP, got {self.ball_columns!r}",
-                argument="ball_columns",
-            )
+            raise refused("ball_columns", f"expected START:STOP with 0 <= START < STOP, got {self.ball_columns!r}")
         return slice(start, stop)
 
     def to_config(self, folder: Path) -> dict[str, Any]:
         """Plain values for ``run.json`` in `folder`, paths as seen from there."""
         values = flat(self)
-        for option in options_of(self, {}):
-            if option.is_path and values[option.name] is not None:
-                values[option.name] = relative_to(Path(values[option.name]), folder)
-        return values
+        return values | {name: relative_to(path, folder) for name, path in self.files.items()}
 
 
 @dataclass(frozen=True)
@@ -158,7 +133,7 @@ class Scaled:
     factor: float
 
     def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
-        """Return the pieces of h, scaled."""
+        """The pieces of h, scaled."""
         pieces = self.penalty.pieces(n_rows, n_columns)
         return pieces.in_units(self.factor, np.ones(n_rows), np.ones(n_columns))
 
@@ -209,18 +184,9 @@ def _counts(solution: Solution) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class SolveRun:
-    """Solved rows, with what they were made from.
+    """Solved rows, one member or those of a path from strong to weak, with what they were made from.
 
-    Parameters
-    ----------
-    settings : SolveSettings
-    members : tuple of Member
-        One, or those of a path from strong to weak.
-    samples : int
-    inputs : dict
-        What was read, with shapes, types and hashes.
-    seconds : dict
-        Wall-clock time of each stage.
+    ``inputs`` is what was read, with shapes, types and hashes, ``seconds`` the wall-clock time of each stage.
     """
 
     settings: SolveSettings

@@ -12,14 +12,12 @@ import numpy.typing as npt
 
 from simplicit.data import Dataset
 from simplicit.errors import InputError
-from simplicit.files import file_hash, read_json
+from simplicit.files import file_hash
 from simplicit.implicit import ImplicitModel, load
 from simplicit.runs.fitting import capture_task, weights_of
-from simplicit.runs.folder import MANIFEST
-from simplicit.runs.settings import Source, read_config, read_source
-from simplicit.runs.task import Task, check_range, check_unchanged, open_task
-
-__all__ = ["BASELINE", "Samples", "Subject", "Subjects", "choose_samples", "open_subjects"]
+from simplicit.runs.folder import check_folders, kind_of
+from simplicit.runs.settings import Source
+from simplicit.runs.task import Task, draw, open_finished, open_task
 
 #: What the baseline is called among the subjects.
 BASELINE = "baseline"
@@ -72,32 +70,21 @@ def open_subjects(
 ) -> Subjects:
     """Open folders of ``simplicit fit``, or of ``simplicit baseline``, which then stands alone.
 
-    Parameters
-    ----------
-    runs : sequence of Path
-    baseline, data, data_dir : optional
-        In place of those that the fits started from.
-    trust_pt2 : bool
-        Allow a ``.pt2`` program as the baseline, whose loading can run code.
-
-    Raises
-    ------
-    InputError
-        No runs, one of them twice, runs of different baselines or data, or data that does not fit.
-    DataError
-        A folder or file is missing, damaged, or changed since the fit.
+    `baseline`, `data` and `data_dir` stand in for those that the fits started from; `trust_pt2` allows a ``.pt2``
+    program as the baseline, whose loading can run code. InputError is raised for no runs, one of them twice, runs of
+    different baselines or data, and data that does not fit, DataError for what is missing, damaged, or changed.
     """
-    if not runs:
-        raise InputError("name at least one folder that `simplicit fit` wrote")
-    twice = next((run for place, run in enumerate(runs) if run in runs[:place]), None)
-    if twice is not None:
-        raise InputError(f"{twice}: named twice")
-    opened = [_open(run, baseline, data, data_dir, trust_pt2) for run in runs]
-    task = opened[0][1]
-    for run, other, _ in opened[1:]:
-        _check_same(runs[0], task, run, other)
-    captured = capture_task(task)
-    models = {run: load(run) for run, _, fitted in opened if fitted}
+    check_folders(runs, "fit")
+    others: dict[str, Any] = {"data": data, "data_dir": data_dir}
+    fits, tasks = [run for run in runs if kind_of(run) != BASELINE], dict[Path, Task]()
+    for run in runs:
+        if run in fits:
+            tasks[run] = open_finished(run, baseline=baseline, trust_pt2=trust_pt2, **others)
+        else:
+            tasks[run] = open_task(Source(baseline=baseline or run, **others), trust_pt2=trust_pt2)
+        _check_same(runs[0], tasks[runs[0]], run, tasks[run])
+    task = tasks[runs[0]]
+    captured, models = capture_task(task), {run: load(run) for run in fits}
     for run, model in models.items():
         if model.n_inputs != task.data.n_inputs or model.n_outputs < task.data.classes:
             raise InputError(
@@ -112,21 +99,6 @@ def open_subjects(
     return Subjects(tuple(members), task.data, task.inputs | {"models": hashes}, tuple(runs))
 
 
-def _open(
-    run: Path, baseline: Path | None, data: str | None, data_dir: Path | None, trust_pt2: bool
-) -> tuple[Path, Task, bool]:
-    """A run, what it was made on, and whether it is a fit."""
-    if (run / MANIFEST).is_file() and read_json(run / MANIFEST).get("kind") == BASELINE:
-        alone = Source(baseline=baseline or run, data=data, data_dir=data_dir)
-        return run, open_task(alone, trust_pt2=trust_pt2), False
-    task = open_task(read_source(run, baseline=baseline, data=data, data_dir=data_dir), trust_pt2=trust_pt2)
-    recorded = read_config(run)[1]
-    if baseline is None and data is None:
-        check_unchanged(recorded, task.inputs, run / MANIFEST)
-    check_range(recorded, task.data, run)
-    return run, task, True
-
-
 def _check_same(first: Path, task: Task, run: Path, other: Task) -> None:
     for what in ("network", "data"):
         ours, theirs = task.inputs[what], other.inputs[what]
@@ -139,20 +111,8 @@ def _check_same(first: Path, task: Task, run: Path, other: Task) -> None:
 
 
 def choose_samples(data: Dataset, count: int | None, seed: int) -> Samples:
-    """``count`` test samples, drawn at random by ``seed``, in their own order; all of them if None.
-
-    Raises
-    ------
-    InputError
-        Fewer than one, or more than there are.
-    """
-    available = len(data.test_labels)
-    if count is not None and not 1 <= count <= available:
-        raise InputError(
-            f"samples must be between 1 and the {available} test samples of {data.name}, got {count}",
-            argument="samples",
-        )
-    places = np.arange(available)
-    if count is not None:
-        places = np.sort(np.random.default_rng(seed).choice(available, count, replace=False))
+    """``count`` test samples, drawn at random by ``seed``, in their own order; all of them if None."""
+    total = len(data.test_labels)
+    all_of_them = f"the {total} test samples of {data.name}"
+    places = np.arange(total) if count is None else draw(count, total, seed, all_of_them)
     return Samples(places, data.test_inputs[places], data.test_labels[places])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -21,24 +22,15 @@ from simplicit.errors import DataError, InputError
 from simplicit.files import file_hash
 from simplicit.runs.baseline import CONFIG, WEIGHTS, load_baseline
 from simplicit.runs.factory import load_network, load_program
-from simplicit.runs.settings import SAMPLES, Source
-
-__all__ = ["Task", "check_range", "check_unchanged", "open_task"]
+from simplicit.runs.folder import MANIFEST
+from simplicit.runs.settings import SAMPLES, Source, read_config, read_source
 
 
 @dataclass(frozen=True)
 class Task:
-    """A trained network with its data.
+    """A trained network, in eval mode, with its data.
 
-    Parameters
-    ----------
-    net : nn.Module
-        In eval mode.
-    data : Dataset
-    input_shape : tuple of int
-        Shape of one sample as `net` takes it.
-    inputs : dict
-        What was read, with hashes, for the manifest.
+    ``input_shape`` is that of one sample as the network takes it, ``inputs`` what was read, with hashes.
     """
 
     net: nn.Module
@@ -46,41 +38,29 @@ class Task:
     input_shape: tuple[int, ...]
     inputs: dict[str, Any]
 
-    def shaped(self, inputs: np.ndarray[Any, np.dtype[np.float32]]) -> Tensor:
+    def shaped(self, inputs: npt.NDArray[np.float32]) -> Tensor:
         """Samples (m, p) as the tensor (m, *input_shape) that the network takes."""
         return torch.from_numpy(inputs).reshape(len(inputs), *self.input_shape)
 
     def training_inputs(self, samples: int | None, seed: int) -> Tensor:
-        """`samples` different training samples, drawn at random by `seed`; 1,000, or all if there are fewer, if None.
-
-        Raises
-        ------
-        InputError
-            Fewer than one or more than there are.
-        """
+        """Different training samples, drawn at random by `seed`; 1,000, or all if there are fewer, if None."""
         available = len(self.data.train_labels)
         samples = min(SAMPLES, available) if samples is None else samples
-        if not 1 <= samples <= available:
-            raise InputError(
-                f"samples must be between 1 and the {available} of {self.data.name}, got {samples}", argument="samples"
-            )
-        chosen = np.random.default_rng(seed).choice(available, samples, replace=False)
-        return self.shaped(self.data.train_inputs[np.sort(chosen)])
+        places = draw(samples, available, seed, f"the {available} of {self.data.name}")
+        return self.shaped(self.data.train_inputs[places])
+
+
+def draw(count: int, available: int, seed: int, all_of_them: str) -> npt.NDArray[np.int64]:
+    """`count` different places among those `available`, at random, in order; InputError for what there is not."""
+    if not 1 <= count <= available:
+        raise InputError(f"samples must be between 1 and {all_of_them}, got {count}", argument="samples")
+    return np.sort(np.random.default_rng(seed).choice(available, count, replace=False))
 
 
 def open_task(source: Source, *, trust_pt2: bool = False) -> Task:
-    """Load the network and the data that `source` names.
+    """Load the network and the data that `source` names; InputError or DataError says what is missing or does not fit.
 
-    Parameters
-    ----------
-    source : Source
-    trust_pt2 : bool
-        Allow a ``.pt2`` program, whose loading can run code. Never taken from a file.
-
-    Raises
-    ------
-    InputError, DataError
-        Something is missing, damaged, or does not fit; the message says what.
+    `trust_pt2` allows a ``.pt2`` program, whose loading can run code. It is never taken from a file.
     """
     name, data_dir = source.data, source.data_dir
     if source.baseline is not None:
@@ -96,10 +76,9 @@ def open_task(source: Source, *, trust_pt2: bool = False) -> Task:
     data = load_dataset(str(name), data_dir)
     shape = source.input_shape or _shape_for(net, data)
     if math.prod(shape) != data.n_inputs:
-        raise InputError(
-            f"input shape {'x'.join(map(str, shape))} has {math.prod(shape)} values, a sample of {data.name} has "
-            f"{data.n_inputs} ({'x'.join(map(str, data.input_shape))})"
-        )
+        ours, theirs = ("x".join(map(str, one)) for one in (shape, data.input_shape))
+        found = f"{ours} has {math.prod(shape)} values, a sample of {data.name} has {data.n_inputs} ({theirs})"
+        raise InputError(f"input shape {found}")
     if len(shape) > 2 and shape == (data.input_shape[-1], *data.input_shape[:-1]) != data.input_shape:
         raise _channels_last(data)  # the numbers would fit, in a wrong order
     hashes = {path.name: file_hash(path) for path in files} | {"state_dict": _state_hash(net)}
@@ -108,13 +87,30 @@ def open_task(source: Source, *, trust_pt2: bool = False) -> Task:
     return Task(net, data, shape, {"network": hashes, "data": data.describe()})
 
 
+def open_finished(
+    run: Path,
+    *,
+    baseline: Path | None = None,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    trust_pt2: bool = False,
+) -> Task:
+    """What a finished fit was made from, with another baseline or other data where they are given.
+
+    DataError is raised where the inputs are no longer those of the fit, InputError where other data do not suit it.
+    """
+    task = open_task(read_source(run, baseline=baseline, data=data, data_dir=data_dir), trust_pt2=trust_pt2)
+    recorded = read_config(run)[1]
+    if baseline is None and data is None:
+        check_unchanged(recorded, task.inputs, run / MANIFEST)
+    check_range(recorded, task.data, run)
+    return task
+
+
 def _shape_for(net: nn.Module, data: Dataset) -> tuple[int, ...]:
     """Flat, unless the network takes only the data's own shape, or that with one channel.
 
-    Raises
-    ------
-    InputError
-        It takes none of them, but images with channels first where the data has them last.
+    InputError is raised where it takes none of them, but channels first where the data has them last.
     """
     flat, own = (data.n_inputs,), data.input_shape
     for shape in (flat, own, (1, *own)):
@@ -138,10 +134,9 @@ def _takes(net: nn.Module, data: Dataset, shape: tuple[int, ...]) -> bool:
 
 def _channels_last(data: Dataset) -> InputError:
     shape = ", ".join(map(str, ("m", *data.input_shape)))
-    return InputError(
-        f"data {data.name}: samples have shape ({shape}), channels last, the network takes them first; transpose the "
-        "arrays, np.moveaxis(inputs, -1, 1), and save them again"
-    )
+    remedy = "transpose the arrays, np.moveaxis(inputs, -1, 1), and save them again"
+    found = f"samples have shape ({shape}), channels last, the network takes them first"
+    return InputError(f"data {data.name}: {found}; {remedy}", argument="data")
 
 
 def _open_network(source: Source, trust_pt2: bool) -> tuple[nn.Module, list[Path]]:
@@ -149,7 +144,8 @@ def _open_network(source: Source, trust_pt2: bool) -> tuple[nn.Module, list[Path
     if source.model is not None:
         return load_network(source.model, weights), [weights] if weights else []
     if weights is None or weights.suffix != ".pt2":
-        raise InputError(f"weights {weights}: name the network that they belong to with --model package.module:factory")
+        remedy = "name the network that they belong to with --model package.module:factory"
+        raise InputError(f"weights {weights}: {remedy}", argument="weights")
     return load_program(weights, trust=trust_pt2), [weights]
 
 
@@ -176,13 +172,7 @@ def _structure_hash(net: nn.Module) -> str:
 
 
 def check_unchanged(recorded: Mapping[str, Any], found: Mapping[str, Any], config: Path) -> None:
-    """Refuse to repeat a run, or to compare with it, where its inputs are no longer those that its manifest names.
-
-    Raises
-    ------
-    DataError
-        Naming what changed; or `recorded` is damaged.
-    """
+    """Refuse to repeat a run, or to compare with it, where its inputs are no longer those that its manifest names."""
     for section in ("network", "data"):
         old, new = _section(recorded, section, config), found[section]
         if section == "data":
@@ -196,23 +186,24 @@ def check_unchanged(recorded: Mapping[str, Any], found: Mapping[str, Any], confi
 
 
 def check_range(recorded: Mapping[str, Any], data: Dataset, run: Path) -> None:
-    """Refuse data of another range than that of a run: pixels up to 255, say, for a network that takes them up to 1.
-
-    Raises
-    ------
-    InputError
-        Values go further beyond the run's range than that is wide.
-    """
+    """Refuse data whose values go further beyond the range of a run than that is wide: pixels up to 255, say, not 1."""
     made = recorded.get("data")
     ends = made.get("input_range") if isinstance(made, Mapping) else None
     if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(isinstance(end, int | float) for end in ends):
         return
     (low, high), (least, largest) = ends, data.input_range
     if least < low - (high - low) or largest > high + (high - low):
-        raise InputError(
-            f"data {data.name}: values from {least:g} to {largest:g}, {run} was made on values from {low:g} to "
-            f"{high:g}; bring them into that range, as the network was trained (uint8 is divided by 255)"
-        )
+        found = f"values from {least:g} to {largest:g}, {run} was made on values from {low:g} to {high:g}"
+        remedy = "bring them into that range, as the network was trained (uint8 is divided by 255)"
+        raise InputError(f"data {data.name}: {found}; {remedy}", argument="data")
+
+
+def check_labels(data: Dataset, outputs: int, what: str) -> None:
+    """Refuse data with more classes than `what`, a network or model, has outputs."""
+    if outputs < data.classes:
+        found = f"they go up to {data.classes - 1}, the {what} has {outputs} outputs"
+        remedy = "give the data that it was trained on with --data"
+        raise InputError(f"the labels of {data.name} do not fit: {found}; {remedy}")
 
 
 def _section(values: Mapping[str, Any], name: str, config: Path) -> Mapping[str, Any]:

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from simplicit.errors import DataError
 
-__all__ = ["check_finite", "load_weights", "read_state", "write_state"]
-
 _NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep the state dictionary
 _WRAPPED = "module."
 _SHOWN = 3
@@ -25,10 +23,8 @@ _SHOWN = 3
 def load_weights(net: nn.Module, path: Path) -> None:
     """Load a safetensors file or a ``weights_only`` checkpoint into `net`, every tensor of it and nothing else.
 
-    Raises
-    ------
-    DataError
-        The file is missing, damaged, holds pickled objects, NaN or infinite values, or tensors that do not fit `net`.
+    DataError is raised for a file that is missing, damaged, holds pickled objects, NaN or infinite values, or tensors
+    that do not fit `net`.
     """
     state, own = read_state(path), net.state_dict()
     if not own.keys() & state.keys():  # of a network that was wrapped, as for training on several devices
@@ -38,8 +34,9 @@ def load_weights(net: nn.Module, path: Path) -> None:
     state = counters | state
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unexpected:
-        told = [f"{word} {_some(names)}" for word, names in (("misses", missing), ("has unknown", unexpected)) if names]
-        raise DataError(f"{path}: not the weights of this network, {' and '.join(told)}")
+        kinds = ("misses", missing), ("has unknown", unexpected)
+        defects = [f"{kind} {_some(names)}" for kind, names in kinds if names]
+        raise DataError(f"{path}: not the weights of this network, {' and '.join(defects)}")
     for name, tensor in own.items():
         if tensor.shape != state[name].shape:
             raise DataError(f"{path}: {name} has shape {tuple(state[name].shape)}, the network {tuple(tensor.shape)}")
@@ -53,16 +50,10 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Name to tensor from ``.safetensors`` or from ``torch.save``.
-
-    Raises
-    ------
-    DataError
-        The file is missing, damaged, or not a state dictionary.
-    """
+    """Name to tensor from ``.safetensors`` or ``torch.save``; DataError for a file that is no such thing."""
     if not path.is_file():
         raise DataError(f"weights {path}: no such file")
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+    state: Any = read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
     for key in _NESTED:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
@@ -79,19 +70,14 @@ def write_state(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse NaN and infinite values.
-
-    Raises
-    ------
-    DataError
-        Naming the first tensor that has one.
-    """
+    """Refuse NaN and infinite values by a DataError that names the first tensor that has one."""
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise DataError(f"{path}: {name} has NaN or infinite values; the training diverged, train again")
 
 
-def _read_safetensors(path: Path) -> Any:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; DataError where it is damaged."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

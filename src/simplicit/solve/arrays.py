@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
-Index = npt.NDArray[np.intp]
+from simplicit.rows.batch import Array, Index, Mask
+from simplicit.rows.outcome import Figures
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,19 +91,6 @@ class Entries:
 
 
 @dataclass(frozen=True, eq=False)
-class Figures:
-    """What is known of each row's solution, (n,) each; as in :class:`simplicit.Solution`."""
-
-    objective: Array
-    dual_gap: Array
-    relative_gap: Array
-    cardinality_gap: Array
-    multiplier: Array
-    residual: Array
-    seconds: Array
-
-
-@dataclass(frozen=True, eq=False)
 class MemberResult:
     """The rows of a block under a member, or after a re-weighted round, in the units of the input."""
 
@@ -113,7 +99,7 @@ class MemberResult:
     intercepts: Array  # (n,)
     status: npt.NDArray[np.int8]  # (n,)
     figures: Figures
-    timings: Array  # processor seconds of the block, in the order of ``STAGES``
+    timings: Array  # processor seconds of the block by :class:`Stage`
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,8 @@ Everything here is a pure function of the arrays, the settings and the block: th
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,94 +21,39 @@ from scipy.sparse import csr_array
 
 from simplicit.executors import Block
 from simplicit.rows import PiecewiseQuadratic
-from simplicit.rows.active_set import solve_block_path
+from simplicit.rows.batch import Array, Index
 from simplicit.rows.design import Design, GramDesign, SampleDesign, power_of_two
-from simplicit.rows.equality import solve_equality_path
-from simplicit.rows.outcome import STAGES, BlockSolution
+from simplicit.rows.outcome import BlockSolution
 from simplicit.rows.problem import GramProblem, RowProblem, SampleProblem
-from simplicit.rows.reference import reference_path
 from simplicit.solve.arrays import (
-    Array,
     BlockResult,
     DesignArrays,
     Entries,
-    Figures,
-    Index,
     MemberResult,
-    PenaltyArrays,
     RowArrays,
     SharedArrays,
     TargetArrays,
 )
+from simplicit.solve.options import SOLVERS, Method
 
 #: ε of the re-weighted rounds, as a share of the row's largest coefficient.
 REWEIGHTING_SHARE = 0.1
 
 
-class PathSolver(Protocol):
-    """Solves a block of rows under several penalties and balls, in the units of the solver."""
-
-    def __call__(
-        self, problems: Sequence[RowProblem], *, tol: float, start: torch.Tensor | None = None
-    ) -> list[BlockSolution]: ...
-
-
-def _active_set_path(
-    problems: Sequence[RowProblem], *, tol: float, start: torch.Tensor | None = None
-) -> list[BlockSolution]:
-    solve = solve_equality_path if problems[0].penalty.equality else solve_block_path
-    return solve(problems, tol=tol, start=start)
-
-
-#: By their names as :func:`simplicit.solve_rows` takes them.
-SOLVERS: dict[str, PathSolver] = {"active-set": _active_set_path, "reference": reference_path}
-
-
-@dataclass(frozen=True)
-class MemberSettings:
-    """What a member of a path has beside its arrays; see ``PiecewiseQuadratic``."""
-
-    equality: bool
-    cardinality: bool
-
-
 @dataclass(frozen=True)
 class RowSettings:
-    """What the blocks of a work have in common beside its arrays.
+    """What the blocks of a work have in common beside its arrays."""
 
-    Attributes
-    ----------
-    members : tuple of MemberSettings
-        The penalties and balls along the path.
-    masked : tuple of bool
-        For every design, whether its rows differ in their support.
-    n_columns : int
-        d.
-    rounds : int
-        More than 1 for a single member alone.
-    tol : float
-    solver : str
-        A name in ``SOLVERS``.
-    device : str
-    """
-
-    members: tuple[MemberSettings, ...]
-    masked: tuple[bool, ...]
-    n_columns: int
-    rounds: int
-    tol: float
-    solver: str
+    method: Method  # with more than one round for a single member alone
+    equality: bool  # of all members of the path; see ``PiecewiseQuadratic``
+    cardinality: tuple[bool, ...]  # of each
+    masked: tuple[bool, ...]  # of every design, whether its rows differ in their support
+    n_columns: int  # d
     device: str
 
 
 class RowSolver:
-    """Solves blocks of one work.
-
-    Parameters
-    ----------
-    shared : SharedArrays
-    settings : RowSettings
-    """
+    """Solves blocks of one work."""
 
     def __init__(self, shared: SharedArrays, settings: RowSettings) -> None:
         self.shared, self.settings = shared, settings
@@ -130,23 +74,19 @@ class RowSolver:
 
     def __call__(self, block: Block, rows: RowArrays, start: Entries | None) -> BlockResult:
         """Solve a block, given its rows and the coefficients to begin from."""
-        scaled, solve = _ScaledBlock(self, block, rows), SOLVERS[self.settings.solver]
-        first = scaled.problem()
-        problems = [first, *(scaled.member(number, first) for number in range(1, len(self.settings.members)))]
-        solved = [
-            scaled.restored(number, found)
-            for number, found in enumerate(solve(problems, tol=self.settings.tol, start=scaled.start(start)))
-        ]
-        for _ in range(1, self.settings.rounds):
+        scaled, method = _ScaledBlock(self, block, rows), self.settings.method
+        solve = SOLVERS[method.solver]
+        problems = [scaled.problem(member) for member in range(len(self.settings.cardinality))]
+        solved = [scaled.restored(found) for found in solve(problems, method.tol, scaled.start(start))]
+        for _ in range(1, method.rounds):
             before = solved[-1].coefficients
-            again = scaled.member(0, first, discount=scaled.discount(before))
-            (found,) = solve([again], tol=self.settings.tol, start=scaled.in_units(before))
-            solved.append(scaled.restored(0, found))
+            (found,) = solve([scaled.problem(0, scaled.discount(before))], method.tol, scaled.in_units(before))
+            solved.append(scaled.restored(found))
         return BlockResult(np.array(rows.row), tuple(scaled.result(solution) for solution in solved))
 
     def largest_gradient(self, block: Block, rows: RowArrays) -> Array:
         """The largest gradient at zero in units of the kink, for every row of the block."""
-        problem = _ScaledBlock(self, block, rows).problem()
+        problem = _ScaledBlock(self, block, rows).problem(0)
         size = problem.on_support(problem.cross).abs()
         ratio = torch.where(size > 0, size / problem.penalty.kink, 0.0)
         return np.asarray(ratio.amax(1).cpu().numpy()) if ratio.shape[1] else np.zeros(len(block))
@@ -157,68 +97,58 @@ class _ScaledBlock:
 
     def __init__(self, solver: RowSolver, block: Block, rows: RowArrays) -> None:
         self.settings, self.shared, self.rows = solver.settings, solver.shared, rows
-        self.design, self.masked = solver.designs[block.group], solver.settings.masked[block.group]
+        self.design, self.n_rows = solver.designs[block.group], len(block)
         self.columns: Index = solver.shared.designs[block.group].columns
-        self.n_rows, self.device = len(block), self.design.device
-        self.energy = _energy(rows.targets)
-        self.sigma = power_of_two(np.sqrt(self.energy))  # the units of the targets
+        given, energy = rows.targets, _energy(rows.targets)
+        self.sigma = power_of_two(np.sqrt(energy))  # the units of the targets
         self.unit = self.design.units * self.sigma[:, None]  # of the coefficients
-
-    def problem(self) -> RowProblem:
-        """The row problems of the first member in the units of the solver."""
-        given, sigma = self.rows.targets, self.sigma[:, None]
-        allowed = self.rows.support[:, self.columns] if self.masked and self.rows.support is not None else None
-        rest = {
-            "energy": self._to(self.energy / self.sigma**2),
-            "allowed": None if allowed is None or allowed.all() else self._to(allowed),
-            **self._priced(0),
-        }
+        # With exact matching the penalty is the whole objective: it is measured in units of the target alone.
+        self.objective_unit = self.sigma if self.settings.equality else 2 * rows.weight * self.sigma**2
+        self.energy = self._to(energy / self.sigma**2)
+        self.allowed: torch.Tensor | None = None
+        if self.settings.masked[block.group] and rows.support is not None:
+            allowed = rows.support[:, self.columns]
+            self.allowed = None if allowed.all() else self._to(allowed)
         if isinstance(self.design, SampleDesign):
             assert given.samples is not None
-            targets = self._to(given.samples / sigma)
-            cross = targets @ self.design.transposed.T
-            return SampleProblem(design=self.design, targets=targets, cross=cross, **rest)
-        assert given.cross is not None
-        cross = self._to(given.cross[:, self.columns] * self.design.units / sigma)
-        return GramProblem(design=self.design, cross=cross, **rest)
+            self.targets = self._to(given.samples / self.sigma[:, None])
+            self.cross = self.targets @ self.design.transposed.T
+        else:
+            assert given.cross is not None
+            self.cross = self._to(given.cross[:, self.columns] * self.design.units / self.sigma[:, None])
 
-    def member(self, number: int, first: RowProblem, discount: Array | None = None) -> RowProblem:
-        """The same rows under the penalty and the ball of another member, or under a discounted penalty."""
-        return replace(first, **self._priced(number, discount))
+    def problem(self, member: int, discount: Array | None = None) -> RowProblem:
+        """The rows under the penalty, discounted or not, and the ball of a member, in the units of the solver."""
+        inside = np.flatnonzero(self.shared.members[member].in_ball[self.columns])
+        radius = self.rows.members[member].radius / self.sigma
+        parts = (
+            self.cross,
+            self.energy,
+            self._penalty(member, discount),
+            self.allowed,
+            self._to(inside),
+            self._to(self.design.units[None, inside]),
+            self._to(radius[:, None]),
+        )
+        if isinstance(self.design, SampleDesign):
+            return SampleProblem(self.design, *parts, self.targets)
+        return GramProblem(self.design, *parts)
 
     def _to(self, array: npt.NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.design.device)
 
-    def _priced(self, number: int, discount: Array | None = None) -> dict[str, Any]:
-        """Penalty and ball in the units of the solver."""
-        inside = np.flatnonzero(self.shared.members[number].in_ball[self.columns])
-        penalty = self._penalty(number)
+    def _penalty(self, member: int, discount: Array | None) -> PiecewiseQuadratic:
+        common, own = self.shared.members[member].penalty, self.rows.members[member].penalty
+        pairs = zip(vars(common).values(), vars(own).values(), strict=True)
+        whole = [shared if by_row is None else by_row for shared, by_row in pairs]
+        parts = [np.array(part if part.shape[1] == 1 else part[:, self.columns]) for part in whole]
+        kink, curvature, threshold = map(torch.from_numpy, parts)
+        settings = self.settings
+        penalty = PiecewiseQuadratic(kink, curvature, threshold, settings.equality, settings.cardinality[member])
         if discount is not None:
             penalty = penalty.scaled(torch.from_numpy(1 - discount), 1.0)
-        scale = torch.from_numpy(1 / self._objective_units(number)[:, None])
-        like = torch.zeros(0, dtype=torch.float64, device=self.device)
-        return {
-            "penalty": penalty.scaled(scale, torch.from_numpy(self.unit)).to(like),
-            "ball_columns": self._to(inside),
-            "ball_weights": self._to(self.design.units[None, inside]),
-            "radius": self._to((self.rows.members[number].radius / self.sigma)[:, None]),
-        }
-
-    def _penalty(self, number: int) -> PiecewiseQuadratic:
-        """The penalty of a member on the rows and columns of the block, as it was given."""
-        common, own = self.shared.members[number].penalty, self.rows.members[number].penalty
-        parts = {}
-        for field in fields(PenaltyArrays):
-            of_rows: Array | None = getattr(own, field.name)
-            part: Array = getattr(common, field.name) if of_rows is None else of_rows
-            parts[field.name] = torch.from_numpy(np.array(part if part.shape[1] == 1 else part[:, self.columns]))
-        member = self.settings.members[number]
-        return PiecewiseQuadratic(**parts, equality=member.equality, cardinality=member.cardinality)
-
-    def _objective_units(self, number: int) -> Array:
-        # With exact matching the penalty is the whole objective: it is measured in units of the target alone.
-        equality = self.settings.members[number].equality
-        return np.asarray(self.sigma if equality else 2 * self.rows.weight * self.sigma**2)
+        scale = torch.from_numpy(1 / self.objective_unit[:, None])
+        return penalty.scaled(scale, torch.from_numpy(self.unit)).to(self.cross)
 
     def start(self, entries: Entries | None) -> torch.Tensor | None:
         """The coefficients to begin from, in the units of the solver."""
@@ -240,9 +170,9 @@ class _ScaledBlock:
         share: Array = np.divide(size, size + epsilon, out=np.zeros_like(size), where=size > 0)
         return share
 
-    def restored(self, number: int, block: BlockSolution) -> BlockSolution:
+    def restored(self, block: BlockSolution) -> BlockSolution:
         """A solution in the units of the problem as it was given."""
-        scale = self._objective_units(number)
+        scale = self.objective_unit
         return replace(
             block,
             coefficients=block.coefficients * self.unit,
@@ -259,14 +189,13 @@ class _ScaledBlock:
         intercepts = np.zeros(self.n_rows)
         if self.rows.targets.mean is not None and self.shared.feature_mean is not None:
             intercepts = self.rows.targets.mean - local @ self.shared.feature_mean[self.columns]
-        figures = {field.name: getattr(block, field.name) for field in fields(Figures)}
         return MemberResult(
             counts=np.diff(local.indptr).astype(np.intp),
             coefficients=Entries(self.columns[local.indices], local.data),
             intercepts=intercepts,
-            status=block.status.astype(np.int8),
-            figures=Figures(**{name: np.asarray(array, dtype=np.float64) for name, array in figures.items()}),
-            timings=np.array([block.timings.get(stage, 0.0) for stage in STAGES]),
+            status=block.status,
+            figures=block.figures,
+            timings=block.timings,
         )
 
 

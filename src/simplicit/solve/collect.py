@@ -8,8 +8,9 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from simplicit.rows import Solution
-from simplicit.rows.outcome import STAGES
-from simplicit.solve.arrays import BlockResult, Figures, Index, MemberResult
+from simplicit.rows.batch import Index
+from simplicit.rows.outcome import Figures, Stage
+from simplicit.solve.arrays import BlockResult, MemberResult
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,7 @@ class SolveFacts:
 
 
 class Collected:
-    """The blocks of a solve that have come in.
-
-    Parameters
-    ----------
-    facts : SolveFacts
-    """
+    """The blocks of a solve that have come in."""
 
     def __init__(self, facts: SolveFacts) -> None:
         self.rounds = facts.rounds
@@ -46,7 +42,7 @@ class Collected:
         for member, found in zip(self._members, result.members, strict=True):
             member.put(result.rows, found)
 
-    def add_seconds(self, stage: str, seconds: float) -> None:
+    def add_seconds(self, stage: Stage, seconds: float) -> None:
         """Add to the table of where the time went, of the first member."""
         self._members[0].timings[stage] += seconds
 
@@ -65,18 +61,16 @@ class _Member:
         self.figures = Figures(*(np.zeros(facts.rows) for _ in fields(Figures)))
         self.intercepts = np.zeros(facts.rows)
         self.status = np.zeros(facts.rows, dtype=np.int8)
-        self.timings = dict.fromkeys(STAGES, 0.0)
+        self.timings = np.zeros(len(Stage))
 
     def put(self, rows: Index, found: MemberResult) -> None:
         """Add the rows of a block."""
         indptr = np.concatenate([[0], np.cumsum(found.counts)])
         entries = found.coefficients
         self.parts.append((rows, csr_array((entries.values, entries.columns, indptr), (len(rows), self.shape[1]))))
-        for name, values in vars(self.figures).items():
-            values[rows] = getattr(found.figures, name)
+        self.figures.put(rows, found.figures)
         self.intercepts[rows], self.status[rows] = found.intercepts, found.status
-        for stage, seconds in zip(STAGES, found.timings.tolist(), strict=True):
-            self.timings[stage] += seconds
+        self.timings += found.timings
 
     def solution(self) -> Solution:
         """All rows, in the order of the targets."""
@@ -87,5 +81,10 @@ class _Member:
         coefficients = csr_array(csr_array((data, indices, indptr), self.shape)[order])
         coefficients.sort_indices()
         return Solution(
-            coefficients, self.intercepts, status=self.status, tol=self.tol, timings=self.timings, **vars(self.figures)
+            coefficients=coefficients,
+            intercepts=self.intercepts,
+            status=self.status,
+            tol=self.tol,
+            timings={stage.name.lower(): float(self.timings[stage]) for stage in Stage},
+            **vars(self.figures),
         )

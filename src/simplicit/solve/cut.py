@@ -14,7 +14,8 @@ from scipy.sparse import csr_array
 from simplicit.executors import Block
 from simplicit.rows import PiecewiseQuadratic
 from simplicit.rows.active_set import ADMM_COLUMNS
-from simplicit.solve.arrays import Array, Index, Mask, PenaltyArrays
+from simplicit.rows.batch import Array, Index, Mask
+from simplicit.solve.arrays import PenaltyArrays
 from simplicit.solve.sources import Source
 
 #: Rows per block, at most: enough for matrix products to be fast, few enough to share out.
@@ -54,24 +55,12 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Rows on one design.
+    """Rows on one design."""
 
-    Attributes
-    ----------
-    rows : (n,) index array
-        In the order of the blocks.
-    columns : (k,) index array
-        Those of the design, none of them zero.
-    sizes : tuple of int
-        Rows of each block.
-    masked : bool
-        Whether the rows differ in their support.
-    """
-
-    rows: Index
-    columns: Index
-    sizes: tuple[int, ...]
-    masked: bool
+    rows: Index  # (n,), in the order of the blocks
+    columns: Index  # (k,), those of the design, none of them zero
+    sizes: tuple[int, ...]  # rows of each block
+    masked: bool  # whether the rows differ in their support
 
 
 def gather(problem: Problem, wanted: int | None = None) -> list[Group]:
@@ -116,15 +105,9 @@ def _group(problem: Problem, rows: Index, columns: Index, hardness: Array, wante
 
 
 def make_blocks(groups: Sequence[Group], first: int, ends: Index) -> list[Block]:
-    """The blocks of the groups, whose rows lie one after another; those of the widest designs come first.
+    """The blocks of groups whose rows lie one after another, numbered from ``first``; those of the widest designs lead.
 
-    Parameters
-    ----------
-    groups : sequence of Group
-    first : int
-        The number of the first block.
-    ends : (n + 1,) index array
-        Where the entries of each row begin, and where the last ones end.
+    ``ends`` (n + 1,) says where the entries of each row begin, and where the last ones end.
     """
     place, blocks = 0, list[Block]()
     for number, group in enumerate(groups):
@@ -142,23 +125,11 @@ def block_rows(n_columns: int) -> int:
 
 
 def cut_rows(hardness: Array, most: int) -> list[int]:
-    """Cut rows, sorted from hard to easy, into blocks of at most ``most``.
+    """How many rows each block has, at most ``most``, where these rows are cut; their ``hardness`` (r,) ≥ 0 descends.
 
     The blocks minimise Σ (log₁₀ of the hardness of the first row over that of the last + BLOCK_COST + FULL_COST·(size /
     most)²), by dynamic programming, so that cuts fall between rows of different kinds where there are such: what suits
     the iterations of one row then suits all rows of its block.
-
-    Parameters
-    ----------
-    hardness : (r,) array
-        ≥ 0, descending.
-    most : int
-        Rows per block.
-
-    Returns
-    -------
-    list of int
-        The rows of each block, in order.
     """
     if len(hardness) <= min(FEW, most):
         return [len(hardness)]

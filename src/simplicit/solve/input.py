@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array, issparse
 
-from simplicit.checks import as_float_array, as_positive_array, check_finite, check_magnitudes
-from simplicit.errors import InputError
+from simplicit.checks import as_float_array, as_positive_array, check_finite, refused
 from simplicit.rows import Ball, BasisPursuit, Gram, Penalty, PiecewiseQuadratic, Solution
+from simplicit.rows.gram import checked_samples
 from simplicit.solve.cut import Problem
 from simplicit.solve.sources import GramSource, Samples, Source
 
@@ -33,42 +33,29 @@ class RowInput:
     def of(
         cls, features: Any, targets: Any, *, intercept: bool, device: str, penalties: Sequence[Any] = ()
     ) -> RowInput:
-        """Check features and targets.
+        """Check features (m, d) and targets (m, r), or a Gram without targets, for these penalties.
 
-        Parameters
-        ----------
-        features : (m, d) array, tensor, memory map or Gram
-            A memory map with more samples than columns is read in chunks, and only its Gram matrix is kept, unless
-            exact matching needs the samples.
-        targets : (m, r) array, or None with a Gram
-        penalties : sequence of Penalty
-            What they are going to be solved with.
+        A memory map with more samples than columns is read in chunks, and only its Gram matrix is kept, unless exact
+        matching needs the samples.
         """
         device = _device(device)
         exact = any(isinstance(p, BasisPursuit) or getattr(p, "equality", False) for p in penalties)
         if isinstance(features, Gram):
             if exact:
-                raise _refused(
-                    "features", "exact matching needs the samples; pass arrays, not a Gram, for BasisPursuit"
-                )
+                raise refused("features", "exact matching needs the samples; pass arrays, not a Gram, for BasisPursuit")
             if targets is not None:
-                raise _refused("targets", "a Gram has its targets in it already; leave them out")
+                raise refused("targets", "a Gram has its targets in it already; leave them out")
             if not features.n_samples:
-                raise _refused("features", "the Gram has no samples yet; call gram.update(features, targets) first")
+                raise refused("features", "the Gram has no samples yet; call gram.update(features, targets) first")
             return cls(GramSource(lambda: features, intercept=intercept), features.shape, device)
         if targets is None:
-            raise _refused("targets", "missing; give an array of shape (m, r), one column per row problem")
-        phi, z = as_float_array("features", features, ndim=2), as_float_array("targets", targets, ndim=2)
-        if phi.shape[0] != z.shape[0]:
-            raise _refused("targets", f"shape {z.shape} does not fit features {phi.shape}; both need a line per sample")
-        for name, array in (("features", phi), ("targets", z)):
-            check_magnitudes(name, array)
+            raise refused("targets", "missing; give an array of shape (m, r), one column per row problem")
+        phi, z = checked_samples(features, targets)
         (m, d), r = phi.shape, z.shape[1]
         if isinstance(features, np.memmap) and m > d and not exact:
-            streamed = GramSource(
-                lambda: _streamed(phi, z), intercept=intercept, origin={"features": phi, "targets": z}
-            )
-            return cls(streamed, (r, d), device)
+            origin = {"features": phi, "targets": z}
+            source = GramSource(lambda: Gram.from_batches(_chunks(phi, z)), intercept=intercept, origin=origin)
+            return cls(source, (r, d), device)
         return cls(Samples(phi, z, intercept=intercept), (r, d), device)
 
     def problem(
@@ -81,15 +68,14 @@ class RowInput:
     ) -> Problem:
         """The row problems with one penalty and one ball, each parameter checked."""
         if isinstance(penalty, type) or not isinstance(penalty, Penalty):
-            raise _refused("penalty", f"expected a penalty such as simplicit.L1(beta=1e-3), got {penalty!r}")
+            raise refused("penalty", f"expected a penalty such as simplicit.L1(beta=1e-3), got {penalty!r}")
         if ball is not None and not isinstance(ball, Ball):
-            raise _refused("ball", f"expected simplicit.Ball(radius, columns) or None, got {ball!r}")
+            raise refused("ball", f"expected simplicit.Ball(radius, columns) or None, got {ball!r}")
         r, d = self.shape
         pieces = penalty.pieces(r, d)
         if not isinstance(pieces, PiecewiseQuadratic):
-            raise _refused(
-                "penalty", f"{type(penalty).__name__}.pieces must return a PiecewiseQuadratic, got {pieces!r}"
-            )
+            found = f"{type(penalty).__name__}.pieces must return a PiecewiseQuadratic, got {pieces!r}"
+            raise refused("penalty", found)
         return Problem(
             source=self.source,
             shape=self.shape,
@@ -122,7 +108,7 @@ def path_problems(
     )
     problems = [given.problem(penalty, weight, one, support, warm_start) for penalty, one in members]
     if any(p.penalty.equality != problems[0].penalty.equality for p in problems):
-        raise _refused("penalties", "a path cannot mix BasisPursuit with others; solve them apart")
+        raise refused("penalties", "a path cannot mix BasisPursuit with others; solve them apart")
     return problems
 
 
@@ -132,40 +118,30 @@ def _members(penalties: Any, ball: Any) -> list[tuple[Penalty, Ball | None]]:
     if isinstance(penalties, Penalty):
         penalties = [penalties] * (len(ball) if many_balls else 1)
     if not isinstance(penalties, Sequence) or isinstance(penalties, str) or not len(penalties):
-        raise _refused("penalties", "give a sequence of penalties, strongest first, or one and a sequence of balls")
+        raise refused("penalties", "give a sequence of penalties, strongest first, or one and a sequence of balls")
     balls = list(ball) if many_balls else [ball] * len(penalties)
     if len(balls) != len(penalties):
-        raise _refused("ball", f"{len(balls)} balls for {len(penalties)} penalties; give one, or one for each")
+        raise refused("ball", f"{len(balls)} balls for {len(penalties)} penalties; give one, or one for each")
     return list(zip(penalties, balls, strict=True))
-
-
-def _refused(argument: str, what: str) -> InputError:
-    return InputError(f"{argument}: {what}", argument=argument)
 
 
 def _device(device: Any) -> str:
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError):
-        raise _refused("device", f"{device!r} is no device; give 'cpu' or 'cuda'") from None
+        raise refused("device", f"{device!r} is no device; give 'cpu' or 'cuda'") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise _refused("device", "this torch sees no CUDA device; take device='cpu'")
+        raise refused("device", "this torch sees no CUDA device; take device='cpu'")
     if chosen.type not in ("cpu", "cuda"):
-        raise _refused("device", f"{device!r} has no float64, which the certificates need; give 'cpu' or 'cuda'")
+        raise refused("device", f"{device!r} has no float64, which the certificates need; give 'cpu' or 'cuda'")
     return str(chosen)
 
 
-def _chunks(*arrays: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[Any], ...]]:
-    step = max(1, CHUNK // sum(array.shape[1] for array in arrays))
-    for first in range(0, len(arrays[0]), step):
-        yield tuple(array[first : first + step] for array in arrays)
-
-
-def _streamed(features: npt.NDArray[Any], targets: npt.NDArray[Any]) -> Gram:
-    gram = Gram()
-    for phi, z in _chunks(features, targets):
-        gram.update(phi, z)
-    return gram
+def _chunks(features: npt.NDArray[Any], targets: npt.NDArray[Any]) -> Iterator[tuple[Any, Any]]:
+    """Some lines of both at a time."""
+    step = max(1, CHUNK // (features.shape[1] + targets.shape[1]))
+    for first in range(0, len(features), step):
+        yield features[first : first + step], targets[first : first + step]
 
 
 def _support(support: npt.ArrayLike | None, n_rows: int, n_columns: int) -> npt.NDArray[np.bool_] | None:
@@ -175,11 +151,8 @@ def _support(support: npt.ArrayLike | None, n_rows: int, n_columns: int) -> npt.
     given: Any = support
     mask = given.toarray() if issparse(given) else np.asarray(given)
     if mask.dtype != bool or mask.shape not in ((n_columns,), (n_rows, n_columns)):
-        raise _refused(
-            "support",
-            f"expected booleans of shape ({n_columns},) or ({n_rows}, {n_columns}), "
-            f"got {mask.dtype} of shape {mask.shape}",
-        )
+        expected = f"expected booleans of shape ({n_columns},) or ({n_rows}, {n_columns})"
+        raise refused("support", f"{expected}, got {mask.dtype} of shape {mask.shape}")
     return np.array(mask)
 
 
@@ -192,9 +165,9 @@ def _start(warm_start: Any, n_rows: int, n_columns: int) -> csr_array | None:
         warm_start = as_float_array("warm_start", warm_start, ndim=2)
         check_finite("warm_start", warm_start)
     elif warm_start.dtype.kind not in "fiu":
-        raise _refused("warm_start", f"expected real values, got {warm_start.dtype}")
+        raise refused("warm_start", f"expected real values, got {warm_start.dtype}")
     start = csr_array(warm_start, dtype=float)
     if start.shape != (n_rows, n_columns):
-        raise _refused("warm_start", f"expected shape ({n_rows}, {n_columns}), got {start.shape}")
+        raise refused("warm_start", f"expected shape ({n_rows}, {n_columns}), got {start.shape}")
     check_finite("warm_start", start.data)
     return start

@@ -12,20 +12,7 @@ from simplicit.solve.cut import Problem, block_rows
 
 
 def check_memory(problem: Problem, executor: Executor, rows: int | None = None) -> None:
-    """Estimate what the solver allocates at its peak, and refuse before the start what cannot fit.
-
-    Parameters
-    ----------
-    problem : Problem
-    executor : Executor
-    rows : int, optional
-        Rows per block.
-
-    Raises
-    ------
-    InputError
-        With the estimate, what there is, and what would need less.
-    """
+    """Raise InputError where the peak of the solver, with so many ``rows`` a block, takes more memory than is free."""
     (r, d), n_samples = problem.shape, problem.source.n_samples
     columns = d if problem.support is None else int(np.atleast_2d(problem.support).any(axis=0).sum())
     need = 8 * (columns + r) * (n_samples or 0)

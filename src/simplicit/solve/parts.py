@@ -15,7 +15,7 @@ from typing import Any
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from simplicit.checks import as_count
+from simplicit.checks import as_count, refused
 from simplicit.errors import DataError, InputError
 from simplicit.executors import Executor, Journal, Section
 from simplicit.progress import OnProgress
@@ -107,19 +107,17 @@ def solve_part(
         As :func:`solve_rows`.
     """
     if not isinstance(part, tuple | list) or len(part) != 2:
-        raise InputError(f"part: expected a pair such as (1, 16), the first of 16 parts, got {part!r}", argument="part")
+        raise refused("part", f"expected a pair such as (1, 16), the first of 16 parts, got {part!r}")
     number, of = as_count("part", part[0]), as_count("part", part[1])
     if number > of:
-        raise InputError(f"part: {number} of {of} does not exist; the parts are 1 to {of}", argument="part")
+        raise refused("part", f"{number} of {of} does not exist; the parts are 1 to {of}")
     method = Method(tol=tol, rounds=rounds, solver=solver, block_rows=block_rows)
     options = RunOptions(executor, journal, progress, (number, of))
     problems = path_problems(
         features, targets, penalties, ball, weight, support, intercept=intercept, device=device, warm_start=warm_start
     )
     if len(problems) > 1 and rounds > 1:
-        raise InputError(
-            "rounds: a path has no re-weighted rounds; give one penalty, or leave rounds out", argument="rounds"
-        )
+        raise refused("rounds", "a path has no re-weighted rounds; give one penalty, or leave rounds out")
     run_problems(problems, method, options)
     return journal_state([journal])
 
@@ -132,7 +130,7 @@ def journal_state(journals: Sequence[str | PathLike[str]]) -> JournalState:
     InputError
         If a folder is no journal of a solve, or they are of different ones.
     """
-    sections = [_solve_section(Path(journal)) for journal in journals]
+    sections = _sections(journals)
     facts = _facts(sections[0])
     found = {number for section in sections for number in section.numbers()}
     missing = tuple(number for number in range(facts.blocks) if number not in found)
@@ -159,15 +157,7 @@ def merge_journals(journals: Sequence[str | PathLike[str]]) -> list[Solution]:
     DataError
         If a journal cannot be read.
     """
-    if isinstance(journals, str | PathLike) or not len(journals):
-        raise InputError("journals: give a sequence of folders, at least one", argument="journals")
-    sections = [_solve_section(Path(journal)) for journal in journals]
-    for section in sections:
-        if section.key != sections[0].key:
-            raise InputError(
-                f"journals: {section.folder.parent} and {sections[0].folder.parent} are of different solves",
-                argument="journals",
-            )
+    sections = _sections(journals)
     facts = _facts(sections[0])
     collected, missing = Collected(facts), list[int]()
     for number in range(facts.blocks):
@@ -178,12 +168,20 @@ def merge_journals(journals: Sequence[str | PathLike[str]]) -> list[Solution]:
             collected.put(found)
     if missing:
         listed = ", ".join(map(str, missing[:_LISTED])) + (" and more" if len(missing) > _LISTED else "")
-        raise InputError(
-            f"journals: {len(missing)} of {facts.blocks} blocks are missing or damaged ({listed}); solve their parts "
-            "again, or all that is left in one run with the journal",
-            argument="journals",
-        )
+        what = f"{len(missing)} of {facts.blocks} blocks are missing or damaged ({listed})"
+        raise refused("journals", f"{what}; solve their parts again, or all that is left in one run with the journal")
     return collected.solutions()
+
+
+def _sections(journals: Sequence[str | PathLike[str]]) -> list[Section]:
+    """The sections of one solve that the journals keep."""
+    if isinstance(journals, str | PathLike) or not len(journals):
+        raise refused("journals", "give a sequence of folders, at least one")
+    first, *others = [_solve_section(Path(journal)) for journal in journals]
+    for section in others:
+        if section.key != first.key:
+            raise refused("journals", f"{section.folder.parent} and {first.folder.parent} are of different solves")
+    return [first, *others]
 
 
 def _solve_section(folder: Path) -> Section:
@@ -201,7 +199,5 @@ def _facts(section: Section) -> SolveFacts:
     found = {field.name: section.facts.get(field.name) for field in fields(SolveFacts)}
     for name, value in found.items():
         if not isinstance(value, int if name != "tol" else float):
-            raise DataError(
-                f"journal {section.folder.parent}: its section is damaged, no {name!r}; begin a new journal"
-            )
+            raise DataError(f"journal {section.folder.parent}: its section has no {name!r}; begin a new journal")
     return SolveFacts(**found)  # type: ignore[arg-type]  # they have just been looked at

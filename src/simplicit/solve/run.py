@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from simplicit.executors import Block, Deadline, Executor, Journal, Section, digest, opened, run_blocks
+from simplicit.executors import Block, Deadline, Executor, Journal, Section, as_executor, digest, run_blocks
 from simplicit.executors.records import allocate, flatten
 from simplicit.machine import available_processors, one_thread_each, versions
 from simplicit.progress import Meter
-from simplicit.solve.arrays import Array, BlockResult
+from simplicit.rows.batch import Array
+from simplicit.rows.outcome import Stage
+from simplicit.solve.arrays import BlockResult
 from simplicit.solve.block import RowSolver
 from simplicit.solve.collect import Collected, SolveFacts
 from simplicit.solve.cut import Problem
@@ -24,7 +26,8 @@ from simplicit.solve.work import RowWork, make_works
 
 def run_problems(problems: Sequence[Problem], method: Method, options: RunOptions) -> Collected:
     """Solve row problems that differ in penalty and ball alone, block by block."""
-    with opened(options.executor) as executor:
+    with options.opened() as options:
+        executor = as_executor(options.executor)
         check_memory(problems[0], executor, method.block_rows)
         works = make_works(problems, method)
         blocks, (rows, columns) = sum(len(work.blocks) for work in works), problems[0].shape
@@ -79,7 +82,7 @@ class _RowRun:
                 if self.section is not None:
                     self.section.store(block.number, result)
                 self._count(result)
-            self.collected.add_seconds("gram", work.fill_seconds)
+            self.collected.add_seconds(Stage.GRAM, work.fill_seconds)
 
     def _wanted(self, work: RowWork) -> list[Block]:
         if self.part is None:

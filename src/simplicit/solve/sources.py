@@ -7,82 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from simplicit.executors.records import planned
 from simplicit.rows import Gram
+from simplicit.rows.batch import Array, Index
 from simplicit.rows.design import GramDesign, SampleDesign, forms_gram
 from simplicit.rows.products import fill_gram
-from simplicit.solve.arrays import Array, DesignArrays, Index, TargetArrays
+from simplicit.solve.arrays import DesignArrays, TargetArrays
 
 #: Rows or columns that are converted at a time.
 CHUNK = 256
 
 
-class Source(Protocol):
-    """Features and targets."""
-
-    @property
-    def n_samples(self) -> int | None:
-        """m; None if the samples are not known one by one."""
-        ...
-
-    @property
-    def feature_mean(self) -> Array | None:
-        """(d,), where an intercept is wanted."""
-        ...
-
-    def live(self, columns: Index) -> Index:
-        """Those of the columns that are not zero, or, with an intercept, not constant."""
-        ...
-
-    def norms(self) -> Array:
-        """‖Φⱼ‖ of all d columns (centred)."""
-        ...
-
-    def energies(self) -> Array:
-        """‖z‖² of all r targets (centred)."""
-        ...
-
-    def plan_design(self, columns: Index) -> DesignArrays:
-        """The design on these columns; see :func:`simplicit.executors.records.planned`."""
-        ...
-
-    def fill_design(self, design: DesignArrays, columns: Index, device: str, threads: int) -> None:
-        """Write it."""
-        ...
-
-    def plan_targets(self, n_rows: int) -> TargetArrays:
-        """So many targets."""
-        ...
-
-    def fill_targets(self, targets: TargetArrays, rows: Index) -> None:
-        """Write those of these rows."""
-        ...
-
-    def identity(self) -> dict[str, Any]:
-        """Arrays and values that say which source this is."""
-        ...
-
-
 class Samples:
-    """Features (m, d) and targets (m, r) as they are."""
+    """Features (m, d) and targets (m, r) as they are, less their means where an intercept is wanted."""
 
     def __init__(
         self, features: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.floating[Any]], *, intercept: bool
     ) -> None:
-        self.features, self.targets = features, targets
+        self.features, self.targets, self.n_samples = features, targets, len(features)
         self.feature_mean = features.mean(axis=0, dtype=np.float64) if intercept else None
         self.target_mean = targets.mean(axis=0, dtype=np.float64) if intercept else None
 
-    @property
-    def n_samples(self) -> int | None:
-        return len(self.features)
-
     def live(self, columns: Index) -> Index:
+        """Those of the columns that are not zero, or, with an intercept, not constant."""
         if self.feature_mean is None:
             live = np.asarray(self.features.any(axis=0))
         else:
@@ -91,17 +43,21 @@ class Samples:
         return columns[live[columns]]
 
     def norms(self) -> Array:
+        """‖Φⱼ‖ of all d columns (centred)."""
         return np.sqrt(_column_squares(self.features, self.feature_mean))
 
     def energies(self) -> Array:
+        """‖z‖² of all r targets (centred)."""
         return _column_squares(self.targets, self.target_mean)
 
     def plan_design(self, columns: Index) -> DesignArrays:
-        m, k = len(self.features), len(columns)
+        """The design on these columns; see :func:`simplicit.executors.records.planned`."""
+        m, k = self.n_samples, len(columns)
         gram = planned((k, k)) if forms_gram(m, k) else None
         return DesignArrays(planned((k,), np.intp), planned((k,)), planned((k, m)), gram)
 
     def fill_design(self, design: DesignArrays, columns: Index, device: str, threads: int) -> None:
+        """Write it, with so many threads."""
         assert design.transposed is not None
         made = SampleDesign.of_features(self.features, columns, self.feature_mean, device, out=design.transposed)
         design.columns[...], design.units[...] = columns, made.units
@@ -113,10 +69,12 @@ class Samples:
             design.gram[...] = made.gram.cpu().numpy()
 
     def plan_targets(self, n_rows: int) -> TargetArrays:
+        """So many targets."""
         mean = None if self.target_mean is None else planned((n_rows,))
-        return TargetArrays(samples=planned((n_rows, len(self.features))), mean=mean)
+        return TargetArrays(samples=planned((n_rows, self.n_samples)), mean=mean)
 
     def fill_targets(self, targets: TargetArrays, rows: Index) -> None:
+        """Write those of these rows."""
         assert targets.samples is not None
         for first in range(0, len(rows), CHUNK):
             part = slice(first, first + CHUNK)
@@ -127,6 +85,7 @@ class Samples:
             targets.mean[...] = self.target_mean[rows]
 
     def identity(self) -> dict[str, Any]:
+        """Arrays and values that say which source this is."""
         return {"features": self.features, "targets": self.targets, "intercept": self.feature_mean is not None}
 
 
@@ -141,18 +100,12 @@ def _column_squares(array: npt.NDArray[np.floating[Any]], mean: Array | None) ->
 
 
 class GramSource:
-    """Only ΦᵀΦ, Φᵀz and ‖z‖², accumulated when they are first asked for.
+    """Only ΦᵀΦ, Φᵀz and ‖z‖², accumulated when they are first asked for; the methods are those of :class:`Samples`.
 
-    Parameters
-    ----------
-    accumulate : callable
-        Returns the statistics.
-    intercept : bool
-    origin : dict
-        What they are accumulated from, for :meth:`identity`: hashing it costs less than accumulating.
+    ``origin`` is what they are accumulated from, for :meth:`identity`: hashing it costs less than accumulating.
     """
 
-    n_samples = None
+    n_samples = None  # they are not known one by one
 
     def __init__(
         self, accumulate: Callable[[], Gram], *, intercept: bool, origin: dict[str, Any] | None = None
@@ -209,3 +162,6 @@ class GramSource:
         gram = self.given
         means = {"feature_mean": gram.feature_mean, "target_mean": gram.target_mean, "n_samples": gram.n_samples}
         return {"gram": gram.gram, "cross": gram.cross, "energy": gram.energy} | means | intercept
+
+
+Source = Samples | GramSource

@@ -18,17 +18,17 @@ from scipy.sparse import csr_array
 
 from simplicit.executors import Arrays, Block, Work
 from simplicit.executors.records import flatten, map_arrays, planned, total_bytes
+from simplicit.rows.batch import Index
 from simplicit.solve.arrays import (
     BlockResult,
     Entries,
-    Index,
     MemberArrays,
     RowArrays,
     RowMemberArrays,
     SharedArrays,
     TargetArrays,
 )
-from simplicit.solve.block import MemberSettings, RowSettings, RowSolver
+from simplicit.solve.block import RowSettings, RowSolver
 from simplicit.solve.cut import Group, Problem, gather, make_blocks
 from simplicit.solve.options import Method
 
@@ -41,19 +41,11 @@ RowWorkArrays = Arrays[SharedArrays, RowArrays, Entries | None]
 
 
 def make_works(problems: Sequence[Problem], method: Method) -> list[RowWork]:
-    """The blocks of problems that differ in penalty and ball alone, in as few works as fit in memory together.
-
-    Parameters
-    ----------
-    problems : sequence of Problem
-        The members of a path.
-    method : Method
-    """
-    first = problems[0]
+    """The blocks of problems that differ in penalty and ball alone, in as few works as fit in memory together."""
     batches: list[list[Group]] = [[]]
     size = 0
-    for group in gather(first, method.block_rows):
-        need = total_bytes(first.source.plan_design(group.columns))
+    for group in gather(problems[0], method.block_rows):
+        need = total_bytes(problems[0].source.plan_design(group.columns))
         if batches[-1] and size + need > BATCH_BYTES:
             batches.append([])
             size = 0
@@ -61,41 +53,24 @@ def make_works(problems: Sequence[Problem], method: Method) -> list[RowWork]:
         size += need
     works: list[RowWork] = []
     for groups in batches:
-        settings = RowSettings(
-            members=tuple(MemberSettings(p.penalty.equality, p.penalty.cardinality) for p in problems),
-            masked=tuple(group.masked for group in groups),
-            n_columns=first.shape[1],
-            rounds=method.rounds,
-            tol=method.tol,
-            solver=method.solver,
-            device=first.device,
-        )
-        works.append(RowWork(problems, groups, settings, sum(len(work.blocks) for work in works)))
+        works.append(RowWork(problems, groups, method, first=sum(len(work.blocks) for work in works)))
     return works
 
 
 class RowWork(Work[BlockResult]):
-    """Blocks of row problems on some designs.
+    """Blocks of row problems, the members of a path, on some designs, numbered from ``first``."""
 
-    Parameters
-    ----------
-    problems : sequence of Problem
-        The members of a path.
-    groups : sequence of Group
-    settings : RowSettings
-    first : int
-        The number of the first block.
-
-    Attributes
-    ----------
-    fill_seconds : float
-        How long it took to fill the arrays, once that is done.
-    """
-
-    def __init__(self, problems: Sequence[Problem], groups: Sequence[Group], settings: RowSettings, first: int) -> None:
-        self.groups, self.settings = groups, settings
-        self.opener = partial(RowSolver, settings=settings)
-        self.source, self.device = problems[0].source, problems[0].device
+    def __init__(self, problems: Sequence[Problem], groups: Sequence[Group], method: Method, first: int) -> None:
+        self.groups, self.source, self.device = groups, problems[0].source, problems[0].device
+        self.settings = RowSettings(
+            method=method,
+            equality=problems[0].penalty.equality,
+            cardinality=tuple(problem.penalty.cardinality for problem in problems),
+            masked=tuple(group.masked for group in groups),
+            n_columns=problems[0].shape[1],
+            device=self.device,
+        )
+        self.opener = partial(RowSolver, settings=self.settings)
         self.order: Index = np.concatenate([group.rows for group in groups])
         n, start = len(self.order), problems[0].warm_start
         self._start = None if start is None else csr_array(start[self.order])
@@ -109,7 +84,7 @@ class RowWork(Work[BlockResult]):
         )
         ends = np.zeros(n + 1, dtype=np.intp) if self._start is None else self._start.indptr
         self.blocks = make_blocks(groups, first, ends)
-        self.fill_seconds = 0.0
+        self.fill_seconds = 0.0  # how long it took to fill the arrays, once that is done
 
     def _at_hand(self, problems: Sequence[Problem]) -> tuple[SharedArrays, RowArrays]:
         """The small arrays, that are there already: those that blocks share, and those with a line for every row."""
@@ -120,7 +95,7 @@ class RowWork(Work[BlockResult]):
         shared = SharedArrays(
             designs=(),
             members=tuple(MemberArrays(p.in_ball, penalty) for p, penalty in zip(problems, common, strict=True)),
-            norms=self.source.norms() if self.settings.rounds > 1 else None,
+            norms=self.source.norms() if self.settings.method.rounds > 1 else None,
             feature_mean=self.source.feature_mean,
         )
         rows = RowArrays(

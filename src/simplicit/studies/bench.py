@@ -8,24 +8,15 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from simplicit.checks import refused
 from simplicit.data import Dataset
-from simplicit.errors import InputError
 from simplicit.robustness import accuracy, fgsm, pgd
 from simplicit.robustness.attacks.victims import AttackedModel
-
-__all__ = ["Bench", "check_available"]
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """All test samples of some data, and the places of those that are attacked.
-
-    Attributes
-    ----------
-    data : Dataset
-    attacked : (k,) int array
-    pgd_steps : int
-    """
+    """All test samples of some data, and the places (k,) of those that are attacked, by so many steps of PGD."""
 
     data: Dataset
     attacked: npt.NDArray[np.int64]
@@ -42,11 +33,8 @@ class Bench:
 
     def under_attack(self, model: AttackedModel, eps: float) -> tuple[float, float]:
         """Return the accuracies of a model under FGSM and under PGD, in [0, 1]."""
-        U, labels, clip = (
-            self.data.test_inputs[self.attacked],
-            self.data.test_labels[self.attacked],
-            self.data.input_range,
-        )
+        data, at = self.data, self.attacked
+        U, labels, clip = data.test_inputs[at], data.test_labels[at], data.input_range
         climbed = pgd(model, U, labels, eps, steps=self.pgd_steps, clip=clip)
         stepped = fgsm(model, U, labels, eps, clip=clip)
         return accuracy(model, stepped, labels), accuracy(model, climbed, labels)
@@ -57,4 +45,4 @@ def check_available(data: Dataset, *, samples: int, attack_samples: int = 0) -> 
     there = {"samples": (samples, len(data.train_inputs)), "attack_samples": (attack_samples, len(data.test_inputs))}
     for name, (wanted, count) in there.items():
         if wanted > count:
-            raise InputError(f"{name}: {data.name} has {count}, {wanted} are wanted", argument=name)
+            raise refused(name, f"{data.name} has {count}, {wanted} are wanted")

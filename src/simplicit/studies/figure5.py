@@ -33,33 +33,14 @@ from simplicit.studies.bench import check_available
 from simplicit.studies.study import Study
 from simplicit.training.states.data import state_data
 
-__all__ = [
-    "Figure5",
-    "Figure5Settings",
-    "StateRows",
-    "Timed",
-    "check_equal",
-    "figure5_study",
-    "run_figure5",
-    "state_rows",
-    "time_executor",
-]
-
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class StateRows:
-    """State matching without structure: rows Z on features [X U], problem (11) of the paper.
+    """State matching without structure, problem (11) of the paper, with the first ``n_states`` columns in the ball.
 
-    Attributes
-    ----------
-    features : (m, n + p) array
-    targets : (m, r) array
-        All n state rows, or some.
-    n_states : int
-        n, the columns in the ball.
-    weight, beta, kappa : float
+    Rows Z, ``targets`` (m, r), all n state rows or some, stand on ``features`` [X U], (m, n + p).
     """
 
     features: Array
@@ -143,20 +124,11 @@ class Figure5Settings:
 
 @dataclass(frozen=True)
 class Timed:
-    """One executor on one problem, wall-clock seconds.
+    """Wall-clock seconds of one executor on one problem.
 
-    Attributes
-    ----------
-    executor : str
-    workers : int
-    cold : float
-        The first call, its workers started for it.
-    warm : tuple of float
-        The calls after that.
-    least_cold, least_warm : float
-        A problem of no size, on workers of its own and on those that are there: the fixed cost.
-    close : float
-        Ending the workers.
+    ``cold`` is the first call, its workers started for it, ``warm`` are the calls after that, ``close`` is the end of
+    the workers. ``least_cold`` and ``least_warm`` are those of a problem of no size, on workers of its own and on those
+    that are there: the fixed cost.
     """
 
     executor: str
@@ -175,17 +147,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Figure5:
-    """What was measured.
-
-    Attributes
-    ----------
-    settings : Figure5Settings
-    shape : (int, int, int)
-        Rows, columns, samples.
-    timed : tuple of Timed
-    certified, non_zeros : int
-    largest_relative_gap : float
-    """
+    """What was measured, on a problem whose shape is in rows, columns and samples."""
 
     settings: Figure5Settings
     shape: tuple[int, int, int]
@@ -215,13 +177,7 @@ class Figure5:
 
 
 def state_rows(data: Dataset, arch: tuple[int, ...], samples: int, *, epochs: int, seed: int) -> StateRows:
-    """Train a network on the data and return its rows.
-
-    Raises
-    ------
-    InputError
-        If there are fewer samples.
-    """
+    """Train a network on the data and return its rows; InputError where there are fewer samples."""
     check_available(data, samples=samples)
     net = train_mlp(data, MlpSettings(arch=arch, bias=False, epochs=epochs, seed=seed))
     chosen = np.random.default_rng(seed).permutation(len(data.train_inputs))[:samples]
@@ -239,12 +195,8 @@ def _executor(name: str, workers: int | None) -> Executor:
 def time_executor(rows: StateRows, name: str, workers: int | None, repeats: int) -> tuple[Timed, Solution]:
     """Measure one executor; the solution is that of the cold run, and all others must equal it.
 
-    Raises
-    ------
-    InputError, MissingExtraError
-        For an unknown name or fewer than one worker; if Ray is wanted and not installed.
-    AssertionError
-        If a run ends with other coefficients than the one before.
+    InputError is raised for an unknown name or fewer than one worker, MissingExtraError where Ray is wanted and not
+    installed, AssertionError where a run ends with other coefficients than the one before.
     """
     least = rows.shrunk()
     begun = time.perf_counter()
@@ -279,19 +231,9 @@ def check_equal(one: Solution, other: Solution) -> None:
 
 
 def run_figure5(data: Dataset, settings: Figure5Settings, *, progress: OnProgress | None = None) -> Figure5:
-    """Measure every executor on the rows of a network trained on the data.
+    """Measure every executor, a step of the progress each, on the rows of a network trained on the data.
 
-    Parameters
-    ----------
-    data : Dataset
-    settings : Figure5Settings
-    progress : callable, optional
-        Called with a :class:`simplicit.progress.Progress`, whose steps are the executors.
-
-    Raises
-    ------
-    InputError, MissingExtraError
-        As :func:`time_executor`, and for too many samples.
+    What is raised is as for :func:`time_executor` and :func:`state_rows`.
     """
     meter = Meter(len(settings.chosen), progress)
     meter.begin("training the baseline")

@@ -35,18 +35,6 @@ from simplicit.studies.study import Study
 from simplicit.training import fit
 from simplicit.training.recipes import RECIPES, at_sparsity
 
-__all__ = [
-    "BASELINE",
-    "OURS",
-    "Frontier",
-    "FrontierSettings",
-    "Method",
-    "MethodFigures",
-    "frontier_study",
-    "methods_of",
-    "run_frontier",
-]
-
 OURS, BASELINE = "simplicit", "baseline"
 #: How weights are allocated to the layers: equal shares, as fit does, by size in the whole network.
 UNIFORM, AS_OURS, GLOBAL = "uniform", "ours", "global"
@@ -141,18 +129,9 @@ class FrontierSettings:
 
 @dataclass(frozen=True)
 class MethodFigures:
-    """The figures of one model.
+    """The figures of one model: sparsity as asked for and as ``reached``, in per cent, and seconds of one processor.
 
-    Attributes
-    ----------
-    seed : int
-    sparsity, reached : float
-        As asked for and as it came out, in per cent.
-    method : Method
-    clean, fgsm, pgd : float
-        Accuracies in [0, 1]: on all test samples, and under attack on those asked for.
-    seconds : float
-        Of one processor.
+    Accuracies are shares in [0, 1]: ``clean`` of all test samples, ``fgsm`` and ``pgd`` of those that are attacked.
     """
 
     seed: int
@@ -216,19 +195,9 @@ def methods_of(peers: Mapping[str, Peer]) -> list[Method]:
 
 
 def run_frontier(data: Dataset, settings: FrontierSettings, *, progress: OnProgress | None = None) -> Frontier:
-    """Train, fit, prune and attack, seed by seed.
+    """Train, fit, prune and attack, seed by seed, a step of the progress each.
 
-    Parameters
-    ----------
-    data : Dataset
-    settings : FrontierSettings
-    progress : callable, optional
-        Called with a :class:`simplicit.progress.Progress`, whose steps are the seeds.
-
-    Raises
-    ------
-    InputError
-        More samples than there are, or settings that :func:`simplicit.fit` refuses.
+    InputError is raised for more samples than there are, and for settings that :func:`simplicit.fit` refuses.
     """
     check_available(data, samples=settings.samples, attack_samples=settings.attack_samples)
     begun, measured, busy = time.perf_counter(), list[MethodFigures](), 0.0

@@ -12,33 +12,17 @@ from simplicit.files import write_json
 from simplicit.report import Table, can_draw
 from simplicit.runs.folder import Manifest, run_folder
 
-__all__ = ["KIND", "Study"]
-
 #: Of a study's folder, as its manifest says it.
 KIND = "reproduce"
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What there is to say about a study.
+    """What there is to say about a study, whose files have its ``name``, such as ``frontier.json``.
 
-    Attributes
-    ----------
-    name : str
-        Of its files, such as ``frontier.json``.
-    title : str
-    settings, figures : mappings
-        Ready for JSON.
-    seconds : mapping of str to float
-        Wall-clock time of each part.
-    tables : sequence of Table
-        In per cent, where they are of accuracy.
-    notes : sequence of str
-        Paragraphs under the tables.
-    draw : callable, optional
-        Draws the picture into a given file.
-    packages : tuple of str
-        Whose versions the manifest tells besides those of every run.
+    ``settings`` and ``figures`` are ready for JSON; ``seconds`` are wall-clock times of its parts; ``notes`` are
+    paragraphs under the tables. ``draw`` draws the picture into a given file, if there is one. The manifest names the
+    versions of ``packages`` besides those of every run.
     """
 
     name: str
@@ -63,22 +47,8 @@ class Study:
     def save(self, folder: Path, data: Dataset, *, command: Sequence[str] = (), overwrite: bool = False) -> None:
         """Write figures, tables, the manifest and, with the extra ``report`` installed, the picture.
 
-        Parameters
-        ----------
-        folder : Path
-        data : Dataset
-            What the study was made on.
-        command : sequence of str
-            The command line as it was typed.
-        overwrite : bool
-            Replace the folder of an earlier study.
-
-        Raises
-        ------
-        InputError
-            ``folder`` exists and may not be replaced.
-        DataError
-            It cannot be written.
+        ``data`` is what the study was made on, ``command`` the command line as it was typed. Only the folder of an
+        earlier study is replaced, with ``overwrite``; InputError is raised otherwise, DataError where writing fails.
         """
         with run_folder(folder, overwrite=overwrite, kind=KIND) as draft:
             write_json(draft / f"{self.name}.json", self.figures)

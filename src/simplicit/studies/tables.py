@@ -28,22 +28,10 @@ from simplicit.robustness.attacks.victims import AttackedModel
 from simplicit.rows import L1, Penalty, Perspective
 from simplicit.runs.mlp import MlpSettings, train_mlp
 from simplicit.studies.bench import Bench, check_available
-from simplicit.studies.peers.base import keep_largest
 from simplicit.studies.study import Study
 from simplicit.training import Matching, Recipe, Robust, Sparse, fit
 from simplicit.training.recipes import RECIPES, at_sparsity, recipe_of
-
-__all__ = [
-    "TABLES",
-    "ModelFigures",
-    "PaperRow",
-    "PaperTable",
-    "TableRow",
-    "TableSettings",
-    "pruned_by_size",
-    "run_table",
-    "table_study",
-]
+from simplicit.training.support.thresholding import keep_largest
 
 #: The paper's.
 RADII = (0.004, 0.008)
@@ -51,19 +39,9 @@ RADII = (0.004, 0.008)
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One row of a table of the paper.
+    """One row of a table of the paper: ``weight`` is λ₁ = λ₂, ``price`` is α of (10) or β of (11).
 
-    Attributes
-    ----------
-    samples : int
-    sparsity : float
-        In per cent.
-    weight : float
-        λ₁ = λ₂.
-    price : float
-        α of (10) or β of (11).
-    accuracy : (float, float)
-        At :data:`RADII`, shares in [0, 1].
+    The sparsity is in per cent; accuracies at :data:`RADII` are shares in [0, 1].
     """
 
     samples: int
@@ -163,19 +141,10 @@ class TableSettings:
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """The figures of one model.
+    """The figures of one model: its sparsity in per cent, and shares in [0, 1].
 
-    Attributes
-    ----------
-    sparsity : float
-        In per cent.
-    clean : float
-        Accuracy on all test samples, a share in [0, 1].
-    fgsm, pgd : (float, float)
-        Accuracies under attack at :data:`RADII`.
-    certified : float
-        Share of its rows that are certified.
-    seconds : float
+    ``clean`` is its accuracy on all test samples, ``fgsm`` and ``pgd`` are those under attack at :data:`RADII`, and
+    ``certified`` is the share of its rows that are.
     """
 
     sparsity: float
@@ -225,21 +194,9 @@ class PaperTable:
 
 
 def run_table(data: Dataset, table: int, settings: TableSettings, *, progress: OnProgress | None = None) -> PaperTable:
-    """Fit every row in both ways.
+    """Fit every row of table 2 or 3 in both ways; steps of the progress are the rows of all seeds.
 
-    Parameters
-    ----------
-    data : Dataset
-    table : int
-        2 or 3.
-    settings : TableSettings
-    progress : callable, optional
-        Called with a :class:`simplicit.progress.Progress`, whose steps are the rows of all seeds.
-
-    Raises
-    ------
-    InputError
-        The data has fewer samples than a row needs, or the recipe has no anchor and one is given.
+    InputError is raised where the data has fewer samples than a row needs, or the recipe lacks an anchor that is given.
     """
     settings.ours(table, None)  # what it refuses, before the work
     rows = TABLES[table]

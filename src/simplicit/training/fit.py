@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from os import PathLike
 from typing import Any
 
 from torch import nn
 
-from simplicit.checks import as_count, as_number
+from simplicit.checks import as_count, as_number, refused
 from simplicit.errors import InputError
 from simplicit.executors import Executor
 from simplicit.network import capture_graph
 from simplicit.progress import OnProgress
 from simplicit.solve import RunOptions
-from simplicit.training.clock import Clock
 from simplicit.training.recipes import Recipe, Sparse, Task
 from simplicit.training.result import FitResult
 from simplicit.training.training import RowOptions
-
-__all__ = ["fit"]
 
 
 def fit(
@@ -94,16 +92,16 @@ def fit(
     """
     recipe = Sparse() if recipe is None else recipe
     if not isinstance(recipe, Recipe):
-        raise InputError(f"recipe: expected a recipe such as simplicit.Sparse(80), got {recipe!r}", argument="recipe")
+        raise refused("recipe", f"expected a recipe such as simplicit.Sparse(80), got {recipe!r}")
     if not 0 < as_number("tol", tol) < 1:
         raise InputError(f"tol must lie between 0 and 1, got {tol!r}", argument="tol")
     if block_rows is not None:
         as_count("block_rows", block_rows)
     rows, options = RowOptions(tol, block_rows, device, throw), RunOptions(executor, journal=journal, progress=progress)
-    clock = Clock()
-    with clock.stage("capture"):
-        graph = capture_graph(net, inputs, "inputs")
+    begun = time.perf_counter()
+    graph = capture_graph(net, inputs, "inputs")
+    seconds = {"capture": time.perf_counter() - begun}
     if not any(graph.network.get_parameter(name).ndim > 1 for name in graph.parameters):
-        raise InputError("net: it has no weights to be trained between its input and its output", argument="net")
+        raise refused("net", "it has no weights to be trained between its input and its output")
     with options.opened() as run:
-        return recipe.train(Task(graph, inputs, rows, run, clock))
+        return recipe.train(Task(graph, inputs, rows, run, seconds))

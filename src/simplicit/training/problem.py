@@ -27,8 +27,6 @@ from simplicit.errors import InputError
 from simplicit.rows import Ball, Gram, Penalty, PiecewiseQuadratic
 from simplicit.training.units import Scales
 
-__all__ = ["LeastSquares", "Ridge", "RowData", "Rows", "Samples", "Sums"]
-
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -69,17 +67,9 @@ class Ridge:
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """ΦᵀΦ, Φᵀz and ‖z‖², less the means of features and targets where rows have a free constant.
+    """Sums over ``count`` samples or patches, less the means of features and targets where rows have a free constant.
 
-    Attributes
-    ----------
-    gram : (d, d) array
-    cross : (r, d) array
-    energy : (r,) array
-    count : int
-        Samples, or patches.
-    rounding : float
-        ε of the products that were summed.
+    ``gram`` (d, d) is ΦᵀΦ, ``cross`` (r, d) Φᵀz, ``energy`` (r,) ‖z‖², and ``rounding`` ε of the products summed.
     """
 
     gram: Array
@@ -95,12 +85,10 @@ class Sums:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The problem as :func:`simplicit.solve_rows` takes it."""
         return {"features": self.statistics}
 
     @property
     def sums(self) -> Sums:
-        """Themselves."""
         return self
 
     def constants(self, coefficients: Array) -> Array:
@@ -118,7 +106,6 @@ class Samples:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The problem as :func:`simplicit.solve_rows` takes it."""
         return {"features": self.features, "targets": self.targets, "intercept": self.intercept}
 
     @cached_property
@@ -129,12 +116,10 @@ class Samples:
 
     @cached_property
     def sums(self) -> Sums:
-        """The sums over the samples."""
         features, targets = self.features - self._means[0], self.targets - self._means[1]
         return Sums(features.T @ features, targets.T @ features, np.square(targets).sum(axis=0), len(features))
 
     def constants(self, coefficients: Array) -> Array:
-        """The constants (r,) that go with coefficients (r, d) of centred least squares."""
         return np.asarray(self._means[1] - coefficients @ self._means[0])
 
 
@@ -142,36 +127,25 @@ class RowData(Protocol):
     """What rows are fitted to: :class:`Samples`, or :class:`Sums`."""
 
     @property
-    def arguments(self) -> dict[str, Any]: ...
+    def arguments(self) -> dict[str, Any]:
+        """The problem as :func:`simplicit.solve_rows` takes it."""
+        ...
 
     @property
     def sums(self) -> Sums: ...
 
-    def constants(self, coefficients: Array) -> Array: ...
+    def constants(self, coefficients: Array) -> Array:
+        """The constants (r,) that go with coefficients (r, d) of centred least squares."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of a layer that share their columns.
+    """r rows of a layer that share their d columns.
 
-    Attributes
-    ----------
-    data : RowData
-        What they are fitted to.
-    weight : float
-        λ.
-    support : (r, d) array of bool
-        Admissible coefficients.
-    weights : (r, d) array
-        w⁰, the baseline's weights.
-    scales : Scales
-        How large targets and columns are, for the units of a penalty.
-    pieces : callable
-        From a penalty to what it is on these rows and columns.
-    ball : Ball, optional
-        On some of the columns.
-    settled : bool
-        Whether the student is the baseline here still, so that what was found on the baseline holds.
+    ``weight`` is λ, ``support`` (r, d) says which coefficients are admissible, and ``weights`` (r, d) are w⁰, those of
+    the baseline. ``scales`` are for the units of a penalty, and ``pieces`` says what a penalty is on these rows and
+    columns. Rows are ``settled`` where the student is the baseline still, so that what was found there holds.
     """
 
     data: RowData
@@ -184,7 +158,6 @@ class Rows:
     settled: bool = False
 
     def least_squares(self, ridge: Ridge) -> LeastSquares:
-        """The ridge problem of these rows."""
         return LeastSquares.of(self.data.sums, self.weights, self.support, ridge)
 
 
@@ -192,22 +165,8 @@ class Rows:
 class LeastSquares:
     """Ridge of r rows on the same d columns: the error at w is wᵀHw − 2cᵀw + energy.
 
-    Attributes
-    ----------
-    gram : (d, d) array
-        H = ΦᵀΦ + δI, positive definite.
-    cross : (r, d) array
-        c = Φᵀz + δa·w⁰.
-    energy : (r,) array
-        ‖z‖² + δ‖a·w⁰‖², the error at w = 0.
-    support : (r, d) array of bool
-        Admissible coefficients.
-    weights : (r, d) array
-        w⁰.
-    count : int
-        Samples, or patches.
-    rounding : float
-        ε of the sums in ``gram``, relative to its trace.
+    ``gram`` (d, d) is H = ΦᵀΦ + δI, which is positive definite, ``cross`` (r, d) c = Φᵀz + δa·w⁰, and ``energy`` (r,)
+    ‖z‖² + δ‖a·w⁰‖²; ``rounding`` is ε of the sums in H, relative to its trace. The rest is as in :class:`Rows`.
     """
 
     gram: Array
@@ -220,17 +179,7 @@ class LeastSquares:
 
     @classmethod
     def of(cls, sums: Sums, weights: Array, support: Mask, ridge: Ridge) -> Self:
-        """Ridge on sums of samples.
-
-        Parameters
-        ----------
-        sums : Sums
-        weights : (r, d) array
-            w⁰.
-        support : (r, d) array of bool
-        ridge : Ridge
-            With at least the ridge that makes every support's Gram matrix positive definite.
-        """
+        """Ridge on sums, with at least the δ that makes the Gram matrix of every support positive definite."""
         squares = sums.gram.diagonal()[support.any(axis=0)]
         least = max(LEAST_RIDGE, ROUNDINGS * sums.rounding * len(sums.gram))
         delta = max(ridge.ridge, least) * ((float(squares.mean()) if len(squares) else 0.0) or 1.0)

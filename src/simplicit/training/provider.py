@@ -1,13 +1,18 @@
 """What training needs to know of a network: its layers, their rows, and what they make of a new set of weights.
 
 A provider goes through a network layer by layer. :mod:`~simplicit.training.states` makes a row of every state,
-:mod:`~simplicit.training.channels` one of every output channel, tied over all positions. Another kind of layers is
-another provider.
+:mod:`~simplicit.training.channels` one of every output channel, tied over all positions.
+
+Here is the place for other kinds of layers. Whatever is a linear map of features that can be computed, such as a
+projection of an attention block applied to its tokens, is a :class:`Layer` of a provider, which computes its features
+and targets on the baseline and on the student, gives them as :class:`~simplicit.training.problem.Rows`, and puts the
+solutions back. What a provider leaves out, such as an embedding, stays as it is and counts no weights. How the network
+is run, with one input or several, is the provider's own affair: training sees rows alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -18,16 +23,11 @@ from simplicit.implicit import ImplicitModel
 from simplicit.rows import Solution
 from simplicit.training.problem import Rows
 
-__all__ = ["Fit", "Layer", "Provider", "Student"]
-
 Array = npt.NDArray[np.float64]
 
 
 class Layer(Protocol):
-    """Rows that are fitted together.
-
-    ``name`` is for progress and figures, ``rows`` is how many rows it has.
-    """
+    """Rows that are fitted together; ``name`` is for progress, and ``rows`` is how many they are."""
 
     @property
     def name(self) -> str: ...
@@ -42,31 +42,35 @@ Fit = Callable[[L, Sequence[Rows]], Sequence[Solution]]
 
 
 class Student(Protocol):
-    """A network with new weights.
-
-    ``errors`` are the relative errors on the samples by the names of the groups of rows, in the order of evaluation,
-    and ``labels`` the group of each row; ``order`` is for each row its place among the rows of the layers' solutions in
-    turn. ``weights`` has the number of the baseline's weights in each group, ``facts`` are numbers of the kind of
-    student.
-    """
+    """A network with new weights, and what is known of it."""
 
     @property
     def model(self) -> ImplicitModel: ...
 
     @property
-    def errors(self) -> Mapping[str, float]: ...
+    def errors(self) -> Mapping[str, float]:
+        """The error of each layer that figures tell apart, in the order of evaluation; see ``LayerFigures``."""
+        ...
 
     @property
-    def weights(self) -> Mapping[str, int]: ...
+    def weights(self) -> Mapping[str, int]:
+        """The number of the baseline's weights in each of these layers."""
+        ...
 
     @property
-    def labels(self) -> npt.NDArray[np.str_]: ...
+    def labels(self) -> npt.NDArray[np.str_]:
+        """For each row the one of these layers that it belongs to."""
+        ...
 
     @property
-    def order(self) -> npt.NDArray[np.intp]: ...
+    def order(self) -> npt.NDArray[np.intp]:
+        """For each row its place among the rows of the provider's layers in turn."""
+        ...
 
     @property
-    def facts(self) -> Mapping[str, Any]: ...
+    def facts(self) -> Mapping[str, Any]:
+        """More figures, ready for JSON."""
+        ...
 
     def network(self) -> nn.Module: ...
 
@@ -74,8 +78,8 @@ class Student(Protocol):
 class Provider(Protocol[L]):
     """The layers of one baseline on one set of samples.
 
-    ``layers`` are in the order in which they are fitted; ``weight_count`` is N₀; ``shape`` is (rows, columns) of the
-    whole on which a penalty is checked.
+    ``layers`` are in the order in which they are fitted, ``weight_count`` is N₀, ``samples`` are the inputs as they are
+    used, and ``shape`` is a number of rows and of columns that a penalty has to fit.
     """
 
     @property
@@ -83,6 +87,9 @@ class Provider(Protocol[L]):
 
     @property
     def weight_count(self) -> int: ...
+
+    @property
+    def samples(self) -> Any: ...
 
     @property
     def shape(self) -> tuple[int, int]: ...
@@ -98,3 +105,12 @@ class Provider(Protocol[L]):
     def sweep(self, fit: Fit[L]) -> Student:
         """Go through all layers, fit each on the states that it is to be fitted on, and return what they make."""
         ...
+
+
+def relative_error(pairs: Iterable[tuple[Array, Array]]) -> float:
+    """Σ‖ẑ − z‖²/Σ‖z‖² of arrays ẑ and z, such as the batches of a layer's results; 0 where all z are zero."""
+    error = energy = 0.0
+    for found, target in pairs:
+        error += float(np.square(found - target).sum())
+        energy += float(np.square(target).sum())
+    return error / energy if energy else 0.0

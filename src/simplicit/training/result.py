@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,10 @@ from simplicit.rows import RowStatus, Solution
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Student
 from simplicit.training.summary import summary_of
-from simplicit.training.training import Trained, Training
+from simplicit.training.training import Trained
 
 if TYPE_CHECKING:
     from simplicit.training.recipes import Recipe, Task
-
-__all__ = ["FitResult", "LayerFigures", "RowFigures"]
 
 Array = npt.NDArray[np.float64]
 
@@ -91,7 +89,9 @@ class LayerFigures:
     rows, weights, non_zeros : int
         Its rows, the baseline's weights in it, and the new ones that are not zero.
     error : float
-        ‖target − fitted‖/‖target‖ on the training samples; about the means, where rows are tied.
+        Relative squared error of its rows, Σ‖ẑ − z‖²/Σ‖z‖² over the training samples, and positions where rows are
+        tied: ẑ is what the new network computes there, z what the baseline does, both behind the batch norm that
+        follows. It is 0 where all z are.
     support_bound : float or None
         The share of the rows' squared error that the best supports of their sizes leave at least: 1 is a proof that no
         other support of as many columns is better in any row, given the states and the ridge. None where supports were
@@ -146,26 +146,22 @@ class FitResult:
     student: Student
 
     @classmethod
-    def of(cls, recipe: Recipe, task: Task, student: Student, solutions: Sequence[Solution], **facts: Any) -> FitResult:
-        """The result of a recipe on a task, with the facts that are left."""
-        known = {"strength": 1.0, "trials": 1, "exchanged": 0, "ridge": None} | facts
-        rows = RowFigures.of(solutions, student)
-        return cls(recipe=recipe, rows=rows, tol=task.rows.tol, seconds=task.clock.seconds, student=student, **known)
-
-    @classmethod
-    def trained(cls, recipe: Recipe, task: Task, training: Training[Any], found: Trained, n_samples: int) -> FitResult:
-        """The result of a :class:`Training`."""
-        return cls.of(
-            recipe,
-            task,
-            found.student,
-            [solution for groups in found.solutions.values() for solution in groups],
+    def of(
+        cls, recipe: Recipe, task: Task, found: Trained, *, weight_count: int, ridge: Ridge | None = None
+    ) -> FitResult:
+        """The result of a recipe that made of a task what it found."""
+        return cls(
+            recipe=recipe,
+            rows=RowFigures.of([solution for groups in found.solutions.values() for solution in groups], found.student),
             strength=found.strength,
             trials=found.trials,
             exchanged=found.exchanged,
-            ridge=training.ridge,
-            n_samples=n_samples,
-            weight_count=training.provider.weight_count,
+            ridge=ridge,
+            n_samples=len(task.inputs),
+            weight_count=weight_count,
+            tol=task.rows.tol,
+            seconds=task.seconds,
+            student=found.student,
         )
 
     def network(self) -> nn.Module:

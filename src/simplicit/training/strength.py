@@ -12,10 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from simplicit.checks import refused
 from simplicit.errors import InputError
 from simplicit.training.training import Trained, Training
-
-__all__ = ["SPARSITY_TOLERANCE", "search_strength", "tolerance_of", "trained"]
 
 #: What is solved at one strength.
 M = TypeVar("M")
@@ -36,10 +35,7 @@ def tolerance_of(weight_count: int) -> float:
 def trained(training: Training[Any], sparsity: float | None) -> Trained:
     """The solution of problem (7) at the strength given, or at the one that gives a wanted sparsity in per cent.
 
-    Raises
-    ------
-    InputError
-        The penalty does not lead to the wanted sparsity, or no strength gives it.
+    InputError is raised where the penalty does not lead to the wanted sparsity, or no strength gives it.
     """
     if sparsity is None:
         return training.solve()
@@ -62,16 +58,16 @@ def _check_searchable(training: Training[Any]) -> None:
     none. With exact matching the penalty is the whole objective, and a factor on it changes nothing.
     """
     if training.pieces.equality:
-        raise InputError(
-            f"sparsity: {training.penalty} matches exactly, whatever its strength, so no sparsity can be asked for; "
-            "leave it out, or take simplicit.L1",
-            argument="sparsity",
+        raise refused(
+            "sparsity",
+            f"{training.penalty} matches exactly, whatever its strength, so no sparsity can be asked for; leave it "
+            "out, or take simplicit.L1",
         )
     if not training.makes_zeros:
-        raise InputError(
-            f"sparsity: {training.penalty} gives no zeros, however strong it is; take a penalty with a price on "
-            "non-zeros: L1 or ElasticNet with beta > 0, or Perspective with gamma > 0",
-            argument="sparsity",
+        raise refused(
+            "sparsity",
+            f"{training.penalty} gives no zeros, however strong it is; take a penalty with a price on non-zeros: L1 or "
+            "ElasticNet with beta > 0, or Perspective with gamma > 0",
         )
 
 
@@ -83,18 +79,8 @@ def search_strength(
 ) -> M:
     """The match whose sparsity is within ``tolerance`` points of ``target``, in per cent.
 
-    Parameters
-    ----------
-    solve : callable
-        From a strength and a match to start from to a match.
-    sparsity_of : callable
-        Its sparsity in per cent.
-    target, tolerance : float
-
-    Raises
-    ------
-    InputError
-        If no strength gives it; the message says how near one comes.
+    ``solve`` goes from a strength, and a match to start from, to a match. InputError is raised if no strength gives the
+    sparsity, and says how near one comes.
     """
     trials: list[tuple[float, float, M]] = []
 
@@ -126,8 +112,9 @@ def search_strength(
 def _unreachable(target: float, trials: list[tuple[float, float, M]]) -> InputError:
     reached = sorted(value for _, value, _ in trials)
     nearest = min(reached, key=lambda value: abs(value - target))
-    return InputError(
-        f"sparsity: {target:g} % cannot be reached with these settings; the nearest found is {nearest:.1f} %, of "
+    return refused(
+        "sparsity",
+        f"{target:g} % cannot be reached with these settings; the nearest found is {nearest:.1f} %, of "
         f"{reached[0]:.1f} to {reached[-1]:.1f} % (few samples, a small kappa or a tight structure leave few "
-        "non-zeros; a network with few weights has few steps)"
+        "non-zeros; a network with few weights has few steps)",
     )

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simplicit.training.result import FitResult, LayerFigures
 
-__all__ = ["summary_of"]
-
 #: Columns of a line of options.
 _WIDTH = 100
 

@@ -20,14 +20,12 @@ import numpy.typing as npt
 from simplicit.rows import NoPenalty, Penalty, PiecewiseQuadratic, Solution
 from simplicit.solve import RunOptions, solve_rows
 from simplicit.training.problem import LeastSquares, Ridge, Rows
-from simplicit.training.provider import Layer, Provider, Student
+from simplicit.training.provider import Fit, Layer, Provider, Student
 from simplicit.training.support.allocation import allocate, count_kept
 from simplicit.training.support.bounds import with_support_gap
 from simplicit.training.support.elimination import EliminationPath
 from simplicit.training.support.selection import elimination_paths, select
-from simplicit.training.units import units_of
-
-__all__ = ["RowOptions", "Trained", "Training"]
+from simplicit.training.units import NORMALIZATIONS
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -44,30 +42,24 @@ class RowOptions:
     device: str = "cpu"
     throw: bool = True
 
-    def arguments(self, run: RunOptions, stage: str) -> dict[str, Any]:
-        """What says where rows are solved in a stage, as :func:`simplicit.solve_rows` takes it."""
-        return {"block_rows": self.block_rows, "device": self.device, **run.staged(stage).arguments}
+    def arguments(self, run: RunOptions) -> dict[str, Any]:
+        """These and where rows are solved, as :func:`simplicit.solve_rows` takes them."""
+        own = {"tol": self.tol, "block_rows": self.block_rows, "device": self.device, "throw": self.throw}
+        return own | run.arguments
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
     """A network that was trained.
 
-    Attributes
-    ----------
-    strength : float
-        What the penalty was multiplied by.
-    solutions : mapping from the names of the layers to the solutions of their groups of rows
-    student : Student
-    trials : int
-        How many times problem (7) was solved to find the strength.
-    exchanged : int
-        Weights that exchanges placed elsewhere than elimination alone.
+    ``solutions`` are those of the groups of rows of each layer, by its name; ``strength`` is what the penalty was
+    multiplied by, found in so many ``trials``, and ``exchanged`` how many weights exchanges placed elsewhere than
+    elimination alone.
     """
 
-    strength: float
-    solutions: Mapping[str, tuple[Solution, ...]]
     student: Student
+    solutions: Mapping[str, Sequence[Solution]]
+    strength: float = 1.0
     trials: int = 1
     exchanged: int = 0
 
@@ -89,22 +81,10 @@ class Candidates:
 class Training(Generic[L]):
     """One baseline, one set of samples, one way to train.
 
-    Attributes
-    ----------
-    provider : Provider
-    penalty : Penalty
-        f, or what proposes candidates.
-    ridge : Ridge or None
-        Of the least squares on the support; None leaves the values that the penalty gives.
-    rows : RowOptions
-    run : RunOptions
-        Opened.
-    rounds : int
-        Re-weighted rounds of the penalty.
-    normalize : str
-        A name in ``NORMALIZATIONS``.
-    thresholding : bool
-        Whether :meth:`select` also begins from a support by thresholding.
+    ``penalty`` is f, or what proposes candidates. ``ridge`` is that of the least squares on the support; without one
+    the values are those that the penalty gives. ``run`` is open. ``rounds`` are those of a re-weighted penalty,
+    ``normalize`` is a name in ``NORMALIZATIONS``, and ``thresholding`` says whether :meth:`select` also begins from a
+    support by thresholding.
     """
 
     provider: Provider[L]
@@ -118,7 +98,7 @@ class Training(Generic[L]):
 
     @cached_property
     def pieces(self) -> PiecewiseQuadratic:
-        """What the penalty is on all rows and columns."""
+        """What the penalty is on rows and columns that it has to fit."""
         return self.penalty.pieces(*self.provider.shape)
 
     @property
@@ -132,49 +112,45 @@ class Training(Generic[L]):
 
     def solve(self, strength: float = 1.0, start: Trained | None = None) -> Trained:
         """Solve with the penalty multiplied by ``strength``, warm-started from another training."""
-        solutions: dict[str, tuple[Solution, ...]] = {}
 
         def fit(layer: L, groups: Sequence[Rows]) -> Sequence[Solution]:
             warm = (None,) * len(groups) if start is None else start.solutions[layer.name]
             found = [self._penalised(layer, rows, strength, before) for rows, before in zip(groups, warm, strict=True)]
-            if self.ridge is not None:
-                problems = [rows.least_squares(self.ridge) for rows in groups]
-                found = [
-                    self._refitted(layer, rows, problem, solution.coefficients.toarray() != 0, solution)
-                    for rows, problem, solution in zip(groups, problems, found, strict=True)
-                ]
-            solutions[layer.name] = tuple(found)
-            return found
+            if self.ridge is None:
+                return found
+            return [
+                self._refitted(layer, rows, rows.least_squares(self.ridge), one.coefficients.toarray() != 0, one)
+                for rows, one in zip(groups, found, strict=True)
+            ]
 
-        student = self.provider.sweep(fit)
-        return Trained(strength, solutions, student)
+        return replace(self._swept(fit), strength=strength)
 
     def select(self, sparsity: float | None) -> Trained:
-        """The supports by elimination, to the wanted number of weights exactly, and ridge on them.
+        """The supports by elimination, and ridge on them.
 
-        Parameters
-        ----------
-        sparsity : float or None
-            In per cent of the baseline's weights; None keeps as many as there are candidates.
-
-        Raises
-        ------
-        InputError
-            There are fewer candidates than weights wanted.
+        ``sparsity`` is in per cent of the baseline's weights, and met to the weight; None keeps as many as there are
+        candidates. InputError is raised where there are fewer candidates than weights wanted.
         """
         counts = self._counts(sparsity)
-        solutions: dict[str, tuple[Solution, ...]] = {}
         exchanged = 0
 
         def fit(layer: L, groups: Sequence[Rows]) -> Sequence[Solution]:
             nonlocal exchanged
             found, moved = self._selected(layer, groups, counts[layer.name])
             exchanged += moved
-            solutions[layer.name] = tuple(found)
             return found
 
-        student = self.provider.sweep(fit)
-        return Trained(1.0, solutions, student, exchanged=exchanged)
+        return replace(self._swept(fit), exchanged=exchanged)
+
+    def _swept(self, fit: Fit[L]) -> Trained:
+        """One pass of the provider, with all solutions kept."""
+        solutions: dict[str, Sequence[Solution]] = {}
+
+        def kept(layer: L, groups: Sequence[Rows]) -> Sequence[Solution]:
+            solutions[layer.name] = fit(layer, groups)
+            return solutions[layer.name]
+
+        return Trained(self.provider.sweep(kept), solutions)
 
     def _selected(self, layer: L, groups: Sequence[Rows], count: int) -> tuple[list[Solution], int]:
         """The solutions of a layer's groups with so many weights in all, and how many weights were exchanged."""
@@ -224,15 +200,13 @@ class Training(Generic[L]):
         """The solution of problem (7) on some rows."""
         return solve_rows(
             **rows.data.arguments,
-            penalty=rows.pieces(self.penalty).in_units(strength, *units_of(self.normalize, rows.scales)),
+            penalty=rows.pieces(self.penalty).in_units(strength, *NORMALIZATIONS[self.normalize](rows.scales)),
             weight=rows.weight,
             ball=rows.ball,
             support=rows.support,
             rounds=self.rounds,
             warm_start=warm,
-            tol=self.rows.tol,
-            throw=self.rows.throw,
-            **self.rows.arguments(self.run, layer.name),
+            **self.rows.arguments(self.run.staged(layer.name)),
         )
 
     def _refitted(
@@ -250,9 +224,7 @@ class Training(Generic[L]):
             ball=rows.ball,
             support=support,
             warm_start=start,
-            tol=self.rows.tol,
-            throw=self.rows.throw,
-            **self.rows.arguments(self.run, layer.name),
+            **self.rows.arguments(self.run.staged(layer.name)),
         )
         found = replace(found, intercepts=rows.data.constants(found.coefficients))
         if isinstance(start, Solution):

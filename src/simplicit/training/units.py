@@ -14,10 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.errors import InputError
-
-__all__ = ["NORMALIZATIONS", "Scales", "Units", "check_normalization", "units_of"]
-
 Array = npt.NDArray[np.float64]
 #: (σ of the rows, c of the columns)
 Units = tuple[Array, Array]
@@ -29,17 +25,11 @@ STATE_COLUMN_WEIGHT = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Scales:
-    """How large the targets and features of some rows are.
+    """How large the targets and features of r rows on d columns are.
 
-    Attributes
-    ----------
-    targets : (r,) array
-        The root mean square of the targets of the row's whole layer: per row, rows that hardly vary would be penalised
-        as if they mattered.
-    columns : (d,) array
-        The root mean square of each column.
-    inputs : (d,) array of bool
-        Whether a column is an input of the network, not a state.
+    ``targets`` (r,) is the root mean square of the targets of the row's whole layer: per row, rows that hardly vary
+    would be penalised as if they mattered. ``columns`` (d,) is that of each column, and ``inputs`` (d,) says which
+    columns are inputs of the network, not states.
     """
 
     targets: Array
@@ -69,21 +59,3 @@ def _positive(units: Array) -> Array:
 
 #: The normalisations by name.
 NORMALIZATIONS: dict[str, Callable[[Scales], Units]] = {"targets": _targets, "both": _both, "none": _none}
-
-
-def units_of(name: str, scales: Scales) -> Units:
-    """The units of rows under the normalisation of that name."""
-    return NORMALIZATIONS[name](scales)
-
-
-def check_normalization(name: object) -> None:
-    """Refuse an unknown name.
-
-    Raises
-    ------
-    InputError
-        With the names that are known.
-    """
-    if not isinstance(name, str) or name not in NORMALIZATIONS:
-        known = ", ".join(map(repr, NORMALIZATIONS))
-        raise InputError(f"normalize: {name!r} is unknown; choose one of {known}", argument="normalize")

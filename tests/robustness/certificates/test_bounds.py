@@ -14,9 +14,8 @@ from simplicit.robustness import certify
 from simplicit.robustness.box import OuterBox
 from simplicit.robustness.certificates import interval
 from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
-from simplicit.robustness.certificates.linear import linear_margins, sharpened
+from simplicit.robustness.certificates.linear import Functionals, Relaxation, linear_margins, sharpened
 from simplicit.robustness.certificates.prepared import PreparedModel
-from simplicit.robustness.certificates.relaxation import Functionals, Relaxation
 from victims import ACTIVATIONS, P, Q, corners, data, layered, model_of
 
 KINDS = ["triangular", "full"]

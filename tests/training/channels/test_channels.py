@@ -15,7 +15,7 @@ import simplicit as sp
 from fitting import Subject, errors_of, row_norm_of
 from reference import Prices, RowModel
 from simplicit.solve import RunOptions
-from simplicit.training.channels import Channels, channel_layers, samples_of
+from simplicit.training.channels import Channels, channel_layers
 from simplicit.training.channels.patches import channels_first, patches
 from simplicit.training.channels.sensitivity import output_sensitivities
 from simplicit.training.channels.walk import Walk, batches_of
@@ -93,9 +93,7 @@ def test_the_batch_size_changes_nothing_but_rounding(propagate: bool) -> None:
     own = subject("projection")
     networks = []
     for size in (6, 40):
-        provider = Channels.of(
-            own.graph, samples_of(own.graph, own.inputs), workers=1, batch_size=size, propagate=propagate
-        )
+        provider = Channels.of(own.graph, own.inputs, workers=1, batch_size=size, propagate=propagate)
         training = Training(provider, sp.NoPenalty(), sp.Ridge(1e-3, 0.5), RowOptions(), RunOptions(sp.Serial()))
         networks.append(training.select(70).student.network().state_dict())
     for key, value in networks[0].items():
@@ -294,6 +292,37 @@ def test_constant_targets_have_no_error() -> None:
     own = subject("plain")
     result = own.fit(sp.Sparse(50), own.inputs[:1].expand(7, *own.inputs.shape[1:]).clone())
     assert result.layers[-1].error <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["plain", "without norm"])
+@pytest.mark.parametrize("recipe", [sp.Sparse(60), sp.Matching(sp.L1(1e-2))])
+def test_errors_are_those_of_the_network(recipe: sp.training.Recipe, name: str) -> None:
+    """Of what each layer computes, behind its norm, also where it was fitted on the baseline's states."""
+    own, result = subject(name), subject(name).fit(recipe)
+    found = result.network()
+    assert isinstance(own.net, nn.Sequential)
+    assert isinstance(found, nn.Sequential)
+    for layer in result.layers:
+        end = int(layer.name) + 1
+        end += isinstance(own.net[end], nn.BatchNorm2d) if end < len(own.net) else 0
+        with torch.no_grad():
+            wanted, got = own.net[:end](own.inputs), found[:end](own.inputs)
+        assert layer.error == pytest.approx(float((got - wanted).square().sum() / wanted.square().sum()))
+
+
+@pytest.mark.parametrize("recipe", [sp.Sparse, sp.Matching])
+def test_a_number_for_each_column_that_layers_do_not_have_is_named(recipe: Any) -> None:
+    name = {sp.Sparse: "candidates", sp.Matching: "penalty"}[recipe]
+    for count, layer in ((27, "3"), (54, "0")):
+        penalty = sp.L1(1e-3, column_weights=np.ones(count))
+        with pytest.raises(
+            sp.InputError, match=rf"column_weights has shape \({count},\).*layer '{layer}' has"
+        ) as caught:
+            subject("plain").fit(recipe(**{name: penalty}))
+        assert f"{name} must fit every layer" in str(caught.value)
+    weighted = recipe(**{name: sp.L1(1e-2, column_weights=np.linspace(0.0, 2.0, 4))})
+    one = Subject(nn.Sequential(nn.Conv2d(4, 5, 1), nn.Flatten()).double().eval(), torch.rand(30, 4, 2, 2).double())
+    assert one.fit(weighted).rows.converged.all()
 
 
 def test_sums_beyond_the_dtype_are_named() -> None:

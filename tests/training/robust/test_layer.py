@@ -7,7 +7,9 @@ import numpy.typing as npt
 import pytest
 
 import simplicit as sp
+from simplicit.solve import RunOptions
 from simplicit.training.robust.layer import Layer, LayerFit
+from simplicit.training.training import RowOptions
 
 Array = npt.NDArray[np.float64]
 
@@ -22,7 +24,7 @@ def layer(onesided: bool, *, samples: int = 300, seed: int = 0) -> Layer:
 
 
 def solved(problem: Layer, turns: int) -> LayerFit:
-    return problem.solve(turns, None, tol=1e-9, throw=True, executor="serial")
+    return problem.solve(turns, None, RowOptions(tol=1e-9), RunOptions(sp.Serial()))
 
 
 def objective(problem: Layer, weights: Array, intercepts: Array) -> Array:

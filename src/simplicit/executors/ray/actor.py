@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.errors import InputError
+from simplicit.checks import refused
 from simplicit.executors.base import Finished, Lost, Report
 from simplicit.executors.ray.cluster import first_line
 from simplicit.executors.records import Layout
@@ -67,22 +67,14 @@ class _Worker:
 
 
 class Actor:
-    """An actor as the process sees it that has started it; it comes up when there is a place for it.
-
-    Attributes
-    ----------
-    coming : list of ObjectRef
-        Its answers to whether it has come up and knows the work.
-    running : ObjectRef, optional
-        The result of its block.
-    """
+    """An actor as the process sees it that has started it; it comes up when there is a place for it."""
 
     def __init__(self, ray: Any) -> None:
         remote = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Worker)
         self.ray = ray
         self.handle = remote.remote([path for path in sys.path if isinstance(path, str)])
-        self.coming: list[Any] = [self.handle.ready.remote()]
-        self.running: Any = None
+        self.coming: list[Any] = [self.handle.ready.remote()]  # its answers to whether it is there and knows the work
+        self.running: Any = None  # the result of its block
 
     def pending(self) -> list[Any]:
         """What it has still to answer; with nothing, it is idle."""
@@ -98,13 +90,7 @@ class Actor:
         self.running = self.handle.solve.remote(block, rows, entries)
 
     def reports(self, worker: int, reference: Any) -> list[Report]:
-        """What one of its answers, which is there, tells about this worker.
-
-        Raises
-        ------
-        InputError
-            If it runs other versions than this process.
-        """
+        """What one of its answers, which is there, tells about this worker; InputError if it has other versions."""
         try:
             value = self.ray.get(reference, timeout=ARRIVE_SECONDS)
         except self.ray.exceptions.RayError as error:
@@ -127,6 +113,4 @@ def check_versions(theirs: dict[str, str]) -> None:
     others = {name: version for name, version in versions().items() if theirs[name] != version}
     if others:
         named = ", ".join(f"{name} {theirs[name]} instead of {version}" for name, version in others.items())
-        raise InputError(
-            f"executor: a worker of the Ray cluster has {named}; install the same everywhere", argument="executor"
-        )
+        raise refused("executor", f"a worker of the Ray cluster has {named}; install the same everywhere")

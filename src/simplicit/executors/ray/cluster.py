@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from simplicit.checks import refused
 from simplicit.errors import InputError, MissingExtraError
 from simplicit.machine import available_memory, gib
 
@@ -53,12 +54,7 @@ class Cluster:
     def connect(self, address: str | None) -> None:
         """Import Ray and join the cluster at the address, if there is one; nothing is done a second time.
 
-        Raises
-        ------
-        MissingExtraError
-            If Ray is not installed.
-        InputError
-            If nothing answers at the address, or the cluster refuses.
+        MissingExtraError is raised without Ray, InputError if nothing answers at the address, or the cluster refuses.
         """
         if self.ray is None:
             self.ray = _import_ray(local=address is None)
@@ -66,9 +62,7 @@ class Cluster:
             return
         _check_answers(address)
         if self.ray.is_initialized():
-            raise InputError(
-                "address: this process is connected to a Ray cluster already; leave it out", argument="address"
-            )
+            raise refused("address", "this process is connected to a Ray cluster already; leave it out")
         try:
             self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
@@ -112,11 +106,11 @@ class Cluster:
             resources = node["Resources"]
             room = int(resources.get("object_store_memory", 0))
             if node["Alive"] and resources.get("CPU", 0) and room < store_bytes:
-                raise InputError(
-                    f"executor: Ray's object store on node {node['NodeManagerAddress']} holds {gib(room)}, and the "
-                    f"shared arrays with the blocks under way need {gib(store_bytes)}; start Ray with "
+                raise refused(
+                    "executor",
+                    f"Ray's object store on node {node['NodeManagerAddress']} holds {gib(room)}, and the shared arrays "
+                    f"with the blocks under way need {gib(store_bytes)}; start Ray with "
                     f"--object-store-memory={store_bytes} or more, take fewer samples or workers, or smaller blocks",
-                    argument="executor",
                 )
 
     def close(self) -> None:
@@ -159,18 +153,10 @@ def _import_ray(*, local: bool) -> Any:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """``host:port`` as a pair.
-
-    Raises
-    ------
-    InputError
-        If it is something else.
-    """
+    """``host:port`` as a pair; InputError for anything else."""
     host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
     if not host or not port.isdecimal() or "/" in host:
-        raise InputError(
-            f"address: expected host:port, such as 10.0.0.1:6379, or auto, got {address!r}", argument="address"
-        )
+        raise refused("address", f"expected host:port, such as 10.0.0.1:6379, or auto, got {address!r}")
     return host.strip("[]"), int(port)
 
 
@@ -189,9 +175,8 @@ def _check_answers(address: str) -> None:
                     raise ConnectionError("what answers there is not Ray")
     except (OSError, OverflowError) as error:
         why = f"no answer within {CONNECT_SECONDS:.0f} s" if isinstance(error, TimeoutError) else str(error)
-        raise InputError(
-            f"address {address}: cannot be reached ({why}); give host:port of the head node", argument="address"
-        ) from error
+        what = f"address {address}: cannot be reached ({why}); give host:port of the head node"
+        raise InputError(what, argument="address") from error
 
 
 def first_line(error: BaseException) -> str:

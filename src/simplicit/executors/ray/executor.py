@@ -13,7 +13,7 @@ from typing import Any
 from simplicit.executors.base import Executor, Report
 from simplicit.executors.ray.actor import Actor, Loaded
 from simplicit.executors.ray.cluster import AUTO, Cluster, split_address
-from simplicit.executors.records import Layout, allocate, flatten, total_bytes
+from simplicit.executors.records import Layout, allocate, total_bytes
 from simplicit.executors.work import Block, Work
 from simplicit.machine import available_processors, flushed_denormals, one_thread_each
 
@@ -98,7 +98,7 @@ class Ray(Executor):
     def load(self, work: Work[Any]) -> None:
         self.unload()
         workers, cluster = self.n_workers, self._pool.cluster
-        own_bytes = max(own_bytes_of(work, block) for block in work.blocks)
+        own_bytes = max(total_bytes(work.arrays.own(block)) for block in work.blocks)  # that travel with a block
         store_bytes = int(HEADROOM * (total_bytes(work.arrays.shared) + 2 * workers * own_bytes))
         cluster.start(workers, store_bytes)
         cluster.check_room(store_bytes)
@@ -145,12 +145,3 @@ class Ray(Executor):
         actor = self._pool.start(worker)
         if self._loaded is not None:
             actor.load(self._loaded)
-
-
-def own_bytes_of(work: Work[Any], block: Block) -> int:
-    """Bytes that travel with a block."""
-    rows, entries = (
-        sum(array.nbytes // max(1, len(array)) for array in flatten(record).values())
-        for record in (work.arrays.rows, work.arrays.entries)
-    )
-    return len(block) * rows + (block.entries[1] - block.entries[0]) * entries

@@ -45,18 +45,10 @@ _SMALLEST_SOFTPLUS_THRESHOLD = 10.0
 
 @dataclass(frozen=True)
 class Definition:
-    """An activation by its name; what depends on its parameters is a function of them, as keywords.
+    """φ and φ' of a tensor, elementwise and always a new tensor, and what :class:`Activation` says of φ.
 
-    Attributes
-    ----------
-    function, derivative : callable
-        φ and φ' of a tensor, elementwise; always a new tensor.
-    slope, homogeneous, monotone, jump, curvature, kinks
-        As the attributes of :class:`Activation`.
-    defaults : mapping of str to float
-        The parameters.
-    defect : callable, optional
-        What is wrong with values of the parameters, for the message; None where nothing is.
+    What depends on the parameters, which are the keys of ``defaults``, is a function of them, as keywords. ``defect``
+    says what is wrong with values of them, and returns None where nothing is.
     """
 
     function: Callable[..., Tensor]
@@ -74,22 +66,14 @@ class Definition:
 _QUANTITIES = ("slope", "homogeneous", "monotone", "jump", "curvature", "kinks")
 
 
-def _step(z: Tensor, below: float, above: float = 1.0) -> Tensor:
-    """Return ``above`` where z > 0, ``below`` elsewhere."""
-    return torch.where(z > 0, z.new_tensor(above), z.new_tensor(below))
+def _step(z: Tensor, below: float) -> Tensor:
+    """1 where z > 0, ``below`` elsewhere."""
+    return torch.where(z > 0, z.new_tensor(1.0), z.new_tensor(below))
 
 
 def _sigmoid_derivative(z: Tensor) -> Tensor:
     value = torch.sigmoid(z)
     return value * (1.0 - value)
-
-
-def _hardtanh_derivative(z: Tensor, min_val: float, max_val: float) -> Tensor:
-    return ((z > min_val) & (z < max_val)).to(z.dtype)
-
-
-def _softplus_derivative(z: Tensor, beta: float, threshold: float) -> Tensor:
-    return torch.where(beta * z > threshold, torch.ones_like(z), torch.sigmoid(beta * z))
 
 
 def _elu_derivative(z: Tensor, alpha: float) -> Tensor:
@@ -147,14 +131,14 @@ ACTIVATIONS: dict[str, Definition] = {
     "sigmoid": Definition(torch.sigmoid, _sigmoid_derivative, slope=0.25, curvature=_SIGMOID_CURVATURE),
     "hardtanh": Definition(
         functional.hardtanh,
-        _hardtanh_derivative,
+        lambda z, min_val, max_val: ((z > min_val) & (z < max_val)).to(z.dtype),
         kinks=lambda min_val, max_val: (min_val, max_val),
         defaults={"min_val": -1.0, "max_val": 1.0},
         defect=_hardtanh_defect,
     ),
     "softplus": Definition(
         functional.softplus,
-        _softplus_derivative,
+        lambda z, beta, threshold: torch.where(beta * z > threshold, torch.ones_like(z), torch.sigmoid(beta * z)),
         jump=lambda beta, threshold: math.log1p(math.exp(-threshold)) / beta,
         curvature=lambda beta, threshold: 0.25 * beta,
         defaults={"beta": 1.0, "threshold": 20.0},
@@ -230,7 +214,9 @@ class Activation:
     def __post_init__(self) -> None:
         known = ACTIVATIONS.get(self.name) if isinstance(self.name, str) else None
         if known is None:
-            raise InputError(f"activation {self.name!r} is unknown; known are: {', '.join(ACTIVATIONS)}")
+            raise InputError(
+                f"activation {self.name!r} is unknown; known are: {', '.join(ACTIVATIONS)}", argument="activation"
+            )
         values = dict(known.defaults)
         for key, value in self.parameters:
             if key not in values:
@@ -252,17 +238,13 @@ class Activation:
         """Return the activation ``name`` with ``parameters``, for instance ``Activation.of("elu", alpha=0.5)``."""
         return cls(name, tuple(parameters.items()))
 
-    @property
-    def _definition(self) -> Definition:
-        return ACTIVATIONS[self.name]
-
     def __call__(self, z: Tensor) -> Tensor:
         """Return φ(z), elementwise, for a float32 or float64 tensor of any shape; always a new tensor."""
-        return self._definition.function(z, **dict(self.parameters))
+        return ACTIVATIONS[self.name].function(z, **dict(self.parameters))
 
     def derivative(self, z: Tensor) -> Tensor:
         """Return φ'(z), elementwise; at a kink the value that torch's autograd takes (0 for ReLU and abs at 0)."""
-        return self._definition.derivative(z, **dict(self.parameters))
+        return ACTIVATIONS[self.name].derivative(z, **dict(self.parameters))
 
     def spread(self, z: Tensor, radius: Tensor) -> Tensor:
         """Bound |φ(z') - φ(z)| over all |z' - z| <= radius, elementwise, apart from rounding and :attr:`jump`.
@@ -297,20 +279,13 @@ class Activation:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Activation:
-        """Return the activation that :meth:`to_config` gave ``config`` for.
-
-        Raises
-        ------
-        InputError
-            ``config`` has other entries, or lacks a parameter or has one too many.
-        """
-        if not isinstance(config, Mapping) or set(config) != {"name", "parameters"}:
-            raise InputError(f'an activation is {{"name": …, "parameters": {{…}}}}, got {config!r:.80}')
-        name, parameters = config["name"], config["parameters"]
-        if not isinstance(name, str) or not isinstance(parameters, Mapping):
+        """Return the activation that :meth:`to_config` gave ``config`` for; InputError if it holds anything else."""
+        entries = config if isinstance(config, Mapping) else {}
+        name, parameters = entries.get("name"), entries.get("parameters")
+        if len(entries) != 2 or not isinstance(name, str) or not isinstance(parameters, Mapping):
             raise InputError(f'an activation is {{"name": …, "parameters": {{…}}}}, got {config!r:.80}')
         activation = cls(name, tuple(parameters.items()))
-        missing = [key for key, _ in activation.parameters if key not in parameters]
-        if missing:
-            raise InputError(f"activation {name!r} lacks the parameter {missing[0]!r}")
+        for key, _ in activation.parameters:
+            if key not in parameters:
+                raise InputError(f"activation {name!r} lacks the parameter {key!r}")
         return activation

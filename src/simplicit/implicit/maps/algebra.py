@@ -32,10 +32,7 @@ Rule: TypeAlias = tuple[type[object], type[object], Callable[[Any, Any], LinearM
 def composed(outer: LinearMap, inner: LinearMap) -> LinearMap:
     """Return M N: first N = ``inner``, then M = ``outer``.
 
-    Raises
-    ------
-    InputError
-        Shapes do not fit, entries are not finite, or there are too many of them to be written down.
+    InputError is raised where shapes do not fit, entries are not finite, or too many of them had to be written down.
     """
     if outer.shape[1] != inner.shape[0]:
         raise InputError(f"cannot compose a map of shape {outer.shape} with an inner map of shape {inner.shape}")
@@ -55,13 +52,7 @@ def composed(outer: LinearMap, inner: LinearMap) -> LinearMap:
 
 
 def added(first: LinearMap, second: LinearMap) -> LinearMap:
-    """Return M + N.
-
-    Raises
-    ------
-    InputError
-        Shapes do not fit, or entries are not finite.
-    """
+    """Return M + N; InputError where shapes do not fit, or entries are not finite."""
     if first.shape != second.shape:
         raise InputError(f"cannot add maps of shapes {first.shape} and {second.shape}")
     known = _short_form(ADDITIONS, first, second) or _short_form(ADDITIONS, second, first)
@@ -76,7 +67,7 @@ def added(first: LinearMap, second: LinearMap) -> LinearMap:
 
 
 def _short_form(rules: Sequence[Rule], first: LinearMap, second: LinearMap) -> LinearMap | None:
-    """Return what the first rule for the kinds of two maps makes of them that finds a form; None if there is none."""
+    """What the first rule for the kinds of two maps makes of them that finds a form; None if there is none."""
     for one, other, rule in rules:
         if isinstance(first, one) and isinstance(second, other):
             found = rule(first, second)
@@ -97,26 +88,10 @@ def _scaled_columns(outer: LinearMap, inner: GatherMap) -> LinearMap | None:
     return outer if inner.is_identity else outer.scaled(right=inner.factors)
 
 
-def _of_a_sum(outer: LinearMap, inner: SumMap) -> LinearMap:
-    return reduce(added, [composed(outer, part) for part in inner.parts])
-
-
-def _after_a_sum(outer: SumMap, inner: LinearMap) -> LinearMap:
-    return reduce(added, [composed(part, inner) for part in outer.parts])
-
-
 def _gathered_twice(outer: GatherMap, inner: GatherMap) -> GatherMap:
     picked = np.where(outer.columns >= 0, inner.columns[outer.columns], -1)
     factors = _at(inner.factors, outer.columns) * _at(outer.factors, slice(None))
     return GatherMap(picked, inner.width, np.broadcast_to(factors, picked.shape).astype(inner.dtype))
-
-
-def _gather_after_gathered(outer: GatherMap, inner: GatheredConvMap) -> LinearMap:
-    return GatheredConvMap(_gathered_twice(outer, inner.after), inner.core, inner.before)
-
-
-def _gather_before_gathered(outer: GatheredConvMap, inner: GatherMap) -> LinearMap:
-    return GatheredConvMap(outer.after, outer.core, _gathered_twice(outer.before, inner))
 
 
 def _gather_after(outer: GatherMap, inner: ConvMap) -> LinearMap:
@@ -141,7 +116,7 @@ def _gather_before(outer: ConvMap, inner: GatherMap) -> LinearMap:
 
 
 def _whole_channels(gather: GatherMap, shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
-    """Return, of a gather that moves whole channels only, where each comes from, -1 for zeros, and its factor.
+    """Of a gather that moves whole channels only, where each comes from, -1 for zeros, and its factor; else None.
 
     ``shape`` is that of what it gathers from (for one that follows), or of what it makes (for one that precedes);
     places of a channel are the same on both sides.
@@ -149,20 +124,21 @@ def _whole_channels(gather: GatherMap, shape: tuple[int, ...]) -> tuple[NDArray[
     places = math.prod(shape[1:])
     if gather.columns.size % places or gather.width % places:
         return None
-    columns = gather.columns.reshape(-1, places)
-    first = columns[:, :1]
-    moved = np.where(first >= 0, first + np.arange(places), -1)
-    if (columns != moved).any() or (first[first >= 0] % places).any():
-        return None
+    return _channels(gather, np.arange(places), places)
+
+
+def _channels(gather: GatherMap, grid: NDArray[np.int64], places: int) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
+    """As :func:`_whole_channels`, for channels of which only the places ``grid`` of ``places`` are taken."""
+    columns = gather.columns.reshape(-1, grid.size)
+    source: NDArray[np.int64] = np.where(columns[:, :1] >= 0, (columns[:, :1] - grid[0]) // places, -1)
     factors = np.ones(columns.shape) if gather.factors is None else gather.factors.reshape(columns.shape)
-    if (factors != factors[:, :1]).any():
+    if (columns != np.where(source >= 0, source * places + grid, -1)).any() or (factors != factors[:, :1]).any():
         return None
-    source: NDArray[np.int64] = np.where(first[:, 0] >= 0, first[:, 0] // places, -1)
-    return source, factors[:, 0]
+    return source[:, 0], factors[:, 0]
 
 
 def _two_convolutions(outer: ConvMap, inner: ConvMap) -> ConvMap | None:
-    """Return one convolution for two, if either is pointwise."""
+    """One convolution for two, if either is pointwise."""
     if outer.right is not None or inner.left is not None:
         return None
     if outer.pointwise:
@@ -181,7 +157,7 @@ def _two_convolutions(outer: ConvMap, inner: ConvMap) -> ConvMap | None:
 
 
 def _side_by_side(first: GatherMap, second: GatherMap) -> LinearMap | None:
-    """Return the sum of two gathers as one, if no row has an entry in both."""
+    """The sum of two gathers as one, if no row has an entry in both."""
     if ((first.columns >= 0) & (second.columns >= 0)).any():
         return None
     from_first = first.columns >= 0
@@ -195,7 +171,7 @@ def _with_gather(conv: ConvMap, gather: GatherMap) -> ConvMap | None:
 
 
 def _merged(conv: ConvMap, other: ConvMap) -> ConvMap | None:
-    """Return the sum as a convolution of the geometry of ``conv``, if the other's taps are among its own."""
+    """The sum as a convolution of the geometry of ``conv``, if the other's taps are among its own."""
     if not (conv.plain and other.plain) or _frame(conv) != _frame(other):
         return None
     if conv.groups != other.groups:
@@ -213,12 +189,12 @@ def _merged(conv: ConvMap, other: ConvMap) -> ConvMap | None:
 
 
 def _frame(conv: ConvMap) -> tuple[tuple[int, ...], ...]:
-    """Return what two convolutions share if the same place of their outputs begins at the same place of the input."""
+    """What two convolutions share if the same place of their outputs begins at the same place of the input."""
     return conv.input_shape, conv.output_shape[1:], conv.stride
 
 
 def _as_convolution(gather: GatherMap, conv: ConvMap) -> ConvMap | None:
-    """Return a gather of whole channels, at the places that ``conv`` begins at, as a 1×1 convolution of its stride."""
+    """A gather of whole channels, at the places that ``conv`` begins at, as a 1×1 convolution of its stride."""
     if conv.groups != 1:
         return None
     grid = np.zeros(1, dtype=np.int64)
@@ -226,15 +202,13 @@ def _as_convolution(gather: GatherMap, conv: ConvMap) -> ConvMap | None:
         if (o - 1) * s >= n:
             return None
         grid = (grid[:, None] * n + np.arange(o) * s).ravel()
-    places = math.prod(conv.input_shape[1:])
-    columns = gather.columns.reshape(conv.output_shape[0], -1)
-    source = np.where(columns[:, :1] >= 0, (columns[:, :1] - grid[0]) // places, -1)
-    factors = np.ones(columns.shape) if gather.factors is None else gather.factors.reshape(columns.shape)
-    if (columns != np.where(source >= 0, source * places + grid, -1)).any() or (factors != factors[:, :1]).any():
+    channels = _channels(gather, grid, math.prod(conv.input_shape[1:]))
+    if channels is None:
         return None
+    source, factors = channels
     weight = np.zeros((conv.output_shape[0], conv.input_shape[0], *(1 for _ in conv.kernel)), dtype=conv.dtype)
-    rows = np.flatnonzero(source[:, 0] >= 0)
-    weight[rows, source[rows, 0]] = factors[rows, 0].reshape(-1, *(1 for _ in conv.kernel))
+    rows = np.flatnonzero(source >= 0)
+    weight[rows, source[rows]] = _trailing(factors[rows], weight[0])
     pointwise = ConvMap(weight, conv.input_shape, stride=conv.stride)
     return pointwise if pointwise.output_shape == conv.output_shape else None
 
@@ -244,7 +218,7 @@ def _at(factors: NDArray[Any] | None, places: Any) -> Any:
 
 
 def _trailing(values: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
-    """Return values, one per output channel, in a shape that broadcasts along a weight."""
+    """Values, one per output channel, in a shape that broadcasts along a weight."""
     return values.reshape(-1, *(1,) * (weight.ndim - 1))
 
 
@@ -252,12 +226,12 @@ def _trailing(values: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
 COMPOSITIONS: list[Rule] = [
     (GatherMap, object, _scaled_rows),
     (object, GatherMap, _scaled_columns),
-    (object, SumMap, _of_a_sum),
-    (SumMap, object, _after_a_sum),
+    (object, SumMap, lambda outer, inner: reduce(added, [composed(outer, part) for part in inner.parts])),
+    (SumMap, object, lambda outer, inner: reduce(added, [composed(part, inner) for part in outer.parts])),
     (GatherMap, GatherMap, _gathered_twice),
-    (GatherMap, GatheredConvMap, _gather_after_gathered),
+    (GatherMap, GatheredConvMap, lambda P, m: GatheredConvMap(_gathered_twice(P, m.after), m.core, m.before)),
     (GatherMap, ConvMap, _gather_after),
-    (GatheredConvMap, GatherMap, _gather_before_gathered),
+    (GatheredConvMap, GatherMap, lambda m, R: GatheredConvMap(m.after, m.core, _gathered_twice(m.before, R))),
     (ConvMap, GatherMap, _gather_before),
     (ConvMap, ConvMap, _two_convolutions),
 ]

@@ -1,16 +1,15 @@
 r"""What a linear map is: a block of A, B, C or D that knows how to multiply.
 
 Samples come first, so that a map M of shape (out, in) takes X (m, in) to X Mᵀ (m, out). A kind of map is one subclass
-of :class:`LinearMap` in a module of its own, imported in :mod:`simplicit.implicit.maps`. It owns all that is asked of
-it: its products, its file form and the numbers in it that can be trained. What becomes of two maps, one after the other
-or added up, is a rule for a pair of kinds in :mod:`~simplicit.implicit.maps.algebra`; how a map is written to ONNX is
-an entry in :mod:`simplicit.runtime.onnx.linear`. Kinds without either are written down in compressed sparse rows there.
+of :class:`LinearMap` in a module of its own, imported in :mod:`simplicit.implicit.maps`. What becomes of two maps, one
+after the other or added up, is a rule for a pair of kinds in :mod:`~simplicit.implicit.maps.algebra`; how a map is
+written to ONNX is an entry in :mod:`simplicit.runtime.onnx.linear`. Kinds without either are written down there.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, TypeAlias
 
@@ -32,16 +31,10 @@ KINDS: dict[str, type[LinearMap]] = {}
 class LinearMap(ABC):
     """A linear map M of shape (out, in), with entries of one dtype, float32 or float64; immutable.
 
-    A subclass sets both and defines the abstract methods. With the class argument ``kind``, a name, it is also stored
-    in a form of its own (:meth:`to_stored` and :meth:`from_stored`); without, in compressed sparse rows. If it has
-    numbers to train, it defines :attr:`values`, :meth:`with_values` and :meth:`product`.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        (out, in).
-    dtype : float32 or float64
-        The dtype of the entries, and of what :meth:`apply` takes and returns.
+    A subclass sets ``shape`` and ``dtype``, which is also that of what :meth:`apply` takes and returns, and defines the
+    abstract methods. With the class argument ``kind``, a name, it is stored in a form of its own (:meth:`to_stored` and
+    :meth:`from_stored`); without, in compressed sparse rows. If it has numbers to train, it defines :attr:`values`,
+    :meth:`with_values` and :meth:`product`.
     """
 
     shape: tuple[int, int]
@@ -59,33 +52,30 @@ class LinearMap(ABC):
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
-        """Return X Mᵀ, (m, in) to (m, out), as a new tensor."""
+        """X Mᵀ, (m, in) to (m, out), as a new tensor."""
 
     @abstractmethod
     def apply_transpose(self, y: Tensor) -> Tensor:
-        """Return Y M, (m, out) to (m, in), as a new tensor."""
+        """Y M, (m, out) to (m, in), as a new tensor."""
 
     @abstractmethod
     def absolute(self) -> LinearMap:
-        """Return |M|, entry by entry."""
+        """|M|, entry by entry."""
 
     @abstractmethod
     def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> LinearMap:
-        """Return diag(left) M diag(right) in the dtype of M; None stands for ones.
+        """diag(left) M diag(right) in the dtype of M, for factors (out,) and (in,); None stands for ones.
 
-        Raises
-        ------
-        InputError
-            A factor has another shape than (out,) or (in,), or entries leave the range of the dtype.
+        InputError is raised where a factor has another shape, or entries leave the range of the dtype.
         """
 
     @abstractmethod
     def astype(self, dtype: Any) -> LinearMap:
-        """Return the same map in float32 or float64; InputError where entries leave its range."""
+        """The same map in float32 or float64; InputError where entries leave its range."""
 
     @abstractmethod
     def to_csr(self) -> Csr:
-        """Write down all entries, canonical: sorted indices, no duplicates, no stored zeros."""
+        """All entries written down, canonical: sorted indices, no duplicates, no stored zeros."""
 
     @cached_property
     def nnz(self) -> int:
@@ -93,14 +83,13 @@ class LinearMap(ABC):
         return int(self.row_counts().sum())
 
     def row_counts(self) -> NDArray[np.int64]:
-        """Count the entries of each row that differ from zero, (out,)."""
+        """How many entries of each row differ from zero, (out,)."""
         return row_counts(self.to_csr())
 
     def row_sums(self) -> NDArray[np.float64]:
-        """Sum the sizes |Mᵢⱼ| over each row, (out,)."""
+        """The sum of the sizes |Mᵢⱼ| over each row, (out,)."""
         ones = torch.ones(1, self.shape[1], dtype=torch.float64)
-        sums: NDArray[np.float64] = self.astype(np.float64).absolute().apply(ones)[0].numpy()
-        return sums
+        return np.asarray(self.astype(np.float64).absolute().apply(ones)[0].numpy())
 
     @property
     def parts(self) -> tuple[LinearMap, ...]:
@@ -116,15 +105,15 @@ class LinearMap(ABC):
         return None
 
     def with_values(self, values: Tensor) -> LinearMap:
-        """Return the map with other values, (k,), in their dtype."""
+        """The map with other values, (k,), in their dtype."""
         raise NotImplementedError(f"{type(self).__name__} has no values of its own")
 
     def product(self, values: Tensor | None = None) -> Product:
-        """Return X ↦ X Mᵀ with these values, or its own, by operations of torch that autograd knows."""
+        """X ↦ X Mᵀ with these values, or its own, by operations of torch that autograd knows."""
         return self.apply
 
     def gradient(self, Y_bar: Tensor, X: Tensor) -> Tensor:
-        """Return the gradient of Σ Ȳ ∘ (X Mᵀ) by the values, (k,), for Ȳ (m, out) and X (m, in)."""
+        """The gradient of Σ Ȳ ∘ (X Mᵀ) by the values, (k,), for Ȳ (m, out) and X (m, in)."""
         assert self.values is not None
         with torch.enable_grad():
             values = self.values.to(X.dtype).requires_grad_()
@@ -132,24 +121,30 @@ class LinearMap(ABC):
         return gradient
 
     def to_stored(self) -> tuple[Entry, Arrays]:
-        """Return what files hold of the map: an entry for the config, and arrays by names of its own."""
+        """What files hold of the map: an entry for the config, and arrays by names of its own."""
         return {"kind": "csr"}, csr_arrays(self.to_csr())
 
     @classmethod
     def from_stored(cls, stored: Stored) -> LinearMap:
-        """Return the map of this kind that a file describes; errors as for :func:`restored`."""
+        """The map of this kind that a file describes; errors as for :func:`restored`."""
         raise NotImplementedError(f"{cls.__name__} has no file form of its own")
 
 
-def restored(stored: Stored) -> LinearMap:
-    """Return the map that a file describes.
+def stored_parts(parts: Mapping[str, LinearMap]) -> tuple[dict[str, Entry], Arrays]:
+    """What files hold of maps: their entries, and all their arrays under names that begin with those of the maps."""
+    entries: dict[str, Entry] = {}
+    arrays: Arrays = {}
+    for name, part in parts.items():
+        entries[name], own = part.to_stored()
+        arrays |= {f"{name}.{key}": array for key, array in own.items()}
+    return entries, arrays
 
-    Raises
-    ------
-    InputError, DataError
-        It describes none, or one of another shape than it should have.
-    KeyError, TypeError, ValueError
-        Something in its entry is missing or of another type.
+
+def restored(stored: Stored) -> LinearMap:
+    """The map that a file describes.
+
+    InputError or DataError is raised where it describes none, or one of another shape than it should have; KeyError,
+    TypeError or ValueError where something in its entry is missing or of another type.
     """
     kind = stored.entry["kind"]
     if kind not in KINDS:
@@ -161,14 +156,14 @@ def restored(stored: Stored) -> LinearMap:
 
 
 def as_factors(values: NDArray[Any], length: int, name: str) -> NDArray[np.float64]:
-    """Return the entries of a diagonal, (length,), as float64; InputError, with their ``name``, for another shape."""
+    """The entries of a diagonal, (length,), as float64; InputError, with their ``name``, for another shape."""
     factors = np.asarray(values, dtype=np.float64)
     if factors.shape != (length,):
-        raise InputError(f"{name} must have shape ({length},), got {factors.shape}")
+        raise InputError(f"{name} must have shape ({length},), got {factors.shape}", argument=name)
     return factors
 
 
 def rounded(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """Return ``values`` in another dtype; what leaves its range becomes infinite, for the map to refuse."""
+    """``values`` in another dtype; what leaves its range becomes infinite, for the map to refuse."""
     with np.errstate(over="ignore"):
         return values.astype(dtype)

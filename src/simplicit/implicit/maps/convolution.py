@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -76,10 +76,8 @@ class ConvMap(LinearMap, kind="convolution"):
         One number per dimension; padding with zeros, the same on both sides.
     groups : int
         Into so many groups channels are cut, as in torch.
-    left : array, shape (O · product of out sizes,), optional
-        l, flattened; ones if None.
-    right : array, shape (I · product of sizes,), optional
-        r, flattened; ones if None.
+    left, right : array, shapes (O · product of out sizes,) and (I · product of sizes,), optional
+        l and r, flattened; ones if None.
 
     Raises
     ------
@@ -121,20 +119,21 @@ class ConvMap(LinearMap, kind="convolution"):
 
     def _check(self, rank: int) -> None:
         if self.weight.ndim != rank + 2 or not 1 <= rank <= 3:
-            raise InputError(f"weight {self.weight.shape} does not fit inputs of shape {self.input_shape}")
+            misfit = f"{self.weight.shape} does not fit inputs of shape {self.input_shape}"
+            raise InputError(f"weight {misfit}", argument="weight")
         for name in _GEOMETRY:
             if len(getattr(self, name)) != rank:
-                raise InputError(f"{name} must have {rank} numbers, one per dimension, got {getattr(self, name)}")
+                numbers = f"{rank} numbers, one per dimension"
+                raise InputError(f"{name} must have {numbers}, got {getattr(self, name)}", argument=name)
         if min(*self.stride, *self.dilation, self.groups) < 1 or min(self.padding) < 0:
             raise InputError("stride, dilation and groups of a convolution must be at least 1, padding at least 0")
         channels = self.weight.shape[1] * self.groups
         if channels != self.input_shape[0] or self.weight.shape[0] % self.groups:
-            raise InputError(
-                f"weight {self.weight.shape} in {self.groups} groups takes {channels} channels, got {self.input_shape}"
-            )
+            misfit = f"{self.weight.shape} in {self.groups} groups takes {channels} channels, got {self.input_shape}"
+            raise InputError(f"weight {misfit}", argument="weight")
 
     def _folded(self, factors: NDArray[Any], shape: Sizes, side: str) -> NDArray[np.float64] | None:
-        """Return factors, one per element; None if they are equal over each channel, and now part of the weight."""
+        """Factors, one per element; None if they are equal over each channel, and now part of the weight."""
         given = as_factors(factors, math.prod(shape), side)
         channels = given.reshape(shape[0], -1)
         if (channels != channels[:, :1]).any():
@@ -161,9 +160,8 @@ class ConvMap(LinearMap, kind="convolution"):
 
     @cached_property
     def _axes(self) -> tuple[_Axis, ...]:
-        """The geometry in each dimension."""
-        geometry = zip(self.input_shape[1:], self.kernel, self.stride, self.padding, self.dilation, strict=True)
-        return tuple(_Axis(*numbers) for numbers in geometry)
+        sizes = (self.input_shape[1:], self.kernel, self.stride, self.padding, self.dilation)
+        return tuple(_Axis(*numbers) for numbers in zip(*sizes, strict=True))
 
     @property
     def pointwise(self) -> bool:
@@ -176,32 +174,29 @@ class ConvMap(LinearMap, kind="convolution"):
         return self.left is None and self.right is None
 
     def row_counts(self) -> NDArray[np.int64]:
-        ones = torch.ones(1, self.shape[1], dtype=torch.float64)
-        return self.pattern().apply(ones)[0].to(torch.int64).numpy()
+        return self.pattern().row_sums().astype(np.int64)
 
     def with_weight(self, weight: NDArray[Any], **changes: Any) -> ConvMap:
-        """Return the same geometry with another weight; other parameters of the class change it too."""
+        """The same geometry with another weight; other parameters of the class change it too."""
         kept = {name: getattr(self, name) for name in ("input_shape", *_GEOMETRY, "groups", "left", "right")}
         return ConvMap(weight, **(kept | changes))
 
     @cached_property
     def _tensors(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """W, l and r in the dtype of the map."""
-        factors = (None if f is None else torch.from_numpy(f.astype(self.dtype)) for f in (self.left, self.right))
-        left, right = factors
+        left, right = (None if f is None else torch.from_numpy(f.astype(self.dtype)) for f in (self.left, self.right))
         return torch.from_numpy(self.weight), left, right
 
     def apply(self, x: Tensor) -> Tensor:
         return self._convolved(x, self._tensors[0])
 
     def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Return X Mᵀ with a weight of the same shape."""
+        """X Mᵀ with a weight of the same shape."""
         _, left, right = self._tensors
         x = x if right is None else x * right.to(x.dtype)
         images = x.reshape(x.shape[0], *self.input_shape)
         convolve = _FORWARD[len(self.kernel) - 1]
-        y = convolve(images, weight, None, self.stride, self.padding, self.dilation, self.groups)
-        y = y.flatten(1)
+        y = convolve(images, weight, None, self.stride, self.padding, self.dilation, self.groups).flatten(1)
         return y if left is None else y.mul_(left)
 
     def apply_transpose(self, y: Tensor) -> Tensor:
@@ -210,32 +205,30 @@ class ConvMap(LinearMap, kind="convolution"):
         images = y.reshape(y.shape[0], *self.output_shape)
         left_over = tuple(axis.left_over for axis in self._axes)
         back = _TRANSPOSED[len(self.kernel) - 1]
-        x = back(images, weight, None, self.stride, self.padding, left_over, self.groups, self.dilation)
-        x = x.flatten(1)
+        x = back(images, weight, None, self.stride, self.padding, left_over, self.groups, self.dilation).flatten(1)
         return x if right is None else x.mul_(right)
 
     def absolute(self) -> ConvMap:
-        left, right = (None if f is None else np.abs(f) for f in (self.left, self.right))
-        return self.with_weight(np.abs(self.weight), left=left, right=right)
+        return self._entrywise(np.abs)
 
     def pattern(self) -> ConvMap:
-        """Return the map with ones in float64 where M is not zero."""
-        left, right = (None if f is None else (f != 0).astype(np.float64) for f in (self.left, self.right))
-        return self.with_weight((self.weight != 0).astype(np.float64), left=left, right=right)
+        """The map with ones in float64 where M is not zero."""
+        return self._entrywise(lambda numbers: (numbers != 0).astype(np.float64))
+
+    def _entrywise(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> ConvMap:
+        left, right = (None if factors is None else function(factors) for factors in (self.left, self.right))
+        return self.with_weight(function(self.weight), left=left, right=right)
 
     def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> ConvMap:
         with np.errstate(over="ignore"):  # refused as infinite
-            return self.with_weight(
-                self.weight,
-                left=_times(self.left, left, self.shape[0]),
-                right=_times(self.right, right, self.shape[1]),
-            )
+            both = _times(self.left, left, self.shape[0]), _times(self.right, right, self.shape[1])
+            return self.with_weight(self.weight, left=both[0], right=both[1])
 
     def astype(self, dtype: Any) -> ConvMap:
         return self if self.dtype == np.dtype(dtype) else self.with_weight(rounded(self.weight, dtype))
 
     def ungrouped(self) -> ConvMap:
-        """Return the same map with one group, its weights filled up with zeros."""
+        """The same map with one group, its weights filled up with zeros."""
         if self.groups == 1:
             return self
         out, within = self.weight.shape[0] // self.groups, self.weight.shape[1]
@@ -270,7 +263,7 @@ class ConvMap(LinearMap, kind="convolution"):
         return matrix
 
     def _places(self, tap: Sizes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the flat places of outputs and inputs, without channels, that a tap connects."""
+        """The flat places of outputs and inputs, without channels, that a tap connects."""
         outputs, inputs = np.zeros(1, np.int64), np.zeros(1, np.int64)
         for t, axis in zip(tap, self._axes, strict=True):
             place = np.arange(axis.outputs)
@@ -319,15 +312,9 @@ class ConvMap(LinearMap, kind="convolution"):
             raise InputError(
                 f"{stored.name}: weight {weight_shape} and input {input_shape} do not fit {columns} columns"
             )
-        matrix = stored.csr((weight_shape[0], math.prod(weight_shape[1:])))
-        plain = cls(
-            matrix.toarray().reshape(weight_shape),
-            input_shape,
-            stride=stored.counts("stride"),
-            padding=stored.counts("padding"),
-            dilation=stored.counts("dilation"),
-            groups=int(stored.entry["groups"]),
-        )
+        weight = stored.csr((weight_shape[0], math.prod(weight_shape[1:]))).toarray().reshape(weight_shape)
+        geometry: dict[str, Any] = {name: stored.counts(name) for name in _GEOMETRY}
+        plain = cls(weight, input_shape, groups=int(stored.entry["groups"]), **geometry)
         sizes, wide = dict(zip(("left", "right"), plain.shape, strict=True)), np.dtype(np.float64)
         factors = {side: stored.floats(side, sizes[side], wide) for side in stored.entry["factors"]}
         return plain.with_weight(plain.weight, **factors) if factors else plain

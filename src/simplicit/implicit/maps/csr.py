@@ -37,12 +37,7 @@ class CsrMap(LinearMap, kind="csr"):
     Parameters
     ----------
     matrix : array or sparse array, shape (out, in)
-        It is copied; stored zeros are dropped.
-
-    Raises
-    ------
-    InputError
-        The matrix is not two-dimensional, not real, or not finite.
+        It is copied; stored zeros are dropped. InputError is raised where it is not two-dimensional, real and finite.
     """
 
     is_written = True
@@ -59,9 +54,8 @@ class CsrMap(LinearMap, kind="csr"):
     def multiplies_densely(self) -> bool:
         """Whether products go through a dense copy."""
         size = self.shape[0] * self.shape[1]
-        if size * self.dtype.itemsize > _LARGEST_DENSE_BYTES:
-            return False
-        return size <= _SMALL_SIZE or self.nnz > _DENSE_ABOVE * size
+        fits = size * self.dtype.itemsize <= _LARGEST_DENSE_BYTES
+        return fits and (size <= _SMALL_SIZE or self.nnz > _DENSE_ABOVE * size)
 
     @cached_property
     def _dense(self) -> Tensor:

@@ -25,7 +25,7 @@ Entry = dict[str, Any]
 
 
 def csr_arrays(csr: Csr) -> Arrays:
-    """Return the arrays of a canonical matrix."""
+    """The arrays of a canonical matrix."""
     return {
         "values": csr.data,
         "indices": csr.indices.astype(np.min_scalar_type(csr.shape[1] - 1)),
@@ -33,31 +33,12 @@ def csr_arrays(csr: Csr) -> Arrays:
     }
 
 
-def nested(name: str, arrays: Arrays) -> Arrays:
-    """Return arrays under names that begin with ``name``."""
-    return {f"{name}.{key}": array for key, array in arrays.items()}
-
-
 @dataclass(frozen=True)
 class Stored:
     """What files hold of one map, or of a whole model, each array checked when it is taken.
 
-    Attributes
-    ----------
-    entry : mapping
-        What the config says of it.
-    shape : (int, int)
-        The shape (out, in) that it must have.
-    dtype : float32 or float64
-        The dtype of its entries.
-    arrays : dict of str to array
-        All arrays of the file.
-    file : Path
-        Where they are.
-    described_in : str
-        The file that says what they are.
-    name : str
-        What the names of its arrays begin with.
+    ``entry`` is what the file ``described_in`` says of it; it must have ``shape`` (out, in) and entries of ``dtype``.
+    ``arrays`` are all that are in ``file``; the names of its own begin with ``name``.
     """
 
     entry: Mapping[str, Any]
@@ -70,7 +51,7 @@ class Stored:
     _taken: set[str] = field(default_factory=set)
 
     def part(self, name: str, entry: Mapping[str, Any], shape: tuple[int, int]) -> Stored:
-        """Return what is held of a map that this one is made of."""
+        """What is held of a map that this one is made of."""
         return replace(self, entry=entry, shape=shape, name=self._full(name))
 
     def _full(self, name: str) -> str:
@@ -88,12 +69,11 @@ class Stored:
 
     def check_all_taken(self) -> None:
         """Refuse arrays that nobody took."""
-        surplus = sorted(set(self.arrays) - self._taken)
-        if surplus:
-            raise DataError(f"{self.file} holds the array {surplus[0]!r}, which {self.described_in} does not know")
+        for name in sorted(set(self.arrays) - self._taken):
+            raise DataError(f"{self.file} holds the array {name!r}, which {self.described_in} does not know")
 
     def floats(self, name: str, length: int | None = None, dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
-        """Return a finite vector, of the map's dtype if None is given; DataError if it is anything else."""
+        """A finite vector, of the map's dtype if None is given; DataError if it is anything else."""
         array, dtype = self._take(name), dtype or self.dtype
         if array.dtype != dtype:
             raise self._refused(name, f"has dtype {array.dtype}, {self.described_in} says {dtype}")
@@ -104,7 +84,7 @@ class Stored:
         return array
 
     def integers(self, name: str, length: int) -> NDArray[np.int64]:
-        """Return a vector of unsigned integers as int64; DataError if it is anything else."""
+        """A vector of unsigned integers as int64; DataError if it is anything else."""
         array = self._take(name)
         if array.dtype.kind != "u":
             raise self._refused(name, f"has dtype {array.dtype}, expected unsigned integers")
@@ -113,7 +93,7 @@ class Stored:
         return array.astype(np.int64)
 
     def csr(self, shape: tuple[int, int]) -> Csr:
-        """Return the matrix of consistent compressed sparse rows; DataError if they are not."""
+        """The matrix of consistent compressed sparse rows; DataError if they are not."""
         values = self.floats("values")
         indices = self.integers("indices", values.size)
         indptr = self.integers("indptr", shape[0] + 1)
@@ -128,7 +108,7 @@ class Stored:
         return sp.csr_array((values, indices, indptr), shape=shape)
 
     def counts(self, key: str) -> tuple[int, ...]:
-        """Return a list of integers >= 0 from the entry; InputError if it is anything else."""
+        """A list of integers >= 0 from the entry; InputError if it is anything else."""
         numbers = self.entry[key]
         if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
             raise InputError(f"{self.name}: {key} must be a list of integers, got {numbers!r:.80}")

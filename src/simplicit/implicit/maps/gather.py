@@ -28,14 +28,9 @@ class GatherMap(LinearMap, kind="gather"):
     width : int
         The length of x.
     factors : array, shape (out,), optional
-        f; ones if None. It is copied; a zero makes its row empty.
+        f, finite; ones if None. It is copied; a zero makes its row empty.
     dtype : float32 or float64
         The dtype of the entries; that of ``factors`` wins.
-
-    Raises
-    ------
-    InputError
-        Columns are out of range, or factors of another length or not finite.
     """
 
     is_written = True
@@ -45,12 +40,11 @@ class GatherMap(LinearMap, kind="gather"):
     ) -> None:
         given = np.asarray(columns)
         if given.dtype.kind not in "iu":
-            raise InputError(f"columns must be integers, got dtype {given.dtype}")
+            raise InputError(f"columns must be integers, got dtype {given.dtype}", argument="columns")
         self.columns: NDArray[np.int64] = np.array(given, dtype=np.int64)
         if self.columns.ndim != 1 or ((self.columns < -1) | (self.columns >= width)).any():
-            raise InputError(f"columns must be one-dimensional, each from -1 to {width - 1}")
-        self.width = width
-        self.shape, self.dtype = (self.columns.size, width), np.dtype(dtype)
+            raise InputError(f"columns must be one-dimensional, each from -1 to {width - 1}", argument="columns")
+        self.width, self.shape, self.dtype = width, (self.columns.size, width), np.dtype(dtype)
         self.factors: NDArray[Any] | None = None
         if factors is not None:
             taken = as_array("factors", factors)
@@ -58,9 +52,10 @@ class GatherMap(LinearMap, kind="gather"):
 
     def _take_factors(self, factors: NDArray[Any]) -> None:
         if factors.shape != self.columns.shape:
-            raise InputError(f"factors must have shape {self.columns.shape}, got {factors.shape}")
+            shape = self.columns.shape
+            raise InputError(f"factors must have shape {shape}, got {factors.shape}", argument="factors")
         if not np.isfinite(factors[self.columns >= 0]).all():
-            raise InputError("factors must be finite")
+            raise InputError("factors must be finite", argument="factors")
         self.dtype = factors.dtype
         self.columns[factors == 0] = -1
         factors = np.where(self.columns >= 0, factors, factors.dtype.type(1))
@@ -69,7 +64,7 @@ class GatherMap(LinearMap, kind="gather"):
 
     @classmethod
     def identity(cls, size: int, dtype: Any = np.float64) -> GatherMap:
-        """Return the identity on ``size`` numbers."""
+        """The identity on ``size`` numbers."""
         return cls(np.arange(size), size, dtype=dtype)
 
     def row_counts(self) -> NDArray[np.int64]:
@@ -88,48 +83,40 @@ class GatherMap(LinearMap, kind="gather"):
     @cached_property
     def injective(self) -> bool:
         """Whether no element of x is used twice."""
-        used = self.columns[self.columns >= 0]
-        return len(np.unique(used)) == len(used)
+        return len(np.unique(self.columns[self.columns >= 0])) == self.nnz
 
     @cached_property
-    def _rows(self) -> Tensor:
-        """The rows that are not empty."""
-        return torch.from_numpy(np.flatnonzero(self.columns >= 0))
-
-    @cached_property
-    def _used(self) -> Tensor:
-        """The columns of these rows."""
-        return torch.from_numpy(self.columns[self.columns >= 0])
-
-    @cached_property
-    def _scale(self) -> Tensor | None:
-        """The factors of these rows; None for ones."""
-        return None if self.factors is None else torch.from_numpy(self.factors[self.columns >= 0])
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The rows that are not empty, their columns, and their factors, None for ones."""
+        rows = np.flatnonzero(self.columns >= 0)
+        factors = None if self.factors is None else torch.from_numpy(self.factors[rows])
+        return torch.from_numpy(rows), torch.from_numpy(self.columns[rows]), factors
 
     def _gathered(self, x: Tensor, places: Tensor) -> Tensor:
         """Columns of x times the factors of the rows that are not empty, as a new tensor."""
+        factors = self._tensors[2]
         if self.in_order:
-            return x.clone() if self._scale is None else x * self._scale.to(x.dtype)
+            return x.clone() if factors is None else x * factors.to(x.dtype)
         gathered = x[:, places]
-        return gathered if self._scale is None else gathered.mul_(self._scale)
+        return gathered if factors is None else gathered.mul_(factors)
 
     def apply(self, x: Tensor) -> Tensor:
-        picked = self._gathered(x, self._used)
+        rows, columns, _ = self._tensors
+        picked = self._gathered(x, columns)
         if self.nnz == self.columns.size:
             return picked
-        return x.new_zeros(x.shape[0], self.columns.size).index_copy_(1, self._rows, picked)
+        return x.new_zeros(x.shape[0], self.columns.size).index_copy_(1, rows, picked)
 
     def apply_transpose(self, y: Tensor) -> Tensor:
-        taken = self._gathered(y, self._rows)
-        if self.in_order:
-            return taken
-        return y.new_zeros(y.shape[0], self.width).index_add_(1, self._used, taken)
+        rows, columns, _ = self._tensors
+        taken = self._gathered(y, rows)
+        return taken if self.in_order else y.new_zeros(y.shape[0], self.width).index_add_(1, columns, taken)
 
     def absolute(self) -> GatherMap:
         return self if self.factors is None else GatherMap(self.columns, self.width, np.abs(self.factors))
 
     def pattern(self) -> GatherMap:
-        """Return the map with ones in float64 where M is not zero."""
+        """The map with ones in float64 where M is not zero."""
         return GatherMap(self.columns, self.width)
 
     def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> GatherMap:

@@ -6,32 +6,22 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simplicit.implicit.maps.base import LinearMap, Product
+from simplicit.implicit.maps.base import LinearMap, Product, stored_parts
 from simplicit.implicit.maps.convolution import ConvMap
 from simplicit.implicit.maps.csr import CsrMap
-from simplicit.implicit.maps.files import Arrays, Entry, Stored, nested
+from simplicit.implicit.maps.files import Arrays, Entry, Stored
 from simplicit.implicit.maps.gather import GatherMap
 from simplicit.implicit.maps.sparse import Csr, canonical_csr
 
 
 class GatheredConvMap(LinearMap, kind="gathered convolution"):
-    """The map P W R: a convolution W of gathered inputs R x, of whose results P gathers some.
+    """The map P W R: a convolution W (``core``) of gathered inputs R x (``before``), then gathered by P (``after``).
 
     Every entry of W appears in one row at most for each row of P; where R uses no element twice, none are added up, and
     |P W R| = |P| |W| |R|. Its values are those of the convolution.
-
-    Parameters
-    ----------
-    after : GatherMap
-        P.
-    core : ConvMap
-        W.
-    before : GatherMap
-        R.
     """
 
     def __init__(self, after: GatherMap, core: ConvMap, before: GatherMap) -> None:
@@ -41,9 +31,8 @@ class GatheredConvMap(LinearMap, kind="gathered convolution"):
     def row_counts(self) -> NDArray[np.int64]:
         if not self.before.injective:
             return super().row_counts()
-        ones = torch.ones(1, self.shape[1], dtype=torch.float64)
         pattern = GatheredConvMap(self.after.pattern(), self.core.pattern(), self.before.pattern())
-        return pattern.apply(ones)[0].to(torch.int64).numpy()
+        return pattern.row_sums().astype(np.int64)
 
     def apply(self, x: Tensor) -> Tensor:
         return self.after.apply(self.core.apply(self.before.apply(x)))
@@ -52,7 +41,7 @@ class GatheredConvMap(LinearMap, kind="gathered convolution"):
         return self.before.apply_transpose(self.core.apply_transpose(self.after.apply_transpose(y)))
 
     def absolute(self) -> LinearMap:
-        """Return |M|; all entries are written down where the convolution meets an element twice."""
+        """|M|, with all entries written down where the convolution meets an element twice."""
         if not self.before.injective:
             return CsrMap(abs(self.to_csr()))
         return GatheredConvMap(self.after.absolute(), self.core.absolute(), self.before.absolute())
@@ -82,12 +71,8 @@ class GatheredConvMap(LinearMap, kind="gathered convolution"):
         return self.core.gradient(self.after.apply_transpose(Y_bar), self.before.apply(X))
 
     def to_stored(self) -> tuple[Entry, Arrays]:
-        entry: Entry = {"kind": "gathered convolution"}
-        arrays: Arrays = {}
-        for name in ("after", "core", "before"):
-            entry[name], own = getattr(self, name).to_stored()
-            arrays |= nested(name, own)
-        return entry, arrays
+        entries, arrays = stored_parts({"after": self.after, "core": self.core, "before": self.before})
+        return {"kind": "gathered convolution", **entries}, arrays
 
     @classmethod
     def from_stored(cls, stored: Stored) -> GatheredConvMap:

@@ -15,20 +15,17 @@ Csr: TypeAlias = sp.csr_array
 
 
 def canonical_csr(matrix: ArrayLike | sp.sparray | sp.spmatrix, name: str = "matrix") -> Csr:
-    """Copy ``matrix`` to a canonical float32 or float64 ``csr_array``: sorted, no duplicates, no stored zeros.
+    """A copy of ``matrix`` as canonical float32 or float64 ``csr_array``: sorted, no duplicates, no stored zeros.
 
-    Integers and booleans become float64, float16 becomes float32.
-
-    Raises
-    ------
-    InputError
-        It is not two-dimensional, not real, or not finite; the message calls it ``name``.
+    Integers and booleans become float64, float16 becomes float32. InputError is raised where it is not two-dimensional,
+    not real, or not finite; the message calls it ``name``.
     """
     entries: Any = matrix if sp.issparse(matrix) else as_array(name, matrix)
     if entries.ndim != 2:
-        raise InputError(f"{name} must be a matrix with two dimensions, got shape {entries.shape}")
+        defect = f"must be a matrix with two dimensions, got shape {entries.shape}"
+        raise InputError(f"{name} {defect}", argument=name)
     if entries.dtype.kind not in "fiub":
-        raise InputError(f"{name} must hold real numbers, got dtype {entries.dtype}")
+        raise InputError(f"{name} must hold real numbers, got dtype {entries.dtype}", argument=name)
     csr = sp.csr_array(entries, dtype=float_for(entries.dtype), copy=True)
     csr.sum_duplicates()
     csr.eliminate_zeros()
@@ -36,16 +33,16 @@ def canonical_csr(matrix: ArrayLike | sp.sparray | sp.spmatrix, name: str = "mat
     if not finite.all():
         bad = int(np.argmin(finite))
         row = int(np.searchsorted(csr.indptr, bad, side="right")) - 1
-        raise InputError(f"{name} must be finite, got {csr.data[bad]} in row {row}, column {csr.indices[bad]}")
+        found = f"got {csr.data[bad]} in row {row}, column {csr.indices[bad]}"
+        raise InputError(f"{name} must be finite, {found}", argument=name)
     return csr
 
 
 def float_for(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return float32 for itself and float16, float64 for all other real numbers."""
+    """float32 for itself and float16, float64 for all other real numbers."""
     return np.dtype(np.float32 if dtype in (np.float16, np.float32) else np.float64)
 
 
 def row_counts(matrix: Csr) -> NDArray[np.int64]:
-    """Count the entries of each row of a canonical matrix, (out,)."""
-    counts: NDArray[np.int64] = np.diff(matrix.indptr).astype(np.int64)
-    return counts
+    """How many entries each row of a canonical matrix has, (out,)."""
+    return np.diff(matrix.indptr).astype(np.int64)  # type: ignore[no-any-return]

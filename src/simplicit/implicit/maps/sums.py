@@ -12,19 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simplicit.errors import InputError
-from simplicit.implicit.maps.base import LinearMap, Product, restored
+from simplicit.implicit.maps.base import LinearMap, Product, restored, stored_parts
 from simplicit.implicit.maps.csr import CsrMap
-from simplicit.implicit.maps.files import Arrays, Entry, Stored, nested
+from simplicit.implicit.maps.files import Arrays, Entry, Stored
 from simplicit.implicit.maps.sparse import Csr, canonical_csr
 
 
 class SumMap(LinearMap, kind="sum"):
-    """A sum of maps of one shape, which may have entries in common places; its values are those of its parts in turn.
-
-    Parameters
-    ----------
-    parts : sequence of LinearMap, at least one
-    """
+    """A sum of one map or more, of one shape and with any entries; its values are those of its parts in turn."""
 
     def __init__(self, parts: Sequence[LinearMap]) -> None:
         self._parts = tuple(parts)
@@ -44,7 +39,7 @@ class SumMap(LinearMap, kind="sum"):
         return reduce(add, (part.apply_transpose(y) for part in self.parts))
 
     def absolute(self) -> CsrMap:
-        """Return |M| with all entries written down, for they may have been added up."""
+        """|M|, with all entries written down, for they may have been added up."""
         return CsrMap(abs(self.to_csr()))
 
     def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> SumMap:
@@ -58,14 +53,12 @@ class SumMap(LinearMap, kind="sum"):
 
     @property
     def values(self) -> Tensor | None:
-        values = [part.values for part in self.parts]
-        known = [value for value in values if value is not None]
-        return torch.cat(known) if len(known) == len(values) else None
+        known = [values for part in self.parts if (values := part.values) is not None]
+        return torch.cat(known) if len(known) == len(self.parts) else None
 
     def _split(self, values: Tensor) -> tuple[Tensor, ...]:
-        """Return the values of each part."""
-        sizes = [0 if part.values is None else len(part.values) for part in self.parts]
-        return torch.split(values, sizes)
+        """The values of each part."""
+        return torch.split(values, [0 if part.values is None else len(part.values) for part in self.parts])
 
     def with_values(self, values: Tensor) -> SumMap:
         parts = [part.with_values(own) for part, own in zip(self.parts, self._split(values), strict=True)]
@@ -80,13 +73,8 @@ class SumMap(LinearMap, kind="sum"):
         return torch.cat([part.gradient(Y_bar, X) for part in self.parts])
 
     def to_stored(self) -> tuple[Entry, Arrays]:
-        entries: list[Entry] = []
-        arrays: Arrays = {}
-        for number, part in enumerate(self.parts):
-            entry, own = part.to_stored()
-            entries.append(entry)
-            arrays |= nested(str(number), own)
-        return {"kind": "sum", "parts": entries}, arrays
+        entries, arrays = stored_parts({str(number): part for number, part in enumerate(self.parts)})
+        return {"kind": "sum", "parts": [*entries.values()]}, arrays
 
     @classmethod
     def from_stored(cls, stored: Stored) -> SumMap:

@@ -67,17 +67,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class GradientAgreement:
-    """Unrolled gradients of the loss by the inputs are compared with implicit ones.
+    """Gradients of the loss by the inputs of some samples, implicit and unrolled over some steps, are compared.
 
-    Attributes
-    ----------
-    samples : int
-    steps : int
-        Of the unrolled iteration.
-    largest_difference : float
-        Over all samples, ‖implicit - unrolled‖ / ‖unrolled‖ in the Euclidean norm.
-    signs_that_differ : float
-        Share of inputs, in [0, 1], where the two have opposite signs, zeros left out.
+    The largest difference over the samples is ‖implicit - unrolled‖ / ‖unrolled‖ in the Euclidean norm; signs differ
+    for a share of the inputs, in [0, 1], zeros left out.
     """
 
     samples: int
@@ -138,14 +131,10 @@ def gradient_agreement(model: ImplicitModel, points: Tensor, classes: Tensor) ->
     implicit = at_points.vjp(direction)
     unrolled, steps = unrolled_gradient(exact, points, direction)
     size = unrolled.norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+    difference = float(((implicit - unrolled).norm(dim=1) / size).max())
     both = (implicit != 0) & (unrolled != 0)
     opposite = (implicit.sign() != unrolled.sign()) & both
-    return GradientAgreement(
-        samples=len(points),
-        steps=steps,
-        largest_difference=float(((implicit - unrolled).norm(dim=1) / size).max()),
-        signs_that_differ=float(opposite.sum() / both.sum().clamp(min=1)),
-    )
+    return GradientAgreement(len(points), steps, difference, float(opposite.sum() / both.sum().clamp(min=1)))
 
 
 def unrolled_gradient(model: ImplicitModel, points: Tensor, Y_bar: Tensor) -> tuple[Tensor, int]:

@@ -38,6 +38,11 @@ class Place(PerSample):
     value: Tensor
     broken: Tensor
 
+    @classmethod
+    def of(cls, points: Tensor, Y: Tensor, classes: Tensor, objective: Objective) -> Place:
+        """Return points with outputs Y (m, q) and true classes (m,) as a place, its value that of the objective."""
+        return cls(points, objective(Y)[0], Y.argmax(dim=1) != classes)
+
     def better_than(self, other: Place) -> Tensor:
         """Return a mask, (m,): misclassified points come before all others, then those with the larger value."""
         return (self.broken & ~other.broken) | ((self.broken == other.broken) & (self.value > other.value))
@@ -87,8 +92,7 @@ def climb(
             here, signs = best.where(halved, here), torch.where(wide, best_signs, signs)
             gains, seen = torch.zeros_like(gains), step
     end = _ahead(box, here.points, before, stride * signs)
-    Y = victim.outputs(end)  # no gradient is needed where the last step ends
-    last = Place(end, objective(Y)[0], Y.argmax(dim=1) != classes)
+    last = Place.of(end, victim.outputs(end), classes, objective)  # no gradient is needed where the last step ends
     return last.where(last.better_than(best), best).points
 
 

@@ -29,13 +29,7 @@ from simplicit.robustness.labels import at_labels, with_labels
 
 
 def fgsm(
-    model: AttackedModel,
-    U: Batch,
-    labels: Any,
-    eps: float,
-    *,
-    clip: Clip = (0.0, 1.0),
-    batch_size: int = BATCH_SIZE,
+    model: AttackedModel, U: Batch, labels: Any, eps: float, *, clip: Clip = (0.0, 1.0), batch_size: int = BATCH_SIZE
 ) -> Any:
     """Attack by the fast gradient sign method: u + ε sign(∇ᵤ ℓ), clipped (Goodfellow et al., 2015).
 
@@ -186,7 +180,7 @@ class _Worst:
         points, classes = problem.inputs[rows].clone(), problem.labels[rows]
         Y = problem.victim.outputs(points)
         rivals = with_labels(Y, classes, -math.inf).argsort(dim=1, descending=True, stable=True)[:, :-1]
-        return cls(problem.victim, _judged(points, Y, classes), classes, rivals)
+        return cls(problem.victim, Place.of(points, Y, classes, cross_entropy(classes)), classes, rivals)
 
     def objective(self, restart: int, rows: Tensor) -> Objective:
         """Return what a restart climbs: the cross-entropy first, then the margins to one rival after the other."""
@@ -196,13 +190,8 @@ class _Worst:
 
     def update(self, rows: Tensor, points: Tensor) -> None:
         """Take ``points`` for the samples ``rows`` where they are worse."""
-        found = _judged(points, self.victim.outputs(points), self.classes[rows])
+        classes = self.classes[rows]
+        found = Place.of(points, self.victim.outputs(points), classes, cross_entropy(classes))
         worse = found.better_than(self.place.part(rows))
         at, found = rows[worse], found.part(worse)
         self.place.points[at], self.place.value[at], self.place.broken[at] = found.points, found.value, found.broken
-
-
-def _judged(points: Tensor, Y: Tensor, classes: Tensor) -> Place:
-    """Return points (m, p) with outputs Y (m, q) as a place whose value is the cross-entropy."""
-    value = torch.nn.functional.cross_entropy(Y, classes, reduction="none")
-    return Place(points, value, Y.argmax(dim=1) != classes)

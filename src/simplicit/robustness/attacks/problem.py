@@ -1,4 +1,4 @@
-"""The arguments that all attacks share, checked once."""
+"""The arguments that all attacks share, checked once, and the accuracy on samples as they are."""
 
 from __future__ import annotations
 
@@ -25,6 +25,34 @@ BATCH_SIZE = 2048
 _NUMBERS = 2**25
 
 
+def accuracy(model: AttackedModel, U: Batch, labels: Any) -> float:
+    """Return the share of samples, in [0, 1], whose largest output is at their label; the first of equal ones counts.
+
+    Parameters
+    ----------
+    model, U, labels
+        As in :func:`simplicit.fgsm`.
+
+    Raises
+    ------
+    InputError
+        U or labels do not fit the model.
+    NotWellPosedError
+        The model has no unique equilibrium.
+    """
+    victim, inputs, classes = _checked(model, U, labels)
+    parts = chunks(len(inputs), victim.n_inputs)
+    rights = [victim.outputs(inputs[rows]).argmax(dim=1) == classes[rows] for rows in parts]
+    return float(torch.cat(rights).double().mean())
+
+
+def _checked(model: AttackedModel, U: Batch, labels: Any) -> tuple[Victim, Tensor, Tensor]:
+    """Return what ``model`` is as a victim, samples (m, p) in its dtype, and their labels (m,)."""
+    victim = as_victim(model, U)
+    inputs = as_batch(U, victim.n_inputs, victim.input_shape, victim.dtype)
+    return victim, inputs, as_labels(labels, len(inputs), victim.n_outputs)
+
+
 @dataclass(frozen=True)
 class Problem:
     """A victim is attacked at samples (m, p) in its dtype, with labels (m,), in the box around each."""
@@ -40,18 +68,15 @@ class Problem:
     @classmethod
     def checked(cls, model: AttackedModel, U: Batch, labels: Any, eps: float, clip: Clip, batch_size: int) -> Problem:
         """Check what the user passes; InputError is raised as :func:`simplicit.fgsm` says."""
-        victim = as_victim(model, U)
-        inputs = as_batch(U, victim.n_inputs, victim.input_shape, victim.dtype)
-        classes = as_labels(labels, inputs.shape[0], victim.n_outputs)
+        victim, inputs, classes = _checked(model, U, labels)
         if victim.n_outputs < 2:
             raise InputError("an attack needs a model with at least two outputs, one for each class")
         radius = as_number("eps", eps)
         # Points of the box, and steps between them, must be numbers too.
         largest = torch.finfo(inputs.dtype).max / 4.0 - inputs.abs().max().item()
         if radius > largest:
-            raise InputError(
-                f"eps = {radius} is too large for inputs in {victim.dtype}; pass one of their size", argument="eps"
-            )
+            message = f"eps = {radius} is too large for inputs in {victim.dtype}; pass one of their size"
+            raise InputError(message, argument="eps")
         inputs, clip = clipped(inputs, clip, radius)
         states = max(1, model.n_states) if isinstance(model, ImplicitModel) else 1
         samples = min(as_count("batch_size", batch_size), max(1, _NUMBERS // states))
@@ -75,16 +100,11 @@ class Problem:
         return torch.cat(parts)
 
     def image_shape(self, given: tuple[int, ...] | None) -> tuple[int, ...]:
-        """Return the form of a sample as an image: as given, or else the one in which samples come.
-
-        InputError is raised where it has another number of entries than a sample.
-        """
+        """Return the form of a sample as an image, as given or as they come; InputError where it is of another size."""
         shape = tuple(as_count("each entry of image_shape", length) for length in given or self.victim.input_shape)
         if math.prod(shape) != self.victim.n_inputs:
-            raise InputError(
-                f"image_shape = {shape} has {math.prod(shape)} entries, a sample has {self.victim.n_inputs}",
-                argument="image_shape",
-            )
+            message = f"image_shape = {shape} has {math.prod(shape)} entries, a sample has {self.victim.n_inputs}"
+            raise InputError(message, argument="image_shape")
         return shape
 
     def returned(self, adversarial: Tensor) -> Any:

@@ -58,15 +58,7 @@ STANDARD_ATTACKS = ("fgsm", "pgd", "square")
 
 
 def checked_attacks(names: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the names of attacks, each once.
-
-    Raises
-    ------
-    InputError
-        One is unknown.
-    MissingExtraError
-        One needs what is not installed.
-    """
+    """Return the names, each once; InputError for one that is unknown, MissingExtraError where a package is missing."""
     chosen = tuple(dict.fromkeys((names,) if isinstance(names, str) else names))
     for name in chosen:
         check_choice("attacks", name, ATTACKS)

@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from simplicit.checks import as_count, as_seed
-from simplicit.errors import InputError
+from simplicit.checks import as_count, as_seed, refused
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch
 from simplicit.progress import Meter, OnProgress
@@ -29,6 +28,8 @@ _WHITE_BOX = "pgd"
 _COMPARED = 64
 
 Bools = npt.NDArray[np.bool_]
+#: By name, ``run(U, labels, eps)`` returns adversarial inputs.
+_Runs: TypeAlias = Mapping[str, Callable[..., Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,14 +76,10 @@ class AttackResult:
     def accuracy(self, attack: str | None = None) -> npt.NDArray[np.float64]:
         """Return the share of samples that held for every radius, (k,), in [0, 1]: against one attack, or against all.
 
-        Raises
-        ------
-        InputError
-            The attack is unknown or was not run.
+        InputError is raised for an attack that was not run.
         """
         if attack is not None and attack not in self.held:
-            run = ", ".join(map(repr, self.held))
-            raise InputError(f"attack: {attack!r} was not run; {run} were", argument="attack")
+            raise refused("attack", f"{attack!r} was not run; {', '.join(map(repr, self.held))} were")
         share: npt.NDArray[np.float64] = (self.worst if attack is None else self.held[attack]).mean(axis=1)
         return share
 
@@ -108,11 +105,8 @@ def attack(
 
     Parameters
     ----------
-    model : ImplicitModel or torch.nn.Module
-        A network takes samples in the form of U, returns logits, and is used in evaluation mode.
-    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape)
-    labels : array of integers, shape (m,)
-        The true classes.
+    model, U, labels, clip
+        As in :func:`simplicit.fgsm`.
     eps : float or sequence of float
         Radii in ℓ∞, in units of the inputs.
     attacks : str or sequence of str
@@ -127,8 +121,6 @@ def attack(
         Of ``square``.
     image_shape : tuple of int, optional
         The form of a sample as an image, for ``square`` and AutoAttack.
-    clip : (float, float) or None
-        Range of valid inputs, which U must keep too; None for no range.
     seed : int
         Of all that is random, in [0, 2⁶³).
     keep : bool
@@ -160,35 +152,13 @@ def attack(
         "seed": as_seed("seed", seed, bits=63),
     }
     runs, blind = _attacks(model, checked_attacks(attacks), sources or {}, options)
-    m, k = len(problem.inputs), len(radii)
-    held = {name: np.zeros((k, m), dtype=bool) for name in runs}
-    seconds = dict.fromkeys(runs, 0.0)
-    adversarial = problem.inputs.repeat(k, 1, 1) if keep else None
-    meter = Meter(k * len(runs), progress)
-    for place, radius in enumerate(radii):
-        for name, run in runs.items():
-            meter.begin(f"{name}, ε = {radius:.4g}")
-            begun = time.perf_counter()
-            points = torch.as_tensor(run(U, problem.labels, radius)).reshape(problem.inputs.shape)
-            # A source may work in another dtype, where its box is a little different.
-            points = replace(problem, eps=radius).box().project_(points.to(problem.inputs.dtype))
-            broken = problem.broken(points)
-            held[name][place] = ~broken.numpy()
-            if adversarial is not None:
-                adversarial[place, broken] = points[broken]
-            seconds[name] += time.perf_counter() - begun
-            meter.count()
+    adversarial = problem.inputs.repeat(len(radii), 1, 1).numpy() if keep else None
+    meter = Meter(len(radii) * len(runs), progress)
+    held, seconds = _run(runs, problem, radii, adversarial, meter)
     meter.begin("checks")
     correct = ~problem.broken(problem.inputs)
-    return AttackResult(
-        eps=radii,
-        labels=problem.labels.numpy(),
-        correct=correct.numpy(),
-        held=held,
-        checks=_checks(model, problem.part(torch.nonzero(correct).flatten()), held, blind),
-        seconds=seconds,
-        adversarial=None if adversarial is None else adversarial.numpy(),
-    )
+    checks = _checks(model, problem.part(torch.nonzero(correct).flatten()), held, blind)
+    return AttackResult(radii, problem.labels.numpy(), correct.numpy(), held, checks, seconds, adversarial)
 
 
 def transfer_name(source: str) -> str:
@@ -198,29 +168,52 @@ def transfer_name(source: str) -> str:
 
 def _attacks(
     model: AttackedModel, names: Sequence[str], sources: Mapping[str, AttackedModel], options: Mapping[str, Any]
-) -> tuple[Mapping[str, Callable[..., Any]], set[str]]:
-    """Return ``run(U, labels, eps)`` by name, and the names of those that do not see the model's gradients."""
+) -> tuple[_Runs, set[str]]:
+    """Return the attacks by name, and the names of those that do not see the model's gradients."""
     chosen = {name: ATTACKS[name] for name in names}
     climb = ATTACKS[_WHITE_BOX].options(options)
     transfers = {transfer_name(name): partial(pgd, source, **climb) for name, source in sources.items()}
     runs = {name: partial(one.run, model, **one.options(options)) for name, one in chosen.items()} | transfers
     if not runs:
-        raise InputError("attacks: none given, and no sources; name at least one", argument="attacks")
+        raise refused("attacks", "none given, and no sources; name at least one")
     return runs, {name for name, one in chosen.items() if not one.sees_gradients} | transfers.keys()
+
+
+def _run(
+    runs: _Runs, problem: Problem, radii: Sequence[float], adversarial: npt.NDArray[Any] | None, meter: Meter
+) -> tuple[dict[str, Bools], dict[str, float]]:
+    """Return by attack which samples held at each radius, (k, m), and its seconds.
+
+    Points that are misclassified are put into ``adversarial``, (k, m, p).
+    """
+    held = {name: np.zeros((len(radii), len(problem.inputs)), dtype=bool) for name in runs}
+    seconds = dict.fromkeys(runs, 0.0)
+    for place, radius in enumerate(radii):
+        for name, run in runs.items():
+            meter.begin(f"{name}, ε = {radius:.4g}")
+            begun = time.perf_counter()
+            points = torch.as_tensor(run(problem.given, problem.labels, radius)).reshape(problem.inputs.shape)
+            # A source may work in another dtype, where its box is a little different.
+            points = replace(problem, eps=radius).box().project_(points.to(problem.inputs.dtype))
+            broken = problem.broken(points).numpy()
+            held[name][place] = ~broken
+            if adversarial is not None:
+                adversarial[place, broken] = points.numpy()[broken]
+            seconds[name] += time.perf_counter() - begun
+            meter.count()
+    return held, seconds
 
 
 def _checks(model: AttackedModel, right: Problem, held: Mapping[str, Bools], blind: set[str]) -> SelfChecks:
     """Check attacks by the samples that are classified ``right`` and by the shares of all samples that ``held``."""
     points, classes = right.inputs, right.labels
     shares = {name: one.mean(axis=1) for name, one in held.items()}
-    white_box = shares.get(_WHITE_BOX)
-    return SelfChecks(
-        zero_gradients=zero_gradient_share(right.victim, points, classes) if len(points) else 0.0,
-        gradients=gradient_agreement(model, points[:_COMPARED], classes[:_COMPARED])
-        if isinstance(model, ImplicitModel) and len(points)
-        else None,
-        better_than_white_box={}
-        if white_box is None
-        else {name: tuple((white_box - share).tolist()) for name, share in shares.items() if name in blind},
-        rises={name: tuple(np.diff(share).tolist()) for name, share in shares.items()},
-    )
+    zero, gradients, better = 0.0, None, dict[str, tuple[float, ...]]()
+    if len(points):
+        zero = zero_gradient_share(right.victim, points, classes)
+        if isinstance(model, ImplicitModel):
+            gradients = gradient_agreement(model, points[:_COMPARED], classes[:_COMPARED])
+    if _WHITE_BOX in shares:
+        better = {name: tuple((shares[_WHITE_BOX] - shares[name]).tolist()) for name in shares if name in blind}
+    rises = {name: tuple(np.diff(share).tolist()) for name, share in shares.items()}
+    return SelfChecks(zero, gradients, better, rises)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from simplicit.checks import as_array
+from simplicit.checks import as_array, refused
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, linearise
 from simplicit.implicit.batch import Batch
@@ -41,7 +41,7 @@ class Victim(ABC):
 
     @abstractmethod
     def linearise(self, points: Tensor) -> tuple[Tensor, PullBack]:
-        """Return Y (m, q), and Ȳ ↦ Jᵀ Ȳ, from gradients by Y to gradients by the points."""
+        """Return Y (m, q), and Ȳ ↦ Jᵀ Ȳ."""
 
 
 class ImplicitVictim(Victim):
@@ -82,15 +82,11 @@ class NetworkVictim(Victim):
             Y = self._evaluated(torch.zeros(2, self.n_inputs))
         except Exception as error:  # the user's own forward may raise anything
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(
-                f"model: {name} fails on samples of shape {self.input_shape} ({reason}); pass U in the form that it "
-                "takes",
-                argument="model",
-            ) from error
+            defect = f"{name} fails on samples of shape {self.input_shape} ({reason}); pass U in the form that it takes"
+            raise refused("model", defect) from error
         if not isinstance(Y, Tensor) or Y.ndim != 2 or Y.shape[0] != 2:
             got = tuple(Y.shape) if isinstance(Y, Tensor) else type(Y).__name__
-            message = f"model: {name} must return logits of shape (m, q), got {got} for m = 2"
-            raise InputError(message, argument="model")
+            raise refused("model", f"{name} must return logits of shape (m, q), got {got} for m = 2")
         return Y.shape[1]
 
     def _evaluated(self, points: Tensor) -> Any:
@@ -142,9 +138,8 @@ def as_victim(model: object, U: Batch) -> Victim:
         if len(shape) < 2 or 0 in shape:
             raise InputError(f"U must hold at least one sample, samples first, got shape {shape}", argument="U")
         return NetworkVictim(model, shape[1:])
-    raise InputError(
-        f"model must be an ImplicitModel or a torch.nn.Module, got {type(model).__name__}", argument="model"
-    )
+    message = f"model must be an ImplicitModel or a torch.nn.Module, got {type(model).__name__}"
+    raise InputError(message, argument="model")
 
 
 class _Outputs(torch.autograd.Function):

@@ -19,14 +19,12 @@ unit roundoff u, a sum of k products errs by at most γ = k u / (1 - k u) times 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.implicit import ImplicitModel, StateEquation
+from simplicit.implicit import ImplicitModel
 from simplicit.implicit.equations import PREDICTION_TOL
 from simplicit.implicit.groups import EVALUATION_ULPS, per_state
 from simplicit.implicit.picard import NOISE_ULPS
@@ -41,71 +39,27 @@ _SAFETY = 4.0
 _SETTLED, _STEPS = 1e-12, 1000
 
 
-@dataclass(frozen=True, eq=False)
 class PreparedModel:
-    """A model is seen as it is evaluated; its states stand in working order in everything that follows."""
+    """A model as it is evaluated, in ``dtype``: its numbers in float64, its states in working order from here on.
 
-    model: ImplicitModel
+    ``system`` is the state equation, ``stages`` are those of its plan. Of the model there are ``C`` (q, n), ``D``
+    (q, p), the biases ``b`` (n,) of the states and ``d`` (q,) of the outputs; of the activations, all (n,), the
+    ``slopes`` L, what torch's may jump by, and the units in the last place (``ulps``) that evaluating one may cost:
+    none where it is linear on both sides of 0. ``gamma`` is γ of float64 for any sum in a bound.
+    """
 
-    @cached_property
-    def exact(self) -> ImplicitModel:
-        """The same numbers in float64."""
-        return self.model.astype(np.float64)
-
-    @property
-    def system(self) -> StateEquation:
-        """The state equation in float64."""
-        return self.exact.state_equation
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """The stages of the plan of evaluation."""
-        return self.system.plan.stages
-
-    @cached_property
-    def dtype(self) -> torch.dtype:
-        """In which the model is evaluated."""
-        return torch.float32 if self.model.dtype == np.float32 else torch.float64
-
-    @cached_property
-    def gamma(self) -> float:
-        """γ of float64 for any sum in a bound."""
-        return _SAFETY * _gamma(self.model.n_states + self.model.n_inputs + 64, torch.float64)
-
-    @cached_property
-    def C(self) -> Tensor:  # noqa: N802
-        """C, (q, n)."""
-        return self.system.plan.to_working(torch.from_numpy(self.exact.C.toarray()))
-
-    @cached_property
-    def D(self) -> Tensor:  # noqa: N802
-        """D, (q, p)."""
-        return torch.from_numpy(self.exact.D.toarray())
-
-    @cached_property
-    def d(self) -> Tensor:
-        """The bias of the outputs, (q,)."""
-        return torch.tensor(self.exact.output_bias)
-
-    @cached_property
-    def b(self) -> Tensor:
-        """The bias of the states, (n,)."""
-        return self._working(self.exact.state_bias)
-
-    @cached_property
-    def slopes(self) -> Tensor:
-        """L, (n,)."""
-        return self._working(self.system.slopes)
-
-    @cached_property
-    def jumps(self) -> Tensor:
-        """What torch's activations may jump by, (n,)."""
-        return self._working(per_state(self.model.groups, lambda phi: phi.jump))
-
-    @cached_property
-    def ulps(self) -> Tensor:
-        """Units in the last place that evaluating φ may cost, (n,): none where it is linear on both sides of 0."""
-        return self._working(per_state(self.model.groups, lambda phi: 0.0 if phi.homogeneous else EVALUATION_ULPS))
+    def __init__(self, model: ImplicitModel) -> None:
+        exact, groups = model.astype(np.float64), model.groups
+        self.model, self.system = model, exact.state_equation
+        self.stages: tuple[Stage, ...] = self.system.plan.stages
+        self.dtype = torch.float32 if model.dtype == np.float32 else torch.float64
+        self.gamma = _SAFETY * _gamma(model.n_states + model.n_inputs + 64, torch.float64)
+        self.C = self.system.plan.to_working(torch.from_numpy(exact.C.toarray()))
+        self.D = torch.from_numpy(exact.D.toarray())
+        self.b, self.d = self._working(exact.state_bias), torch.tensor(exact.output_bias)
+        self.slopes = self._working(self.system.slopes)
+        self.jumps = self._working(per_state(groups, lambda phi: phi.jump))
+        self.ulps = self._working(per_state(groups, lambda phi: 0.0 if phi.homogeneous else EVALUATION_ULPS))
 
     def widened(self, bound: Tensor) -> Tensor:
         """Round a sum of non-negative terms up by what its own evaluation may have lost."""
@@ -206,10 +160,8 @@ def _iterated(step: Callable[[Tensor], Tensor], first: Tensor) -> Tensor:
     """Iterate from ``first`` to a fixed point, nearly."""
     d = first
     for _ in range(_STEPS):
-        following = step(d)
-        change = (following - d).abs().amax()
-        d = following
-        if not change > _SETTLED * d.abs().amax():
+        before, d = d, step(d)
+        if not (d - before).abs().amax() > _SETTLED * d.abs().amax():
             break
     return d
 

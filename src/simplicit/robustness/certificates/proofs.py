@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from simplicit.checks import as_count, check_choice
+from simplicit.checks import as_count, check_choice, refused
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch, as_batch, chunks
@@ -41,10 +41,9 @@ from simplicit.robustness.labels import as_labels
 # So many numbers are in the largest array at a time, samples x functionals x (states + inputs): 64 MiB, which leaves
 # room for the other arrays on a laptop.
 _NUMBERS = 2**23
-# What gradients through a pass keep of them.
-_COPIES = 8
-# Arrays as large as the largest that a pass holds at a time: coefficients of x and z, and what they are split into.
-_ALIVE = 4
+# Arrays of that size that a pass holds at a time: coefficients of x and z, and what they are split into; and how many
+# times as many gradients through a pass keep.
+_ALIVE, _COPIES = 4, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,15 +84,11 @@ class Certificates:
     def accuracy(self, method: str | None = None) -> npt.NDArray[np.float64]:
         """Return the share of certified samples for every radius, (k,), in [0, 1]; by the tightest bound for None.
 
-        Raises
-        ------
-        InputError
-            The method is unknown or was not asked for.
+        InputError is raised for a method that was not asked for.
         """
         name = [*self.margins][-1] if method is None else method
         if name not in self.margins:
-            computed = ", ".join(map(repr, self.margins))
-            raise InputError(f"method: {method!r} is not among those computed, {computed}", argument="method")
+            raise refused("method", f"{method!r} is not among those computed, {', '.join(map(repr, self.margins))}")
         share: npt.NDArray[np.float64] = (self.margins[name] > 0).mean(axis=1)
         return share
 
@@ -165,13 +160,8 @@ def certify(
     classes = chosen if labels is None else as_labels(labels, len(inputs), model.n_outputs)
     names = [*METHODS][: [*METHODS].index(method) + 1]
     bounding = _Bounding(PreparedModel(model), inputs.double(), classes, clip, steps, dict.fromkeys(names, 0.0))
-    return Certificates(
-        eps=radii,
-        labels=classes.numpy(),
-        correct=(chosen == classes).numpy(),
-        margins=bounding.margins(radii, progress),
-        seconds=bounding.seconds,
-    )
+    margins = bounding.margins(radii, progress)
+    return Certificates(radii, classes.numpy(), (chosen == classes).numpy(), margins, bounding.seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,10 +211,8 @@ class _Bounding:
         functionals = max(2 * widest, model.n_outputs) if backward else 1
         each = functionals * (model.n_states + model.n_inputs)
         if backward:
-            check_memory(
-                "method",
-                8 * _ALIVE * copies * each,
-                f"{[*self.seconds][-1]!r} bounds each state of this model by all before it, for which one sample needs",
-                "take method='interval'",
+            needing = (
+                f"{[*self.seconds][-1]!r} bounds each state of this model by all before it, for which one sample needs"
             )
+            check_memory("method", 8 * _ALIVE * copies * each, needing, "take method='interval'")
         return chunks(len(self.U), each, _NUMBERS // copies)

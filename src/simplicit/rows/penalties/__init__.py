@@ -7,13 +7,12 @@ its default numbers.
 
 from __future__ import annotations
 
-from simplicit.rows.penalties.base import Penalty
 from simplicit.rows.penalties.basis_pursuit import BasisPursuit
 from simplicit.rows.penalties.elastic_net import ElasticNet
 from simplicit.rows.penalties.l1 import L1
 from simplicit.rows.penalties.none import NoPenalty
 from simplicit.rows.penalties.perspective import Perspective
-from simplicit.rows.penalties.piecewise import PiecewiseQuadratic
+from simplicit.rows.penalties.piecewise import Penalty, PiecewiseQuadratic
 
 __all__ = [
     "L1",

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -151,6 +151,25 @@ class PiecewiseQuadratic(Batch):
         size = v.abs()
         over = torch.where(size > self.kink, size / self.kink, 1.0)
         return over if strict or self.only_kinks else torch.where(self.curvature > 0, 1.0, over)
+
+
+@runtime_checkable
+class Penalty(Protocol):
+    """A penalty is separable and convex, Σⱼ hⱼ(wⱼ), even in each coordinate, with hⱼ(0) = 0.
+
+    All that the solver needs of it, h, prox, conjugate and slopes, follows from its :class:`PiecewiseQuadratic` form,
+    so that a new penalty is one class with this one method. A penalty that is registered in ``PENALTIES``, and so on
+    the command line, is a frozen dataclass besides, whose fields its docstring describes.
+    """
+
+    def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
+        """Return the penalty on an (n_rows, n_columns) block, with its parameters checked.
+
+        Raises
+        ------
+        InputError
+            If a parameter has a shape that does not fit, or a value outside its range.
+        """
 
 
 def per_row(name: str, value: float | Array, n_rows: int, *, positive: bool = False) -> Tensor:

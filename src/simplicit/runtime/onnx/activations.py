@@ -19,38 +19,38 @@ def activated(graph: Graph, activation: Activation, z: str) -> str:
 
 def _leaky_relu(graph: Graph, z: str, negative_slope: float) -> str:
     # The operator of that name holds its slope in float32, whatever the type of its input.
-    below = graph.node("Mul", z, graph.number(negative_slope))
-    return graph.node("Where", graph.node("Greater", z, graph.number(0.0)), z, below)
+    below = graph.node("Mul", z, negative_slope)
+    return graph.node("Where", graph.node("Greater", z, 0.0), z, below)
 
 
 def _softplus(graph: Graph, z: str, beta: float, threshold: float) -> str:
     # relu(t) + log(1 + exp(-|t|)) with t = beta z; torch has z itself beyond the threshold.
-    t = graph.node("Mul", z, graph.number(beta))
+    t = graph.node("Mul", z, beta)
     decay = graph.node("Exp", graph.node("Neg", graph.node("Abs", t)))
-    bent = graph.node("Log", graph.node("Add", decay, graph.number(1.0)))
-    value = graph.node("Div", graph.node("Add", graph.node("Relu", t), bent), graph.number(beta))
-    return graph.node("Where", graph.node("Greater", t, graph.number(threshold)), z, value)
+    bent = graph.node("Log", graph.node("Add", decay, 1.0))
+    value = graph.node("Div", graph.node("Add", graph.node("Relu", t), bent), beta)
+    return graph.node("Where", graph.node("Greater", t, threshold), z, value)
 
 
 def _elu(graph: Graph, z: str, alpha: float) -> str:
-    below = graph.node("Sub", graph.node("Exp", graph.node("Min", z, graph.number(0.0))), graph.number(1.0))
-    below = graph.node("Mul", below, graph.number(alpha))
-    return graph.node("Where", graph.node("Greater", z, graph.number(0.0)), z, below)
+    below = graph.node("Sub", graph.node("Exp", graph.node("Min", z, 0.0)), 1.0)
+    below = graph.node("Mul", below, alpha)
+    return graph.node("Where", graph.node("Greater", z, 0.0), z, below)
 
 
 def _half_of(graph: Graph, z: str, bend: str) -> str:
     """Write z (1 + bend) / 2."""
-    return graph.node("Mul", z, graph.node("Mul", graph.node("Add", bend, graph.number(1.0)), graph.number(0.5)))
+    return graph.node("Mul", z, graph.node("Mul", graph.node("Add", bend, 1.0), 0.5))
 
 
 def _gelu(graph: Graph, z: str) -> str:
-    return _half_of(graph, z, graph.node("Erf", graph.node("Mul", z, graph.number(math.sqrt(0.5)))))
+    return _half_of(graph, z, graph.node("Erf", graph.node("Mul", z, math.sqrt(0.5))))
 
 
 def _gelu_tanh(graph: Graph, z: str) -> str:
     cube = graph.node("Mul", graph.node("Mul", z, z), z)
-    inner = graph.node("Add", z, graph.node("Mul", cube, graph.number(0.044715)))
-    return _half_of(graph, z, graph.node("Tanh", graph.node("Mul", inner, graph.number(math.sqrt(2.0 / math.pi)))))
+    inner = graph.node("Add", z, graph.node("Mul", cube, 0.044715))
+    return _half_of(graph, z, graph.node("Tanh", graph.node("Mul", inner, math.sqrt(2.0 / math.pi))))
 
 
 #: How φ(z) is written, by the name of φ: a function of the graph, the name of z, and the parameters as keywords.
@@ -61,7 +61,7 @@ ACTIVATIONS: dict[str, Callable[..., str]] = {
     "identity": lambda graph, z: z,
     "tanh": lambda graph, z: graph.node("Tanh", z),
     "sigmoid": lambda graph, z: graph.node("Sigmoid", z),
-    "hardtanh": lambda graph, z, min_val, max_val: graph.node("Clip", z, graph.number(min_val), graph.number(max_val)),
+    "hardtanh": lambda graph, z, min_val, max_val: graph.node("Clip", z, min_val, max_val),
     "softplus": _softplus,
     "elu": _elu,
     "gelu": _gelu,

@@ -7,7 +7,6 @@ A stage is a sum of linear maps of what came before, a bias and an activation;
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simplicit.errors import InputError
+from simplicit.checks import refused
 from simplicit.implicit import CsrMap, ImplicitModel, LinearMap
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.plan import Plan, Stage
@@ -28,19 +27,16 @@ Term = tuple[str, LinearMap]
 
 
 def build(model: ImplicitModel, onnx: Any) -> Any:
-    """Return an ONNX model from ``inputs`` (batch, *input_shape) to ``outputs`` (batch, *output_shape).
+    """An ONNX model from ``inputs`` (batch, *input_shape) to ``outputs`` (batch, *output_shape).
 
-    Raises
-    ------
-    InputError
-        A has cycles, or the constants take more than 2 GiB.
+    InputError is raised where A has cycles, or the constants take more than 2 GiB.
     """
     plan = model.state_equation.plan
     if not plan.triangular:
-        raise InputError(
-            "model: A has cycles, so its states are found by iteration, which is not written to ONNX; fit with "
+        raise refused(
+            "model",
+            "A has cycles, so its states are found by iteration, which is not written to ONNX; fit with "
             "structure 'baseline' or 'feedforward', or use simplicit.to_torch(model)",
-            argument="model",
         )
     graph = Graph(onnx, model.dtype)
     flat = "inputs" if model.input_shape == (model.n_inputs,) else graph.node("Flatten", "inputs", axis=1)
@@ -48,16 +44,14 @@ def build(model: ImplicitModel, onnx: Any) -> Any:
     if model.output_shape == (model.n_outputs,):
         graph.node("Identity", outputs, name="outputs")
     else:  # a length of 0 stands for that of the input
-        shape = graph.constant(np.array([0, *model.output_shape], dtype=np.int64))
+        shape = np.array([0, *model.output_shape], dtype=np.int64)
         graph.node("Reshape", outputs, shape, name="outputs")
-    kind = onnx.TensorProto.DOUBLE if model.dtype == np.float64 else onnx.TensorProto.FLOAT
-    ends = [
-        onnx.helper.make_tensor_value_info(name, kind, ["batch", *shape])
-        for name, shape in (("inputs", model.input_shape), ("outputs", model.output_shape))
-    ]
-    whole = onnx.helper.make_graph(graph.nodes, "implicit_model", ends[:1], ends[1:], [*graph.constants.values()])
-    opset = onnx.helper.make_opsetid("", OPSET)
-    return onnx.helper.make_model(whole, opset_imports=[opset], ir_version=IR_VERSION, producer_name="simplicit")
+    make, kind = onnx.helper, onnx.TensorProto.DOUBLE if model.dtype == np.float64 else onnx.TensorProto.FLOAT
+    first = make.make_tensor_value_info("inputs", kind, ["batch", *model.input_shape])
+    last = make.make_tensor_value_info("outputs", kind, ["batch", *model.output_shape])
+    whole = make.make_graph(graph.nodes, "implicit_model", [first], [last], [*graph.constants.values()])
+    opsets = [make.make_opsetid("", OPSET)]
+    return make.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION, producer_name="simplicit")
 
 
 class _Writer:
@@ -66,13 +60,13 @@ class _Writer:
     def __init__(self, graph: Graph, model: ImplicitModel, plan: Plan, inputs: str) -> None:
         self._graph, self._model, self._inputs = graph, model, inputs
         self._order = None if plan.order is None else plan.order.numpy()
-        self._names = {(columns.start, columns.stop): name for name, columns in model.slices.items()}
-        self._states: dict[tuple[int, int], str] = {}  # of each stage that is written, by its columns
+        self._names = {columns.start: name for name, columns in model.slices.items()}
+        self._states: dict[int, str] = {}  # of each stage that is written, by its first column
         bias = model.state_bias if self._order is None else model.state_bias[self._order]
         for stage in plan.stages:
             terms = [(self._state(source), block) for source, block in stage.terms]
             z = self._sum([*self._driven(stage), *terms], bias[stage.target])
-            self._states[_ends(stage.target)] = activated(graph, stage.activation, z)
+            self._states[stage.target.start] = activated(graph, stage.activation, z)
 
     def outputs(self) -> str:
         """Write C x + D u + d."""
@@ -88,30 +82,26 @@ class _Writer:
         return self._sum(terms, model.output_bias)
 
     def _driven(self, stage: Stage) -> list[Term]:
-        """Return the part of B in a stage."""
+        """The part of B in a stage."""
         if self._order is None:
-            block = self._model.blocks.get((self._names[_ends(stage.target)], INPUT))
+            block = self._model.blocks.get((self._names[stage.target.start], INPUT))
         else:
             block = CsrMap(self._model.B[self._order[stage.target]])
         return [] if block is None or not block.nnz else [(self._inputs, block)]
 
     def _state(self, columns: slice | Tensor) -> str:
-        """Return the name of states in working order: a stage, or some of all that are written so far."""
+        """The name of states in working order: a stage, or some of all that are written so far."""
         if isinstance(columns, slice):
-            return self._states[_ends(columns)]
+            return self._states[columns.start]
         whole = tuple(self._states.values())
         so_far = whole[0] if len(whole) == 1 else self._graph.node("Concat", *whole, axis=1)
-        return self._graph.node("Gather", so_far, self._graph.constant(columns.numpy().astype(np.int64)), axis=1)
+        return self._graph.node("Gather", so_far, columns.numpy().astype(np.int64), axis=1)
 
     def _sum(self, terms: Sequence[Term], bias: NDArray[Any]) -> str:
         graph = self._graph
         parts = [linear(graph, block, x) for x, block in terms]
         if not parts:  # the same for every sample, of whom only the number counts
-            first = graph.node("Gather", self._inputs, graph.constant(np.array([0])), axis=1)
-            parts = [graph.node("Mul", first, graph.number(0.0))]
-        total = reduce(lambda total, part: graph.node("Add", total, part), parts)
-        return graph.node("Add", total, graph.constant(bias)) if bias.any() or not terms else total
-
-
-def _ends(columns: slice) -> tuple[int, int]:
-    return columns.start, columns.stop
+            first = graph.node("Gather", self._inputs, np.array([0]), axis=1)
+            parts = [graph.node("Mul", first, 0.0)]
+        total = graph.sum(parts)
+        return graph.node("Add", total, bias) if bias.any() or not terms else total

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simplicit.errors import DataError, InputError, MissingExtraError
+from simplicit.checks import as_path
+from simplicit.errors import DataError, MissingExtraError
 from simplicit.files import write_bytes, writing
 from simplicit.implicit.model import ImplicitModel, as_model
 from simplicit.runtime.onnx.build import build
@@ -85,7 +86,7 @@ def export_onnx(
 
 
 def check_onnx() -> Any:
-    """Return the package ``onnx``; MissingExtraError where it is not installed."""
+    """The package ``onnx``; MissingExtraError where it is not installed."""
     try:
         import onnx
         import onnx.checker
@@ -97,9 +98,7 @@ def check_onnx() -> Any:
 
 
 def _target(path: object, overwrite: bool) -> Path:
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"path must be a path, got {path!r:.80}", argument="path")
-    target = Path(path)
+    target = as_path("path", path)
     if target.is_dir():
         raise DataError(f"{target}: is a folder; name a file, such as {target / 'model.onnx'}")
     if target.exists() and not overwrite:
@@ -108,8 +107,8 @@ def _target(path: object, overwrite: bool) -> Path:
 
 
 def _checked(model: ImplicitModel, payload: bytes, onnx: Any, target: Path) -> tuple[str, float]:
-    """Return who ran the graph, and how far its outputs are from the model's."""
-    run, checked_by = _runner(payload, onnx)
+    """Who ran the graph, and how far its outputs are from the model's."""
+    session, checked_by = _session(payload, onnx)
     rng = np.random.default_rng(0)
     allowed, difference = _TOLERANCE[str(model.dtype)], 0.0
     if checked_by != _RUNTIME:
@@ -117,7 +116,7 @@ def _checked(model: ImplicitModel, payload: bytes, onnx: Any, target: Path) -> t
     for samples in _SAMPLES:
         U = rng.random((samples, model.n_inputs)).astype(model.dtype)
         expected = model.predict(U)
-        found = run(U.reshape(samples, *model.input_shape))
+        found: NDArray[Any] = session.run(None, {"inputs": U.reshape(samples, *model.input_shape)})[0]
         if found.shape != (samples, *model.output_shape) or found.dtype != model.dtype:
             raise DataError(
                 f"{target}: not written, {checked_by} gives outputs of shape {found.shape} in {found.dtype}, the model "
@@ -136,8 +135,8 @@ def _checked(model: ImplicitModel, payload: bytes, onnx: Any, target: Path) -> t
     return checked_by, difference
 
 
-def _runner(payload: bytes, onnx: Any) -> tuple[Any, str]:
-    """Return a function from inputs to outputs, and who computes it."""
+def _session(payload: bytes, onnx: Any) -> tuple[Any, str]:
+    """What runs the graph, and its name."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -147,17 +146,10 @@ def _runner(payload: bytes, onnx: Any) -> tuple[Any, str]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what it has to say comes as an error
     try:
-        session = onnxruntime.InferenceSession(payload, options, providers=["CPUExecutionProvider"])
-        name = _RUNTIME
+        return onnxruntime.InferenceSession(payload, options, providers=["CPUExecutionProvider"]), _RUNTIME
     except Exception as error:  # its classes of errors are private
         if "NOT_IMPLEMENTED" not in str(error):
             raise DataError(f"onnxruntime refuses the graph ({str(error).splitlines()[0][:160]})") from error
         from onnx.reference import ReferenceEvaluator
 
-        session, name = ReferenceEvaluator(onnx.load_from_string(payload)), _REFERENCE
-
-    def run(U: NDArray[Any]) -> NDArray[Any]:
-        outputs: NDArray[Any] = session.run(None, {"inputs": U})[0]
-        return outputs
-
-    return run, name
+        return ReferenceEvaluator(onnx.load_from_string(payload)), _REFERENCE

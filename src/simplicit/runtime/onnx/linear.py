@@ -6,7 +6,6 @@ A kind that is missing in :data:`LINEAR` is written as a dense matrix; a new kin
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -20,44 +19,32 @@ def _dense(graph: Graph, block: LinearMap, x: str) -> str:
     rows, columns = block.shape
     graph.reserve(rows * columns * graph.dtype.itemsize, f"blocks up to one of shape {block.shape}")
     graph.reserve(-rows * columns * graph.dtype.itemsize)  # the constant counts itself
-    return graph.node("MatMul", x, graph.constant(block.to_csr().toarray().T))
+    return graph.node("MatMul", x, block.to_csr().toarray().T)
 
 
 def _gather(graph: Graph, block: GatherMap, x: str) -> str:
     """Write the picked columns of X times their factors; a column of zeros stands behind X for the empty rows."""
     if not block.in_order:
         if block.nnz < block.columns.size:
-            ends = graph.constant(np.array([0, 0, 0, 1], dtype=np.int64))
-            x = graph.node("Pad", x, ends)
+            x = graph.node("Pad", x, np.array([0, 0, 0, 1], dtype=np.int64))
         columns = np.where(block.columns >= 0, block.columns, block.width)
-        x = graph.node("Gather", x, graph.constant(columns), axis=1)
-    return x if block.factors is None else graph.node("Mul", x, graph.constant(block.factors))
+        x = graph.node("Gather", x, columns, axis=1)
+    return x if block.factors is None else graph.node("Mul", x, block.factors)
 
 
 def _convolution(graph: Graph, block: ConvMap, x: str) -> str:
     """Write a convolution of X as images."""
     if block.right is not None:
-        x = graph.node("Mul", x, graph.constant(block.right))
-    images = graph.node("Reshape", x, graph.constant(np.array([0, *block.input_shape], dtype=np.int64)))
-    y = graph.node(
-        "Conv",
-        images,
-        graph.constant(block.weight),
-        group=block.groups,
-        strides=list(block.stride),
-        dilations=list(block.dilation),
-        pads=list(block.padding * 2),
-    )
+        x = graph.node("Mul", x, block.right)
+    images = graph.node("Reshape", x, np.array([0, *block.input_shape], dtype=np.int64))
+    sizes: dict[str, Any] = {"strides": block.stride, "dilations": block.dilation, "pads": block.padding * 2}
+    y = graph.node("Conv", images, block.weight, group=block.groups, **sizes)
     y = graph.node("Flatten", y, axis=1)
-    return y if block.left is None else graph.node("Mul", y, graph.constant(block.left))
+    return y if block.left is None else graph.node("Mul", y, block.left)
 
 
 def _gathered(graph: Graph, block: GatheredConvMap, x: str) -> str:
     return _gather(graph, block.after, _convolution(graph, block.core, _gather(graph, block.before, x)))
-
-
-def _sum_of(graph: Graph, block: SumMap, x: str) -> str:
-    return reduce(lambda total, term: graph.node("Add", total, term), [linear(graph, part, x) for part in block.parts])
 
 
 def linear(graph: Graph, block: LinearMap, x: str) -> str:
@@ -70,5 +57,5 @@ LINEAR: dict[type[Any], Callable[[Graph, Any, str], str]] = {
     GatherMap: _gather,
     ConvMap: _convolution,
     GatheredConvMap: _gathered,
-    SumMap: _sum_of,
+    SumMap: lambda graph, block, x: graph.sum([linear(graph, part, x) for part in block.parts]),
 }

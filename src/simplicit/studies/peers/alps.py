@@ -3,7 +3,7 @@ r"""ALPS: the layer's ℓ0-constrained least squares by ADMM with hard threshold
     min over W  ‖T − XWᵀ‖² + δ‖W − W⁰‖²   s.t.  ‖W‖₀ ≤ count
 
 in columns scaled to unit norm (:mod:`simplicit.training.support.thresholding`). Least squares on the support, which the
-paper approximates by conjugate gradients, is solved exactly. δ is a hundredth of the mean of the diagonal.
+paper approximates by conjugate gradients, is solved exactly.
 """
 
 from __future__ import annotations
@@ -13,17 +13,11 @@ import numpy as np
 from simplicit.studies.peers.base import Array, Layer, Peer
 from simplicit.training.support.thresholding import support_by_admm
 
-__all__ = ["ALPS", "DAMPING"]
-
-DAMPING = 0.01
-
 
 def _prune(layer: Layer) -> Array:
-    H, G = layer.gram.copy(), layer.cross
-    damping = DAMPING * (float(H.diagonal().mean()) or 1.0)
-    H[np.diag_indices_from(H)] += damping
+    H, G = layer.damped()
     unit = np.sqrt(H.diagonal())
-    H, G = H / np.outer(unit, unit), (G + damping * layer.weights) / unit
+    H, G = H / np.outer(unit, unit), G / unit
     support = support_by_admm(H, G, layer.weights * unit, layer.count)
     W = np.zeros_like(layer.weights)
     for i, row in enumerate(support):

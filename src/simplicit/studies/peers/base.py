@@ -1,4 +1,4 @@
-"""What a pruning method is given, layer by layer, and which weights have the largest scores."""
+"""What a pruning method is, and what it is given of a layer."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.training.support.thresholding import keep_largest
-
-__all__ = ["Layer", "Peer", "keep_largest", "keep_largest_in_rows"]
-
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+
+#: δ of SparseGPT and ALPS, in shares of the mean of the diagonal of XᵀX.
+DAMPING = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +41,13 @@ class Layer:
     def of_samples(cls, weights: Array, features: Array, targets: Array, count: int) -> Self:
         """Make a layer from inputs X (m, k) and targets T (m, r)."""
         return cls(weights, np.asarray(features.T @ features), np.asarray(targets.T @ features), count)
+
+    def damped(self) -> tuple[Array, Array]:
+        """Return XᵀX + δI and TᵀX + δW⁰, with the dense weights W⁰."""
+        damping = DAMPING * (float(self.gram.diagonal().mean()) or 1.0)
+        gram = self.gram.copy()
+        gram[np.diag_indices_from(gram)] += damping
+        return gram, self.cross + damping * self.weights
 
 
 @dataclass(frozen=True)

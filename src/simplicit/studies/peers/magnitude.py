@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from simplicit.studies.peers.base import Array, Layer, Peer, keep_largest
-
-__all__ = ["MAGNITUDE"]
+from simplicit.studies.peers.base import Array, Layer, Peer
+from simplicit.training.support.thresholding import keep_largest
 
 
 def _prune(layer: Layer) -> Array:

@@ -16,17 +16,16 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor, nn
 
-from simplicit.errors import InputError
+from simplicit.checks import refused
 from simplicit.network import with_constants
 from simplicit.network.graph import NetworkGraph
-from simplicit.studies.peers.base import Array, Layer, Peer, keep_largest
+from simplicit.studies.peers.base import Array, Layer, Peer
 from simplicit.training.channels.layers import ChannelLayer, channel_layers
 from simplicit.training.channels.moments import sums_of
 from simplicit.training.channels.statistics import Statistics
 from simplicit.training.channels.sweep import Sweep
 from simplicit.training.channels.walk import batches_of
-
-__all__ = ["Network"]
+from simplicit.training.support.thresholding import keep_largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +68,8 @@ class Network:
     def counts_of(self, network: nn.Module) -> dict[str, int]:
         """Return how many weights each layer of another network of the same class has that are not zero."""
         weights = dict(network.named_parameters())
-        return {
-            name: int(weights[name if name in weights else f"{name}.weight"].count_nonzero()) for name in self.sizes
-        }
+        keys = {name: name if name in weights else f"{name}.weight" for name in self.sizes}
+        return {name: int(weights[key].count_nonzero()) for name, key in keys.items()}
 
     def sparsity_of(self, network: nn.Module) -> float:
         """Return the share of weights that another network of the same class lacks, in per cent."""
@@ -97,19 +95,15 @@ class Network:
         """
         for name, size in self.sizes.items():
             if not 0 <= counts[name] <= size:
-                raise InputError(
-                    f"counts: layer {name} has {size} weights, got {counts[name]} to keep", argument="counts"
-                )
+                raise refused("counts", f"layer {name} has {size} weights, got {counts[name]} to keep")
 
         def prune(layer: ChannelLayer, statistics: Statistics) -> Array:
             each = np.diff(np.linspace(0, counts[layer.name], layer.groups + 1).astype(int))
             constant = states and layer.constant
-            return np.stack(
-                [
-                    peer.prune(_layer(statistics, group, int(count), states=states, constant=constant))
-                    for group, count in enumerate(each)
-                ]
+            parts = (
+                _layer(statistics, g, int(count), states=states, constant=constant) for g, count in enumerate(each)
             )
+            return np.stack([peer.prune(part) for part in parts])
 
         sweep = Sweep(self.graph, self.layers, batches_of(self.samples, self.batch_size), correct=correct)
         changed, _ = sweep.run(prune)

@@ -2,27 +2,24 @@ r"""SparseGPT: one sweep over the columns, each weight that goes is made up for 
 
 With the upper Cholesky factor R of (XᵀX + δI)⁻¹ = RᵀR, taking out w_j costs (w_j/R_jj)² when only later columns may
 answer, and the best answer is w_k ← w_k − (w_j/R_jj)·R_jk for k > j. Columns go in blocks of 128; in every block the
-cheapest weights of all rows go. δ is a hundredth of the mean of the diagonal. To match targets other than those of the
-dense weights, the sweep starts from the ridge solution for them, towards the dense weights.
+cheapest weights of all rows go. To match targets other than those of the dense weights, the sweep starts from the ridge
+solution for them, towards the dense weights.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from simplicit.studies.peers.base import Array, Layer, Peer, keep_largest
+from simplicit.studies.peers.base import Array, Layer, Peer
+from simplicit.training.support.thresholding import keep_largest
 
-__all__ = ["BLOCK", "DAMPING", "SPARSEGPT"]
-
-BLOCK, DAMPING = 128, 0.01
+BLOCK = 128
 
 
 def _prune(layer: Layer) -> Array:
-    H = layer.gram.copy()
-    damping = DAMPING * (float(H.diagonal().mean()) or 1.0)
-    H[np.diag_indices_from(H)] += damping
+    H, G = layer.damped()
     P = np.linalg.inv(H)
-    W = (layer.cross + damping * layer.weights) @ P
+    W = G @ P
     R = np.asarray(np.linalg.cholesky((P + P.T) / 2).T, dtype=np.float64)
     ends = np.cumsum([W[:, first : first + BLOCK].size for first in range(0, W.shape[1], BLOCK)])
     shares = np.diff(np.round(ends * (layer.count / W.size)).astype(int), prepend=0)

@@ -6,8 +6,6 @@ import numpy as np
 
 from simplicit.studies.peers.base import Array, Layer, Peer, keep_largest_in_rows
 
-__all__ = ["WANDA"]
-
 
 def _prune(layer: Layer) -> Array:
     scores = np.abs(layer.weights) * np.sqrt(layer.gram.diagonal())

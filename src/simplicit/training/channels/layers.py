@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from simplicit.checks import refused
 from simplicit.errors import InputError
 from simplicit.network.graph import NetworkGraph, location
 from simplicit.training.channels.patches import Geometry
-
-__all__ = ["ChannelLayer", "Norm", "channel_layers", "check_tied", "has_convolutions", "in_layers"]
 
 _aten = torch.ops.aten
 
@@ -50,15 +49,7 @@ _NORMS = {_aten._native_batch_norm_legit_no_training.default: 6, _aten.batch_nor
 class Norm:
     """The batch normalisation right after a layer, y = γ(z − μ)/√(v + ε) + β, with statistics of its own.
 
-    Attributes
-    ----------
-    weight, bias : str or None
-        The placeholders of γ and β.
-    mean, variance : str
-        The placeholders of μ and v.
-    eps : float
-    result : Node
-        y.
+    ``weight``, ``bias``, ``mean`` and ``variance`` are the placeholders of γ, β, μ and v, and ``result`` is y.
     """
 
     weight: str | None
@@ -73,23 +64,10 @@ class Norm:
 class ChannelLayer:
     """A convolution or a linear map whose weight is a parameter of the network.
 
-    Attributes
-    ----------
-    name : str
-        The module's path, or the parameter's name.
-    node, source : Node
-        z and what the layer is applied to.
-    weight, bias : str or None
-        Placeholders.
-    free_bias : bool
-        Whether the bias is a parameter, which takes up a constant, and not a buffer, which stays.
-    shape : tuple of int
-        Of the weight.
-    geometry : Geometry or None
-        None for a linear map.
-    norm : Norm or None
-    skip : Node or None
-        What is added to the (normalised) result.
+    ``name`` is the module's path, or the parameter's name. ``node`` is z, ``source`` what the layer is applied to, and
+    ``skip`` what is added to the (normalised) result. ``weight``, of that ``shape``, and ``bias`` are placeholders; a
+    bias is free if it is a parameter, which takes up a constant, and not a buffer, which stays. A linear map has no
+    ``geometry``.
     """
 
     name: str
@@ -102,6 +80,11 @@ class ChannelLayer:
     geometry: Geometry | None
     norm: Norm | None
     skip: Node | None
+
+    @property
+    def result(self) -> Node:
+        """z, or what the norm makes of it."""
+        return self.node if self.norm is None else self.norm.result
 
     @property
     def groups(self) -> int:
@@ -140,29 +123,20 @@ def in_layers(graph: NetworkGraph) -> bool:
 
 
 def check_tied(structure: str) -> None:
-    """Refuse another structure than the baseline's for a network with convolutions.
-
-    Raises
-    ------
-    InputError
-        Naming the structure.
-    """
+    """Refuse another structure than the baseline's for a network with convolutions."""
     if structure != "baseline":
-        raise InputError(
-            f"structure: got {structure!r}; a network with convolutions takes 'baseline', for the rows of a "
-            "convolution are tied to its kernel; others go with chosen states, as Matching(states='blocks') has them",
-            argument="structure",
+        raise refused(
+            "structure",
+            f"got {structure!r}; a network with convolutions takes 'baseline', for the rows of a convolution are tied "
+            "to its kernel; others go with chosen states, as Matching(states='blocks') has them",
         )
 
 
 def channel_layers(graph: NetworkGraph) -> list[ChannelLayer]:
     """All layers with weights, in the order of evaluation.
 
-    Raises
-    ------
-    InputError
-        If a weight is computed from other parameters, used more than once, or used in another way; if a bias is
-        computed, or shared by two layers.
+    InputError is raised if a weight is computed from other parameters, used more than once, or used in another way, and
+    if a bias is computed, or shared by two layers.
     """
     names = _parameter_names(graph)
     layers: list[ChannelLayer] = []
@@ -171,9 +145,10 @@ def channel_layers(graph: NetworkGraph) -> list[ChannelLayer]:
             if (layer := _layer(graph, node, names)) is not None:
                 layers.append(layer)
         elif node.target in _OTHER and (name := _weight_of(node, names)) is not None:
-            raise InputError(
-                f"net: parameter {name!r} is the weight of {node.target}, {location(node)}; tied rows are those of "
-                "convolutions and linear layers: write it as one of them"
+            raise refused(
+                "net",
+                f"parameter {name!r} is the weight of {node.target}, {location(node)}; tied rows are those of "
+                "convolutions and linear layers: write it as one of them",
             )
     _check_shared(graph, "weight of", {layer: layer.weight for layer in layers})
     corrected = {layer: layer.bias for layer in layers if layer.bias and layer.free_bias and layer.norm is None}
@@ -187,9 +162,10 @@ def _check_shared(graph: NetworkGraph, what: str, placeholders: dict[ChannelLaye
     for layer, placeholder in placeholders.items():
         place = graph.constants[placeholder].data_ptr()
         if place in seen:
-            raise InputError(
-                f"net: the {what} {layer.name!r} is used twice, {location(seen[place].node)} and "
-                f"{location(layer.node)}; each use would need one of its own: give every use its own module"
+            raise refused(
+                "net",
+                f"the {what} {layer.name!r} is used twice, {location(seen[place].node)} and {location(layer.node)}; "
+                "each use would need one of its own: give every use its own module",
             )
         seen[place] = layer
 
@@ -220,26 +196,23 @@ def _layer(graph: NetworkGraph, node: Node, names: dict[str, str]) -> ChannelLay
     if not isinstance(weight, Node) or weight.name not in names:
         if isinstance(weight, Node) and not _depends_on(weight, names):
             return None  # a kernel that is a constant, such as a blur
-        raise InputError(
-            f"net: the weight of {node.target}, {location(node)}, is computed from other parameters or from the input; "
-            "remove the parametrisation first (torch.nn.utils.parametrize.remove_parametrizations)"
+        raise refused(
+            "net",
+            f"the weight of {node.target}, {location(node)}, is computed from other parameters or from the input; "
+            "remove the parametrisation first (torch.nn.utils.parametrize.remove_parametrizations)",
         )
-    shape = tuple(weight.meta["val"].shape)
-    geometry = None if node.target in _LINEAR else _geometry(node, shape)
-    name = names[weight.name].removesuffix(".weight")
-    norm = _norm(node)
-    after = node if norm is None else norm.result
+    shape, norm = tuple(weight.meta["val"].shape), _norm(node)
     return ChannelLayer(
-        name=name,
+        name=names[weight.name].removesuffix(".weight"),
         node=node,
         source=source,
         weight=weight.name,
         bias=_bias(graph, node, bias),
         free_bias=isinstance(bias, Node) and bias.name in names,
         shape=shape,
-        geometry=geometry,
+        geometry=None if node.target in _LINEAR else _geometry(node, shape),
         norm=norm,
-        skip=_skip(after),
+        skip=_skip(node if norm is None else norm.result),
     )
 
 
@@ -248,8 +221,8 @@ def _bias(graph: NetworkGraph, node: Node, bias: Any) -> str | None:
     if bias is None:
         return None
     if not isinstance(bias, Node) or bias.name not in graph.constants:
-        raise InputError(
-            f"net: the bias of {node.target}, {location(node)}, is computed; store it as a parameter or a buffer"
+        raise refused(
+            "net", f"the bias of {node.target}, {location(node)}, is computed; store it as a parameter or a buffer"
         )
     return bias.name
 
@@ -267,9 +240,10 @@ def _geometry(node: Node, shape: tuple[int, ...]) -> Geometry:
     if node.target is _aten.convolution.default:
         stride, padding, dilation, transposed, _, groups = given
         if transposed:
-            raise InputError(
-                f"net: {location(node)} is a transposed convolution, whose rows are tied in another way; it cannot be "
-                "trained here"
+            raise refused(
+                "net",
+                f"{location(node)} is a transposed convolution, whose rows are tied in another way; it cannot be "
+                "trained here",
             )
     else:
         defaults: list[Any] = [1, 0, 1, 1]

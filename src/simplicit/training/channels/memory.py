@@ -11,8 +11,6 @@ from simplicit.machine import check_memory, gib
 from simplicit.network.graph import NetworkGraph
 from simplicit.training.channels.layers import ChannelLayer
 
-__all__ = ["check_samples_fit", "live_numbers"]
-
 #: Square matrices of a layer that are alive at a time: products, centred, with ridge, and one each of the workers'.
 MATRICES = 4
 #: And of one group, while the bound on its supports is sought: what is given, eigenvectors and their workspace.
@@ -22,13 +20,7 @@ OF_THE_BOUND = 5
 def check_samples_fit(
     graph: NetworkGraph, layers: list[ChannelLayer], samples: int, workers: int, *, differentiated: int
 ) -> None:
-    """Refuse before the start what cannot fit; so many samples at a time are differentiated, or 0.
-
-    Raises
-    ------
-    InputError
-        With the estimate, what there is, and what would need less.
-    """
+    """Refuse before the start what cannot fit; so many samples at a time are differentiated, or 0."""
     numbers = samples * 2 * live_numbers(graph)
     if differentiated:  # every value of a batch, and the derivatives; then what positions count
         results = [_numbers(layer.node) for layer in layers]

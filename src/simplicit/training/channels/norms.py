@@ -20,8 +20,6 @@ from simplicit.network.graph import NetworkGraph
 from simplicit.training.channels.layers import ChannelLayer
 from simplicit.training.channels.moments import Moments
 
-__all__ = ["constants_of"]
-
 Array = npt.NDArray[np.float64]
 
 #: Bounds on s/s⁰: a channel that lost all its weights must not be blown up.

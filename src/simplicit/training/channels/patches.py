@@ -15,20 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Geometry", "channels_first", "patches"]
-
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a kernel is laid over its input; one number for each spatial dimension.
-
-    Attributes
-    ----------
-    kernel, stride, dilation : tuple of int
-    padding : tuple of (int, int)
-        Zeros before and after.
-    groups : int
-    """
+    """How a kernel is laid over its input; one number, or zeros before and after, for each spatial dimension."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
@@ -64,14 +54,7 @@ def _each(value: Any, count: int) -> tuple[int, ...]:
 
 
 def patches(x: Tensor, geometry: Geometry | None) -> Tensor:
-    """R (groups, d, m·positions) of an input x (m, C, *S); of a linear layer's input (m, …, d): (1, d, m·…).
-
-    Parameters
-    ----------
-    x : tensor
-    geometry : Geometry or None
-        None for a linear layer.
-    """
+    """R (groups, d, m·positions) of an input x (m, C, *S); of a linear layer's input (m, …, d): (1, d, m·…)."""
     if geometry is None:
         return x.reshape(-1, x.shape[-1]).T.unsqueeze(0)
     m, channels, *spatial = x.shape

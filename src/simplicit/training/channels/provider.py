@@ -10,29 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
+from simplicit.implicit.batch import Batch
 from simplicit.network import from_torch, with_constants
 from simplicit.network.graph import NetworkGraph
-from simplicit.rows import Penalty, PiecewiseQuadratic
+from simplicit.rows import Penalty
 from simplicit.training.channels.layers import ChannelLayer, channel_layers, nodes_before
 from simplicit.training.channels.memory import check_samples_fit
 from simplicit.training.channels.moments import sums_of
 from simplicit.training.channels.sensitivity import Sensitivity, output_sensitivities
 from simplicit.training.channels.statistics import Statistics
 from simplicit.training.channels.sweep import Sweep
-from simplicit.training.channels.walk import batches_of
+from simplicit.training.channels.walk import batches_of, samples_of
 from simplicit.training.problem import Rows
 from simplicit.training.provider import Fit
 from simplicit.training.units import Scales
-
-__all__ = ["ChannelStudent", "Channels"]
 
 Array = npt.NDArray[np.float64]
 
@@ -77,27 +77,16 @@ class ChannelStudent:
 
 @dataclass(frozen=True, eq=False)
 class Channels:
-    """The layers of a graph on some samples; see ``Provider``.
+    """The layers of a graph on some samples (m, *input_shape), which come in batches; see ``Provider``.
 
-    Attributes
-    ----------
-    graph : NetworkGraph
-    layers : list of ChannelLayer
-        In the order of evaluation.
-    batches : list of tensors
-        The samples.
-    lambda1, lambda2 : float
-        λ of the rows of all layers but the last, and of the last.
-    propagate : bool
-        Whether every layer is fitted on the student's own states.
-    regenerate : bool
-        Whether the last layer is, in any case.
-    weighted : bool
-        Whether positions count by what an error there does to the outputs.
+    λ is ``lambda1`` of all layers but the last, which has ``lambda2``. Every layer is fitted on the student's own
+    states with ``propagate``, the last one with ``regenerate`` too; otherwise on the baseline's. Positions are
+    ``weighted`` where they count by what an error there does to the outputs.
     """
 
     graph: NetworkGraph
     layers: list[ChannelLayer]
+    samples: Tensor
     batches: list[Tensor]
     lambda1: float = 0.1
     lambda2: float = 0.1
@@ -109,46 +98,43 @@ class Channels:
     def of(
         cls,
         graph: NetworkGraph,
-        samples: Tensor,
+        inputs: Batch,
         *,
         workers: int,
         differentiated: bool = True,
         batch_size: int = BATCH,
         **options: Any,
     ) -> Self:
-        """All layers of a graph on samples (m, *input_shape).
+        """All layers of a graph; ``options`` are the other attributes.
 
-        Parameters
-        ----------
-        graph : NetworkGraph
-        samples : tensor
-        workers : int
-            Rows that are worked on at a time, for the estimate of memory.
-        differentiated : bool
-            Whether sensitivities will be asked for, for the same.
-        batch_size : int
-            Samples at a time; it changes nothing but the rounding.
-        **options
-            The other attributes.
-
-        Raises
-        ------
-        InputError
-            Weights are shared or computed, or there is not enough memory.
+        Memory is estimated for so many ``workers``, each at a row, and for derivatives if sensitivities will be asked
+        for (``differentiated``). The batch size changes nothing but the rounding. InputError is raised where inputs do
+        not fit, weights are shared or computed, or there is not enough memory.
         """
-        layers = channel_layers(graph)
+        samples, layers = samples_of(graph, inputs), channel_layers(graph)
         check_samples_fit(graph, layers, len(samples), workers, differentiated=batch_size if differentiated else 0)
-        return cls(graph, layers, batches_of(samples, batch_size), **options)
+        return cls(graph, layers, samples, batches_of(samples, batch_size), **options)
 
     @property
     def weight_count(self) -> int:
-        """N₀."""
         return sum(layer.size for layer in self.layers)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """A penalty is checked on a single weight: layers differ in their rows and columns."""
-        return 1, 1
+        """Rows and columns of the first layer; :meth:`check_penalty` refuses what does not fit all of them."""
+        return _shape(self.layers[0])
+
+    def check_penalty(self, argument: str, penalty: Penalty) -> None:
+        """Refuse a penalty, given as that argument, with a number for each row or column where layers have others."""
+        for layer in self.layers:
+            rows, columns = _shape(layer)
+            try:
+                penalty.pieces(rows, columns)
+            except InputError as error:
+                has = f"layer {layer.name!r} has {rows} rows and {columns} columns"
+                raise InputError(
+                    f"{error} ({argument} must fit every layer, and {has})", argument=error.argument
+                ) from error
 
     @cached_property
     def _sensitivities(self) -> dict[str, Sensitivity]:
@@ -202,10 +188,11 @@ class Channels:
             support=weights != 0,
             weights=weights,
             scales=scales,
-            pieces=partial(_pieces, weights.shape),
+            pieces=lambda penalty: penalty.pieces(*weights.shape),
             settled=statistics.settled,
         )
 
 
-def _pieces(shape: tuple[int, int], penalty: Penalty) -> PiecewiseQuadratic:
-    return penalty.pieces(*shape)
+def _shape(layer: ChannelLayer) -> tuple[int, int]:
+    """Rows and columns of each group of a layer's channels."""
+    return layer.rows // layer.groups, layer.size // layer.rows

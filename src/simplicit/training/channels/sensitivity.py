@@ -27,11 +27,9 @@ import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
-from simplicit.errors import InputError
+from simplicit.checks import refused
 from simplicit.network.graph import NetworkGraph
 from simplicit.training.channels.layers import ChannelLayer, nodes_before
-
-__all__ = ["Sensitivity", "output_sensitivities"]
 
 Array = npt.NDArray[np.float64]
 
@@ -45,15 +43,10 @@ FLOOR = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
-    """How far errors in one layer move the outputs.
+    """How far errors in one layer move the outputs: sᵢ of its ``channels``, (rows,), and ω of its ``positions``.
 
-    Attributes
-    ----------
-    channels : (rows,) array
-        sᵢ.
-    positions : list of tensors, optional
-        ω, batch by batch, in the shape of the layer's result with groups in place of channels. None where all count
-        alike: no output sees the layer, or its input is the same for all samples.
+    These come batch by batch, in the shape of the layer's result with groups in place of channels. There are none where
+    all count alike: no output sees the layer, or its input is the same for all samples.
     """
 
     channels: Array
@@ -63,13 +56,7 @@ class Sensitivity:
 def output_sensitivities(
     graph: NetworkGraph, layers: list[ChannelLayer], batches: list[Tensor]
 ) -> dict[str, Sensitivity]:
-    """How far errors move the outputs, by the names of the layers.
-
-    Raises
-    ------
-    InputError
-        Derivatives of the outputs are not finite.
-    """
+    """How far errors move the outputs, by the names of the layers; InputError if derivatives are not finite."""
     sums = {layer.node: _Squares(layer, varies=_varies(graph, layer)) for layer in layers}
     first = 0
     for batch in batches:
@@ -87,10 +74,8 @@ def _varies(graph: NetworkGraph, layer: ChannelLayer) -> bool:
 
 
 class _Squares:
-    """g of a layer, probe by probe and batch by batch.
-
-    Summed over positions for each channel, and over the channels of each group for each position.
-    """
+    """g of a layer, probe by probe and batch by batch, summed over positions for each channel, and over the channels of
+    each group for each position."""
 
     def __init__(self, layer: ChannelLayer, *, varies: bool) -> None:
         self.layer, self.varies = layer, varies
@@ -133,9 +118,10 @@ class _Squares:
     def finished(self) -> Sensitivity:
         """After all batches."""
         if not bool(self.channels.isfinite().all()):
-            raise InputError(
-                f"net: the derivatives of the outputs by layer {self.layer.name!r}, by which errors are weighed, are "
-                f"not finite in {self.parts[0].dtype}; take network and inputs in float64 if they are not"
+            raise refused(
+                "net",
+                f"the derivatives of the outputs by layer {self.layer.name!r}, by which errors are weighed, are not "
+                f"finite in {self.parts[0].dtype}; take network and inputs in float64 if they are not",
             )
         scale = self.scale or 1.0
         channels = (self.channels / self.count).numpy() / scale / scale

@@ -29,12 +29,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from simplicit.errors import InputError
+from simplicit.checks import refused
 from simplicit.training.channels.layers import ChannelLayer, nodes_before, weight_matrix
 from simplicit.training.channels.patches import channels_first, patches
 from simplicit.training.channels.walk import Walk
-
-__all__ = ["Gathering", "Statistics"]
 
 Array = npt.NDArray[np.float64]
 
@@ -48,41 +46,19 @@ LEAST_GAIN = 1e-2
 class Statistics:
     """Sums over all patches, weighted where there are weights; a layer's rows come in g groups of r, each on d columns.
 
-    Attributes
-    ----------
-    count : int
-        n.
-    mass : (g, 1) array
-        Σω: n, up to rounding, without weights and with those of a mean of 1.
-    offset : (g, d) array
-        o.
-    features : (g, d) array
-        Σ(φ − o).
-    products : (g, d, d) array
-        Σ(φ − o)(φ − o)ᵀ.
-    residuals : (g, r) array
-        Σr.
-    cross : (g, r, d) array
-        Σr(φ − o)ᵀ.
-    energy : (g, r) array
-        Σr².
-    weights : (g, r, d) array
-        W⁰.
-    rounding : float
-        The unit of rounding of the products that were summed, that of the network's dtype.
-    settled : bool
-        Whether inputs and targets are the baseline's.
+    ``rounding`` is the unit of rounding of the products that were summed, that of the network's dtype. Statistics are
+    ``settled`` where inputs and targets are the baseline's.
     """
 
-    count: int
-    mass: Array
-    offset: Array
-    features: Array
-    products: Array
-    residuals: Array
-    cross: Array
-    energy: Array
-    weights: Array
+    count: int  # n
+    mass: Array  # (g, 1), Σω: n, up to rounding, without weights and with those of a mean of 1
+    offset: Array  # (g, d), o
+    features: Array  # (g, d), Σ(φ − o)
+    products: Array  # (g, d, d), Σ(φ − o)(φ − o)ᵀ
+    residuals: Array  # (g, r), Σr
+    cross: Array  # (g, r, d), Σr(φ − o)ᵀ
+    energy: Array  # (g, r), Σr²
+    weights: Array  # (g, r, d), W⁰
     rounding: float
     settled: bool
 
@@ -161,19 +137,10 @@ def _offset(R: Tensor, omega: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Gathering:
-    """Where the statistics of a layer come from: the present state of a walk.
+    """Where the statistics of a layer come from: a walk that has come to it.
 
-    Attributes
-    ----------
-    walk : Walk
-        Has come to the layer.
-    layer : ChannelLayer
-    later : frozenset of str
-        Names of the nodes of this layer and of those not trained yet.
-    own : bool
-        On the student's inputs, not the baseline's.
-    omega : list of tensors, optional
-        ω, batch by batch, in the shape of the result with groups in place of channels.
+    ``later`` names the nodes of this layer and of those not trained yet. The inputs are the student's ``own``, or the
+    baseline's. ``omega`` is ω, batch by batch, in the shape of the result with groups in place of channels.
     """
 
     walk: Walk
@@ -191,13 +158,7 @@ class Gathering:
         return self.walk.differs(skip)
 
     def statistics(self) -> Statistics:
-        """Of the layer's inputs and targets.
-
-        Raises
-        ------
-        InputError
-            They leave the range of the network's dtype.
-        """
+        """Of the layer's inputs and targets; InputError where they leave the range of the network's dtype."""
         sums = _Sums(self._kernel, self._bias)
         settled = not self.absorbs and not (self.own and self.walk.differs(self.layer.source))
         for place, part, R in self._chunks():
@@ -205,9 +166,10 @@ class Gathering:
             sums.add(R, None if settled else self._grouped(self._target(place, part)), omega)
         found = sums.finished(settled=settled)
         if not all(np.isfinite(part).all() for part in (found.products, found.cross, found.energy)):
-            raise InputError(
-                f"inputs: the sums of squares of what layer {self.layer.name!r} sees leave the range of "
-                f"{self._kernel.dtype}; scale the inputs, or take network and inputs in float64"
+            raise refused(
+                "inputs",
+                f"the sums of squares of what layer {self.layer.name!r} sees leave the range of {self._kernel.dtype}; "
+                "scale the inputs, or take network and inputs in float64",
             )
         return found
 

@@ -16,35 +16,20 @@ from simplicit.training.channels.moments import Moments
 from simplicit.training.channels.norms import constants_of
 from simplicit.training.channels.statistics import Gathering, Statistics
 from simplicit.training.channels.walk import Walk
-
-__all__ = ["Solver", "Sweep"]
+from simplicit.training.provider import relative_error
 
 Array = npt.NDArray[np.float64]
-#: A variance below this share of the squared mean is rounding.
-ROUNDED = 1e-14
 #: From a layer and its statistics to its new weights, (g, r, d).
 Solver = Callable[[ChannelLayer, Statistics], Array]
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """How a network is gone through.
+    """How a network is gone through, on samples in ``batches``, its ``layers`` in the order of evaluation.
 
-    Attributes
-    ----------
-    graph : NetworkGraph
-    layers : list of ChannelLayer
-        In the order of evaluation.
-    batches : list of tensors
-        The calibration samples.
-    own : bool
-        Every layer on the student's inputs; otherwise on the baseline's.
-    own_output : bool
-        The last layer on the student's inputs in any case.
-    correct : bool
-        Whether constants and norms are corrected.
-    omegas : mapping from the names of layers to ω, batch by batch
-        How much positions count; all alike in a layer that is not there.
+    Every layer is fitted on the student's inputs (``own``), or on the baseline's; the last one on the student's with
+    ``own_output`` too. Constants and norms are corrected with ``correct``. ``omegas`` say how much positions count, ω
+    by the layer's name and then batch by batch; they are all alike in a layer that is not there.
     """
 
     graph: NetworkGraph
@@ -71,19 +56,11 @@ class Sweep:
             later = frozenset(one.node.name for one in self.layers[place:])
             statistics = Gathering(walk, layer, later, own=own, omega=self.omegas.get(layer.name)).statistics()
             weights = solve(layer, statistics)
-            moments = Moments.of(statistics, weights)
             old = self.graph.constants[layer.weight]
             changed = {layer.weight: torch.from_numpy(weights).reshape(old.shape).to(old.dtype)}
             if self.correct:
-                changed |= constants_of(self.graph, layer, moments)
+                changed |= constants_of(self.graph, layer, Moments.of(statistics, weights))
             walk.change(changed)
-            errors[layer.name] = _relative(moments)
+            pairs = zip(walk.student(layer.result), walk.baseline(layer.result), strict=True)
+            errors[layer.name] = relative_error((z.double().numpy(), t.double().numpy()) for z, t in pairs)
         return walk.changed, errors
-
-
-def _relative(moments: Moments) -> float:
-    """‖t − ẑ‖/‖t‖ about the means."""
-    energy = float(moments.target_variance.sum())
-    # Targets that do not vary leave only rounding behind.
-    varies = energy > ROUNDED * float(np.square(moments.target_mean).sum())
-    return float(np.sqrt(moments.error.sum() / energy)) if varies else 0.0

@@ -20,8 +20,6 @@ from simplicit.implicit.batch import Batch, as_batch
 from simplicit.network.graph import NetworkGraph
 from simplicit.network.prepare import check_kind
 
-__all__ = ["Walk", "batches_of", "samples_of"]
-
 #: Values of a node on one side, batch by batch.
 Values = list[Any]
 
@@ -46,13 +44,7 @@ def batches_of(inputs: Tensor, batch_size: int) -> list[Tensor]:
 
 
 class Walk:
-    """The values of baseline and student, up to the node that was computed last.
-
-    Parameters
-    ----------
-    graph : NetworkGraph
-    batches : list of tensors (b, *input_shape)
-    """
+    """The values of baseline and student on batches (b, *input_shape), up to the node that was computed last."""
 
     def __init__(self, graph: NetworkGraph, batches: list[Tensor]) -> None:
         self.graph = graph

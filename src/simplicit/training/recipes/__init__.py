@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from simplicit.errors import InputError
+from simplicit.checks import check_choice, refused
 from simplicit.training.recipes.base import Recipe, Task
 from simplicit.training.recipes.matching import Matching
 from simplicit.training.recipes.robust import Certified, Robust
@@ -27,30 +27,19 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def recipe_of(name: object) -> Recipe:
-    """The recipe of that name.
-
-    Raises
-    ------
-    InputError
-        It is unknown.
-    """
-    if not isinstance(name, str) or name not in RECIPES:
-        known = ", ".join(map(repr, RECIPES))
-        raise InputError(f"recipe: {name!r} is unknown; choose one of {known}", argument="recipe")
+def recipe_of(name: str) -> Recipe:
+    """The recipe of that name; InputError if it is unknown."""
+    check_choice("recipe", name, RECIPES)
     return RECIPES[name]
 
 
 def at_sparsity(name: str, sparsity: float) -> Recipe:
     """The recipe of that name, asked for a sparsity in per cent.
 
-    Raises
-    ------
-    InputError
-        It is unknown, it takes no sparsity, or the sparsity is out of range.
+    InputError is raised if it is unknown or takes no sparsity, or if the sparsity is out of range.
     """
     recipe = recipe_of(name)
     if all(item.name != "sparsity" for item in fields(recipe)):
-        raise InputError(f"recipe: {name!r} takes no sparsity; choose one that does", argument="recipe")
+        raise refused("recipe", f"{name!r} takes no sparsity; choose one that does")
     changed: dict[str, Any] = {"sparsity": sparsity}
     return replace(recipe, **changed)

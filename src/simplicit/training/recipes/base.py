@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from simplicit.checks import as_number
+from simplicit.checks import as_number, refused
 from simplicit.errors import InputError
 from simplicit.executors import digest
 from simplicit.network import Capture
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows import Penalty
 from simplicit.solve import RunOptions
-from simplicit.training.clock import Clock
 from simplicit.training.training import RowOptions
 
 if TYPE_CHECKING:
     from simplicit.training.result import FitResult
-
-__all__ = ["Recipe", "Task", "check_flags", "check_penalty", "check_sparsity"]
 
 
 @dataclass(frozen=True)
@@ -55,32 +53,35 @@ class Task:
     rows : RowOptions
     run : RunOptions
         Opened.
-    clock : Clock
+    seconds : dict of str to float
+        Wall-clock time of each stage so far.
     """
 
     graph: NetworkGraph
     inputs: Any
     rows: RowOptions
     run: RunOptions
-    clock: Clock
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def captured(self) -> Capture:
         """The exact implicit form of the network."""
-        with self.clock.stage("capture"):
+        with self.timed("capture"):
             return Capture.of(self.graph)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of what is inside to that of a stage."""
+        begun = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
 
     @contextmanager
     def training(self, recipe: Recipe, samples: Any, shape: tuple[int, int]) -> Iterator[RunOptions]:
         """The stage in which rows are solved, with the journal of the fit open if there is to be one.
 
-        Parameters
-        ----------
-        recipe : Recipe
-        samples : array or tensor
-            The inputs as they are used.
-        shape : (int, int)
-            Rows and columns on which a penalty counts by what it is: a user's own may print as its place in memory.
+        ``samples`` are the inputs as they are used. The penalties of the recipe count by what they are on (rows,
+        columns) of that ``shape``, for a user's own may print as its place in memory.
         """
 
         def key() -> str:
@@ -89,7 +90,7 @@ class Task:
             parts |= {"recipe": type(recipe).__name__, "tol": self.rows.tol, "block_rows": self.rows.block_rows}
             return digest(parts | _identity(recipe, shape) | {"device": self.rows.device})
 
-        with self.clock.stage("training"), self.run.kept("fit", key, {}) as run:
+        with self.timed("training"), self.run.kept("fit", key, {}) as run:
             yield run
 
 
@@ -110,13 +111,7 @@ def _identity(options: Any, shape: tuple[int, int]) -> dict[str, Any]:
 
 
 def check_sparsity(value: object) -> None:
-    """Refuse what is no share in per cent, and ask back where it looks like one in [0, 1].
-
-    Raises
-    ------
-    InputError
-        It does not lie in [0, 100), or between 0 and 1.
-    """
+    """Refuse what is no share in per cent, [0, 100), and ask back where it looks like one in (0, 1)."""
     if value is None:
         return
     share = as_number("sparsity", value)
@@ -136,4 +131,4 @@ def check_flags(recipe: Recipe, *names: str) -> None:
 def check_penalty(name: str, value: object) -> None:
     """Refuse what is no penalty."""
     if isinstance(value, type) or not isinstance(value, Penalty):
-        raise InputError(f"{name}: expected a penalty such as simplicit.L1(beta=1e-3), got {value!r}", argument=name)
+        raise refused(name, f"expected a penalty such as simplicit.L1(beta=1e-3), got {value!r}")

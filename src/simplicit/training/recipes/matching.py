@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
-from simplicit.checks import as_count, as_number, spelled
+from simplicit.checks import as_count, as_number, check_choice, refused, spelled
 from simplicit.errors import InputError
 from simplicit.rows import L1, BasisPursuit, Penalty
-from simplicit.training.channels import Channels, check_tied, has_convolutions, samples_of
+from simplicit.training.channels import Channels, check_tied, has_convolutions
 from simplicit.training.problem import Ridge
+from simplicit.training.provider import Provider
 from simplicit.training.recipes.base import Recipe, Task, check_flags, check_penalty, check_sparsity
 from simplicit.training.result import FitResult
 from simplicit.training.states import STRUCTURES, States, ball_of, structure_of
 from simplicit.training.strength import trained
 from simplicit.training.training import Training
-from simplicit.training.units import check_normalization
-
-__all__ = ["Matching"]
+from simplicit.training.units import NORMALIZATIONS
 
 
 def _parse_states(text: str) -> str | tuple[str, ...]:
@@ -98,7 +97,7 @@ class Matching(Recipe):
     def __post_init__(self) -> None:
         check_penalty("penalty", self.penalty)
         check_sparsity(self.sparsity)
-        check_normalization(self.normalize)
+        check_choice("normalize", self.normalize, NORMALIZATIONS)
         for name in ("lambda1", "lambda2"):
             as_number(name, getattr(self, name), positive=True)
         if self.kappa is not None:
@@ -109,16 +108,13 @@ class Matching(Recipe):
             object.__setattr__(self, "states", tuple(self.states))
         self._check_states()
         if self.propagate and not structure_of(self.structure).triangular:
-            raise InputError(
-                f"propagate: structure {self.structure!r} has no order of layers, each on the states of those before; "
-                "take structure='baseline' or 'feedforward'",
-                argument="propagate",
+            raise refused(
+                "propagate",
+                f"structure {self.structure!r} has no order of layers, each on the states of those before; take "
+                "structure='baseline' or 'feedforward'",
             )
         if self.refit is not None and isinstance(self.penalty, BasisPursuit):
-            raise InputError(
-                "refit: BasisPursuit matches exactly, and a refit would undo that; take another penalty",
-                argument="refit",
-            )
+            raise refused("refit", "BasisPursuit matches exactly, and a refit would undo that; take another penalty")
 
     def _check_states(self) -> None:
         states = self.states
@@ -128,58 +124,55 @@ class Matching(Recipe):
                 f"states must be 'all', 'blocks' or the names of groups of states, got {states!r}", argument="states"
             )
         if structure_of(self.structure) is STRUCTURES["baseline"] and states != "all":
-            raise InputError(
-                f"structure: 'baseline' has no weights between chosen states; states={states!r} takes 'feedforward', "
-                "'no-self' or 'dense'",
-                argument="structure",
+            raise refused(
+                "structure",
+                f"'baseline' has no weights between chosen states; states={states!r} takes 'feedforward', 'no-self' or "
+                "'dense'",
             )
 
     def train(self, task: Task) -> FitResult:
-        if self.states == "all" and has_convolutions(task.graph):
-            return self._channels(task)
-        return self._states(task)
-
-    def _channels(self, task: Task) -> FitResult:
-        """The rows of convolutions, tied over positions."""
-        self._check_tied()
-        samples = samples_of(task.graph, task.inputs)
-        with task.training(self, samples, (1, 1)) as run:
-            provider = Channels.of(
-                task.graph,
-                samples,
-                workers=run.n_workers,
-                differentiated=False,
-                lambda1=self.lambda1,
-                lambda2=self.lambda2,
-                propagate=self.propagate,
-                regenerate=self.regenerate,
-                weighted=False,
-            )
+        tied = self.states == "all" and has_convolutions(task.graph)
+        provider = self._channels(task) if tied else self._states(task)
+        with task.training(self, provider.samples, provider.shape) as run:
             training = Training(
                 provider, self.penalty, self.refit, task.rows, run, rounds=self.rounds, normalize=self.normalize
             )
-            return FitResult.trained(self, task, training, trained(training, self.sparsity), len(samples))
+            found = trained(training, self.sparsity)
+        return FitResult.of(self, task, found, weight_count=provider.weight_count, ridge=self.refit)
 
-    def _check_tied(self) -> None:
-        """Refuse what has no meaning for tied rows."""
+    def _channels(self, task: Task) -> Provider[Any]:
+        """The rows of convolutions, tied over positions; what has no meaning for them is refused."""
         check_tied(self.structure)
         takes = "a network with convolutions takes"
         if self.kappa is not None:
-            raise InputError(
-                f"kappa: got {self.kappa!r}; {takes} None, for tied rows have no ball, and are well-posed without",
-                argument="kappa",
+            raise refused(
+                "kappa",
+                f"got {self.kappa!r}; {takes} None, for tied rows have no ball, and are well-posed without",
             )
         if isinstance(self.penalty, BasisPursuit):
-            raise InputError(
-                f"penalty: got {self.penalty!r}; {takes} another one, such as simplicit.L1: exact matching needs every "
-                "patch at once",
-                argument="penalty",
+            raise refused(
+                "penalty",
+                f"got {self.penalty!r}; {takes} another one, such as simplicit.L1: exact matching needs every patch at "
+                "once",
             )
+        channels = Channels.of(
+            task.graph,
+            task.inputs,
+            workers=task.run.n_workers,
+            differentiated=False,
+            weighted=False,
+            lambda1=self.lambda1,
+            lambda2=self.lambda2,
+            propagate=self.propagate,
+            regenerate=self.regenerate,
+        )
+        channels.check_penalty("penalty", self.penalty)
+        return channels
 
-    def _states(self, task: Task) -> FitResult:
+    def _states(self, task: Task) -> Provider[Any]:
         kappa = ball_of(self.structure, self.kappa, task.captured.model)
-        with task.clock.stage("states"):
-            provider = States.of(
+        with task.timed("states"):
+            return States.of(
                 task.captured,
                 task.inputs,
                 structure=self.structure,
@@ -190,9 +183,3 @@ class Matching(Recipe):
                 propagate=self.propagate,
                 regenerate=self.regenerate,
             )
-        inputs = provider.data.inputs
-        with task.training(self, inputs, provider.shape) as run:
-            training = Training(
-                provider, self.penalty, self.refit, task.rows, run, rounds=self.rounds, normalize=self.normalize
-            )
-            return FitResult.trained(self, task, training, trained(training, self.sparsity), len(inputs))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from simplicit.checks import as_count, as_interval, as_number, spelled
+from simplicit.checks import as_count, as_interval, as_number, refused, spelled
 from simplicit.errors import InputError
 from simplicit.training.channels import has_convolutions
 from simplicit.training.recipes.base import Recipe, Task, check_sparsity
 from simplicit.training.result import FitResult
 from simplicit.training.robust import RobustTraining
 from simplicit.training.states import StateStudent, network_of, state_data, structure_of
-from simplicit.training.strength import tolerance_of
-
-__all__ = ["Certified", "Robust"]
+from simplicit.training.training import Trained
 
 
 def _parse_strengths(text: str) -> float | tuple[float, ...]:
@@ -21,10 +19,7 @@ def _parse_strengths(text: str) -> float | tuple[float, ...]:
     try:
         strengths = tuple(map(float, text.split(",")))
     except ValueError:
-        raise InputError(
-            f"hidden_strength: expected a number, or several with commas between, got {text!r}",
-            argument="hidden_strength",
-        ) from None
+        raise refused("hidden_strength", f"expected a number, or several with commas between, got {text!r}") from None
     return strengths[0] if len(strengths) == 1 else strengths
 
 
@@ -81,10 +76,10 @@ class Robust(Recipe):
             as_number(name, getattr(self, name), positive=True)
         check_sparsity(self.sparsity)
         if not structure_of(self.structure).triangular:
-            raise InputError(
-                f"structure: {self.structure!r} has no order of layers, each on the states of those before; take "
-                "'baseline' or 'feedforward'",
-                argument="structure",
+            raise refused(
+                "structure",
+                f"{self.structure!r} has no order of layers, each on the states of those before; take 'baseline' or "
+                "'feedforward'",
             )
         strengths = self.hidden_strength if isinstance(self.hidden_strength, tuple) else (self.hidden_strength,)
         for strength in strengths:
@@ -104,27 +99,21 @@ class Robust(Recipe):
 
     def train(self, task: Task) -> FitResult:
         if has_convolutions(task.graph):
-            raise InputError(
-                "net: it has convolutions, and robust training works on the boxes of single states; take the recipe "
-                "Sparse or Matching",
-                argument="net",
+            raise refused(
+                "net",
+                "it has convolutions, and robust training works on the boxes of single states; take the recipe Sparse "
+                "or Matching",
             )
         captured = task.captured
-        with task.clock.stage("states"):
+        with task.timed("states"):
             data = state_data(captured.model, captured.states(task.inputs), captured.weight_count, rescaled=False)
         with task.training(self, data.inputs, (data.n_rows, data.n_columns)) as run:
-            training = RobustTraining(data, self, task.rows, run)
-            found, trials = training.train(self.sparsity, tolerance_of(data.weight_count))
-        return FitResult.of(
-            self,
-            task,
-            StateStudent(found.model, data, training.order, network_of(captured, data, structure=self.structure)),
-            [layer.solution for layer in found.layers],
-            strength=found.strength,
-            trials=trials,
-            weight_count=data.weight_count,
-            n_samples=len(data.inputs),
-        )
+            fit, trials = RobustTraining(data, self, task.rows, run).train(self.sparsity)
+        origin = network_of(captured, data, structure=self.structure)
+        student = StateStudent(fit.model, data, data.order(data.layers.values()), origin)
+        solutions = {name: [layer.solution] for name, layer in fit.layers.items()}
+        found = Trained(student, solutions, strength=fit.strength, trials=trials)
+        return FitResult.of(self, task, found, weight_count=data.weight_count)
 
 
 @dataclass(frozen=True)

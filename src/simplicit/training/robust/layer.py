@@ -15,16 +15,15 @@ The row problems see their M samples through second moments alone, so that these
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from simplicit.rows import L1, Solution
-from simplicit.solve.front import solve_rows
-
-__all__ = ["Layer", "LayerFit"]
+from simplicit.solve import RunOptions, solve_rows
+from simplicit.training.training import RowOptions
 
 Array = npt.NDArray[np.float64]
 
@@ -45,20 +44,9 @@ class LayerFit:
 class Layer:
     """What decides a layer's rows.
 
-    Parameters
-    ----------
-    features : (M, d) array
-        Inputs and states that the rows may use.
-    targets : (M, r) array
-        Of the baseline.
-    support : (r, d) array of bool
-        Admissible coefficients.
-    prices : (d,) array
-        σβrⱼ: the price of |wⱼ|.
-    weight : float
-        λ.
-    onesided : bool
-        Whether targets below zero ask only to stay there: the layer's activation is a ReLU.
+    ``features`` (M, d) are the inputs and states that the rows may use, ``targets`` (M, r) those of the baseline,
+    ``support`` (r, d) says which coefficients are admissible, ``prices`` (d,) are σβrⱼ and ``weight`` λ. Targets below
+    zero ask only to stay there (``onesided``) where the layer's activation is a ReLU.
     """
 
     features: Array
@@ -68,34 +56,24 @@ class Layer:
     weight: float
     onesided: bool
 
-    def solve(self, turns: int, start: LayerFit | None, *, tol: float, throw: bool, **options: Any) -> LayerFit:
-        """Solve by ``turns`` turns, the last one to ``tol`` and the others more coarsely.
+    def solve(self, turns: int, start: LayerFit | None, rows: RowOptions, run: RunOptions) -> LayerFit:
+        """Solve by at least 1 turn, the last one as ``rows`` says and those before more coarsely.
 
-        Parameters
-        ----------
-        turns : int
-            At least 1; without a side, 1 is all that is done.
-        start : LayerFit, optional
-            What to begin from, such as the layer at fewer samples.
-        tol : float
-            Relative duality gap of the row problems.
-        throw : bool
-            Whether the last turn raises where a row does not converge.
-        **options
-            How and where rows are solved, as :func:`simplicit.solve_rows` takes it.
+        One turn is all that is done without a side. ``start`` is what to begin from, such as the layer at fewer
+        samples.
         """
         moments = _Moments(self.features)
         found, before, pace = start, start, 1.0
         turns = turns if self.onesided else 1
+        coarse = replace(rows, tol=max(rows.tol, _COARSE), throw=False)
         for turn in range(turns):
-            last = turn == turns - 1
             if found is None or before is None:
                 targets = self._first()
             else:
                 pace, step = 0.5 + math.sqrt(0.25 + pace**2), pace - 1.0
                 targets = self._moved(found, before, step / pace)
-            solved = self._turn(moments, targets, found, tol if last else max(tol, _COARSE), throw and last, options)
-            before, found = found, solved
+            how = rows if turn == turns - 1 else coarse
+            before, found = found, self._turn(moments, targets, found, how.arguments(run))
         assert found is not None
         return found
 
@@ -111,15 +89,7 @@ class Layer:
         intercepts = fit.intercepts + share * (fit.intercepts - before.intercepts)
         return np.where(self.targets > 0, self.targets, np.minimum(self.features @ weights.T + intercepts, 0.0))
 
-    def _turn(
-        self,
-        moments: _Moments,
-        targets: Array,
-        start: LayerFit | None,
-        tol: float,
-        throw: bool,
-        options: dict[str, Any],
-    ) -> LayerFit:
+    def _turn(self, moments: _Moments, targets: Array, start: LayerFit | None, options: dict[str, Any]) -> LayerFit:
         reduced, mean = moments.reduce(targets)
         solution = solve_rows(
             moments.features,
@@ -127,9 +97,7 @@ class Layer:
             penalty=L1(beta=1.0, column_weights=self.prices),
             weight=self.weight,
             support=None if self.support.all() else self.support,
-            tol=tol,
             warm_start=None if start is None else start.weights,
-            throw=throw,
             **options,
         )
         weights = solution.coefficients.toarray()

@@ -18,25 +18,27 @@ The model is rescaled at its end. Every row has a constant, also where the basel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array
 
-from simplicit.errors import InputError
+from simplicit.checks import refused
 from simplicit.implicit import ImplicitModel, equilibrium
 from simplicit.robustness import box_radii, pgd
 from simplicit.solve import RunOptions
 from simplicit.training.robust.layer import Layer, LayerFit
 from simplicit.training.states import StateData
 from simplicit.training.states.structure import STRUCTURES, Mask
-from simplicit.training.strength import search_strength
+from simplicit.training.strength import search_strength, tolerance_of
 from simplicit.training.training import RowOptions
 
-__all__ = ["RobustFit", "RobustOptions", "RobustTraining"]
+if TYPE_CHECKING:
+    from simplicit.training.recipes import Robust
 
 Array = npt.NDArray[np.float64]
 
@@ -52,40 +54,12 @@ _LEAST = 1e-3
 _COARSE = 1e-4
 
 
-class RobustOptions(Protocol):
-    """What decides robust training; see :class:`simplicit.Robust`."""
-
-    @property
-    def beta(self) -> float: ...
-
-    @property
-    def structure(self) -> str: ...
-
-    @property
-    def hidden_strength(self) -> float | tuple[float, ...]: ...
-
-    @property
-    def attacks(self) -> int: ...
-
-    @property
-    def attack_eps(self) -> float: ...
-
-    @property
-    def range(self) -> tuple[float, float]: ...
-
-    @property
-    def lambda1(self) -> float: ...
-
-    @property
-    def lambda2(self) -> float: ...
-
-
 @dataclass(frozen=True, eq=False)
 class RobustFit:
-    """A network that was trained: its layers, the first one first, and the model that they make."""
+    """A network that was trained: its layers by name, the first one first, and the model that they make."""
 
     strength: float
-    layers: tuple[LayerFit, ...]
+    layers: Mapping[str, LayerFit]
     model: ImplicitModel
 
 
@@ -93,14 +67,12 @@ class RobustFit:
 class RobustTraining:
     """Robust training on one baseline's states; :meth:`train` does it.
 
-    Raises
-    ------
-    InputError
-        Inputs are outside of their range, or the network has no classes to keep apart.
+    InputError is raised where inputs are outside of their range, the network has no classes to keep apart, or there are
+    not as many strengths as hidden layers.
     """
 
     data: StateData
-    options: RobustOptions
+    options: Robust
     rows: RowOptions
     run: RunOptions
 
@@ -108,32 +80,29 @@ class RobustTraining:
         inputs, (low, high) = self.data.inputs, self.options.range
         smallest, largest = float(inputs.min()), float(inputs.max())
         if smallest < low or largest > high:
-            raise InputError(
-                f"inputs: values from {smallest:.6g} to {largest:.6g} lie outside of clip = ({low:g}, {high:g}), the "
-                "range of valid inputs; normalisation belongs inside the network, or pass the range as clip"
+            raise refused(
+                "inputs",
+                f"values from {smallest:.6g} to {largest:.6g} lie outside of clip = ({low:g}, {high:g}), the range of "
+                "valid inputs; normalisation belongs inside the network, or pass the range as clip",
             )
         if self.data.model.n_outputs < 2:
-            raise InputError(
-                "net: the network has a single output, so there are no classes to keep apart, as robust training does; "
-                "take a network with one output per class, or another recipe"
+            raise refused(
+                "net",
+                "the network has a single output, so there are no classes to keep apart, as robust training does; take "
+                "a network with one output per class, or another recipe",
             )
-        strengths = self.options.hidden_strength
-        if isinstance(strengths, tuple) and len(strengths) != len(self._rows) - 1:
-            raise InputError(
-                f"hidden_strength: {len(strengths)} strengths for {len(self._rows) - 1} layers after the first; give "
-                "one number, or one per layer",
-                argument="hidden_strength",
+        strengths, after_the_first = self.options.hidden_strength, len(self.data.layers) - 1
+        if isinstance(strengths, tuple) and len(strengths) != after_the_first:
+            raise refused(
+                "hidden_strength",
+                f"{len(strengths)} strengths for {after_the_first} layers after the first; give one number, or one per "
+                "layer",
             )
 
-    def train(self, target: float | None, tolerance: float) -> tuple[RobustFit, int]:
+    def train(self, target: float | None) -> tuple[RobustFit, int]:
         """All rounds; what they come to, and how many times the layers were solved to find the strength.
 
-        Parameters
-        ----------
-        target : float or None
-            Wanted sparsity, in per cent: the strength is searched in the first round and again in the last one.
-        tolerance : float
-            How near the search comes.
+        For a wanted sparsity in per cent the strength is searched in the first round and again in the last one.
         """
         points, found, strength, trials = [self.data.inputs], None, 1.0, 0
         for number in range(self.options.attacks + 1):
@@ -143,7 +112,7 @@ class RobustTraining:
                 found = solve(strength, found)
                 trials = max(trials, 1)
             else:
-                found, more = self._searched(solve, strength, found, target, tolerance)
+                found, more = self._searched(solve, strength, found, target)
                 strength, trials = found.strength, trials + more
             if not last:
                 points.append(self._worst_cases(found.model))
@@ -151,14 +120,9 @@ class RobustTraining:
         return found, trials
 
     def _searched(
-        self,
-        solve: partial[RobustFit],
-        strength: float,
-        start: RobustFit | None,
-        target: float,
-        tolerance: float,
+        self, solve: partial[RobustFit], strength: float, start: RobustFit | None, target: float
     ) -> tuple[RobustFit, int]:
-        trials = 0
+        count, trials = self.data.weight_count, 0
 
         def trial(factor: float, _: RobustFit | None) -> RobustFit:
             nonlocal trials
@@ -166,7 +130,7 @@ class RobustTraining:
             # From the same start each time: the turns are few, so that what they reach depends on it.
             return solve(strength * factor, start)
 
-        found = search_strength(trial, lambda fit: fit.model.sparsity(self.data.weight_count), target, tolerance)
+        found = search_strength(trial, lambda fit: fit.model.sparsity(count), target, tolerance_of(count))
         return found, trials
 
     def _worst_cases(self, model: ImplicitModel) -> Array:
@@ -188,42 +152,29 @@ class RobustTraining:
     ) -> RobustFit:
         """All layers on all points, each on the states of those before."""
         U = np.vstack(points)
-        layers: list[LayerFit] = []
-        model = self._model([])
-        for place, rows in enumerate(self._rows):
-            layer = self._layer(model, U, place, strength)
-            name = [*self.data.model.slices][::-1][place] if rows.start < self.data.n_states else "output"
-            layers.append(
-                layer.solve(
-                    _TURNS[0] if start is None else _TURNS[1],
-                    None if start is None else start.layers[place],
-                    tol=self.rows.tol if last else max(self.rows.tol, _COARSE),
-                    throw=last and self.rows.throw,
-                    **self.rows.arguments(self.run, f"round {number}, {name}"),
-                )
+        rows = self.rows if last else replace(self.rows, tol=max(self.rows.tol, _COARSE), throw=False)
+        layers: dict[str, LayerFit] = {}
+        model = self._model(layers)
+        for place, name in enumerate(self.data.layers):
+            layers[name] = self._layer(model, U, place, strength).solve(
+                _TURNS[0] if start is None else _TURNS[1],
+                None if start is None else start.layers[name],
+                rows,
+                self.run.staged(f"round {number}, {name}"),
             )
             model = self._model(layers)
-        return RobustFit(strength, tuple(layers), model)
-
-    @property
-    def order(self) -> npt.NDArray[np.intp]:
-        """For each row of M, its place among the rows of the layers in turn."""
-        return np.argsort(np.concatenate([np.arange(self.data.n_rows)[rows] for rows in self._rows]))
+        return RobustFit(strength, layers, model)
 
     def _layer(self, model: ImplicitModel, U: Array, place: int, strength: float) -> Layer:
         """The problem of a layer on the states of the model made so far."""
-        n, rows, columns = self.data.n_states, self._rows[place], self._columns[place]
+        n, (name, rows) = self.data.n_states, list(self.data.layers.items())[place]
+        columns = self._columns[name]
         states, inputs = columns[columns < n], columns[columns >= n] - n
         features = U if len(inputs) == U.shape[1] else U[:, inputs]
         radii = np.ones(len(inputs))
         if len(states):
             features = np.hstack([equilibrium(model, U).states[:, states], features])
-            low, high = self.options.range
-            box = box_radii(model, self.data.inputs, _BOX * (high - low), clip=self.options.range)[:, states].mean(
-                axis=0
-            )
-            relative = np.maximum(box / max(box.mean(), np.finfo(float).tiny), _LEAST)
-            radii = np.concatenate([self._hidden_strength(place) * relative, radii])
+            radii = np.concatenate([self._hidden_strength(place) * self._relative_radii(model, states), radii])
         targets = self.data.targets[:, rows]
         unit = float(np.sqrt(np.mean(targets**2))) or 1.0
         groups = self.data.model.groups[::-1]
@@ -236,6 +187,13 @@ class RobustTraining:
             onesided=place < len(groups) and groups[place].activation.name == "relu",
         )
 
+    def _relative_radii(self, model: ImplicitModel, states: npt.NDArray[np.intp]) -> Array:
+        """The mean half-widths of some states' boxes, relative to the mean of all of these."""
+        low, high = self.options.range
+        radii = box_radii(model, self.data.inputs, _BOX * (high - low), clip=self.options.range)
+        box = radii[:, states].mean(axis=0)
+        return np.asarray(np.maximum(box / max(box.mean(), np.finfo(float).tiny), _LEAST))
+
     def _hidden_strength(self, place: int) -> float:
         """The strength on state columns of a layer, relative to that on inputs."""
         strengths = self.options.hidden_strength
@@ -246,26 +204,16 @@ class RobustTraining:
         return STRUCTURES[self.options.structure].admissible(self.data.model)
 
     @cached_property
-    def _rows(self) -> list[slice]:
-        """Rows of M of each layer, as the network computes them; the outputs last."""
-        return [*[*self.data.model.slices.values()][::-1], slice(self.data.n_states, self.data.n_rows)]
-
-    @cached_property
-    def _columns(self) -> list[npt.NDArray[np.intp]]:
+    def _columns(self) -> Mapping[str, npt.NDArray[np.intp]]:
         """Admissible columns of each layer."""
-        return [np.flatnonzero(self._structure[rows].any(axis=0)) for rows in self._rows]
+        return {name: np.flatnonzero(self._structure[at].any(axis=0)) for name, at in self.data.layers.items()}
 
-    def _model(self, layers: list[LayerFit]) -> ImplicitModel:
-        """The model of the layers solved so far; the other rows are zero."""
-        n, bias, parts = self.data.n_states, np.zeros(self.data.n_rows), list[csr_array]()
-        order = [np.arange(self.data.n_rows)[rows] for rows in self._rows]
-        for place, rows in enumerate(self._rows):
-            shape = (len(order[place]), self.data.n_columns)
-            if place >= len(layers):
-                parts.append(csr_array(shape))
-                continue
-            found = layers[place].solution.coefficients
-            parts.append(csr_array((found.data, self._columns[place][found.indices], found.indptr), shape=shape))
-            bias[rows] = layers[place].intercepts
-        M = csr_array(vstack(parts, format="csr")[np.argsort(np.concatenate(order))])
-        return self.data.model.with_matrix(M, state_bias=bias[:n], output_bias=bias[n:])
+    def _model(self, layers: Mapping[str, LayerFit]) -> ImplicitModel:
+        """The model of the layers solved so far."""
+        parts = []
+        for name, layer in layers.items():
+            found = layer.solution.coefficients
+            shape = found.shape[0], self.data.n_columns
+            coefficients = csr_array((found.data, self._columns[name][found.indices], found.indptr), shape=shape)
+            parts.append((self.data.layers[name], coefficients, layer.intercepts))
+        return self.data.with_rows(parts)

@@ -19,14 +19,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.errors import InputError
+from simplicit.checks import refused
 from simplicit.implicit import ImplicitModel, StateGroup
 from simplicit.implicit.batch import Batch
 from simplicit.machine import check_memory, gib
 from simplicit.network import Capture, States
 from simplicit.training.states.data import StateData
-
-__all__ = ["chosen_data", "chosen_groups"]
 
 Array = npt.NDArray[np.float64]
 
@@ -37,24 +35,19 @@ LISTED = 12
 
 
 def chosen_groups(captured: Capture, states: str | tuple[str, ...]) -> tuple[StateGroup, ...]:
-    """The groups that ``states`` names, in the order of the model.
-
-    Raises
-    ------
-    InputError
-        An unknown name, or the network has no states.
-    """
+    """The groups that ``states`` names, in the order of the model; InputError for an unknown name, or no states."""
     groups = captured.model.groups
     if not groups:
-        raise InputError("states: the network has no activations, so there are no states to choose from")
+        raise refused("states", "the network has no activations, so there are no states to choose from")
     if states == "blocks":
         return captured.block_groups or groups[:1]
     names = [group.name for group in groups][::-1]
     for name in states:
         if name not in names:
             listed = ", ".join(map(repr, names[:LISTED])) + (", …" if len(names) > LISTED else "")
-            raise InputError(
-                f"states: the network has no group of states {name!r}; name some of {listed}, or take 'blocks' or 'all'"
+            raise refused(
+                "states",
+                f"the network has no group of states {name!r}; name some of {listed}, or take 'blocks' or 'all'",
             )
     return tuple(group for group in groups if group.name in states)
 
@@ -62,10 +55,7 @@ def chosen_groups(captured: Capture, states: str | tuple[str, ...]) -> tuple[Sta
 def chosen_data(captured: Capture, inputs: Batch, states: str | tuple[str, ...], *, bounded: bool) -> StateData:
     """Features [X_S U] and targets [Z_S Ŷ] of the states that ``states`` names; ``bounded`` if there is a ball.
 
-    Raises
-    ------
-    InputError
-        For an unknown name, inputs that do not fit, or more memory needed than there is.
+    InputError is raised for an unknown name, inputs that do not fit, or more memory needed than there is.
     """
     groups, model = chosen_groups(captured, states), captured.model
     _check_memory(groups, model, len(inputs))

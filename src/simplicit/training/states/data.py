@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array, vstack
 
 from simplicit.implicit import ImplicitModel, rescale, scaling_vector
 from simplicit.network import States
-
-__all__ = ["StateData", "state_data"]
 
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class StateData:
-    """Features [X U] and targets [Z Ŷ] of problem (7).
+    """Features [X U], (m, n + p), and targets [Z Ŷ], (m, n + q), of problem (7).
 
-    Attributes
-    ----------
-    model : ImplicitModel
-        The baseline whose states these are, rescaled if ``rescaled``.
-    features : (m, n + p) array
-        [X U].
-    targets : (m, n + q) array
-        [Z Ŷ].
-    rescaled : bool
-        Whether states are in the units s of Theorem 2.4, in which ‖A‖∞ < 1.
-    intercept : bool
-        Whether the baseline has biases, so that the trained model may have them.
-    weight_count : int
-        N₀, the number of weights of the baseline.
-    chosen : bool
-        Whether these are some of the baseline's states only, in units of their own.
+    ``model`` is the baseline whose states these are. They are ``rescaled`` where they are in the units s of Theorem
+    2.4, in which ‖A‖∞ < 1, or ``chosen`` where they are some of the baseline's only, in units of their own. The
+    trained model may have biases (``intercept``) if the baseline has; ``weight_count`` is N₀.
     """
 
     model: ImplicitModel
@@ -72,6 +58,22 @@ class StateData:
     def inputs(self) -> Array:
         """U, (m, p)."""
         return self.features[:, self.n_states :]
+
+    def order(self, parts: Iterable[slice]) -> npt.NDArray[np.intp]:
+        """For each row of M its place among the rows of some parts in turn, which are all of them."""
+        return np.argsort(np.concatenate([np.arange(self.n_rows)[part] for part in parts]))
+
+    def with_rows(self, parts: Sequence[tuple[slice, csr_array, Array]]) -> ImplicitModel:
+        """The model with the coefficients (r, n + p) and constants (r,) of some parts of its rows, zero elsewhere."""
+        place, bias, first = np.full(self.n_rows, -1), np.zeros(self.n_rows), 0
+        for part, _, constants in parts:
+            place[part] = first + np.arange(len(constants))
+            bias[part] = constants
+            first += len(constants)
+        nothing = csr_array((1, self.n_columns))
+        rows = vstack([*(coefficients for _, coefficients, _ in parts), nothing], format="csr")
+        n = self.n_states
+        return self.model.with_matrix(csr_array(rows[place]), state_bias=bias[:n], output_bias=bias[n:])
 
 
 def state_data(model: ImplicitModel, states: States, weight_count: int, *, rescaled: bool = True) -> StateData:

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array, vstack
 from torch import nn
 
-from simplicit.errors import InputError
+from simplicit.checks import refused
 from simplicit.implicit import ImplicitModel, equilibrium, perron_frobenius, rescale
 from simplicit.implicit.batch import Batch
 from simplicit.implicit.wellposed import row_norm
 from simplicit.network import Capture, NetworkTemplate
-from simplicit.rows import Ball, Penalty, PiecewiseQuadratic, Solution
+from simplicit.rows import Ball, Solution
 from simplicit.training.problem import Rows, Samples
-from simplicit.training.provider import Fit
+from simplicit.training.provider import Fit, relative_error
 from simplicit.training.states.chosen import chosen_data
 from simplicit.training.states.data import StateData, state_data
 from simplicit.training.states.sensitivity import state_sensitivities
@@ -32,23 +31,14 @@ from simplicit.training.states.stages import Stage, features_on, stages_of
 from simplicit.training.states.structure import Mask, structure_of
 from simplicit.training.units import Scales
 
-__all__ = ["StateStudent", "States", "network_of"]
-
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class StateStudent:
-    """A model with new M; see ``Student``.
+    """A model with new M, ``fitted`` in the units of the data; see ``Student``.
 
-    Attributes
-    ----------
-    fitted : ImplicitModel
-        In the units of the data.
-    data : StateData
-    order : (n + q,) array of int
-    origin : callable
-        From a model in these units to the network that it came from, with its weights.
+    ``origin`` goes from a model in these units to the network that it came from, with its weights.
     """
 
     fitted: ImplicitModel
@@ -64,24 +54,17 @@ class StateStudent:
         return self.fitted if data.rescaled or data.chosen or not data.homogeneous else rescale(self.fitted)
 
     def network(self) -> nn.Module:
-        """A new copy of the network with the weights of the model.
-
-        Raises
-        ------
-        InputError
-            The network has no parameters of its own for the model.
-        """
+        """A new copy of the network; InputError where it has no parameters of its own for the model."""
         return self.origin(self.fitted)
 
     @cached_property
     def errors(self) -> Mapping[str, float]:
-        """How far the model's own pre-activations and outputs are from the baseline's, along the model itself."""
         model, data = self.fitted, self.data
         X = equilibrium(model, data.inputs).states if model.n_states else np.zeros((len(data.inputs), 0))
         Z = X @ model.A.T + data.inputs @ model.B.T + model.state_bias
         Y = X @ model.C.T + data.inputs @ model.D.T + model.output_bias
-        fitted = np.hstack([Z, Y])
-        return {name: _relative(fitted[:, at], data.targets[:, at]) for name, at in data.layers.items()}
+        found = np.hstack([Z, Y])
+        return {name: relative_error([(found[:, at], data.targets[:, at])]) for name, at in data.layers.items()}
 
     @property
     def weights(self) -> Mapping[str, int]:
@@ -113,35 +96,22 @@ def network_of(captured: Capture, data: StateData, *, structure: str) -> Callabl
 
     def network(model: ImplicitModel) -> nn.Module:
         if structure != "baseline":
-            raise InputError(
-                f"network: structure {structure!r} has weights where the network has none; fit with "
-                "structure='baseline', or use simplicit.to_torch(result.model)"
+            raise refused(
+                "network",
+                f"structure {structure!r} has weights where the network has none; fit with structure='baseline', or "
+                "use simplicit.to_torch(result.model)",
             )
         return template.network(model)
 
     return network
 
 
-def _relative(fitted: Array, target: Array) -> float:
-    norm = float(np.linalg.norm(target))
-    return float(np.linalg.norm(fitted - target)) / norm if norm else 0.0
-
-
 @dataclass(frozen=True, eq=False)
 class States:
     """Problem (7) for one baseline and one set of samples; see ``Provider``.
 
-    Attributes
-    ----------
-    data : StateData
-    structure : (n + q, n + p) array of bool
-        Admissible coefficients of M.
-    layers : tuple of Stage
-        What is solved, in order; together all rows of M.
-    kappa : float or None
-        Bound on ‖A‖∞, where there is one.
-    origin : callable
-        As for :class:`StateStudent`.
+    ``structure`` (n + q, n + p) says which coefficients of M are admissible, ``layers`` what is solved in order, which
+    is all rows of M, and ``kappa`` bounds ‖A‖∞ where it is a number. ``origin`` is that of :class:`StateStudent`.
     """
 
     data: StateData
@@ -166,10 +136,7 @@ class States:
     ) -> Self:
         """The states of a network on samples (m, *input_shape); options as of :class:`simplicit.Matching`.
 
-        Raises
-        ------
-        InputError
-            Inputs do not fit, a group of states is unknown, or there is not enough memory.
+        InputError is raised where inputs do not fit, a group of states is unknown, or there is not enough memory.
         """
         if states == "all":
             data = state_data(captured.model, captured.states(inputs), captured.weight_count)
@@ -188,8 +155,11 @@ class States:
 
     @property
     def weight_count(self) -> int:
-        """N₀."""
         return self.data.weight_count
+
+    @property
+    def samples(self) -> Array:
+        return self.data.inputs
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -212,11 +182,8 @@ class States:
         for stage in self.layers:
             model = self._model(solutions) if stage.own_states and solutions else None
             solutions += fit(stage, [self._rows(stage, features_on(self.data, model))])
-        order = np.argsort(np.concatenate([self._places(stage) for stage in self.layers]))
+        order = self.data.order(stage.at for stage in self.layers)
         return StateStudent(self._model(solutions), self.data, order, self.origin)
-
-    def _places(self, stage: Stage) -> npt.NDArray[np.intp]:
-        return np.arange(self.data.n_rows)[stage.at]
 
     @cached_property
     def _scales(self) -> Scales:
@@ -228,29 +195,23 @@ class States:
         return Scales(targets, columns, np.arange(data.n_columns) >= data.n_states)
 
     def _rows(self, stage: Stage, features: Array) -> Rows:
-        data, places, scales = self.data, self._places(stage), self._scales
+        data, places, scales = self.data, np.arange(self.data.n_rows)[stage.at], self._scales
         return Rows(
             data=Samples(features, data.targets[:, stage.at], data.intercept),
             weight=stage.weight,
             support=self.structure[stage.at],
             weights=data.model.matrix[places].toarray() * self.structure[stage.at],
             scales=Scales(scales.targets[stage.at], scales.columns, scales.inputs),
-            pieces=partial(_pieces, self.shape, places),
+            pieces=lambda penalty: penalty.pieces(*self.shape).select(places),
             ball=Ball(self.kappa, slice(0, data.n_states)) if stage.bounded and self.kappa else None,
             settled=features is data.features,
         )
 
     def _model(self, solutions: Sequence[Solution]) -> ImplicitModel:
-        """The model of the stages solved so far; the other rows are zero."""
-        n, bias, order = self.data.n_states, np.zeros(self.data.n_rows), np.arange(self.data.n_rows)
-        solved = np.concatenate([order[stage.at] for stage, _ in zip(self.layers, solutions, strict=False)])
-        bias[solved] = np.concatenate([solution.intercepts for solution in solutions])
-        missing = np.setdiff1d(order, solved)
-        parts = [*(solution.coefficients for solution in solutions), csr_array((len(missing), self.data.n_columns))]
-        M = csr_array(vstack(parts, format="csr")[np.argsort(np.concatenate([solved, missing]))])
-        return self.data.model.with_matrix(M, state_bias=bias[:n], output_bias=bias[n:])
-
-
-def _pieces(shape: tuple[int, int], rows: npt.NDArray[np.intp], penalty: Penalty) -> PiecewiseQuadratic:
-    """A penalty on M, on some of its rows."""
-    return penalty.pieces(*shape).select(rows)
+        """The model of the stages solved so far."""
+        return self.data.with_rows(
+            [
+                (stage.at, solution.coefficients, solution.intercepts)
+                for stage, solution in zip(self.layers, solutions, strict=False)
+            ]
+        )

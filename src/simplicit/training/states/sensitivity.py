@@ -8,8 +8,6 @@ import torch
 
 from simplicit.training.states.data import StateData
 
-__all__ = ["state_sensitivities"]
-
 Array = npt.NDArray[np.float64]
 
 #: Samples behind the mean; more change it by little.

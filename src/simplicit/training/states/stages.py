@@ -20,27 +20,15 @@ import numpy.typing as npt
 from simplicit.implicit import ImplicitModel, equilibrium
 from simplicit.training.states.data import StateData
 
-__all__ = ["Stage", "features_on", "stages_of"]
-
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Some rows of M = [[A, B], [C, D]] that are solved together.
+    """Some rows of M = [[A, B], [C, D]] that are solved together: those ``at`` a slice of the n + q.
 
-    Attributes
-    ----------
-    name : str
-        For the progress.
-    at : slice
-        Its rows among the n + q.
-    weight : float
-        λ₁ or λ₂.
-    bounded : bool
-        Whether the rows may be under the ball ‖A‖∞ ≤ κ.
-    own_states : bool
-        Whether the features are the states of the model made by the stages before, not those of the baseline.
+    ``weight`` is λ₁ or λ₂. Rows that are ``bounded`` may be under the ball ‖A‖∞ ≤ κ. ``own_states`` are those of the
+    model made by the stages before, which are the features in place of the baseline's.
     """
 
     name: str
@@ -51,7 +39,6 @@ class Stage:
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
         return int(self.at.stop - self.at.start)
 
 
@@ -60,17 +47,9 @@ def stages_of(
 ) -> tuple[Stage, ...]:
     """What is solved, in order; together all rows of M.
 
-    Parameters
-    ----------
-    data : StateData
-    lambda1, lambda2 : float
-        Weights of state and output rows.
-    propagate : bool
-        Whether every group of states is fitted on the states of the model made so far.
-    regenerate : bool
-        Whether the outputs are, in any case.
-    by_group : bool
-        Whether groups are solved one after the other also without ``propagate``.
+    λ is ``lambda1`` of state and ``lambda2`` of output rows. Every group of states is fitted on the states of the model
+    made so far with ``propagate``, the outputs also with ``regenerate``. Groups are solved one after the other with
+    ``by_group`` too.
     """
     n, total = data.n_states, data.n_rows
     outputs = Stage("output rows", slice(n, total), lambda2, bounded=False, own_states=regenerate or propagate)

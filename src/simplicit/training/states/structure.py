@@ -12,10 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.errors import InputError
+from simplicit.checks import check_choice, refused
 from simplicit.implicit import ImplicitModel
-
-__all__ = ["STRUCTURES", "Mask", "Structure", "ball_of", "structure_of"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -24,12 +22,8 @@ Mask = npt.NDArray[np.bool_]
 class Structure:
     """A rule for the admissible coefficients.
 
-    Attributes
-    ----------
-    admissible : callable
-        From the baseline's model to a boolean mask of the shape of M, (n + q, n + p).
-    triangular : bool
-        Whether A is strictly triangular after a permutation, whatever the coefficients.
+    ``admissible`` goes from the baseline's model to a boolean mask of the shape of M, (n + q, n + p). A ``triangular``
+    structure is one in which A is strictly triangular after a permutation, whatever the coefficients.
     """
 
     admissible: Callable[[ImplicitModel], Mask]
@@ -71,17 +65,9 @@ STRUCTURES: dict[str, Structure] = {
 }
 
 
-def structure_of(name: object) -> Structure:
-    """The structure of that name.
-
-    Raises
-    ------
-    InputError
-        It is unknown.
-    """
-    if not isinstance(name, str) or name not in STRUCTURES:
-        known = ", ".join(map(repr, STRUCTURES))
-        raise InputError(f"structure: {name!r} is unknown; choose one of {known}", argument="structure")
+def structure_of(name: str) -> Structure:
+    """The structure of that name; InputError if it is unknown."""
+    check_choice("structure", name, STRUCTURES)
     return STRUCTURES[name]
 
 
@@ -93,22 +79,17 @@ def ball_of(structure: str, kappa: float | None, model: ImplicitModel) -> float 
     """κ of the ball ‖A‖∞ ≤ κ, or None for no ball: the one given, or what the structure needs.
 
     A row of diag(L)|A| sums to at most Lκ, so that Lκ < 1 proves λ_pf < 1. A strictly triangular structure is
-    well-posed whatever κ is.
-
-    Raises
-    ------
-    InputError
-        κ cannot keep the result well-posed.
+    well-posed whatever κ is. InputError is raised where κ cannot keep the result well-posed.
     """
     if structure_of(structure).triangular:
         return kappa
     slope = max((group.activation.slope for group in model.groups), default=1.0)
     chosen, limit = KAPPA / slope if kappa is None else kappa, 1 / slope
     if chosen >= limit:
-        raise InputError(
-            f"kappa: structure {structure!r} needs 0 < kappa < {limit:.4g} to be well-posed (the steepest activation "
-            f"has slope {slope:.4g}), got {kappa}; lower it, or take structure='feedforward' or 'baseline', which are "
+        raise refused(
+            "kappa",
+            f"structure {structure!r} needs 0 < kappa < {limit:.4g} to be well-posed (the steepest activation has "
+            f"slope {slope:.4g}), got {kappa}; lower it, or take structure='feedforward' or 'baseline', which are "
             "well-posed for every kappa",
-            argument="kappa",
         )
     return chosen

@@ -18,25 +18,17 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.errors import InputError
+from simplicit.checks import refused
 from simplicit.training.support.elimination import EliminationPath
-
-__all__ = ["allocate", "count_kept"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
 
 def allocate(paths: Sequence[EliminationPath], sensitivities: Array, count: int) -> Index:
-    """How many weights each row keeps, (r,), ``count`` in all.
+    """How many weights each of r rows keeps, (r,), ``count`` in all, of no more than there are in the paths.
 
-    Parameters
-    ----------
-    paths : sequence of r EliminationPath
-    sensitivities : (r,) array
-        What a unit of each row's error counts.
-    count : int
-        At most the number of weights in the paths.
+    The sensitivities (r,) are what a unit of each row's error counts.
     """
     prices = [path.price * s for path, s in zip(paths, sensitivities, strict=True)]
     rows = np.repeat(np.arange(len(paths)), [len(price) for price in prices])
@@ -49,19 +41,16 @@ def allocate(paths: Sequence[EliminationPath], sensitivities: Array, count: int)
 def count_kept(total: int, sparsity: float | None, available: int) -> int:
     """How many of ``total`` weights stay at a wanted sparsity in per cent; all that are ``available`` for None.
 
-    Raises
-    ------
-    InputError
-        That is more than are available.
+    InputError is raised where that is more than are available.
     """
     if sparsity is None:
         return available
     count = int(total * (1 - sparsity / 100) + 1e-9)
     if count > available:
-        raise InputError(
-            f"sparsity: {sparsity:g} % cannot be reached with these settings; the nearest is "
-            f"{100 * (1 - available / total):.2f} %, for there are {available:,} candidates, of the {count:,} weights "
-            "wanted: take a weaker penalty for the candidates, or none, so that all weights are candidates",
-            argument="sparsity",
+        raise refused(
+            "sparsity",
+            f"{sparsity:g} % cannot be reached with these settings; the nearest is {100 * (1 - available / total):.2f} "
+            f"%, for there are {available:,} candidates, of the {count:,} weights wanted: take a weaker penalty for "
+            "the candidates, or none, so that all weights are candidates",
         )
     return count

@@ -35,8 +35,6 @@ from simplicit.machine import one_thread_each
 from simplicit.rows import Solution
 from simplicit.training.problem import LeastSquares
 
-__all__ = ["with_support_gap"]
-
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
@@ -53,16 +51,8 @@ TINY = np.finfo(np.float64).tiny
 
 def with_support_gap(solution: Solution, problem: LeastSquares, weight: float) -> Solution:
     """The rows' solutions on their supports, with ``cardinality_gap`` set: how much lower the objective of a row can be
-    at most with another support of the same size, and without a ball.
-
-    Parameters
-    ----------
-    solution : Solution
-        Of λ(f(w) + energy), r rows and d columns.
-    problem : LeastSquares
-    weight : float
-        λ.
-    """
+    at most with another support of the same size, and without a ball. The objective is λ(f(w) + energy), with λ the
+    ``weight``."""
     columns = problem.support.any(axis=0)
     if not columns.any():
         return replace(solution, cardinality_gap=np.zeros(len(solution.objective)))
@@ -122,14 +112,9 @@ class _Rows:
         return np.asarray(np.einsum("ij,ij->i", x, Gx - 2 * self.c) + self.alpha * shared)
 
     def least_of_size(self, start: Array, scale: Array) -> Array:
-        """A lower bound of f over all supports of k columns, (r,).
+        """A lower bound of f over all supports of k columns, (r,), from coefficients ``start`` (r, d).
 
-        Parameters
-        ----------
-        start : (r, d) array
-            Coefficients to begin from.
-        scale : (r,) array
-            In which units of f the bound is wanted to ``TOLERANCE``.
+        It is wanted to ``TOLERANCE`` in units of f of that ``scale`` (r,).
         """
         alpha, (eigenvalues, U) = self.alpha, self.eigen
         G = self.H.copy()

@@ -23,8 +23,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
-__all__ = ["EliminationPath", "eliminate", "exchange", "inverse", "least_squares"]
-
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
@@ -36,14 +34,9 @@ TRIED, LEAST_GAIN = 6, 1e-5
 
 @dataclass(frozen=True, eq=False)
 class EliminationPath:
-    """The order in which the columns of a row go, and what each costs.
+    """The ``order`` (k,) in which the columns of a row go, and by how much each raises f, its ``cost`` (k,).
 
-    Attributes
-    ----------
-    order : (k,) array of int
-        The first goes first.
-    cost : (k,) array
-        By how much each raises f; the members of a block share what it costs together in proportion to their prices.
+    The members of a block share what it costs together in proportion to their prices.
     """
 
     order: Index
@@ -60,13 +53,7 @@ class EliminationPath:
 
 
 def inverse(H: Array) -> Array:
-    """H⁻¹ of a positive definite matrix, exactly symmetric.
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If H is not positive definite in float64.
-    """
+    """H⁻¹, exactly symmetric; ``LinAlgError`` is raised if H is not positive definite in float64."""
     P = cho_solve(cho_factor(H, lower=True), np.eye(len(H)))
     return np.asarray((P + P.T) / 2)
 
@@ -80,17 +67,7 @@ def least_squares(H: Array, c: Array, support: Index) -> Array:
 
 
 def eliminate(P: Array, c: Array, columns: Index) -> EliminationPath:
-    """The path from these columns to none.
-
-    Parameters
-    ----------
-    P : (k, k) array
-        The inverse of the Gram matrix of the columns; left as it is.
-    c : (k,) array
-        Their cross-correlations with the target.
-    columns : (k,) array of int
-        Their numbers, for the path.
-    """
+    """The path from these ``columns`` (k,) to none, with P (k, k) the inverse of their Gram matrix and their c (k,)."""
     w, left = P @ c, np.arange(len(c))
     order: list[Index] = []
     costs: list[Array] = []
@@ -127,22 +104,9 @@ def _shared(price: Array, together: float) -> Array:
 
 
 def exchange(H: Array, c: Array, support: Index, candidates: Index, limit: int = 100) -> Index:
-    """A support of the same size with a lower f: columns in and out, one pair at a time, while that gains.
+    """A support of the same size with a lower f, in increasing order, of H (d, d) and c (d,).
 
-    Parameters
-    ----------
-    H : (d, d) array
-    c : (d,) array
-    support : array of int
-        To begin from.
-    candidates : array of int
-        The columns that may come in.
-    limit : int
-        Exchanges at most.
-
-    Returns
-    -------
-    array of int, in increasing order
+    ``candidates`` come in and others go out, one pair at a time, while that gains, and at most ``limit`` times.
     """
     support = support.copy()
     outside = np.setdiff1d(candidates, support)

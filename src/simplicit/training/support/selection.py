@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,24 +30,18 @@ from simplicit.training.support.allocation import allocate
 from simplicit.training.support.elimination import EliminationPath, eliminate, exchange, inverse, least_squares
 from simplicit.training.support.thresholding import support_by_admm
 
-__all__ = ["Selection", "elimination_paths", "select"]
-
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The supports of some rows.
+    """The supports (r, d) of some rows, and the coefficients (r, d) of least squares on them, without a ball.
 
-    Attributes
-    ----------
-    support : (r, d) array of bool
-    coefficients : (r, d) array
-        Least squares on it, without a ball.
-    exchanged : int
-        Columns that differ from what elimination alone had left.
+    ``exchanged`` is how many columns differ from what elimination alone had left.
     """
 
     support: Mask
@@ -62,14 +56,11 @@ def elimination_paths(problem: LeastSquares, candidates: Mask, workers: int) -> 
         # Rows with the same candidates, such as all of a dense layer, start from the same inverse.
         for rows in _alike(candidates):
             columns = np.flatnonzero(candidates[rows[0]])
-            start, cross = inverse(problem.gram[np.ix_(columns, columns)]), problem.cross[:, columns]
-            path = partial(_path, start, cross, columns)
-            found.update(zip(rows, _side_by_side(path, rows, workers), strict=True))
+            eliminated = partial(eliminate, inverse(problem.gram[np.ix_(columns, columns)]), columns=columns)
+            cross = problem.cross[:, columns]
+            paths = _side_by_side(eliminated, [cross[row] for row in rows], workers)
+            found.update(zip(rows, paths, strict=True))
     return [found[i] for i in range(len(candidates))]
-
-
-def _path(start: Array, cross: Array, columns: Index, row: int) -> EliminationPath:
-    return eliminate(start, cross[row], columns)
 
 
 def select(
@@ -81,20 +72,11 @@ def select(
     *,
     thresholding: bool,
 ) -> Selection:
-    """The supports with ``count`` weights in all, after exchanges.
+    """The supports with ``count`` weights in all, after exchanges, from the paths of the problem's rows.
 
-    Parameters
-    ----------
-    problem : LeastSquares
-    paths : sequence of r EliminationPath
-        Of its rows.
-    sensitivities : (r,) array
-        As for :func:`~simplicit.training.support.allocation.allocate`.
-    count : int
-    workers : int
-        Rows at a time.
-    thresholding : bool
-        Whether a support is sought from the baseline's weights by thresholding too; the better of the two is taken.
+    ``sensitivities`` (r,) are those of :func:`~simplicit.training.support.allocation.allocate`, and ``workers`` so many
+    rows at a time. With ``thresholding`` a support is also sought from the baseline's weights by that, and the better
+    of the two is taken.
     """
     eliminated = np.zeros(problem.support.shape, dtype=bool)
     for row, path, kept in zip(eliminated, paths, allocate(paths, sensitivities, count), strict=True):
@@ -149,8 +131,9 @@ def _alike(candidates: Mask) -> list[list[int]]:
     return list(groups.values())
 
 
-def _side_by_side(work: Callable[[int], Any], rows: Sequence[int], workers: int) -> list[Any]:
-    if workers == 1 or len(rows) == 1:
-        return [work(i) for i in rows]
+def _side_by_side(work: Callable[[A], B], items: Sequence[A], workers: int) -> list[B]:
+    """What the work makes of each of the items, on so many threads."""
+    if workers == 1 or len(items) == 1:
+        return [work(item) for item in items]
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(work, rows))
+        return list(pool.map(work, items))

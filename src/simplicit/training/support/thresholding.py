@@ -13,8 +13,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["keep_largest", "support_by_admm"]
-
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -31,20 +29,11 @@ def keep_largest(scores: Array, count: int) -> Mask:
 
 
 def support_by_admm(H: Array, C: Array, start: Array, count: int, allowed: Mask | None = None) -> Mask:
-    """The support of the last D, (r, d).
+    """The support of the last D, (r, d), with ``count`` entries in all rows together.
 
-    Parameters
-    ----------
-    H : (d, d) array
-        Positive semidefinite, with a diagonal of ones: columns in units of their norms.
-    C : (r, d) array
-        The rows' cross-correlations with the targets, in the same units.
-    start : (r, d) array
-        Dense weights, whose largest are the first support.
-    count : int
-        How many entries stay, of all rows together.
-    allowed : (r, d) array of bool, optional
-        Where entries may be.
+    H (d, d) is positive semidefinite with a diagonal of ones: columns are in units of their norms, and so are the rows'
+    cross-correlations C (r, d). The largest of the dense weights ``start`` (r, d) are the first support; entries may be
+    where it is ``allowed`` (r, d).
     """
     eigenvalues, Q = np.linalg.eigh(H)
     outside = np.zeros_like(start, dtype=bool) if allowed is None else ~allowed

@@ -1,0 +1,61 @@
+"""The scripts in benchmarks/ start, and those that need no data run through a small trial."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = [
+    path.name
+    for path in sorted((ROOT / "benchmarks").glob("*.py"))
+    if f"python benchmarks/{path.name}" in path.read_text("utf-8")
+]
+
+
+def run(*words: object) -> str:
+    """What a script prints."""
+    name, *given = map(str, words)
+    done = subprocess.run([sys.executable, f"benchmarks/{name}", *given], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_its_help_has_the_command(name: str) -> None:
+    assert f"python benchmarks/{name}" in run(name, "--help")
+
+
+def test_the_page_lists_them() -> None:
+    page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    assert set(re.findall(r"`python benchmarks/(\w+\.py)", page)) == set(SCRIPTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "written"),
+    [
+        ("row_solver.py large growth --repeats 1 --shrink 64", "row_solver.md"),
+        ("study.py --rows 20 --reference 1 --processes 1", "study.json"),
+        ("kill_test.py --kills 1 --rows 200", "kill_test.json"),
+        ("scale.py simulate --seeds 1", "scale.md"),
+    ],
+)
+def test_a_trial_runs_through(words: str, written: str, tmp_path: Path) -> None:
+    run(*words.split(), "--output", tmp_path)
+    assert (tmp_path / written).is_file()
+
+
+@pytest.mark.slow
+def test_fingerprints_are_the_same_twice_and_a_difference_is_named(tmp_path: Path) -> None:
+    kept = tmp_path / "before.json"
+    run("fingerprints.py", "--only", "rows, tall", "--output", kept)
+    assert "0 differ" in run("fingerprints.py", "--only", "rows, tall", "--against", kept)
+    kept.write_text(re.sub(r'("rows, tall, ball": )"\w+"', r'\1"other"', kept.read_text()))
+    with pytest.raises(AssertionError):
+        run("fingerprints.py", "--only", "rows, tall", "--against", kept)
