@@ -17,8 +17,7 @@ from problems import synthetic
 from results import RESULTS, say
 from scale_model import Constants, Size, predict
 
-import simplicit as sp
-from simplicit.executors import Arrays, Block, Executor, Journal, Work, run_blocks
+from simplicit.executors import Arrays, Block, Executor, Journal, Processes, Ray, Work, run_blocks
 from simplicit.executors.records import planned
 from simplicit.executors.work import Solve
 from simplicit.machine import one_thread_each
@@ -32,8 +31,8 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-#: The executors whose workers are processes of their own.
-OF_PROCESSES: dict[str, type[sp.Processes] | type[sp.Ray]] = {"processes": sp.Processes, "ray": sp.Ray}
+#: The executors whose workers are processes of their own. These import this file, and have only parts of the library.
+OF_PROCESSES: dict[str, type[Processes] | type[Ray]] = {"processes": Processes, "ray": Ray}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +101,7 @@ def busy_factor(workers: int | None) -> float:
     """How much longer blocks take while others run beside them, by the time that threads of processes spend on them."""
     problem = synthetic(500, 800, 256)
     alone = float(problem.solve(executor="serial").seconds.sum())
-    together = float(problem.solve(executor=sp.Processes(workers=workers)).seconds.sum())
+    together = float(problem.solve(executor=Processes(workers=workers)).seconds.sum())
     return max(1.0, together / alone)
 
 
@@ -159,7 +158,7 @@ def check_two_nodes(of: Constants) -> list[dict[str, Any]]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
-        with sp.Ray(workers=2, address=cluster.address) as executor:
+        with Ray(workers=2, address=cluster.address) as executor:
             seconds_of(executor, Parcels(2, 8))
             begun = time.perf_counter()
             problem.solve(executor=executor)
