@@ -15,9 +15,9 @@ from simplicit.runs.mlp import MlpSettings
 
 
 def baseline(
-    data: Named = Named(),  # noqa: B008 - it is frozen
-    settings: MlpSettings = MlpSettings(),  # noqa: B008
-    output: Output = Output(Path("runs/baseline")),  # noqa: B008
+    data: Named = Named(),
+    settings: MlpSettings = MlpSettings(),
+    output: Output = Output(Path("runs/baseline")),
 ) -> None:
     """Train a multilayer perceptron and save it as a folder.
 

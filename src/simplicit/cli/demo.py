@@ -13,9 +13,9 @@ from simplicit.runs.demo import PICTURE, Demo, DemoSettings, run_demo
 
 
 def demo(
-    data: Named = Named(),  # noqa: B008 - it is frozen
-    settings: DemoSettings = DemoSettings(),  # noqa: B008
-    output: Output = Output(Path("demo")),  # noqa: B008
+    data: Named = Named(),
+    settings: DemoSettings = DemoSettings(),
+    output: Output = Output(Path("demo")),
 ) -> None:
     """Train a network, make it sparse at several strengths, attack it, and draw the result. Under a minute on digits.
 

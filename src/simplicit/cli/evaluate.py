@@ -19,9 +19,9 @@ from simplicit.runs.task import open_finished
 def evaluate(
     run: Path,
     /,
-    settings: EvaluationSettings = EvaluationSettings(),  # noqa: B008 - it is frozen
-    source: OtherSource = OtherSource(),  # noqa: B008
-    output: Output = Output(),  # noqa: B008
+    settings: EvaluationSettings = EvaluationSettings(),
+    source: OtherSource = OtherSource(),
+    output: Output = Output(),
 ) -> None:
     """Measure a fitted model on the test samples, beside the baseline that it came from.
 

@@ -18,7 +18,7 @@ _OUTPUT = Output(Path("runs/fit"))
 
 def fit(
     settings: FitSettings,
-    keeping: Keeping = Keeping(),  # noqa: B008 - it is frozen
+    keeping: Keeping = Keeping(),
     output: Output = _OUTPUT,
     *,
     config: Path | None = None,

@@ -49,7 +49,7 @@ def _solve(section: Section) -> dict[str, Any]:
 def merge(
     journals: list[Path],
     /,
-    output: Output = Output(Path("runs/solve")),  # noqa: B008 - it is frozen
+    output: Output = Output(Path("runs/solve")),
     *,
     throw: bool | None = None,
 ) -> None:

@@ -12,7 +12,7 @@ from simplicit.runs.reporting import PAGE, save_report
 def report(
     runs: list[Path],
     /,
-    output: Output = Output(Path("runs/report")),  # noqa: B008 - it is frozen
+    output: Output = Output(Path("runs/report")),
     *,
     title: str = "simplicit: finished runs",
 ) -> None:

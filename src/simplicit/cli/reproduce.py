@@ -30,8 +30,8 @@ def _reproduce(run: Callable[[Dataset, OnProgress], Study], data: Named, output:
 
 def figure5(
     data: Named = _DATA,
-    settings: Figure5Settings = Figure5Settings(),  # noqa: B008 - it is frozen
-    output: Output = Output(Path("runs/figure5")),  # noqa: B008
+    settings: Figure5Settings = Figure5Settings(),
+    output: Output = Output(Path("runs/figure5")),
 ) -> None:
     """Figure 5: the same rows by every executor, in wall-clock time, and equal to the bit.
 
@@ -47,7 +47,7 @@ def figure5(
 def frontier(
     settings: FrontierSettings,
     data: Named = _DATA,
-    output: Output = Output(Path("runs/frontier")),  # noqa: B008
+    output: Output = Output(Path("runs/frontier")),
 ) -> None:
     """Sparsity against accuracy, clean and attacked, of this method and of others on the same samples.
 
@@ -66,8 +66,8 @@ def _table(number: int, settings: TableSettings, data: Named, output: Output) ->
 
 def table2(
     data: Named = _DATA,
-    settings: TableSettings = TableSettings(),  # noqa: B008
-    output: Output = Output(Path("runs/table2")),  # noqa: B008
+    settings: TableSettings = TableSettings(),
+    output: Output = Output(Path("runs/table2")),
 ) -> None:
     """Table 2: the perspective relaxation (10), by the letter, and a recipe beside it.
 
@@ -81,8 +81,8 @@ def table2(
 
 def table3(
     data: Named = _DATA,
-    settings: TableSettings = TableSettings(),  # noqa: B008
-    output: Output = Output(Path("runs/table3")),  # noqa: B008
+    settings: TableSettings = TableSettings(),
+    output: Output = Output(Path("runs/table3")),
 ) -> None:
     """Table 3: the ℓ1 norm (11), by the letter, and a recipe beside it.
 

@@ -24,9 +24,9 @@ R = TypeVar("R", bound=MeasuredRun)
 def attack(
     runs: list[Path],
     /,
-    settings: AttackSettings = AttackSettings(),  # noqa: B008 - it is frozen
-    source: OtherSource = OtherSource(),  # noqa: B008
-    output: Output = Output(),  # noqa: B008
+    settings: AttackSettings = AttackSettings(),
+    source: OtherSource = OtherSource(),
+    output: Output = Output(),
 ) -> None:
     """Attack fitted models on test samples, the baseline beside them.
 
@@ -50,9 +50,9 @@ def attack(
 def certify(
     runs: list[Path],
     /,
-    settings: CertifySettings = CertifySettings(),  # noqa: B008 - it is frozen
-    source: OtherSource = OtherSource(),  # noqa: B008
-    output: Output = Output(),  # noqa: B008
+    settings: CertifySettings = CertifySettings(),
+    source: OtherSource = OtherSource(),
+    output: Output = Output(),
 ) -> None:
     """Prove for test samples that no change of the inputs within ε changes the class, the baseline beside.
 

@@ -30,8 +30,8 @@ def parse_part(text: str) -> tuple[int, int]:
 
 def solve(
     settings: SolveSettings,
-    keeping: Keeping = Keeping(),  # noqa: B008 - it is frozen
-    output: Output = Output(Path("runs/solve")),  # noqa: B008
+    keeping: Keeping = Keeping(),
+    output: Output = Output(Path("runs/solve")),
     *,
     part: Annotated[str | None, "Running"] = None,
 ) -> None:
