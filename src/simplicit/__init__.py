@@ -22,8 +22,7 @@ from simplicit.network import extract_states, from_torch, weight_count
 from simplicit.robustness import accuracy, attack, certify, fgsm, pgd
 from simplicit.rows import L1, Ball, BasisPursuit, ElasticNet, Gram, NoPenalty, Perspective, Solution
 from simplicit.runtime.onnx import export_onnx
-from simplicit.solve.front import beta_max, solve_path, solve_rows
-from simplicit.solve.parts import merge_journals, solve_part
+from simplicit.solve import beta_max, merge_journals, solve_part, solve_path, solve_rows
 from simplicit.training import Certified, FitResult, Matching, Ridge, Robust, Sparse, fit
 
 __version__ = "0.1.0"

@@ -24,7 +24,7 @@ import numpy as np
 
 from simplicit.errors import DataError, SimplicitError
 
-#: What the names of files and folders end in that are not finished.
+#: Suffix of files and folders that are not finished.
 PARTIAL = ".partial"
 #: Characters of the target's name that temporary names repeat: the whole name might make one that is too long.
 _LONG_NAME = 40
@@ -75,7 +75,7 @@ def _publish(draft: Path, target: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Make what is written there last, where the system can open folders."""
+    """Flush a file or folder to the disk, where the system can open folders."""
     with contextlib.suppress(PermissionError, IsADirectoryError):
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -450,7 +450,7 @@ def test_the_default_ball_is_for_structures_with_cycles(run: Run, images: tuple[
         (("--workers", 0), "--workers must be an integer of at least 1"),
         (("--data", "mnist"), "'mnist': neither a known data set"),
         (("--data", "fashion-mnist", "--data-dir", "."), "no fashion-mnist here"),
-        (("--input-shape", "3x3"), "input shape 3x3 has 9 values"),
+        (("--input-shape", "3x3"), "--input-shape: 3x3 has 9 values"),
         (("--input-shape", "8,8"), "--input-shape: expected positive sizes"),
         (("--model", "a:b"), "name one network"),
         (("--config", "none.json"), "none.json: cannot be read"),
@@ -520,3 +520,6 @@ def test_a_run_never_destroys_its_inputs(run: Run, base: Path, fitted: Any) -> N
     one_line(run("fit", fitted("sparse"), "--output", "g"), "written by `simplicit fit`", "`simplicit baseline` is")
     assert {path: path.read_bytes() for path in Path("b").iterdir()} == before
     assert files() == ["b", *(str(path) for path in sorted(before))]
+    shutil.copytree(fitted("sparse"), "f")
+    words = ("--model", "nowhere:net", "--weights", "f/weights.safetensors", "--data", "digits")
+    one_line(run("fit", *words, "--output", "f", "--overwrite"), "is or holds f/weights.safetensors, which this run")

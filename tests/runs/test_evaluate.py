@@ -54,7 +54,7 @@ def test_clean_figures() -> None:
 
 
 def test_tied_weights_count_once() -> None:
-    found = figures(weights=2)
+    found = figures(nnz=2)
     assert (found.nnz, found.sparsity, found.sparsity_of_size) == (2, 75.0, 75.0)
     assert (found.storage_bits, found.storage_ratio) == (None, None)
 

@@ -15,7 +15,15 @@ from simplicit.rows import Perspective
 from simplicit.runs.folder import Manifest
 from simplicit.runs.options import build, flat, read_values
 from simplicit.runs.running import Running
-from simplicit.runs.settings import FitSettings, Source, kept_of, parse_shape, read_config, read_settings, read_source
+from simplicit.runs.settings import (
+    FitSettings,
+    Source,
+    kept_of,
+    parse_shape,
+    read_settings,
+    read_source,
+    recorded_inputs,
+)
 from simplicit.training import RECIPES, Matching, Ridge, Robust, Sparse
 
 BASE = Source(Path("base"))
@@ -80,8 +88,8 @@ def test_toml(tmp_path: Path) -> None:
     path.write_text('baseline = "base"\nrecipe = "matching"\nsparsity = 80\nkappa = 0.5\nregenerate = false\n')
     recipe = build(FitSettings, read_settings(path)).recipe
     assert (recipe.sparsity, recipe.kappa, recipe.regenerate) == (80.0, 0.5, False)
-    values, inputs = read_config(path)
-    assert (values["baseline"], inputs) == (str(tmp_path / "base"), {})
+    assert read_settings(path)["baseline"] == tmp_path / "base"
+    assert recorded_inputs(path) == {}
     path.write_text("baseline = ")
     with pytest.raises(DataError, match="not a TOML document"):
         read_settings(path)

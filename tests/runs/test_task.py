@@ -32,13 +32,13 @@ def opened(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, activation:
 
 def test_a_factory_with_other_weights_or_code_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = opened(tmp_path, monkeypatch, "task_first")
-    check_unchanged(first.inputs, opened(tmp_path, monkeypatch, "task_second").inputs, CONFIG)
+    check_unchanged(first.provenance, opened(tmp_path, monkeypatch, "task_second").provenance, CONFIG)
     edited = opened(tmp_path, monkeypatch, "task_third", "Tanh")
     with pytest.raises(DataError, match=r"run\.json: structure changed since that run"):
-        check_unchanged(first.inputs, edited.inputs, CONFIG)
+        check_unchanged(first.provenance, edited.provenance, CONFIG)
     other = open_task(Source(model="task_first:make", data="digits"))
     with pytest.raises(DataError, match=r"run\.json: state_dict changed since that run"):
-        check_unchanged(first.inputs, other.inputs, CONFIG)
+        check_unchanged(first.provenance, other.provenance, CONFIG)
 
 
 @pytest.mark.parametrize("inputs", [{"network": 5}, {"data": []}, {"data": {"hashes": 3}}])

@@ -41,10 +41,10 @@ def evaluate(
     output.check("eval", [run])
     (nnz, total), model, task = weights_of(run), load(run), open_finished(run, **vars(source))
     with show_progress() as steps:
-        figures = measured(model, capture_task(task).model, total, task.data, settings, weights=nnz, progress=steps)
+        figures = measured(model, capture_task(task).model, total, task.data, settings, nnz=nnz, progress=steps)
     if output.output is not None:
         hashes = {name: file_hash(run / name) for name in ("config.json", "model.safetensors")}
-        manifest = Manifest("eval", invocation().command, vars(settings), task.inputs | {"model": hashes})
+        manifest = Manifest("eval", invocation().command, vars(settings), task.provenance | {"model": hashes})
         with run_folder(output.output, overwrite=output.overwrite) as draft:
             write_json(draft / "evaluation.json", figures)
             manifest.write(draft)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from simplicit.cli.console import figures_table, invocation, percent, show_progress
 from simplicit.cli.shared import Keeping, Output
 from simplicit.runs.fitting import FitRun, capture_task, run_fit, save_fit
-from simplicit.runs.settings import FitSettings, read_config
+from simplicit.runs.settings import FitSettings, recorded_inputs
 from simplicit.runs.task import check_unchanged, open_task
 
 #: Settings that name the network and its data.
@@ -41,11 +41,10 @@ def fit(
     trust_pt2 : bool
         Allow a .pt2 program in --weights. Loading one can run code that it carries: only from people you trust.
     """
-    read = [path for path in (settings.source.baseline, keeping.journal) if path is not None]
-    output.check("fit", read)
+    output.check("fit", [*settings.source.paths, *([keeping.journal] if keeping.journal else [])])
     task = open_task(settings.source, trust_pt2=trust_pt2)
     if config is not None and not _SOURCE & invocation().given.keys():
-        check_unchanged(read_config(config)[1], task.inputs, config)
+        check_unchanged(recorded_inputs(config), task.provenance, config)
     captured = capture_task(task)
     with show_progress() as steps:
         run = run_fit(settings, task, baseline=captured.model, journal=keeping.journal, progress=steps)

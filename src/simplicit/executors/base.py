@@ -46,9 +46,10 @@ class Executor(ABC):
 
     #: Whether a worker that died or hangs can be replaced.
     replaces: ClassVar[bool] = False
-    #: Settings that are fields of those kinds that have them: how many blocks are solved at a time, and the seconds
-    #: after which a worker that can be replaced counts as hung; None for what the machine has, and what blocks show.
+    #: Blocks solved at a time, a field of the kinds that have workers. None: as many as there are processors.
     workers: int | None = None
+    #: Seconds after which a worker counts as hung, a field of the kinds that replace workers. None: learnt from the
+    #: blocks so far.
     block_timeout: float | None = None
 
     def __post_init__(self) -> None:

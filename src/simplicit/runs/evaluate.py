@@ -78,7 +78,7 @@ class AttackFigures:
 class Evaluation:
     """The figures of one model on test samples: accuracies and agreement are shares in [0, 1], sparsity is in per cent.
 
-    Parameters
+    Attributes
     ----------
     samples, attacked_samples : int
         Test samples behind the clean and the attacked figures.
@@ -87,11 +87,11 @@ class Evaluation:
     clean_accuracy_of_attacked, baseline_clean_accuracy_of_attacked : float
         Accuracy on the attacked samples before the attack.
     sparsity : float
-        100 (1 - nnz/N0), N0 the baseline's weights.
+        100 (1 - nnz/N₀), N₀ the baseline's weights.
     sparsity_of_size : float
         100 (1 - nnz(M)/((n+q)(n+p))).
     nnz, baseline_weights, size : int
-        nnz(M), or after a fit with tied rows the weights that are not zero; N0; (n+q)(n+p).
+        nnz(M), or after a fit with tied rows the weights that are not zero; N₀; (n+q)(n+p).
     perron_frobenius : PerronFrobenius
         λ_pf(diag(L)|A|) between its Collatz-Wielandt bounds.
     norm_inf : float
@@ -99,7 +99,7 @@ class Evaluation:
     storage_bits : int or None
         Non-zeros, their places and the biases, as in appendix B of the paper; None for tied rows.
     baseline_dense_weight_bits : int
-        The baseline's N0 weights, dense, in its own dtype; its biases are not counted.
+        The baseline's N₀ weights, dense, in its own dtype; its biases are not counted.
     storage_ratio : float or None
         baseline_dense_weight_bits / storage_bits.
     equilibrium_method : str
@@ -154,12 +154,12 @@ def evaluate(
     data: Dataset,
     settings: EvaluationSettings = EvaluationSettings(),
     *,
-    weights: int | None = None,
+    nnz: int | None = None,
     progress: OnProgress | None = None,
 ) -> Evaluation:
     """Measure `model` on the test part of `data`, beside the exact implicit form of the network that it came from.
 
-    `baseline_weights` is N0, and `weights` how many weights are not zero, if not all of M: with tied rows one stands at
+    `baseline_weights` is N₀, and `nnz` how many weights are not zero, if not all of M: with tied rows one stands at
     many places. The steps of `progress` are the measurements. InputError is raised where model, baseline and data do
     not fit.
     """
@@ -179,7 +179,7 @@ def evaluate(
         clean_accuracy_of_attacked=_share((ours == labels)[:count]),
         baseline_clean_accuracy_of_attacked=_share((theirs == labels)[:count]),
         agreement=_share(ours == theirs),
-        **_sizes(model, baseline, baseline_weights, weights),
+        **_sizes(model, baseline, baseline_weights, nnz),
         perron_frobenius=perron_frobenius(model),
         norm_inf=row_norm(model),
         equilibrium_method=method,
@@ -190,9 +190,9 @@ def evaluate(
     )
 
 
-def _sizes(model: ImplicitModel, baseline: ImplicitModel, baseline_weights: int, weights: int | None) -> dict[str, Any]:
+def _sizes(model: ImplicitModel, baseline: ImplicitModel, baseline_weights: int, nnz: int | None) -> dict[str, Any]:
     """Sparsity and storage; of tied rows, where a weight stands at many places of M, storage is not told."""
-    nnz = model.nnz if weights is None else weights
+    nnz = model.nnz if nnz is None else nnz
     stored = model.storage_bits().total if nnz == model.nnz else None
     dense = 8 * baseline.dtype.itemsize * baseline_weights
     return {

@@ -7,7 +7,6 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from simplicit.files import write_json
 from simplicit.implicit import ImplicitModel, save
 from simplicit.network import Capture, capture
 from simplicit.progress import OnProgress
-from simplicit.robustness import accuracy
 from simplicit.rows import BasisPursuit, RowStatus
 from simplicit.runs.folder import MANIFEST, Manifest, read_manifest, run_folder
 from simplicit.runs.settings import FitSettings
@@ -40,7 +38,7 @@ _log = logging.getLogger(__name__)
 class FitRun:
     """A finished fit, with accuracies and agreement on the test part of the data, shares in [0, 1].
 
-    ``inputs`` is what was read, with hashes, ``seconds`` the wall-clock time of states and training together.
+    ``inputs`` is what was read, with hashes, ``seconds`` the wall-clock time of the call of :func:`simplicit.fit`.
     """
 
     settings: FitSettings
@@ -131,15 +129,15 @@ def run_fit(
     start = time.perf_counter()
     result = fit(net, inputs, recipe, **vars(settings.running), journal=journal, progress=progress)
     seconds = time.perf_counter() - start
-    test, labels = task.data.test_inputs, task.data.test_labels
-    ours, theirs = result.model.predict(test).argmax(axis=1), baseline.predict(test).argmax(axis=1)
+    labels = task.data.test_labels
+    ours, theirs = (model.predict(task.data.test_inputs).argmax(axis=1) for model in (result.model, baseline))
     return FitRun(
         settings=settings,
         result=result,
-        accuracy=accuracy(result.model, test, labels),
-        baseline_accuracy=accuracy(baseline, test, labels),
+        accuracy=float(np.mean(ours == labels)),
+        baseline_accuracy=float(np.mean(theirs == labels)),
         agreement=float(np.mean(ours == theirs)),
-        inputs=task.inputs,
+        inputs=task.provenance,
         seconds=seconds,
     )
 
@@ -165,15 +163,17 @@ def save_fit(run: FitRun, folder: Path, *, command: Sequence[str] = (), overwrit
 def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: Sequence[str] = ()) -> None:
     """Write the files of :func:`save_fit` into `draft`, which is going to be `folder`."""
     save(run.result.model, draft, overwrite=True)
-    with suppress(InputError):  # a structure of its own, or a network without parameters for it
+    try:
         write_state(run.result.network().state_dict(), draft / WEIGHTS)
+    except InputError as error:  # a structure of its own, or a network without parameters for it
+        _log.warning("Note: no %s is written: %s", WEIGHTS, error)
     write_json(draft / ROWS, _row_table(run.result.rows))
     Manifest(
         "fit",
         command=command,
         settings=run.settings.to_config(folder),
         inputs=run.inputs,
-        seconds=dict(run.result.seconds) | {"states and training": run.seconds},
+        seconds=dict(run.result.seconds) | {"fit": run.seconds},
         results=run.results(),
     ).write(draft)
 

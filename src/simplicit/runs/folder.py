@@ -106,7 +106,7 @@ def _check_replaceable(target: Path, kind: str | None, inputs: Iterable[Path]) -
 
 
 def _probe(target: Path) -> None:
-    """Make and remove a folder where `target` is going to be: access rights alone do not tell of read-only discs."""
+    """Make and remove a folder where `target` is going to be: access rights alone do not tell of read-only disks."""
     place = next(parent for parent in target.parents if os.path.lexists(parent))
     probe = Path(tempfile.mkdtemp(prefix=".simplicit.", suffix=".partial", dir=place))
     try:
@@ -123,7 +123,7 @@ def run_folder(
     """A folder to write a run into; it appears at `target` complete, or not at all: see ``files.drafted``.
 
     What :func:`check_output` refuses is refused here. An earlier run is replaced only by one of its own kind, that of
-    the ``run.json`` written. DataError is raised where the place cannot be written, or no longer: the disc is full.
+    the ``run.json`` written. DataError is raised where the place cannot be written, or no longer: the disk is full.
     """
     inputs = tuple(inputs)
     check_output(target, overwrite=overwrite, kind=kind, inputs=inputs)

@@ -123,35 +123,14 @@ def _path_names() -> list[str]:
     return [*(option.name for option in options_of(Source, {}) if option.is_path), "data"]
 
 
-def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of an earlier run, or from a TOML file, and what that run read, with hashes, nothing for TOML.
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of an earlier run, or from a TOML file, in their types.
 
     `path` is a ``run.json``, the folder that holds one, or a ``.toml`` file with the flat names of :class:`FitSettings`
     as keys. Paths in it are relative to its own folder. DataError is raised for a file that is missing, damaged, or not
-    of a fit.
+    of a fit, and for a setting that is unknown or of another type.
     """
-    path = path / MANIFEST if path.is_dir() else path
-    if path.suffix == ".toml":
-        try:
-            settings, inputs = tomllib.loads(path.read_text(encoding="utf-8")), {}
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise DataError(f"{path}: damaged, not a TOML document ({error})") from error
-    else:
-        manifest = read_json(path)
-        check_manifest(manifest, path, "fit")
-        settings, inputs = dict(manifest["settings"]), manifest["inputs"]
-    for name in _path_names():
-        value = settings.get(name)
-        if isinstance(value, str) and value not in DATASETS:
-            settings[name] = os.path.normpath(path.parent / value)
-    return settings, inputs
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """What :func:`read_config` reads, in the types of the settings; DataError for one that is unknown or of another."""
-    values, _ = read_config(path)
+    values = _recorded_values(path)
     try:
         found = read_values(FitSettings, values)
     except (TypeError, InputError) as error:
@@ -160,6 +139,37 @@ def read_settings(path: Path) -> dict[str, Any]:
     if unknown is not None:
         raise DataError(f"{path}: unknown setting {unknown!r}")
     return found
+
+
+def recorded_inputs(path: Path) -> dict[str, Any]:
+    """What an earlier run read, with hashes, from the same files as :func:`read_settings`; nothing for TOML."""
+    return {} if path.suffix == ".toml" else dict(_fit_manifest(path)["inputs"])
+
+
+def _recorded_values(path: Path) -> dict[str, Any]:
+    """Plain settings, with paths as seen from here."""
+    if path.suffix == ".toml":
+        try:
+            settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise DataError(f"{path}: damaged, not a TOML document ({error})") from error
+    else:
+        settings = dict(_fit_manifest(path)["settings"])
+    folder = path if path.is_dir() else path.parent
+    for name in _path_names():
+        value = settings.get(name)
+        if isinstance(value, str) and value not in DATASETS:
+            settings[name] = os.path.normpath(folder / value)
+    return settings
+
+
+def _fit_manifest(path: Path) -> dict[str, Any]:
+    path = path / MANIFEST if path.is_dir() else path
+    manifest = read_json(path)
+    check_manifest(manifest, path, "fit")
+    return manifest
 
 
 def kept_of(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,7 +196,7 @@ def read_source(
 ) -> Source:
     """What a finished fit was made from, with another baseline or other data where they are given."""
     read_manifest(folder, "fit")
-    values, _ = read_config(folder)
+    values = _recorded_values(folder)
     try:
         source: Source = restored(Source, values)
     except TypeError as error:

@@ -96,12 +96,12 @@ def open_subjects(
         nnz, total = weights_of(run)
         members.append(Subject(str(run), model, 100.0 * (1.0 - nnz / total)))
     hashes = {str(run): {name: file_hash(run / name) for name in _MODEL_FILES} for run in models}
-    return Subjects(tuple(members), task.data, task.inputs | {"models": hashes}, tuple(runs))
+    return Subjects(tuple(members), task.data, task.provenance | {"models": hashes}, tuple(runs))
 
 
 def _check_same(first: Path, task: Task, run: Path, other: Task) -> None:
     for what in ("network", "data"):
-        ours, theirs = task.inputs[what], other.inputs[what]
+        ours, theirs = task.provenance[what], other.provenance[what]
         ours, theirs = (ours["state_dict"], theirs["state_dict"]) if what == "network" else (ours, theirs)
         if ours != theirs:
             raise InputError(

@@ -24,20 +24,20 @@ from simplicit.files import file_hash
 from simplicit.runs.baseline import CONFIG, WEIGHTS, load_baseline
 from simplicit.runs.factory import load_network, load_program
 from simplicit.runs.folder import MANIFEST
-from simplicit.runs.settings import SAMPLES, Source, read_config, read_source
+from simplicit.runs.settings import SAMPLES, Source, read_source, recorded_inputs
 
 
 @dataclass(frozen=True)
 class Task:
     """A trained network, in eval mode, with its data.
 
-    ``input_shape`` is that of one sample as the network takes it, ``inputs`` what was read, with hashes.
+    ``input_shape`` is that of one sample as the network takes it, ``provenance`` what was read, with hashes.
     """
 
     net: nn.Module
     data: Dataset
     input_shape: tuple[int, ...]
-    inputs: dict[str, Any]
+    provenance: dict[str, Any]
 
     def shaped(self, inputs: npt.NDArray[np.float32]) -> Tensor:
         """Samples (m, p) as the tensor (m, *input_shape) that the network takes."""
@@ -79,7 +79,7 @@ def open_task(source: Source, *, trust_pt2: bool = False) -> Task:
     if math.prod(shape) != data.n_inputs:
         ours, theirs = ("x".join(map(str, one)) for one in (shape, data.input_shape))
         found = f"{ours} has {math.prod(shape)} values, a sample of {data.name} has {data.n_inputs} ({theirs})"
-        raise InputError(f"input shape {found}")
+        raise refused("input_shape", found)
     if len(shape) > 2 and shape == (data.input_shape[-1], *data.input_shape[:-1]) != data.input_shape:
         raise _channels_last(data)  # the numbers would fit, in a wrong order
     hashes = {path.name: file_hash(path) for path in files} | {"state_dict": _state_hash(net)}
@@ -101,9 +101,9 @@ def open_finished(
     DataError is raised where the inputs are no longer those of the fit, InputError where other data do not suit it.
     """
     task = open_task(read_source(run, baseline=baseline, data=data, data_dir=data_dir), trust_pt2=trust_pt2)
-    recorded = read_config(run)[1]
+    recorded = recorded_inputs(run)
     if baseline is None and data is None:
-        check_unchanged(recorded, task.inputs, run / MANIFEST)
+        check_unchanged(recorded, task.provenance, run / MANIFEST)
     check_range(recorded, task.data, run)
     return task
 

@@ -203,10 +203,26 @@ def beta_max(
     support: npt.ArrayLike | None = None,
     intercept: bool = False,
 ) -> npt.NDArray[np.float64]:
-    """The least β of every row at which w = 0 solves it, with ``L1(beta, column_weights)``; (r,).
+    """The least β of every row at which w = 0 solves it, with ``L1(beta, column_weights)``.
 
     It is max over j of 2λ|Φⱼᵀz|/cⱼ over the admissible columns, 0 where the target is zero or orthogonal to all of
     them, and infinite where a column without a price (c = 0) correlates with the target.
+
+    Parameters
+    ----------
+    features, targets, weight, support, intercept
+        As for :func:`solve_rows`.
+    column_weights : array of shape (d,) or (r, d), optional
+        c ≥ 0, the price of each column. Default: 1.
+
+    Returns
+    -------
+    array of float64 (r,)
+
+    Raises
+    ------
+    InputError
+        If an argument has another shape, is not finite or is out of range.
     """
     given = RowInput.of(features, targets, intercept=intercept, device="cpu")
     return strongest(given.problem(L1(1.0, column_weights), weight, None, support, None))
