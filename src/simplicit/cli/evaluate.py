@@ -5,15 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from simplicit.cli.console import figures_table, invocation, percent, print_json, say, show_progress
+from simplicit.cli.console import figures_table, percent, print_json, say, show_progress
 from simplicit.cli.shared import OtherSource, Output
-from simplicit.files import file_hash, write_json
-from simplicit.implicit import load
 from simplicit.runs.evaluate import Evaluation, EvaluationSettings
-from simplicit.runs.evaluate import evaluate as measured
-from simplicit.runs.fitting import capture_task, weights_of
-from simplicit.runs.folder import Manifest, run_folder
-from simplicit.runs.task import open_finished
+from simplicit.runs.evaluating import run_evaluation
 
 
 def evaluate(
@@ -39,19 +34,15 @@ def evaluate(
     settings, source, output
     """
     output.check("eval", [run])
-    (nnz, total), model, task = weights_of(run), load(run), open_finished(run, **vars(source))
     with show_progress() as steps:
-        figures = measured(model, capture_task(task).model, total, task.data, settings, nnz=nnz, progress=steps)
+        found = run_evaluation(run, settings, progress=steps, **vars(source))
     if output.output is not None:
-        hashes = {name: file_hash(run / name) for name in ("config.json", "model.safetensors")}
-        manifest = Manifest("eval", invocation().command, vars(settings), task.provenance | {"model": hashes})
-        with run_folder(output.output, overwrite=output.overwrite) as draft:
-            write_json(draft / "evaluation.json", figures)
-            manifest.write(draft)
+        found.save(output.output, **output.saving())
     if output.json:
-        print_json({"folder": run, "evaluation": figures})
+        print_json(found.results())
     else:
-        say(figures_table(f"{run} on {figures.samples:,} test samples of {task.data.name}"), *_tables(figures))
+        title = f"{run} on {found.figures.samples:,} test samples of {found.task.data.name}"
+        say(figures_table(title), *_tables(found.figures))
 
 
 def _tables(figures: Evaluation) -> tuple[Any, ...]:
