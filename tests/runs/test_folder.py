@@ -102,7 +102,7 @@ def test_manifest_says_what_it_ran_on(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path, "fit")
     assert {"python", "simplicit", "torch", "numpy", "scipy"} == manifest["versions"].keys()
     assert manifest["seconds"] == {"training": 1.235}
-    assert manifest["started"].endswith("+00:00")
+    assert manifest["written"].endswith("+00:00")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class Manifest:
 
     ``kind`` is the command, ``command`` the line as it was typed (empty for a run from Python), ``settings`` has all of
     them, defaults included, ``inputs`` what was read, with hashes, ``seconds`` the wall-clock time of each stage, and
-    ``packages`` those whose versions are told besides the ones of every run. ``started`` is in UTC, ISO 8601.
+    ``packages`` those whose versions are told besides the ones of every run. ``written``, the time of the document, is in UTC, ISO 8601.
     """
 
     kind: str
@@ -42,14 +42,13 @@ class Manifest:
     seconds: dict[str, float] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
-    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def to_config(self) -> dict[str, Any]:
         """The document, with the versions and the machine of this process."""
         return {
             "format": FORMAT,
             "kind": self.kind,
-            "started": self.started,
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": list(self.command),
             "settings": self.settings,
             "inputs": self.inputs,
