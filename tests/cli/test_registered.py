@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import simplicit as sp
-from command_line import Run, manifest, settings
+from command_line import Run, manifest, one_line, settings
 from simplicit.data import DATASETS, load_dataset
 from simplicit.executors import EXECUTORS
 from simplicit.rows import Penalty
@@ -44,6 +44,27 @@ class Cubic:
         return sp.L1(self.steepness).pieces(n_rows, n_columns)
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """A share of ridge, the rest ℓ1.
+
+    Parameters
+    ----------
+    beta : float
+        Strength.
+    share : float
+        Of ridge, from 0 to 1.
+    """
+
+    beta: float = 1.0
+    share: float = 0.25
+
+    def pieces(self, n_rows: int, n_columns: int) -> sp.rows.PiecewiseQuadratic:
+        if not 0 <= self.share <= 1:
+            raise sp.InputError(f"share must lie between 0 and 1, got {self.share}", argument="share")
+        return sp.ElasticNet(self.beta * (1 - self.share), self.beta * self.share).pieces(n_rows, n_columns)
+
+
 @pytest.fixture
 def files(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Features and targets, f.npy and t.npy."""
@@ -52,6 +73,13 @@ def files(run: Run) -> tuple[np.ndarray, np.ndarray]:
     np.save("f.npy", features)
     np.save("t.npy", targets)
     return features, targets
+
+
+def test_a_penalty_with_a_share(run: Run, files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PENALTIES, "mixed", Mixed)
+    words = ("f.npy", "t.npy", "--penalty", "mixed", "--share", 0.5)
+    assert run("solve", *words, "--strengths", 3, "--output", "path")[0] == 0  # a factor on the share has no meaning
+    one_line(run("solve", *words[:-1], 2, "--output", "x"), "--share must lie between 0 and 1, got 2")
 
 
 def test_a_penalty(run: Run, files: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from simplicit.checks import as_count, as_number, refused
+from simplicit.errors import InputError
 from simplicit.rows import L1, Penalty, PiecewiseQuadratic, RowStatus, Solution
 from simplicit.runs.folder import relative_to
 from simplicit.runs.options import flat
@@ -147,10 +149,11 @@ def scaled(penalty: Penalty, factor: float) -> tuple[Penalty, dict[str, float]]:
     """The penalty factor·h, and its numbers: those of h times the factor, if h is linear in them together."""
     wanted = Scaled(penalty, factor)
     numbers = {name: factor * value for name, value in numbers_of(penalty).items()}
-    same: Penalty = dataclasses.replace(penalty, **numbers)  # type: ignore[type-var]
-    ours, theirs = same.pieces(1, 1), wanted.pieces(1, 1)
-    if all(bool(torch.isclose(getattr(ours, name), getattr(theirs, name)).all()) for name in _PARTS):
-        return same, numbers
+    with suppress(InputError):  # a number that has a range of its own, such as a share
+        same: Penalty = dataclasses.replace(penalty, **numbers)  # type: ignore[type-var]
+        ours, theirs = same.pieces(1, 1), wanted.pieces(1, 1)
+        if all(bool(torch.isclose(getattr(ours, name), getattr(theirs, name)).all()) for name in _PARTS):
+            return same, numbers
     return wanted, {"factor": factor}
 
 

@@ -184,15 +184,15 @@ def per_row(name: str, value: float | Array, n_rows: int, *, positive: bool = Fa
     return torch.from_numpy(array.reshape(-1, 1))
 
 
-def per_column(weights: Array | None, n_rows: int, n_columns: int) -> Tensor:
+def per_column(weights: Array | None, n_rows: int, n_columns: int, name: str = "column_weights") -> Tensor:
     """Return factors ≥ 0 on h, column by column, (d,) or (r, d), as a tensor (1, 1), (1, d) or (r, d).
 
     Raises
     ------
     InputError
-        As of :func:`per_row`; the name is ``column_weights``.
+        As of :func:`per_row`.
     """
     if weights is None:
         return torch.ones(1, 1, dtype=torch.float64)
-    array = as_positive_array("column_weights", weights, [(n_columns,), (n_rows, n_columns)], or_zero=True)
+    array = as_positive_array(name, weights, [(n_columns,), (n_rows, n_columns)], or_zero=True)
     return torch.from_numpy(array if array.ndim == 2 else array.reshape(1, -1))
