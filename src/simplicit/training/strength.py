@@ -28,8 +28,7 @@ MAX_TRIALS = 40
 
 
 def tolerance_of(weight_count: int) -> float:
-    """How near a wanted sparsity is come, in points: one weight more or less is 100/N₀, so that a small network may
-    have nothing nearer than half of that."""
+    """How far from the wanted sparsity a fit may be, in points: half a point, or half a weight where that is more."""
     return max(SPARSITY_TOLERANCE, 50 / weight_count) * (1 + 1e-12)
 
 

@@ -163,10 +163,11 @@ class Training(Generic[L]):
             for rows, problem, known in zip(groups, problems, self.pilot[layer.name], strict=True)
         ]
         kept = allocate([path for one in paths for path in one], sensitivities, count)
-        parts = zip(np.array_split(sensitivities, len(groups)), np.array_split(kept, len(groups)), strict=True)
+        counts = [int(part.sum()) for part in np.array_split(kept, len(groups))]
+        parts = zip(groups, problems, paths, np.array_split(sensitivities, len(groups)), counts, strict=True)
         found, exchanged = [], 0
-        for rows, problem, path, (scales, share) in zip(groups, problems, paths, parts, strict=True):
-            chosen = select(problem, path, scales, int(share.sum()), workers, thresholding=self.thresholding)
+        for rows, problem, own_paths, own_sensitivities, own_count in parts:
+            chosen = select(problem, own_paths, own_sensitivities, own_count, workers, thresholding=self.thresholding)
             exchanged += chosen.exchanged
             values = self._refitted(layer, rows, problem, chosen.support, chosen.coefficients)
             found.append(with_support_gap(values, problem, rows.weight))

@@ -77,8 +77,8 @@ class Task:
     def training(self, recipe: Recipe, samples: Any, shape: tuple[int, int]) -> Iterator[RunOptions]:
         """The stage in which rows are solved, with the journal of the fit open if there is to be one.
 
-        ``samples`` are the inputs as they are used. The penalties of the recipe count by what they are on (rows,
-        columns) of that ``shape``, for a user's own may print as its place in memory.
+        ``samples`` are the inputs as they are used. The journal's key takes penalties by their pieces on a problem of
+        that ``shape``: the repr of a user's own may differ from run to run.
         """
 
         def key() -> str:
@@ -103,6 +103,7 @@ def _identity(options: Any, shape: tuple[int, int]) -> dict[str, Any]:
                 found = found.cpu().numpy() if isinstance(found, torch.Tensor) else found
                 parts[f"option {item.name} {part.name}"] = found
         else:
+            # So that Sparse(80) and Sparse(80.0) share a journal.
             parts[f"option {item.name}"] = str(float(value) if type(value) is int else value)
     return parts
 
