@@ -73,7 +73,7 @@ def search_strength(
     solve: Callable[[float, M | None], M],
     sparsity_of: Callable[[M], float],
     target: float,
-    tolerance: float = SPARSITY_TOLERANCE,
+    tolerance: float,
 ) -> tuple[M, int]:
     """The match whose sparsity is within ``tolerance`` points of ``target``, in per cent, and the number of trials.
 

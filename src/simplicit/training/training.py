@@ -18,7 +18,7 @@ import numpy as np
 
 from simplicit.rows import NoPenalty, Penalty, PiecewiseQuadratic, Solution
 from simplicit.rows.batch import Array, Mask
-from simplicit.solve import RunOptions, solve_rows
+from simplicit.solve import Method, RunOptions, solve_rows
 from simplicit.training.problem import LeastSquares, Ridge, Rows
 from simplicit.training.provider import Fit, Layer, Provider, Student
 from simplicit.training.support.allocation import allocate, count_kept
@@ -30,14 +30,28 @@ from simplicit.training.units import NORMALIZATIONS
 L = TypeVar("L", bound=Layer)
 
 
+#: Relative gap of rows that only lead to the next ones.
+COARSE_TOL = 1e-4
+
+
 @dataclass(frozen=True)
 class RowOptions:
-    """How the rows of a fit are solved: ``tol``, ``block_rows``, ``device`` and ``throw`` of ``solve_rows``."""
+    """How the rows of a fit are solved: ``tol``, ``block_rows``, ``device`` and ``throw`` of ``solve_rows``.
+
+    InputError is raised for a ``tol`` or ``block_rows`` out of range.
+    """
 
     tol: float = 1e-6
     block_rows: int | None = None
     device: str = "cpu"
     throw: bool = True
+
+    def __post_init__(self) -> None:
+        Method(tol=self.tol, block_rows=self.block_rows)  # checks them
+
+    def coarser(self) -> RowOptions:
+        """The same for rows that only lead to the next ones, of which none has to converge."""
+        return replace(self, tol=max(self.tol, COARSE_TOL), throw=False)
 
     def arguments(self, run: RunOptions) -> dict[str, Any]:
         """These and where rows are solved, as :func:`simplicit.solve_rows` takes them."""

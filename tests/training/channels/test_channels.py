@@ -89,11 +89,12 @@ def test_a_sparsity_is_met_to_the_weight(sparsity: float) -> None:
 
 
 @pytest.mark.parametrize("propagate", [True, False])
-def test_the_batch_size_changes_nothing_but_rounding(propagate: bool) -> None:
+def test_the_batch_size_changes_nothing_but_rounding(propagate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     own = subject("projection")
     networks = []
     for size in (6, 40):
-        provider = Channels.of(own.graph, own.inputs, workers=1, batch_size=size, propagate=propagate)
+        monkeypatch.setattr("simplicit.training.channels.provider.BATCH", size)
+        provider = Channels.of(own.graph, own.inputs, workers=1, propagate=propagate)
         training = Training(provider, sp.NoPenalty(), sp.Ridge(1e-3, 0.5), RowOptions(), RunOptions(sp.Serial()))
         networks.append(training.select(70).student.network().state_dict())
     for key, value in networks[0].items():

@@ -19,7 +19,7 @@ The model is rescaled at its end. Every row has a constant, also where the basel
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
@@ -45,8 +45,6 @@ _STEPS = 10
 _BOX = 8 / 255
 #: Least column weight, relative to the mean.
 _LEAST = 1e-3
-#: Relative gap of all rounds but the last.
-_COARSE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +152,7 @@ class RobustTraining:
     ) -> RobustFit:
         """All layers on all points, each on the states of those before."""
         U = np.vstack(points)
-        rows = self.rows if last else replace(self.rows, tol=max(self.rows.tol, _COARSE), throw=False)
+        rows = self.rows if last else self.rows.coarser()
         layers: dict[str, LayerFit] = {}
         model = self._model(layers)
         for place, name in enumerate(self.data.layers):
