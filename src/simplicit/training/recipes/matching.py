@@ -12,7 +12,7 @@ from simplicit.training.channels import Channels, check_tied, has_convolutions
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
 from simplicit.training.recipes.base import Recipe, Task, check_flags, check_penalty, check_sparsity
-from simplicit.training.states import STRUCTURES, States, ball_of, structure_of
+from simplicit.training.states import STRUCTURES, States, ball_of, check_triangular, structure_of
 from simplicit.training.strength import trained
 from simplicit.training.training import Trained, Training
 from simplicit.training.units import NORMALIZATIONS
@@ -106,12 +106,8 @@ class Matching(Recipe):
         if isinstance(self.states, list):
             object.__setattr__(self, "states", tuple(self.states))
         self._check_states()
-        if self.propagate and not structure_of(self.structure).triangular:
-            raise refused(
-                "propagate",
-                f"structure {self.structure!r} has no order of layers, each on the states of those before; take "
-                "structure='baseline' or 'feedforward'",
-            )
+        if self.propagate:
+            check_triangular("propagate", self.structure)
         if self.refit is not None and isinstance(self.penalty, BasisPursuit):
             raise refused("refit", "BasisPursuit matches exactly, and a refit would undo that; take another penalty")
 

@@ -9,7 +9,7 @@ from simplicit.errors import InputError
 from simplicit.training.channels import has_convolutions
 from simplicit.training.recipes.base import Recipe, Task, check_sparsity
 from simplicit.training.robust import RobustTraining
-from simplicit.training.states import StateStudent, network_of, state_data, structure_of
+from simplicit.training.states import StateStudent, check_triangular, network_of, state_data
 from simplicit.training.training import Trained
 
 
@@ -74,12 +74,9 @@ class Robust(Recipe):
         for name in ("beta", "lambda1", "lambda2"):
             as_number(name, getattr(self, name), positive=True)
         check_sparsity(self.sparsity)
-        if not structure_of(self.structure).triangular:
-            raise refused(
-                "structure",
-                f"{self.structure!r} has no order of layers, each on the states of those before; take 'baseline' or "
-                "'feedforward'",
-            )
+        check_triangular("structure", self.structure)
+        if isinstance(self.hidden_strength, list):
+            object.__setattr__(self, "hidden_strength", tuple(self.hidden_strength))
         strengths = self.hidden_strength if isinstance(self.hidden_strength, tuple) else (self.hidden_strength,)
         for strength in strengths:
             as_number("hidden_strength", strength)

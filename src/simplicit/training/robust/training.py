@@ -32,8 +32,7 @@ from simplicit.robustness import box_radii, pgd
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.solve import RunOptions
 from simplicit.training.robust.layer import Layer, LayerFit
-from simplicit.training.states import StateData
-from simplicit.training.states.structure import STRUCTURES
+from simplicit.training.states import StateData, structure_of
 from simplicit.training.strength import search_strength, tolerance_of
 from simplicit.training.training import RowOptions
 
@@ -198,7 +197,7 @@ class RobustTraining:
 
     @cached_property
     def _structure(self) -> Mask:
-        return STRUCTURES[self.structure].admissible(self.data.model)
+        return structure_of(self.structure).admissible(self.data.model)
 
     @cached_property
     def _columns(self) -> Mapping[str, Index]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from simplicit.training.states.data import StateData, state_data
 from simplicit.training.states.provider import States, StateStudent, network_of
-from simplicit.training.states.structure import STRUCTURES, Structure, ball_of, structure_of
+from simplicit.training.states.structure import STRUCTURES, Structure, ball_of, check_triangular, structure_of
 
 __all__ = [
     "STRUCTURES",
@@ -18,6 +18,7 @@ __all__ = [
     "States",
     "Structure",
     "ball_of",
+    "check_triangular",
     "network_of",
     "state_data",
     "structure_of",
