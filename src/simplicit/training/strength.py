@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from simplicit.checks import refused
+from simplicit.checks import as_number, refused
 from simplicit.errors import InputError
 from simplicit.training.training import Trained, Training
 
@@ -25,6 +25,17 @@ SPARSITY_TOLERANCE = 0.5
 FACTOR = 4.0
 LIMIT = 1e7
 MAX_TRIALS = 40
+
+
+def check_sparsity(value: object) -> None:
+    """Refuse what is no share in per cent, [0, 100), and ask back where it looks like one in (0, 1)."""
+    if value is None:
+        return
+    share = as_number("sparsity", value)
+    if share >= 100:
+        raise InputError(f"sparsity is in per cent, from 0 to below 100, got {value!r}", argument="sparsity")
+    if 0 < share < 1:
+        raise InputError(f"sparsity is in per cent, got {value!r}; did you mean {100 * share:g}?", argument="sparsity")
 
 
 def tolerance_of(weight_count: int) -> float:

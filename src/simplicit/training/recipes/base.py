@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from simplicit.checks import as_number, refused
+from simplicit.checks import refused
 from simplicit.errors import InputError
 from simplicit.executors import digest
 from simplicit.network import Capture
@@ -106,17 +106,6 @@ def _identity(options: Any, shape: tuple[int, int]) -> dict[str, Any]:
             # So that Sparse(80) and Sparse(80.0) share a journal.
             parts[f"option {item.name}"] = str(float(value) if type(value) is int else value)
     return parts
-
-
-def check_sparsity(value: object) -> None:
-    """Refuse what is no share in per cent, [0, 100), and ask back where it looks like one in (0, 1)."""
-    if value is None:
-        return
-    share = as_number("sparsity", value)
-    if share >= 100:
-        raise InputError(f"sparsity is in per cent, from 0 to below 100, got {value!r}", argument="sparsity")
-    if 0 < share < 1:
-        raise InputError(f"sparsity is in per cent, got {value!r}; did you mean {100 * share:g}?", argument="sparsity")
 
 
 def check_flags(recipe: Recipe, *names: str) -> None:

@@ -11,9 +11,9 @@ from simplicit.rows import L1, BasisPursuit, Penalty
 from simplicit.training.channels import Channels, check_tied, has_convolutions
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
-from simplicit.training.recipes.base import Recipe, Task, check_flags, check_penalty, check_sparsity
+from simplicit.training.recipes.base import Recipe, Task, check_flags, check_penalty
 from simplicit.training.states import STRUCTURES, States, ball_of, check_triangular, structure_of
-from simplicit.training.strength import trained
+from simplicit.training.strength import check_sparsity, trained
 from simplicit.training.training import Trained, Training
 from simplicit.training.units import NORMALIZATIONS
 

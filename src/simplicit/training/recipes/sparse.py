@@ -11,8 +11,9 @@ from simplicit.rows import BasisPursuit, NoPenalty, Penalty
 from simplicit.training.channels import Channels, check_tied, has_convolutions, in_layers
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
-from simplicit.training.recipes.base import Recipe, Task, check_penalty, check_sparsity
+from simplicit.training.recipes.base import Recipe, Task, check_penalty
 from simplicit.training.states import States, ball_of, structure_of
+from simplicit.training.strength import check_sparsity
 from simplicit.training.training import Trained, Training
 
 #: What suits the rows of convolutions: a million patches say enough of their noise; where they say nothing the baseline

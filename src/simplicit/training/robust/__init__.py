@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simplicit.training.robust.options import RobustOptions
 from simplicit.training.robust.training import RobustFit, RobustTraining
 
-__all__ = ["RobustFit", "RobustTraining"]
+__all__ = ["RobustFit", "RobustOptions", "RobustTraining"]

@@ -32,6 +32,7 @@ from simplicit.robustness import box_radii, pgd
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.solve import RunOptions
 from simplicit.training.robust.layer import Layer, LayerFit
+from simplicit.training.robust.options import RobustOptions
 from simplicit.training.states import StateData, structure_of
 from simplicit.training.strength import search_strength, tolerance_of
 from simplicit.training.training import RowOptions
@@ -57,27 +58,19 @@ class RobustFit:
 
 @dataclass(frozen=True, eq=False)
 class RobustTraining:
-    """Robust training on one baseline's states, with the options of :class:`simplicit.Robust`; :meth:`train` does it.
+    """Robust training on one baseline's states; :meth:`train` does it.
 
     InputError is raised where inputs are outside of their range, the network has no classes to keep apart, or there are
     not as many strengths as hidden layers.
     """
 
     data: StateData
+    options: RobustOptions
     rows: RowOptions
     run: RunOptions
-    beta: float
-    sparsity: float | None
-    structure: str
-    hidden_strength: float | tuple[float, ...]
-    attacks: int
-    attack_eps: float
-    clip: tuple[float, float]
-    lambda1: float
-    lambda2: float
 
     def __post_init__(self) -> None:
-        inputs, (low, high) = self.data.inputs, self.clip
+        inputs, (low, high) = self.data.inputs, self.options.input_range
         smallest, largest = float(inputs.min()), float(inputs.max())
         if smallest < low or largest > high:
             raise refused(
@@ -91,7 +84,7 @@ class RobustTraining:
                 "the network has a single output, so there are no classes to keep apart, as robust training does; take "
                 "a network with one output per class, or another recipe",
             )
-        strengths, after_the_first = self.hidden_strength, len(self.data.layers) - 1
+        strengths, after_the_first = self.options.hidden_strength, len(self.data.layers) - 1
         if isinstance(strengths, tuple) and len(strengths) != after_the_first:
             raise refused(
                 "hidden_strength",
@@ -104,10 +97,10 @@ class RobustTraining:
 
         For a wanted sparsity the strength is searched in the first round and again in the last one.
         """
-        target = self.sparsity
+        target = self.options.sparsity
         points, found, strength, trials = [self.data.inputs], None, 1.0, 0
-        for number in range(self.attacks + 1):
-            last = number == self.attacks
+        for number in range(self.options.attacks + 1):
+            last = number == self.options.attacks
             solve = partial(self._solve, points, number, last=last)
             if target is None or not (last or number == 0):
                 found = solve(strength, found)
@@ -139,9 +132,9 @@ class RobustTraining:
             model.astype(np.float32),
             self.data.inputs.astype(np.float32),
             classes,
-            self.attack_eps,
+            self.options.attack_eps,
             steps=_STEPS,
-            clip=self.clip,
+            clip=self.options.input_range,
             random_start=False,
         )
         return found.astype(np.float64)
@@ -173,7 +166,7 @@ class RobustTraining:
         radii = np.ones(len(inputs))
         if len(states):
             features = np.hstack([equilibrium(model, U).states[:, states], features])
-            given = self.hidden_strength
+            given = self.options.hidden_strength
             strength_on_states = given[place - 1] if isinstance(given, tuple) else given
             radii = np.concatenate([strength_on_states * self._relative_radii(model, states), radii])
         targets = self.data.targets[:, rows]
@@ -183,21 +176,21 @@ class RobustTraining:
             features,
             np.tile(targets, (len(U) // len(targets), 1)),
             self._structure[rows][:, columns],
-            prices=strength * self.beta * unit * radii,
-            weight=self.lambda1 if place < len(groups) else self.lambda2,
+            prices=strength * self.options.beta * unit * radii,
+            weight=self.options.lambda1 if place < len(groups) else self.options.lambda2,
             onesided=place < len(groups) and groups[place].activation.name == "relu",
         )
 
     def _relative_radii(self, model: ImplicitModel, states: Index) -> Array:
         """The mean half-widths of some states' boxes, relative to the mean of all of these."""
-        low, high = self.clip
-        radii = box_radii(model, self.data.inputs, _BOX * (high - low), clip=self.clip)
+        low, high = self.options.input_range
+        radii = box_radii(model, self.data.inputs, _BOX * (high - low), clip=self.options.input_range)
         box = radii[:, states].mean(axis=0)
         return np.asarray(np.maximum(box / max(box.mean(), np.finfo(float).tiny), _LEAST))
 
     @cached_property
     def _structure(self) -> Mask:
-        return structure_of(self.structure).admissible(self.data.model)
+        return structure_of(self.options.structure).admissible(self.data.model)
 
     @cached_property
     def _columns(self) -> Mapping[str, Index]:
