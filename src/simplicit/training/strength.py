@@ -2,7 +2,7 @@
 
 Sparsity grows with the strength, by steps and nearly always. The search brackets the target by factors and then bisects
 in the logarithm, guided by interpolation; every trial starts from the nearest one before it, so that a whole search
-costs a few solves. :func:`trained` does so where it is asked for.
+costs a few solves. :func:`solve_at_sparsity` does so where it is asked for.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def tolerance_of(weight_count: int) -> float:
     return max(SPARSITY_TOLERANCE, 50 / weight_count) * (1 + 1e-12)
 
 
-def trained(training: Training[Any], sparsity: float | None) -> Trained:
+def solve_at_sparsity(training: Training[Any], sparsity: float | None) -> Trained:
     """The solution of problem (7) at the strength given, or at the one that gives a wanted sparsity in per cent.
 
     InputError is raised where the penalty does not lead to the wanted sparsity, or no strength gives it.

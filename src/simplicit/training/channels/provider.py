@@ -75,7 +75,7 @@ class ChannelStudent:
 
 
 @dataclass(frozen=True, eq=False)
-class Channels:
+class ChannelProvider:
     """The layers of a graph on some samples (m, *input_shape), which come in batches; see ``Provider``.
 
     λ is ``lambda1`` of all layers but the last, which has ``lambda2``. Every layer is fitted on the student's own
@@ -153,8 +153,8 @@ class Channels:
             self.graph,
             self.layers,
             self.batches,
-            own=self.propagate,
-            own_output=self.regenerate,
+            propagate=self.propagate,
+            regenerate=self.regenerate,
             omegas={name: one.positions for name, one in known.items() if one.positions is not None},
         )
 

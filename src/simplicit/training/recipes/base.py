@@ -74,7 +74,7 @@ class Task:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
 
     @contextmanager
-    def training(self, recipe: Recipe, samples: Any, shape: tuple[int, int]) -> Iterator[RunOptions]:
+    def solving(self, recipe: Recipe, samples: Any, shape: tuple[int, int]) -> Iterator[RunOptions]:
         """The stage in which rows are solved, with the journal of the fit open if there is to be one.
 
         ``samples`` are the inputs as they are used. The journal's key takes penalties by their pieces on a problem of

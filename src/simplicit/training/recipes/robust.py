@@ -61,7 +61,7 @@ class Robust(RobustOptions, Recipe):
         captured = task.captured
         with task.timed("states"):
             data = state_data(captured.model, captured.states(task.inputs), captured.weight_count, rescaled=False)
-        with task.training(self, data.inputs, (data.n_rows, data.n_columns)) as run:
+        with task.solving(self, data.inputs, (data.n_rows, data.n_columns)) as run:
             fit, trials = RobustTraining(data, self, task.rows, run).train()
         origin = network_of(captured, data, structure=self.structure)
         student = StateStudent(fit.model, data, data.order(data.layers.values()), origin)

@@ -8,11 +8,11 @@ from typing import Any
 
 from simplicit.checks import refused
 from simplicit.rows import BasisPursuit, NoPenalty, Penalty
-from simplicit.training.channels import Channels, check_tied, has_convolutions, in_layers
+from simplicit.training.channels import ChannelProvider, check_tied, has_convolutions, in_layers
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
 from simplicit.training.recipes.base import Recipe, Task, check_penalty
-from simplicit.training.states import States, ball_of, structure_of
+from simplicit.training.states import StateProvider, ball_of, structure_of
 from simplicit.training.strength import check_sparsity
 from simplicit.training.training import Trained, Training
 
@@ -76,7 +76,7 @@ class Sparse(Recipe):
         channels = self.structure == "baseline" and (tied or in_layers(task.graph))
         provider = self._channels(task, weighted=tied) if channels else self._states(task)
         ridge = self._ridge(_FOR_PATCHES if tied else _for_states(self.sparsity))
-        with task.training(self, provider.samples, provider.shape) as run:
+        with task.solving(self, provider.samples, provider.shape) as run:
             training = Training(provider, self.candidates, ridge, task.rows, run, thresholding=tied)
             if self.sparsity is None and not training.makes_zeros:
                 raise refused(
@@ -97,7 +97,7 @@ class Sparse(Recipe):
         thresholded support gained nothing in accuracy on Fashion-MNIST (three seeds, 80 to 95 %) and took twice the
         time.
         """
-        channels = Channels.of(task.graph, task.inputs, workers=task.run.n_workers, weighted=weighted)
+        channels = ChannelProvider.of(task.graph, task.inputs, workers=task.run.n_workers, weighted=weighted)
         channels.check_penalty("candidates", self.candidates)
         return channels
 
@@ -105,7 +105,9 @@ class Sparse(Recipe):
         """Every state a row, with weights where the baseline has none."""
         triangular, kappa = structure_of(self.structure).triangular, ball_of(self.structure, None, task.captured.model)
         with task.timed("states"):
-            return States.of(task.captured, task.inputs, structure=self.structure, kappa=kappa, propagate=triangular)
+            return StateProvider.of(
+                task.captured, task.inputs, structure=self.structure, kappa=kappa, propagate=triangular
+            )
 
 
 def _for_states(sparsity: float | None) -> Ridge:

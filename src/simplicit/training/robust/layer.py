@@ -36,7 +36,7 @@ class LayerFit:
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class OneSidedLayer:
     """What decides a layer's rows.
 
     ``features`` (M, d) are the inputs and states that the rows may use, ``targets`` (M, r) those of the baseline,

@@ -31,7 +31,7 @@ from simplicit.implicit import ImplicitModel, equilibrium
 from simplicit.robustness import box_radii, pgd
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.solve import RunOptions
-from simplicit.training.robust.layer import Layer, LayerFit
+from simplicit.training.robust.layer import LayerFit, OneSidedLayer
 from simplicit.training.robust.options import RobustOptions
 from simplicit.training.states import StateData, structure_of
 from simplicit.training.strength import search_strength, tolerance_of
@@ -157,7 +157,7 @@ class RobustTraining:
             model = self._model(layers)
         return RobustFit(strength, layers, model)
 
-    def _layer(self, model: ImplicitModel, U: Array, place: int, strength: float) -> Layer:
+    def _layer(self, model: ImplicitModel, U: Array, place: int, strength: float) -> OneSidedLayer:
         """The problem of a layer on the states of the model made so far."""
         n, (name, rows) = self.data.n_states, list(self.data.layers.items())[place]
         columns = self._columns[name]
@@ -172,7 +172,7 @@ class RobustTraining:
         targets = self.data.targets[:, rows]
         unit = float(np.sqrt(np.mean(targets**2))) or 1.0
         groups = self.data.model.groups[::-1]
-        return Layer(
+        return OneSidedLayer(
             features,
             np.tile(targets, (len(U) // len(targets), 1)),
             self._structure[rows][:, columns],

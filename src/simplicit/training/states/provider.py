@@ -105,7 +105,7 @@ def network_of(captured: Capture, data: StateData, *, structure: str) -> Callabl
 
 
 @dataclass(frozen=True, eq=False)
-class States:
+class StateProvider:
     """Problem (7) for one baseline and one set of samples; see ``Provider``.
 
     ``structure`` (n + q, n + p) says which coefficients of M are admissible, ``layers`` what is solved in order, which
@@ -178,7 +178,7 @@ class States:
     def sweep(self, fit: Fit[Stage]) -> StateStudent:
         solutions: list[Solution] = []
         for stage in self.layers:
-            model = self._model(solutions) if stage.own_states and solutions else None
+            model = self._model(solutions) if stage.propagated and solutions else None
             solutions += fit(stage, [self._rows(stage, features_on(self.data, model))])
         order = self.data.order(stage.at for stage in self.layers)
         return StateStudent(self._model(solutions), self.data, order, self.origin)
