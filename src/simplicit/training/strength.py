@@ -54,7 +54,7 @@ def solve_at_sparsity(training: Training[Any], sparsity: float | None) -> Traine
     count, numbers = training.provider.weight_count, itertools.count(1)
 
     def solve(strength: float, start: Trained | None) -> Trained:
-        return training.within(f"trial {next(numbers)}").solve(strength, start)
+        return replace(training, run=training.run.staged(f"trial {next(numbers)}")).solve(strength, start)
 
     found, trials = search_strength(solve, lambda one: 100 * (1 - one.nnz / count), sparsity, tolerance_of(count))
     return replace(found, trials=trials)

@@ -55,8 +55,7 @@ class RowOptions:
 
     def arguments(self, run: RunOptions) -> dict[str, Any]:
         """These and where rows are solved, as :func:`simplicit.solve_rows` takes them."""
-        own = {"tol": self.tol, "block_rows": self.block_rows, "device": self.device, "throw": self.throw}
-        return own | run.arguments
+        return vars(self) | run.arguments
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +118,6 @@ class Training(Generic[L]):
     def makes_zeros(self) -> bool:
         """Whether the penalty does."""
         return bool(self.pieces.kink.any())
-
-    def within(self, stage: str) -> Training[L]:
-        """The same, with progress that says which stage it is of."""
-        return replace(self, run=self.run.staged(stage))
 
     def solve(self, strength: float = 1.0, start: Trained | None = None) -> Trained:
         """Solve with the penalty multiplied by ``strength``, warm-started from another training."""

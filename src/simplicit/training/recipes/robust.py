@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from simplicit.checks import refused, spelled
 from simplicit.training.channels import has_convolutions
 from simplicit.training.recipes.base import Recipe, Task
-from simplicit.training.robust import RobustOptions, RobustTraining
-from simplicit.training.robust.options import parse_strengths
+from simplicit.training.robust import RobustOptions, RobustTraining, parse_strengths
 from simplicit.training.states import StateStudent, network_of, state_data
 from simplicit.training.training import Trained
 

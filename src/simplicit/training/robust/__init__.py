@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from simplicit.training.robust.options import RobustOptions
-from simplicit.training.robust.training import RobustFit, RobustTraining
+from simplicit.training.robust.training import RobustOptions, RobustTraining, parse_strengths
 
-__all__ = ["RobustFit", "RobustOptions", "RobustTraining"]
+__all__ = ["RobustOptions", "RobustTraining", "parse_strengths"]

@@ -141,12 +141,7 @@ class StateProvider:
         else:
             data = chosen_data(captured, inputs, states, bounded=kappa is not None)
         stages = stages_of(
-            data,
-            lambda1=lambda1,
-            lambda2=lambda2,
-            propagate=propagate,
-            regenerate=regenerate,
-            by_group=states != "all",
+            data, lambda1=lambda1, lambda2=lambda2, propagate=propagate, regenerate=regenerate, by_group=states != "all"
         )
         origin = network_of(captured, data, structure=structure)
         return cls(data, structure_of(structure).admissible(data.model), stages, kappa, origin)
@@ -207,9 +202,5 @@ class StateProvider:
 
     def _model(self, solutions: Sequence[Solution]) -> ImplicitModel:
         """The model of the stages solved so far."""
-        return self.data.with_rows(
-            [
-                (stage.at, solution.coefficients, solution.intercepts)
-                for stage, solution in zip(self.layers, solutions, strict=False)
-            ]
-        )
+        solved = zip(self.layers, solutions, strict=False)
+        return self.data.with_rows([(stage.at, one.coefficients, one.intercepts) for stage, one in solved])
