@@ -106,7 +106,7 @@ def test_a_network_without_weights_is_refused(recipe: sp.training.Recipe) -> Non
     ("change", "message", "argument"),
     [
         ({"tol": 0}, "tol", "tol"),
-        ({"tol": 1.0}, "tol must lie between 0 and 1, got 1.0", "tol"),
+        ({"tol": 1.0}, "tol: must lie between 0 and 1, got 1.0", "tol"),
         ({"block_rows": 0}, "block_rows must be an integer of at least 1", None),
         ({"executor": "moon"}, "executor", None),
         ({"recipe": "sparse"}, r"recipe: expected a recipe such as simplicit\.Sparse\(80\), got 'sparse'", "recipe"),

@@ -22,7 +22,7 @@ def search(curve: Callable[[float], float], target: float) -> tuple[float, list[
         tried.append(strength)
         return SimpleNamespace(strength=strength, sparsity=curve(strength))
 
-    found, trials = search_strength(solve, lambda match: match.sparsity, target)  # type: ignore[attr-defined]
+    found, trials = search_strength(solve, lambda match: match.sparsity, target, SPARSITY_TOLERANCE)
     assert trials == len(tried)
     return found.sparsity, tried
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 import simplicit as sp
 from fitting import Subject, mlp, uniform
 from simplicit.solve import RunOptions
-from simplicit.training.channels import Channels, ChannelStudent
+from simplicit.training.channels import ChannelProvider, ChannelStudent
 from simplicit.training.problem import Rows
 from simplicit.training.provider import Fit, Layer, Provider, Student
 from simplicit.training.recipes import RECIPES, Task, at_sparsity, recipe_of
-from simplicit.training.states import States, StateStudent
+from simplicit.training.states import StateProvider, StateStudent
 from simplicit.training.training import RowOptions, Trained, Training
 from tied_nets import subject
 
@@ -37,8 +37,8 @@ ONE = Subject(mlp(12, 4), uniform())
 
 
 def providers(own: Subject, **options: Any) -> tuple[Provider[Any], Provider[Any]]:
-    channels = Channels.of(own.graph, own.inputs, workers=1, weighted=False, **options)
-    return channels, States.of(own.captured, own.inputs, **options)
+    channels = ChannelProvider.of(own.graph, own.inputs, workers=1, weighted=False, **options)
+    return channels, StateProvider.of(own.captured, own.inputs, **options)
 
 
 def training(provider: Provider[Any], penalty: sp.L1 | sp.NoPenalty, ridge: sp.Ridge | None, **options: Any) -> Any:
@@ -148,7 +148,7 @@ class Unsettled:
 def test_a_pilot_is_used_again_where_nothing_has_changed(kind: str, candidates: Any) -> None:
     if kind == "convolutions":
         own = subject("projection")  # two layers see the stem's result
-        provider: Provider[Any] = Channels.of(own.graph, own.inputs, workers=1)
+        provider: Provider[Any] = ChannelProvider.of(own.graph, own.inputs, workers=1)
     else:
         provider = providers(network(bias=True), propagate=True)[kind == "states"]
     seen: list[bool] = []
@@ -179,8 +179,8 @@ class Largest(sp.training.Recipe):
     least: float = 0.2
 
     def train(self, task: Task) -> Trained:
-        provider = Channels.of(task.graph, task.inputs, workers=task.run.n_workers, weighted=False)
-        with task.training(self, provider.samples, provider.shape) as run:
+        provider = ChannelProvider.of(task.graph, task.inputs, workers=task.run.n_workers, weighted=False)
+        with task.solving(self, provider.samples, provider.shape) as run:
             weights = [rows.weights for _, groups in provider.on_baseline() for rows in groups]
             kept = sum(int((abs(one) > self.least).sum()) for one in weights)
             chosen = Training(provider, sp.NoPenalty(), sp.Ridge(0.01, 1.0), task.rows, run)
@@ -238,7 +238,7 @@ def test_a_convolution_with_one_position_is_a_linear_layer() -> None:
     pointwise = Subject(Pointwise(linear.net).double().eval(), uniform())
     found = [
         training(
-            Channels.of(own.graph, own.inputs, workers=1, weighted=False),
+            ChannelProvider.of(own.graph, own.inputs, workers=1, weighted=False),
             sp.NoPenalty(),
             sp.Ridge(0.01, 1.0),
         )

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from simplicit.checks import as_count, as_number, refused
-from simplicit.errors import InputError
+from simplicit.checks import refused
 from simplicit.executors import Executor
 from simplicit.network import capture_graph
 from simplicit.progress import OnProgress
@@ -93,10 +92,6 @@ def fit(
     recipe = Sparse() if recipe is None else recipe
     if not isinstance(recipe, Recipe):
         raise refused("recipe", f"expected a recipe such as simplicit.Sparse(80), got {recipe!r}")
-    if not 0 < as_number("tol", tol) < 1:
-        raise InputError(f"tol must lie between 0 and 1, got {tol!r}", argument="tol")
-    if block_rows is not None:
-        as_count("block_rows", block_rows)
     rows, options = RowOptions(tol, block_rows, device, throw), RunOptions(executor, journal=journal, progress=progress)
     begun = time.perf_counter()
     graph = capture_graph(net, inputs, "inputs")

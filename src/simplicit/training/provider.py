@@ -49,27 +49,22 @@ class Student(Protocol):
     @property
     def errors(self) -> Mapping[str, float]:
         """The error of each layer that figures tell apart, in the order of evaluation; see ``LayerFigures``."""
-        ...
 
     @property
     def weights(self) -> Mapping[str, int]:
         """The number of the baseline's weights in each of these layers."""
-        ...
 
     @property
     def labels(self) -> npt.NDArray[np.str_]:
         """For each row the one of these layers that it belongs to."""
-        ...
 
     @property
     def order(self) -> Index:
         """For each row its place among the rows of the provider's layers in turn."""
-        ...
 
     @property
     def facts(self) -> Mapping[str, Any]:
         """More figures, ready for JSON."""
-        ...
 
     def network(self) -> nn.Module: ...
 
@@ -95,15 +90,12 @@ class Provider(Protocol[L]):
 
     def on_baseline(self) -> Iterator[tuple[L, Sequence[Rows]]]:
         """Every layer with its groups of rows on the baseline's states."""
-        ...
 
     def sensitivities(self, layer: L) -> Array:
         """What a unit of each row's squared error moves of the outputs' squared error, (rows,)."""
-        ...
 
     def sweep(self, fit: Fit[L]) -> Student:
         """Go through all layers, fit each on the states that it is to be fitted on, and return what they make."""
-        ...
 
 
 def relative_error(pairs: Iterable[tuple[Array, Array]]) -> float:

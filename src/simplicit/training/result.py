@@ -153,29 +153,23 @@ class FitResult:
 
     def summary(self) -> str:
         """One screen of text: what was done, what is certified, where the non-zeros went."""
-        return _summary_of(self)
-
-
-def _summary_of(result: FitResult) -> str:
-    """The summary of a fit."""
-    figures, recipe = result.figures(), result.recipe
-    lines = [
-        f"State-driven training on {result.n_samples:,} samples, recipe {type(recipe).__name__}",
-        *_labelled("options", ", ".join(f"{one.name} {_shown(getattr(recipe, one.name))}" for one in fields(recipe))),
-        *_method(result),
-        *_labelled(
-            "rows",
-            f"{figures['rows_certified']} of {len(result.rows)} certified, largest relative gap "
-            f"{figures['largest_relative_gap']:.1e} (tol {result.tol:g})",
-        ),
-        *_labelled(
-            "weights", f"{result.nnz:,} non-zeros, the baseline has {result.weight_count:,}: {_compared(result)}"
-        ),
-        *_stability(figures),
-        *_labelled("time", ", ".join(f"{stage} {spent:.2f} s" for stage, spent in result.seconds.items())),
-        *_table(result),
-    ]
-    return "\n".join(lines)
+        figures, recipe = self.figures(), self.recipe
+        options = ", ".join(f"{one.name} {_shown(getattr(recipe, one.name))}" for one in fields(recipe))
+        lines = [
+            f"State-driven training on {self.n_samples:,} samples, recipe {type(recipe).__name__}",
+            *_labelled("options", options),
+            *_method(self),
+            *_labelled(
+                "rows",
+                f"{figures['rows_certified']} of {len(self.rows)} certified, largest relative gap "
+                f"{figures['largest_relative_gap']:.1e} (tol {self.tol:g})",
+            ),
+            *_labelled("weights", f"{self.nnz:,} non-zeros, the baseline has {self.weight_count:,}: {_compared(self)}"),
+            *_stability(figures),
+            *_labelled("time", ", ".join(f"{stage} {spent:.2f} s" for stage, spent in self.seconds.items())),
+            *_table(self),
+        ]
+        return "\n".join(lines)
 
 
 def _labelled(label: str, text: str) -> list[str]:

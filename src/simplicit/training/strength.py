@@ -2,7 +2,7 @@
 
 Sparsity grows with the strength, by steps and nearly always. The search brackets the target by factors and then bisects
 in the logarithm, guided by interpolation; every trial starts from the nearest one before it, so that a whole search
-costs a few solves. :func:`trained` does so where it is asked for.
+costs a few solves. :func:`solve_at_sparsity` does so where it is asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from simplicit.checks import refused
+from simplicit.checks import as_number, refused
 from simplicit.errors import InputError
 from simplicit.training.training import Trained, Training
 
@@ -27,13 +27,23 @@ LIMIT = 1e7
 MAX_TRIALS = 40
 
 
+def check_sparsity(value: object) -> None:
+    """Refuse what is no share in per cent, [0, 100), and ask back where it looks like one in (0, 1)."""
+    if value is None:
+        return
+    share = as_number("sparsity", value)
+    if share >= 100:
+        raise InputError(f"sparsity is in per cent, from 0 to below 100, got {value!r}", argument="sparsity")
+    if 0 < share < 1:
+        raise InputError(f"sparsity is in per cent, got {value!r}; did you mean {100 * share:g}?", argument="sparsity")
+
+
 def tolerance_of(weight_count: int) -> float:
-    """How near a wanted sparsity is come, in points: one weight more or less is 100/N₀, so that a small network may
-    have nothing nearer than half of that."""
+    """How far from the wanted sparsity a fit may be, in points: half a point, or half a weight where that is more."""
     return max(SPARSITY_TOLERANCE, 50 / weight_count) * (1 + 1e-12)
 
 
-def trained(training: Training[Any], sparsity: float | None) -> Trained:
+def solve_at_sparsity(training: Training[Any], sparsity: float | None) -> Trained:
     """The solution of problem (7) at the strength given, or at the one that gives a wanted sparsity in per cent.
 
     InputError is raised where the penalty does not lead to the wanted sparsity, or no strength gives it.
@@ -44,7 +54,7 @@ def trained(training: Training[Any], sparsity: float | None) -> Trained:
     count, numbers = training.provider.weight_count, itertools.count(1)
 
     def solve(strength: float, start: Trained | None) -> Trained:
-        return training.within(f"trial {next(numbers)}").solve(strength, start)
+        return replace(training, run=training.run.staged(f"trial {next(numbers)}")).solve(strength, start)
 
     found, trials = search_strength(solve, lambda one: 100 * (1 - one.nnz / count), sparsity, tolerance_of(count))
     return replace(found, trials=trials)
@@ -74,7 +84,7 @@ def search_strength(
     solve: Callable[[float, M | None], M],
     sparsity_of: Callable[[M], float],
     target: float,
-    tolerance: float = SPARSITY_TOLERANCE,
+    tolerance: float,
 ) -> tuple[M, int]:
     """The match whose sparsity is within ``tolerance`` points of ``target``, in per cent, and the number of trials.
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from simplicit.rows import NoPenalty, Penalty, PiecewiseQuadratic, Solution
 from simplicit.rows.batch import Array, Mask
-from simplicit.solve import RunOptions, solve_rows
+from simplicit.solve import Method, RunOptions, solve_rows
 from simplicit.training.problem import LeastSquares, Ridge, Rows
 from simplicit.training.provider import Fit, Layer, Provider, Student
 from simplicit.training.support.allocation import allocate, count_kept
@@ -30,19 +30,32 @@ from simplicit.training.units import NORMALIZATIONS
 L = TypeVar("L", bound=Layer)
 
 
+#: Relative gap of rows that only lead to the next ones.
+COARSE_TOL = 1e-4
+
+
 @dataclass(frozen=True)
 class RowOptions:
-    """How the rows of a fit are solved: ``tol``, ``block_rows``, ``device`` and ``throw`` of ``solve_rows``."""
+    """How the rows of a fit are solved: ``tol``, ``block_rows``, ``device`` and ``throw`` of ``solve_rows``.
+
+    InputError is raised for a ``tol`` or ``block_rows`` out of range.
+    """
 
     tol: float = 1e-6
     block_rows: int | None = None
     device: str = "cpu"
     throw: bool = True
 
+    def __post_init__(self) -> None:
+        Method(tol=self.tol, block_rows=self.block_rows)  # checks them
+
+    def coarser(self) -> RowOptions:
+        """The same for rows that only lead to the next ones, of which none has to converge."""
+        return replace(self, tol=max(self.tol, COARSE_TOL), throw=False)
+
     def arguments(self, run: RunOptions) -> dict[str, Any]:
         """These and where rows are solved, as :func:`simplicit.solve_rows` takes them."""
-        own = {"tol": self.tol, "block_rows": self.block_rows, "device": self.device, "throw": self.throw}
-        return own | run.arguments
+        return vars(self) | run.arguments
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +119,6 @@ class Training(Generic[L]):
         """Whether the penalty does."""
         return bool(self.pieces.kink.any())
 
-    def within(self, stage: str) -> Training[L]:
-        """The same, with progress that says which stage it is of."""
-        return replace(self, run=self.run.staged(stage))
-
     def solve(self, strength: float = 1.0, start: Trained | None = None) -> Trained:
         """Solve with the penalty multiplied by ``strength``, warm-started from another training."""
 
@@ -163,10 +172,11 @@ class Training(Generic[L]):
             for rows, problem, known in zip(groups, problems, self.pilot[layer.name], strict=True)
         ]
         kept = allocate([path for one in paths for path in one], sensitivities, count)
-        parts = zip(np.array_split(sensitivities, len(groups)), np.array_split(kept, len(groups)), strict=True)
+        counts = [int(part.sum()) for part in np.array_split(kept, len(groups))]
+        parts = zip(groups, problems, paths, np.array_split(sensitivities, len(groups)), counts, strict=True)
         found, exchanged = [], 0
-        for rows, problem, path, (scales, share) in zip(groups, problems, paths, parts, strict=True):
-            chosen = select(problem, path, scales, int(share.sum()), workers, thresholding=self.thresholding)
+        for rows, problem, own_paths, own_sensitivities, own_count in parts:
+            chosen = select(problem, own_paths, own_sensitivities, own_count, workers, thresholding=self.thresholding)
             exchanged += chosen.exchanged
             values = self._refitted(layer, rows, problem, chosen.support, chosen.coefficients)
             found.append(with_support_gap(values, problem, rows.weight))

@@ -15,7 +15,7 @@ import simplicit as sp
 from fitting import Subject, errors_of, row_norm_of
 from reference import Prices, RowModel
 from simplicit.solve import RunOptions
-from simplicit.training.channels import Channels, channel_layers
+from simplicit.training.channels import ChannelProvider, channel_layers
 from simplicit.training.channels.patches import channels_first, patches
 from simplicit.training.channels.sensitivity import output_sensitivities
 from simplicit.training.channels.walk import Walk, batches_of
@@ -89,11 +89,12 @@ def test_a_sparsity_is_met_to_the_weight(sparsity: float) -> None:
 
 
 @pytest.mark.parametrize("propagate", [True, False])
-def test_the_batch_size_changes_nothing_but_rounding(propagate: bool) -> None:
+def test_the_batch_size_changes_nothing_but_rounding(propagate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     own = subject("projection")
     networks = []
     for size in (6, 40):
-        provider = Channels.of(own.graph, own.inputs, workers=1, batch_size=size, propagate=propagate)
+        monkeypatch.setattr("simplicit.training.channels.provider.BATCH", size)
+        provider = ChannelProvider.of(own.graph, own.inputs, workers=1, propagate=propagate)
         training = Training(provider, sp.NoPenalty(), sp.Ridge(1e-3, 0.5), RowOptions(), RunOptions(sp.Serial()))
         networks.append(training.select(70).student.network().state_dict())
     for key, value in networks[0].items():

@@ -22,7 +22,7 @@ def test_sums_are_those_of_the_matrix_of_all_patches(name: str) -> None:
     walk = Walk(graph, batches_of(inputs, 7))
     for layer in channel_layers(graph):
         walk.run_until(layer.node)
-        statistics = Gathering(walk, layer, own=False).statistics()
+        statistics = Gathering(walk, layer, propagated=False).statistics()
         R = patches(torch.cat(walk.baseline(layer.source)), layer.geometry).numpy()
         assert statistics.count == R.shape[2]
         expected = R @ R.transpose(0, 2, 1)
@@ -51,7 +51,7 @@ def test_columns_that_are_large_and_hardly_vary_keep_their_variance_in_float32()
     walk = Walk(graph, batches_of(inputs, 7))
     layer = channel_layers(graph)[0]
     walk.run_until(layer.node)
-    statistics = Gathering(walk, layer, own=False).statistics()
+    statistics = Gathering(walk, layer, propagated=False).statistics()
     R = patches(inputs, layer.geometry).double().numpy()[0]
     centred = R - R.mean(axis=1, keepdims=True)
     sums = sums_of(statistics, 0, constant=True)

@@ -217,7 +217,7 @@ def test_what_counts_keeps_its_variance_in_float32_beside_what_does_not(amplitud
         omega = output_sensitivities(graph, layers, batches)[layers[0].name].positions
         walk = Walk(graph, batches)
         walk.run_until(layers[0].node)
-        statistics = Gathering(walk, layers[0], own=False, omega=omega).statistics()
+        statistics = Gathering(walk, layers[0], propagated=False, omega=omega).statistics()
         sums.append(sums_of(statistics, 0, constant=True))
     single, double = sums
     np.testing.assert_allclose(single.gram, double.gram, atol=1e-4 * double.gram.diagonal().max())

@@ -73,5 +73,6 @@ def test_a_whole_number_is_the_same_option(tmp_path: Path) -> None:
     assert np.array_equal(first.rows.objective, again.rows.objective)
 
 
-def test_states_may_be_a_list() -> None:
+def test_lists_become_tuples() -> None:
     assert sp.Matching(structure="dense", states=["relu", "tanh"]).states == ("relu", "tanh")  # type: ignore[arg-type]
+    assert sp.Robust(hidden_strength=[1, 3]).hidden_strength == (1, 3)  # type: ignore[arg-type]

@@ -284,7 +284,7 @@ def test_propagation_brings_the_outputs_nearer() -> None:
         ({"sparsity": True}, "sparsity"),
         ({"rounds": 0}, "rounds must be an integer of at least 1, got 0"),
         ({"regenerate": 1}, "regenerate must be True or False, got 1"),
-        ({"propagate": True, "structure": "dense"}, "propagate: structure 'dense' has no order of layers"),
+        ({"propagate": True, "structure": "dense"}, "propagate: the structure 'dense' has no order of layers"),
         ({"refit": sp.Ridge(), "penalty": sp.BasisPursuit()}, "refit: BasisPursuit matches exactly"),
     ],
 )

@@ -131,7 +131,10 @@ def test_activations_without_a_side_and_skips() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"structure": "dense"}, "structure: 'dense' has no order of layers.* take 'baseline' or 'feedforward'"),
+        (
+            {"structure": "dense"},
+            "structure: the structure 'dense' has no order of layers.* take 'baseline' or 'feedforward'",
+        ),
         ({"structure": "full"}, "structure: 'full' is unknown"),
         ({"beta": 0.0}, "beta must be positive and finite"),
         ({"lambda1": -1.0}, "lambda1 must be positive and finite"),

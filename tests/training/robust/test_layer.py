@@ -8,26 +8,26 @@ import pytest
 
 import simplicit as sp
 from simplicit.solve import RunOptions
-from simplicit.training.robust.layer import Layer, LayerFit
+from simplicit.training.robust.layer import LayerFit, OneSidedLayer
 from simplicit.training.training import RowOptions
 
 Array = npt.NDArray[np.float64]
 
 
-def layer(onesided: bool, *, samples: int = 300, seed: int = 0) -> Layer:
+def layer(onesided: bool, *, samples: int = 300, seed: int = 0) -> OneSidedLayer:
     rng = np.random.default_rng(seed)
     features = np.maximum(rng.normal(0.3, 1, size=(samples, 15)), 0)
     features[:, 4] = 0.7  # a constant column
     targets = features @ (rng.normal(size=(15, 3)) * (rng.random((15, 1)) < 0.5)) - 0.3
     targets[:, 2] = -np.abs(targets[:, 2])  # a state that never is on
-    return Layer(features, targets, np.ones((3, 15), dtype=bool), 0.05 + 0.1 * rng.random(15), 0.8, onesided)
+    return OneSidedLayer(features, targets, np.ones((3, 15), dtype=bool), 0.05 + 0.1 * rng.random(15), 0.8, onesided)
 
 
-def solved(problem: Layer, turns: int) -> LayerFit:
+def solved(problem: OneSidedLayer, turns: int) -> LayerFit:
     return problem.solve(turns, None, RowOptions(tol=1e-9), RunOptions(sp.Serial()))
 
 
-def objective(problem: Layer, weights: Array, intercepts: Array) -> Array:
+def objective(problem: OneSidedLayer, weights: Array, intercepts: Array) -> Array:
     """The joint objective at the best t, and each of the row problems where there is no side."""
     short = problem.targets - problem.features @ weights.T - intercepts
     if problem.onesided:

@@ -29,7 +29,7 @@ def test_stages_cover_all_rows_in_the_order_of_evaluation(data: StateData) -> No
     found = stages(data, propagate=True)
     assert [stage.at for stage in found] == [slice(8, 18), slice(0, 8), slice(18, 22)]
     assert [stage.name for stage in found] == ["state rows of 1", "state rows of 3", "output rows"]
-    assert [(stage.weight, stage.bounded, stage.own_states) for stage in found] == [
+    assert [(stage.weight, stage.bounded, stage.propagated) for stage in found] == [
         (0.1, True, True),
         (0.1, True, True),
         (0.2, False, True),
@@ -39,9 +39,9 @@ def test_stages_cover_all_rows_in_the_order_of_evaluation(data: StateData) -> No
 @pytest.mark.parametrize("regenerate", [True, False])
 def test_without_propagation_all_states_are_one_stage(data: StateData, regenerate: bool) -> None:
     states, outputs = stages(data, regenerate=regenerate)
-    assert (states.at, states.own_states, states.rows) == (slice(0, 18), False, 18)
-    assert (outputs.at, outputs.own_states, outputs.rows) == (slice(18, 22), regenerate, 4)
-    assert [stage.own_states for stage in stages(data, by_group=True)] == [False, False, True]
+    assert (states.at, states.propagated, states.rows) == (slice(0, 18), False, 18)
+    assert (outputs.at, outputs.propagated, outputs.rows) == (slice(18, 22), regenerate, 4)
+    assert [stage.propagated for stage in stages(data, by_group=True)] == [False, False, True]
 
 
 def test_features_are_the_baseline_s_states_until_there_is_a_model(data: StateData) -> None:

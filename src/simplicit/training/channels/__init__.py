@@ -8,13 +8,12 @@ network, and ``provider`` gives all that to :class:`~simplicit.training.training
 
 from __future__ import annotations
 
-from simplicit.training.channels.layers import ChannelLayer, channel_layers, check_tied, has_convolutions, in_layers
-from simplicit.training.channels.provider import Channels, ChannelStudent
+from simplicit.training.channels.layers import channel_layers, check_tied, has_convolutions, in_layers
+from simplicit.training.channels.provider import ChannelProvider, ChannelStudent
 
 __all__ = [
-    "ChannelLayer",
+    "ChannelProvider",
     "ChannelStudent",
-    "Channels",
     "channel_layers",
     "check_tied",
     "has_convolutions",

@@ -258,8 +258,8 @@ def _norm(node: Node) -> Norm | None:
     user = _only_user(node)
     if user is None or user.target not in _NORMS or user.args[0] is not node:
         return None
-    _, weight, _, mean, variance, *rest = user.args
-    eps = rest[_NORMS[user.target] - 5]
+    _, weight, _, mean, variance = user.args[:5]
+    eps = user.args[_NORMS[user.target]]
     result: Node | None = user
     if user.target is _aten._native_batch_norm_legit_no_training.default:
         result = _only_user(user)

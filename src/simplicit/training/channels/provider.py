@@ -35,7 +35,7 @@ from simplicit.training.problem import Rows
 from simplicit.training.provider import Fit
 from simplicit.training.units import Scales
 
-#: Samples at a time: what a layer makes of them should stay near the cache.
+#: Samples at a time, which decides no more than the rounding: what a layer makes of them should stay near the cache.
 BATCH = 50
 
 
@@ -75,7 +75,7 @@ class ChannelStudent:
 
 
 @dataclass(frozen=True, eq=False)
-class Channels:
+class ChannelProvider:
     """The layers of a graph on some samples (m, *input_shape), which come in batches; see ``Provider``.
 
     λ is ``lambda1`` of all layers but the last, which has ``lambda2``. Every layer is fitted on the student's own
@@ -87,11 +87,11 @@ class Channels:
     layers: list[ChannelLayer]
     samples: Tensor
     batches: list[Tensor]
-    lambda1: float = 0.1
-    lambda2: float = 0.1
-    propagate: bool = True
-    regenerate: bool = True
-    weighted: bool = True
+    lambda1: float
+    lambda2: float
+    propagate: bool
+    regenerate: bool
+    weighted: bool
 
     @classmethod
     def of(
@@ -101,18 +101,22 @@ class Channels:
         *,
         workers: int,
         differentiated: bool = True,
-        batch_size: int = BATCH,
-        **options: Any,
+        weighted: bool = True,
+        lambda1: float = 0.1,
+        lambda2: float = 0.1,
+        propagate: bool = True,
+        regenerate: bool = True,
     ) -> Self:
-        """All layers of a graph; ``options`` are the other attributes.
+        """All layers of a graph.
 
         Memory is estimated for so many ``workers``, each at a row, and for derivatives if sensitivities will be asked
-        for (``differentiated``). The batch size changes nothing but the rounding. InputError is raised where inputs do
-        not fit, weights are shared or computed, or there is not enough memory.
+        for (``differentiated``). InputError is raised where inputs do not fit, weights are shared or computed, or there
+        is not enough memory.
         """
         samples, layers = samples_of(graph, inputs), channel_layers(graph)
-        check_samples_fit(graph, layers, len(samples), workers, differentiated=batch_size if differentiated else 0)
-        return cls(graph, layers, samples, batches_of(samples, batch_size), **options)
+        check_samples_fit(graph, layers, len(samples), workers, differentiated=BATCH if differentiated else 0)
+        batches = batches_of(samples, BATCH)
+        return cls(graph, layers, samples, batches, lambda1, lambda2, propagate, regenerate, weighted)
 
     @property
     def weight_count(self) -> int:
@@ -149,8 +153,8 @@ class Channels:
             self.graph,
             self.layers,
             self.batches,
-            own=self.propagate,
-            own_output=self.regenerate,
+            propagate=self.propagate,
+            regenerate=self.regenerate,
             omegas={name: one.positions for name, one in known.items() if one.positions is not None},
         )
 

@@ -30,13 +30,12 @@ from simplicit.checks import refused
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows.batch import Array
 from simplicit.training.channels.layers import ChannelLayer, nodes_before
+from simplicit.training.support.allocation import least_sensitivity
 
-#: Vector-Jacobian products behind the estimate, at most.
+#: Vector-Jacobian products behind the estimate, at most; each is a backward pass of the network over all samples.
 PROBES = 10
 #: Scaled derivatives are at most so large, and the powers of two that scale them.
 LARGEST, LARGEST_POWER = 2.0**30, 1000
-#: A channel that no output sees counts this share of the most important one, so that its weights have an order too.
-FLOOR = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +60,7 @@ def output_sensitivities(
         _differentiate(graph, sums, batch, first)
         first += len(batch)
     found = {layer.name: sums[layer.node].finished() for layer in layers}
-    highest = max((float(one.channels.max()) for one in found.values()), default=0.0)
-    least = FLOOR * max(highest, np.finfo(float).tiny)
+    least = least_sensitivity(max((float(one.channels.max()) for one in found.values()), default=0.0))
     return {name: Sensitivity(np.maximum(one.channels, least), one.positions) for name, one in found.items()}
 
 

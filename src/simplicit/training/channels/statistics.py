@@ -137,28 +137,29 @@ def _offset(R: Tensor, omega: Tensor | None) -> Tensor:
 class Gathering:
     """Where the statistics of a layer come from: a walk that has come to it.
 
-    ``untrained`` names the nodes of this layer and of those after it. The inputs are the student's ``own``, or the
-    baseline's. ``omega`` is ω, batch by batch, in the shape of the result with groups in place of channels.
+    ``untrained`` names the nodes of this layer and of those after it. The inputs are the student's where
+    they are ``propagated``, or the baseline's. ``omega`` is ω, batch by batch, in the shape of the result with groups
+    in place of channels.
     """
 
     walk: Walk
     layer: ChannelLayer
     untrained: frozenset[str] = frozenset()
-    own: bool = True
+    propagated: bool = True
     omega: list[Tensor] | None = None
 
     @cached_property
     def absorbs(self) -> bool:
         """Whether there is an error of a skip path to answer for, known by now."""
         skip = self.layer.skip
-        if skip is None or not self.own or any(n.name in self.untrained for n in nodes_before(skip)):
+        if skip is None or not self.propagated or any(n.name in self.untrained for n in nodes_before(skip)):
             return False
         return self.walk.differs(skip)
 
     def statistics(self) -> Statistics:
         """Of the layer's inputs and targets; InputError where they leave the range of the network's dtype."""
         sums, geometry = _Sums(self._kernel, self._bias), self.layer.geometry
-        settled = not self.absorbs and not (self.own and self.walk.differs(self.layer.source))
+        settled = not self.absorbs and not (self.propagated and self.walk.differs(self.layer.source))
         for place, part, R in self._chunks():
             omega = None if self.omega is None else channels_first(self.omega[place][part], geometry)
             sums.add(R, None if settled else channels_first(self._target(place, part), geometry), omega)
@@ -185,7 +186,7 @@ class Gathering:
 
     def _chunks(self) -> Iterator[tuple[int, slice, Tensor]]:
         """Batch by batch, a few samples at a time: the batch, its samples, their patches."""
-        inputs = (self.walk.student if self.own else self.walk.baseline)(self.layer.source)
+        inputs = (self.walk.student if self.propagated else self.walk.baseline)(self.layer.source)
         for place, x in enumerate(inputs):
             step = max(1, CHUNK * len(x) // max(1, _patch_entries(x, self.layer)))
             for first in range(0, len(x), step):

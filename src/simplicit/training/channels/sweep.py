@@ -25,16 +25,16 @@ Solver = Callable[[ChannelLayer, Statistics], Array]
 class Sweep:
     """How a network is gone through, on samples in ``batches``, its ``layers`` in the order of evaluation.
 
-    Every layer is fitted on the student's inputs (``own``), or on the baseline's; the last one on the student's with
-    ``own_output`` too. Constants and norms are corrected with ``correct``. ``omegas`` say how much positions count, ω
-    by the layer's name and then batch by batch; they are all alike in a layer that is not there.
+    Every layer is fitted on the student's inputs with ``propagate``, or on the baseline's; the last one on the
+    student's with ``regenerate`` too. Constants and norms are corrected with ``correct``. ``omegas`` say how much
+    positions count, ω by the layer's name and then batch by batch; they are all alike in a layer that is not there.
     """
 
     graph: NetworkGraph
     layers: list[ChannelLayer]
     batches: list[Tensor]
-    own: bool = True
-    own_output: bool = True
+    propagate: bool = True
+    regenerate: bool = True
     correct: bool = True
     omegas: Mapping[str, list[Tensor]] = field(default_factory=dict)
 
@@ -43,16 +43,17 @@ class Sweep:
         walk = Walk(self.graph, self.batches)
         for layer in self.layers:
             walk.run_until(layer.node)
-            yield layer, Gathering(walk, layer, own=False, omega=self.omegas.get(layer.name)).statistics()
+            yield layer, Gathering(walk, layer, propagated=False, omega=self.omegas.get(layer.name)).statistics()
 
     def run(self, solve: Solver) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The new constants of the graph, by placeholder, and the relative error of each layer."""
         walk, errors = Walk(self.graph, self.batches), {}
         for place, layer in enumerate(self.layers):
             walk.run_until(layer.node)
-            own = self.own or (self.own_output and place == len(self.layers) - 1)
+            propagated = self.propagate or (self.regenerate and place == len(self.layers) - 1)
             untrained = frozenset(one.node.name for one in self.layers[place:])
-            statistics = Gathering(walk, layer, untrained, own=own, omega=self.omegas.get(layer.name)).statistics()
+            omega = self.omegas.get(layer.name)
+            statistics = Gathering(walk, layer, untrained, propagated=propagated, omega=omega).statistics()
             weights = solve(layer, statistics)
             old = self.graph.constants[layer.weight]
             changed = {layer.weight: torch.from_numpy(weights).reshape(old.shape).to(old.dtype)}

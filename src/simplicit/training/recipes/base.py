@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from simplicit.checks import as_number, refused
+from simplicit.checks import refused
 from simplicit.errors import InputError
 from simplicit.executors import digest
 from simplicit.network import Capture
@@ -74,11 +74,11 @@ class Task:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
 
     @contextmanager
-    def training(self, recipe: Recipe, samples: Any, shape: tuple[int, int]) -> Iterator[RunOptions]:
+    def solving(self, recipe: Recipe, samples: Any, shape: tuple[int, int]) -> Iterator[RunOptions]:
         """The stage in which rows are solved, with the journal of the fit open if there is to be one.
 
-        ``samples`` are the inputs as they are used. The penalties of the recipe count by what they are on (rows,
-        columns) of that ``shape``, for a user's own may print as its place in memory.
+        ``samples`` are the inputs as they are used. The journal's key takes penalties by their pieces on a problem of
+        that ``shape``: the repr of a user's own may differ from run to run.
         """
 
         def key() -> str:
@@ -103,19 +103,9 @@ def _identity(options: Any, shape: tuple[int, int]) -> dict[str, Any]:
                 found = found.cpu().numpy() if isinstance(found, torch.Tensor) else found
                 parts[f"option {item.name} {part.name}"] = found
         else:
+            # So that Sparse(80) and Sparse(80.0) share a journal.
             parts[f"option {item.name}"] = str(float(value) if type(value) is int else value)
     return parts
-
-
-def check_sparsity(value: object) -> None:
-    """Refuse what is no share in per cent, [0, 100), and ask back where it looks like one in (0, 1)."""
-    if value is None:
-        return
-    share = as_number("sparsity", value)
-    if share >= 100:
-        raise InputError(f"sparsity is in per cent, from 0 to below 100, got {value!r}", argument="sparsity")
-    if 0 < share < 1:
-        raise InputError(f"sparsity is in per cent, got {value!r}; did you mean {100 * share:g}?", argument="sparsity")
 
 
 def check_flags(recipe: Recipe, *names: str) -> None:

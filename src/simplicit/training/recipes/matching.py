@@ -8,12 +8,12 @@ from typing import Any, Self
 from simplicit.checks import as_count, as_number, check_choice, refused, spelled
 from simplicit.errors import InputError
 from simplicit.rows import L1, BasisPursuit, Penalty
-from simplicit.training.channels import Channels, check_tied, has_convolutions
+from simplicit.training.channels import ChannelProvider, check_tied, has_convolutions
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
-from simplicit.training.recipes.base import Recipe, Task, check_flags, check_penalty, check_sparsity
-from simplicit.training.states import STRUCTURES, States, ball_of, structure_of
-from simplicit.training.strength import trained
+from simplicit.training.recipes.base import Recipe, Task, check_flags, check_penalty
+from simplicit.training.states import STRUCTURES, StateProvider, ball_of, check_triangular, structure_of
+from simplicit.training.strength import check_sparsity, solve_at_sparsity
 from simplicit.training.training import Trained, Training
 from simplicit.training.units import NORMALIZATIONS
 
@@ -106,12 +106,8 @@ class Matching(Recipe):
         if isinstance(self.states, list):
             object.__setattr__(self, "states", tuple(self.states))
         self._check_states()
-        if self.propagate and not structure_of(self.structure).triangular:
-            raise refused(
-                "propagate",
-                f"structure {self.structure!r} has no order of layers, each on the states of those before; take "
-                "structure='baseline' or 'feedforward'",
-            )
+        if self.propagate:
+            check_triangular("propagate", self.structure)
         if self.refit is not None and isinstance(self.penalty, BasisPursuit):
             raise refused("refit", "BasisPursuit matches exactly, and a refit would undo that; take another penalty")
 
@@ -132,11 +128,11 @@ class Matching(Recipe):
     def train(self, task: Task) -> Trained:
         tied = self.states == "all" and has_convolutions(task.graph)
         provider = self._channels(task) if tied else self._states(task)
-        with task.training(self, provider.samples, provider.shape) as run:
+        with task.solving(self, provider.samples, provider.shape) as run:
             training = Training(
                 provider, self.penalty, self.refit, task.rows, run, rounds=self.rounds, normalize=self.normalize
             )
-            return trained(training, self.sparsity)
+            return solve_at_sparsity(training, self.sparsity)
 
     def _channels(self, task: Task) -> Provider[Any]:
         """The rows of convolutions, tied over positions; what has no meaning for them is refused."""
@@ -150,7 +146,7 @@ class Matching(Recipe):
                 f"got {self.penalty!r}; {takes} another one, such as simplicit.L1: exact matching needs every patch at "
                 "once",
             )
-        channels = Channels.of(
+        channels = ChannelProvider.of(
             task.graph,
             task.inputs,
             workers=task.run.n_workers,
@@ -167,7 +163,7 @@ class Matching(Recipe):
     def _states(self, task: Task) -> Provider[Any]:
         kappa = ball_of(self.structure, self.kappa, task.captured.model)
         with task.timed("states"):
-            return States.of(
+            return StateProvider.of(
                 task.captured,
                 task.inputs,
                 structure=self.structure,

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
-from simplicit.checks import as_count, as_interval, as_number, refused, spelled
-from simplicit.errors import InputError
+from simplicit.checks import refused, spelled
 from simplicit.training.channels import has_convolutions
-from simplicit.training.recipes.base import Recipe, Task, check_sparsity
-from simplicit.training.robust import RobustTraining
-from simplicit.training.states import StateStudent, network_of, state_data, structure_of
+from simplicit.training.recipes.base import Recipe, Task
+from simplicit.training.robust import RobustOptions, RobustTraining, parse_strengths
+from simplicit.training.states import StateStudent, network_of, state_data
 from simplicit.training.training import Trained
 
 
-def _parse_strengths(text: str) -> float | tuple[float, ...]:
-    """``"3"`` as a number, ``"1,3"`` as one for each layer."""
-    try:
-        strengths = tuple(map(float, text.split(",")))
-    except ValueError:
-        raise refused("hidden_strength", f"expected a number, or several with commas between, got {text!r}") from None
-    return strengths[0] if len(strengths) == 1 else strengths
-
-
 @dataclass(frozen=True)
-class Robust(Recipe):
+class Robust(RobustOptions, Recipe):
     """As accurate as the baseline within a point or so, much harder to attack, and sparse.
 
     Layer after layer is trained on the network's own states, with ℓ1 in units of the worst case over a box, one-sided
@@ -60,42 +50,6 @@ class Robust(Recipe):
         An option is out of range or unknown.
     """
 
-    beta: float = 1.3e-3
-    sparsity: float | None = None
-    structure: str = "baseline"
-    hidden_strength: float | tuple[float, ...] = field(default=1.0, metadata=spelled(_parse_strengths))
-    attacks: int = 1
-    attack_eps: float = 3 / 255
-    clip: tuple[float, float] | None = None
-    lambda1: float = 1.0
-    lambda2: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("beta", "lambda1", "lambda2"):
-            as_number(name, getattr(self, name), positive=True)
-        check_sparsity(self.sparsity)
-        if not structure_of(self.structure).triangular:
-            raise refused(
-                "structure",
-                f"{self.structure!r} has no order of layers, each on the states of those before; take 'baseline' or "
-                "'feedforward'",
-            )
-        strengths = self.hidden_strength if isinstance(self.hidden_strength, tuple) else (self.hidden_strength,)
-        for strength in strengths:
-            as_number("hidden_strength", strength)
-        low, high = self.range
-        as_count("attacks", self.attacks, minimum=0)
-        if as_number("attack_eps", self.attack_eps) > high - low:
-            raise InputError(
-                f"attack_eps must lie between 0 and the width of clip, {high - low:g}, got {self.attack_eps}",
-                argument="attack_eps",
-            )
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """The range of valid inputs."""
-        return (0.0, 1.0) if self.clip is None else as_interval("clip", self.clip)
-
     def train(self, task: Task) -> Trained:
         if has_convolutions(task.graph):
             raise refused(
@@ -106,9 +60,8 @@ class Robust(Recipe):
         captured = task.captured
         with task.timed("states"):
             data = state_data(captured.model, captured.states(task.inputs), captured.weight_count, rescaled=False)
-        with task.training(self, data.inputs, (data.n_rows, data.n_columns)) as run:
-            options = {item.name: getattr(self, item.name) for item in fields(Robust)} | {"clip": self.range}
-            fit, trials = RobustTraining(data, task.rows, run, **options).train()
+        with task.solving(self, data.inputs, (data.n_rows, data.n_columns)) as run:
+            fit, trials = RobustTraining(data, self, task.rows, run).train()
         origin = network_of(captured, data, structure=self.structure)
         student = StateStudent(fit.model, data, data.order(data.layers.values()), origin)
         solutions = {name: [layer.solution] for name, layer in fit.layers.items()}
@@ -123,6 +76,6 @@ class Certified(Robust):
     """
 
     beta: float = 1.5e-3
-    hidden_strength: float | tuple[float, ...] = field(default=3.0, metadata=spelled(_parse_strengths))
+    hidden_strength: float | tuple[float, ...] = field(default=3.0, metadata=spelled(parse_strengths))
     attacks: int = 4
     attack_eps: float = 6 / 255

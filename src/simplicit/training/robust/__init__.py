@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from simplicit.training.robust.training import RobustFit, RobustTraining
+from simplicit.training.robust.training import RobustOptions, RobustTraining, parse_strengths
 
-__all__ = ["RobustFit", "RobustTraining"]
+__all__ = ["RobustOptions", "RobustTraining", "parse_strengths"]

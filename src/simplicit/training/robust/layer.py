@@ -15,7 +15,7 @@ The row problems see their M samples through second moments alone, so that these
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,6 @@ from simplicit.rows import L1, Solution
 from simplicit.rows.batch import Array, Mask
 from simplicit.solve import RunOptions, solve_rows
 from simplicit.training.training import RowOptions
-
-#: Relative gap of the row problems of all turns but the last.
-_COARSE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +36,7 @@ class LayerFit:
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class OneSidedLayer:
     """What decides a layer's rows.
 
     ``features`` (M, d) are the inputs and states that the rows may use, ``targets`` (M, r) those of the baseline,
@@ -63,14 +60,13 @@ class Layer:
         moments = _Moments(self.features)
         found, before, pace = start, start, 1.0
         turns = turns if self.onesided else 1
-        coarse = replace(rows, tol=max(rows.tol, _COARSE), throw=False)
         for turn in range(turns):
             if found is None or before is None:
                 targets = self._first()
             else:
                 pace, step = 0.5 + math.sqrt(0.25 + pace**2), pace - 1.0
                 targets = self._moved(found, before, step / pace)
-            how = rows if turn == turns - 1 else coarse
+            how = rows if turn == turns - 1 else rows.coarser()
             before, found = found, self._turn(moments, targets, found, how.arguments(run))
         assert found is not None
         return found

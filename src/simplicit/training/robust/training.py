@@ -19,22 +19,22 @@ The model is rescaled at its end. Every row has a constant, also where the basel
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from simplicit.checks import refused
+from simplicit.checks import as_count, as_interval, as_number, refused, spelled
+from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, equilibrium
 from simplicit.robustness import box_radii, pgd
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.solve import RunOptions
-from simplicit.training.robust.layer import Layer, LayerFit
-from simplicit.training.states import StateData
-from simplicit.training.states.structure import STRUCTURES
-from simplicit.training.strength import search_strength, tolerance_of
+from simplicit.training.robust.layer import LayerFit, OneSidedLayer
+from simplicit.training.states import StateData, check_triangular, structure_of
+from simplicit.training.strength import check_sparsity, search_strength, tolerance_of
 from simplicit.training.training import RowOptions
 
 #: Turns of the one-sided problem from nothing, and from the round before.
@@ -45,8 +45,53 @@ _STEPS = 10
 _BOX = 8 / 255
 #: Least column weight, relative to the mean.
 _LEAST = 1e-3
-#: Relative gap of all rounds but the last.
-_COARSE = 1e-4
+
+
+def parse_strengths(text: str) -> float | tuple[float, ...]:
+    """``"3"`` as a number, ``"1,3"`` as one for each layer."""
+    try:
+        strengths = tuple(map(float, text.split(",")))
+    except ValueError:
+        raise refused("hidden_strength", f"expected a number, or several with commas between, got {text!r}") from None
+    return strengths[0] if len(strengths) == 1 else strengths
+
+
+@dataclass(frozen=True)
+class RobustOptions:
+    """The options of the recipe :class:`simplicit.Robust`, which documents them; InputError for one out of range."""
+
+    beta: float = 1.3e-3
+    sparsity: float | None = None
+    structure: str = "baseline"
+    hidden_strength: float | tuple[float, ...] = field(default=1.0, metadata=spelled(parse_strengths))
+    attacks: int = 1
+    attack_eps: float = 3 / 255
+    clip: tuple[float, float] | None = None
+    lambda1: float = 1.0
+    lambda2: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "lambda1", "lambda2"):
+            as_number(name, getattr(self, name), positive=True)
+        check_sparsity(self.sparsity)
+        check_triangular("structure", self.structure)
+        if isinstance(self.hidden_strength, list):
+            object.__setattr__(self, "hidden_strength", tuple(self.hidden_strength))
+        strengths = self.hidden_strength if isinstance(self.hidden_strength, tuple) else (self.hidden_strength,)
+        for strength in strengths:
+            as_number("hidden_strength", strength)
+        low, high = self.input_range
+        as_count("attacks", self.attacks, minimum=0)
+        if as_number("attack_eps", self.attack_eps) > high - low:
+            raise InputError(
+                f"attack_eps must lie between 0 and the width of clip, {high - low:g}, got {self.attack_eps}",
+                argument="attack_eps",
+            )
+
+    @property
+    def input_range(self) -> tuple[float, float]:
+        """The range of valid inputs."""
+        return (0.0, 1.0) if self.clip is None else as_interval("clip", self.clip)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,27 +105,19 @@ class RobustFit:
 
 @dataclass(frozen=True, eq=False)
 class RobustTraining:
-    """Robust training on one baseline's states, with the options of :class:`simplicit.Robust`; :meth:`train` does it.
+    """Robust training on one baseline's states; :meth:`train` does it.
 
     InputError is raised where inputs are outside of their range, the network has no classes to keep apart, or there are
     not as many strengths as hidden layers.
     """
 
     data: StateData
+    options: RobustOptions
     rows: RowOptions
     run: RunOptions
-    beta: float
-    sparsity: float | None
-    structure: str
-    hidden_strength: float | tuple[float, ...]
-    attacks: int
-    attack_eps: float
-    clip: tuple[float, float]
-    lambda1: float
-    lambda2: float
 
     def __post_init__(self) -> None:
-        inputs, (low, high) = self.data.inputs, self.clip
+        inputs, (low, high) = self.data.inputs, self.options.input_range
         smallest, largest = float(inputs.min()), float(inputs.max())
         if smallest < low or largest > high:
             raise refused(
@@ -94,7 +131,7 @@ class RobustTraining:
                 "the network has a single output, so there are no classes to keep apart, as robust training does; take "
                 "a network with one output per class, or another recipe",
             )
-        strengths, after_the_first = self.hidden_strength, len(self.data.layers) - 1
+        strengths, after_the_first = self.options.hidden_strength, len(self.data.layers) - 1
         if isinstance(strengths, tuple) and len(strengths) != after_the_first:
             raise refused(
                 "hidden_strength",
@@ -107,10 +144,10 @@ class RobustTraining:
 
         For a wanted sparsity the strength is searched in the first round and again in the last one.
         """
-        target = self.sparsity
+        target = self.options.sparsity
         points, found, strength, trials = [self.data.inputs], None, 1.0, 0
-        for number in range(self.attacks + 1):
-            last = number == self.attacks
+        for number in range(self.options.attacks + 1):
+            last = number == self.options.attacks
             solve = partial(self._solve, points, number, last=last)
             if target is None or not (last or number == 0):
                 found = solve(strength, found)
@@ -142,9 +179,9 @@ class RobustTraining:
             model.astype(np.float32),
             self.data.inputs.astype(np.float32),
             classes,
-            self.attack_eps,
+            self.options.attack_eps,
             steps=_STEPS,
-            clip=self.clip,
+            clip=self.options.input_range,
             random_start=False,
         )
         return found.astype(np.float64)
@@ -154,7 +191,7 @@ class RobustTraining:
     ) -> RobustFit:
         """All layers on all points, each on the states of those before."""
         U = np.vstack(points)
-        rows = self.rows if last else replace(self.rows, tol=max(self.rows.tol, _COARSE), throw=False)
+        rows = self.rows if last else self.rows.coarser()
         layers: dict[str, LayerFit] = {}
         model = self._model(layers)
         for place, name in enumerate(self.data.layers):
@@ -167,7 +204,7 @@ class RobustTraining:
             model = self._model(layers)
         return RobustFit(strength, layers, model)
 
-    def _layer(self, model: ImplicitModel, U: Array, place: int, strength: float) -> Layer:
+    def _layer(self, model: ImplicitModel, U: Array, place: int, strength: float) -> OneSidedLayer:
         """The problem of a layer on the states of the model made so far."""
         n, (name, rows) = self.data.n_states, list(self.data.layers.items())[place]
         columns = self._columns[name]
@@ -176,31 +213,31 @@ class RobustTraining:
         radii = np.ones(len(inputs))
         if len(states):
             features = np.hstack([equilibrium(model, U).states[:, states], features])
-            given = self.hidden_strength
+            given = self.options.hidden_strength
             strength_on_states = given[place - 1] if isinstance(given, tuple) else given
             radii = np.concatenate([strength_on_states * self._relative_radii(model, states), radii])
         targets = self.data.targets[:, rows]
         unit = float(np.sqrt(np.mean(targets**2))) or 1.0
         groups = self.data.model.groups[::-1]
-        return Layer(
+        return OneSidedLayer(
             features,
             np.tile(targets, (len(U) // len(targets), 1)),
             self._structure[rows][:, columns],
-            prices=strength * self.beta * unit * radii,
-            weight=self.lambda1 if place < len(groups) else self.lambda2,
+            prices=strength * self.options.beta * unit * radii,
+            weight=self.options.lambda1 if place < len(groups) else self.options.lambda2,
             onesided=place < len(groups) and groups[place].activation.name == "relu",
         )
 
     def _relative_radii(self, model: ImplicitModel, states: Index) -> Array:
         """The mean half-widths of some states' boxes, relative to the mean of all of these."""
-        low, high = self.clip
-        radii = box_radii(model, self.data.inputs, _BOX * (high - low), clip=self.clip)
+        low, high = self.options.input_range
+        radii = box_radii(model, self.data.inputs, _BOX * (high - low), clip=self.options.input_range)
         box = radii[:, states].mean(axis=0)
         return np.asarray(np.maximum(box / max(box.mean(), np.finfo(float).tiny), _LEAST))
 
     @cached_property
     def _structure(self) -> Mask:
-        return STRUCTURES[self.structure].admissible(self.data.model)
+        return structure_of(self.options.structure).admissible(self.data.model)
 
     @cached_property
     def _columns(self) -> Mapping[str, Index]:

@@ -8,16 +8,16 @@ errors move the outputs, and ``provider`` gives all that to :class:`~simplicit.t
 from __future__ import annotations
 
 from simplicit.training.states.data import StateData, state_data
-from simplicit.training.states.provider import States, StateStudent, network_of
-from simplicit.training.states.structure import STRUCTURES, Structure, ball_of, structure_of
+from simplicit.training.states.provider import StateProvider, StateStudent, network_of
+from simplicit.training.states.structure import STRUCTURES, ball_of, check_triangular, structure_of
 
 __all__ = [
     "STRUCTURES",
     "StateData",
+    "StateProvider",
     "StateStudent",
-    "States",
-    "Structure",
     "ball_of",
+    "check_triangular",
     "network_of",
     "state_data",
     "structure_of",

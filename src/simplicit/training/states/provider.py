@@ -105,7 +105,7 @@ def network_of(captured: Capture, data: StateData, *, structure: str) -> Callabl
 
 
 @dataclass(frozen=True, eq=False)
-class States:
+class StateProvider:
     """Problem (7) for one baseline and one set of samples; see ``Provider``.
 
     ``structure`` (n + q, n + p) says which coefficients of M are admissible, ``layers`` what is solved in order, which
@@ -141,12 +141,7 @@ class States:
         else:
             data = chosen_data(captured, inputs, states, bounded=kappa is not None)
         stages = stages_of(
-            data,
-            lambda1=lambda1,
-            lambda2=lambda2,
-            propagate=propagate,
-            regenerate=regenerate,
-            by_group=states != "all",
+            data, lambda1=lambda1, lambda2=lambda2, propagate=propagate, regenerate=regenerate, by_group=states != "all"
         )
         origin = network_of(captured, data, structure=structure)
         return cls(data, structure_of(structure).admissible(data.model), stages, kappa, origin)
@@ -178,7 +173,7 @@ class States:
     def sweep(self, fit: Fit[Stage]) -> StateStudent:
         solutions: list[Solution] = []
         for stage in self.layers:
-            model = self._model(solutions) if stage.own_states and solutions else None
+            model = self._model(solutions) if stage.propagated and solutions else None
             solutions += fit(stage, [self._rows(stage, features_on(self.data, model))])
         order = self.data.order(stage.at for stage in self.layers)
         return StateStudent(self._model(solutions), self.data, order, self.origin)
@@ -207,9 +202,5 @@ class States:
 
     def _model(self, solutions: Sequence[Solution]) -> ImplicitModel:
         """The model of the stages solved so far."""
-        return self.data.with_rows(
-            [
-                (stage.at, solution.coefficients, solution.intercepts)
-                for stage, solution in zip(self.layers, solutions, strict=False)
-            ]
-        )
+        solved = zip(self.layers, solutions, strict=False)
+        return self.data.with_rows([(stage.at, one.coefficients, one.intercepts) for stage, one in solved])

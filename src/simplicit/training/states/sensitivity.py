@@ -7,13 +7,13 @@ import torch
 
 from simplicit.rows.batch import Array
 from simplicit.training.states.data import StateData
+from simplicit.training.support.allocation import least_sensitivity
 
 #: Samples behind the mean; more change it by little.
 SAMPLES = 500
-#: With more outputs than this their squared norm is estimated from so many random signs.
+#: With more outputs than this their squared norm is estimated from so many random signs; each costs one product of the
+#: sparse A with these samples, far less than the backward pass that a probe of channels costs.
 PROBES = 32
-#: A state that no output sees counts this share of the most important one, so that its weights have an order too.
-FLOOR = 1e-9
 
 
 def state_sensitivities(data: StateData) -> Array:
@@ -37,7 +37,7 @@ def state_sensitivities(data: StateData) -> Array:
         seen = direct[:, None, columns] + np.asarray(through).reshape(len(probes), len(slopes), -1)
         J[:, :, columns] = seen * slopes[None, :, columns]
     result[:n] = np.square(J).sum(axis=0).mean(axis=0)
-    result[:n] = np.maximum(result[:n], FLOOR * max(float(result[:n].max()), np.finfo(float).tiny))
+    result[:n] = np.maximum(result[:n], least_sensitivity(float(result[:n].max())))
     return result
 
 

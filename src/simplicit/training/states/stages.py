@@ -25,15 +25,15 @@ from simplicit.training.states.data import StateData
 class Stage:
     """Some rows of M = [[A, B], [C, D]] that are solved together: those ``at`` a slice of the n + q.
 
-    ``weight`` is λ₁ or λ₂. Rows that are ``bounded`` may be under the ball ‖A‖∞ ≤ κ. With ``own_states`` the features
-    are the states of the model made by the stages before, not those of the baseline.
+    ``weight`` is λ₁ or λ₂. Rows that are ``bounded`` may be under the ball ‖A‖∞ ≤ κ. Where they are
+    ``propagated``, the features are the states of the model made by the stages before, not those of the baseline.
     """
 
     name: str
     at: slice
     weight: float
     bounded: bool
-    own_states: bool
+    propagated: bool
 
     @property
     def rows(self) -> int:
@@ -50,14 +50,14 @@ def stages_of(
     ``by_group`` too.
     """
     n, total = data.n_states, data.n_rows
-    outputs = Stage("output rows", slice(n, total), lambda2, bounded=False, own_states=regenerate or propagate)
+    outputs = Stage("output rows", slice(n, total), lambda2, bounded=False, propagated=regenerate or propagate)
     if not n:
         return (outputs,)
     if not (propagate or by_group):
-        return Stage("state rows", slice(0, n), lambda1, bounded=True, own_states=False), outputs
+        return Stage("state rows", slice(0, n), lambda1, bounded=True, propagated=False), outputs
     # The first layer stands last in x.
     layers = [
-        Stage(f"state rows of {name}", at, lambda1, bounded=True, own_states=propagate)
+        Stage(f"state rows of {name}", at, lambda1, bounded=True, propagated=propagate)
         for name, at in [*data.model.slices.items()][::-1]
     ]
     return *layers, outputs

@@ -69,6 +69,16 @@ def structure_of(name: str) -> Structure:
     return STRUCTURES[name]
 
 
+def check_triangular(argument: str, structure: str) -> None:
+    """Refuse an argument that needs layers, one after the other, with a structure that has no such order."""
+    if not structure_of(structure).triangular:
+        raise refused(
+            argument,
+            f"the structure {structure!r} has no order of layers, each on the states of those before; take 'baseline' "
+            "or 'feedforward'",
+        )
+
+
 #: κ of a ball that nobody has chosen, as in the paper.
 KAPPA = 0.99
 

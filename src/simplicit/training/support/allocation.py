@@ -21,6 +21,9 @@ from simplicit.checks import refused
 from simplicit.rows.batch import Array, Index
 from simplicit.training.support.elimination import EliminationPath
 
+#: A row that no output sees counts this share of the most important one, so that its weights have an order too.
+FLOOR = 1e-9
+
 
 def allocate(paths: Sequence[EliminationPath], sensitivities: Array, count: int) -> Index:
     """How many weights each of r rows keeps, (r,), ``count`` in all, of no more than there are in the paths.
@@ -33,6 +36,11 @@ def allocate(paths: Sequence[EliminationPath], sensitivities: Array, count: int)
     # Stable, so that of equal prices in a row the later ones, which its elimination keeps longer, stay.
     kept = np.argsort(flat, kind="stable")[len(flat) - count :]
     return np.bincount(rows[kept], minlength=len(paths))
+
+
+def least_sensitivity(highest: float) -> float:
+    """What a row counts at least where the most important one counts ``highest``; above 0."""
+    return FLOOR * max(highest, float(np.finfo(float).tiny))
 
 
 def count_kept(total: int, sparsity: float | None, available: int) -> int:

@@ -92,7 +92,7 @@ class _Rows:
 
     @property
     def alpha(self) -> float:
-        """α."""
+        """The least eigenvalue of H, but no less than what rounding can move it by."""
         return max(float(self.eigen[0][0]), self.rounding, TINY)
 
     def dual(self, v: Array, Gv: Array) -> Array:
