@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def as_number(name: str, value: Any, *, positive: bool = False) -> float:
 
 def as_interval(name: str, value: Any) -> tuple[float, float]:
     """``value``, a pair (low, high) of finite numbers with low < high, as floats; InputError otherwise."""
-    pair = tuple(value) if isinstance(value, tuple | list | np.ndarray) and len(value) == 2 else ()
+    pair = tuple(value) if isinstance(value, tuple | list | np.ndarray) and np.shape(value) == (2,) else ()
     if not pair or not all(_is_number(end) for end in pair) or not pair[0] < pair[1]:
         raise InputError(f"{name} must be (low, high) with low < high, both finite, got {_short(value)}", argument=name)
     return float(pair[0]), float(pair[1])
@@ -125,15 +126,21 @@ def as_interval(name: str, value: Any) -> tuple[float, float]:
 
 def as_path(name: str, value: Any) -> Path:
     """``value``, a text or path, as a path; InputError otherwise."""
-    if not isinstance(value, str | os.PathLike):
+    if not isinstance(value, str | os.PathLike) or "\0" in str(value):
         raise InputError(f"{name} must be a path, got {_short(value)}", argument=name)
     return Path(value)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise :class:`InputError` for what is neither True nor False."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} must be True or False, got {_short(value)}", argument=name)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Raise :class:`InputError` for a value that is none of the ``choices``."""
     known = tuple(choices)
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise refused(name, f"{value!r} is unknown; choose one of {', '.join(map(repr, known))}")
 
 
@@ -192,7 +199,7 @@ def _is_integer(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     """A Python or NumPy real number that float64 holds; NaN, infinities and booleans are none."""
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return real and bool(abs(value) <= np.finfo(np.float64).max)
+    return real and bool(abs(value) <= sys.float_info.max)
 
 
 def _short(value: Any) -> str:

@@ -232,3 +232,9 @@ def test_termination_cleans_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert run("demo", "--output", "deep/out") == (143, "", "Error: interrupted\n")
     assert files() == []
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("name", ["w\udcff", "a\0b"])
+def test_names_that_are_no_text(run: Run, name: str) -> None:
+    one_line(run("baseline", "--output", name), "holds bytes that are no text in UTF-8")
+    assert files() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,11 @@ def test_mistakes(run: Run, base: Path, fitted: Any, folder: str, output: str, t
     one_line(run("export", place, "--output", output), told)
     assert files() == ["there.onnx"]
     assert Path("there.onnx").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "weights.safetensors"])
+def test_files_of_a_run_are_not_replaced(run: Run, fitted: Any, name: str) -> None:
+    shutil.copytree(fitted("sparse"), "f")
+    before = Path("f", name).read_bytes()
+    one_line(run("export", "f", "--output", f"f/{name}", "--overwrite"), f"--output f/{name}: belongs to the run in f")
+    assert Path("f", name).read_bytes() == before

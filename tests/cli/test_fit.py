@@ -520,6 +520,8 @@ def test_a_run_never_destroys_its_inputs(run: Run, base: Path, fitted: Any) -> N
     one_line(run("fit", fitted("sparse"), "--output", "g"), "written by `simplicit fit`", "`simplicit baseline` is")
     assert {path: path.read_bytes() for path in Path("b").iterdir()} == before
     assert files() == ["b", *(str(path) for path in sorted(before))]
+    for journal in ("g", "g/j"):
+        one_line(run("fit", "b", "--output", "g", "--journal", journal), f"is or holds {journal}, which this run")
     shutil.copytree(fitted("sparse"), "f")
     words = ("--model", "nowhere:net", "--weights", "f/weights.safetensors", "--data", "digits")
     one_line(run("fit", *words, "--output", "f", "--overwrite"), "is or holds f/weights.safetensors, which this run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,23 @@ def test_rows_of_channels_need_no_implicit_form() -> None:
         assert (found(torch.from_numpy(uniform())) - wanted).norm() < 0.7 * (wanted - wanted.mean(dim=0)).norm()
     with pytest.raises(sp.errors.UnsupportedOperationError, match="layer_norm"):
         _ = result.model
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: sp.Sparse(10**400), "sparsity must be a finite number"),
+        (lambda: sp.Sparse(structure=np.array([0, 1])), "structure: .* is unknown"),  # type: ignore[arg-type]
+        (lambda: sp.Robust(clip=np.array(1.0)), "clip must be"),  # type: ignore[arg-type]
+        (lambda: sp.Matching(refit=0.1), "refit: expected a ridge"),  # type: ignore[arg-type]
+        (lambda: sp.fit(NET, uniform(), throw="yes"), "throw must be True or False"),  # type: ignore[arg-type]
+        (lambda: sp.fit(NET, uniform(), progress=3), "progress: expected a function"),  # type: ignore[arg-type]
+        (lambda: sp.fit(NET, uniform(), journal="a\0b"), "journal must be a path"),
+    ],
+)
+def test_values_of_another_kind(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(sp.InputError, match=message):
+        make()
 
 
 @pytest.mark.parametrize("recipe", [sp.Sparse(), sp.Matching(), sp.Robust()])

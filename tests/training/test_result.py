@@ -92,7 +92,7 @@ def test_the_summary_is_one_screen(name: str) -> None:
         *(layer.name for layer in result.layers),
     ):
         assert part in text
-    assert ("lambda_pf 0 < 1: well-posed" in text) == (name in ("states", "search"))
+    assert ("lambda_pf <= 0 < 1: well-posed" in text) == (name in ("states", "search"))
     assert ("found in" in text) == (name == "search")
     assert ("weights exchanged" in text) == (name != "search")
 

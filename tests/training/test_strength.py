@@ -52,6 +52,15 @@ def test_unreachable_says_what_is_near(target: float) -> None:
         search(lambda strength: 30 + 30 * strength / (1 + strength), target)
 
 
+def test_a_staircase_is_searched_between_its_steps() -> None:
+    steps = {600.0: 54.3, 690.0: 59.48, 694.0: 60.1}
+
+    def curve(strength: float) -> float:
+        return next((value for end, value in steps.items() if strength < end), 61.2)
+
+    assert search(curve, 60)[0] == 60.1
+
+
 def test_a_jump_over_the_target_ends() -> None:
     with pytest.raises(sp.InputError, match=r"50 % cannot be reached"):
         search(lambda strength: 20.0 if strength < 3 else 80.0, 50)

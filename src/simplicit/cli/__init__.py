@@ -47,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    for word in typed:
+        if "\0" in word or word.encode(errors="replace").decode() != word:
+            complain(f"{word!r}: holds bytes that are no text in UTF-8; rename the file or the folder")
+            return 2
     with _termination_as_interrupt() as terminated:
         code = _run(typed)
     if code == _INTERRUPTED:

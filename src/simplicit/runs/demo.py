@@ -61,7 +61,8 @@ class DemoSettings:
             raise refused("sparsity", "name at least one")
         for value in self.sparsity:
             Sparse(value)
-        object.__setattr__(self, "sparsity", tuple(sorted(set(self.sparsity))))
+        by_name = {f"{value:g}": value for value in self.sparsity}  # what their folders are called by
+        object.__setattr__(self, "sparsity", tuple(sorted(by_name.values())))
 
 
 @dataclass(frozen=True)

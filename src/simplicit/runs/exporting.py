@@ -9,8 +9,9 @@ from simplicit.checks import refused
 from simplicit.errors import InputError
 from simplicit.files import drafted, writing
 from simplicit.implicit import load
+from simplicit.implicit.storage import ARRAYS
 from simplicit.runs.fitting import WEIGHTS
-from simplicit.runs.folder import read_manifest
+from simplicit.runs.folder import MANIFEST, read_manifest
 from simplicit.runs.weights import read_state, write_state
 from simplicit.runtime.onnx import export_onnx
 
@@ -24,6 +25,8 @@ def check_target(output: Path, *, overwrite: bool) -> None:
         raise refused("output", f"name a file that ends in {ONNX} (the implicit model) or {STATE} ({network})", output)
     if output.is_dir() or (output.exists() and not overwrite):
         raise refused("output", "exists already; choose another --output, or replace it with --overwrite", output)
+    if output.name in (ARRAYS, WEIGHTS) and output.with_name(MANIFEST).exists():
+        raise refused("output", f"belongs to the run in {output.parent}; choose another --output", output)
 
 
 def export_run(run: Path, output: Path, *, overwrite: bool = False) -> dict[str, Any]:

@@ -67,26 +67,26 @@ class Manifest:
 def check_output(target: Path, *, overwrite: bool, kind: str | None = None, inputs: Iterable[Path] = ()) -> None:
     """Refuse an output folder that is taken (InputError) or cannot be written (DataError), before any work is done.
 
-    With `overwrite`, the folder of an earlier run may be there, of the same command where `kind` names that, unless it
-    is or holds one of the `inputs`, which the run reads: nothing but a run's own folder is ever removed.
+    It may not be or hold one of the `inputs`, which the run reads. With `overwrite`, the folder of an earlier run may
+    be there, of the same command where `kind` names that: nothing but a run's own folder is ever removed.
     """
     with writing(f"output {target}"):
         taken = os.path.lexists(target)
-        if taken and overwrite:
-            _check_replaceable(target, kind, inputs)
-        elif taken:
+        if taken and not overwrite:
             remedy = "" if target.is_symlink() or not target.is_dir() else ", or replace it with --overwrite"
             raise refused("output", f"exists already; choose another --output{remedy}", target)
+        for path in inputs:
+            if path.resolve().is_relative_to(target.resolve()):
+                raise refused("output", f"is or holds {path}, which this run reads; choose another --output", target)
+        if taken:
+            _check_replaceable(target, kind)
         _probe(target.absolute())
 
 
-def _check_replaceable(target: Path, kind: str | None, inputs: Iterable[Path]) -> None:
+def _check_replaceable(target: Path, kind: str | None) -> None:
     stranger = "not the folder of an earlier run{}, so it is not removed"
     if target.is_symlink() or not target.is_dir():
         raise refused("output", stranger.format(""), target)
-    for path in inputs:
-        if path.resolve().is_relative_to(target.resolve()):
-            raise refused("output", f"is or holds {path}, which this run reads; choose another --output", target)
     if not any(target.iterdir()):
         return
     if not (target / MANIFEST).is_file():

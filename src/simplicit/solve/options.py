@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from simplicit.checks import as_count, as_number, check_choice, refused
+from simplicit.checks import as_count, as_number, as_path, check_choice, refused
 from simplicit.executors import Executor, Journal, as_executor
 from simplicit.machine import versions
 from simplicit.progress import OnProgress, within
@@ -66,8 +66,10 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         as_executor(self.executor)
-        if self.journal is not None and not isinstance(self.journal, str | PathLike | Journal):
-            raise refused("journal", f"expected a folder, got {self.journal!r}")
+        if self.journal is not None and not isinstance(self.journal, Journal):
+            as_path("journal", self.journal)
+        if not (self.progress is None or callable(self.progress)):
+            raise refused("progress", f"expected a function of a Progress, got {self.progress!r}")
 
     @property
     def arguments(self) -> dict[str, Any]:

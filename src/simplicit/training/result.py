@@ -209,10 +209,9 @@ def _stability(figures: dict[str, Any]) -> list[str]:
     """Why the model is well-posed, where its A is at hand."""
     if "perron_frobenius" not in figures:
         return []
-    return _labelled(
-        "stability",
-        f"|A|_inf {figures['row_norm']:.4f}, lambda_pf {figures['perron_frobenius']['value']:.4g} < 1: well-posed",
-    )
+    bound = figures["perron_frobenius"]["upper"]
+    proved = " < 1: well-posed" if bound < 1 else ""
+    return _labelled("stability", f"|A|_inf {figures['row_norm']:.4f}, lambda_pf <= {bound:.4g}{proved}")
 
 
 def _table(result: FitResult) -> list[str]:

@@ -107,8 +107,9 @@ def search_strength(
         at += step
         value = tried(at)
     while abs(trials[-1][1] - target) > tolerance:
-        below = max((t for t in trials if t[1] < target), key=lambda t: t[1])
-        above = min((t for t in trials if t[1] >= target), key=lambda t: t[1])
+        # Of equal sparsities the inner ones: on a step of the curve the bracket would stand still otherwise.
+        below = max((t for t in trials if t[1] < target), key=lambda t: (t[1], t[0]))
+        above = min((t for t in trials if t[1] >= target), key=lambda t: (t[1], t[0]))
         width = above[0] - below[0]
         if len(trials) >= MAX_TRIALS or abs(width) < 1e-6:
             raise _unreachable(target, trials)
@@ -123,7 +124,7 @@ def _unreachable(target: float, trials: list[tuple[float, float, M]]) -> InputEr
     nearest = min(reached, key=lambda value: abs(value - target))
     return refused(
         "sparsity",
-        f"{target:g} % cannot be reached with these settings; the nearest found is {nearest:.1f} %, of "
+        f"{target:g} % cannot be reached with these settings; the nearest found is {nearest:.2f} %, of "
         f"{reached[0]:.1f} to {reached[-1]:.1f} % (few samples, a small kappa or a tight structure leave few "
         "non-zeros; a network with few weights has few steps)",
     )

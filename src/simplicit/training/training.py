@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from simplicit.checks import check_flag
 from simplicit.rows import NoPenalty, Penalty, PiecewiseQuadratic, Solution
 from simplicit.rows.batch import Array, Mask
 from simplicit.solve import Method, RunOptions, solve_rows
@@ -38,7 +39,7 @@ COARSE_TOL = 1e-4
 class RowOptions:
     """How the rows of a fit are solved: ``tol``, ``block_rows``, ``device`` and ``throw`` of ``solve_rows``.
 
-    InputError is raised for a ``tol`` or ``block_rows`` out of range.
+    InputError is raised for what is out of range.
     """
 
     tol: float = 1e-6
@@ -48,6 +49,7 @@ class RowOptions:
 
     def __post_init__(self) -> None:
         Method(tol=self.tol, block_rows=self.block_rows)  # checks them
+        check_flag("throw", self.throw)
 
     def coarser(self) -> RowOptions:
         """The same for rows that only lead to the next ones, of which none has to converge."""

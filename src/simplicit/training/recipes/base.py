@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from simplicit.checks import refused
-from simplicit.errors import InputError
 from simplicit.executors import digest
 from simplicit.network import Capture
 from simplicit.network.graph import NetworkGraph
@@ -106,13 +105,6 @@ def _identity(options: Any, shape: tuple[int, int]) -> dict[str, Any]:
             # So that Sparse(80) and Sparse(80.0) share a journal.
             parts[f"option {item.name}"] = str(float(value) if type(value) is int else value)
     return parts
-
-
-def check_flags(recipe: Recipe, *names: str) -> None:
-    """Refuse what is neither True nor False."""
-    for name in names:
-        if not isinstance(value := getattr(recipe, name), bool):
-            raise InputError(f"{name} must be True or False, got {value!r}", argument=name)
 
 
 def check_penalty(name: str, value: object) -> None:

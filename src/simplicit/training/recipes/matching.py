@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from simplicit.checks import as_count, as_number, check_choice, refused, spelled
+from simplicit.checks import as_count, as_number, check_choice, check_flag, refused, spelled
 from simplicit.errors import InputError
 from simplicit.rows import L1, BasisPursuit, Penalty
 from simplicit.training.channels import ChannelProvider, check_tied, has_convolutions
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
-from simplicit.training.recipes.base import Recipe, Task, check_flags, check_penalty
+from simplicit.training.recipes.base import Recipe, Task, check_penalty
 from simplicit.training.states import STRUCTURES, StateProvider, ball_of, check_triangular, structure_of
 from simplicit.training.strength import check_sparsity, solve_at_sparsity
 from simplicit.training.training import Trained, Training
@@ -102,12 +102,15 @@ class Matching(Recipe):
         if self.kappa is not None:
             as_number("kappa", self.kappa, positive=True)
         as_count("rounds", self.rounds)
-        check_flags(self, "propagate", "regenerate")
+        check_flag("propagate", self.propagate)
+        check_flag("regenerate", self.regenerate)
         if isinstance(self.states, list):
             object.__setattr__(self, "states", tuple(self.states))
         self._check_states()
         if self.propagate:
             check_triangular("propagate", self.structure)
+        if not isinstance(self.refit, Ridge | None):
+            raise refused("refit", f"expected a ridge such as simplicit.Ridge(1e-3), or None, got {self.refit!r}")
         if self.refit is not None and isinstance(self.penalty, BasisPursuit):
             raise refused("refit", "BasisPursuit matches exactly, and a refit would undo that; take another penalty")
 
