@@ -106,7 +106,7 @@ def _shared(price: Array, together: float) -> Array:
 def exchange(H: Array, c: Array, support: Index, candidates: Index) -> Index:
     """A support of the same size with a lower f, in increasing order, of H (d, d) and c (d,).
 
-    ``candidates`` come in and others go out, one pair at a time, while that gains.
+    ``candidates`` come in and others go out, one pair at a time, while that gains, :data:`MAX_EXCHANGES` at most.
     """
     support = support.copy()
     outside = np.setdiff1d(candidates, support)
