@@ -85,3 +85,9 @@ class ConvergenceError(SimplicitError, ArithmeticError):
         super().__init__(f"{finding}. With throw=False they are returned, marked")
         self.finding = finding
         self.solution = solution
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, at most 160 characters, or its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""How far a run is: what a callback is told after every step."""
+"""How far a run is: what a callback gets after every step."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ OnProgress = Callable[[Progress], None]
 
 
 def within(tell: OnProgress | None, stage: str) -> OnProgress | None:
-    """A callback for a run that is a stage of another one, of which ``tell`` is told; None for None."""
+    """A callback for a run that is a stage of another one, whose callback is ``tell``; None for None."""
     if tell is None:
         return None
     return lambda state: tell(replace(state, stage=stage if state.stage == "rows" else f"{stage}, {state.stage}"))

@@ -1,4 +1,4 @@
-"""``simplicit eval``: what a fitted model is worth."""
+"""``simplicit eval``: the figures of a fitted model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 from simplicit.cli.console import figures_table, percent, print_json, say, show_progress
 from simplicit.cli.shared import OtherSource, Output
-from simplicit.runs.evaluate import Evaluation, EvaluationSettings
-from simplicit.runs.evaluating import run_evaluation
+from simplicit.runs.evaluate import Evaluation, EvaluationSettings, run_evaluation
 
 
 def evaluate(

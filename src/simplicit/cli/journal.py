@@ -66,7 +66,7 @@ def merge(
         Folders that the parts of one solve have written.
     output
     throw : bool, optional
-        Stop if a row misses its tolerance, or write it, marked. Default: as the parts were told.
+        Stop if a row misses its tolerance, or write it, marked. Default: as the parts did.
     """
     output.check("solve", journals)
     write_and_print(merge_solve(journals, throw=throw), output)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from simplicit.errors import DataError, SimplicitError
+from simplicit.errors import DataError, SimplicitError, first_line
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ def reading(what: object, kind: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
             raise DataError(f"{what}: cannot be read ({error.strerror})") from error
-        raise DataError(f"{what}: damaged or truncated {kind} ({_first_line(error)}); {remedy}") from error
+        raise DataError(f"{what}: damaged or truncated {kind} ({first_line(error)}); {remedy}") from error
 
 
 def select(values: Mapping[str, T], keys: Sequence[str], what: object) -> list[T]:
@@ -78,11 +78,6 @@ def download(url: str, md5: str, *, name: str, by_hand: str) -> Path:
         return Path(pooch.retrieve(url=url, known_hash=f"md5:{md5}", fname=file, path=folder))
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError is pooch's hash mismatch
         raise DataError(
-            f"{name} could not be downloaded ({file}: {_first_line(error)}); fetch {by_hand} by hand and name the "
+            f"{name} could not be downloaded ({file}: {first_line(error)}); fetch {by_hand} by hand and name the "
             "folder with --data-dir or SIMPLICIT_DATA, or use --data digits"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    """At most 160 characters of what an error says, or its type where it says nothing."""
-    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__

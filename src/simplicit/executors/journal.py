@@ -30,7 +30,8 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from simplicit.errors import DataError, InputError
+from simplicit.checks import refused
+from simplicit.errors import DataError
 from simplicit.executors.records import flatten, restore
 from simplicit.files import PARTIAL, read_json, write_bytes, write_json, writing
 
@@ -152,7 +153,7 @@ class Journal:
         place = Path(folder)
         with contextlib.ExitStack() as locks, writing(f"journal {place}"):
             if place.is_dir() and not (place / HEADER).is_file() and any(_foreign(place)):
-                raise _refused(place, "the folder holds other things; choose a new or an empty one")
+                raise refused("journal", "the folder holds other things; choose a new or an empty one", place)
             place.mkdir(parents=True, exist_ok=True)
             locks.enter_context(_locked(place, LOCK, shared=part is not None))
             if part is not None:
@@ -178,7 +179,7 @@ class Journal:
         """Open a journal to read it, whatever it is of: what is there is whole, also while somebody writes."""
         place = Path(folder)
         if not (place / HEADER).is_file():
-            raise _refused(place, f"is none, it has no {HEADER}")
+            raise refused("journal", f"is none, it has no {HEADER}", place)
         found = read_json(place / HEADER)
         _check_format(place, found)
         return cls(place, found, contextlib.ExitStack())
@@ -216,10 +217,6 @@ class Journal:
         return [Section(folder, str(facts.get("key")), facts) for folder, facts in headers]
 
 
-def _refused(folder: Path, what: str) -> InputError:
-    return InputError(f"journal {folder}: {what}", argument="journal")
-
-
 def _foreign(folder: Path) -> Iterator[Path]:
     """What a journal whose making was broken off cannot have left behind."""
     return (path for path in folder.iterdir() if not path.name.endswith((LOCK, PARTIAL)))
@@ -228,7 +225,7 @@ def _foreign(folder: Path) -> Iterator[Path]:
 def _check_format(place: Path, found: Mapping[str, Any]) -> None:
     if found.get("format") != FORMAT:
         theirs = f"another version of simplicit, in format {found.get('format')} where this one has {FORMAT}"
-        raise _refused(place, f"is of {theirs}; begin a new one")
+        raise refused("journal", f"is of {theirs}; begin a new one", place)
 
 
 def _check_same(place: Path, found: Mapping[str, Any], key: str, facts: Mapping[str, Any]) -> None:
@@ -236,8 +233,10 @@ def _check_same(place: Path, found: Mapping[str, Any], key: str, facts: Mapping[
         return
     theirs, ours = found.get("versions"), facts.get("versions")
     if theirs != ours:
-        raise _refused(place, f"written with {_named(theirs)}, this is {_named(ours)}; begin a new one")
-    raise _refused(place, "is of another problem, the hash of inputs and settings differs; choose another folder")
+        raise refused("journal", f"written with {_named(theirs)}, this is {_named(ours)}; begin a new one", place)
+    raise refused(
+        "journal", "is of another problem, the hash of inputs and settings differs; choose another folder", place
+    )
 
 
 def _named(versions: Any) -> str:
@@ -255,7 +254,7 @@ def _locked(folder: Path, name: str, *, shared: bool = False) -> Iterator[None]:
             except BlockingIOError:
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace")
                 what = f"in use by another run{holder and f' ({holder})'}; wait for its end, or choose another folder"
-                raise _refused(folder, what) from None
+                raise refused("journal", what, folder) from None
             if not shared:
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)

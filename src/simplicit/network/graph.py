@@ -23,13 +23,12 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from simplicit.errors import UnsupportedOperationError
+from simplicit.errors import UnsupportedOperationError, first_line
 from simplicit.implicit.batch import Batch
 from simplicit.network.prepare import (
     check_call,
     check_kind,
     evaluation_copy,
-    first_line,
     network_dtype,
     refused_network,
     two_samples,

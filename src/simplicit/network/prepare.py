@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 from torch.nn.parameter import UninitializedParameter
 
 from simplicit.checks import refused
-from simplicit.errors import InputError
+from simplicit.errors import InputError, first_line
 from simplicit.implicit.batch import Batch, as_batch
 
 _FLOATS: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
@@ -186,8 +186,3 @@ def _other_layout(network: nn.Module, example: Tensor, argument: str) -> str:
     except Exception:  # as before, the user's own code
         return ""
     return f"; it takes them with channels first: give np.moveaxis({argument}, -1, 1)"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, since some of torch's run over many."""
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -25,13 +25,12 @@ from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
 from simplicit.checks import refused
-from simplicit.errors import InputError, UnsupportedOperationError
+from simplicit.errors import InputError, UnsupportedOperationError, first_line
 from simplicit.implicit import Activation, ImplicitModel, LinearMap, StateGroup
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.network.affine import Affine, NotAffineError, Vector
 from simplicit.network.graph import NetworkGraph, location, module_path
 from simplicit.network.moving import BatchSize, contains
-from simplicit.network.prepare import first_line
 from simplicit.network.registry import ADVICE, REGISTRY, spelled, summary
 from simplicit.network.rewrites import REFUSALS, REWRITES
 from simplicit.network.rules import Call, Elementwise, Filling, Rule

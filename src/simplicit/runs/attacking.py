@@ -24,7 +24,7 @@ N_EXAMPLES = 6
 
 @dataclass(frozen=True)
 class AttackSettings(MeasureSettings):
-    """What ``simplicit attack`` is told besides samples and radii; see :func:`simplicit.attack`.
+    """The settings of ``simplicit attack`` besides samples and radii; see :func:`simplicit.attack`.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class AttackRun(MeasuredRun):
 def run_attack(subjects: Subjects, settings: AttackSettings, *, progress: OnProgress | None = None) -> AttackRun:
     """Attack all subjects on the same samples, with the same seeds; see :func:`simplicit.attack`.
 
-    The steps that `progress` is told of are the attacks on all models at all radii.
+    The steps of `progress` are the attacks on all models at all radii.
     """
     begun = time.perf_counter()
     data, baseline = subjects.data, subjects.baseline

@@ -22,7 +22,7 @@ STEPS, RESTARTS = 50, 5
 
 @dataclass(frozen=True)
 class CertifySettings(MeasureSettings):
-    """What ``simplicit certify`` is told besides samples and radii; see :func:`simplicit.certify`.
+    """The settings of ``simplicit certify`` besides samples and radii; see :func:`simplicit.certify`.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class CertifyRun(MeasuredRun):
 def run_certify(subjects: Subjects, settings: CertifySettings, *, progress: OnProgress | None = None) -> CertifyRun:
     """Certify all subjects on the same samples, each as it is evaluated in float64; see :func:`simplicit.certify`.
 
-    The steps that `progress` is told of are the samples of all models and radii.
+    The steps of `progress` are the samples of all models and radii.
     """
     begun = time.perf_counter()
     # In one dtype, so that none gives up more to rounding than the others.

@@ -28,7 +28,7 @@ _NETWORK = MlpSettings(arch=(256, 128), bias=False, epochs=60, batch_size=64)
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What `simplicit demo` is told.
+    """The settings of `simplicit demo`.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def run_demo(
     """Run the demo and write its folder: ``baseline/``, one folder per fit, ``frontier.json``, ``run.json``.
 
     With the extra ``report`` there is a picture too. `data_dir`, where the data set's files were found, is for the
-    manifests; `progress` is told of each stage: epochs, rows, measurements.
+    manifests; the stages of `progress` are epochs, rows, measurements.
     """
     with run_folder(output, overwrite=overwrite) as draft:
         manifest = Manifest("demo", command, {}, {"data": data.describe()})

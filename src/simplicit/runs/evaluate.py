@@ -1,11 +1,12 @@
-"""What a fitted model is worth: accuracy, agreement, sparsity, well-posedness, storage, robustness."""
+"""The figures of a fitted model: accuracy, agreement, sparsity, well-posedness, storage, robustness."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,11 +15,14 @@ import numpy.typing as npt
 from simplicit.checks import as_count, as_seed, refused
 from simplicit.data import Dataset
 from simplicit.errors import InputError
-from simplicit.implicit import ImplicitModel, PerronFrobenius, equilibrium, perron_frobenius
+from simplicit.files import file_hash, write_json
+from simplicit.implicit import ImplicitModel, PerronFrobenius, equilibrium, load, perron_frobenius
 from simplicit.implicit.wellposed import row_norm
 from simplicit.progress import Meter, OnProgress
 from simplicit.robustness import accuracy, fgsm, pgd
-from simplicit.runs.task import check_labels
+from simplicit.runs.fitting import capture_task, weights_of
+from simplicit.runs.folder import Manifest, run_folder
+from simplicit.runs.task import Task, check_labels, open_finished
 
 DEFAULT_EPS = ("0.004", "0.008", "8/255")
 _BATCH, _NUMBERS = 2048, 2**22  # samples at a time, and their states together
@@ -191,7 +195,7 @@ def evaluate(
 
 
 def _sizes(model: ImplicitModel, baseline: ImplicitModel, baseline_weights: int, nnz: int | None) -> dict[str, Any]:
-    """Sparsity and storage; of tied rows, where a weight stands at many places of M, storage is not told."""
+    """Sparsity and storage; of tied rows, where a weight stands at many places of M, storage is None."""
     nnz = model.nnz if nnz is None else nnz
     stored = model.storage_bits().total if nnz == model.nnz else None
     dense = 8 * baseline.dtype.itemsize * baseline_weights
@@ -255,3 +259,37 @@ def _equilibria(model: ImplicitModel, inputs: Floats) -> tuple[str, int, float]:
 
 def _share(hits: npt.NDArray[np.bool_]) -> float:
     return float(np.mean(hits))
+
+
+@dataclass(frozen=True)
+class EvaluationRun:
+    """The figures of the fit in the folder ``run``, beside the network of its ``task``."""
+
+    run: Path
+    settings: EvaluationSettings
+    task: Task
+    figures: Evaluation
+
+    def results(self) -> dict[str, Any]:
+        """The document of ``--json``; accuracies are shares in [0, 1], sparsity is in per cent."""
+        return {"folder": self.run, "evaluation": self.figures}
+
+    def save(self, folder: Path, *, command: Sequence[str] = (), overwrite: bool = False) -> None:
+        """Write ``evaluation.json`` and ``run.json``."""
+        hashes = {name: file_hash(self.run / name) for name in ("config.json", "model.safetensors")}
+        inputs = self.task.provenance | {"model": hashes}
+        with run_folder(folder, overwrite=overwrite, kind="eval", inputs=[self.run]) as draft:
+            write_json(draft / "evaluation.json", self.figures)
+            Manifest("eval", command, vars(self.settings), inputs).write(draft)
+
+
+def run_evaluation(
+    run: Path, settings: EvaluationSettings, *, progress: OnProgress | None = None, **source: Any
+) -> EvaluationRun:
+    """Measure the fit in a folder; ``source`` is as in :func:`simplicit.runs.task.open_finished`, and so is what is
+    raised."""
+    (nnz, total), model, task = weights_of(run), load(run), open_finished(run, **source)
+    baseline = capture_task(task).model
+    return EvaluationRun(
+        run, settings, task, evaluate(model, baseline, total, task.data, settings, nnz=nnz, progress=progress)
+    )

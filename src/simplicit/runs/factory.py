@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from simplicit.checks import refused
-from simplicit.errors import DataError, InputError
+from simplicit.errors import DataError, InputError, first_line
 from simplicit.runs.weights import load_weights
 
 
@@ -85,8 +85,7 @@ def _call(factory: Any, model: str) -> nn.Module:
 
 
 def _reason(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 @contextmanager

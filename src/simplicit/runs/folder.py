@@ -32,7 +32,7 @@ class Manifest:
 
     ``kind`` is the command, ``command`` the line as it was typed (empty for a run from Python), ``settings`` has all of
     them, defaults included, ``inputs`` what was read, with hashes, ``seconds`` the wall-clock time of each stage, and
-    ``packages`` those whose versions are told besides the ones of every run. ``written`` in the document is the time of
+    ``packages`` those whose versions are kept besides the ones of every run. ``written`` in the document is the time of
     writing, in UTC, ISO 8601.
     """
 

@@ -108,7 +108,7 @@ def build_mlp(n_inputs: int, classes: int, settings: MlpSettings) -> nn.Sequenti
 def train_mlp(data: Dataset, settings: MlpSettings, *, progress: OnProgress | None = None) -> nn.Sequential:
     """Train a network on the training part of `data`, and return it in eval mode.
 
-    `progress` is told the mean loss after every epoch. InputError is raised where the network takes more memory than
+    `progress` gets the mean loss after every epoch. InputError is raised where the network takes more memory than
     there is, and where the loss leaves the finite numbers.
     """
     # Weights, gradients and the two moments of Adam.

@@ -33,7 +33,7 @@ def map_npy(path: Path) -> npt.NDArray[Any]:
 
 
 def _unmapped(path: Path, cause: Exception) -> npt.NDArray[Any]:
-    """What cannot be mapped: an empty array can be read all the same, anything else is told."""
+    """What cannot be mapped: an empty array can be read all the same, anything else is refused."""
     try:
         array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError) as error:

@@ -80,7 +80,7 @@ class Source:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What `simplicit fit` is told.
+    """The settings of `simplicit fit`.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ SMALLEST = 1e-3
 
 @dataclass(frozen=True)
 class SolveSettings:
-    """What `simplicit solve` is told. The mathematics is that of :func:`simplicit.solve_rows`.
+    """The settings of `simplicit solve`. The mathematics is that of :func:`simplicit.solve_rows`.
 
     Parameters
     ----------

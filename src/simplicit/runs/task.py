@@ -128,7 +128,7 @@ def _takes(net: nn.Module, data: Dataset, shape: tuple[int, ...]) -> bool:
     try:
         with torch.no_grad():
             outputs = net(torch.zeros(2, *shape, dtype=values.dtype))
-    except Exception:  # the user's own forward may raise anything; the error is told when the network is captured
+    except Exception:  # the user's own forward may raise anything; the error is raised when the network is captured
         return False
     return isinstance(outputs, Tensor) and outputs.shape[:1] == (2,)
 

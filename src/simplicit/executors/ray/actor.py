@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.checks import refused
+from simplicit.errors import first_line
 from simplicit.executors.base import Finished, Lost, Report
-from simplicit.executors.ray.cluster import first_line
 from simplicit.executors.records import Layout
 from simplicit.executors.work import Arrays, Block, Solve, attempt
 from simplicit.machine import prepare_thread, versions

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from simplicit.checks import refused
-from simplicit.errors import InputError, MissingExtraError
+from simplicit.errors import InputError, MissingExtraError, first_line
 from simplicit.machine import available_memory, gib
 
 #: The address of the cluster that runs on this machine.
@@ -177,9 +177,3 @@ def _check_answers(address: str) -> None:
         why = f"no answer within {CONNECT_SECONDS:.0f} s" if isinstance(error, TimeoutError) else str(error)
         what = f"address {address}: cannot be reached ({why}); give host:port of the head node"
         raise InputError(what, argument="address") from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from simplicit.checks import as_array, refused
-from simplicit.errors import InputError
+from simplicit.errors import InputError, first_line
 from simplicit.implicit import ImplicitModel, linearise
 from simplicit.implicit.batch import Batch
 
@@ -81,9 +81,8 @@ class NetworkVictim(Victim):
         try:
             Y = self._evaluated(torch.zeros(2, self.n_inputs))
         except Exception as error:  # the user's own forward may raise anything
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            defect = f"{name} fails on samples of shape {self.input_shape} ({reason}); pass U in the form that it takes"
-            raise refused("model", defect) from error
+            defect = f"{name} fails on samples of shape {self.input_shape} ({first_line(error)})"
+            raise refused("model", f"{defect}; pass U in the form that it takes") from error
         if not isinstance(Y, Tensor) or Y.ndim != 2 or Y.shape[0] != 2:
             got = tuple(Y.shape) if isinstance(Y, Tensor) else type(Y).__name__
             raise refused("model", f"{name} must return logits of shape (m, q), got {got} for m = 2")

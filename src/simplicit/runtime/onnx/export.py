@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simplicit.checks import as_path
-from simplicit.errors import DataError, MissingExtraError
+from simplicit.errors import DataError, MissingExtraError, first_line
 from simplicit.files import write_bytes, writing
 from simplicit.implicit.model import ImplicitModel, as_model
 from simplicit.runtime.onnx.build import build
@@ -149,7 +149,7 @@ def _session(payload: bytes, onnx: Any) -> tuple[Any, str]:
         return onnxruntime.InferenceSession(payload, options, providers=["CPUExecutionProvider"]), _RUNTIME
     except Exception as error:  # its classes of errors are private
         if "NOT_IMPLEMENTED" not in str(error):
-            raise DataError(f"onnxruntime refuses the graph ({str(error).splitlines()[0][:160]})") from error
+            raise DataError(f"onnxruntime refuses the graph ({first_line(error)})") from error
         from onnx.reference import ReferenceEvaluator
 
         return ReferenceEvaluator(onnx.load_from_string(payload)), _REFERENCE
