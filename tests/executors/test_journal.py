@@ -166,7 +166,7 @@ def test_a_folder_with_other_things_is_no_journal(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "thesis.txt"]
     with pytest.raises(sp.errors.DataError, match=r"thesis\.txt: cannot be written"):
         solve(tmp_path / "thesis.txt")
-    with pytest.raises(sp.InputError, match="journal: expected a folder"):
+    with pytest.raises(sp.InputError, match="journal must be a path"):
         solve(3)  # type: ignore[arg-type]
     with pytest.raises(sp.InputError, match=r"is none, it has no journal\.json"):
         Journal.read(tmp_path)
