@@ -199,7 +199,8 @@ def _is_integer(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     """A Python or NumPy real number that float64 holds; NaN, infinities and booleans are none."""
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return real and bool(abs(value) <= sys.float_info.max)
+    largest = sys.float_info.max if isinstance(value, int) else np.finfo(np.float64).max
+    return real and bool(abs(value) <= largest)
 
 
 def _short(value: Any) -> str:
