@@ -59,7 +59,11 @@ def pools() -> Iterator[Pools]:
         yield Pools(stack)
 
 
-@pytest.fixture(params=EXECUTORS)
+#: Ray starts a cluster and workers of its own: one test of it is quick, in ``test_same_bits``.
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name == "ray")) for name in EXECUTORS]
+
+
+@pytest.fixture(params=PARAMS)
 def executor(request: pytest.FixtureRequest, pools: Pools) -> Executor:
     """Each executor, with two workers."""
     return pools[request.param]

@@ -25,7 +25,14 @@ print((one == other).all())
 """
 
 
-@pytest.mark.parametrize("before", ["[]", "['']", "[os.getcwd()]"], ids=["elsewhere", "interactive", "a script here"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param("[]", marks=pytest.mark.slow, id="elsewhere"),
+        pytest.param("['']", id="interactive"),
+        pytest.param("[os.getcwd()]", marks=pytest.mark.slow, id="a script here"),
+    ],
+)
 def test_the_working_folder_shadows_nothing(tmp_path: Path, before: str) -> None:
     folder, script = tmp_path / "folder", tmp_path / "script" / "main.py"
     for path in (folder, script.parent):

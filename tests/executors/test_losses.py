@@ -16,7 +16,7 @@ from simplicit.executors import Deadline, Executor, run_blocks
 from simplicit.executors.running import RETRIES
 from toy import ToyWork, expected
 
-REPLACING = ["processes", "ray"]
+REPLACING = ["processes", pytest.param("ray", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(params=REPLACING)
@@ -118,6 +118,7 @@ def test_nobody_waits_for_a_worker_that_has_no_place(monkeypatch: pytest.MonkeyP
             solved(executor, ToyWork(2))
 
 
+@pytest.mark.slow
 def test_a_node_is_lost_in_mid_run(pools: Any) -> None:
     """Two nodes with a worker each; one goes, the other one does the rest."""
     pytest.importorskip("ray")

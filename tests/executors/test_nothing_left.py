@@ -70,6 +70,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 def test_an_interrupt_ends_all_and_the_journal_is_whole(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = named_segments()

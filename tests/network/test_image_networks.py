@@ -54,7 +54,13 @@ def test_outputs_and_states(name: str) -> None:
     assert float(perron_frobenius(model)) == 0.0
 
 
-@pytest.mark.parametrize("name", ["vgg", "resnet, option A", "mixer", "densenet", "u-net", "temporal"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet, option A",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("vgg", "mixer", "densenet", "u-net", "temporal")),
+    ],
+)
 def test_single_precision(name: str) -> None:
     make, shape = IMAGE_NETWORKS[name]
     torch.manual_seed(1)

@@ -75,7 +75,7 @@ def test_the_order_of_a_path_does_not_matter(order: int) -> None:
     same(forth[::order], [sp.solve_rows(features, targets, penalty=p, ball=sp.Ball(1.0)) for p in penalties])
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(n, marks=pytest.mark.slow) for n in range(8, 24))])
 def test_random_paths(seed: int) -> None:
     """Ugly problems: a member of a path is proved as well as a lone problem, and is no worse."""
     case = random_case(4000 + seed, rows=3, largest=60, penalty=SMOOTH[seed % 8])

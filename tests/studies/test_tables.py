@@ -23,7 +23,8 @@ def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("few_rows")
 @pytest.mark.parametrize(
-    ("number", "recipe"), [(2, "sparse"), pytest.param(3, "sparse", marks=pytest.mark.slow), (3, "robust")]
+    ("number", "recipe"),
+    [(2, "sparse"), *(pytest.param(3, name, marks=pytest.mark.slow) for name in ("sparse", "robust"))],
 )
 def test_a_table_has_the_paper_the_letter_and_ours(number: int, recipe: str) -> None:
     settings = TableSettings(recipe, pgd_steps=2, attack_samples=30, epochs=2)
