@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from simplicit.checks import as_count, as_number, check_choice, check_flag, refused, spelled
+from simplicit.checks import as_count, as_number, check_choice, check_flag, named, refused, spelled
 from simplicit.errors import InputError
 from simplicit.rows import L1, BasisPursuit, Penalty
 from simplicit.training.channels import ChannelProvider, check_tied, has_convolutions
@@ -77,12 +77,12 @@ class Matching(Recipe):
 
     penalty: Penalty = field(default_factory=lambda: L1(beta=1e-3))
     sparsity: float | None = None
-    structure: str = "baseline"
+    structure: str = field(default="baseline", metadata=named(STRUCTURES))
     states: str | tuple[str, ...] = field(default="all", metadata=spelled(_parse_states))
     kappa: float | None = None
     lambda1: float = 0.1
     lambda2: float = 0.1
-    normalize: str = "targets"
+    normalize: str = field(default="targets", metadata=named(NORMALIZATIONS))
     rounds: int = 1
     propagate: bool = False
     regenerate: bool = True
@@ -116,8 +116,8 @@ class Matching(Recipe):
 
     def _check_states(self) -> None:
         states = self.states
-        named = isinstance(states, tuple) and len(states) > 0 and all(isinstance(name, str) for name in states)
-        if not named and not (isinstance(states, str) and states in ("all", "blocks")):
+        names = isinstance(states, tuple) and len(states) > 0 and all(isinstance(name, str) for name in states)
+        if not names and not (isinstance(states, str) and states in ("all", "blocks")):
             raise InputError(
                 f"states must be 'all', 'blocks' or the names of groups of states, got {states!r}", argument="states"
             )

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from simplicit.checks import refused
+from simplicit.checks import named, refused
 from simplicit.rows import BasisPursuit, NoPenalty, Penalty
 from simplicit.training.channels import ChannelProvider, check_tied, has_convolutions, in_layers
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
 from simplicit.training.recipes.base import Recipe, Task, check_penalty
-from simplicit.training.states import StateProvider, ball_of, structure_of
+from simplicit.training.states import STRUCTURES, StateProvider, ball_of, structure_of
 from simplicit.training.strength import check_sparsity
 from simplicit.training.training import Trained, Training
 
@@ -54,7 +54,7 @@ class Sparse(Recipe):
     """
 
     sparsity: float | None = 80.0
-    structure: str = "baseline"
+    structure: str = field(default="baseline", metadata=named(STRUCTURES))
     ridge: float | None = None
     anchor: float | None = None
     candidates: Penalty = field(default_factory=NoPenalty)
