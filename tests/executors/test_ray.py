@@ -86,6 +86,7 @@ def test_an_address_where_somebody_else_answers(stranger: socket.socket) -> None
 @pytest.mark.slow
 def test_one_process_has_one_cluster(pools: Any) -> None:
     executor = pools["ray"]
+    assert use(executor) == 3  # it connects when it is first used
     with pytest.raises(sp.InputError, match="connected to a Ray cluster already"):
         use(sp.Ray(address=pools.cluster.address))
     node = pools.cluster.add_node(num_cpus=2)  # the others' processors are taken by the workers of ``executor``
