@@ -59,7 +59,7 @@ def pools() -> Iterator[Pools]:
         yield Pools(stack)
 
 
-#: Ray starts a cluster and workers of its own: one test of it is quick, in ``test_same_bits``.
+#: Ray starts a cluster and workers of its own: the tests of ``test_ray`` share one.
 PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name == "ray")) for name in EXECUTORS]
 
 

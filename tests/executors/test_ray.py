@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import simplicit as sp
+from families import random_case
 from simplicit.executors import Executor, run_blocks
 from simplicit.executors.ray import actor, cluster
 from simplicit.executors.ray import executor as module
@@ -81,6 +82,14 @@ def test_an_address_where_somebody_else_answers(stranger: socket.socket) -> None
     with pytest.raises(sp.InputError, match="what answers there is not Ray"):
         use(sp.Ray(address=f"127.0.0.1:{stranger.getsockname()[1]}"))
     thread.join()
+
+
+def test_the_bits_of_a_serial_solve(pools: Any) -> None:
+    case = random_case(17, rows=40, largest=40, penalty="L1", ball="slice", support="own", regime="normal")
+    found, expected = (case.solve(executor=executor) for executor in (pools["ray"], "serial"))
+    for name in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(found.coefficients, name), getattr(expected.coefficients, name))
+    np.testing.assert_array_equal(found.dual_gap, expected.dual_gap)
 
 
 @pytest.mark.slow

@@ -45,10 +45,6 @@ def serial_case(penalty: str) -> sp.Solution:
     return for_all(penalty).solve(executor="serial")
 
 
-def test_on_a_cluster(pools: Any) -> None:
-    same(for_all("L1").solve(executor=pools["ray"]), serial_case("L1"))
-
-
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_every_penalty(executor: Executor, penalty: str) -> None:
     same(for_all(penalty).solve(executor=executor), serial_case(penalty))
