@@ -13,8 +13,9 @@ worker, or to all its processes at once. Then this looks:
 - the same command again must go on, however often it is killed, and end with the coefficients of an undisturbed serial
   run, to the bit.
 
-The journal is begun anew after every run that ended. Linux only; it kills only processes that it has started. Nothing
-else may use shared memory meanwhile: what others leave there would be taken for the run's.
+The journal is begun anew after every run that ended. Linux only; it kills only processes that it has started. Shared
+memory that a living process holds is not taken for the run's, whose processes are gone by then; what others *leave*
+there meanwhile would be.
 """
 
 from __future__ import annotations
@@ -148,7 +149,9 @@ class Killer:
         if left:
             self.report.broken.append(f"processes left: {sorted(left)}")
             run.kill("all", self.random)
-        if new := self.things() - before:
+        while (new := self.things() - held() - before) and time.monotonic() - begun < GONE_SECONDS:
+            time.sleep(0.02)  # others take a moment between making something and holding it
+        if new:
             self.report.broken.append(f"things left: {sorted(new)}")
         self.check_journal()
         if run.output.exists():  # also of a run that was killed just after it had written it
@@ -182,6 +185,20 @@ class Killer:
     def things(self) -> set[str]:
         """What stands in the places where processes leave things behind."""
         return {str(path) for folder in (Path("/dev/shm"), self.temporary) for path in folder.iterdir()}
+
+
+def held() -> set[str]:
+    """What of the shared memory is mapped into a living process; a semaphore is mapped under another name."""
+    inodes: set[int] = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            inodes.update(int(line.split()[4]) for line in maps.read_text().splitlines() if " /dev/shm/" in line)
+    found = set()
+    for path in Path("/dev/shm").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino in inodes:
+                found.add(str(path))
+    return found
 
 
 @dataclass

@@ -64,6 +64,17 @@ def test_float32_networks_images_and_tensors() -> None:
     assert result.model.dtype == np.float32
 
 
+def test_a_network_that_ends_in_an_activation_comes_back() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 20), nn.Sigmoid()).eval()
+    inputs = torch.rand(300, 20)
+    result = sp.fit(net, inputs, sp.Sparse(50))
+    with torch.no_grad():
+        found = result.network()(inputs)
+    assert 0 < float(found.min()) < float(found.max()) < 1
+    np.testing.assert_allclose(found.numpy(), result.model.predict(inputs.numpy()), atol=1e-5)
+
+
 def test_training_mode_is_said_and_evaluated_without() -> None:
     net = nn.Sequential(nn.Linear(12, 6), nn.Dropout(0.9), nn.ReLU(), nn.Linear(6, 3)).double().train()
     with pytest.warns(sp.network.TrainingModeWarning):
