@@ -3,7 +3,7 @@
 from simplicit.implicit.bits import StorageBits
 from simplicit.implicit.equations import OutputEquation, StateEquation
 from simplicit.implicit.equilibrium import Equilibrium, Linearisation, adjoint, equilibrium, linearise
-from simplicit.implicit.groups import Activation, StateGroup
+from simplicit.implicit.groups import Activation, Block, StateGroup
 from simplicit.implicit.maps import ConvMap, CsrMap, GatheredConvMap, GatherMap, LinearMap, SumMap, added, composed
 from simplicit.implicit.model import ImplicitModel
 from simplicit.implicit.module import ImplicitModule, to_torch
@@ -14,6 +14,7 @@ from simplicit.implicit.wellposed import collatz_wielandt, contraction_vector, p
 
 __all__ = [
     "Activation",
+    "Block",
     "ConvMap",
     "CsrMap",
     "Equilibrium",

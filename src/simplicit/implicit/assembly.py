@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup, slices_of
+from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup, pre_slices_of, slices_of
 from simplicit.implicit.maps import Csr, CsrMap, LinearMap
 
 #: Blocks of A, B, C and D by (row, column): a group or "output", and a group or "input".
@@ -36,10 +36,10 @@ def assemble(blocks: Blocks, rows: Mapping[str, slice], columns: Mapping[str, sl
 
 def cut(groups: Sequence[StateGroup], A: Csr, B: Csr, C: Csr, D: Csr) -> Blocks:
     """The blocks of A, B, C and D, in compressed sparse rows, for groups in the order of the states."""
-    states = slices_of(groups)
+    states, pre = slices_of(groups), pre_slices_of(groups)
     blocks: dict[tuple[str, str], LinearMap] = {(OUTPUT, INPUT): CsrMap(D)}
-    for g, rows in states.items():
+    for g, rows in pre.items():
         blocks[g, INPUT] = CsrMap(B[rows])
-        blocks[OUTPUT, g] = CsrMap(C[:, rows])
+        blocks[OUTPUT, g] = CsrMap(C[:, states[g]])
         blocks |= {(g, h): CsrMap(A[rows][:, columns]) for h, columns in states.items()}
     return blocks

@@ -56,16 +56,17 @@ def checked_shape(shape: tuple[int, ...] | None, size: int, name: str, size_name
     return checked
 
 
-def check_blocks(blocks: Blocks, sizes: Mapping[str, int], n_inputs: int, n_outputs: int) -> None:
+def check_blocks(blocks: Blocks, groups: Sequence[StateGroup], n_inputs: int, n_outputs: int) -> None:
     """Refuse blocks under unknown names or of other shapes."""
     if not isinstance(blocks, Mapping):
         raise InputError(f"blocks must map (row, column) to LinearMap, got {type(blocks).__name__}", argument="blocks")
-    rows, columns = {**sizes, OUTPUT: n_outputs}, {**sizes, INPUT: n_inputs}
+    rows = {group.name: group.pre_size for group in groups} | {OUTPUT: n_outputs}
+    columns = {group.name: group.size for group in groups} | {INPUT: n_inputs}
     for key, block in blocks.items():
         if not isinstance(key, tuple) or len(key) != 2 or key[0] not in rows or key[1] not in columns:
             raise InputError(
                 f"block {key!r}: a key is (row, column), its row 'output' or a group, its column 'input' or a group; "
-                f"groups are {', '.join(sizes) or 'none'}"
+                f"groups are {', '.join(group.name for group in groups) or 'none'}"
             )
         if not isinstance(block, LinearMap):
             raise InputError(f"block {key} must be a LinearMap, got {type(block).__name__}; wrap a matrix in CsrMap")

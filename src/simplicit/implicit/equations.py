@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from simplicit.errors import NotWellPosedError
 from simplicit.implicit.assembly import Blocks, assemble
-from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup, per_state, slices_of
+from simplicit.implicit.groups import INPUT, OUTPUT, Block, StateGroup, per_state, pre_slices_of, slices_of
 from simplicit.implicit.maps import Csr
 from simplicit.implicit.picard import StateSolution, picard, picard_adjoint
-from simplicit.implicit.plan import Plan, plan_by_groups, plan_by_states
+from simplicit.implicit.plan import Plan, Slopes, plan_by_groups, plan_by_states
 from simplicit.implicit.spectral import Contraction, contraction
 
 #: Outputs of a model that has to be iterated are computed to this, or to the resolution of its dtype.
@@ -39,14 +40,15 @@ class StateEquation:
         In the order of the states; ``slices`` says where each stands among them, ``size`` is n.
     blocks : mapping of (row, column) to LinearMap
         Of A, keyed (row group, column group), and of B, keyed (row group, "input"); others are left out. None is zero.
-    bias : array, shape (n,)
-        b.
+    bias : array, shape (n_pre,)
+        b, for the pre-activations, of which blocks may have more or fewer than states.
     n_inputs : int
         p.
     """
 
     def __init__(self, groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray[Any], n_inputs: int) -> None:
-        self.groups, self.slices, self.size = tuple(groups), slices_of(groups), len(bias)
+        self.groups, self.slices, self.pre_slices = tuple(groups), slices_of(groups), pre_slices_of(groups)
+        self.size, self.n_pre = sum(group.size for group in groups), len(bias)
         self._n_inputs, self._bias = n_inputs, torch.tensor(bias)
         self._blocks = {key: block for key, block in blocks.items() if key[0] != OUTPUT}
         self._states = {key: block for key, block in self._blocks.items() if key[1] != INPUT}
@@ -54,13 +56,12 @@ class StateEquation:
 
     @cached_property
     def A(self) -> Csr:  # noqa: N802
-        """The whole of A, (n, n)."""
+        """The whole of A, (n_pre, n)."""
         return self._among(self.groups)
 
     def _among(self, groups: Sequence[StateGroup]) -> Csr:
         """The part of A that leads from some groups to them."""
-        slices = slices_of(groups)
-        return assemble(self._states, slices, slices, self._bias.numpy().dtype)
+        return assemble(self._states, pre_slices_of(groups), slices_of(groups), self._bias.numpy().dtype)
 
     @cached_property
     def slopes(self) -> NDArray[np.float64]:
@@ -88,8 +89,18 @@ class StateEquation:
         by_groups = plan_by_groups(self.groups, self._states)
         if by_groups.triangular:
             return by_groups
+        self._check_cycles()
         activations = [group.activation for group in self.groups for _ in range(group.size)]
         return plan_by_states(self.A, activations) or by_groups
+
+    def _check_cycles(self) -> None:
+        """Refuse a model whose groups have cycles where one has a block."""
+        for group in self.groups:
+            if isinstance(group.activation, Block):
+                raise NotWellPosedError(
+                    f"A has cycles, and group {group.name!r} is a block ({group.activation.name}); where there are "
+                    "blocks, the groups must have an order in which each depends on earlier ones only"
+                )
 
     @cached_property
     def contraction(self) -> Contraction:
@@ -104,17 +115,17 @@ class StateEquation:
 
     @cached_property
     def row_counts(self) -> NDArray[np.int64]:
-        """How many entries of every row of [A B] differ from zero, (n,)."""
-        counts = np.zeros(self.size, dtype=np.int64)
+        """How many entries of every row of [A B] differ from zero, (n_pre,)."""
+        counts = np.zeros(self.n_pre, dtype=np.int64)
         for (row, _), block in self._blocks.items():
-            counts[self.slices[row]] += block.row_counts()
+            counts[self.pre_slices[row]] += block.row_counts()
         return counts
 
     def drive(self, U: Tensor, *, bias: bool = True) -> Tensor:
-        """B u + b, (m, n), in the order of the states; B u without ``bias``."""
-        Z = self._bias.repeat(U.shape[0], 1) if bias else U.new_zeros(U.shape[0], self.size)
+        """B u + b, (m, n_pre), in the order of the states; B u without ``bias``."""
+        Z = self._bias.repeat(U.shape[0], 1) if bias else U.new_zeros(U.shape[0], self.n_pre)
         for row, block in self._inputs.items():
-            Z[:, self.slices[row]] += block.apply(U)
+            Z[:, self.pre_slices[row]] += block.apply(U)
         return Z
 
     def solve(self, U: Tensor, tol: float = PREDICTION_TOL) -> StateSolution:
@@ -129,22 +140,22 @@ class StateEquation:
             return StateSolution(Z, plan.substitute_(Z))
         return picard(plan, self.contraction, self.drive(U), tol)
 
-    def pull_back_(self, slopes: Tensor, X_bar: Tensor) -> Tensor:
-        """Return Z̄ = φ'(Z) ∘ (Z̄ A + X̄): the gradient by the pre-activations, (m, n) in the order of the states.
+    def pull_back_(self, slopes: Slopes, X_bar: Tensor) -> Tensor:
+        """Return Z̄ = (∂φ/∂z)ᵀ (Z̄ A + X̄): the gradient by the pre-activations, (m, n_pre) in the order of the states.
 
-        ``slopes`` (m, n) is φ'(Z) in working order; X̄ (m, n) stands in the order of the states and is overwritten.
+        ``slopes`` are those of φ at Z, in working order; X̄ (m, n) stands in the order of the states and is overwritten.
         Errors are those of :meth:`solve`.
         """
         plan = self.plan
         if plan.triangular:
             return plan.to_model(plan.substitute_back_(slopes, plan.to_working(X_bar)))
-        return picard_adjoint(plan, self.contraction, slopes, X_bar)
+        return picard_adjoint(plan, self.contraction, slopes.matrix, X_bar)
 
     def pull_back_drive(self, Z_bar: Tensor) -> Tensor:
-        """Return Z̄ B, (m, n) in the order of the states to (m, p): the gradient by the inputs from the one by B u."""
+        """Return Z̄ B, (m, n_pre) in the order of the states to (m, p): the gradient by the inputs from the one by B u."""
         if not self._inputs:
             return Z_bar.new_zeros(Z_bar.shape[0], self._n_inputs)
-        parts = (block.apply_transpose(Z_bar[:, self.slices[row]]) for row, block in self._inputs.items())
+        parts = (block.apply_transpose(Z_bar[:, self.pre_slices[row]]) for row, block in self._inputs.items())
         return reduce(torch.add, parts)
 
 

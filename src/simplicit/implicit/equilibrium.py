@@ -23,6 +23,7 @@ from simplicit.implicit.batch import Batch, as_batch, check_range, chunks, like
 from simplicit.implicit.equations import PREDICTION_TOL
 from simplicit.implicit.error_bound import error_bound
 from simplicit.implicit.model import ImplicitModel, as_model
+from simplicit.implicit.plan import Slopes
 
 
 @dataclass(frozen=True)
@@ -99,17 +100,17 @@ class Linearisation:
 
     outputs: Tensor
     _model: ImplicitModel
-    _slopes: Tensor
+    _slopes: Slopes
 
     def vjp(self, Y_bar: Tensor) -> Tensor:
         """Return Ū = J(U)ᵀ Ȳ, row by row, (m, q) to (m, p), with torch's choice of the derivative at a kink of φ."""
         return pull_back(self._model, self._slopes, Y_bar)[1]
 
 
-def pull_back(model: ImplicitModel, slopes: Tensor, Y_bar: Tensor) -> tuple[Tensor, Tensor]:
-    """Z̄ and Ū, (m, n) and (m, p), the gradients of Σ Ȳ ∘ Y by pre-activations and inputs.
+def pull_back(model: ImplicitModel, slopes: Slopes, Y_bar: Tensor) -> tuple[Tensor, Tensor]:
+    """Z̄ and Ū, (m, n_pre) and (m, p), the gradients of Σ Ȳ ∘ Y by pre-activations and inputs.
 
-    ``slopes`` is φ'(Z) and stands in working order, Z̄ in the order of the states.
+    ``slopes`` are those at Z, in working order; Z̄ stands in the order of the states.
     """
     X_bar, direct = model.output_equation.pull_back(Y_bar)
     Z_bar = model.state_equation.pull_back_(slopes, X_bar)

@@ -61,7 +61,7 @@ class ImplicitModel:
         dropped.
     n_inputs, n_outputs : int
         p and q, at least 1.
-    state_bias, output_bias : array, shape (n,) and (q,), optional
+    state_bias, output_bias : array, shape (n_pre,) and (q,), optional
         b and d; zero if None.
     input_shape, output_shape : tuple of int, optional
         The form of one sample before it is flattened; (p,) and (q,) if None.
@@ -70,6 +70,8 @@ class ImplicitModel:
     ----------
     n_states : int
         n.
+    n_pre : int
+        How many pre-activations z there are: n, unless groups have blocks; then A is (n_pre, n) and B (n_pre, p).
     dtype : float32 or float64
         That of all blocks and biases: float32 if all blocks have it.
 
@@ -93,13 +95,14 @@ class ImplicitModel:
     ) -> None:
         self.groups = checked_groups(groups)
         self.n_states = sum(group.size for group in self.groups)
+        self.n_pre = sum(group.pre_size for group in self.groups)
         self.n_inputs = as_count("n_inputs", n_inputs)
         self.n_outputs = as_count("n_outputs", n_outputs)
         self.input_shape = checked_shape(input_shape, self.n_inputs, "input_shape", "n_inputs")
         self.output_shape = checked_shape(output_shape, self.n_outputs, "output_shape", "n_outputs")
-        check_blocks(blocks, {group.name: group.size for group in self.groups}, self.n_inputs, self.n_outputs)
+        check_blocks(blocks, self.groups, self.n_inputs, self.n_outputs)
         self.dtype = common_dtype(blocks, state_bias, output_bias)
-        self.state_bias = checked_bias(state_bias, self.n_states, self.dtype, "state_bias")
+        self.state_bias = checked_bias(state_bias, self.n_pre, self.dtype, "state_bias")
         self.output_bias = checked_bias(output_bias, self.n_outputs, self.dtype, "output_bias")
         # In the order of rows and columns, so that sums over blocks do not depend on who listed them how.
         last = len(self.groups)
@@ -126,7 +129,7 @@ class ImplicitModel:
         Parameters
         ----------
         A, B, C, D : array, tensor or SciPy sparse, shapes (n, n), (n, p), (q, n) and (q, p)
-            float32 if all are, else float64; copied. n may be 0: then A is (0, 0), B (0, p) and C (q, 0).
+            Where groups have blocks, A is (n_pre, n) and B (n_pre, p). float32 if all are, else float64; copied. n may be 0: then A is (0, 0), B (0, p) and C (q, 0).
         activation : str, Activation or sequence of StateGroup
             One for all states, by name or value, which then form one group called "state"; or the groups, in the order
             of the states.
@@ -140,12 +143,16 @@ class ImplicitModel:
             number of states.
         """
         parts = {name: canonical_csr(part, name) for name, part in zip("ABCD", (A, B, C, D), strict=True)}
-        n, (q, p) = parts["A"].shape[0], parts["D"].shape
-        check_fit(parts, {"A": (n, n), "B": (n, p), "C": (q, n), "D": (q, p)})
-        groups = groups_of(activation, n)
+        (pre, n), (q, p) = parts["A"].shape, parts["D"].shape
+        groups = groups_of(activation, pre)
+        if all(isinstance(group.activation, Activation) for group in groups):
+            n = pre
+        check_fit(parts, {"A": (pre, n), "B": (pre, p), "C": (q, n), "D": (q, p)})
         held = sum(group.size for group in groups)
         if held != n:
             raise refused("activation", f"the groups hold {held} states, A has {n}")
+        if (rows := sum(group.pre_size for group in groups)) != pre:
+            raise refused("activation", f"the groups have {rows} pre-activations, A has {pre} rows")
         return cls(
             groups,
             cut(groups, **parts),
@@ -166,12 +173,12 @@ class ImplicitModel:
     ) -> ImplicitModel:
         """Return the model of the same groups and shapes with another M = [[A, B], [C, D]], as :attr:`matrix` has it.
 
-        M (n + q, n + p) is an array, tensor or SciPy sparse, and copied; biases are this model's own if None. Errors
+        M (n_pre + q, n + p) is an array, tensor or SciPy sparse, and copied; biases are this model's own if None. Errors
         are those of :meth:`from_matrices`.
         """
-        n, whole = self.n_states, canonical_csr(M, "M")
-        check_fit({"M": whole}, {"M": (n + self.n_outputs, n + self.n_inputs)})
-        blocks = cut(self.groups, whole[:n, :n], whole[:n, n:], whole[n:, :n], whole[n:, n:])
+        n, pre, whole = self.n_states, self.n_pre, canonical_csr(M, "M")
+        check_fit({"M": whole}, {"M": (pre + self.n_outputs, n + self.n_inputs)})
+        blocks = cut(self.groups, whole[:pre, :n], whole[:pre, n:], whole[pre:, :n], whole[pre:, n:])
         return self.with_blocks(blocks, state_bias=state_bias, output_bias=output_bias)
 
     def with_blocks(
@@ -206,6 +213,11 @@ class ImplicitModel:
         """Where each group stands among the n states; read-only."""
         return MappingProxyType(self.state_equation.slices)
 
+    @property
+    def pre_slices(self) -> Mapping[str, slice]:
+        """Where each group stands among the pre-activations; read-only."""
+        return MappingProxyType(self.state_equation.pre_slices)
+
     @cached_property
     def state_equation(self) -> StateEquation:
         """The equation x = φ(A x + B u + b), with its plan of evaluation."""
@@ -224,7 +236,7 @@ class ImplicitModel:
     @cached_property
     def B(self) -> Csr:  # noqa: N802
         """The whole of B as one ``csr_array`` (n, p): canonical, read-only."""
-        return self._assembled(self.slices, {INPUT: slice(0, self.n_inputs)})
+        return self._assembled(self.pre_slices, {INPUT: slice(0, self.n_inputs)})
 
     @cached_property
     def C(self) -> Csr:  # noqa: N802
@@ -238,10 +250,10 @@ class ImplicitModel:
 
     @cached_property
     def matrix(self) -> Csr:
-        """The whole of M = [[A, B], [C, D]] as one ``csr_array`` (n + q, n + p): canonical, read-only."""
-        n = self.n_states
-        rows, columns = {OUTPUT: slice(n, n + self.n_outputs)}, {INPUT: slice(n, n + self.n_inputs)}
-        return self._assembled({**self.slices, **rows}, {**self.slices, **columns})
+        """The whole of M = [[A, B], [C, D]] as one ``csr_array`` (n_pre + q, n + p): canonical, read-only."""
+        n, n_pre = self.n_states, self.n_pre
+        rows, columns = {OUTPUT: slice(n_pre, n_pre + self.n_outputs)}, {INPUT: slice(n, n + self.n_inputs)}
+        return self._assembled({**self.pre_slices, **rows}, {**self.slices, **columns})
 
     def _assembled(self, rows: Mapping[str, slice], columns: Mapping[str, slice]) -> Csr:
         return assemble(self.blocks, rows, columns, self.dtype)
@@ -263,13 +275,13 @@ class ImplicitModel:
     def csr_bytes(self) -> int:
         """The bytes that A, B, C and D would take together as CSR: a convolution takes far fewer."""
         index = 4 if max(self.nnz, self.n_states, self.n_inputs) < 2**31 else 8
-        rows = 2 * (self.n_states + self.n_outputs) + 4
+        rows = 2 * (self.n_pre + self.n_outputs) + 4
         return self.nnz * (self.dtype.itemsize + index) + rows * index
 
     @property
     def size(self) -> int:
-        """How many entries M has, (n + q)(n + p)."""
-        return (self.n_states + self.n_outputs) * (self.n_states + self.n_inputs)
+        """How many entries M has, (n_pre + q)(n + p)."""
+        return (self.n_pre + self.n_outputs) * (self.n_states + self.n_inputs)
 
     def sparsity(self, N0: int | None = None) -> float:
         """Return 100 (1 - nnz(M)/N0), in per cent of the ``N0`` weights of a network, or of size(M) if None."""
@@ -277,17 +289,17 @@ class ImplicitModel:
 
     def storage_bits(self) -> StorageBits:
         """Count what A, B, C, D and the biases take as CSR, in bits (appendix B of the paper)."""
-        n, p, q = self.n_states, self.n_inputs, self.n_outputs
-        shapes = ((n, n), (n, p), (q, n), (q, p))
+        n, n_pre, p, q = self.n_states, self.n_pre, self.n_inputs, self.n_outputs
+        shapes = ((n_pre, n), (n_pre, p), (q, n), (q, p))
         sizes = [(*shape, nnz) for shape, nnz in zip(shapes, self.part_nnz.values(), strict=True)]
-        return storage_bits(sizes, n + q, self.dtype)
+        return storage_bits(sizes, n_pre + q, self.dtype)
 
     def astype(self, dtype: Any) -> ImplicitModel:
         """Return the same model in float32 or float64; InputError for another ``dtype``, or values out of its range."""
         dtype = float_dtype(dtype)
         return self.with_blocks(
             {key: block.astype(dtype) for key, block in self.blocks.items()},
-            state_bias=checked_bias(self.state_bias, self.n_states, dtype, "state_bias"),
+            state_bias=checked_bias(self.state_bias, self.n_pre, dtype, "state_bias"),
             output_bias=checked_bias(self.output_bias, self.n_outputs, dtype, "output_bias"),
         )
 
@@ -313,7 +325,7 @@ class ImplicitModel:
         """
         batch = as_batch(U, self.n_inputs, self.input_shape, self.dtype)
         Y = batch.new_empty(len(batch), self.n_outputs)
-        for rows in chunks(len(batch), self.n_inputs + self.n_states):
+        for rows in chunks(len(batch), self.n_inputs + self.n_states + self.n_pre):
             Y[rows] = self.evaluate(batch[rows], rows.start).Y
         return like(Y, U)
 

@@ -63,7 +63,7 @@ class ImplicitModule(nn.Module):
         fixed. Identities, slices and padding have none.
     keys : tuple of (row, column)
         The blocks that ``values`` belong to, as in ``ImplicitModel.blocks``.
-    state_bias, output_bias : nn.Parameter, shapes (n,) and (q,)
+    state_bias, output_bias : nn.Parameter, shapes (n_pre,) and (q,)
         b and d. Where one is zero it asks for no gradient, so that a model without biases stays one.
 
     Raises
@@ -203,7 +203,8 @@ class _Outputs(torch.autograd.Function):
         """Solve for the equilibrium and keep it, with φ' there."""
         ctx.model, ctx.blocks = model, blocks
         found = model.evaluate(U)
-        ctx.save_for_backward(U, found.X, model.state_equation.plan.derivative(found.solution.Z))
+        ctx.slopes = model.state_equation.plan.derivative(found.solution.Z)
+        ctx.save_for_backward(U, found.X)
         return found.Y
 
     @staticmethod
@@ -211,10 +212,10 @@ class _Outputs(torch.autograd.Function):
     def backward(ctx: Any, Y_bar: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients by what asks for them."""
         model: ImplicitModel = ctx.model
-        U, X, slopes = ctx.saved_tensors
+        U, X = ctx.saved_tensors
         for_inputs, for_states, for_outputs, *for_values = ctx.needs_input_grad[2:]
-        Z_bar, U_bar = pull_back(model, slopes, Y_bar)
-        rows = {name: Z_bar[:, columns] for name, columns in model.slices.items()} | {OUTPUT: Y_bar}
+        Z_bar, U_bar = pull_back(model, ctx.slopes, Y_bar)
+        rows = {name: Z_bar[:, at] for name, at in model.pre_slices.items()} | {OUTPUT: Y_bar}
         sources = {name: X[:, columns] for name, columns in model.slices.items()} | {INPUT: U}
         by_values = (
             block.gradient(rows[row], sources[column]) if wanted else None

@@ -93,7 +93,7 @@ def picard(plan: Plan, contraction: Contraction, drive: Tensor, tol: float) -> S
         return (X.abs().double() * inverse).amax(dim=1)
 
     def newton(X: Tensor, difference: Tensor, rows: Rows) -> Tensor:
-        slopes = plan.derivative(plan.product(X).add_(drive[rows]))
+        slopes = plan.derivative(plan.product(X).add_(drive[rows])).matrix
         return _correction(plan, slopes, difference, transposed=False)
 
     problem = _FixedPoint(advance, norm, newton, contraction.rho)

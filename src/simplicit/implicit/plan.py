@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.implicit.groups import Activation, StateGroup, slices_of
+from simplicit.implicit.groups import Activation, Block, StateGroup, pre_slices_of, slices_of
 from simplicit.implicit.maps import Csr, CsrMap, LinearMap
 from simplicit.implicit.ordering import dependency_order, state_levels
 
@@ -24,10 +25,14 @@ Columns: TypeAlias = slice | Tensor
 
 @dataclass(frozen=True)
 class Stage:
-    """The states ``target``, which are φ of their drive plus the sum of map.apply(X[:, source]) over the terms."""
+    """The states ``target``, which are φ of the pre-activations ``rows``, a drive and the sum of the terms.
+
+    A term is map.apply(X[:, source]). ``rows`` are ``target`` where φ is elementwise in all stages.
+    """
 
     target: slice
-    activation: Activation
+    rows: slice
+    activation: Activation | Block
     terms: tuple[tuple[Columns, LinearMap], ...]
 
 
@@ -35,12 +40,23 @@ class Stage:
 class Plan:
     """Stages over columns in working order, which substitution follows where the plan is ``triangular``.
 
-    Matrices are (m, n), samples first. ``order[k]`` is the state at working position k; None if that is state k.
+    States X are (m, n) and pre-activations Z (m, ``n_pre``), samples first; n = n_pre unless there are blocks.
+    ``order[k]`` is the state at working position k; None if that is state k, as it is where there are blocks.
     """
 
     stages: tuple[Stage, ...]
     triangular: bool
     order: Tensor | None = None
+
+    @cached_property
+    def n_states(self) -> int:
+        """n."""
+        return max((stage.target.stop for stage in self.stages), default=0)
+
+    @cached_property
+    def n_pre(self) -> int:
+        """How many pre-activations there are."""
+        return max((stage.rows.stop for stage in self.stages), default=0)
 
     def to_working(self, X: Tensor) -> Tensor:
         """X with its columns in the working order instead of the model's order of states."""
@@ -52,57 +68,85 @@ class Plan:
 
     def substitute_(self, Z: Tensor) -> Tensor:
         """X = φ(X Aᵀ + drive) by one pass over a triangular plan; Z holds the drive, and then X Aᵀ + drive."""
-        X = torch.empty_like(Z)
+        X = Z.new_empty(len(Z), self.n_states)
         for stage in self.stages:
-            z = Z[:, stage.target]
+            z = Z[:, stage.rows]
             for source, block in stage.terms:
                 z += block.apply(X[:, source])
             X[:, stage.target] = stage.activation(z)
         return X
 
-    def substitute_back_(self, slopes: Tensor, X_bar: Tensor) -> Tensor:
-        """Z̄ = slopes ∘ (Z̄ A + X̄) by one pass in reverse over a triangular plan, in the memory of X̄."""
-        for stage in reversed(self.stages):
-            z_bar = X_bar[:, stage.target]
-            z_bar *= slopes[:, stage.target]
+    def substitute_back_(self, slopes: Slopes, X_bar: Tensor) -> Tensor:
+        """Z̄ = (∂φ/∂z)ᵀ (Z̄ A + X̄) by one pass in reverse over a triangular plan; X̄ is overwritten."""
+        Z_bar = X_bar.new_empty(len(X_bar), self.n_pre)
+        for number, stage in reversed([*enumerate(self.stages)]):
+            z_bar = slopes.pull_back(number, X_bar[:, stage.target])
+            Z_bar[:, stage.rows] = z_bar
             for source, block in stage.terms:
                 X_bar[:, source] += block.apply_transpose(z_bar)
-        return X_bar
+        return Z_bar
 
     def product(self, X: Tensor) -> Tensor:
         """X Aᵀ."""
-        Z = torch.zeros_like(X)
+        Z = X.new_zeros(len(X), self.n_pre)
         for stage in self.stages:
             for source, block in stage.terms:
-                Z[:, stage.target] += block.apply(X[:, source])
+                Z[:, stage.rows] += block.apply(X[:, source])
         return Z
 
     def transposed_product(self, Z_bar: Tensor) -> Tensor:
         """Z̄ A."""
-        X_bar = torch.zeros_like(Z_bar)
+        X_bar = Z_bar.new_zeros(len(Z_bar), self.n_states)
         for stage in self.stages:
             for source, block in stage.terms:
-                X_bar[:, source] += block.apply_transpose(Z_bar[:, stage.target])
+                X_bar[:, source] += block.apply_transpose(Z_bar[:, stage.rows])
         return X_bar
 
     def activate(self, Z: Tensor) -> Tensor:
         """φ(Z)."""
-        return self._by_stage(Activation.__call__, Z)
+        return self._by_stage(lambda phi, z: phi(z), Z)
 
-    def derivative(self, Z: Tensor) -> Tensor:
-        """φ'(Z)."""
-        return self._by_stage(Activation.derivative, Z)
+    def derivative(self, Z: Tensor) -> Slopes:
+        """What gradients through φ at Z need; Z is kept."""
+        return Slopes(self, Z)
 
     def spread(self, Z: Tensor, radius: Tensor) -> Tensor:
         """A bound on |φ(Z') - φ(Z)| for all |Z' - Z| <= radius."""
-        return self._by_stage(Activation.spread, Z, radius)
+        return self._by_stage(lambda phi, z, r: phi.spread(z, r), Z, radius)
 
     def _by_stage(self, function: Callable[..., Tensor], *arrays: Tensor) -> Tensor:
-        """What ``function`` of each stage's activation makes of its columns."""
-        result = torch.empty_like(arrays[0])
+        """What ``function`` of each stage's φ makes of its pre-activations."""
+        result = arrays[0].new_empty(len(arrays[0]), self.n_states)
         for stage in self.stages:
-            result[:, stage.target] = function(stage.activation, *(array[:, stage.target] for array in arrays))
+            result[:, stage.target] = function(stage.activation, *(array[:, stage.rows] for array in arrays))
         return result
+
+
+class Slopes:
+    """The derivative of φ at pre-activations Z (m, n_pre), stage by stage, in working order.
+
+    Of an elementwise φ, φ'(z) is kept, of a block z: it is differentiated when it is asked for.
+    """
+
+    def __init__(self, plan: Plan, Z: Tensor) -> None:
+        self._stages = plan.stages
+        self._kept = [
+            Z[:, stage.rows].clone()
+            if isinstance(stage.activation, Block)
+            else stage.activation.derivative(Z[:, stage.rows])
+            for stage in plan.stages
+        ]
+
+    def pull_back(self, number: int, x_bar: Tensor) -> Tensor:
+        """z̄ = (∂φ/∂z)ᵀ x̄ of the stage of that number."""
+        phi, kept = self._stages[number].activation, self._kept[number]
+        return phi.pull_back(kept, x_bar) if isinstance(phi, Block) else kept * x_bar
+
+    @property
+    def matrix(self) -> Tensor:
+        """φ'(Z), (m, n), where all φ are elementwise."""
+        order = sorted(range(len(self._stages)), key=lambda number: self._stages[number].rows.start)
+        return torch.cat([self._kept[number] for number in order], dim=1)
 
 
 def plan_by_groups(groups: Sequence[StateGroup], blocks: Mapping[tuple[str, str], LinearMap]) -> Plan:
@@ -110,11 +154,12 @@ def plan_by_groups(groups: Sequence[StateGroup], blocks: Mapping[tuple[str, str]
 
     The groups stand in the order of the states; blocks are keyed (row group, column group), zero ones left out.
     """
-    targets, activations = slices_of(groups), {group.name: group.activation for group in groups}
+    targets, rows = slices_of(groups), pre_slices_of(groups)
+    activations = {group.name: group.activation for group in groups}
     sources: dict[str, list[str]] = {name: [column for row, column in blocks if row == name] for name in targets}
     order = dependency_order(sources)
     stages = tuple(
-        Stage(targets[name], activations[name], tuple((targets[h], blocks[name, h]) for h in sources[name]))
+        Stage(targets[name], rows[name], activations[name], tuple((targets[h], blocks[name, h]) for h in sources[name]))
         for name in order or targets
     )
     return Plan(stages, triangular=order is not None)
@@ -139,5 +184,5 @@ def plan_by_states(A: Csr, activations: Sequence[Activation]) -> Plan | None:
         rows = A[order[start:stop]]
         used = np.unique(rows.indices)
         terms = ((torch.from_numpy(position[used]), CsrMap(rows[:, used])),) if used.size else ()
-        stages.append(Stage(slice(start, stop), activations[order[start]], terms))
+        stages.append(Stage(slice(start, stop), slice(start, stop), activations[order[start]], terms))
     return Plan(tuple(stages), triangular=True, order=torch.from_numpy(order))

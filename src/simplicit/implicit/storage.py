@@ -33,7 +33,8 @@ from simplicit.implicit.model import ImplicitModel, as_model
 CONFIG, ARRAYS = "config.json", "model.safetensors"
 FORMAT = "simplicit implicit model"
 # The first knows compressed sparse rows only; it is still written where that is enough.
-PLAIN_VERSION, VERSION = 1, 2
+# The third knows groups with blocks.
+PLAIN_VERSION, VERSION, BLOCK_VERSION = 1, 2, 3
 _PLAIN = {"kind": "csr"}
 
 
@@ -91,7 +92,7 @@ def _stored(model: ImplicitModel) -> tuple[dict[str, Any], Arrays]:
     ]
     config = {
         "format": FORMAT,
-        "version": PLAIN_VERSION if all(len(entry) == 2 for entry in blocks) else VERSION,
+        "version": _version(model, blocks),
         "dtype": str(model.dtype),
         "n_inputs": model.n_inputs,
         "n_outputs": model.n_outputs,
@@ -101,6 +102,8 @@ def _stored(model: ImplicitModel) -> tuple[dict[str, Any], Arrays]:
         "blocks": blocks,
     }
     arrays = {"state_bias": model.state_bias, "output_bias": model.output_bias} | arrays
+    for number, group in enumerate(model.groups):
+        arrays |= {f"group.{number}.{name}": array for name, array in group.arrays.items()}
     # safetensors writes the memory as it lies there, so that a view or a transpose would come back scrambled.
     return config, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
@@ -137,9 +140,9 @@ def _read_config(file: Path) -> dict[str, Any]:
     config = read_json(file)
     if config.get("format") != FORMAT:
         raise DataError(f'{file} does not describe a model: "format" is not {FORMAT!r}')
-    if config.get("version") not in (PLAIN_VERSION, VERSION):
+    if config.get("version") not in (PLAIN_VERSION, VERSION, BLOCK_VERSION):
         raise DataError(
-            f"{file} has format version {config.get('version')!r}, this simplicit reads versions up to {VERSION}; "
+            f"{file} has format version {config.get('version')!r}, this simplicit reads versions up to {BLOCK_VERSION}; "
             "use the version of simplicit that wrote it"
         )
     return config
@@ -187,14 +190,14 @@ _JSON = {str: "text", int: "integer", list: "array", dict: "object"}
 
 
 def _model(config: Mapping[str, Any], arrays: Arrays, file: Path) -> ImplicitModel:
-    members = [_group(entry, number) for number, entry in enumerate(config["groups"])]
-    sizes: dict[str, int] = {group.name: group.size for group in members}
-    n = sum(sizes.values())
     p, q = config["n_inputs"], config["n_outputs"]
-    rows, columns = sizes | {OUTPUT: q}, sizes | {INPUT: p}
     if config["dtype"] not in ("float32", "float64"):
         raise InputError(f'"dtype" must be float32 or float64, got {config["dtype"]!r}')
-    stored = Stored(config, (n + q, n + p), np.dtype(config["dtype"]), arrays, file, CONFIG)
+    stored = Stored(config, (0, 0), np.dtype(config["dtype"]), arrays, file, CONFIG)
+    members = [_group(entry, number, stored) for number, entry in enumerate(config["groups"])]
+    rows = {group.name: group.pre_size for group in members} | {OUTPUT: q}
+    columns = {group.name: group.size for group in members} | {INPUT: p}
+    n = sum(group.pre_size for group in members)
     blocks: dict[tuple[str, str], LinearMap] = {}
     for number, (row, column, *described) in enumerate(config["blocks"]):
         if (row, column) in blocks:
@@ -209,9 +212,16 @@ def _model(config: Mapping[str, Any], arrays: Arrays, file: Path) -> ImplicitMod
     return ImplicitModel(members, blocks, n_inputs=p, n_outputs=q, **rest).astype(stored.dtype)
 
 
-def _group(entry: Any, number: int) -> StateGroup:
+def _version(model: ImplicitModel, blocks: list[Any]) -> int:
+    """The first version that can hold a model."""
+    if any("block" in group.to_config() for group in model.groups):
+        return BLOCK_VERSION
+    return PLAIN_VERSION if all(len(entry) == 2 for entry in blocks) else VERSION
+
+
+def _group(entry: Any, number: int, stored: Stored) -> StateGroup:
     """The group of the kind whose entry there is; the first kind says what is missing where there is none."""
     kinds = [key for key in groups.KINDS if isinstance(entry, dict) and key in entry]
     key = kinds[0] if kinds else next(iter(groups.KINDS))
     _check_entries(entry, {"name": str, "size": int, key: dict}, f"group {number}")
-    return groups.KINDS[key].from_config(entry)
+    return StateGroup.from_config(entry, stored.of_group(number))

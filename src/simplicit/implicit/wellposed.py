@@ -93,10 +93,10 @@ def contraction_vector(A: SquareMatrix | ImplicitModel) -> tuple[NDArray[np.floa
 
 def row_norm(model: ImplicitModel) -> float:
     """Return ‖A‖∞, the largest sum of |entries| over a row of A, block by block, so that A is never written down."""
-    sums = np.zeros(model.n_states)
+    sums = np.zeros(model.n_pre)
     for (row, column), block in model.blocks.items():
         if row != OUTPUT and column != INPUT:
-            sums[model.slices[row]] += block.row_sums()
+            sums[model.pre_slices[row]] += block.row_sums()
     return float(sums.max(initial=0.0))
 
 

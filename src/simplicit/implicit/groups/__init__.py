@@ -1,6 +1,7 @@
 """Groups of states: what each one is called, how large it is, and the function φ that it has."""
 
-from simplicit.implicit.groups.base import INPUT, KINDS, OUTPUT, StateGroup, per_state, slices_of
+from simplicit.implicit.groups.base import INPUT, KINDS, OUTPUT, StateGroup, per_state, pre_slices_of, slices_of
+from simplicit.implicit.groups.blocks import Block
 from simplicit.implicit.groups.elementwise import ACTIVATIONS, EVALUATION_ULPS, Activation, Definition
 
 __all__ = [
@@ -10,8 +11,10 @@ __all__ = [
     "KINDS",
     "OUTPUT",
     "Activation",
+    "Block",
     "Definition",
     "StateGroup",
     "per_state",
+    "pre_slices_of",
     "slices_of",
 ]

@@ -107,6 +107,15 @@ class Stored:
             raise self._refused("indices", "does not rise within a row")
         return sp.csr_array((values, indices, indptr), shape=shape)
 
+    def of_group(self, number: int) -> Arrays:
+        """The arrays of a group's block, of any dtype, by their names within the group; finite where they are floats."""
+        prefix, found = f"group.{number}.", Arrays()
+        for name in [name for name in self.arrays if name.startswith(prefix)]:
+            found[name.removeprefix(prefix)] = array = self._take(name)
+            if array.dtype.kind == "f" and np.isnan(array).any():
+                raise self._refused(name, "holds NaN")
+        return found
+
     def counts(self, key: str) -> tuple[int, ...]:
         """A list of integers >= 0 from the entry; InputError if it is anything else."""
         numbers = self.entry[key]

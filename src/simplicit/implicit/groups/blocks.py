@@ -1,0 +1,157 @@
+r"""Blocks: groups of states whose φ is not elementwise, x_g = φ(z_g) with φ from Rᵃ to Rᵇ.
+
+Softmax, norms, products of states, attention: φ is a short program of torch's operations
+(:mod:`~simplicit.implicit.groups.program`) on operands that z holds one after the other. A product of two states, for
+instance, has z = (the first, the second) and a = 2b. A model without cycles is well-posed with any of them; a cycle
+needs a Lipschitz constant of each block on it in ‖·‖∞ (El Ghaoui, Gu, Travacca, Askari and Tsai, *Implicit Deep
+Learning*, SIAM J. Math. Data Sci. 2021, section 2), which is :attr:`Block.lipschitz`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from simplicit.errors import InputError
+from simplicit.implicit.groups import lipschitz
+from simplicit.implicit.groups.program import Step, as_tensor, execute, from_config, operation, to_config
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A function φ from a numbers to b for each sample, as a program.
+
+    Parameters
+    ----------
+    operands : tuple of shapes
+        Of one sample of each tensor that the program is given; z is all of them, flattened, one after the other.
+    steps : tuple of Step
+    size : int
+        b, how many numbers a sample of the result has.
+    constants : tuple of array
+        Tensors that do not depend on the input: tables of an embedding, masks. Floating-point ones are used in the
+        dtype of z.
+
+    Raises
+    ------
+    InputError
+        A step has an unknown operation, or there is none.
+    """
+
+    operands: tuple[Shape, ...]
+    steps: tuple[Step, ...]
+    size: int
+    constants: tuple[NDArray[Any], ...] = ()
+    _cast: dict[torch.dtype, list[Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise InputError("a block has no steps")
+        for step in self.steps:
+            operation(step.operation)
+
+    # The fields by which a model of elementwise activations asks for properties; a block has none of them.
+    homogeneous = False
+    monotone = False
+    jump = 0.0
+    curvature = math.inf
+
+    @property
+    def name(self) -> str:
+        """What it does, in words: the operations that are no mere rearrangement."""
+        names = dict.fromkeys(step.packet.strip("_") for step in self.steps if step.packet not in lipschitz.MOVING)
+        return "+".join(names) or "move"
+
+    @property
+    def pre_size(self) -> int:
+        """a."""
+        return sum(math.prod(shape) for shape in self.operands)
+
+    @property
+    def slope(self) -> float:
+        """Its Lipschitz constant in ‖·‖∞; infinite where none is known."""
+        return lipschitz.constant(self.steps, len(self.operands), len(self.constants))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Block):
+            return NotImplemented
+        mine, theirs = ((b.operands, b.steps, b.size, len(b.constants)) for b in (self, other))
+        pairs = zip(self.constants, other.constants, strict=False)
+        return mine == theirs and all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
+
+    def __hash__(self) -> int:
+        return hash((self.operands, self.steps, self.size))
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Return φ(z), (m, a) to (m, b), in the dtype of z; always a new tensor."""
+        m = len(z)
+        if m == 1:  # what was traced for two samples or more may treat a single one in another way
+            return self(z.expand(2, -1))[:1].clone()
+        parts = torch.split(z, [math.prod(shape) for shape in self.operands], dim=1)
+        values: list[Any] = [part.reshape(m, *shape) for part, shape in zip(parts, self.operands, strict=True)]
+        result = as_tensor(execute(self.steps, values + self._constants(z.dtype), m, z.dtype))
+        return result.to(z.dtype).reshape(m, self.size).clone()
+
+    def _constants(self, dtype: torch.dtype) -> list[Tensor]:
+        if dtype not in self._cast:
+            tensors = [torch.from_numpy(np.array(constant)) for constant in self.constants]
+            self._cast[dtype] = [one.to(dtype) if one.is_floating_point() else one for one in tensors]
+        return self._cast[dtype]
+
+    def pull_back(self, z: Tensor, x_bar: Tensor) -> Tensor:
+        """Return z̄ = (∂φ/∂z)ᵀ x̄, sample by sample, (m, b) to (m, a), with torch's choices at kinks."""
+        with torch.enable_grad():
+            point = z.detach().clone().requires_grad_()
+            value = self(point)
+            if not value.requires_grad:
+                return torch.zeros_like(z)
+            (gradient,) = torch.autograd.grad(value, point, x_bar, allow_unused=True)
+        return torch.zeros_like(z) if gradient is None else gradient.detach()
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the program, ready for JSON; the constants are kept beside it (:attr:`arrays`)."""
+        steps = [
+            {
+                "operation": step.operation,
+                "arguments": [to_config(one) for one in step.arguments],
+                "keywords": {name: to_config(one) for name, one in step.keywords},
+            }
+            for step in self.steps
+        ]
+        shapes = [list(shape) for shape in self.operands]
+        return {"operands": shapes, "steps": steps, "constants": len(self.constants)}
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The constants by the names that they have in files."""
+        return {f"constant.{number}": constant for number, constant in enumerate(self.constants)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], size: int, arrays: Mapping[str, NDArray[Any]]) -> Block:
+        """Return the block that :meth:`to_config` gave ``config`` for; InputError if it is none."""
+        entries = dict(config) if isinstance(config, Mapping) else {}
+        if set(entries) != {"operands", "steps", "constants"} or not isinstance(entries["steps"], list):
+            raise InputError(f'a block is {{"operands": …, "steps": …, "constants": …}}, got {config!r:.80}')
+        try:
+            steps = tuple(
+                Step(
+                    entry["operation"],
+                    tuple(from_config(one) for one in entry["arguments"]),
+                    tuple((name, from_config(one)) for name, one in entry["keywords"].items()),
+                )
+                for entry in entries["steps"]
+            )
+            operands = tuple(tuple(int(length) for length in shape) for shape in entries["operands"])
+            constants = tuple(arrays[f"constant.{number}"] for number in range(entries["constants"]))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InputError(f"a block of the model is damaged ({error!r:.80})") from error
+        return cls(operands, steps, size, constants)

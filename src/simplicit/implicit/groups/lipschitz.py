@@ -1,0 +1,69 @@
+r"""Lipschitz constants of programs in ‖·‖∞, from the constants of their operations.
+
+A value of a program is an L-Lipschitz function of z in ‖·‖∞. A softmax multiplies L by 1/2, since the rows of its
+Jacobian sum to 2pᵢ(1 − pᵢ) in size; whatever only moves numbers leaves L; a sum adds the L of its parts. Products of two
+values and norms have no constant on all of R.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from simplicit.implicit.groups.program import Kind, Step, Value
+
+#: Operations that only move numbers.
+MOVING = frozenset(
+    """
+    _unsafe_view alias cat channel_shuffle chunk clone concat concatenate detach diagonal expand expand_as flatten flip
+    getitem hstack movedim narrow permute pixel_shuffle pixel_unshuffle repeat reshape roll select slice split
+    split_with_sizes squeeze stack swapaxes t tile transpose unbind unflatten unsqueeze unsafe_chunk unsafe_split view
+    view_as vstack _to_copy to
+    """.split()
+)
+_FACTORS = {
+    **dict.fromkeys(("softmax", "_softmax", "_safe_softmax"), 0.5),
+    # A row of the Jacobian, e_i - p, has sizes that sum to 2(1 - p_i).
+    **dict.fromkeys(("log_softmax", "_log_softmax"), 2.0),
+    **dict.fromkeys(("sigmoid", "hardsigmoid"), 0.25),
+    **dict.fromkeys(
+        "relu relu6 tanh abs neg sin cos atan hardtanh softplus log_sigmoid softshrink maximum minimum amax "
+        "amin max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d".split(),
+        1.0,
+    ),
+}
+
+
+def constant(steps: Sequence[Step], operands: int, constants: int) -> float:
+    """Return a Lipschitz constant of a program in its operands; infinite where none is known."""
+    found = [1.0] * operands + [0.0] * constants
+    for step in steps:
+        parts = [found[one.number] for one in _values((step.arguments, [value for _, value in step.keywords]))]
+        found.append(_after(step, parts))
+    return found[-1]
+
+
+def _values(argument: Any) -> list[Value]:
+    if isinstance(argument, Value):
+        return [argument]
+    if isinstance(argument, tuple | list):
+        return [value for one in argument for value in _values(one)]
+    return []
+
+
+def _after(step: Step, parts: Sequence[float]) -> float:
+    largest = max(parts, default=0.0)
+    if largest == 0.0:
+        return 0.0
+    kinds = [value for value in (*step.arguments, *dict(step.keywords).values()) if isinstance(value, Kind)]
+    if any(kind.name not in ("own", "float32", "float64") for kind in kinds):
+        return math.inf  # rounding to integers jumps
+    if step.packet in MOVING:
+        return largest
+    if step.packet in ("add", "sub", "rsub") and not step.keywords:
+        return sum(parts)
+    if step.packet in ("mul", "div") and len(step.arguments) == 2 and isinstance(step.arguments[1], int | float):
+        factor = abs(float(step.arguments[1]))
+        return largest * (factor if step.packet == "mul" else 1.0 / factor if factor else math.inf)
+    return largest * _FACTORS.get(step.packet, math.inf)
