@@ -12,8 +12,8 @@ activation reads off one row of blocks of (A, B) and its bias, and starts a new 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simplicit.implicit import GatherMap, LinearMap, added, composed
+from simplicit.network.layouts import Layout
 
 Shape = tuple[int, ...]
 Vector = NDArray[np.float64]
@@ -31,17 +32,24 @@ class NotAffineError(Exception):
     """An operation does not take affine values to affine values; the message is the reason, for the user to read."""
 
 
+class MixingError(NotAffineError):
+    """An operation takes samples together, or is random: no block can stand for it either."""
+
+
 @dataclass(frozen=True, eq=False)
 class Affine:
     """An affine value Σ_s M_s s + c, for one sample, whose ``shape`` is without torch's batch dimension.
 
     ``terms`` maps the name of a source s to M_s, (size, size of s); ``constant`` is c, (size,), flattened in C order
     like the rows of the maps. All numbers are float64, whatever the network's dtype: they are rounded to it at the end.
+    ``layout`` says where samples are in torch's tensor, if not first; ``shape`` is canonical then. Operations here make
+    values with samples first, and leave it to :meth:`laid_out` to say otherwise.
     """
 
     shape: Shape
     terms: Mapping[str, LinearMap]
     constant: Vector
+    layout: Layout | None = None
 
     @classmethod
     def source(cls, name: str, shape: Shape) -> Affine:
@@ -53,6 +61,10 @@ class Affine:
     def size(self) -> int:
         """How many numbers it has for each sample."""
         return math.prod(self.shape)
+
+    def laid_out(self, layout: Layout | None) -> Affine:
+        """The same value, with its samples elsewhere in torch's tensor."""
+        return self if layout == self.layout else replace(self, layout=layout)
 
     @property
     def is_constant(self) -> bool:
@@ -86,6 +98,21 @@ class Affine:
         for source, block in other.terms.items():
             terms[source] = added(terms[source], block) if source in terms else block
         return Affine(self.shape, terms, self.constant + other.constant)
+
+
+def joined(values: Sequence[Affine]) -> Affine:
+    """Values one after the other, flattened."""
+    if len(values) == 1:
+        return values[0]
+    size, first, whole = sum(value.size for value in values), 0, None
+    for value in values:
+        columns = np.full(size, -1)
+        columns[first : first + value.size] = np.arange(value.size)
+        part = value.through(GatherMap(columns, value.size), (size,))
+        whole = part if whole is None else whole.plus(part)
+        first += value.size
+    assert whole is not None
+    return whole
 
 
 def as_vector(tensor: Tensor, what: str = "a constant of the network") -> Vector:

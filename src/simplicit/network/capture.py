@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.fx import Node
 
-from simplicit.implicit import ImplicitModel, StateGroup
+from simplicit.implicit import Block, ImplicitModel, StateGroup
 from simplicit.implicit.batch import Batch
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.prepare import evaluation_copy
-from simplicit.network.reader import read_model
+from simplicit.network.reader import OpenedGroup, read_model
 from simplicit.network.residual import last_of_blocks
 from simplicit.network.states import States, record_states
 
@@ -29,19 +29,19 @@ class Capture:
         The exact implicit form.
     graph : NetworkGraph
         The graph it was read from.
-    activations : mapping of Node to StateGroup
-        The nodes of the graph whose results are states, with their groups, in the order of computation.
+    groups : mapping of Node to OpenedGroup
+        The nodes of the graph that make states, with their groups, in the order of computation.
     """
 
     model: ImplicitModel
     graph: NetworkGraph
-    activations: dict[Node, StateGroup]
+    groups: dict[Node, OpenedGroup]
 
     @classmethod
     def of(cls, graph: NetworkGraph) -> Capture:
         """Read the implicit model of a graph; errors as :func:`~simplicit.network.reader.read_model` raises them."""
-        model, activations = read_model(graph)
-        return cls(model, graph, activations)
+        model, groups = read_model(graph)
+        return cls(model, graph, groups)
 
     @property
     def weight_count(self) -> int:
@@ -51,7 +51,7 @@ class Capture:
     def states(self, inputs: Batch, *, batch_size: int = 1024, groups: tuple[StateGroup, ...] | None = None) -> States:
         """Record U, Z, X and Y of the network for ``inputs``, of all groups or of some; see :func:`extract_states`."""
         groups = self.model.groups if groups is None else groups
-        return record_states(self.graph, self.activations, groups, self.model.n_outputs, inputs, batch_size)
+        return record_states(self.graph, self.groups, groups, self.model.n_outputs, inputs, batch_size)
 
     @property
     def block_groups(self) -> tuple[StateGroup, ...]:
@@ -59,7 +59,8 @@ class Capture:
 
         :mod:`simplicit.network.residual` says which they are.
         """
-        kept = {self.activations[node].name for node in last_of_blocks(self.graph, self.activations)}
+        elementwise = [node for node, one in self.groups.items() if not isinstance(one.group.activation, Block)]
+        kept = {self.groups[node].group.name for node in last_of_blocks(self.graph, elementwise)}
         return tuple(group for group in self.model.groups if group.name in kept)
 
 

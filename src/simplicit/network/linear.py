@@ -18,7 +18,7 @@ from torch import Tensor
 
 from simplicit.implicit import CsrMap
 from simplicit.implicit.maps import Csr
-from simplicit.network.affine import Affine, NotAffineError, Shape, as_vector
+from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, as_vector
 from simplicit.network.moving import NUMBER_OF_SAMPLES, BatchSize
 
 Operand: TypeAlias = Affine | Tensor | float
@@ -94,7 +94,7 @@ def _feature_axes(dim: int | Sequence[int] | None, shape: Shape) -> set[int]:
     dims = [dim] if isinstance(dim, int) else list(dim or range(len(shape) + 1))
     axes = {d % (len(shape) + 1) - 1 for d in dims}
     if -1 in axes:
-        raise NotAffineError("it takes the samples of a batch together")
+        raise MixingError("it takes the samples of a batch together")
     return axes
 
 
@@ -147,13 +147,24 @@ def tensordot(self: Operand, other: Operand, dims_self: Sequence[int], dims_othe
     return _bilinear(lambda first, second: torch.tensordot(first, second, (dims_self, dims_other)), self, other)
 
 
+def dropout(input: Affine, p: float, train: bool) -> Affine:  # noqa: A002
+    """Return the value itself, which is what dropout does in evaluation."""
+    if train:
+        raise MixingError("it is random also in evaluation mode; pass `training=self.training` to it")
+    return input
+
+
 def converted(self: Affine, *_targets: Any, **_options: Any) -> Affine:
     """Return the value itself: the numbers of a model are rounded to the network's dtype once, at the end."""
     return self
 
 
 def sym_size(self: Affine, dim: int) -> int | BatchSize:
-    sizes: tuple[int | BatchSize, ...] = (NUMBER_OF_SAMPLES, *self.shape)
+    if self.layout is None:
+        sizes: tuple[int | BatchSize, ...] = (NUMBER_OF_SAMPLES, *self.shape)
+    else:
+        left, length, right = self.layout.folded(self.shape)
+        sizes = (*left, BatchSize(tuple(length * number for number in NUMBER_OF_SAMPLES.at)), *right)
     return sizes[dim]
 
 
@@ -193,6 +204,6 @@ def matrix_of(operation: Callable[[Tensor], Tensor], shape: Shape) -> tuple[Csr,
         units[torch.arange(stop - start), torch.arange(start, stop)] = 1.0
         image = operation(units.reshape(-1, *shape))
         if image.ndim == 0 or image.shape[0] != units.shape[0] or image[-1].any():
-            raise NotAffineError("it mixes the samples of a batch")
+            raise MixingError("it mixes the samples of a batch")
         images.append(sp.csr_array(image[:-1].reshape(stop - start, -1).numpy()))
     return sp.csr_array(sp.vstack(images).T), tuple(image.shape[1:])

@@ -27,12 +27,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from simplicit.network.affine import Affine, Indices, NotAffineError, Shape, as_vector
+from simplicit.network.affine import Affine, Indices, MixingError, NotAffineError, Shape, as_vector
+from simplicit.network.layouts import Layout, canonical, possible
 
 # Numbers of samples at which operations are run; above 1, because torch.export takes that number to be at least 2.
 PROBES = (11, 12)
+
+_NUMBER_MATTERS = "its result depends on the number of samples"
 
 # Arguments that say where elements go; tensors in all other arguments hold elements.
 _PLACES = frozenset({"condition", "index", "indices", "mask", "repeats", "tensor_indices_or_sections"})
@@ -90,10 +93,11 @@ def move(operation: Callable[..., Any], arguments: Mapping[str, Any], numbers: C
     run, again = (_Run(samples, arguments, numbers) for samples in PROBES)
     found = tree_map(run.read, operation(**at_probe(run.arguments, 0)))
     confirmed = tree_map(again.read, operation(**at_probe(again.arguments, 1)))
-    ours, theirs = tree_leaves(found), tree_leaves(confirmed)
-    if len(ours) != len(theirs) or not all(a.equals(b) for a, b in zip(ours, theirs, strict=True)):
-        raise NotAffineError("its result depends on the number of samples")
-    return tree_map(run.affine, found)
+    ours, structure = tree_flatten(found, is_leaf=_is_reading)
+    theirs, _ = tree_flatten(confirmed, is_leaf=_is_reading)
+    if len(ours) != len(theirs):
+        raise NotAffineError(_NUMBER_MATTERS)
+    return tree_unflatten([run.affine(_common(a, b)) for a, b in zip(ours, theirs, strict=True)], structure)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +106,23 @@ class _Sample:
 
     identifiers: Indices
     shape: Shape
+    layout: Layout | None
 
     def equals(self, other: _Sample) -> bool:
-        return self.shape == other.shape and np.array_equal(self.identifiers, other.identifiers)
+        same = self.shape == other.shape and self.layout == other.layout
+        return same and np.array_equal(self.identifiers, other.identifiers)
+
+
+def _is_reading(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(one, _Sample) for one in value)
+
+
+def _common(ours: tuple[_Sample, ...], theirs: tuple[_Sample, ...]) -> _Sample:
+    """The reading that two numbers of samples agree on."""
+    for one in ours:
+        if any(one.equals(other) for other in theirs):
+            return one
+    raise NotAffineError(_NUMBER_MATTERS)
 
 
 class _Run:
@@ -140,21 +158,29 @@ class _Run:
         # Identifiers are float64, because some operations (reflection padding) are not there for integers.
         sample = torch.arange(first, first + operand.size, dtype=torch.float64)
         samples = sample + self._width * torch.arange(self._samples)[:, None]
-        return samples.reshape(self._samples, *operand.shape)
+        shaped = samples.reshape(self._samples, *operand.shape)
+        return shaped if operand.layout is None else operand.layout.arranged(shaped)
 
     def _of_constant(self, values: Tensor) -> Tensor:
         first = len(self._constants)
         self._constants.extend(as_vector(values).tolist())
         return -torch.arange(first, len(self._constants), dtype=torch.float64).reshape(values.shape)
 
-    def read(self, result: Tensor) -> _Sample:
-        if result.ndim == 0 or result.shape[0] != self._samples:
-            raise NotAffineError("it moves or reshapes the batch dimension, which must stay the first one")
-        rows = result.reshape(self._samples, -1).to(torch.int64).numpy()
-        unshifted = rows - np.where(rows > 0, self._width * np.arange(self._samples)[:, None], 0)
-        if (unshifted != rows[0]).any() or (rows[0] > self._width).any():
-            raise NotAffineError("it mixes the samples of a batch")
-        return _Sample(rows[0], tuple(result.shape[1:]))
+    def read(self, result: Tensor) -> tuple[_Sample, ...]:
+        """What the result holds, by each of the layouts that it may have; the usual one alone, if it may be that."""
+        found: list[_Sample] = []
+        for layout in possible(tuple(result.shape), self._samples):
+            samples = canonical(result, self._samples, layout)
+            rows = samples.reshape(self._samples, -1).to(torch.int64).numpy()
+            unshifted = rows - np.where(rows > 0, self._width * np.arange(self._samples)[:, None], 0)
+            if (unshifted != rows[0]).any() or (rows[0] > self._width).any():
+                continue
+            found.append(_Sample(rows[0], tuple(samples.shape[1:]), layout))
+            if layout is None:
+                break
+        if not found:
+            raise MixingError("it mixes the samples of a batch")
+        return tuple(found)
 
     def affine(self, sample: _Sample) -> Affine:
         """The value whose elements are those that ``sample`` identifies."""
@@ -165,4 +191,4 @@ class _Run:
             outside = (own < 0) | (own >= operand.size)
             if not outside.all():
                 moved = moved.plus(operand.selected(np.where(outside, -1, own), sample.shape))
-        return moved
+        return moved.laid_out(sample.layout)

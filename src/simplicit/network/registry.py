@@ -68,6 +68,7 @@ _TABLE: tuple[tuple[str, Rule], ...] = (
     ("upsample_trilinear3d", Linear(images.upsample("trilinear"))),
     ("cumsum", Linear(linear.cumsum)),
     ("diff", Linear(linear.diff)),
+    ("dropout feature_dropout alpha_dropout", Linear(linear.dropout)),
     ("_to_copy type_as", Linear(linear.converted)),
     ("sym_size", Linear(linear.sym_size)),
     ("_unsafe_view view flatten reshape expand permute t transpose squeeze unsqueeze clone copy detach", Moving()),

@@ -3,7 +3,7 @@ r"""The kinds of entries in the registry: each says how one call of an operation
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from simplicit.implicit import Activation
-from simplicit.network.affine import Affine, NotAffineError, as_vector
+from simplicit.network.affine import Affine, MixingError, NotAffineError, as_vector
 from simplicit.network.moving import NUMBER_OF_SAMPLES, PROBES, BatchSize, at_probe, contains, move
 
 _TO_THE_END = 2**63 - 1
@@ -79,6 +79,13 @@ class Linear:
         return self.function(*bound.args, **bound.kwargs)
 
 
+_VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+
+
+def _reshaped(self: Tensor, size: Sequence[int]) -> Tensor:
+    return self.reshape(list(size))
+
+
 @dataclass(frozen=True)
 class Moving:
     """An operation that only moves elements; ``numbers`` names the arguments in which a number is an element."""
@@ -89,7 +96,9 @@ class Moving:
         arguments = call.arguments
         if arguments.get("accumulate") or "dtype" in arguments:
             raise NotAffineError("this form of it does more than move elements")
-        return move(call.operation, arguments, self.numbers)
+        # The stand-ins of elements lie in memory in another way than the network's tensors do.
+        operation = _reshaped if call.operation in _VIEWS else call.operation
+        return move(operation, arguments, self.numbers)
 
 
 @dataclass(frozen=True)
@@ -105,9 +114,9 @@ class Along(Moving):
     def __call__(self, call: Call) -> Any:
         arguments = call.arguments
         operand = arguments["self"]
-        if isinstance(operand, Affine) and 0 in self._dimensions(call, len(operand.shape) + 1):
+        if isinstance(operand, Affine) and _batch_axis(operand) in self._dimensions(call, _dimensions(operand)):
             if "step" not in call.defaults or not _is_whole(arguments):
-                raise NotAffineError("it mixes the samples of a batch, or takes some of them")
+                raise MixingError("it mixes the samples of a batch, or takes some of them")
             return arguments.get("src", operand)
         return super().__call__(call)
 
@@ -118,6 +127,15 @@ class Along(Moving):
         if not dims:
             dims = list(range(count) if self.default is None else self.default)
         return {dim % count for dim in dims}
+
+
+def _dimensions(value: Affine) -> int:
+    """How many dimensions the network's tensor has."""
+    return len(value.shape) + (1 if value.layout is None else -1)
+
+
+def _batch_axis(value: Affine) -> int:
+    return 0 if value.layout is None else value.layout.axis
 
 
 def _is_whole(arguments: Mapping[str, Any]) -> bool:
@@ -146,7 +164,10 @@ class Filling:
     @staticmethod
     def _made(call: Call, probe: int) -> Tensor:
         def stand_in(leaf: Any) -> Any:
-            return torch.zeros(PROBES[probe], *leaf.shape) if isinstance(leaf, Affine) else leaf
+            if not isinstance(leaf, Affine):
+                return leaf
+            zeros = torch.zeros(PROBES[probe], *leaf.shape)
+            return zeros if leaf.layout is None else leaf.layout.arranged(zeros)
 
         arguments = at_probe(tree_map(stand_in, call.arguments), probe)
         # The dtype rounds or wraps the constants: that of the network's own result, not that of the stand-ins.

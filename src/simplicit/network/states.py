@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 
 from simplicit.checks import as_count
-from simplicit.implicit import StateGroup
+from simplicit.implicit import Block, StateGroup
 from simplicit.implicit.batch import Batch, as_batch, chunks
-from simplicit.implicit.groups import slices_of
+from simplicit.implicit.groups import pre_slices_of, slices_of
 from simplicit.network.graph import NetworkGraph
+from simplicit.network.layouts import Layout, canonical
 from simplicit.network.prepare import check_kind
+from simplicit.network.reader import OpenedGroup
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +30,14 @@ class States:
     ----------
     U : array, shape (m, p)
         The inputs, flattened. They may share memory with the arrays that they were made from.
-    Z : array, shape (m, n)
+    Z : array, shape (m, n_pre)
         The pre-activations, Z = X Aᵀ + U Bᵀ + b.
     X : array, shape (m, n)
         The states, X = φ(Z).
     Y : array, shape (m, q)
         The outputs, Y = X Cᵀ + U Dᵀ + d.
     groups : tuple of StateGroup
-        The groups of states, in the order of the columns of Z and X.
+        The groups of states, in the order of the columns of Z and of X.
     """
 
     U: NDArray[Any]
@@ -46,13 +48,13 @@ class States:
 
     @property
     def columns(self) -> dict[str, slice]:
-        """The columns of Z and X that belong to each group, by its name."""
+        """The columns of X that belong to each group, by its name, and of Z where no group is a block."""
         return slices_of(self.groups)
 
 
 def record_states(
     graph: NetworkGraph,
-    activations: Mapping[Node, StateGroup],
+    opened: Mapping[Node, OpenedGroup],
     groups: tuple[StateGroup, ...],
     n_outputs: int,
     inputs: Batch,
@@ -65,31 +67,67 @@ def record_states(
     batch_size = as_count("batch_size", batch_size)
     check_kind(inputs, "inputs")
     U = as_batch(inputs, math.prod(graph.input_shape), graph.input_shape, graph.dtype, "inputs")
-    n_states = sum(group.size for group in groups)
-    Z, X, Y = (U.new_empty(U.shape[0], width) for width in (n_states, n_states, n_outputs))
-    columns = slices_of(groups)
-    targets = {node: columns[group.name] for node, group in activations.items() if group.name in columns}
+    widths = sum(group.pre_size for group in groups), sum(group.size for group in groups), n_outputs
+    Z, X, Y = (U.new_empty(U.shape[0], width) for width in widths)
+    places = _Places.of(opened, groups)
     for rows in chunks(U.shape[0], 1, batch_size):
         count = U[rows].shape[0]
         # The graph was traced for two samples or more, where torch may treat one differently (squeeze).
         batch = U[rows].expand(max(2, count), -1).reshape(-1, *graph.input_shape)
         with torch.no_grad():
-            result = _Recorder(graph, targets, Z[rows], X[rows]).run(*graph.constants.values(), batch)
+            result = _Recorder(graph, places, Z[rows], X[rows]).run(*graph.constants.values(), batch)
+            for at, columns, phi in places.blocks:
+                X[rows, columns] = phi(Z[rows, at])
         Y[rows] = result[:count].reshape(count, -1)
     return States(U.numpy(), Z.numpy(), X.numpy(), Y.numpy(), groups)
 
 
-class _Recorder(Interpreter):
-    """An interpreter that runs the graph on one batch and writes what enters and leaves each activation."""
+@dataclass(frozen=True)
+class _Places:
+    """Which columns of Z and X nodes give; those of X that blocks give are computed from Z."""
 
-    def __init__(self, graph: NetworkGraph, targets: Mapping[Node, slice], Z: Tensor, X: Tensor) -> None:
+    before: Mapping[Node, list[tuple[slice, Layout | None]]]
+    after: Mapping[Node, tuple[slice, Layout | None]]
+    blocks: list[tuple[slice, slice, Block]]
+
+    @classmethod
+    def of(cls, opened: Mapping[Node, OpenedGroup], groups: tuple[StateGroup, ...]) -> _Places:
+        """The places for some groups, in their order."""
+        pre, states, before = pre_slices_of(groups), slices_of(groups), dict[Node, list[tuple[slice, Layout | None]]]()
+        after, blocks = dict[Node, tuple[slice, Layout | None]](), []
+        for node, one in opened.items():
+            group = one.group
+            if group.name not in states:
+                continue
+            phi, first = group.activation, pre[group.name].start
+            sizes = [math.prod(shape) for shape in phi.operands] if isinstance(phi, Block) else [group.size]
+            for (operand, layout), size in zip(one.operands, sizes, strict=True):
+                before.setdefault(operand, []).append((slice(first, first + size), layout))
+                first += size
+            if isinstance(phi, Block):
+                blocks.append((pre[group.name], states[group.name], phi))
+            else:
+                after[node] = states[group.name], one.layout
+        return cls(before, after, blocks)
+
+
+class _Recorder(Interpreter):
+    """An interpreter that runs the graph on one batch and writes what enters each group, and leaves elementwise ones."""
+
+    def __init__(self, graph: NetworkGraph, places: _Places, Z: Tensor, X: Tensor) -> None:
         super().__init__(graph.module)
-        self._targets, self._Z, self._X = targets, Z, X
+        self._places, self._Z, self._X = places, Z, X
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
-        if n in self._targets:
-            (pre_activation, *_), _ = self.fetch_args_kwargs_from_env(n)
-            for rows, value in ((self._Z, pre_activation), (self._X, result)):
-                rows[:, self._targets[n]] = value[: len(rows)].reshape(len(rows), -1)
+        for columns, layout in self._places.before.get(n, ()):
+            self._write(self._Z, columns, result, layout)
+        if n in self._places.after:
+            columns, layout = self._places.after[n]
+            self._write(self._X, columns, result, layout)
         return result
+
+    def _write(self, into: Tensor, columns: slice, value: Tensor, layout: Layout | None) -> None:
+        """Write the samples of a value, flattened, as many as there are rows."""
+        first = canonical(value, max(2, len(into)), layout)
+        into[:, columns] = first[: len(into)].reshape(len(into), columns.stop - columns.start)

@@ -96,10 +96,14 @@ class Block:
         m = len(z)
         if m == 1:  # what was traced for two samples or more may treat a single one in another way
             return self(z.expand(2, -1))[:1].clone()
+        return self.result(z).to(z.dtype).reshape(m, self.size).clone()
+
+    def result(self, z: Tensor) -> Tensor:
+        """Return what the program makes of z (m, a) for m >= 2, in its own shape and dtype."""
+        m = len(z)
         parts = torch.split(z, [math.prod(shape) for shape in self.operands], dim=1)
         values: list[Any] = [part.reshape(m, *shape) for part, shape in zip(parts, self.operands, strict=True)]
-        result = as_tensor(execute(self.steps, values + self._constants(z.dtype), m, z.dtype))
-        return result.to(z.dtype).reshape(m, self.size).clone()
+        return as_tensor(execute(self.steps, values + self._constants(z.dtype), m, z.dtype))
 
     def _constants(self, dtype: torch.dtype) -> list[Tensor]:
         if dtype not in self._cast:

@@ -48,7 +48,10 @@ class Kind:
 
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
-    for dtype in (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float32, torch.float64)
+    for dtype in (
+        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    )
 }
 
 #: The operations that programs may have, by their names in ``aten`` without overload.
@@ -172,8 +175,11 @@ def from_config(config: Any) -> Any:
 
 
 def kind_of(dtype: torch.dtype, own: torch.dtype) -> Kind:
-    """Return what stands for a dtype in a program of a network in the dtype ``own``."""
-    return Kind("own" if dtype == own else str(dtype).removeprefix("torch."))
+    """Return what stands for a dtype in a program of a network in the dtype ``own``; InputError where nothing does."""
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise InputError(f"it computes in {name}, while the network is in {str(own).removeprefix('torch.')}")
+    return Kind("own" if dtype == own else name)
 
 
 def as_tensor(value: Any) -> Tensor:

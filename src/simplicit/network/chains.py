@@ -1,0 +1,156 @@
+r"""Chains: elementwise operations one after the other on one affine value, which are one function φ together.
+
+``v * sigmoid(v)``, ``where(v > 0, v, 0.1 v)`` or ``0.5 v (1 + erf(v/√2))`` are each *one* elementwise φ of an affine
+value v, though torch computes them in several steps. Such steps are gathered until another operation asks for the
+result. Then
+
+- a sum, or a product with a number, of what was gathered is affine in its parts, which become states themselves;
+- an activation that has a name is an elementwise group of states, with all that is known of it;
+- everything else is one block, whose program is the whole chain.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.utils._pytree import tree_leaves
+
+from simplicit.network.affine import Affine
+from simplicit.network.expressions import Expression, is_leaf, mapped
+from simplicit.network.moving import BatchSize
+
+#: Operations that act on each number by itself, by their names in ``aten`` without overload.
+ELEMENTWISE = frozenset(
+    """
+    abs acos acosh add asin asinh atan atanh ceil celu clamp clamp_max clamp_min clone cos cosh div elu eq erf
+    erfc exp exp2 expm1 floor frac ge gelu gt hardshrink hardsigmoid hardswish hardtanh le leaky_relu log log10 log1p
+    log2 log_sigmoid logical_and logical_not logical_or logit lt masked_fill maximum minimum mish mul ne neg pow
+    reciprocal relu relu6 round rsqrt rsub selu sigmoid sign silu sin sinc sinh softplus softshrink sqrt square sub tan
+    tanh threshold trunc where xlogy nan_to_num bitwise_not bitwise_and bitwise_or
+    """.split()
+)
+_SUMS = frozenset("add sub rsub neg clone".split())
+_FACTORS = frozenset("mul div".split())
+#: How many steps are looked ahead for one that needs what came before them.
+_AHEAD = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The result of elementwise steps on the affine value ``root``, and the node that computes it."""
+
+    node: Node
+    expression: Expression
+    root: Affine
+
+
+def packet(node: Node) -> str:
+    """The name of a node's operation without overload; "" for what is no operation of ``aten``."""
+    target: Any = node.target
+    known = isinstance(target, torch._ops.OpOverload) and target.namespace == "aten"
+    return str(target.overloadpacket).removeprefix("aten.") if known else ""
+
+
+def is_affine_step(node: Node) -> bool:
+    """Whether a step is affine in its operands: a sum, or a product with a number."""
+    name = packet(node)
+    if name in _SUMS:
+        return True
+    varying = [one for one in node.args if isinstance(one, Node)]
+    return name in _FACTORS and len(varying) == 1 and not node.kwargs and isinstance(node.args[0], Node)
+
+
+def is_wanted_by_chains(node: Node, ahead: int = _AHEAD) -> bool:
+    """Whether a later elementwise step may need how a node's value is made, not only what it is."""
+    return ahead > 0 and any(_wants(user, ahead) for user in node.users)
+
+
+def _wants(user: Node, ahead: int) -> bool:
+    if packet(user) not in ELEMENTWISE:
+        return False
+    return is_wanted_by_chains(user, ahead - 1) if is_affine_step(user) else True
+
+
+class Origins:
+    """How affine values came out of others by sums and products with numbers, step by step."""
+
+    def __init__(self) -> None:
+        self._steps: dict[int, tuple[Affine, Expression, Affine]] = {}
+
+    def note(self, result: Affine, step: Expression) -> None:
+        """Keep that ``result`` is a step of the one affine value in it."""
+        parents = [leaf for leaf in _leaves(step) if isinstance(leaf, Affine)]
+        if len({id(parent) for parent in parents}) == 1 and parents[0] is not result:
+            self._steps[id(result)] = (result, step, parents[0])
+
+    def ancestors(self, value: Affine) -> Iterator[Affine]:
+        """The value itself, what it came out of, and so on."""
+        yield value
+        while (known := self._steps.get(id(value))) is not None:
+            value = known[2]
+            yield value
+
+    def from_root(self, value: Any, root: Affine) -> Any:
+        """The value as an expression of one of its ancestors."""
+        if value is root or not isinstance(value, Affine | Expression):
+            return value
+        if isinstance(value, Affine):
+            _, step, _ = self._steps[id(value)]
+            return self.from_root(step, root)
+        args, kwargs = mapped(lambda leaf: self.from_root(leaf, root), (value.args, dict(value.kwargs)))
+        return Expression(value.operation, args, kwargs, value.dtype)
+
+    def common_root(self, values: list[Affine]) -> Affine | None:
+        """The closest value from which all of them came; None where there is none."""
+        others = [{id(one) for one in self.ancestors(value)} for value in values[1:]]
+        return next((one for one in self.ancestors(values[0]) if all(id(one) in seen for seen in others)), None)
+
+
+def chained(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], origins: Origins) -> Chain | None:
+    """The chain that an elementwise step goes on, or begins; None where it is no such step on one affine value."""
+    if packet(node) not in ELEMENTWISE:
+        return None
+    leaves = tree_leaves((args, kwargs), is_leaf=lambda leaf: is_leaf(leaf) or isinstance(leaf, Chain))
+    varying = [leaf for leaf in leaves if isinstance(leaf, Affine | Chain)]
+    if not varying or any(_is_strange(leaf) for leaf in leaves):
+        return None
+    shape = varying[0].root.shape if isinstance(varying[0], Chain) else varying[0].shape
+    roots = [leaf.root if isinstance(leaf, Chain) else leaf for leaf in varying]
+    if any(root.shape != shape for root in roots) or (root := origins.common_root(roots)) is None:
+        return None
+
+    def rooted(leaf: Any) -> Any:
+        if isinstance(leaf, Chain):
+            return origins.from_root(leaf.expression, root)
+        if isinstance(leaf, Affine):
+            return origins.from_root(leaf, root)
+        return leaf.item() if isinstance(leaf, Tensor) else leaf
+
+    new_args, new_kwargs = mapped_chains(rooted, (args, kwargs))
+    value = node.meta.get("val")
+    dtype = value.dtype if isinstance(value, Tensor) else None
+    return Chain(node, Expression(node.target, new_args, new_kwargs, dtype), root)
+
+
+def mapped_chains(function: Any, arguments: Any) -> Any:
+    """Arguments with ``function`` of each leaf in its place, where chains are leaves too."""
+    return torch.utils._pytree.tree_map(
+        function, arguments, is_leaf=lambda leaf: is_leaf(leaf) or isinstance(leaf, Chain)
+    )
+
+
+def _is_strange(leaf: Any) -> bool:
+    """Whether an argument is none that chains can have: anything but values, single numbers and settings."""
+    if isinstance(leaf, Tensor):
+        return leaf.numel() != 1 or leaf.ndim > 0
+    return isinstance(leaf, BatchSize | Expression | Node) or leaf is operator
+
+
+def _leaves(expression: Expression) -> list[Any]:
+    return tree_leaves((expression.args, dict(expression.kwargs)), is_leaf=is_leaf)
