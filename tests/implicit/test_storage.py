@@ -302,28 +302,6 @@ def test_a_deeply_nested_config(saved: Any) -> None:
         load(folder)
 
 
-def test_a_kind_of_group_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One entry in the registry: its function stands under a name of its own."""
-
-    class Shifted(StateGroup):
-        def to_config(self) -> dict[str, Any]:
-            return {"name": self.name, "size": self.size, "shifted": self.activation.to_config()}
-
-        @classmethod
-        def from_config(cls, config: Mapping[str, Any]) -> Shifted:
-            return cls(config["name"], config["size"], Activation.from_config(config["shifted"]))
-
-    monkeypatch.setitem(groups.KINDS, "shifted", Shifted)
-    blocks = {("a", "input"): CsrMap(np.eye(2)), ("output", "a"): CsrMap(np.ones((1, 2)))}
-    model = ImplicitModel([Shifted("a", 2, Activation("relu"))], blocks, n_inputs=2, n_outputs=1)
-    save(model, tmp_path / "model")
-    assert [type(group) for group in load(tmp_path / "model").groups] == [Shifted]
-    assert load(tmp_path / "model").groups == model.groups
-    monkeypatch.delitem(groups.KINDS, "shifted")
-    with pytest.raises(DataError, match="group 0 lacks the entry 'activation'"):
-        load(tmp_path / "model")
-
-
 @pytest.mark.parametrize("call", [lambda: save(make(), None), lambda: load(None), lambda: load(3)])
 def test_no_path(call: Callable[[], object]) -> None:
     with pytest.raises(InputError, match="folder must be a path"):

@@ -28,44 +28,19 @@ torch.manual_seed(2)
 VECTOR = torch.randn(4)
 
 
-class Attention(nn.Module):
-    def forward(self, u):
-        weights = u @ u.transpose(1, 2)
-        return weights @ u
-
-
-class Block(nn.Module):
+class Centred(nn.Module):
     def __init__(self):
         super().__init__()
         self.gate = nn.Linear(4, 4)
 
     def forward(self, u):
-        return u * torch.sigmoid(self.gate(u))
+        return u - self.gate(u).mean(0)
 
 
 UNSUPPORTED = {
-    "softmax": (lambda u: functional.softmax(u, 1), "softmax", "drop it at the end of the network"),
-    "product": (lambda u: u * torch.relu(u), "mul", "both depend on the input"),
-    "product in einsum": (lambda u: torch.einsum("bi,bj->bij", u, u), "einsum", "both depend on the input"),
-    "division": (lambda u: u / (1 + u.abs()), "div", "divides by a value that depends on the input"),
-    "division by zero": (lambda u: u / torch.zeros(4), "div", "divides by zero"),
-    "rounding": (lambda u: torch.div(u, 2, rounding_mode="floor"), "div", "rounds"),
-    "places by number": (
-        lambda u: torch.where(torch.zeros_like(u, dtype=torch.bool), u, 0.1),
-        "where",
-        "where its elements go depends",
-    ),
-    "infinite constant": (lambda u: u + torch.tensor(torch.inf), "add", "a constant of the network is not finite"),
-    "half precision": (
-        lambda u: u.half().float(),
-        "_to_copy",
-        "it computes in float16, while the network is in float32",
-    ),
+    "division by zero": (lambda u: u / torch.zeros(4), "div", "its result is infinite"),
+    "infinite constant": (lambda u: u + torch.tensor(torch.inf), "add", "its result is infinite"),
     "complex": (lambda u: (u * 1j).real, "mul", "computes in complex64"),
-    "square": (lambda u: u**2, "pow", "no entry for it in the registry"),
-    "sine": (torch.sin, "sin", "no entry for it in the registry"),
-    "comparison": (lambda u: torch.where(u > 0, u, 0.1), "gt", "no entry for it in the registry"),
-    "sorting": (lambda u: u.sort(1)[0], "sort", "no entry for it in the registry"),
     "mean of batch": (lambda u: u - u.mean(0, keepdim=True), "mean", "takes the samples of a batch together"),
     "sum of all": (lambda u: u / 2 + u.sum(), "sum", "takes the samples of a batch together"),
     "samples cut by three": (lambda u: u.triu(-3), "triu", "mixes the samples of a batch"),
@@ -76,35 +51,23 @@ UNSUPPORTED = {
     "all shifted": (lambda u: u.roll(132 * 4), "roll", "mixes the samples of a batch"),
     "diagonal of samples": (lambda u: u.diagonal(), "diagonal", "mixes the samples of a batch"),
     "features by samples": (lambda u: u.roll(u.shape[0] // 20, 1), "floordiv", "depends on the number of samples"),
-    "places by samples": (lambda u: u.roll(4 * u.shape[0], 1), "roll", "depends on the number of samples"),
     "cumulative over batch": (lambda u: u.cumsum(0), "cumsum", "mixes the samples of a batch"),
     "samples reversed": (lambda u: u.flip(0), "flip", "mixes the samples of a batch"),
     "samples shifted": (lambda u: u.roll(1, 0), "roll", "mixes the samples of a batch"),
-    "samples as features": (lambda u: u.reshape(-1, 2).relu().reshape(-1, 4), "view", "batch dimension"),
-    "samples last": (lambda u: (VECTOR.diag() @ u.t()).t(), "t", "batch dimension"),
     "first sample": (lambda u: u + u[:1], "slice", "takes some of them"),
-    "number of samples": (lambda u: u / u.shape[0], "div", "depends on the number of samples"),
-    "filled with it": (lambda u: torch.full_like(u, u.shape[0]) + u, "full_like", "depends on the number of samples"),
-    "shifted by it": (lambda u: u.roll(u.shape[0], 1), "roll", "depends on the number of samples"),
+    "number of samples": (lambda u: u / u.shape[0], "div", "mixes the samples of a batch"),
+    "filled with it": (lambda u: torch.full_like(u, u.shape[0]) + u, "full_like", "mixes the samples of a batch"),
+    "shifted by it": (lambda u: u.roll(u.shape[0], 1), "roll", "mixes the samples of a batch"),
     "random": (lambda u: functional.dropout(u, 0.5), "native_dropout", "random also in evaluation mode"),
     "random constant": (lambda u: u + torch.randn(4), "randn", "it is random"),
-    "batch beside feature": (lambda u: u + u[:, None], "add", "broadcast"),
-    "jumping softplus": (lambda u: functional.softplus(u, 1, 0.5), "softplus", "threshold"),
-    "no activation slope": (lambda u: functional.threshold(u, 1.0, 0.0), "threshold", "it jumps where its threshold"),
-    "negative alpha": (lambda u: functional.celu(u, -1.5), "celu", "its alpha must be positive"),
+    "batch beside feature": (lambda u: u + u[:, None], "add", "mixes the samples of a batch"),
     "random slope": (lambda u: functional.rrelu(u, training=True), "rrelu", "random also in evaluation mode"),
-    "largest of all": (lambda u: u + u.max(), "max", "of this operation, the form 'max.default' is not known"),
-    "place of the largest": (lambda u: u.max(1)[1][:, None] + u, "argmax", "where an extremum stands"),
+    "largest of all": (lambda u: u + u.max(), "max", "mixes the samples of a batch"),
     "batch statistics": (
         lambda u: functional.batch_norm(u, None, None, training=True),
         "_native_batch_norm_legit",
         "statistics of the batch",
     ),
-    "layer norm": (lambda u: functional.layer_norm(u, (4,)), "layer_norm", "divides by a deviation"),
-    "deviation": (lambda u: u / u.std(1, keepdim=True), "std", "normalise by constants"),
-    "root": (lambda u: u.abs().sqrt(), "sqrt", "no bounded slope near zero"),
-    "nothing left": (lambda u: torch.cat([u, 2 * u[:, 4:]], 1), "mul", "applied to an empty tensor"),
-    "vector as weight": (lambda u: functional.linear(u, VECTOR)[:, None], "linear", "its weight has 1 dimensions"),
 }
 
 
@@ -151,43 +114,6 @@ def test_unsupported_operation(name):
     assert "\n" not in message
 
 
-def in_integers(u):
-    out = torch.zeros(u.shape[0], 6, dtype=torch.long)
-    out[:, :3] = u[:, :3]
-    return out.float()
-
-
-def in_half_a_buffer(u):
-    x = HALF.repeat(u.shape[0], 1)
-    x[:, :2] = u[:, :2]
-    return x.float()
-
-
-def in_single_precision(u):
-    x = torch.zeros(u.shape[0], 8)
-    x[:, :4] = u
-    return x.double()
-
-
-HALF = torch.zeros(1, 4, dtype=torch.float16)
-OTHER_DTYPES = {
-    "integers": (in_integers, torch.float32, "int64"),
-    "wrapped": (lambda u: u + torch.full((u.shape[0], 4), 7, dtype=torch.uint8) * 100, torch.float32, "uint8"),
-    "booleans": (lambda u: u + (lambda b: b + b)(torch.ones_like(u, dtype=torch.bool)), torch.float32, "bool"),
-    "summed as integers": (lambda u: u + u.sum(1, keepdim=True, dtype=torch.long), torch.float32, "int64"),
-    "half": (in_half_a_buffer, torch.float32, "float16"),
-    "rounded after the activation": (lambda u: u.relu().float().double(), torch.float64, "float32"),
-    "single buffer": (in_single_precision, torch.float64, "float32"),
-}
-
-
-@pytest.mark.parametrize("name", OTHER_DTYPES)
-def test_operation_in_another_dtype(name):
-    function, dtype, other = OTHER_DTYPES[name]
-    with pytest.raises(UnsupportedOperationError, match=rf"it computes in {other}, while the network is in"):
-        from_torch(Function(function).eval(), 100 * torch.rand(4, 4, dtype=dtype))
-
-
 def test_wider_dtype_inside():
     u = torch.randn(4, 4)
     function = Function(lambda u: (u.double().relu() / 3).float()).eval()
@@ -204,13 +130,13 @@ def test_operation_that_fails_on_its_own(monkeypatch):
 
 
 def test_error_says_where():
-    net = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), Block())).eval()
+    net = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), Centred())).eval()
     with pytest.raises(UnsupportedOperationError) as caught:
         from_torch(net, torch.rand(2, 4))
-    assert caught.value.where.startswith("in module '1.1', a Block, at `return u * torch.sigmoid(self.gate(u))` (test_")
+    assert caught.value.where.startswith("in module '1.1', a Centred, at `return u - self.gate(u).mean(0)` (test_")
     assert caught.value.where in str(caught.value)
-    with pytest.raises(UnsupportedOperationError, match=r"matmul.*in the network's own forward, at `weights = u @"):
-        from_torch(Attention().eval(), torch.rand(2, 3, 4))
+    with pytest.raises(UnsupportedOperationError, match=r"cumsum"):
+        from_torch(Function(lambda u: torch.cumsum(u, 0)).eval(), torch.rand(2, 3, 4))
 
 
 def conditional(u):

@@ -32,13 +32,23 @@ from simplicit.implicit import Activation, Block, ImplicitModel, LinearMap, Stat
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, Vector, joined
 from simplicit.network.chains import Chain, Origins, chained, is_affine_step, is_wanted_by_chains, mapped_chains
-from simplicit.network.expressions import Expression, MadeBlock, NotFiniteError, arranged, block_of, converted, is_leaf, mapped, operands_of
+from simplicit.network.expressions import (
+    Expression,
+    MadeBlock,
+    NotFiniteError,
+    arranged,
+    block_of,
+    converted,
+    is_leaf,
+    mapped,
+    operands_of,
+)
 from simplicit.network.graph import NetworkGraph, location, module_path
 from simplicit.network.layouts import Layout
 from simplicit.network.moving import BatchSize, contains
 from simplicit.network.registry import ADVICE, REGISTRY, spelled, summary
 from simplicit.network.rewrites import REFUSALS, REWRITES
-from simplicit.network.rules import Call, Elementwise, Filling, Moving, Rule
+from simplicit.network.rules import Call, Elementwise, Filling, Linear, Moving, Rule
 
 # What the model rounds to at its end holds whatever a network computes in its own dtype or in a wider one.
 _WIDE = ("float32", "float64")
@@ -96,7 +106,9 @@ class _Reader:
         if not isinstance(output, Affine):
             raise refused("net", "its output does not depend on the input")
         if output.layout is not None:
-            raise _unsupported(self._graph.output, "it moves the batch dimension, which must be the first of the output")
+            raise _unsupported(
+                self._graph.output, "it moves the batch dimension, which must be the first of the output"
+            )
         dtype = self._graph.dtype
         groups = tuple(opened.group for opened in reversed(self.groups.values()))
         blocks = {
@@ -144,7 +156,9 @@ class _Reader:
             return self._applied(node, args, kwargs)
         if self._floats(node) and (chain := chained(node, args, kwargs, self._origins)) is not None:
             if not is_affine_step(node) or contains(Chain, (args, kwargs)):
-                return chain if is_wanted_by_chains(node) or chain.expression.dtype == torch.bool else self._settle(chain)
+                return (
+                    chain if is_wanted_by_chains(node) or chain.expression.dtype == torch.bool else self._settle(chain)
+                )
         args, kwargs = mapped_chains(self._settle, (args, kwargs))
         return self._applied(node, args, kwargs)
 
@@ -173,6 +187,8 @@ class _Reader:
         # What only moves numbers, or makes constants, computes nothing in the dtype that it has them in.
         if not isinstance(rule, Filling | Moving):
             self._check_dtype(node)
+        else:
+            self._check_moved(node)
         layout = None
         if not isinstance(rule, Filling | Moving) and _name(node) != "sym_size":
             layout = _common_layout(_name(node), args, kwargs)
@@ -202,7 +218,8 @@ class _Reader:
 
     def _made(self, chain: Chain) -> Affine | Expression:
         node = chain.node
-        if is_affine_step(node) or isinstance(REGISTRY.get(_name(node)), Elementwise):
+        alone = isinstance(REGISTRY.get(_name(node)), Elementwise | Linear) and len(node.all_input_nodes) == 1
+        if is_affine_step(node) or alone:
             args, kwargs = map_arg((node.args, node.kwargs), lambda one: self._settle(self._values[one]))
             try:
                 made: Affine = self._by_rule(node, args, kwargs)
@@ -275,6 +292,18 @@ class _Reader:
             if dtype not in _WIDE_ENOUGH[own]:
                 name = str(dtype).removeprefix("torch.")
                 raise NotAffineError(f"it computes in {name}, while the network is in {own}")
+
+    def _check_moved(self, node: Node) -> None:
+        """Refuse to move numbers into a tensor of another dtype, which rounds them."""
+        own, (result, *_) = str(self._graph.dtype), [*_dtypes(node), None]
+        for one in node.all_input_nodes:
+            meta, value = one.meta.get("val"), self._settle(self._values[one])
+            if not isinstance(value, Affine) or not isinstance(meta, Tensor) or meta.dtype == result:
+                continue
+            if result not in _WIDE_ENOUGH[own]:
+                raise NotAffineError(
+                    f"it computes in {str(result).removeprefix('torch.')}, while the network is in {own}"
+                )
 
     def _opened(
         self, node: Node, operands: list[Affine], phi: Activation | Block, shape: Shape, layout: Layout | None

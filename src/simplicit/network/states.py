@@ -73,7 +73,7 @@ def record_states(
     for rows in chunks(U.shape[0], 1, batch_size):
         count = U[rows].shape[0]
         # The graph was traced for two samples or more, where torch may treat one differently (squeeze).
-        batch = U[rows].expand(max(2, count), -1).reshape(-1, *graph.input_shape)
+        batch = U[rows].expand(max(2, count), -1).reshape(-1, *graph.input_shape).contiguous()
         with torch.no_grad():
             result = _Recorder(graph, places, Z[rows], X[rows]).run(*graph.constants.values(), batch)
             for at, columns, phi in places.blocks:

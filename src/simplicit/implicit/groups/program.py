@@ -57,7 +57,7 @@ _DTYPES = {
 #: The operations that programs may have, by their names in ``aten`` without overload.
 OPERATIONS: frozenset[str] = frozenset(
     """
-    _log_softmax _safe_softmax _softmax _to_copy _unsafe_view abs acos acosh add addcdiv addcmul addmm alias all amax amin
+    copy _log_softmax _safe_softmax _softmax _to_copy _unsafe_view abs acos acosh add addcdiv addcmul addmm alias all amax amin
     any arange argmax argmin argsort asin asinh atan atan2 atanh baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor
     bmm bucketize cat cdist ceil celu channel_shuffle clamp clamp_max clamp_min clone conv1d conv2d conv3d
     conv_transpose1d conv_transpose2d conv_transpose3d convolution copysign cos cosh cosine_similarity count_nonzero

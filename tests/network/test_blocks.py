@@ -1,0 +1,218 @@
+"""Networks with blocks: what is neither affine nor an activation goes in exactly, and comes with states and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import simplicit as sp
+from network.networks import Function
+from simplicit.implicit import Activation, Block
+from simplicit.network import capture
+
+torch.manual_seed(0)
+VECTOR = torch.randn(4, dtype=torch.float64)
+
+
+class With(nn.Module):
+    """A network that is a function of itself and its input, with modules under names."""
+
+    def __init__(self, function: Callable[..., Tensor], **modules: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.function(self, u)
+
+
+def by_hand(net: With, u: Tensor) -> Tensor:
+    """Attention of two heads with a causal mask, heads folded into the samples."""
+    m, t, d = u.shape
+    q, k, v = (part.view(m, t, 2, d // 2).transpose(1, 2).reshape(m * 2, t, d // 2) for part in net.qkv(u).chunk(3, -1))
+    scores = torch.bmm(q, k.transpose(1, 2)).masked_fill(torch.ones(t, t).triu(1).bool(), -torch.inf)
+    found = torch.bmm(torch.softmax(scores, -1), v).view(m, 2, t, d // 2).transpose(1, 2).reshape(m, t, d)
+    return net.out(found)
+
+
+def gpt(net: With, u: Tensor) -> Tensor:
+    """Tokens folded into samples for a product with a weight that is transposed."""
+    rows = torch.addmm(net.conv.bias, u.reshape(-1, u.shape[-1]), net.conv.weight.t())
+    return functional.gelu(rows).view(u.shape[0], -1, 6)
+
+
+def experts(net: With, u: Tensor) -> Tensor:
+    """Two of four experts, by the largest gates."""
+    gates = torch.softmax(net.gate(u), 1)
+    kept = torch.zeros_like(gates).scatter(1, gates.topk(2, 1).indices, 1.0) * gates
+    return (kept[:, :, None] * net.experts(u).view(u.shape[0], 4, 3)).sum(1)
+
+
+NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "softmax": (nn.Sequential(nn.Linear(8, 6), nn.Softmax(1), nn.Linear(6, 3)), (8,)),
+    "layer norm": (nn.Sequential(nn.Linear(8, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 3)), (8,)),
+    "group norm": (nn.Sequential(nn.Conv1d(4, 6, 3), nn.GroupNorm(2, 6)), (4, 9)),
+    "instance norm": (nn.Sequential(nn.Conv1d(4, 6, 3), nn.InstanceNorm1d(6)), (4, 9)),
+    "rms norm": (nn.Sequential(nn.Linear(8, 6), nn.RMSNorm(6), nn.Linear(6, 2)), (8,)),
+    "rms norm by hand": (
+        With(lambda s, u: (h := s.a(u)) * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6), a=nn.Linear(8, 6)),
+        (8,),
+    ),
+    "gate": (With(lambda s, u: torch.sigmoid(s.a(u)) * s.b(u), a=nn.Linear(8, 6), b=nn.Linear(8, 6)), (8,)),
+    "GLU": (nn.Sequential(nn.Linear(8, 6), nn.GLU(), nn.Linear(3, 2)), (8,)),
+    "squeeze and excite": (
+        With(lambda s, u: (h := s.a(u)) * torch.sigmoid(s.b(h.mean((2, 3), True))), a=nn.Conv2d(3, 4, 3), b=nn.Conv2d(4, 4, 1)),
+        (3, 6, 6),
+    ),
+    "attention": (nn.MultiheadAttention(8, 2, batch_first=True), (5, 8)),
+    "attention by hand": (With(by_hand, qkv=nn.Linear(8, 24), out=nn.Linear(8, 8)), (5, 8)),
+    "encoder": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True), (5, 8)),
+    "tokens as rows": (With(gpt, conv=nn.Linear(4, 6)), (5, 4)),
+    "tokens first": (With(lambda s, u: s.a(u.transpose(0, 1))[0].transpose(0, 1), a=nn.GRU(8, 6)), (5, 8)),
+    "RNN": (With(lambda s, u: s.l(u)[0][:, -1], l=nn.RNN(8, 6, batch_first=True)), (5, 8)),
+    "LSTM": (With(lambda s, u: s.l(u)[0], l=nn.LSTM(8, 6, batch_first=True, bidirectional=True)), (5, 8)),
+    "experts": (With(experts, gate=nn.Linear(8, 4), experts=nn.Linear(8, 12)), (8,)),
+    "bilinear": (With(lambda s, u: s.b(u[:, :4], u[:, 4:].contiguous()), b=nn.Bilinear(4, 4, 3)), (8,)),
+    "embedding": (With(lambda s, u: s.e((u.abs() * 3).long().clamp(0, 9)).sum(1), e=nn.Embedding(10, 4)), (6,)),
+    "folded images": (
+        With(lambda s, u: s.h(s.c(u.reshape(-1, 3, 6, 6)).relu().reshape(u.shape[0], -1)), c=nn.Conv2d(3, 4, 3), h=nn.Linear(128, 2)),
+        (2, 3, 6, 6),
+    ),
+}  # fmt: skip
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "product": lambda u: u * torch.relu(u),
+    "product in einsum": lambda u: torch.einsum("bi,bj->bij", u, u),
+    "division": lambda u: u / (1 + u.abs()),
+    "rounding": lambda u: torch.div(u, 2, rounding_mode="floor"),
+    "constant places": lambda u: torch.where(torch.zeros_like(u, dtype=torch.bool), u, 0.1),
+    "half precision": lambda u: u.half().to(u.dtype),
+    "square": lambda u: u**2,
+    "sine": torch.sin,
+    "comparison": lambda u: torch.where(u > 0, u, 0.1),
+    "sorting": lambda u: u.sort(1)[0],
+    "samples as features": lambda u: u.reshape(-1, 2).relu().reshape(-1, 4),
+    "samples last": lambda u: (VECTOR.diag() @ u.t()).t(),
+    "jumping softplus": lambda u: functional.softplus(u, 1, 0.5),
+    "jump": lambda u: functional.threshold(u, 1.0, 0.0),
+    "negative alpha": lambda u: functional.celu(u, -1.5),
+    "place of the largest": lambda u: u.max(1)[1][:, None] + u,
+    "deviation": lambda u: u / u.std(1, keepdim=True),
+    "root": lambda u: u.abs().sqrt(),
+    "nothing left": lambda u: torch.cat([u, 2 * u[:, 4:]], 1),
+    "vector as weight": lambda u: functional.linear(u, VECTOR)[:, None],
+    "rounded to a byte": lambda u: u + torch.full((u.shape[0], 4), 7, dtype=torch.uint8) * 100,
+    "truth values": lambda u: u + (lambda b: b + b)(torch.ones_like(u, dtype=torch.bool)),
+    "summed as integers": lambda u: u + u.sum(1, keepdim=True, dtype=torch.long),
+    "rounded in between": lambda u: u.relu().float().double(),
+    "written into integers": lambda u: torch.slice_scatter(torch.zeros(u.shape[0], 6, dtype=torch.long), u[:, :3], 1, 0, 3).to(u.dtype),
+    "written into halves": lambda u: torch.slice_scatter(torch.zeros(1, 8).half().repeat(u.shape[0], 1), u, 1, 0, 4).to(u.dtype),
+}  # fmt: skip
+
+CHAINS: dict[str, Callable[[Tensor], Tensor]] = {
+    "swish by hand": lambda z: z * torch.sigmoid(z),
+    "quick gelu": lambda z: z * torch.sigmoid(1.702 * z),
+    "gelu by hand": lambda z: 0.5 * z * (1 + torch.erf(z / 2**0.5)),
+    "new gelu": lambda z: 0.5 * z * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (z + 0.044715 * torch.pow(z, 3)))),
+    "hardswish": functional.hardswish,
+    "hardswish by hand": lambda z: z * functional.relu6(z + 3) / 6,
+    "mish": functional.mish,
+    "mish by hand": lambda z: z * torch.tanh(functional.softplus(z)),
+    "softsign": functional.softsign,
+    "leaky by hand": lambda z: torch.where(z > 0, z, 0.1 * z),
+    "softshrink": functional.softshrink,
+    "squared relu": lambda z: torch.relu(z) ** 2,
+    "exponential of a shifted": lambda z: torch.exp(-(z + 1)),
+}
+
+
+def check_exact(net: nn.Module, shape: tuple[int, ...]) -> sp.ImplicitModel:
+    """The model gives what the network gives, at several numbers of samples, and has its states."""
+    net = net.double().eval()
+    captured = capture(net, torch.randn(3, *shape, dtype=torch.float64))
+    for m in (1, 2, 7):
+        u = torch.randn(m, *shape, dtype=torch.float64)
+        result = net(u)
+        wanted = (result[0] if isinstance(result, tuple) else result).detach().reshape(m, -1)
+        np.testing.assert_allclose(captured.model.predict(u), wanted, rtol=1e-9, atol=1e-9)
+        states, model = captured.states(u), captured.model
+        Z = states.X @ model.A.T + states.U @ model.B.T + model.state_bias
+        np.testing.assert_allclose(Z, states.Z, rtol=1e-9, atol=1e-9)
+    return captured.model
+
+
+class First(nn.Module):
+    """The first result of a module, for as long as several are not taken."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.inner(u, u, u)[0]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_exact(name: str) -> None:
+    net, shape = NETWORKS[name]
+    check_exact(First(net) if isinstance(net, nn.MultiheadAttention) else net, shape)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_exact(name: str) -> None:
+    check_exact(Function(FUNCTIONS[name]), (4,))
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_is_one_activation(name: str) -> None:
+    net = nn.Sequential(nn.Linear(8, 6), Function(CHAINS[name]), nn.Linear(6, 3))
+    model = check_exact(net, (8,))
+    assert [group.size for group in model.groups] == [6]
+    assert model.n_pre == 6
+
+
+def test_activations_with_a_name_stay_what_they_are() -> None:
+    net = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Tanh(), nn.Linear(6, 3))
+    model = check_exact(net, (8,))
+    assert [group.activation for group in model.groups] == [Activation("tanh"), Activation("relu")]
+
+
+def test_gradients_are_those_of_the_network() -> None:
+    net = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).double().eval()
+    u = torch.randn(3, 4, 8, dtype=torch.float64, requires_grad=True)
+    module = sp.to_torch(sp.from_torch(net, u), trainable=True)
+    weights = torch.randn(3, 4, 8, dtype=torch.float64)
+    (theirs,), (ours,) = (torch.autograd.grad((f(u) * weights).sum(), u) for f in (net, module))
+    np.testing.assert_allclose(ours, theirs, atol=1e-10)
+    (module(u) * weights).sum().backward()
+    assert all(value.grad is not None for value in module.values)
+
+
+def test_a_block_is_stored_and_comes_back(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    net = nn.Sequential(nn.Linear(8, 6), With(lambda s, u: s.e((u > 0).long()).flatten(1), e=nn.Embedding(2, 3)))
+    u = torch.randn(5, 8)
+    model = sp.from_torch(net.eval(), u)
+    sp.save(model, tmp_path / "model")
+    loaded = sp.load(tmp_path / "model")
+    assert loaded.groups == model.groups
+    assert isinstance(loaded.groups[0].activation, Block)
+    np.testing.assert_array_equal(loaded.predict(u), model.predict(u))
+
+
+def test_fitted_with_blocks() -> None:
+    """A fit with norms, attention and a gate ends with a network whose model is exact again."""
+    torch.manual_seed(0)
+    body = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    net = With(
+        lambda s, u: s.head(s.body(s.inner(u)).mean(1)), inner=nn.Linear(6, 8), body=body, head=nn.Linear(8, 3)
+    ).eval()
+    u = torch.randn(60, 4, 6)
+    result = sp.fit(net, u, sp.Sparse(50))
+    with torch.no_grad():
+        np.testing.assert_allclose(result.model.predict(u), result.network()(u), atol=1e-4)
