@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from numpy.testing import assert_array_equal
 
 from simplicit.errors import DataError, InputError
-from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, groups, load, save, storage
+from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, load, save, storage
 from simplicit.implicit.maps import files as mapfiles
 
 

@@ -1,4 +1,4 @@
-"""Networks with blocks: what is neither affine nor an activation goes in exactly, and comes with states and gradients."""
+"""Networks with blocks: what is neither affine nor an activation goes in exactly, with its states and gradients."""
 
 from __future__ import annotations
 
@@ -47,6 +47,22 @@ def gpt(net: With, u: Tensor) -> Tensor:
     return functional.gelu(rows).view(u.shape[0], -1, 6)
 
 
+def squeezed(net: With, u: Tensor) -> Tensor:
+    h = net.a(u)
+    return h * torch.sigmoid(net.b(h.mean((2, 3), keepdim=True)))
+
+
+def folded(net: With, u: Tensor) -> Tensor:
+    return net.h(net.c(u.reshape(-1, 3, 6, 6)).relu().reshape(u.shape[0], -1))
+
+
+def written(into: Tensor, u: Tensor) -> Tensor:
+    """What is left of numbers that are written into a tensor of another dtype."""
+    x = into.repeat(u.shape[0], 1)
+    x[:, :3] = u[:, :3]
+    return x.to(u.dtype)
+
+
 def experts(net: With, u: Tensor) -> Tensor:
     """Two of four experts, by the largest gates."""
     gates = torch.softmax(net.gate(u), 1)
@@ -67,7 +83,7 @@ NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "gate": (With(lambda s, u: torch.sigmoid(s.a(u)) * s.b(u), a=nn.Linear(8, 6), b=nn.Linear(8, 6)), (8,)),
     "GLU": (nn.Sequential(nn.Linear(8, 6), nn.GLU(), nn.Linear(3, 2)), (8,)),
     "squeeze and excite": (
-        With(lambda s, u: (h := s.a(u)) * torch.sigmoid(s.b(h.mean((2, 3), True))), a=nn.Conv2d(3, 4, 3), b=nn.Conv2d(4, 4, 1)),
+        With(squeezed, a=nn.Conv2d(3, 4, 3), b=nn.Conv2d(4, 4, 1)),
         (3, 6, 6),
     ),
     "attention": (nn.MultiheadAttention(8, 2, batch_first=True), (5, 8)),
@@ -81,7 +97,7 @@ NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "bilinear": (With(lambda s, u: s.b(u[:, :4], u[:, 4:].contiguous()), b=nn.Bilinear(4, 4, 3)), (8,)),
     "embedding": (With(lambda s, u: s.e((u.abs() * 3).long().clamp(0, 9)).sum(1), e=nn.Embedding(10, 4)), (6,)),
     "folded images": (
-        With(lambda s, u: s.h(s.c(u.reshape(-1, 3, 6, 6)).relu().reshape(u.shape[0], -1)), c=nn.Conv2d(3, 4, 3), h=nn.Linear(128, 2)),
+        With(folded, c=nn.Conv2d(3, 4, 3), h=nn.Linear(128, 2)),
         (2, 3, 6, 6),
     ),
 }  # fmt: skip
@@ -111,8 +127,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "truth values": lambda u: u + (lambda b: b + b)(torch.ones_like(u, dtype=torch.bool)),
     "summed as integers": lambda u: u + u.sum(1, keepdim=True, dtype=torch.long),
     "rounded in between": lambda u: u.relu().float().double(),
-    "written into integers": lambda u: torch.slice_scatter(torch.zeros(u.shape[0], 6, dtype=torch.long), u[:, :3], 1, 0, 3).to(u.dtype),
-    "written into halves": lambda u: torch.slice_scatter(torch.zeros(1, 8).half().repeat(u.shape[0], 1), u, 1, 0, 4).to(u.dtype),
+    "written into integers": lambda u: written(torch.zeros(1, 6, dtype=torch.long), u),
+    "written into halves": lambda u: written(torch.zeros(1, 6).half(), u),
 }  # fmt: skip
 
 CHAINS: dict[str, Callable[[Tensor], Tensor]] = {

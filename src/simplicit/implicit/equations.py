@@ -5,6 +5,7 @@ Everything here is (m, n), (m, p) or (m, q), samples first, in one dtype, on bat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property, reduce
 from itertools import compress
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from simplicit.errors import NotWellPosedError
 from simplicit.implicit.assembly import Blocks, assemble
-from simplicit.implicit.groups import INPUT, OUTPUT, Block, StateGroup, per_state, pre_slices_of, slices_of
+from simplicit.implicit.groups import INPUT, OUTPUT, Activation, Block, StateGroup, per_state, pre_slices_of, slices_of
 from simplicit.implicit.maps import Csr
 from simplicit.implicit.picard import StateSolution, picard, picard_adjoint
 from simplicit.implicit.plan import Plan, Slopes, plan_by_groups, plan_by_states
@@ -90,7 +91,8 @@ class StateEquation:
         if by_groups.triangular:
             return by_groups
         self._check_cycles()
-        activations = [group.activation for group in self.groups for _ in range(group.size)]
+        phis = [(group.activation, group.size) for group in self.groups if isinstance(group.activation, Activation)]
+        activations = [phi for phi, size in phis for _ in range(size)]
         return plan_by_states(self.A, activations) or by_groups
 
     def _check_cycles(self) -> None:
@@ -99,7 +101,9 @@ class StateEquation:
             if isinstance(group.activation, Block):
                 raise NotWellPosedError(
                     f"A has cycles, and group {group.name!r} is a block ({group.activation.name}); where there are "
-                    "blocks, the groups must have an order in which each depends on earlier ones only"
+                    "blocks, the groups must have an order in which each depends on earlier ones only",
+                    lower=0.0,
+                    upper=math.inf,
                 )
 
     @cached_property
@@ -141,7 +145,7 @@ class StateEquation:
         return picard(plan, self.contraction, self.drive(U), tol)
 
     def pull_back_(self, slopes: Slopes, X_bar: Tensor) -> Tensor:
-        """Return Z̄ = (∂φ/∂z)ᵀ (Z̄ A + X̄): the gradient by the pre-activations, (m, n_pre) in the order of the states.
+        """Return Z̄ = (∂φ/∂z)ᵀ (Z̄ A + X̄), the gradient by the pre-activations, (m, n_pre) in the order of the states.
 
         ``slopes`` are those of φ at Z, in working order; X̄ (m, n) stands in the order of the states and is overwritten.
         Errors are those of :meth:`solve`.
@@ -152,7 +156,7 @@ class StateEquation:
         return picard_adjoint(plan, self.contraction, slopes.matrix, X_bar)
 
     def pull_back_drive(self, Z_bar: Tensor) -> Tensor:
-        """Return Z̄ B, (m, n_pre) in the order of the states to (m, p): the gradient by the inputs from the one by B u."""
+        """Return Z̄ B, (m, n_pre) in the order of the states to (m, p): the gradient by inputs from the one by B u."""
         if not self._inputs:
             return Z_bar.new_zeros(Z_bar.shape[0], self._n_inputs)
         parts = (block.apply_transpose(Z_bar[:, self.pre_slices[row]]) for row, block in self._inputs.items())

@@ -129,7 +129,8 @@ class ImplicitModel:
         Parameters
         ----------
         A, B, C, D : array, tensor or SciPy sparse, shapes (n, n), (n, p), (q, n) and (q, p)
-            Where groups have blocks, A is (n_pre, n) and B (n_pre, p). float32 if all are, else float64; copied. n may be 0: then A is (0, 0), B (0, p) and C (q, 0).
+            float32 if all are, else float64; copied. n may be 0: then A is (0, 0), B (0, p) and C (q, 0). Where groups
+            have blocks, A is (n_pre, n) and B (n_pre, p).
         activation : str, Activation or sequence of StateGroup
             One for all states, by name or value, which then form one group called "state"; or the groups, in the order
             of the states.
@@ -173,8 +174,8 @@ class ImplicitModel:
     ) -> ImplicitModel:
         """Return the model of the same groups and shapes with another M = [[A, B], [C, D]], as :attr:`matrix` has it.
 
-        M (n_pre + q, n + p) is an array, tensor or SciPy sparse, and copied; biases are this model's own if None. Errors
-        are those of :meth:`from_matrices`.
+        M (n_pre + q, n + p) is an array, tensor or SciPy sparse, and copied; biases are this model's own if None.
+        Errors are those of :meth:`from_matrices`.
         """
         n, pre, whole = self.n_states, self.n_pre, canonical_csr(M, "M")
         check_fit({"M": whole}, {"M": (pre + self.n_outputs, n + self.n_inputs)})

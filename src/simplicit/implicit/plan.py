@@ -108,7 +108,7 @@ class Plan:
 
     def derivative(self, Z: Tensor) -> Slopes:
         """What gradients through φ at Z need; Z is kept."""
-        return Slopes(self, Z)
+        return Slopes.at(self, Z)
 
     def spread(self, Z: Tensor, radius: Tensor) -> Tensor:
         """A bound on |φ(Z') - φ(Z)| for all |Z' - Z| <= radius."""
@@ -128,14 +128,19 @@ class Slopes:
     Of an elementwise φ, φ'(z) is kept, of a block z: it is differentiated when it is asked for.
     """
 
-    def __init__(self, plan: Plan, Z: Tensor) -> None:
-        self._stages = plan.stages
-        self._kept = [
-            Z[:, stage.rows].clone()
-            if isinstance(stage.activation, Block)
-            else stage.activation.derivative(Z[:, stage.rows])
-            for stage in plan.stages
-        ]
+    def __init__(self, stages: Sequence[Stage], kept: Sequence[Tensor]) -> None:
+        self._stages, self._kept = stages, kept
+
+    @classmethod
+    def at(cls, plan: Plan, Z: Tensor) -> Slopes:
+        """Those at Z."""
+        parts = [(stage.activation, Z[:, stage.rows]) for stage in plan.stages]
+        return cls(plan.stages, [z.clone() if isinstance(phi, Block) else phi.derivative(z) for phi, z in parts])
+
+    @classmethod
+    def given(cls, plan: Plan, matrix: Tensor) -> Slopes:
+        """Those of elementwise φ, which ``matrix`` (m, n) has."""
+        return cls(plan.stages, [matrix[:, stage.rows] for stage in plan.stages])
 
     def pull_back(self, number: int, x_bar: Tensor) -> Tensor:
         """z̄ = (∂φ/∂z)ᵀ x̄ of the stage of that number."""

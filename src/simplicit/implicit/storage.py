@@ -142,8 +142,8 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise DataError(f'{file} does not describe a model: "format" is not {FORMAT!r}')
     if config.get("version") not in (PLAIN_VERSION, VERSION, BLOCK_VERSION):
         raise DataError(
-            f"{file} has format version {config.get('version')!r}, this simplicit reads versions up to {BLOCK_VERSION}; "
-            "use the version of simplicit that wrote it"
+            f"{file} has format version {config.get('version')!r}, this simplicit reads versions up to "
+            f"{BLOCK_VERSION}; use the version of simplicit that wrote it"
         )
     return config
 

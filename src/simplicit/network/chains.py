@@ -25,18 +25,17 @@ from simplicit.network.affine import Affine
 from simplicit.network.expressions import Expression, is_leaf, mapped
 from simplicit.network.moving import BatchSize
 
+_NAMES = """
+    abs acos acosh add asin asinh atan atanh bitwise_and bitwise_not bitwise_or ceil celu clamp clamp_max clamp_min
+    clone cos cosh div elu eq erf erfc exp exp2 expm1 floor frac ge gelu gt hardshrink hardsigmoid hardswish
+    hardtanh le leaky_relu log log10 log1p log2 log_sigmoid logical_and logical_not logical_or logit lt masked_fill
+    maximum minimum mish mul nan_to_num ne neg pow reciprocal relu relu6 round rsqrt rsub selu sigmoid sign silu sin
+    sinc sinh softplus softshrink sqrt square sub tan tanh threshold trunc where xlogy
+"""
 #: Operations that act on each number by itself, by their names in ``aten`` without overload.
-ELEMENTWISE = frozenset(
-    """
-    abs acos acosh add asin asinh atan atanh ceil celu clamp clamp_max clamp_min clone cos cosh div elu eq erf
-    erfc exp exp2 expm1 floor frac ge gelu gt hardshrink hardsigmoid hardswish hardtanh le leaky_relu log log10 log1p
-    log2 log_sigmoid logical_and logical_not logical_or logit lt masked_fill maximum minimum mish mul ne neg pow
-    reciprocal relu relu6 round rsqrt rsub selu sigmoid sign silu sin sinc sinh softplus softshrink sqrt square sub tan
-    tanh threshold trunc where xlogy nan_to_num bitwise_not bitwise_and bitwise_or
-    """.split()
-)
-_SUMS = frozenset("add sub rsub neg clone".split())
-_FACTORS = frozenset("mul div".split())
+ELEMENTWISE = frozenset(_NAMES.split())
+_SUMS = frozenset(["add", "sub", "rsub", "neg", "clone"])
+_FACTORS = frozenset(["mul", "div"])
 #: How many steps are looked ahead for one that needs what came before them.
 _AHEAD = 6
 

@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
-from torch.utils._pytree import tree_leaves
 
 from simplicit.checks import refused
-from simplicit.errors import InputError, UnsupportedOperationError, first_line
+from simplicit.errors import InputError, first_line
 from simplicit.implicit import Activation, Block, ImplicitModel, LinearMap, StateGroup
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, Vector, joined
@@ -39,16 +38,24 @@ from simplicit.network.expressions import (
     arranged,
     block_of,
     converted,
-    is_leaf,
     mapped,
     operands_of,
 )
-from simplicit.network.graph import NetworkGraph, location, module_path
+from simplicit.network.graph import NetworkGraph, module_path
 from simplicit.network.layouts import Layout
 from simplicit.network.moving import BatchSize, contains
-from simplicit.network.registry import ADVICE, REGISTRY, spelled, summary
-from simplicit.network.rewrites import REFUSALS, REWRITES
-from simplicit.network.rules import Call, Elementwise, Filling, Linear, Moving, Rule
+from simplicit.network.operations import (
+    common_layout,
+    dtypes_of,
+    folded,
+    laid_out,
+    name_of,
+    reason_against,
+    rule_of,
+    unsupported,
+)
+from simplicit.network.registry import ADVICE, REGISTRY
+from simplicit.network.rules import Call, Elementwise, Filling, Linear, Moving
 
 # What the model rounds to at its end holds whatever a network computes in its own dtype or in a wider one.
 _WIDE = ("float32", "float64")
@@ -102,13 +109,11 @@ class _Reader:
         output = self._settle(self._values[self._graph.output])
         if isinstance(output, Expression):
             found = output.refusal or "its result is not one of floating-point numbers"
-            raise _unsupported(self._graph.output, found)
+            raise unsupported(self._graph.output, found)
         if not isinstance(output, Affine):
             raise refused("net", "its output does not depend on the input")
         if output.layout is not None:
-            raise _unsupported(
-                self._graph.output, "it moves the batch dimension, which must be the first of the output"
-            )
+            raise unsupported(self._graph.output, "it moves the batch dimension, which must be the first of the output")
         dtype = self._graph.dtype
         groups = tuple(opened.group for opened in reversed(self.groups.values()))
         blocks = {
@@ -138,27 +143,26 @@ class _Reader:
         args, kwargs = map_arg((node.args, node.kwargs), self._values.__getitem__)
         try:
             if not contains((Affine, BatchSize, Expression, Chain), (args, kwargs)):
-                return _folded(Call(node.target, args, kwargs))
+                return folded(Call(node.target, args, kwargs))
             return self._called(node, args, kwargs)
         except NotAffineError as reason:
-            raise _unsupported(node, str(reason)) from None
+            raise unsupported(node, str(reason)) from None
         except InputError as error:
-            raise _unsupported(node, f"composed with the layers before it, {error}") from error
+            raise unsupported(node, f"composed with the layers before it, {error}") from error
         except (RuntimeError, IndexError) as error:
-            raise _unsupported(node, f"torch says: {first_line(error)}") from error
+            raise unsupported(node, f"torch says: {first_line(error)}") from error
 
     def _called(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if node.target is operator.getitem and not isinstance(args[0], Expression):
             return args[0][args[1]]
         if not contains((Affine, Expression, Chain), (args, kwargs)):
-            if not isinstance(node.target, torch._ops.OpOverload):
+            if callable(node.target) and not isinstance(node.target, torch._ops.OpOverload):
                 return BatchSize.combined(node.target, args)
             return self._applied(node, args, kwargs)
-        if self._floats(node) and (chain := chained(node, args, kwargs, self._origins)) is not None:
-            if not is_affine_step(node) or contains(Chain, (args, kwargs)):
-                return (
-                    chain if is_wanted_by_chains(node) or chain.expression.dtype == torch.bool else self._settle(chain)
-                )
+        chain = chained(node, args, kwargs, self._origins) if self._floats(node) else None
+        if chain is not None and (not is_affine_step(node) or contains(Chain, (args, kwargs))):
+            wanted = is_wanted_by_chains(node) or chain.expression.dtype == torch.bool
+            return chain if wanted else self._settle(chain)
         args, kwargs = mapped_chains(self._settle, (args, kwargs))
         return self._applied(node, args, kwargs)
 
@@ -180,19 +184,19 @@ class _Reader:
                 raise
             except NotAffineError as reason:
                 return self._expressed(node, args, kwargs, str(reason))
-        return self._expressed(node, args, kwargs, _reason(node))
+        return self._expressed(node, args, kwargs, reason_against(node))
 
     def _by_rule(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        dtypes, rule = _dtypes(node), _rule(node)
+        dtypes, rule = dtypes_of(node), rule_of(node)
         # What only moves numbers, or makes constants, computes nothing in the dtype that it has them in.
         if not isinstance(rule, Filling | Moving):
             self._check_dtype(node)
         else:
             self._check_moved(node)
         layout = None
-        if not isinstance(rule, Filling | Moving) and _name(node) != "sym_size":
-            layout = _common_layout(_name(node), args, kwargs)
-        plain, named = (args, kwargs) if layout is None else mapped(lambda leaf: _laid_out(leaf, None), (args, kwargs))
+        if not isinstance(rule, Filling | Moving) and name_of(node) != "sym_size":
+            layout = common_layout(name_of(node), args, kwargs)
+        plain, named = (args, kwargs) if layout is None else mapped(lambda leaf: laid_out(leaf, None), (args, kwargs))
         call = Call(node.target, plain, named, dtypes[0] if len(set(dtypes)) == 1 else None)
         if isinstance(rule, Elementwise):
             try:
@@ -218,7 +222,7 @@ class _Reader:
 
     def _made(self, chain: Chain) -> Affine | Expression:
         node = chain.node
-        alone = isinstance(REGISTRY.get(_name(node)), Elementwise | Linear) and len(node.all_input_nodes) == 1
+        alone = isinstance(REGISTRY.get(name_of(node)), Elementwise | Linear) and len(node.all_input_nodes) == 1
         if is_affine_step(node) or alone:
             args, kwargs = map_arg((node.args, node.kwargs), lambda one: self._settle(self._values[one]))
             try:
@@ -238,9 +242,9 @@ class _Reader:
     def _expressed(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str) -> Any:
         """The states of a block, or an expression for those that use it, where a call is no affine value."""
         random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-        if random and _name(node) not in _RANDOM_WITH_DROPOUT:
+        if random and name_of(node) not in RANDOM_WITH_DROPOUT:
             raise NotAffineError(reason)
-        dtypes = _dtypes(node)
+        dtypes = dtypes_of(node)
         if any(dtype.is_complex for dtype in dtypes):
             raise NotAffineError(reason)
         args, kwargs = map_arg((node.args, node.kwargs), self._operand)
@@ -282,20 +286,20 @@ class _Reader:
         except NotFiniteError:
             raise
         except NotAffineError as refusal:
-            known = reason if "unknown operation" in str(refusal) or _name(node) in ADVICE else str(refusal)
+            known = reason if "unknown operation" in str(refusal) or name_of(node) in ADVICE else str(refusal)
             raise NotAffineError(known) from None
 
     def _check_dtype(self, node: Node) -> None:
         """Refuse what torch computes in a dtype that truncates, wraps or rounds what the network's own keeps."""
         own = str(self._graph.dtype)
-        for dtype in _dtypes(node):
+        for dtype in dtypes_of(node):
             if dtype not in _WIDE_ENOUGH[own]:
                 name = str(dtype).removeprefix("torch.")
                 raise NotAffineError(f"it computes in {name}, while the network is in {own}")
 
     def _check_moved(self, node: Node) -> None:
         """Refuse to move numbers into a tensor of another dtype, which rounds them."""
-        own, (result, *_) = str(self._graph.dtype), [*_dtypes(node), None]
+        own, (result, *_) = str(self._graph.dtype), [*dtypes_of(node), None]
         for one in node.all_input_nodes:
             meta, value = one.meta.get("val"), self._settle(self._values[one])
             if not isinstance(value, Affine) or not isinstance(meta, Tensor) or meta.dtype == result:
@@ -322,7 +326,7 @@ class _Reader:
         path, _ = module_path(node)
         module = dict(self._graph.network.named_modules()).get(path)
         is_own_module = bool(path) and module is not None and not any(module.children())
-        name = path if is_own_module and path not in (INPUT, OUTPUT) else ".".join(filter(None, (path, _name(node))))
+        name = path if is_own_module and path not in (INPUT, OUTPUT) else ".".join(filter(None, (path, name_of(node))))
         numbered = (f"{name}_{k}" if k else name for k in range(len(self.groups) + 1))
         return next(candidate for candidate in numbered if candidate not in self._pre_activations)
 
@@ -345,78 +349,3 @@ def _rounded_bias(bias: Vector, dtype: np.dtype[Any], row: str) -> NDArray[Any]:
 
 def _overflow(what: str, dtype: np.dtype[Any]) -> InputError:
     return refused("net", f"{what} beyond the range of {dtype}; use smaller weights, or net.double()")
-
-
-def _folded(call: Call) -> Any:
-    """What torch computes where nothing depends on the input."""
-    if torch.Tag.nondeterministic_seeded in getattr(call.operation, "tags", ()):
-        raise NotAffineError("it is random")
-    with torch.no_grad():
-        return call.operation(*call.args, **call.kwargs)
-
-
-#: Operations that act on the last dimension alone, and those that broadcast from it.
-_LAST, _BROADCAST = frozenset({"linear", "matmul", "mm"}), frozenset("add sub rsub mul div neg".split())
-
-
-def _common_layout(name: str, args: Any, kwargs: Any) -> Layout | None:
-    """The layout that an operation's operands share and its result has; NotAffineError where there is none."""
-    leaves = tree_leaves((args, kwargs), is_leaf=is_leaf)
-    affine = [leaf for leaf in leaves if isinstance(leaf, Affine)]
-    layouts = {leaf.layout for leaf in affine}
-    if layouts <= {None}:
-        return None
-    layout = next(iter(layouts))
-    constants = [leaf.ndim for leaf in leaves if isinstance(leaf, Tensor)]
-    if len(layouts) > 1 or layout is None:
-        raise NotAffineError("its operands have their samples in different places")
-    right = min(layout.right(leaf.shape) for leaf in affine)
-    of_last = name in _LAST and right >= 1 and args[0] is affine[0] and max(constants, default=0) <= 2
-    broadcast = name in _BROADCAST and max(constants, default=0) <= right
-    same = len({leaf.shape for leaf in affine}) == 1
-    if not (of_last or (broadcast and same) or len(leaves) == 1 or name in _UNARY):
-        raise NotAffineError("its samples are not the first dimension")
-    return layout
-
-
-#: Random only where they drop out, which shows when they are run.
-_RANDOM_WITH_DROPOUT = frozenset("scaled_dot_product_attention lstm gru rnn_tanh rnn_relu".split())
-_UNARY = frozenset("dropout feature_dropout alpha_dropout _to_copy type_as".split())
-
-
-def _laid_out(leaf: Any, layout: Layout | None) -> Any:
-    return leaf.laid_out(layout) if isinstance(leaf, Affine) else leaf
-
-
-def _rule(node: Node) -> Rule:
-    rule = REGISTRY.get(_name(node))
-    if rule is None:
-        raise NotAffineError(_reason(node))
-    return rule
-
-
-def _reason(node: Node) -> str:
-    """Why an operation has no affine rule."""
-    if REGISTRY.get(_name(node)) is None:
-        packet = getattr(node.target, "overloadpacket", None)
-        reason = REFUSALS.get(node.target) or ADVICE.get(_name(node), "there is no entry for it in the registry")
-        if any(packet == known.overloadpacket for known in REWRITES) and node.target not in REWRITES:
-            reason = f"of this operation, the form {spelled(node.target)!r} is not known; {reason}"
-        return str(reason)
-    return "it is not affine in what it is given"
-
-
-def _dtypes(node: Node) -> list[torch.dtype]:
-    """The dtypes of the tensors that a node computes."""
-    return [leaf.dtype for leaf in tree_leaves(node.meta.get("val")) if isinstance(leaf, Tensor)]
-
-
-def _name(node: Node) -> str:
-    """The operation as the registry calls it: "relu" for aten.relu.default, "own.op" for another library's."""
-    return spelled(getattr(node.target, "overloadpacket", getattr(node.target, "__name__", node.target)))
-
-
-def _unsupported(node: Node, reason: str) -> UnsupportedOperationError:
-    name, where = _name(node), location(node)
-    message = f"operation {name!r} ({where}) has no exact implicit form: {reason}. {summary(name)}"
-    return UnsupportedOperationError(message, operation=name, where=where)

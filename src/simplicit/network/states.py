@@ -112,7 +112,7 @@ class _Places:
 
 
 class _Recorder(Interpreter):
-    """An interpreter that runs the graph on one batch and writes what enters each group, and leaves elementwise ones."""
+    """An interpreter that runs the graph on one batch and writes what enters groups, and leaves elementwise ones."""
 
     def __init__(self, graph: NetworkGraph, places: _Places, Z: Tensor, X: Tensor) -> None:
         super().__init__(graph.module)

@@ -1,8 +1,8 @@
 r"""Lipschitz constants of programs in ‖·‖∞, from the constants of their operations.
 
 A value of a program is an L-Lipschitz function of z in ‖·‖∞. A softmax multiplies L by 1/2, since the rows of its
-Jacobian sum to 2pᵢ(1 − pᵢ) in size; whatever only moves numbers leaves L; a sum adds the L of its parts. Products of two
-values and norms have no constant on all of R.
+Jacobian sum to 2pᵢ(1 − pᵢ) in size; whatever only moves numbers leaves L; a sum adds the L of its parts. Products of
+two values and norms have no constant on all of R.
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ from typing import Any
 
 from simplicit.implicit.groups.program import Kind, Step, Value
 
+_MOVING_NAMES = """
+    _to_copy _unsafe_view alias cat channel_shuffle chunk clone concat concatenate detach diagonal expand expand_as
+    flatten flip getitem hstack movedim narrow permute pixel_shuffle pixel_unshuffle repeat reshape roll select
+    slice split split_with_sizes squeeze stack swapaxes t tile to transpose unbind unflatten unsafe_chunk
+    unsafe_split unsqueeze view view_as vstack
+"""
 #: Operations that only move numbers.
-MOVING = frozenset(
-    """
-    _unsafe_view alias cat channel_shuffle chunk clone concat concatenate detach diagonal expand expand_as flatten flip
-    getitem hstack movedim narrow permute pixel_shuffle pixel_unshuffle repeat reshape roll select slice split
-    split_with_sizes squeeze stack swapaxes t tile transpose unbind unflatten unsqueeze unsafe_chunk unsafe_split view
-    view_as vstack _to_copy to
-    """.split()
-)
+MOVING = frozenset(_MOVING_NAMES.split())
+_NON_EXPANSIVE = """
+    abs amax amin atan avg_pool1d avg_pool2d avg_pool3d cos hardtanh log_sigmoid max_pool1d max_pool2d max_pool3d
+    maximum minimum neg relu relu6 sin softplus softshrink tanh
+"""
 _FACTORS = {
     **dict.fromkeys(("softmax", "_softmax", "_safe_softmax"), 0.5),
     # A row of the Jacobian, e_i - p, has sizes that sum to 2(1 - p_i).
     **dict.fromkeys(("log_softmax", "_log_softmax"), 2.0),
     **dict.fromkeys(("sigmoid", "hardsigmoid"), 0.25),
-    **dict.fromkeys(
-        "relu relu6 tanh abs neg sin cos atan hardtanh softplus log_sigmoid softshrink maximum minimum amax "
-        "amin max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d".split(),
-        1.0,
-    ),
+    **dict.fromkeys(_NON_EXPANSIVE.split(), 1.0),
 }
 
 

@@ -53,38 +53,37 @@ _DTYPES = {
         *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     )
 }
-
+_NAMES = """
+    _adaptive_avg_pool2d _fused_rms_norm _log_softmax _native_batch_norm_legit _native_batch_norm_legit_no_training
+    _safe_softmax _softmax _to_copy _unsafe_view abs acos acosh adaptive_avg_pool1d adaptive_avg_pool2d
+    adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d add addbmm addcdiv addcmul addmm
+    addmv addr alias all amax amin any arange argmax argmin argsort asin asinh atan atan2 atanh avg_pool1d
+    avg_pool2d avg_pool3d baddbmm batch_norm bilinear bitwise_and bitwise_not bitwise_or bitwise_xor bmm bucketize
+    cat cdist ceil celu chain_matmul channel_shuffle chunk clamp clamp_max clamp_min clone col2im concat concatenate
+    constant_pad_nd conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution copy
+    copysign cos cosh cosine_similarity count_nonzero cross cummax cummin cumprod cumsum cumulative_trapezoid detach
+    diag_embed diagonal diff div dot dstack einsum elu embedding embedding_bag eq erf erfc erfinv exp exp2 expand
+    expand_as expm1 feature_dropout fft_fft fft_irfft fft_rfft fill flatten flip floor floor_divide fmod fold frac
+    full full_like gather ge gelu ger glu grid_sampler group_norm gru gru_cell gt hardshrink hardsigmoid hardswish
+    hardtanh hstack im2col index index_add index_copy index_put index_select inner instance_norm isfinite isinf
+    isnan kthvalue layer_norm le leaky_relu lerp lgamma linalg_norm linalg_vector_norm linear log log10 log1p log2
+    log_sigmoid log_softmax logaddexp logcumsumexp logical_and logical_not logical_or logical_xor logit logsumexp
+    lstm lstm_cell lt masked_fill masked_scatter masked_select matmul max max_pool1d max_pool1d_with_indices
+    max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum mean median min minimum mish mm
+    movedim mul mv nan_to_num narrow native_batch_norm native_group_norm native_layer_norm ne neg new_full new_ones
+    new_zeros norm one_hot ones ones_like outer pad pairwise_distance permute pixel_shuffle pixel_unshuffle polar
+    pow prelu prod real reciprocal reflection_pad1d reflection_pad2d relu relu6 remainder repeat repeat_interleave
+    replication_pad1d replication_pad2d reshape rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell roll rot90
+    round rsqrt rsub scalar_tensor scaled_dot_product_attention scatter scatter_add scatter_reduce select
+    select_scatter selu sigmoid sign silu sin sinc sinh slice slice_scatter softmax softplus softshrink sort
+    special_erf split split_with_sizes sqrt square squeeze stack std std_mean sub sum sum_to_size swapaxes t
+    take_along_dim tan tanh tensordot threshold tile to topk transpose tril triu trunc type_as unbind unflatten
+    unfold unsafe_chunk unsafe_split unsqueeze upsample_bicubic2d upsample_bilinear2d upsample_linear1d
+    upsample_nearest1d upsample_nearest2d upsample_trilinear3d vander var var_mean view view_as vstack where xlogy
+    zeros zeros_like
+"""
 #: The operations that programs may have, by their names in ``aten`` without overload.
-OPERATIONS: frozenset[str] = frozenset(
-    """
-    copy _log_softmax _safe_softmax _softmax _to_copy _unsafe_view abs acos acosh add addcdiv addcmul addmm alias all amax amin
-    any arange argmax argmin argsort asin asinh atan atan2 atanh baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor
-    bmm bucketize cat cdist ceil celu channel_shuffle clamp clamp_max clamp_min clone conv1d conv2d conv3d
-    conv_transpose1d conv_transpose2d conv_transpose3d convolution copysign cos cosh cosine_similarity count_nonzero
-    cummax cummin cumprod cumsum detach diag_embed diagonal diff div dot einsum elu embedding embedding_bag eq erf erfc
-    erfinv exp exp2 expand expand_as expm1 feature_dropout fft_fft fft_irfft fft_rfft fill flatten flip floor floor_divide
-    fmod fold frac full full_like gather ge gelu glu grid_sampler group_norm gt hardshrink hardsigmoid hardswish
-    hardtanh index index_add index_copy index_put index_select inner instance_norm isfinite isinf isnan kthvalue
-    layer_norm le leaky_relu lerp lgamma linalg_norm linalg_vector_norm linear log log10 log1p log2 log_sigmoid
-    log_softmax logaddexp logcumsumexp logical_and logical_not logical_or logical_xor logit logsumexp lt masked_fill
-    masked_scatter masked_select matmul max max_pool1d max_pool2d max_pool3d max_pool1d_with_indices
-    max_pool2d_with_indices max_pool3d_with_indices maximum mean median min minimum mish mm mul mv narrow
-    native_group_norm native_layer_norm ne neg new_full new_ones new_zeros norm one_hot ones ones_like
-    pairwise_distance permute pixel_shuffle pixel_unshuffle polar pow prelu prod real reciprocal relu relu6 remainder
-    repeat repeat_interleave reshape rms_norm roll round rsqrt rsub scalar_tensor scaled_dot_product_attention scatter
-    scatter_add scatter_reduce select select_scatter selu sigmoid sign silu sin sinc sinh slice slice_scatter softmax
-    softplus softshrink sort special_erf split split_with_sizes sqrt square squeeze stack std std_mean sub sum t
-    take_along_dim tan tanh tensordot threshold tile to topk transpose tril triu trunc unbind unfold unflatten
-    unsqueeze upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
-    upsample_trilinear3d var var_mean view view_as where xlogy zeros zeros_like adaptive_avg_pool1d adaptive_avg_pool2d
-    adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d _adaptive_avg_pool2d avg_pool1d
-    avg_pool2d avg_pool3d native_batch_norm batch_norm _native_batch_norm_legit_no_training _native_batch_norm_legit
-    _fused_rms_norm im2col col2im bilinear pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d
-    replication_pad2d im2col unsafe_split unsafe_chunk chunk movedim swapaxes ger outer cross cumulative_trapezoid
-    sum_to_size type_as vander addbmm addmv addr chain_matmul hstack vstack dstack concat concatenate rot90 nan_to_num
-    gru lstm rnn_tanh rnn_relu gru_cell lstm_cell rnn_tanh_cell rnn_relu_cell
-    """.split()
-)
+OPERATIONS: frozenset[str] = frozenset(_NAMES.split())
 #: Not of ``aten``: picks one of several results.
 GETITEM = "getitem"
 

@@ -108,7 +108,7 @@ class Stored:
         return sp.csr_array((values, indices, indptr), shape=shape)
 
     def of_group(self, number: int) -> Arrays:
-        """The arrays of a group's block, of any dtype, by their names within the group; finite where they are floats."""
+        """The arrays of a group's block, of any dtype, by their names within the group; no NaN among them."""
         prefix, found = f"group.{number}.", Arrays()
         for name in [name for name in self.arrays if name.startswith(prefix)]:
             found[name.removeprefix(prefix)] = array = self._take(name)

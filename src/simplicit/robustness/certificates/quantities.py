@@ -21,6 +21,7 @@ from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch, as_batch, chunks
 from simplicit.implicit.model import as_model
 from simplicit.implicit.picard import picard_adjoint
+from simplicit.implicit.plan import Slopes
 from simplicit.robustness.box import Clip, OuterBox, clipped
 from simplicit.robustness.certificates.interval import Neighbourhood
 from simplicit.robustness.certificates.prepared import PreparedModel
@@ -51,7 +52,7 @@ def sensitivity(model: ImplicitModel) -> Array:
     prepared = PreparedModel(as_model(model))
     plan, slopes = prepared.system.absolute.plan, prepared.slopes[None].expand(model.n_outputs, -1)
     if plan.triangular:
-        S = plan.substitute_back_(slopes, prepared.C.abs())
+        S = plan.substitute_back_(Slopes.given(plan, slopes), prepared.C.abs())
     else:
         S = picard_adjoint(plan, prepared.system.contraction, slopes, prepared.C.abs())
     return plan.to_model(S).numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from simplicit.implicit import Activation
 from simplicit.rows.batch import Array
 from simplicit.training.states.data import StateData
 from simplicit.training.support.allocation import least_sensitivity
@@ -44,8 +45,6 @@ def state_sensitivities(data: StateData) -> Array:
 def _slopes(data: StateData, step: int) -> Array:
     """φ'(z) of every state at every step-th sample, (samples, n)."""
     Z = torch.from_numpy(data.targets[::step, : data.n_states].copy())
-    parts = [
-        group.activation.derivative(Z[:, columns])
-        for group, columns in zip(data.model.groups, data.model.slices.values(), strict=True)
-    ]
+    phis = [group.activation for group in data.model.groups if isinstance(group.activation, Activation)]
+    parts = [phi.derivative(Z[:, columns]) for phi, columns in zip(phis, data.model.slices.values(), strict=True)]
     return torch.cat(parts, dim=1).numpy()
