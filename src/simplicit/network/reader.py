@@ -45,6 +45,7 @@ from simplicit.network.graph import NetworkGraph, module_path
 from simplicit.network.layouts import Layout
 from simplicit.network.moving import BatchSize, contains
 from simplicit.network.operations import (
+    RANDOM_WITH_DROPOUT,
     common_layout,
     dtypes_of,
     folded,
