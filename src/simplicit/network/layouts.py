@@ -67,3 +67,5 @@ def possible(shape: Shape, samples: int) -> Iterator[Layout | None]:
             for outer in range(1, count + 1):
                 if count % outer == 0 and (axis, count) != (0, 1):
                     yield Layout(axis, outer, count // outer)
+
+

@@ -32,17 +32,7 @@ from simplicit.implicit import Activation, Block, ImplicitModel, LinearMap, Stat
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, Vector, joined
 from simplicit.network.chains import Chain, Origins, chained, is_affine_step, is_wanted_by_chains, mapped_chains
-from simplicit.network.expressions import (
-    Expression,
-    MadeBlock,
-    NotFiniteError,
-    arranged,
-    block_of,
-    converted,
-    is_leaf,
-    mapped,
-    operands_of,
-)
+from simplicit.network.expressions import Expression, MadeBlock, NotFiniteError, arranged, block_of, converted, is_leaf, mapped, operands_of
 from simplicit.network.graph import NetworkGraph, location, module_path
 from simplicit.network.layouts import Layout
 from simplicit.network.moving import BatchSize, contains
@@ -106,9 +96,7 @@ class _Reader:
         if not isinstance(output, Affine):
             raise refused("net", "its output does not depend on the input")
         if output.layout is not None:
-            raise _unsupported(
-                self._graph.output, "it moves the batch dimension, which must be the first of the output"
-            )
+            raise _unsupported(self._graph.output, "it moves the batch dimension, which must be the first of the output")
         dtype = self._graph.dtype
         groups = tuple(opened.group for opened in reversed(self.groups.values()))
         blocks = {
@@ -156,9 +144,7 @@ class _Reader:
             return self._applied(node, args, kwargs)
         if self._floats(node) and (chain := chained(node, args, kwargs, self._origins)) is not None:
             if not is_affine_step(node) or contains(Chain, (args, kwargs)):
-                return (
-                    chain if is_wanted_by_chains(node) or chain.expression.dtype == torch.bool else self._settle(chain)
-                )
+                return chain if is_wanted_by_chains(node) or chain.expression.dtype == torch.bool else self._settle(chain)
         args, kwargs = mapped_chains(self._settle, (args, kwargs))
         return self._applied(node, args, kwargs)
 

@@ -131,6 +131,18 @@ class Block:
         constants = self._constants(torch.float64)
         return image(self.steps, self.operands, constants, self.size, (lower, upper), dtype)
 
+    def spread(self, z: Tensor, radius: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Bound |x - φ(z')| over all |z' - z| <= radius, (m, b), for x that is φ(z) as evaluated in ``dtype``."""
+        low, high = self.image(z.double() - radius, z.double() + radius, dtype)
+        return torch.maximum(high - x, x - low)
+
+    def rounding(self, size: float, dtype: torch.dtype) -> float:
+        """Bound what evaluating φ(z) in ``dtype`` may lose where |z| <= ``size``; infinite without :attr:`slope`."""
+        values: list[Any] = [torch.zeros(2, *shape, dtype=torch.float64) for shape in self.operands]
+        values += self._constants(torch.float64)
+        execute(self.steps, values, 2, torch.float64)
+        return lipschitz.rounding(self.steps, values, len(self.operands), size, 0.5 * torch.finfo(dtype).eps)
+
     def to_config(self) -> dict[str, Any]:
         """Return the program, ready for JSON; the constants are kept beside it (:attr:`arrays`)."""
         steps = [

@@ -207,9 +207,9 @@ class _Bounding:
         """Cut the samples by the memory that they need; InputError where one of them alone needs more than is free."""
         model, copies = self.prepared.model, _COPIES if self.steps else 1
         backward = any(METHODS[name].backward for name in self.seconds)
-        widest = max((stage.target.stop - stage.target.start for stage in self.prepared.stages), default=0)
+        widest = max((stage.rows.stop - stage.rows.start for stage in self.prepared.stages), default=0)
         functionals = max(2 * widest, model.n_outputs) if backward else 1
-        each = functionals * (model.n_states + model.n_inputs)
+        each = functionals * (max(model.n_states, model.n_pre) + model.n_inputs)
         if backward:
             needing = (
                 f"{[*self.seconds][-1]!r} bounds each state of this model by all before it, for which one sample needs"
