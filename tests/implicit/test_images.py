@@ -27,14 +27,44 @@ def numbers(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> A
 
 
 V = (3, 4)
-SINGLE = "exp.default expm1.default tanh.default sigmoid.default relu.default erf.default erfc.default atan.default \
-sinh.default cosh.default sin.default cos.default abs.default square.default gelu.default silu.default mish.default \
-hardswish.default hardsigmoid.default softplus.default log_sigmoid.default elu.default selu.default neg.default \
-leaky_relu.default sign.default relu6.default asinh.default exp2.default".split()
-POSITIVE = "log.default log1p.default log2.default sqrt.default rsqrt.default reciprocal.default".split()
+SINGLE = [
+    "exp.default",
+    "expm1.default",
+    "tanh.default",
+    "sigmoid.default",
+    "relu.default",
+    "erf.default",
+    "erfc.default",
+    "atan.default",
+    "sinh.default",
+    "cosh.default",
+    "sin.default",
+    "cos.default",
+    "abs.default",
+    "square.default",
+    "gelu.default",
+    "silu.default",
+    "mish.default",
+    "hardswish.default",
+    "hardsigmoid.default",
+    "softplus.default",
+    "log_sigmoid.default",
+    "elu.default",
+    "selu.default",
+    "neg.default",
+    "leaky_relu.default",
+    "sign.default",
+    "relu6.default",
+    "asinh.default",
+    "exp2.default",
+]
+POSITIVE = ["log.default", "log1p.default", "log2.default", "sqrt.default", "rsqrt.default", "reciprocal.default"]
 CASES: dict[str, Block] = {
     **{name: block([V], 12, (name, [X])) for name in SINGLE},
-    **{f"of squares: {name}": block([V], 12, ("square.default", [X]), ("add.Tensor", [Y, 0.1]), (name, [Value(2)])) for name in POSITIVE},
+    **{
+        f"of squares: {name}": block([V], 12, ("square.default", [X]), ("add.Tensor", [Y, 0.1]), (name, [Value(2)]))
+        for name in POSITIVE
+    },
     "gelu tanh": block([V], 12, ("gelu.default", [X], {"approximate": "tanh"})),
     "power 3": block([V], 12, ("pow.Tensor_Scalar", [X, 3])),
     "power 4": block([V], 12, ("pow.Tensor_Scalar", [X, 4])),
@@ -50,9 +80,17 @@ CASES: dict[str, Block] = {
     "softmax": block([V], 12, ("softmax.int", [X, -1])),
     "softmax, middle": block([(3, 2, 2)], 12, ("softmax.int", [X, 1])),
     "log softmax": block([V], 12, ("log_softmax.int", [X, -1])),
-    "masked softmax": block([V], 12, ("masked_fill.Scalar", [X, Y, -math.inf]), ("softmax.int", [Value(2), -1]), constants=[(numbers(3, 4) > 0.5)]),
+    "masked softmax": block(
+        [V],
+        12,
+        ("masked_fill.Scalar", [X, Y, -math.inf]),
+        ("softmax.int", [Value(2), -1]),
+        constants=[(numbers(3, 4) > 0.5)],
+    ),
     "logsumexp": block([V], 3, ("logsumexp.default", [X, [-1]])),
-    "layer norm": block([V], 12, ("layer_norm.default", [X, (4,), Y, Value(2), 1e-5, False]), constants=[numbers(4), numbers(4, seed=1)]),
+    "layer norm": block(
+        [V], 12, ("layer_norm.default", [X, (4,), Y, Value(2), 1e-5, False]), constants=[numbers(4), numbers(4, seed=1)]
+    ),
     "rms norm": block([V], 12, ("rms_norm.default", [X, (4,), Y, 1e-6]), constants=[numbers(4)]),
     "group norm": block([(4, 3)], 12, ("group_norm.default", [X, 2, Y, Y, 1e-5]), constants=[numbers(4)]),
     "sum": block([V], 3, ("sum.dim_IntList", [X, (-1,)])),
@@ -67,11 +105,26 @@ CASES: dict[str, Block] = {
     "linear": block([V], 6, ("linear.default", [X, Y, Value(2)]), constants=[numbers(2, 4), numbers(2)]),
     "conv": block([V], 8, ("conv1d.default", [X, Y, Value(2), (1,), (0,)]), constants=[numbers(4, 3, 3), numbers(4)]),
     "attention": block([(2, 3, 2)] * 3, 12, ("scaled_dot_product_attention.default", [X, Y, Value(2)])),
-    "causal attention": block([(2, 3, 2)] * 3, 12, ("scaled_dot_product_attention.default", [X, Y, Value(2), None, 0.0, True])),
+    "causal attention": block(
+        [(2, 3, 2)] * 3, 12, ("scaled_dot_product_attention.default", [X, Y, Value(2), None, 0.0, True])
+    ),
     "glu": block([V], 6, ("glu.default", [X])),
-    "moves": block([V], 12, ("permute.default", [X, (0, 2, 1)]), ("reshape.default", [Y, (-1, 12)]), ("flip.default", [Value(2), (1,)])),
-    "pieces": block([V], 12, ("split.Tensor", [X, 2, 2]), (GETITEM, [Y, 0]), (GETITEM, [Y, 1]), ("cat.default", [(Value(3), Value(2)), 2])),
-}  # fmt: skip
+    "moves": block(
+        [V],
+        12,
+        ("permute.default", [X, (0, 2, 1)]),
+        ("reshape.default", [Y, (-1, 12)]),
+        ("flip.default", [Value(2), (1,)]),
+    ),
+    "pieces": block(
+        [V],
+        12,
+        ("split.Tensor", [X, 2, 2]),
+        (GETITEM, [Y, 0]),
+        (GETITEM, [Y, 1]),
+        ("cat.default", [(Value(3), Value(2)), 2]),
+    ),
+}
 
 
 def box(size: int, radius: float, seed: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

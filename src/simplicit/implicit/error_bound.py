@@ -5,8 +5,9 @@ and ε of φ, an error e >= |x* - x| of the states gives the bound
 
     E(e) = spread(|A| e + δ) + ε,   spread(r)ᵢ = sup over |z' - zᵢ| <= rᵢ of |φ(z') - φ(zᵢ)| <= Lᵢ rᵢ.
 
-Of a block, whose program rounds at every step, the image of the interval z ± r as evaluated holds both φ(z') and φ(z), and
-takes the place of spread and ε. After a substitution e = E(e) is solved in the same order. After an iteration |x* - x_{t-1}| <= e + |step|; a first e is
+Of a block, whose program rounds at every step, the image of the interval z ± r as evaluated holds both φ(z') and φ(z),
+and takes the place of spread and ε. After a substitution e = E(e) is solved in the same order. After an iteration
+|x* - x_{t-1}| <= e + |step|; a first e is
 s (ρ |step|_s + |L δ + ε|_s) / (1 - ρ), and e ← min(e, E(e + |step|)) sharpens it.
 """
 

@@ -8,8 +8,8 @@ d = L (|A| d + |B| r), hence d = (I - L|A|)⁻¹ L |B| r, and a difference of ou
 **(b)** Let F(X, U) be the interval image of φ(A x + B u + b) for x in the box X and u in the box U. *If X holds the
 equilibria of all u in U, so does F(X, U) ∩ X*: each of them satisfies x = φ(A x + B u + b), with x in X and u in U. So
 from any sound start every iterate is sound, whether or not the iteration has converged, and the boxes only shrink. It
-starts with x(u₀) ± d from (a). Where A is triangular one substitution, stage after stage, is the fixed point. A block has
-the interval image of its program (:meth:`simplicit.implicit.Block.image`).
+starts with x(u₀) ± d from (a). Where A is triangular one substitution, stage after stage, is the fixed point. A block
+has the interval image of its program (:meth:`simplicit.implicit.Block.image`).
 
 Sharper than (a), never looser: after the start, φ of an interval is its true image where (a) takes slope L everywhere,
 and margins are bounded as one interval of y_c - y_k, not as a difference of two.
@@ -48,10 +48,16 @@ class Enclosure(PerSample):
     x_upper: Tensor
     errors: Tensor | None = None
 
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All four."""
+        return self.z_lower, self.z_upper, self.x_lower, self.x_upper
+
     def copy(self) -> Enclosure:
         """Return boxes that may be overwritten."""
-        bounds = (self.z_lower, self.z_upper, self.x_lower, self.x_upper)
-        return Enclosure(*(bound.clone() for bound in bounds), None if self.errors is None else self.errors.clone())
+        errors = None if self.errors is None else self.errors.clone()
+        z_lower, z_upper, x_lower, x_upper = (bound.clone() for bound in self.bounds)
+        return Enclosure(z_lower, z_upper, x_lower, x_upper, errors)
 
     @property
     def largest(self) -> Tensor:

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simplicit.implicit.groups import Block
+from simplicit.implicit.groups import Activation, Block
 from simplicit.implicit.plan import Stage
 from simplicit.robustness.box import centred
 from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
@@ -103,7 +103,8 @@ def _stage_bounds(
 class Functionals:
     """Each sample has s functionals x̄·x + constant + z̄·z + ū·u to be bounded from below.
 
-    ``x`` is (m, s, n) and ``z`` (m, s, n_pre), in working order, ``constant`` is (m, s), ``u`` (m, s, p). None stands for zero.
+    ``x`` is (m, s, n) and ``z`` (m, s, n_pre), in working order, ``constant`` is (m, s), ``u`` (m, s, p). None
+    stands for zero.
     """
 
     x: Tensor
@@ -179,7 +180,7 @@ class Relaxation:
     def _freeze_(self, low: Tensor, high: Tensor) -> None:
         """Clear the gradient of the line on a homogeneous φ's better side, and where φ is straight on the bounds."""
         for stage in self.neighbourhood.prepared.stages:
-            if stage.activation.homogeneous:
+            if isinstance(stage.activation, Activation) and stage.activation.homogeneous:
                 at = stage.target
                 left, right = stage.activation.half_lines
                 z = self.enclosure.z_lower[:, None, stage.rows], self.enclosure.z_upper[:, None, stage.rows]
@@ -192,7 +193,7 @@ class Relaxation:
         """Keep slopes between those of φ's half-lines where it is homogeneous: no other slope can be better."""
         with torch.no_grad():
             for stage in self.neighbourhood.prepared.stages:
-                if stage.activation.homogeneous:
+                if isinstance(stage.activation, Activation) and stage.activation.homogeneous:
                     ends = sorted(stage.activation.half_lines)
                     for slope in slopes:
                         slope[..., stage.target] = slope[..., stage.target].clamp(*ends)

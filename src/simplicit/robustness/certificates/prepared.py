@@ -13,9 +13,9 @@ unit roundoff u, a sum of k products errs by at most γ = k u / (1 - k u) times 
 
   γ and u now of the model's dtype, slope the largest |φ'| nearby: 0 for a ReLU that stays below 0. Piecewise linear φ
   lose the terms with 16, the units in the last place that evaluating a φ may cost. A substitution solves this stage by
-  stage. A block is another matter: what its program does to errors is only known as the interval image of z ± ζ, as
-  evaluated. So the bounds of a model with blocks speak of all trajectories whose outputs of blocks lie *anywhere* in
-  these images, those as computed among them, and are exact between the blocks: e is 0 at a block, and counts from there.
+  stage. A block is another matter: what its program does to errors is only known as the interval image of z ± ζ.
+  So the bounds of a model with blocks speak of all trajectories whose outputs of blocks lie *anywhere* in
+  these images, those as computed among them, and are exact between the blocks: e is 0 at a block, and counts on.
   Where the model is iterated, (I - L|A|)⁻¹ does, and what Picard's iteration leaves over comes on top.
 """
 
@@ -46,10 +46,10 @@ _SETTLED, _STEPS = 1e-12, 1000
 class PreparedModel:
     """A model as it is evaluated, in ``dtype``: its numbers in float64, its states in working order from here on.
 
-    ``has_blocks`` says whether there are groups whose φ is not elementwise; then n_pre pre-activations take the place of n
-    in what is said of them. ``system`` is the state equation, ``stages`` are those of its plan. Of the model there are ``C`` (q, n), ``D``
-    (q, p), the biases ``b`` (n,) of the states and ``d`` (q,) of the outputs; of the activations, all (n,), the
-    ``slopes`` L, what torch's may jump by, and the units in the last place (``ulps``) that evaluating one may cost:
+    ``has_blocks`` says whether there are groups whose φ is not elementwise; then there are n_pre pre-activations in
+    place of n. ``system`` is the state equation, ``stages`` are those of its plan. Of the model there are ``C`` (q, n),
+    ``D`` (q, p), the biases ``b`` (n_pre,) of the states and ``d`` (q,) of the outputs; of the activations, all (n,),
+    the ``slopes`` L, what torch's may jump by, and the units in the last place (``ulps``) that evaluating one may cost:
     none where it is linear on both sides of 0. ``gamma`` is γ of float64 for any sum in a bound.
     """
 

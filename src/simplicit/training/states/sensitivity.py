@@ -2,9 +2,12 @@ r"""How far an error in a state, or in an output, moves the outputs, on the base
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 
+from simplicit.implicit import Activation
 from simplicit.rows.batch import Array
 from simplicit.training.states.data import StateData
 from simplicit.training.support.allocation import least_sensitivity
@@ -45,7 +48,7 @@ def _slopes(data: StateData, step: int) -> Array:
     """φ'(z) of every state at every step-th sample, (samples, n)."""
     Z = torch.from_numpy(data.targets[::step, : data.n_states].copy())
     parts = [
-        group.activation.derivative(Z[:, columns])
+        cast(Activation, group.activation).derivative(Z[:, columns])
         for group, columns in zip(data.model.groups, data.model.slices.values(), strict=True)
     ]
     return torch.cat(parts, dim=1).numpy()

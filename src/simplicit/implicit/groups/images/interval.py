@@ -72,7 +72,7 @@ class Rounding:
 
     def out(self, lower: Tensor, upper: Tensor, size: Tensor | float = 0.0, ulps: Tensor | float = ULPS) -> Interval:
         """Round outwards by ``ulps`` units of the ends and of ``size``, in one shape."""
-        lower, upper = torch.broadcast_tensors(lower, upper)
+        lower, upper = _broadcast(lower, upper)
         unit = ulps * self.unit
         tiny = self.tiny * (1.0 + ulps)
         low = lower - self._finite(unit * (lower.abs() + size) + tiny, lower)
@@ -92,6 +92,11 @@ class Rounding:
     def _finite(margin: Tensor, end: Tensor) -> Tensor:
         """Return 0 in the place of margins of infinite ends, which only a mask or an overflow has."""
         return torch.where(torch.isinf(end), torch.zeros_like(margin), margin)
+
+
+def _broadcast(*tensors: Tensor) -> list[Tensor]:
+    found: list[Tensor] = [*torch.broadcast_tensors(*tensors)]  # type: ignore[no-untyped-call]
+    return found
 
 
 def real(value: Any, at: Rounding) -> Interval:
@@ -118,9 +123,7 @@ def add(at: Rounding, x: Interval, y: Interval) -> Interval:
 
 def multiply(at: Rounding, x: Interval, y: Interval) -> Interval:
     """Return x y: the extremes of the four corners."""
-    corners = torch.stack(
-        torch.broadcast_tensors(x.lower * y.lower, x.lower * y.upper, x.upper * y.lower, x.upper * y.upper)
-    )
+    corners = torch.stack(_broadcast(x.lower * y.lower, x.lower * y.upper, x.upper * y.lower, x.upper * y.upper))
     return at.out(corners.amin(dim=0), corners.amax(dim=0), ulps=4.0)
 
 
@@ -143,17 +146,15 @@ def reciprocal(at: Rounding, x: Interval) -> Interval:
 def divide(at: Rounding, x: Interval, y: Interval) -> Interval:
     """Return x / y, infinite where y may be 0."""
     through = (y.lower <= 0) & (y.upper >= 0)
-    corners = torch.stack(
-        torch.broadcast_tensors(x.lower / y.lower, x.lower / y.upper, x.upper / y.lower, x.upper / y.upper)
-    )
+    corners = torch.stack(_broadcast(x.lower / y.lower, x.lower / y.upper, x.upper / y.lower, x.upper / y.upper))
     low = torch.where(through, -math.inf, corners.amin(dim=0))
     return at.out(low, torch.where(through, math.inf, corners.amax(dim=0)), ulps=4.0)
 
 
 def hull(*parts: Interval) -> Interval:
     """Return the smallest interval around some."""
-    lowers = torch.broadcast_tensors(*(part.lower for part in parts))
-    uppers = torch.broadcast_tensors(*(part.upper for part in parts))
+    lowers = _broadcast(*(part.lower for part in parts))
+    uppers = _broadcast(*(part.upper for part in parts))
     return Interval(torch.stack(lowers).amin(dim=0), torch.stack(uppers).amax(dim=0))
 
 

@@ -150,10 +150,11 @@ def convex(at: Rounding, weights: Interval, v: Interval) -> Interval:
 
 #: One entry for each product.
 PRODUCTS: dict[str, Rule] = {
-    **dict.fromkeys("matmul mm bmm mv dot inner outer ger".split(), _product),
-    **dict.fromkeys("addmm baddbmm addmv".split(), _added_product),
+    **dict.fromkeys(["matmul", "mm", "bmm", "mv", "dot", "inner", "outer", "ger"], _product),
+    **dict.fromkeys(["addmm", "baddbmm", "addmv"], _added_product),
     **dict.fromkeys(
-        "convolution conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split(), _convolution
+        ["convolution", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"],
+        _convolution,
     ),
     "einsum": _einsum,
     "tensordot": _tensordot,

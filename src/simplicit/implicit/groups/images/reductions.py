@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from simplicit.implicit.groups.images import interval as iv
-from simplicit.implicit.groups.images.elementwise import Rule, packet_of, ends_of
+from simplicit.implicit.groups.images.elementwise import Rule, ends_of, packet_of
 from simplicit.implicit.groups.images.interval import Interval, Rounding, real
 
 Dims = Any
@@ -37,7 +37,7 @@ def linear_rise(at: Rounding, call: Rule, x: Any, *args: Any, **kwargs: Any) -> 
 def cumulated(at: Rounding, call: Rule, x: Any, dim: int, dtype: Any = None) -> Interval | None:
     """Return the image of cumulated sums."""
     z = real(x, at)
-    return at.out(*(call(end, dim) for end in (z.lower, z.upper)), call(z.largest, dim), 16.0 + z.lower.shape[dim])
+    return at.out(call(z.lower, dim), call(z.upper, dim), call(z.largest, dim), 16.0 + z.lower.shape[dim])
 
 
 def greatest(at: Rounding, call: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -161,15 +161,46 @@ def _truths(at: Rounding, call: Rule, x: Any, *args: Any, **kwargs: Any) -> Inte
 #: One entry for each operation along dimensions.
 REDUCTIONS: dict[str, Rule] = {
     **dict.fromkeys(
-        "sum mean avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
-        "_adaptive_avg_pool2d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d "
-        "upsample_linear1d upsample_trilinear3d".split(),
+        [
+            "sum",
+            "mean",
+            "avg_pool1d",
+            "avg_pool2d",
+            "avg_pool3d",
+            "adaptive_avg_pool1d",
+            "adaptive_avg_pool2d",
+            "adaptive_avg_pool3d",
+            "_adaptive_avg_pool2d",
+            "upsample_nearest1d",
+            "upsample_nearest2d",
+            "upsample_nearest3d",
+            "upsample_bilinear2d",
+            "upsample_linear1d",
+            "upsample_trilinear3d",
+        ],
         linear_rise,
     ),
     **dict.fromkeys(
-        "amax amin max min topk sort kthvalue cummax cummin max_pool1d max_pool2d max_pool3d "
-        "max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d "
-        "adaptive_max_pool2d adaptive_max_pool3d".split(),
+        [
+            "amax",
+            "amin",
+            "max",
+            "min",
+            "topk",
+            "sort",
+            "kthvalue",
+            "cummax",
+            "cummin",
+            "max_pool1d",
+            "max_pool2d",
+            "max_pool3d",
+            "max_pool1d_with_indices",
+            "max_pool2d_with_indices",
+            "max_pool3d_with_indices",
+            "adaptive_max_pool1d",
+            "adaptive_max_pool2d",
+            "adaptive_max_pool3d",
+        ],
         greatest,
     ),
     **dict.fromkeys(("softmax", "_softmax", "_safe_softmax"), softmax),

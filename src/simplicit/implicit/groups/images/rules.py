@@ -22,22 +22,81 @@ from simplicit.implicit.groups.program import GETITEM, Kind, Samples, Step, Valu
 
 #: They move numbers, wherever they stand.
 _MOVING = frozenset(
-    """
-    _unsafe_view alias cat channel_shuffle chunk clone concat concatenate detach diagonal expand expand_as flatten flip
-    hstack movedim narrow permute pixel_shuffle pixel_unshuffle repeat reshape roll rot90 select slice split
-    split_with_sizes squeeze stack swapaxes t tile transpose unbind unflatten unfold unsqueeze unsafe_chunk unsafe_split
-    view view_as vstack dstack diag_embed im2col constant_pad_nd pad reflection_pad1d reflection_pad2d
-    replication_pad1d replication_pad2d tril triu select_scatter slice_scatter
-    """.split()
+    [
+        "_unsafe_view",
+        "alias",
+        "cat",
+        "channel_shuffle",
+        "chunk",
+        "clone",
+        "concat",
+        "concatenate",
+        "detach",
+        "diagonal",
+        "expand",
+        "expand_as",
+        "flatten",
+        "flip",
+        "hstack",
+        "movedim",
+        "narrow",
+        "permute",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "repeat",
+        "reshape",
+        "roll",
+        "rot90",
+        "select",
+        "slice",
+        "split",
+        "split_with_sizes",
+        "squeeze",
+        "stack",
+        "swapaxes",
+        "t",
+        "tile",
+        "transpose",
+        "unbind",
+        "unflatten",
+        "unfold",
+        "unsqueeze",
+        "unsafe_chunk",
+        "unsafe_split",
+        "view",
+        "view_as",
+        "vstack",
+        "dstack",
+        "diag_embed",
+        "im2col",
+        "constant_pad_nd",
+        "pad",
+        "reflection_pad1d",
+        "reflection_pad2d",
+        "replication_pad1d",
+        "replication_pad2d",
+        "tril",
+        "triu",
+        "select_scatter",
+        "slice_scatter",
+    ]
 )
 #: They move numbers to or from places that have to be known.
 _INDEXED = frozenset(
-    """
-    index index_select gather take_along_dim repeat_interleave scatter index_put index_copy masked_select
-    """.split()
+    [
+        "index",
+        "index_select",
+        "gather",
+        "take_along_dim",
+        "repeat_interleave",
+        "scatter",
+        "index_put",
+        "index_copy",
+        "masked_select",
+    ]
 )
 #: What they give has the shape of an operand, not its numbers.
-_SHAPED = frozenset("zeros_like ones_like full_like new_zeros new_ones new_full type_as".split())
+_SHAPED = frozenset(["zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "type_as"])
 
 
 def _moved(at: Rounding, call: Rule, *args: Any, **kwargs: Any) -> Any:
@@ -177,7 +236,21 @@ def _known(at: Rounding, found: Any, packet: str) -> Any:
 
 
 # They only write down numbers.
-_MADE = frozenset("full full_like zeros zeros_like ones ones_like new_zeros new_ones new_full arange eye".split())
+_MADE = frozenset(
+    [
+        "full",
+        "full_like",
+        "zeros",
+        "zeros_like",
+        "ones",
+        "ones_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "arange",
+        "eye",
+    ]
+)
 
 
 def _resolved(argument: Any, values: Sequence[Any], samples: int) -> Any:
