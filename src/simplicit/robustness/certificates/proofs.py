@@ -108,8 +108,8 @@ def certify(
 
     The bounds are sound in floating point: rounding in them and in the model's own evaluation is taken off (see
     :mod:`~simplicit.robustness.certificates.prepared`). Every activation of the library is known; where A has cycles,
-    (c) substitutes repeatedly. A block (softmax, norms, attention, gates) has an interval image in (b) and (c); (a) proves
-    nothing where a block has no Lipschitz constant.
+    (c) substitutes repeatedly. A block (softmax, norms, attention, gates) has an interval image in (b) and (c); (a)
+    proves nothing where a block has no Lipschitz constant.
 
     Parameters
     ----------
