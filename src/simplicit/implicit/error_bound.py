@@ -5,7 +5,9 @@ and ε of φ, an error e >= |x* - x| of the states gives the bound
 
     E(e) = spread(|A| e + δ) + ε,   spread(r)ᵢ = sup over |z' - zᵢ| <= rᵢ of |φ(z') - φ(zᵢ)| <= Lᵢ rᵢ.
 
-After a substitution e = E(e) is solved in the same order. After an iteration |x* - x_{t-1}| <= e + |step|; a first e is
+Of a block, whose program rounds at every step, the image of the interval z ± r as evaluated holds both φ(z') and φ(z),
+and takes the place of spread and ε. After a substitution e = E(e) is solved in the same order. After an iteration
+|x* - x_{t-1}| <= e + |step|; a first e is
 s (ρ |step|_s + |L δ + ε|_s) / (1 - ρ), and e ← min(e, E(e + |step|)) sharpens it.
 """
 
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 
 from simplicit.implicit.equations import StateEquation
-from simplicit.implicit.groups import EVALUATION_ULPS, per_state
+from simplicit.implicit.groups import EVALUATION_ULPS, Block, per_state
 from simplicit.implicit.picard import StateSolution
 
 # A bound is sharpened until a step takes off less than a tenth, and that so many times at most: each costs one product.
@@ -39,7 +41,7 @@ class _Roundings:
 
     def __init__(self, equation: StateEquation, solution: StateSolution, U: Tensor) -> None:
         self._equation, self._plan = equation, equation.absolute.plan
-        self._Z = solution.Z.double()
+        self._Z, self._X, self._dtype = solution.Z.double(), solution.X.double(), U.dtype
         self._step = None if solution.step is None else solution.step.double()
         # The largest number of terms in one row of [A B b], and a few for the sums over blocks.
         self._terms = int(equation.row_counts.max(initial=0)) + 2 * len(equation.groups) + 4
@@ -66,12 +68,16 @@ class _Roundings:
         return self._after_substitution() if self._step is None else self._after_iteration(self._step)
 
     def _after_substitution(self) -> Tensor:
-        errors = torch.empty_like(self._Z)
+        errors = torch.empty_like(self._X)
         for stage in self._plan.stages:
-            radius = self._before[:, stage.target]
+            radius, phi = self._before[:, stage.rows], stage.activation
             for source, block in stage.terms:
                 radius = radius + block.apply(errors[:, source])
-            spread = stage.activation.spread(self._Z[:, stage.target], self._widened(radius))
+            z, radius = self._Z[:, stage.rows], self._widened(radius)
+            if isinstance(phi, Block):
+                spread = phi.spread(z, radius, self._X[:, stage.target], self._dtype)
+            else:
+                spread = phi.spread(z, radius)
             errors[:, stage.target] = self._widened(spread) + self._after[:, stage.target]
         return errors
 

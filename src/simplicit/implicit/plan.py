@@ -137,11 +137,6 @@ class Slopes:
         parts = [(stage.activation, Z[:, stage.rows]) for stage in plan.stages]
         return cls(plan.stages, [z.clone() if isinstance(phi, Block) else phi.derivative(z) for phi, z in parts])
 
-    @classmethod
-    def given(cls, plan: Plan, matrix: Tensor) -> Slopes:
-        """Those of elementwise φ, which ``matrix`` (m, n) has."""
-        return cls(plan.stages, [matrix[:, stage.rows] for stage in plan.stages])
-
     def pull_back(self, number: int, x_bar: Tensor) -> Tensor:
         """z̄ = (∂φ/∂z)ᵀ x̄ of the stage of that number."""
         phi, kept = self._stages[number].activation, self._kept[number]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from simplicit.errors import ConvergenceError, InputError
 from simplicit.implicit.equations import StateEquation
-from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup
+from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup, first_block
 from simplicit.implicit.maps import LinearMap
 from simplicit.implicit.model import ImplicitModel, as_model
 from simplicit.implicit.spectral import dominating, resolvent
@@ -31,13 +31,17 @@ def scaling_vector(model: ImplicitModel) -> NDArray[np.float64]:
     Raises
     ------
     InputError
-        s overflows float64.
+        A group is a block; s overflows float64.
     NotWellPosedError
         A has cycles and λ_pf(diag(L)|A|) < 1 fails.
     ConvergenceError
         λ_pf is so close to 1 that s satisfies its equation to less than nine digits.
     """
-    equation = as_model(model).astype(np.float64).state_equation
+    if (block := first_block(as_model(model).groups)) is not None:
+        raise InputError(
+            f"rescaling needs elementwise activations; group {block.name!r} is a block ({block.activation.name})"
+        )
+    equation = model.astype(np.float64).state_equation
     if equation.plan.triangular:
         s: NDArray[np.float64] | None = _substituted(equation)
     else:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from simplicit.checks import as_array
 from simplicit.errors import InputError
-from simplicit.implicit.groups import INPUT, OUTPUT
+from simplicit.implicit.groups import INPUT, OUTPUT, first_block
 from simplicit.implicit.maps import Csr, LinearMap, canonical_csr
 from simplicit.implicit.model import ImplicitModel
 from simplicit.implicit.spectral import PerronFrobenius, contraction, dominating, ratios, spectral_bounds
@@ -102,6 +102,9 @@ def row_norm(model: ImplicitModel) -> float:
 
 def _dominating(A: SquareMatrix | ImplicitModel) -> Csr:
     if isinstance(A, ImplicitModel):
+        if (block := first_block(A.groups)) is not None:
+            message = f"group {block.name!r} is a block ({block.activation.name}), so that A is not square"
+            raise InputError(f"{message}; simplicit.perron_frobenius takes such models", argument="A")
         return dominating(A.A, A.state_equation.slopes)
     matrix = canonical_csr(A.to_csr() if isinstance(A, LinearMap) else A, "A")
     if matrix.shape[0] != matrix.shape[1]:

@@ -1,6 +1,15 @@
 """Groups of states: what each one is called, how large it is, and the function φ that it has."""
 
-from simplicit.implicit.groups.base import INPUT, KINDS, OUTPUT, StateGroup, per_state, pre_slices_of, slices_of
+from simplicit.implicit.groups.base import (
+    INPUT,
+    KINDS,
+    OUTPUT,
+    StateGroup,
+    first_block,
+    per_state,
+    pre_slices_of,
+    slices_of,
+)
 from simplicit.implicit.groups.blocks import Block
 from simplicit.implicit.groups.elementwise import ACTIVATIONS, EVALUATION_ULPS, Activation, Definition
 
@@ -14,6 +23,7 @@ __all__ = [
     "Block",
     "Definition",
     "StateGroup",
+    "first_block",
     "per_state",
     "pre_slices_of",
     "slices_of",

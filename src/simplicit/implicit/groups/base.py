@@ -72,6 +72,11 @@ class StateGroup:
         return cls(name, size, Activation.from_config(config["activation"]))
 
 
+def first_block(groups: Sequence[StateGroup]) -> StateGroup | None:
+    """Return the first group with a block; None where every φ is elementwise."""
+    return next((group for group in groups if isinstance(group.activation, Block)), None)
+
+
 def slices_of(groups: Sequence[StateGroup]) -> dict[str, slice]:
     """Return where each group stands among the states, by its name."""
     return _slices(groups, [group.size for group in groups])

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from simplicit.errors import InputError
 from simplicit.implicit.groups import lipschitz
+from simplicit.implicit.groups.images import image
 from simplicit.implicit.groups.program import Step, as_tensor, execute, from_config, operation, to_config
 
 Shape = tuple[int, ...]
@@ -120,6 +121,27 @@ class Block:
                 return torch.zeros_like(z)
             (gradient,) = torch.autograd.grad(value, point, x_bar, allow_unused=True)
         return torch.zeros_like(z) if gradient is None else gradient.detach()
+
+    def image(self, lower: Tensor, upper: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+        """Return bounds on φ over z between ``lower`` and ``upper``, (m, a) to twice (m, b), float64.
+
+        They hold for exact arithmetic, and for evaluation in ``dtype``, however it rounds
+        (:mod:`~simplicit.implicit.groups.images`). They are infinite where nothing is known, and never NaN.
+        """
+        constants = self._constants(torch.float64)
+        return image(self.steps, self.operands, constants, self.size, (lower, upper), dtype)
+
+    def spread(self, z: Tensor, radius: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Bound |x - φ(z')| over all |z' - z| <= radius, (m, b), for x that is φ(z) as evaluated in ``dtype``."""
+        low, high = self.image(z.double() - radius, z.double() + radius, dtype)
+        return torch.maximum(high - x, x - low)
+
+    def rounding(self, size: float, dtype: torch.dtype) -> float:
+        """Bound what evaluating φ(z) in ``dtype`` may lose where |z| <= ``size``; infinite without :attr:`slope`."""
+        values: list[Any] = [torch.zeros(2, *shape, dtype=torch.float64) for shape in self.operands]
+        values += self._constants(torch.float64)
+        execute(self.steps, values, 2, torch.float64)
+        return lipschitz.rounding(self.steps, values, len(self.operands), size, 0.5 * torch.finfo(dtype).eps)
 
     def to_config(self) -> dict[str, Any]:
         """Return the program, ready for JSON; the constants are kept beside it (:attr:`arrays`)."""

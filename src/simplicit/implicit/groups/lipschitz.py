@@ -11,6 +11,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from simplicit.implicit.groups.program import Kind, Step, Value
 
 _MOVING_NAMES = """
@@ -41,6 +44,40 @@ def constant(steps: Sequence[Step], operands: int, constants: int) -> float:
         parts = [found[one.number] for one in _values((step.arguments, [value for _, value in step.keywords]))]
         found.append(_after(step, parts))
     return found[-1]
+
+
+def rounding(steps: Sequence[Step], at_zero: Sequence[Any], operands: int, size: float, unit: float) -> float:
+    """Return how far a program, evaluated with a unit roundoff, may be from exact for |z| <= ``size``.
+
+    ``at_zero`` holds all its values at z = 0, from which the others are no further than their Lipschitz constants say.
+    A step errs by units in the last place of what it reads and of what it gives, as many as it sums terms. Infinite
+    where a constant is not known.
+    """
+    constants = len(at_zero) - len(steps) - operands
+    slopes, errors = [1.0] * operands + [0.0] * constants, [0.0] * (operands + constants)
+    for number, step in enumerate(steps, operands + constants):
+        read = [one.number for one in _values((step.arguments, [value for _, value in step.keywords]))]
+        slopes.append(_after(step, [slopes[one] for one in read]))
+        sizes = [_size(at_zero[one]) + slopes[one] * size for one in (*read, number)]
+        terms = 64.0 + 2.0 * max(_count(at_zero[one]) for one in (*read, number))
+        errors.append(_after(step, [errors[one] for one in read]) + terms * unit * (1.0 + sum(sizes)))
+    return errors[-1] if math.isfinite(slopes[-1]) else math.inf
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, tuple | list):
+        return [one for part in value for one in _tensors(part)]
+    return [value] if isinstance(value, Tensor) else []
+
+
+def _size(value: Any) -> float:
+    """Return the largest size of the finite numbers of a value: infinite ones are masks."""
+    finite = [one.double()[torch.isfinite(one.double())].abs() for one in _tensors(value)]
+    return max((float(one.max()) for one in finite if one.numel()), default=0.0)
+
+
+def _count(value: Any) -> int:
+    return max((one.numel() for one in _tensors(value)), default=1)
 
 
 def _values(argument: Any) -> list[Value]:

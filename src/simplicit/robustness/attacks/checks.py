@@ -144,7 +144,7 @@ def unrolled_gradient(model: ImplicitModel, points: Tensor, Y_bar: Tensor) -> tu
     def gathered(row: str, X: Mapping[str, Tensor], bias: Tensor) -> Tensor:
         return sum((product(X[column]) for (target, column), product in products.items() if target == row), bias)
 
-    bias = {name: torch.from_numpy(model.state_bias[at].copy()) for name, at in model.slices.items()}
+    bias = {name: torch.from_numpy(model.state_bias[at].copy()) for name, at in model.pre_slices.items()}
     groups, steps, in_order = _schedule(model)
     with torch.enable_grad():
         U = points.detach().clone().requires_grad_()

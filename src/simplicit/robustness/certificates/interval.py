@@ -8,7 +8,8 @@ d = L (|A| d + |B| r), hence d = (I - L|A|)⁻¹ L |B| r, and a difference of ou
 **(b)** Let F(X, U) be the interval image of φ(A x + B u + b) for x in the box X and u in the box U. *If X holds the
 equilibria of all u in U, so does F(X, U) ∩ X*: each of them satisfies x = φ(A x + B u + b), with x in X and u in U. So
 from any sound start every iterate is sound, whether or not the iteration has converged, and the boxes only shrink. It
-starts with x(u₀) ± d from (a). Where A is triangular one substitution, stage after stage, is the fixed point.
+starts with x(u₀) ± d from (a). Where A is triangular one substitution, stage after stage, is the fixed point. A block
+has the interval image of its program (:meth:`simplicit.implicit.Block.image`).
 
 Sharper than (a), never looser: after the start, φ of an interval is its true image where (a) takes slope L everywhere,
 and margins are bounded as one interval of y_c - y_k, not as a difference of two.
@@ -22,6 +23,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from simplicit.implicit.groups import Block
 from simplicit.robustness.box import OuterBox, PerSample, centred
 from simplicit.robustness.certificates.lines import extremes
 from simplicit.robustness.certificates.prepared import PreparedModel
@@ -34,17 +36,28 @@ _SETTLED, _SWEEPS = 1e-4, 100
 
 @dataclass(frozen=True)
 class Enclosure(PerSample):
-    """These boxes hold Z and X of every input in the box of a sample; all are (m, n) float64, in working order."""
+    """These boxes hold Z and X of every input in the box of a sample; all are (m, n) float64, in working order.
+
+    Where the model has blocks, Z is (m, n_pre), and the boxes hold every trajectory with outputs of blocks as computed
+    in the model's dtype, and all else exact; ``errors`` say how far from it states as computed may be, (m, n).
+    """
 
     z_lower: Tensor
     z_upper: Tensor
     x_lower: Tensor
     x_upper: Tensor
+    errors: Tensor | None = None
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All four."""
         return self.z_lower, self.z_upper, self.x_lower, self.x_upper
+
+    def copy(self) -> Enclosure:
+        """Return boxes that may be overwritten."""
+        errors = None if self.errors is None else self.errors.clone()
+        z_lower, z_upper, x_lower, x_upper = (bound.clone() for bound in self.bounds)
+        return Enclosure(z_lower, z_upper, x_lower, x_upper, errors)
 
     @property
     def largest(self) -> Tensor:
@@ -119,6 +132,9 @@ class Neighbourhood(PerSample):
     def global_margins(self, labels: Tensor) -> Tensor:
         """Return the margins of (a): y_c - y_k at the sample less what it can move."""
         prepared = self.prepared
+        if not bool(torch.isfinite(prepared.slopes).all()):  # a block without a constant
+            nothing = torch.full((len(labels), prepared.model.n_outputs), -torch.inf, dtype=torch.float64)
+            return with_labels(nothing, labels, torch.inf)
         Y = self.outputs
         reach = torch.empty_like(Y)
         for c, at in by_label(labels):
@@ -130,11 +146,7 @@ class Neighbourhood(PerSample):
 
     def enclosure(self) -> Enclosure:
         """Return the boxes of (b), by sweeps until they settle; by one sweep if A is triangular."""
-        prepared = self.prepared
-        reach = prepared.widened(self.state_radii + self.state_errors)
-        lower, upper = self.states - reach, self.states + reach
-        infinite = torch.full_like(lower, torch.inf)
-        found = Enclosure(-infinite, infinite, lower, upper)
+        prepared, found = self.prepared, self._start()
         for _ in range(1 if prepared.system.plan.triangular else _SWEEPS):
             width = found.x_upper - found.x_lower
             for number in range(len(prepared.system.plan.stages)):
@@ -143,12 +155,20 @@ class Neighbourhood(PerSample):
                 break
         return found
 
+    def _start(self) -> Enclosure:
+        infinite = torch.full_like(self.drive, torch.inf)
+        if self.prepared.has_blocks:  # one substitution is all, and (a) speaks of other trajectories
+            everything = torch.full((len(self.U), self.prepared.model.n_states), torch.inf, dtype=torch.float64)
+            return Enclosure(-infinite, infinite, -everything, everything.clone(), torch.zeros_like(everything))
+        reach = self.prepared.widened(self.state_radii + self.state_errors)
+        return Enclosure(-infinite, infinite, self.states - reach, self.states + reach)
+
     def update_stage_(self, found: Enclosure, number: int) -> None:
         """Overwrite the bounds of one stage's states in ``found`` with F(X, U) ∩ X."""
         prepared, plan = self.prepared, self.prepared.system.plan
         stage, twin = plan.stages[number], prepared.system.absolute.plan.stages[number]
-        at = stage.target
-        centre, radius, sizes = self.drive[:, at], self.drive_radii[:, at], self.drive_sizes[:, at]
+        rows = stage.rows
+        centre, radius, sizes = self.drive[:, rows], self.drive_radii[:, rows], self.drive_sizes[:, rows]
         for (source, block), (_, size) in zip(stage.terms, twin.terms, strict=True):
             lower, upper = found.x_lower[:, source], found.x_upper[:, source]
             middle, reach = centred(lower, upper)
@@ -156,17 +176,37 @@ class Neighbourhood(PerSample):
             radius = radius + size.apply(reach)
             sizes = sizes + size.apply(torch.maximum(lower.abs(), upper.abs()))
         radius = radius + prepared.gamma * sizes
-        found.z_lower[:, at] = torch.maximum(found.z_lower[:, at], centre - radius)
-        found.z_upper[:, at] = torch.minimum(found.z_upper[:, at], centre + radius)
+        # What is no number, as a product with an infinite bound, tells nothing.
+        found.z_lower[:, rows] = torch.fmax(found.z_lower[:, rows], centre - radius)
+        found.z_upper[:, rows] = torch.fmin(found.z_upper[:, rows], centre + radius)
         self.activate_stage_(found, number)
 
     def activate_stage_(self, found: Enclosure, number: int) -> None:
         """Overwrite the bounds of x of one stage's states in ``found``, from those of z."""
-        stage = self.prepared.system.plan.stages[number]
-        at = stage.target
-        low, high = extremes(stage.activation, found.z_lower[:, at], found.z_upper[:, at], 0.0)
-        found.x_lower[:, at] = torch.maximum(found.x_lower[:, at], low)
-        found.x_upper[:, at] = torch.minimum(found.x_upper[:, at], high)
+        stage, phi = self.prepared.stages[number], self.prepared.stages[number].activation
+        at, lower, upper = stage.target, found.z_lower[:, stage.rows], found.z_upper[:, stage.rows]
+        if isinstance(phi, Block):
+            zeta, _ = self._pre_errors(found, number)
+            low, high = phi.image(lower - zeta, upper + zeta, self.prepared.dtype)
+        else:
+            low, high = extremes(phi, lower, upper, 0.0)
+        found.x_lower[:, at] = torch.fmax(found.x_lower[:, at], low)
+        found.x_upper[:, at] = torch.fmin(found.x_upper[:, at], high)
+        if found.errors is not None and not isinstance(phi, Block):
+            zeta, sizes = self._pre_errors(found, number)
+            bounds, X = (lower - zeta, upper + zeta), found.largest[:, at]
+            errors = self.prepared.stage_errors(number, zeta, bounds, X, sizes, self.prepared.dtype)
+            found.errors[:, at] = errors.nan_to_num(nan=torch.inf)
+
+    def _pre_errors(self, found: Enclosure, number: int) -> tuple[Tensor, Tensor]:
+        """Return how far one stage's z may be from exact as the model evaluates it, and the sizes of its sums."""
+        stage = self.prepared.system.absolute.plan.stages[number]
+        sizes = self.drive_sizes[:, stage.rows]
+        for source, block in stage.terms:
+            sizes = sizes + block.apply(found.largest[:, source])
+        errors = torch.zeros_like(found.x_lower) if found.errors is None else found.errors
+        zeta = self.prepared.pre_errors(number, errors, sizes, self.prepared.dtype)
+        return zeta.nan_to_num(nan=torch.inf), sizes
 
     def interval_margins(self, enclosure: Enclosure, labels: Tensor) -> Tensor:
         """Return the margins of (b): the lower end of the interval of y_c - y_k."""
@@ -188,6 +228,8 @@ class Neighbourhood(PerSample):
         """
         prepared, dtype = self.prepared, self.prepared.dtype
         X = self.largest_states if enclosure is None else enclosure.largest
+        if enclosure is not None and enclosure.errors is not None:
+            return _sums(prepared.output_errors(enclosure.errors, X, self.box.largest, dtype), labels)
         sizes = self.sizes(X)
         if enclosure is None or not prepared.system.plan.triangular:
             errors = prepared.state_errors(X, sizes, dtype)

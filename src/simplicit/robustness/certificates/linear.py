@@ -10,6 +10,8 @@ after one pass through the stages, and f >= w·u₀ - |w|·r + c. Where A has cy
 that every substitution is sound; the coefficients that are left after one are bounded on the boxes of x, they shrink as
 A contracts, and the best bound of all substitutions counts.
 
+A block has no lines: its outputs are constants between their bounds, and replacing ends there.
+
 Every slope is sound, so that slopes may be chosen for each functional by gradient ascent on its bound.
 
 Margins are bounded so at last, and z before: stage after stage, its bounds are those of (b) on the states found so far,
@@ -30,6 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from simplicit.implicit.groups import Activation, Block
 from simplicit.implicit.plan import Stage
 from simplicit.robustness.box import centred
 from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
@@ -61,7 +64,7 @@ def linear_margins(neighbourhood: Neighbourhood, enclosure: Enclosure, labels: T
 
 def sharpened(neighbourhood: Neighbourhood, enclosure: Enclosure, steps: int = 0) -> Enclosure:
     """Return ``enclosure`` with bounds of z by linear relaxation, stage after stage, where they are narrower."""
-    found = Enclosure(*(bound.clone() for bound in enclosure.bounds))
+    found = enclosure.copy()
     for number, stage in enumerate(neighbourhood.prepared.stages):
         neighbourhood.update_stage_(found, number)
         columns = _loose(stage, found)
@@ -74,8 +77,8 @@ def sharpened(neighbourhood: Neighbourhood, enclosure: Enclosure, steps: int = 0
 
 
 def _loose(stage: Stage, found: Enclosure) -> Tensor:
-    """Return the states of a stage whose φ is no straight line on their bounds, for one sample at least."""
-    at = stage.target
+    """Return the pre-activations of a stage whose φ is no straight line on their bounds, for one sample at least."""
+    at = stage.rows
     columns = torch.arange(at.start, at.stop)
     if not stage.activation.homogeneous:
         return columns
@@ -86,12 +89,12 @@ def _stage_bounds(
     neighbourhood: Neighbourhood, found: Enclosure, columns: Tensor, number: int, steps: int
 ) -> tuple[Tensor, Tensor]:
     """Return bounds of z in ``columns`` of a stage, (m, len(columns)): below by those of z, above by those of -z."""
-    m, n, k = len(neighbourhood.U), neighbourhood.prepared.model.n_states, len(columns)
-    z = torch.zeros(m, 2 * k, n, dtype=torch.float64)
+    m, model, k = len(neighbourhood.U), neighbourhood.prepared.model, len(columns)
+    z = torch.zeros(m, 2 * k, model.n_pre, dtype=torch.float64)
     z[:, torch.arange(k), columns] = 1.0
     z[:, torch.arange(k) + k, columns] = -1.0
     zero = z.new_zeros(1)
-    functionals = Functionals(x=zero.expand_as(z), constant=zero.expand(m, 2 * k), z=z)
+    functionals = Functionals(x=zero.expand(m, 2 * k, model.n_states), constant=zero.expand(m, 2 * k), z=z)
     bounds = Relaxation(neighbourhood, found).lower_bounds(functionals, number, steps)
     return bounds[:, :k], -bounds[:, k:]
 
@@ -100,7 +103,8 @@ def _stage_bounds(
 class Functionals:
     """Each sample has s functionals x̄·x + constant + z̄·z + ū·u to be bounded from below.
 
-    ``x`` and ``z`` are (m, s, n), in working order, ``constant`` is (m, s), ``u`` (m, s, p). None stands for zero.
+    ``x`` is (m, s, n) and ``z`` (m, s, n_pre), in working order, ``constant`` is (m, s), ``u`` (m, s, p). None
+    stands for zero.
     """
 
     x: Tensor
@@ -133,21 +137,25 @@ class Relaxation:
     @cached_property
     def _slopes(self) -> tuple[Tensor, Tensor]:
         """Standard slopes of lower and upper lines, (m, n)."""
-        low, high = torch.empty_like(self.enclosure.z_lower), torch.empty_like(self.enclosure.z_lower)
+        low, high = torch.zeros_like(self.enclosure.x_lower), torch.zeros_like(self.enclosure.x_lower)
         for stage in self.neighbourhood.prepared.stages:
-            at = stage.target
-            bounds = self.enclosure.z_lower[:, at], self.enclosure.z_upper[:, at]
-            low[:, at], high[:, at] = standard_slopes(stage.activation, *bounds)
+            if not isinstance(stage.activation, Block):
+                bounds = self.enclosure.z_lower[:, stage.rows], self.enclosure.z_upper[:, stage.rows]
+                low[:, stage.target], high[:, stage.target] = standard_slopes(stage.activation, *bounds)
         return low, high
 
     def _lines(self, low_slope: Tensor, high_slope: Tensor) -> Lines:
         """Return the lines with given slopes, (m, 1 or s, n)."""
-        z_lower, z_upper = self.enclosure.z_lower[:, None], self.enclosure.z_upper[:, None]
+        found = self.enclosure
         low, high = torch.empty_like(low_slope), torch.empty_like(high_slope)
         for stage in self.neighbourhood.prepared.stages:
             at, phi = stage.target, stage.activation
-            low[..., at] = extremes(phi, z_lower[..., at], z_upper[..., at], low_slope[..., at])[0]
-            high[..., at] = extremes(phi, z_lower[..., at], z_upper[..., at], high_slope[..., at])[1]
+            if isinstance(phi, Block):
+                low[..., at], high[..., at] = found.x_lower[:, None, at], found.x_upper[:, None, at]
+                continue
+            z_lower, z_upper = found.z_lower[:, None, stage.rows], found.z_upper[:, None, stage.rows]
+            low[..., at] = extremes(phi, z_lower, z_upper, low_slope[..., at])[0]
+            high[..., at] = extremes(phi, z_lower, z_upper, high_slope[..., at])[1]
         return Lines(low_slope, low, high_slope, high)
 
     def _climbed(self, functionals: Functionals, last: int, steps: int) -> Tensor:
@@ -160,6 +168,8 @@ class Relaxation:
         for _ in range(steps):
             bounds = self._bounded(functionals, self._lines(low, high), last)
             best = torch.fmax(best, bounds.detach())
+            if not bounds.requires_grad:  # blocks are all that there is on the way
+                break
             low.grad, high.grad = torch.autograd.grad(-bounds.sum(), [low, high])
             self._freeze_(low.grad, high.grad)
             optimiser.step()
@@ -170,10 +180,11 @@ class Relaxation:
     def _freeze_(self, low: Tensor, high: Tensor) -> None:
         """Clear the gradient of the line on a homogeneous φ's better side, and where φ is straight on the bounds."""
         for stage in self.neighbourhood.prepared.stages:
-            if stage.activation.homogeneous:
+            if isinstance(stage.activation, Activation) and stage.activation.homogeneous:
                 at = stage.target
                 left, right = stage.activation.half_lines
-                crossing = (self.enclosure.z_lower[:, None, at] < 0) & (self.enclosure.z_upper[:, None, at] > 0)
+                z = self.enclosure.z_lower[:, None, stage.rows], self.enclosure.z_upper[:, None, stage.rows]
+                crossing = (z[0] < 0) & (z[1] > 0)
                 free, fixed = (low, high) if right >= left else (high, low)
                 free[..., at] *= crossing
                 fixed[..., at] = 0.0
@@ -182,7 +193,7 @@ class Relaxation:
         """Keep slopes between those of φ's half-lines where it is homogeneous: no other slope can be better."""
         with torch.no_grad():
             for stage in self.neighbourhood.prepared.stages:
-                if stage.activation.homogeneous:
+                if isinstance(stage.activation, Activation) and stage.activation.homogeneous:
                     ends = sorted(stage.activation.half_lines)
                     for slope in slopes:
                         slope[..., stage.target] = slope[..., stage.target].clamp(*ends)
@@ -217,11 +228,11 @@ class _Walk:
     def __init__(self, relaxation: Relaxation, functionals: Functionals, lines: Lines) -> None:
         self._relaxation, self._lines, self._functionals = relaxation, lines, functionals
         self._x, self._offset = functionals.x.clone(), functionals.constant
-        self._z = torch.zeros_like(self._x)
+        self._z = self._x.new_zeros(*self._x.shape[:2], relaxation.neighbourhood.prepared.model.n_pre)
         self._size = self._offset.abs() + _dot(self._x.abs(), relaxation.enclosure.largest)
         if functionals.z is not None:
             for stage in relaxation.neighbourhood.prepared.stages:
-                self._settle(stage, functionals.z[..., stage.target])
+                self._settle(stage, functionals.z[..., stage.rows])
 
     def replace(self, *stages: Stage) -> None:
         """Replace x̄·x of some stages, all at once, by the lines' z̄·z + h."""
@@ -232,15 +243,23 @@ class _Walk:
             lines, at = self._lines, stage.target
             positive, negative = x.clamp(min=0.0), x.clamp(max=0.0)
             low, high = lines.low[..., at], lines.high[..., at]
+            if isinstance(stage.activation, Block):
+                self._take_box(positive, negative, low, high)
+                continue
             self._offset = self._offset + (positive * low + negative * high).sum(dim=-1)
             self._size = self._size + (positive * low.abs() - negative * high.abs()).sum(dim=-1).detach()
             self._settle(stage, positive * lines.low_slope[..., at] + negative * lines.high_slope[..., at])
 
+    def _take_box(self, positive: Tensor, negative: Tensor, low: Tensor, high: Tensor) -> None:
+        """Replace x̄·x of a block by its least on the box of x, which may be infinite where it does not count."""
+        below = torch.where(positive > 0, positive * low, 0.0) + torch.where(negative < 0, negative * high, 0.0)
+        self._offset = self._offset + below.sum(dim=-1)
+        self._size = self._size + below.detach().abs().sum(dim=-1)
+
     def _settle(self, stage: Stage, z: Tensor) -> None:
         """Pass z̄·z of a stage on to x̄, and remember it for u and b."""
-        at = stage.target
-        self._z[..., at] += z
-        self._size = self._size + _dot(z.detach().abs(), self._relaxation.sizes[:, at])
+        self._z[..., stage.rows] += z
+        self._size = self._size + _dot(z.detach().abs(), self._relaxation.sizes[:, stage.rows])
         for source, block in stage.terms:
             self._x[..., source] += _linear(z, block.apply_transpose, block.apply)
 

@@ -32,12 +32,20 @@ class Evidence:
         return self.enclosure
 
     def take(self, margins: Tensor) -> None:
-        """Keep other lower bounds, (m, q), where they are larger."""
+        """Keep other lower bounds, (m, q), where they are larger.
+
+        Where the model has blocks, bounds of other enclosures are bounds on other trajectories
+        (:mod:`~simplicit.robustness.certificates.prepared`): what evaluation can do is taken off each at once.
+        """
+        if self.neighbourhood.prepared.has_blocks:
+            margins = margins - self.neighbourhood.evaluation_errors(self.enclosure, self.labels)
         self.margins = torch.fmax(self.margins, margins)
 
     @property
     def errors(self) -> Tensor:
-        """How far margins as the model evaluates them may be from exact, (m, q)."""
+        """How far margins as the model evaluates them may be below those kept, (m, q)."""
+        if self.neighbourhood.prepared.has_blocks:
+            return torch.zeros_like(self.margins)
         return self.neighbourhood.evaluation_errors(self.enclosure, self.labels)
 
     @property
@@ -78,6 +86,8 @@ def _linear(evidence: Evidence) -> None:
         part, classes = neighbourhood.part(rows), labels[rows]
         sharper = sharpened(part, enclosure.part(rows), evidence.steps)
         found = linear_margins(part, sharper, classes, evidence.steps)
+        if part.prepared.has_blocks:
+            found = found - part.evaluation_errors(sharper, classes)
         evidence.margins[rows] = torch.fmax(evidence.margins[rows], found)
 
 

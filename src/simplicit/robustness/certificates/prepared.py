@@ -13,12 +13,16 @@ unit roundoff u, a sum of k products errs by at most γ = k u / (1 - k u) times 
 
   γ and u now of the model's dtype, slope the largest |φ'| nearby: 0 for a ReLU that stays below 0. Piecewise linear φ
   lose the terms with 16, the units in the last place that evaluating a φ may cost. A substitution solves this stage by
-  stage. Where the model is iterated, (I - L|A|)⁻¹ does, and what Picard's iteration leaves over comes on top.
+  stage. A block is another matter: what its program does to errors is only known as the interval image of z ± ζ.
+  So the bounds of a model with blocks speak of all trajectories whose outputs of blocks lie *anywhere* in
+  these images, those as computed among them, and are exact between the blocks: e is 0 at a block, and counts on.
+  Where the model is iterated, (I - L|A|)⁻¹ does, and what Picard's iteration leaves over comes on top.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import torch
@@ -26,7 +30,7 @@ from torch import Tensor
 
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.equations import PREDICTION_TOL
-from simplicit.implicit.groups import EVALUATION_ULPS, per_state
+from simplicit.implicit.groups import EVALUATION_ULPS, Activation, Block, per_state
 from simplicit.implicit.picard import NOISE_ULPS
 from simplicit.implicit.plan import Stage
 
@@ -42,14 +46,16 @@ _SETTLED, _STEPS = 1e-12, 1000
 class PreparedModel:
     """A model as it is evaluated, in ``dtype``: its numbers in float64, its states in working order from here on.
 
-    ``system`` is the state equation, ``stages`` are those of its plan. Of the model there are ``C`` (q, n), ``D``
-    (q, p), the biases ``b`` (n,) of the states and ``d`` (q,) of the outputs; of the activations, all (n,), the
-    ``slopes`` L, what torch's may jump by, and the units in the last place (``ulps``) that evaluating one may cost:
+    ``has_blocks`` says whether there are groups whose φ is not elementwise; then there are n_pre pre-activations in
+    place of n. ``system`` is the state equation, ``stages`` are those of its plan. Of the model there are ``C`` (q, n),
+    ``D`` (q, p), the biases ``b`` (n_pre,) of the states and ``d`` (q,) of the outputs; of the activations, all (n,),
+    the ``slopes`` L, what torch's may jump by, and the units in the last place (``ulps``) that evaluating one may cost:
     none where it is linear on both sides of 0. ``gamma`` is γ of float64 for any sum in a bound.
     """
 
     def __init__(self, model: ImplicitModel) -> None:
         exact, groups = model.astype(np.float64), model.groups
+        self.has_blocks = any(isinstance(group.activation, Block) for group in groups)
         self.model, self.system = model, exact.state_equation
         self.stages: tuple[Stage, ...] = self.system.plan.stages
         self.dtype = torch.float32 if model.dtype == np.float32 else torch.float64
@@ -79,7 +85,9 @@ class PreparedModel:
         return self.widened(system.plan.to_working(system.absolute.drive(radii, bias=False)))
 
     def state_radii(self, reach: Tensor, growth: float = 1.0) -> Tensor:
-        """Return d >= L (g |A| d + r), (m, n): how far states move if B u moves by at most r, (m, n).
+        """Return d >= L (g |A| d + r), (m, n): how far states move if B u moves by at most r, (m, n_pre).
+
+        A block moves by its Lipschitz constant times the largest move of its z; infinite where a φ has none.
 
         With ``growth`` g = 1 it is the solution (I - L|A|)⁻¹ L r, by substitution. Where the model is iterated, a
         solution of finite accuracy is made sound by its defect, measured in s with L|A| s <= ρ s: d + s t with
@@ -87,11 +95,15 @@ class PreparedModel:
         """
         plan = self.system.absolute.plan
         if plan.triangular:
-            d = torch.zeros_like(reach)
+            d = reach.new_zeros(len(reach), plan.n_states)
+            if not bool(torch.isfinite(self.slopes).all()):
+                return torch.full_like(d, torch.inf)
             for stage in plan.stages:
-                drive = reach[:, stage.target]
+                drive = reach[:, stage.rows]
                 for source, block in stage.terms:
                     drive = drive + growth * block.apply(d[:, source])
+                if isinstance(stage.activation, Block):
+                    drive = drive.amax(dim=1, keepdim=True)
                 d[:, stage.target] = self.widened(stage.activation.slope * drive)
             return d
         s, rho = torch.from_numpy(self.system.contraction.s), growth * self.system.contraction.rho
@@ -107,6 +119,9 @@ class PreparedModel:
 
     def state_errors(self, X: Tensor, sizes: Tensor, dtype: torch.dtype) -> Tensor:
         """Return e with slope L everywhere, (m, n), for states computed in ``dtype``; X and ``sizes`` w are (m, n)."""
+        if self.has_blocks:
+            infinite = torch.full_like(sizes, torch.inf)
+            return self.sharp_state_errors(-infinite, infinite, X, sizes, dtype)
         unit, gamma, tiny = unit_roundoff(dtype), self._row_gammas(dtype), self._underflow(dtype)
         before = (gamma + self.ulps * unit) * sizes + tiny
         after = self.ulps * unit * X + self.jumps + tiny
@@ -124,18 +139,42 @@ class PreparedModel:
         self, z_lower: Tensor, z_upper: Tensor, X: Tensor, sizes: Tensor, dtype: torch.dtype
     ) -> Tensor:
         """Return e with the slopes that φ has on the bounds of z, (m, n), for triangular models."""
-        unit, gamma, tiny = unit_roundoff(dtype), self._row_gammas(dtype), self._underflow(dtype)
         errors = torch.zeros_like(X)
-        for stage in self.system.absolute.plan.stages:
-            at, phi = stage.target, stage.activation
-            inherited = torch.zeros_like(X[:, at])
-            for source, block in stage.terms:
-                inherited = inherited + block.apply(errors[:, source])
-            zeta = gamma[at] * (sizes[:, at] + inherited) + inherited + tiny
-            slope = phi.steepest(z_lower[:, at] - zeta, z_upper[:, at] + zeta)
-            evaluating = self.ulps[at] * unit * (slope * (sizes[:, at] + 2.0 * zeta) + X[:, at])
-            errors[:, at] = self.widened(slope * zeta + evaluating + self.jumps[at] + tiny)
+        for number, stage in enumerate(self.system.absolute.plan.stages):
+            at, rows, phi = stage.target, stage.rows, stage.activation
+            zeta = self.pre_errors(number, errors, sizes[:, rows], dtype)
+            if isinstance(phi, Block):
+                largest = float((sizes[:, rows] + zeta).max()) if zeta.numel() else 0.0
+                moved = phi.slope * zeta.amax(dim=1, keepdim=True)
+                errors[:, at] = self.widened(moved + phi.rounding(largest, dtype) + self._underflow(dtype))
+            else:
+                bounds = z_lower[:, rows] - zeta, z_upper[:, rows] + zeta
+                errors[:, at] = self.stage_errors(number, zeta, bounds, X[:, at], sizes[:, rows], dtype)
         return errors
+
+    def pre_errors(self, number: int, errors: Tensor, sizes: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return ζ of one stage, from the errors e of all states before it (m, n) and the sizes w of its z."""
+        stage = self.system.absolute.plan.stages[number]
+        inherited = torch.zeros_like(sizes)
+        for source, block in stage.terms:
+            inherited = inherited + block.apply(errors[:, source])
+        return self._row_gammas(dtype)[stage.rows] * (sizes + inherited) + inherited + self._underflow(dtype)
+
+    def stage_errors(
+        self,
+        number: int,
+        zeta: Tensor,
+        bounds: tuple[Tensor, Tensor],
+        X: Tensor,
+        sizes: Tensor,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """Return e of one stage with an elementwise φ, for ζ, bounds of z ± ζ, X on its |x| and w of its z."""
+        stage, unit, tiny = self.stages[number], unit_roundoff(dtype), self._underflow(dtype)
+        at, phi = stage.target, cast(Activation, stage.activation)
+        slope = phi.steepest(*bounds)
+        evaluating = self.ulps[at] * unit * (slope * (sizes + 2.0 * zeta) + X)
+        return self.widened(slope * zeta + evaluating + self.jumps[at] + tiny)
 
     def output_errors(self, errors: Tensor, X: Tensor, U: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the error of outputs, (m, q), from that of the states; X (m, n), U (m, p) bound states and inputs."""

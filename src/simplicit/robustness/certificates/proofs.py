@@ -108,7 +108,8 @@ def certify(
 
     The bounds are sound in floating point: rounding in them and in the model's own evaluation is taken off (see
     :mod:`~simplicit.robustness.certificates.prepared`). Every activation of the library is known; where A has cycles,
-    (c) substitutes repeatedly.
+    (c) substitutes repeatedly. A block (softmax, norms, attention, gates) has an interval image in (b) and (c); (a)
+    proves nothing where a block has no Lipschitz constant.
 
     Parameters
     ----------
@@ -207,9 +208,9 @@ class _Bounding:
         """Cut the samples by the memory that they need; InputError where one of them alone needs more than is free."""
         model, copies = self.prepared.model, _COPIES if self.steps else 1
         backward = any(METHODS[name].backward for name in self.seconds)
-        widest = max((stage.target.stop - stage.target.start for stage in self.prepared.stages), default=0)
+        widest = max((stage.rows.stop - stage.rows.start for stage in self.prepared.stages), default=0)
         functionals = max(2 * widest, model.n_outputs) if backward else 1
-        each = functionals * (model.n_states + model.n_inputs)
+        each = functionals * (max(model.n_states, model.n_pre) + model.n_inputs)
         if backward:
             needing = (
                 f"{[*self.seconds][-1]!r} bounds each state of this model by all before it, for which one sample needs"

@@ -15,13 +15,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from simplicit.checks import as_number
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch, as_batch, chunks
+from simplicit.implicit.groups import Block
 from simplicit.implicit.model import as_model
 from simplicit.implicit.picard import picard_adjoint
-from simplicit.implicit.plan import Slopes
+from simplicit.implicit.plan import Plan
 from simplicit.robustness.box import Clip, OuterBox, clipped
 from simplicit.robustness.certificates.interval import Neighbourhood
 from simplicit.robustness.certificates.prepared import PreparedModel
@@ -39,7 +41,7 @@ def sensitivity(model: ImplicitModel) -> Array:
 
     Returns
     -------
-    (q, n) float64 array
+    (q, n) float64 array, (q, n_pre) where there are blocks, infinite behind those without a Lipschitz constant
         S = |C| (I - L|A|)⁻¹ L, with |∂yₖ/∂zᵢ| <= Sₖᵢ, zᵢ the pre-activation of state i.
 
     Raises
@@ -52,10 +54,27 @@ def sensitivity(model: ImplicitModel) -> Array:
     prepared = PreparedModel(as_model(model))
     plan, slopes = prepared.system.absolute.plan, prepared.slopes[None].expand(model.n_outputs, -1)
     if plan.triangular:
-        S = plan.substitute_back_(Slopes.given(plan, slopes), prepared.C.abs())
+        S = _substituted_back(plan, prepared.C.abs())
     else:
         S = picard_adjoint(plan, prepared.system.contraction, slopes, prepared.C.abs())
     return plan.to_model(S).numpy()
+
+
+def _substituted_back(plan: Plan, X_bar: Tensor) -> Tensor:
+    """S (q, n_pre) of a triangular plan of |A|, by a pass in reverse from |C|, which is overwritten.
+
+    The rows of a block's Jacobian sum to L at most in size, and so none of its entries is larger.
+    """
+    S = X_bar.new_zeros(len(X_bar), plan.n_pre)
+    for stage in reversed(plan.stages):
+        x_bar, slope = X_bar[:, stage.target], stage.activation.slope
+        if isinstance(stage.activation, Block):
+            x_bar = x_bar.sum(dim=1, keepdim=True).expand(-1, stage.rows.stop - stage.rows.start)
+        z_bar = torch.where(x_bar > 0, slope * x_bar, 0.0)
+        S[:, stage.rows] = z_bar
+        for source, block in stage.terms:
+            X_bar[:, source] += block.apply_transpose(z_bar).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    return S
 
 
 def box_radii(model: ImplicitModel, U: Batch, eps: float, *, clip: Clip = (0.0, 1.0)) -> Array:

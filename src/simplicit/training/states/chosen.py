@@ -24,7 +24,7 @@ from simplicit.implicit.batch import Batch
 from simplicit.machine import check_memory, gib
 from simplicit.network import Capture, States
 from simplicit.rows.batch import Array
-from simplicit.training.states.data import StateData, homogeneous
+from simplicit.training.states.data import StateData, check_elementwise, homogeneous
 
 #: How much larger the units of a group are than those of the group before it, under a ball.
 GROWTH = 4.0
@@ -56,6 +56,7 @@ def chosen_data(captured: Capture, inputs: Batch, states: str | tuple[str, ...],
     InputError is raised for an unknown name, inputs that do not fit, or more memory needed than there is.
     """
     groups, model = chosen_groups(captured, states), captured.model
+    check_elementwise(groups)
     _check_memory(groups, model, len(inputs))
     found = captured.states(inputs, groups=groups)
     scale = _units(found, bounded=bounded)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
+from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, StateGroup, rescale, scaling_vector
+from simplicit.implicit.groups import first_block
 from simplicit.network import States
 from simplicit.rows.batch import Array, Index
 
@@ -69,12 +71,22 @@ class StateData:
         return self.model.with_matrix(csr_array(rows[place]), state_bias=bias[:n], output_bias=bias[n:])
 
 
+def check_elementwise(groups: Sequence[StateGroup]) -> None:
+    """Refuse, with an InputError, groups of which one is a block: as many rows as states are matched."""
+    if (block := first_block(groups)) is not None:
+        raise InputError(
+            f"this recipe matches the states of networks whose activations are all elementwise; group {block.name!r} "
+            f"is a block ({block.activation.name}); take simplicit.Sparse, which fits layer by layer"
+        )
+
+
 def state_data(model: ImplicitModel, states: States, weight_count: int, *, rescaled: bool = True) -> StateData:
     """Gather the states of a baseline, ``rescaled`` if it is wanted and every activation allows it.
 
     Rescaling needs positively homogeneous activations; without it the ball ‖A‖∞ ≤ κ may not hold the baseline itself
-    and matching costs accuracy.
+    and matching costs accuracy. InputError is raised for a model with blocks.
     """
+    check_elementwise(model.groups)
     model = model.astype(np.float64)
     rescaled = rescaled and homogeneous(model.groups)
     scale = scaling_vector(model) if rescaled and model.n_states else np.ones(model.n_states)

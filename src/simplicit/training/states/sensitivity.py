@@ -2,6 +2,8 @@ r"""How far an error in a state, or in an output, moves the outputs, on the base
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 
@@ -45,6 +47,8 @@ def state_sensitivities(data: StateData) -> Array:
 def _slopes(data: StateData, step: int) -> Array:
     """φ'(z) of every state at every step-th sample, (samples, n)."""
     Z = torch.from_numpy(data.targets[::step, : data.n_states].copy())
-    phis = [group.activation for group in data.model.groups if isinstance(group.activation, Activation)]
-    parts = [phi.derivative(Z[:, columns]) for phi, columns in zip(phis, data.model.slices.values(), strict=True)]
+    parts = [
+        cast(Activation, group.activation).derivative(Z[:, columns])
+        for group, columns in zip(data.model.groups, data.model.slices.values(), strict=True)
+    ]
     return torch.cat(parts, dim=1).numpy()
