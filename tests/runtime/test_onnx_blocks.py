@@ -1,0 +1,199 @@
+"""``export_onnx`` for models with blocks: every operation that has an entry, and networks of them."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import simplicit as sp
+from simplicit.errors import InputError
+from simplicit.implicit import Block, GatherMap, ImplicitModel, StateGroup
+from simplicit.implicit.groups.program import Step, Value
+from simplicit.runtime.onnx.operations import OPERATIONS
+
+sys.path.insert(0, str(Path(__file__).parent))
+from operations import CASES, Case, case
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+TOLERANCE = {np.float32: 2e-5, np.float64: 1e-11}
+#: Operations for which onnxruntime has no kernel in float64; ONNX's reference has some of them in float32 only.
+ONLY_FLOAT32 = set(
+    """
+    erf special_erf erfc gelu atan asin acos conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d
+    conv_transpose3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d _adaptive_avg_pool2d
+    """.split()  # noqa: SIM905
+)
+
+
+def model_of(case: Case, dtype: type) -> ImplicitModel:
+    """A model of one block: its operands are the input, its states are the output."""
+    a = sum(math.prod(shape) for shape in case.shapes)
+    z = torch.zeros(2, a, dtype=torch.float64)
+    size = Block(case.shapes, case.steps, 1, case.constants).result(z).numel() // 2
+    group = StateGroup("block", size, Block(case.shapes, case.steps, size, case.constants))
+    blocks = {("block", "input"): GatherMap(np.arange(a), a), ("output", "block"): GatherMap(np.arange(size), size)}
+    return ImplicitModel([group], blocks, n_inputs=a, n_outputs=size).astype(dtype)
+
+
+def session_of(path: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_operation(case: Case, dtype: type, tmp_path: Path) -> None:
+    model, path = model_of(case, dtype), tmp_path / "m.onnx"
+    sp.export_onnx(model, path, check=False)
+    tolerance = TOLERANCE[dtype]
+    try:
+        session = session_of(path)
+    except Exception as error:
+        assert "NOT_IMPLEMENTED" in str(error)
+        assert dtype == np.float64
+        assert {step.packet for step in case.steps} & ONLY_FLOAT32
+        session, tolerance = onnx.reference.ReferenceEvaluator(str(path)), 2e-6
+    for m in (1, 2, 7):
+        U = np.random.default_rng(m).uniform(*case.span, (m, model.n_inputs)).astype(dtype)
+        found = session.run(None, {"inputs": U})[0]
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, model.predict(U), rtol=tolerance, atol=tolerance)
+
+
+def test_every_entry_has_a_case() -> None:
+    assert {step.packet for case in CASES for step in case.steps} >= set(OPERATIONS)
+
+
+class Gated(nn.Module):
+    """A multilayer perceptron with a gate, normalised by the root of mean squares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.gate, self.down, self.norm = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 6), nn.RMSNorm(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(functional.silu(self.gate(self.norm(x))) * self.up(self.norm(x)))
+
+
+class Squeezed(nn.Module):
+    """Channels of a convolution, each with a factor that its mean decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2), nn.Linear(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.conv(x))
+        factors = torch.sigmoid(self.last(torch.relu(self.first(y.mean((2, 3))))))
+        return y * factors[:, :, None, None]
+
+
+class Causal(nn.Module):
+    """Attention by its formula, in which no token sees a later one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        m, tokens, width = x.shape
+        q, k, v = (part.reshape(m, tokens, 2, 4).transpose(1, 2) for part in self.qkv(x).split(width, dim=-1))
+        seen = torch.ones(tokens, tokens, dtype=torch.bool).tril()
+        scores = (q @ k.transpose(-1, -2) / 2.0).masked_fill(~seen, -math.inf)
+        return self.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(m, tokens, width))
+
+
+class Tokens(nn.Module):
+    """A layer norm over each token, and a head on the last one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.log_softmax(self.head(self.norm(x)[:, -1]), dim=-1)
+
+
+class Last(nn.Module):
+    """The last output of a recurrent layer."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)[0][:, -1]
+
+
+NETWORKS = {
+    "gated": (Gated, (6,)),
+    "squeezed": (Squeezed, (3, 5, 5)),
+    "causal": (Causal, (5, 8)),
+    "tokens": (Tokens, (5, 8)),
+    "post-norm": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (5, 8)),
+    "pre-norm": (lambda: nn.TransformerEncoderLayer(8, 2, 16, norm_first=True, batch_first=True), (5, 8)),
+    "group norm": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Mish()), (3, 5, 5)),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(name: str, dtype: type, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    make, shape = NETWORKS[name]
+    net = make().to(torch.float32 if dtype == np.float32 else torch.float64).eval()
+    model = sp.from_torch(net, torch.rand(3, *shape, dtype=next(net.parameters()).dtype))
+    assert model.dtype == dtype
+    path = tmp_path / "m.onnx"
+    written = sp.export_onnx(model, path)
+    if dtype == np.float64 and name in ("squeezed", "group norm"):  # which onnxruntime has no convolutions for
+        assert written.checked_by == "onnx.reference"
+        return
+    assert written.checked_by == "onnxruntime"
+    session = session_of(path)
+    assert {end.type for end in (*session.get_inputs(), *session.get_outputs())} == {
+        "tensor(float)" if dtype == np.float32 else "tensor(double)"
+    }
+    for m in (1, 2, 7):
+        U = np.random.default_rng(m).normal(size=(m, *shape)).astype(dtype)
+        found = session.run(None, {"inputs": U})[0]
+        np.testing.assert_allclose(found.reshape(m, -1), model.predict(U), rtol=2e-5, atol=1e-5)
+        with torch.no_grad():
+            np.testing.assert_allclose(found, net(torch.from_numpy(U)).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_what_has_no_form_is_refused_by_its_name(tmp_path: Path) -> None:
+    for steps, said in (
+        ((Step("lgamma.default", (Value(0),)),), r"its operation 'lgamma' has no form there"),
+        ((Step("bitwise_not.default", (Value(1),)),), r"its operation 'bitwise_not' acts on the bits of integers"),
+    ):
+        whole = (Step("to.dtype", (Value(0), sp_kind("int64"))), *steps) if "bitwise" in said else steps
+        model = model_of(Case(whole), np.float32)
+        with pytest.raises(InputError, match=rf"model: group 'block' .* {said}\. Leave .* simplicit.to_torch"):
+            sp.export_onnx(model, tmp_path / "m.onnx")
+    assert not any(tmp_path.iterdir())
+
+
+def sp_kind(name: str) -> Any:
+    from simplicit.implicit.groups.program import Kind
+
+    return Kind(name)
+
+
+def test_what_nothing_needs_is_left_out(tmp_path: Path) -> None:
+    model = model_of(case(("max.dim", Value(0), 2), ("getitem", Value(1), 0)), np.float32)
+    sp.export_onnx(model, tmp_path / "m.onnx")
+    operators = [node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node]
+    assert "ReduceMax" in operators
+    assert "ArgMax" not in operators
