@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 import simplicit as sp
 from simplicit.errors import InputError
-from simplicit.implicit import Block, GatherMap, ImplicitModel, StateGroup
+from simplicit.implicit import Block, CsrMap, GatherMap, ImplicitModel, StateGroup
 from simplicit.implicit.groups.program import Kind, Value
 from simplicit.runtime.onnx.operations import OPERATIONS
+from simplicit.runtime.onnx.repeats import repeats
 
 sys.path.insert(0, str(Path(__file__).parent))
 from operations import CASES, Case, case
@@ -186,3 +188,23 @@ def test_what_nothing_needs_is_left_out(tmp_path: Path) -> None:
     operators = [node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node]
     assert "ReduceMax" in operators
     assert "ArgMax" not in operators
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_matrices_that_repeat_smaller_ones(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    cores = [rng.normal(size=(6, 4)) * (rng.random((6, 4)) < 0.9), rng.normal(size=(3, 5))]
+    matrix = scipy.sparse.block_diag([cores[0]] * 5 + [cores[1]] * 4 + [np.zeros((2, 3))]).toarray()
+    matrix = matrix[rng.permutation(len(matrix))] if seed else matrix  # rows of a part may be in another order
+    if seed == 1:
+        matrix = matrix[:, rng.permutation(matrix.shape[1])]
+    rows, columns = matrix.shape
+    model = ImplicitModel([], {("output", "input"): CsrMap(matrix)}, n_inputs=columns, n_outputs=rows)
+    written = sp.export_onnx(model, tmp_path / "m.onnx")
+    assert written.difference < 1e-14
+    tokens = scipy.sparse.block_diag([cores[0]] * 9).toarray().reshape(9, 6, 36).transpose(1, 0, 2).reshape(54, 36)
+    (part,) = repeats(CsrMap(tokens).to_csr()) or ()
+    np.testing.assert_array_equal(part.core, cores[0])
+    np.testing.assert_array_equal(part.rows, np.arange(54).reshape(6, 9).T)
+    assert repeats(CsrMap(rng.normal(size=(40, 40))).to_csr()) is None
+    assert repeats(CsrMap(np.diag(rng.normal(size=40))).to_csr()) is None
