@@ -125,9 +125,9 @@ class Tokens(nn.Module):
 class Last(nn.Module):
     """The last output of a recurrent layer."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer = nn.GRU(4, 3, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)[0][:, -1]
@@ -140,6 +140,7 @@ NETWORKS = {
     "tokens": (Tokens, (5, 8)),
     "post-norm": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (5, 8)),
     "pre-norm": (lambda: nn.TransformerEncoderLayer(8, 2, 16, norm_first=True, batch_first=True), (5, 8)),
+    "recurrent": (Last, (4, 4)),
     "group norm": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Mish()), (3, 5, 5)),
 }
 
@@ -162,6 +163,7 @@ def test_networks(name: str, dtype: type, tmp_path: Path) -> None:
     assert {end.type for end in (*session.get_inputs(), *session.get_outputs())} == {
         "tensor(float)" if dtype == np.float32 else "tensor(double)"
     }
+    assert session.run(None, {"inputs": np.zeros((0, *shape), dtype=dtype)})[0].shape == (0, *model.output_shape)
     for m in (1, 2, 7):
         U = np.random.default_rng(m).normal(size=(m, *shape)).astype(dtype)
         found = session.run(None, {"inputs": U})[0]

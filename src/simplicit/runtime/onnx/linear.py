@@ -1,7 +1,7 @@
 r"""How linear maps are written as nodes of an ONNX graph.
 
-A kind that is missing in :data:`LINEAR` is written as a dense matrix, or as the smaller ones that it repeats; a new kind
-is one function and one line.
+A kind that is missing in :data:`LINEAR` is written as a dense matrix, or as the smaller ones that it repeats; a new
+kind is one function and one line.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from simplicit.runtime.onnx.repeats import Repeat, repeats
 def _dense(graph: Graph, block: LinearMap, x: str) -> str:
     """Write X Mᵀ by the dense matrix, or by a smaller one that it repeats."""
     rows, columns = block.shape
-    if (parts := repeats(block.to_csr())) is not None:
+    matrix = block.to_csr()
+    if (parts := repeats(matrix)) is not None:
         return _repeated(graph, parts, block.shape, x)
     graph.reserve(rows * columns * graph.dtype.itemsize, f"blocks up to one of shape {block.shape}")
     graph.reserve(-rows * columns * graph.dtype.itemsize)  # the constant counts itself
-    return graph.node("MatMul", x, block.to_csr().toarray().T)
+    return graph.node("MatMul", x, matrix.toarray().T)
 
 
 def _repeated(graph: Graph, parts: Sequence[Repeat], shape: tuple[int, int], x: str) -> str:
