@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import simplicit as sp
+from runtime.operations import CASES
+from runtime.programs import Case, case
 from simplicit.errors import InputError
 from simplicit.implicit import Block, CsrMap, GatherMap, ImplicitModel, StateGroup
 from simplicit.implicit.groups.program import Kind, Value
 from simplicit.runtime.onnx.operations import OPERATIONS
 from simplicit.runtime.onnx.repeats import repeats
-
-sys.path.insert(0, str(Path(__file__).parent))
-from operations import CASES, Case, case
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
