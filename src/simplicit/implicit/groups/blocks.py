@@ -103,7 +103,9 @@ class Block:
         """Return what the program makes of z (m, a) for m >= 2, in its own shape and dtype."""
         m = len(z)
         parts = torch.split(z, [math.prod(shape) for shape in self.operands], dim=1)
-        values: list[Any] = [part.reshape(m, *shape) for part, shape in zip(parts, self.operands, strict=True)]
+        # Contiguous, as some operations of torch ask for.
+        shaped = [part.reshape(m, *shape).contiguous() for part, shape in zip(parts, self.operands, strict=True)]
+        values: list[Any] = [*shaped]
         return as_tensor(execute(self.steps, values + self._constants(z.dtype), m, z.dtype))
 
     def _constants(self, dtype: torch.dtype) -> list[Tensor]:

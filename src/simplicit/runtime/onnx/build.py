@@ -1,7 +1,8 @@
 r"""A triangular model as an ONNX graph: one group of nodes per stage of the plan.
 
-A stage is a sum of linear maps of what came before, a bias and an activation;
-:mod:`~simplicit.runtime.onnx.linear` and :mod:`~simplicit.runtime.onnx.activations` say how each of them is written.
+A stage is a sum of linear maps of what came before, a bias and an activation or a block;
+:mod:`~simplicit.runtime.onnx.linear`, :mod:`~simplicit.runtime.onnx.activations` and
+:mod:`~simplicit.runtime.onnx.blocks` say how each of them is written.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simplicit.checks import refused
-from simplicit.implicit import CsrMap, ImplicitModel, LinearMap
+from simplicit.implicit import Block, CsrMap, ImplicitModel, LinearMap
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.plan import Plan, Stage
 from simplicit.runtime.onnx.activations import activated
+from simplicit.runtime.onnx.blocks import block
 from simplicit.runtime.onnx.graph import Graph
 from simplicit.runtime.onnx.linear import linear
 
@@ -29,7 +31,8 @@ Term = tuple[str, LinearMap]
 def build(model: ImplicitModel, onnx: Any) -> Any:
     """An ONNX model from ``inputs`` (batch, *input_shape) to ``outputs`` (batch, *output_shape).
 
-    InputError is raised where A has cycles, or the constants take more than 2 GiB.
+    InputError is raised where A has cycles, a block has an operation without a form in ONNX, or the constants take more
+    than 2 GiB.
     """
     plan = model.state_equation.plan
     if not plan.triangular:
@@ -46,6 +49,7 @@ def build(model: ImplicitModel, onnx: Any) -> Any:
     else:  # a length of 0 stands for that of the input
         shape = np.array([0, *model.output_shape], dtype=np.int64)
         graph.node("Reshape", outputs, shape, name="outputs")
+    graph.prune(["outputs"])
     make, kind = onnx.helper, onnx.TensorProto.DOUBLE if model.dtype == np.float64 else onnx.TensorProto.FLOAT
     first = make.make_tensor_value_info("inputs", kind, ["batch", *model.input_shape])
     last = make.make_tensor_value_info("outputs", kind, ["batch", *model.output_shape])
@@ -64,9 +68,11 @@ class _Writer:
         self._states: dict[int, str] = {}  # of each stage that is written, by its first column
         bias = model.state_bias if self._order is None else model.state_bias[self._order]
         for stage in plan.stages:
-            terms = [(self._state(source), block) for source, block in stage.terms]
-            z = self._sum([*self._driven(stage), *terms], bias[stage.target])
-            self._states[stage.target.start] = activated(graph, stage.activation, z)
+            terms = [(self._state(source), each) for source, each in stage.terms]
+            z = self._sum([*self._driven(stage), *terms], bias[stage.rows])
+            phi, name = stage.activation, self._names.get(stage.target.start, "")
+            x = block(graph, phi, z, name) if isinstance(phi, Block) else activated(graph, phi, z)
+            self._states[stage.target.start] = x
 
     def outputs(self) -> str:
         """Write C x + D u + d."""
@@ -74,20 +80,20 @@ class _Writer:
         if self._order is not None and model.C.nnz:
             every = torch.arange(model.n_states)
             terms.append((self._state(every), CsrMap(model.C[:, self._order])))
-        for (row, column), block in model.blocks.items():
+        for (row, column), each in model.blocks.items():
             if row == OUTPUT and column == INPUT:
-                terms.append((self._inputs, block))
+                terms.append((self._inputs, each))
             elif row == OUTPUT and self._order is None:
-                terms.append((self._state(model.slices[column]), block))
+                terms.append((self._state(model.slices[column]), each))
         return self._sum(terms, model.output_bias)
 
     def _driven(self, stage: Stage) -> list[Term]:
         """The part of B in a stage."""
         if self._order is None:
-            block = self._model.blocks.get((self._names[stage.target.start], INPUT))
+            driven = self._model.blocks.get((self._names[stage.target.start], INPUT))
         else:
-            block = CsrMap(self._model.B[self._order[stage.target]])
-        return [] if block is None or not block.nnz else [(self._inputs, block)]
+            driven = CsrMap(self._model.B[self._order[stage.rows]])
+        return [] if driven is None or not driven.nnz else [(self._inputs, driven)]
 
     def _state(self, columns: slice | Tensor) -> str:
         """The name of states in working order: a stage, or some of all that are written so far."""
@@ -99,7 +105,7 @@ class _Writer:
 
     def _sum(self, terms: Sequence[Term], bias: NDArray[Any]) -> str:
         graph = self._graph
-        parts = [linear(graph, block, x) for x, block in terms]
+        parts = [linear(graph, each, x) for x, each in terms]
         if not parts:  # the same for every sample, of whom only the number counts
             first = graph.node("Gather", self._inputs, np.array([0]), axis=1)
             parts = [graph.node("Mul", first, 0.0)]

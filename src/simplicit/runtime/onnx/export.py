@@ -34,7 +34,7 @@ class OnnxFile:
         Its bytes.
     checked_by : str or None
         What ran the graph: ``"onnxruntime"``, ``"onnx.reference"`` where that has no kernel in the model's dtype
-        (GELU and convolutions in float64), or None without a check.
+        (GELU, convolutions and average pooling in float64), or None without a check.
     difference : float
         The largest one between its outputs and the model's, relative to the largest output; NaN without a check.
     """
@@ -51,8 +51,8 @@ def export_onnx(
     """Write a model whose A is triangular as one ONNX file, all of it or nothing.
 
     The graph takes ``inputs`` (batch, *input_shape) and gives ``outputs`` (batch, *output_shape), in the model's dtype,
-    for any number of samples. Convolutions and gathers are written as such, other blocks as dense matrices with their
-    zeros.
+    for any number of samples. Convolutions and gathers are written as such, other linear maps as dense matrices with
+    their zeros; one that repeats a smaller matrix is written with that. Blocks are written operation by operation.
 
     Parameters
     ----------
@@ -68,7 +68,8 @@ def export_onnx(
     Raises
     ------
     InputError
-        A has cycles, so that the states are found by iteration; or the matrices take more than 2 GiB.
+        A has cycles, so that the states are found by iteration; a block has an operation that has no form in ONNX
+        here; or the matrices take more than 2 GiB.
     DataError
         ``path`` exists and ``overwrite`` is False, it cannot be written, or outputs differ.
     MissingExtraError

@@ -1,25 +1,54 @@
 r"""How linear maps are written as nodes of an ONNX graph.
 
-A kind that is missing in :data:`LINEAR` is written as a dense matrix; a new kind is one function and one line.
+A kind that is missing in :data:`LINEAR` is written as a dense matrix, or as the smaller ones that it repeats; a new
+kind is one function and one line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simplicit.implicit import ConvMap, GatheredConvMap, GatherMap, LinearMap, SumMap
 from simplicit.runtime.onnx.graph import Graph
+from simplicit.runtime.onnx.repeats import Repeat, repeats
 
 
 def _dense(graph: Graph, block: LinearMap, x: str) -> str:
-    """Write X Mᵀ by the dense matrix."""
+    """Write X Mᵀ by the dense matrix, or by a smaller one that it repeats."""
     rows, columns = block.shape
+    matrix = block.to_csr()
+    if (parts := repeats(matrix)) is not None:
+        return _repeated(graph, parts, block.shape, x)
     graph.reserve(rows * columns * graph.dtype.itemsize, f"blocks up to one of shape {block.shape}")
     graph.reserve(-rows * columns * graph.dtype.itemsize)  # the constant counts itself
-    return graph.node("MatMul", x, block.to_csr().toarray().T)
+    return graph.node("MatMul", x, matrix.toarray().T)
+
+
+def _repeated(graph: Graph, parts: Sequence[Repeat], shape: tuple[int, int], x: str) -> str:
+    """Write X Mᵀ where M repeats smaller matrices: columns are picked, multiplied together, and put in order."""
+    found, places, offset = list[str](), np.full(shape[0], -1, dtype=np.int64), 0
+    for part in parts:
+        (times, height), width = part.rows.shape, part.columns.shape[1]
+        picked = _picked(graph, x, part.columns.ravel(), shape[1])
+        apart = graph.node("Reshape", picked, np.array([0, times, width], dtype=np.int64))
+        product = graph.node("MatMul", apart, part.core.T)
+        found.append(graph.node("Reshape", product, np.array([0, times * height], dtype=np.int64)))
+        places[part.rows.ravel()] = offset + np.arange(times * height)
+        offset += times * height
+    whole = found[0] if len(found) == 1 else graph.node("Concat", *found, axis=1)
+    if (places < 0).any():  # a column of zeros stands behind the others for the empty rows
+        whole = graph.node("Pad", whole, np.array([0, 0, 0, 1], dtype=np.int64))
+        places[places < 0], offset = offset, offset + 1
+    return _picked(graph, whole, places, offset)
+
+
+def _picked(graph: Graph, x: str, columns: NDArray[np.int64], width: int) -> str:
+    in_order = columns.size == width and bool((columns == np.arange(width)).all())
+    return x if in_order else graph.node("Gather", x, columns.astype(np.int64), axis=1)
 
 
 def _gather(graph: Graph, block: GatherMap, x: str) -> str:
