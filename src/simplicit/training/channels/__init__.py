@@ -1,6 +1,8 @@
 """A network's channels as rows: one row problem for each output channel over all its patches, a provider of layers.
 
-``layers`` finds the layers in the graph, ``patches`` unfolds what they see, ``walk`` carries baseline and student
+``uses`` finds where a graph multiplies by weights, in which of the ``forms``, and ``after`` what follows; ``layers``
+says which weights are trained, and ``choice`` what a user wants of them. ``patches`` unfolds what kernels see, ``masks``
+say where padding is, ``walk`` carries baseline and student
 through the graph side by side, ``statistics`` sums up what the rows need, ``moments`` makes problems of it,
 ``sensitivity`` says how far errors move the outputs, ``norms`` corrects constants; ``sweep`` is one pass over the
 network, and ``provider`` gives all that to :class:`~simplicit.training.training.Training`.
@@ -8,14 +10,24 @@ network, and ``provider`` gives all that to :class:`~simplicit.training.training
 
 from __future__ import annotations
 
-from simplicit.training.channels.layers import channel_layers, check_tied, has_convolutions, in_layers
+from simplicit.training.channels.choice import EVERYTHING, Choice
+from simplicit.training.channels.layers import (
+    channel_layers,
+    check_tied,
+    has_convolutions,
+    has_tied_rows,
+    in_layers,
+)
 from simplicit.training.channels.provider import ChannelProvider, ChannelStudent
 
 __all__ = [
+    "EVERYTHING",
     "ChannelProvider",
     "ChannelStudent",
+    "Choice",
     "channel_layers",
     "check_tied",
     "has_convolutions",
+    "has_tied_rows",
     "in_layers",
 ]
