@@ -149,7 +149,8 @@ class Training(Generic[L]):
         """The supports by elimination, and ridge on them.
 
         ``sparsity`` is in per cent of the baseline's weights, and met to the weight; None keeps as many as there are
-        candidates. Layers that are named in ``own`` have a share of their own, and it is that of the others together. InputError is raised where there are fewer candidates than weights wanted.
+        candidates. Layers that are named in ``own`` have a share of their own, and it is that of the others together.
+        InputError is raised where there are fewer candidates than weights wanted.
         """
         counts = self._counts(sparsity, own or {})
         exchanged = 0

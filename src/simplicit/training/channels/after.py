@@ -115,7 +115,9 @@ def skip_after(node: Node) -> Skip | None:
     if any(open_shape(step).count(-1) > 1 for step in (node, *steps)):
         return None
     value = others[0].meta.get("val")
-    return Skip(others[0], tuple(steps)) if isinstance(value, Tensor) and value.shape == after.meta["val"].shape else None
+    return (
+        Skip(others[0], tuple(steps)) if isinstance(value, Tensor) and value.shape == after.meta["val"].shape else None
+    )
 
 
 def laid_out(step: Node, value: Tensor) -> Tensor:
@@ -142,7 +144,7 @@ def _order(step: Node) -> list[int]:
     """The axes of the operand in the order of the result's."""
     ndim = step.meta["val"].ndim
     if step.target is _aten.permute.default:
-        return [axis % ndim for axis in step.args[1]]  # type: ignore[union-attr, operator, arg-type, misc]
+        return [axis % ndim for axis in step.args[1]]  # type: ignore[union-attr]
     order = list(range(ndim))
     one, other = (0, 1) if step.target is _aten.t.default else step.args[1:3]
     order[one], order[other] = order[other], order[one]  # type: ignore[index]

@@ -6,8 +6,8 @@ A form says how the input x becomes features φ (columns of R), the result z bec
 
 for g groups of r rows on d columns, at n positions. Positions are those of all samples, tokens and pixels: the rows are
 tied over them. A linear map takes its columns from the last axis, a convolution from the patches that its kernel sees,
-a transposed convolution from those that the turned kernel sees of the input with zeros between its values, and any other
-contraction of a state with a weight from the axes that both have and the result has not.
+a transposed convolution from those that the turned kernel sees of the input with zeros between its values, and any
+other contraction of a state with a weight from the axes that both have and the result has not.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ class Convolution(Form):
 class Transposed(Convolution):
     """A transposed convolution of some ``stride``: that of ``geometry``, whose stride is 1, on a stretched input.
 
-    What the weight (channels in, channels out of a group, *kernel) makes of one value is added up where results overlap.
-    So a result is the product of the turned kernel with the values around it, with zeros where the stride left none.
+    What the weight (channels in, channels out of a group, *kernel) makes of one value is added up where results
+    overlap. So a result is the product of the turned kernel with the values around it, and zeros between them.
     """
 
     stride: tuple[int, ...]
@@ -150,7 +150,7 @@ class Transposed(Convolution):
 
     def _stretched(self, x: Tensor) -> Tensor:
         wide = x.new_zeros(*x.shape[:2], *self._sizes(x))
-        wide[(..., *(slice(None, None, step) for step in self.stride))] = x
+        wide[(slice(None), slice(None), *(slice(None, None, step) for step in self.stride))] = x
         return wide
 
     def _sizes(self, x: Tensor) -> list[int]:

@@ -54,7 +54,9 @@ class Masks:
             array = torch.from_numpy(as_array("mask", mask).copy())
             m = sum(map(len, batches))
             if array.ndim != 2 or len(array) not in (m, 1):
-                raise refused("mask", f"expected shape (m, T), {m} samples and their positions, got {tuple(array.shape)}")
+                raise refused(
+                    "mask", f"expected shape (m, T), {m} samples and their positions, got {tuple(array.shape)}"
+                )
             found = batches_of(array, size)
         if found is None:
             return None
@@ -110,6 +112,6 @@ class Masks:
     @property
     def _samples(self) -> str:
         """The number of samples, as the graph writes it."""
-        inputs = [node for node in self.graph.module.graph.find_nodes(op="placeholder")]
+        inputs = self.graph.module.graph.find_nodes(op="placeholder")
         own = next(node for node in inputs if node.name not in self.graph.constants)
         return str(own.meta["val"].shape[0])

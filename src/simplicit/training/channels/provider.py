@@ -25,7 +25,8 @@ from simplicit.network.graph import NetworkGraph
 from simplicit.rows import Penalty
 from simplicit.rows.batch import Array, Index
 from simplicit.training.channels.choice import EVERYTHING, Choice
-from simplicit.training.channels.layers import ChannelLayer, found_layers, nodes_before
+from simplicit.training.channels.finding import found_layers
+from simplicit.training.channels.layers import ChannelLayer, nodes_before
 from simplicit.training.channels.masks import Masks
 from simplicit.training.channels.memory import check_samples_fit
 from simplicit.training.channels.moments import sums_of
@@ -117,9 +118,9 @@ class ChannelProvider:
         """All layers of a graph, or those of a ``choice``.
 
         ``mask`` (m, T) is zero where a position is padding; the network's own ``attention_mask`` is taken where there
-        is none. Memory is estimated for so many ``workers``, each at a row, and for derivatives if sensitivities will be asked
-        for (``differentiated``). InputError is raised where inputs or mask do not fit, no weight can be trained, or
-        there is not enough memory.
+        is none. Memory is estimated for so many ``workers``, each at a row, and for derivatives if sensitivities will
+        be asked for (``differentiated``). InputError is raised where inputs or mask do not fit, no weight can be
+        trained, or there is not enough memory.
         """
         samples = samples_of(graph, inputs)
         layers, left_alone = choice.of(found_layers(graph))

@@ -10,9 +10,9 @@ convolution is grouped), so g is taken for the product of its margins, g_iq ≈ 
 
     sᵢ = mean over q of g_iq        ω_q = Σᵢ g_iq / mean over q of Σᵢ g_iq        i in the group
 
-The positions of a weight that is used several times are those of all uses.
-A layer's least squares weight a position by ω_q, whose mean is 1: what nothing looks at counts for nothing. sᵢ compares
-channels, so that one price for a weight holds in the whole network. The squared norm is estimated from vector-Jacobian
+The positions of a weight that is used several times are those of all its uses. A layer's least squares weight a
+position by ω_q, whose mean is 1: what nothing looks at counts for nothing. sᵢ compares channels, so that one price for
+a weight holds in the whole network. The squared norm is estimated from vector-Jacobian
 products along the graph: exact with one for each output, from random signs where there are more than ten.
 """
 
@@ -44,8 +44,8 @@ LARGEST, LARGEST_POWER = 2.0**30, 1000
 class Sensitivity:
     """How far errors in one layer move the outputs: sᵢ of its ``channels``, (rows,), and ω of its ``positions``.
 
-    These come use by use and batch by batch, as the layer's result is laid out, with groups in place of channels. There are none where
-    all count alike: no output sees the layer, or its input is the same for all samples.
+    These come use by use and batch by batch, as the layer's result is laid out, with groups in place of channels. There
+    are none where all count alike: no output sees the layer, or its input is the same for all samples.
     """
 
     channels: Array
@@ -59,9 +59,7 @@ def output_sensitivities(
 
     Positions that ``masks`` leave out are not counted.
     """
-    sums = {
-        use.node: _Squares(layer, use, masks, varies=_varies(graph, use)) for layer in layers for use in layer.uses
-    }
+    sums = {use.node: _Squares(layer, use, masks, varies=_varies(graph, use)) for layer in layers for use in layer.uses}
     first = 0
     for place, batch in enumerate(batches):
         _differentiate(graph, sums, batch, first, place)
@@ -77,8 +75,8 @@ def _varies(graph: NetworkGraph, use: Use) -> bool:
 
 
 class _Squares:
-    """g of a use of a layer, probe by probe and batch by batch, summed over positions for each channel, and over the channels of
-    each group for each position."""
+    """g of a use of a layer, probe by probe and batch by batch: for each channel summed over positions, and for each
+    position over the channels of each group."""
 
     def __init__(self, layer: ChannelLayer, use: Use, masks: Masks | None, *, varies: bool) -> None:
         self.layer, self.use, self.masks, self.varies = layer, use, masks, varies

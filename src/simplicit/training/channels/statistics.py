@@ -185,7 +185,8 @@ class Gathering:
             kept = None if self.masks is None else self.masks.kept(use, place)
             if kept is not None:
                 chosen = form.positions(kept[part])
-                R, omega, target = (one if one is None else one[:, :, chosen] for one in (R, omega, target))
+                R = R[:, :, chosen]
+                omega, target = (one if one is None else one[:, :, chosen] for one in (omega, target))
             if R.shape[2]:
                 sums.add(R, target, omega, bias)
         return settled

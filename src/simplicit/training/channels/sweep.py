@@ -87,11 +87,14 @@ class Sweep:
         walk.run_until(use.node)
         for place, pair in enumerate(zip(walk.student(use.result), walk.baseline(use.result), strict=True)):
             kept = None if self.masks is None else self.masks.kept(use, place)
-            if kept is not None:
-                chosen = use.form.positions(kept)
-                pair = tuple(use.form.split(use.form.laid(z))[:, :, chosen] for z in pair)  # noqa: PLW2901
-            ours, theirs = pair
-            yield ours.double().numpy(), theirs.double().numpy()
+            parts = pair if kept is None else [_chosen(use, z, kept) for z in pair]
+            ours, theirs = (z.double().numpy() for z in parts)
+            yield ours, theirs
+
+
+def _chosen(use: Use, z: Tensor, kept: Tensor) -> Tensor:
+    """The positions of a result that count, (g, r, n)."""
+    return use.form.split(use.form.laid(z))[:, :, use.form.positions(kept)]
 
 
 class _Walker:

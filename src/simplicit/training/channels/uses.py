@@ -6,7 +6,7 @@ A weight may be seen through transposes. How often it is used, and what else use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class Product:
     bias: Any
 
 
-def products(nodes: Iterator[Node], names: dict[str, str]) -> Iterator[Product]:
+def products(nodes: Iterable[Node], names: dict[str, str]) -> Iterator[Product]:
     """All operations on a weight, from placeholders in ``names``, of a form that is known."""
     for node in nodes:
         parsed = _parsed(node, names) if node.target in MULTIPLYING else None
@@ -121,7 +121,8 @@ def _parsed(node: Node, names: dict[str, str]) -> Parsed | None:
         plain = all(node.kwargs.get(name, 1) == 1 for name in ("alpha", "beta"))
         return (Linear(turned=True), source, weight, bias) if plain else None
     if target in _PRODUCTS:
-        return _product(*node.args[:2], names)
+        one, other = node.args[:2]
+        return _product(one, other, names)
     return _einsum(node, names) if target is _aten.einsum.default else None
 
 
@@ -130,7 +131,8 @@ def _convolution(node: Node) -> Parsed | None:
     if not isinstance(weight, Node):
         return None
     kernel = tuple(weight.meta["val"].shape[2:])
-    given, k = list(node.args[3:]), len(kernel)
+    given: list[Any] = list(node.args[3:])
+    k = len(kernel)
     if node.target is _aten.convolution.default:
         stride, padding, dilation, transposed, outer, groups = given
     else:
@@ -139,9 +141,9 @@ def _convolution(node: Node) -> Parsed | None:
         values = given + defaults[len(given) :]
         stride, padding, outer, groups, dilation = values if transposed else (*values[:2], 0, values[3], values[2])
     if transposed:
-        parts = (each(value, k) for value in (stride, padding, outer, dilation))  # type: ignore[arg-type]
-        return Transposed.of(kernel, *parts, int(groups)), source, weight, bias  # type: ignore[call-overload, arg-type]
-    return Convolution(Geometry.of(kernel, stride, padding, dilation, groups)), source, weight, bias  # type: ignore[arg-type]
+        steps, edges, outers, holes = (each(value, k) for value in (stride, padding, outer, dilation))
+        return Transposed.of(kernel, steps, edges, outers, holes, int(groups)), source, weight, bias
+    return Convolution(Geometry.of(kernel, stride, padding, dilation, groups)), source, weight, bias
 
 
 def _product(one: Any, other: Any, names: dict[str, str]) -> Parsed | None:
@@ -161,7 +163,9 @@ def _product(one: Any, other: Any, names: dict[str, str]) -> Parsed | None:
     sizes, theirs = state.meta["val"].shape[-own:-2], weight.meta["val"].shape[:-2]
     if any(not isinstance(size, int) or size != part for size, part in zip(sizes, theirs, strict=True)):
         return None
-    x, w, z = (outer + "yz", shared + "xy", outer + "xz") if left is not None else (outer + "xy", shared + "yz", outer + "xz")
+    x, w, z = (
+        (outer + "yz", shared + "xy", outer + "xz") if left is not None else (outer + "xy", shared + "yz", outer + "xz")
+    )
     return (*_contraction(x, w, z, weight), state, weight, None)
 
 

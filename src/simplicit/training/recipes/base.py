@@ -65,7 +65,9 @@ class Task:
     def check_untied(self, layers: Any = ()) -> None:
         """Refuse a mask, and rules for layers, where every state is a row of its own."""
         if self.mask is not None:
-            raise refused("mask", "rows are not tied over positions here, so that none can be left out; leave it out too")
+            raise refused(
+                "mask", "rows are not tied over positions here, so that none can be left out; leave it out too"
+            )
         if layers:
             raise refused("layers", "every state is a row of its own here, and all of them are trained; leave it out")
 

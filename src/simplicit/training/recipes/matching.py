@@ -114,8 +114,11 @@ class Matching(Recipe):
         choice = Choice.parse(self.layers)
         object.__setattr__(self, "layers", choice.texts)
         if any(share is not None for _, share in choice.rules):
-            raise refused("layers", "the strength of a penalty is one for all layers; leave layers alone with None, or "
-                          "take the recipe Sparse, which takes a sparsity for each")
+            raise refused(
+                "layers",
+                "the strength of a penalty is one for all layers; leave layers alone with None, or "
+                "take the recipe Sparse, which takes a sparsity for each",
+            )
         self._check_states()
         if self.propagate:
             check_triangular("propagate", self.structure)
