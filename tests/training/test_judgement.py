@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 import simplicit as sp
 from fitting import Subject, mlp, uniform
 from simplicit.rows import RowStatus, Solution
 from simplicit.training import training as module
-from simplicit.training.judgement import raise_if_wrong, wrong_rows
-from simplicit.training.problem import Rows, Sums
+from simplicit.training.judgement import proved, raise_if_wrong, wrong_rows
+from simplicit.training.problem import LeastSquares, Rows, Sums
 from simplicit.training.units import Scales
 
 
@@ -46,6 +48,32 @@ def test_rounds_before_the_last_are_judged_too() -> None:
         raise_if_wrong(replace(good, earlier=(bad,)), rows_of([6.4]), "fc")
 
 
+def test_least_squares_are_certified_in_closed_form() -> None:
+    rng = np.random.default_rng(0)
+    features, weights = rng.normal(size=(40, 6)), rng.normal(size=(3, 6))
+    targets = features @ weights.T + 1e-5 * rng.normal(size=(40, 3))
+    sums = Sums(features.T @ features, targets.T @ features, np.square(targets).sum(axis=0), 40)
+    support = rng.random((3, 6)) < 0.7
+    problem = LeastSquares.of(sums, weights, support, sp.Ridge(1e-3))
+    exact = sp.solve_rows(problem.statistics, penalty=sp.NoPenalty(), weight=0.5, support=support)
+    moved = exact.coefficients.toarray() + np.array([0.0, 1e-9, 1e-2])[:, None] * support
+    status = np.array([RowStatus.ACCURACY_LIMIT, RowStatus.ACCURACY_LIMIT, RowStatus.ITERATION_LIMIT], dtype=np.int8)
+    doubted = replace(
+        exact, coefficients=csr_array(moved), status=status, dual_gap=np.ones(3), relative_gap=np.full(3, np.inf)
+    )
+    found = proved(doubted, problem, support, 0.5)
+
+    def loss(row: int, w: np.ndarray[Any, Any]) -> float:
+        towards = problem.cross[row] @ w
+        return 0.5 * float(w @ problem.gram @ w - 2 * towards + problem.energy[row])
+
+    gaps = [loss(row, moved[row]) - loss(row, exact.coefficients.toarray()[row]) for row in range(3)]
+    np.testing.assert_allclose(found.dual_gap, gaps, rtol=1e-6, atol=1e-12)
+    assert found.converged.tolist() == [True, True, False]
+    kept = proved(exact, problem, support, 0.5)
+    np.testing.assert_array_equal(kept.dual_gap, exact.dual_gap)
+
+
 def test_a_good_fit_is_kept_and_its_rows_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     solve = module.solve_rows
 
@@ -56,6 +84,7 @@ def test_a_good_fit_is_kept_and_its_rows_are_named(monkeypatch: pytest.MonkeyPat
 
     own = Subject(mlp(12, 10, 4), uniform(60))
     monkeypatch.setattr(module, "solve_rows", unproved)
+    monkeypatch.setattr(module, "proved", lambda found, *_: found)
     result = own.fit(sp.Sparse(50))
     assert int((~result.rows.converged).sum()) == 2
     assert "not certified: 1 of 0, 1 of 2" in result.summary()
@@ -74,6 +103,7 @@ def test_a_wrong_fit_is_an_error_unless_it_is_wanted(monkeypatch: pytest.MonkeyP
 
     own = Subject(mlp(12, 10, 4), uniform(60))
     monkeypatch.setattr(module, "solve_rows", wrong)
+    monkeypatch.setattr(module, "proved", lambda found, *_: found)
     with pytest.raises(sp.ConvergenceError, match="layer '0'"):
         own.fit(sp.Sparse(50))
     assert not own.fit(sp.Sparse(50), throw=False).rows.converged.any()

@@ -20,7 +20,7 @@ from simplicit.checks import check_flag
 from simplicit.rows import NoPenalty, Penalty, PiecewiseQuadratic, Solution
 from simplicit.rows.batch import Array, Mask
 from simplicit.solve import Method, RunOptions, solve_rows
-from simplicit.training.judgement import raise_if_wrong
+from simplicit.training.judgement import proved, raise_if_wrong
 from simplicit.training.problem import LeastSquares, Ridge, Rows
 from simplicit.training.provider import Fit, Layer, Provider, Student
 from simplicit.training.support.allocation import allocate, count_kept
@@ -262,6 +262,7 @@ class Training(Generic[L]):
             warm_start=start,
             **self._arguments(layer),
         )
+        found = proved(found, problem, support, rows.weight)
         self._judge(layer, rows, found)
         found = replace(found, intercepts=rows.data.constants(found.coefficients))
         if isinstance(start, Solution):
