@@ -23,6 +23,7 @@ def fit(
     inputs: Any,
     recipe: Recipe | None = None,
     *,
+    mask: Any = None,
     tol: float = 1e-6,
     executor: str | Executor = "threads",
     block_rows: int | None = None,
@@ -39,13 +40,17 @@ def fit(
     Parameters
     ----------
     net : torch.nn.Module
-        A trained network that :func:`simplicit.from_torch` can represent; it is used in evaluation mode.
+        A trained network, used in evaluation mode. Where all its weights multiply tokens, pixels or single vectors it
+        may compute anything between them; else :func:`simplicit.from_torch` must be able to represent it.
     inputs : (m, *input_shape) array or tensor
         A few hundred samples, in the shape that the network takes.
     recipe : Recipe
         :class:`Sparse`, the default: the most accurate network at a given number of weights; :class:`Robust`: little
         clean accuracy given up for much robust accuracy; :class:`Certified`: the largest provable accuracy;
         :class:`Matching`: problem (7) under a penalty, and ``Matching.paper()``, (11) to the letter.
+    mask : (m, T) array or tensor, optional
+        Zero where one of the T positions of a sample is padding, which rows that are tied over positions leave out of
+        their sums. Default: the network's own input ``attention_mask``, where it has one.
     tol : float
         Relative duality gap of every row.
     executor : str or Executor
@@ -58,7 +63,8 @@ def fit(
     device : str
         Where the batched part of the row solver runs: ``"cpu"`` or ``"cuda"``.
     throw : bool
-        Raise if a row does not converge; otherwise it is marked in ``result.rows.status``.
+        Raise if a row does not converge and is wrong: its squared error exceeds the least possible one by more than
+        ``tol`` of its layer's targets. Otherwise it is kept, marked in ``result.rows.status`` and named in the summary.
     progress : callable, optional
         Called with a :class:`simplicit.progress.Progress` after every block; its ``stage`` says which rows are solved
         and, while a sparsity is searched, which trial they are part of.
@@ -76,7 +82,7 @@ def fit(
     UnsupportedOperationError
         If the network has an operation without an exact implicit form.
     ConvergenceError
-        If a row does not converge and ``throw`` is set.
+        If a row is wrong and ``throw`` is set.
     ExecutionError, DataError, MissingExtraError
         As :func:`simplicit.solve_rows`.
 
@@ -99,5 +105,5 @@ def fit(
     if not any(graph.network.get_parameter(name).ndim > 1 for name in graph.parameters):
         raise refused("net", "it has no weights to be trained between its input and its output")
     with options.opened() as run:
-        task = Task(graph, inputs, rows, run, seconds)
+        task = Task(graph, inputs, rows, run, seconds, mask)
         return FitResult.of(recipe, task, recipe.train(task))

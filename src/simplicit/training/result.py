@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ class FitResult:
     def summary(self) -> str:
         """One screen of text: what was done, what is certified, where the non-zeros went."""
         figures, recipe = self.figures(), self.recipe
-        options = ", ".join(f"{one.name} {_shown(getattr(recipe, one.name))}" for one in fields(recipe))
+        options = ", ".join(f"{one.name} {_shown(getattr(recipe, one.name))}" for one in _options(recipe))
         lines = [
             f"State-driven training on {self.n_samples:,} samples, recipe {type(recipe).__name__}",
             *_labelled("options", options),
@@ -165,11 +165,18 @@ class FitResult:
                 f"{figures['largest_relative_gap']:.1e} (tol {self.tol:g})",
             ),
             *_labelled("weights", f"{self.nnz:,} non-zeros, the baseline has {self.weight_count:,}: {_compared(self)}"),
+            *_unproved(self),
+            *_left_alone(figures),
             *_stability(figures),
             *_labelled("time", ", ".join(f"{stage} {spent:.2f} s" for stage, spent in self.seconds.items())),
             *_table(self),
         ]
         return "\n".join(lines)
+
+
+def _options(recipe: Recipe) -> list[Field[Any]]:
+    """The options that are worth a word: all but rules that are not there."""
+    return [one for one in fields(recipe) if getattr(recipe, one.name) != ()]
 
 
 def _labelled(label: str, text: str) -> list[str]:
@@ -203,6 +210,20 @@ def _method(result: FitResult) -> list[str]:
 def _compared(result: FitResult) -> str:
     more = result.nnz - result.weight_count
     return f"{result.sparsity:.1f} % sparse" if more <= 0 else f"{100 * more / result.weight_count:.1f} % more"
+
+
+def _unproved(result: FitResult) -> list[str]:
+    """The rows that are kept without having converged, by layer."""
+    rows = result.rows
+    counts = {str(name): int(((rows.group == name) & ~rows.converged).sum()) for name in dict.fromkeys(rows.group)}
+    named = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
+    return _labelled("", f"not certified: {named}") if named else []
+
+
+def _left_alone(figures: dict[str, Any]) -> list[str]:
+    """The weights that were not trained, and why."""
+    left = figures.get("left_alone")
+    return _labelled("left alone", "; ".join(f"{name} ({why})" for name, why in left.items())) if left else []
 
 
 def _stability(figures: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from simplicit.checks import check_flag
 from simplicit.rows import NoPenalty, Penalty, PiecewiseQuadratic, Solution
 from simplicit.rows.batch import Array, Mask
 from simplicit.solve import Method, RunOptions, solve_rows
+from simplicit.training.judgement import proved, raise_if_wrong
 from simplicit.training.problem import LeastSquares, Ridge, Rows
 from simplicit.training.provider import Fit, Layer, Provider, Student
 from simplicit.training.support.allocation import allocate, count_kept
@@ -29,6 +30,14 @@ from simplicit.training.support.selection import elimination_paths, select
 from simplicit.training.units import NORMALIZATIONS
 
 L = TypeVar("L", bound=Layer)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A layer's own ``sparsity``, in per cent, of its ``size``, the number of its weights."""
+
+    sparsity: float
+    size: int
 
 
 #: Relative gap of rows that only lead to the next ones.
@@ -136,13 +145,14 @@ class Training(Generic[L]):
 
         return replace(self._swept(fit), strength=strength)
 
-    def select(self, sparsity: float | None) -> Trained:
+    def select(self, sparsity: float | None, own: Mapping[str, Share] | None = None) -> Trained:
         """The supports by elimination, and ridge on them.
 
         ``sparsity`` is in per cent of the baseline's weights, and met to the weight; None keeps as many as there are
-        candidates. InputError is raised where there are fewer candidates than weights wanted.
+        candidates. Layers that are named in ``own`` have a share of their own, and it is that of the others together.
+        InputError is raised where there are fewer candidates than weights wanted.
         """
-        counts = self._counts(sparsity)
+        counts = self._counts(sparsity, own or {})
         exchanged = 0
 
         def fit(layer: L, groups: Sequence[Rows]) -> Sequence[Solution]:
@@ -199,19 +209,30 @@ class Training(Generic[L]):
                 result[layer.name].append(Candidates(admitted, paths))
         return result
 
-    def _counts(self, sparsity: float | None) -> dict[str, int]:
+    def _counts(self, sparsity: float | None, own: Mapping[str, Share]) -> dict[str, int]:
         """How many weights each layer keeps."""
         layers = self.provider.layers
+        rest = self.provider.weight_count - sum(share.size for share in own.values())
+        counts = self._allocated([one for one in layers if one.name not in own], rest, sparsity)
+        for layer in layers:
+            if (share := own.get(layer.name)) is not None:
+                counts |= self._allocated([layer], share.size, share.sparsity)
+        return counts
+
+    def _allocated(self, layers: Sequence[L], weight_count: int, sparsity: float | None) -> dict[str, int]:
+        """How many weights some layers keep, of so many, at one price for all of them."""
+        if not layers:
+            return {}
         paths = [path for layer in layers for one in self.pilot[layer.name] for path in one.paths]
         sensitivities = np.concatenate([self.provider.sensitivities(layer) for layer in layers])
         available = sum(len(path.order) for path in paths)
-        kept = allocate(paths, sensitivities, count_kept(self.provider.weight_count, sparsity, available))
+        kept = allocate(paths, sensitivities, count_kept(weight_count, sparsity, available))
         ends = np.cumsum([layer.rows for layer in layers])[:-1]
         return {layer.name: int(part.sum()) for layer, part in zip(layers, np.split(kept, ends), strict=True)}
 
     def _penalised(self, layer: L, rows: Rows, strength: float, warm: Solution | None) -> Solution:
         """The solution of problem (7) on some rows."""
-        return solve_rows(
+        found = solve_rows(
             **rows.data.arguments,
             penalty=rows.pieces(self.penalty).in_units(strength, *NORMALIZATIONS[self.normalize](rows.scales)),
             weight=rows.weight,
@@ -219,8 +240,10 @@ class Training(Generic[L]):
             support=rows.support,
             rounds=self.rounds,
             warm_start=warm,
-            **self.rows.arguments(self.run.staged(layer.name)),
+            **self._arguments(layer),
         )
+        self._judge(layer, rows, found)
+        return found
 
     def _refitted(
         self, layer: L, rows: Rows, problem: LeastSquares, support: Mask, start: Solution | Array
@@ -237,9 +260,20 @@ class Training(Generic[L]):
             ball=rows.ball,
             support=support,
             warm_start=start,
-            **self.rows.arguments(self.run.staged(layer.name)),
+            **self._arguments(layer),
         )
+        found = proved(found, problem, support, rows.weight)
+        self._judge(layer, rows, found)
         found = replace(found, intercepts=rows.data.constants(found.coefficients))
         if isinstance(start, Solution):
             found = replace(found, earlier=(*start.earlier, replace(start, earlier=())))
         return found
+
+    def _arguments(self, layer: L) -> dict[str, Any]:
+        """How and where rows of a layer are solved; which are wrong is judged here, by the layer's targets."""
+        return self.rows.arguments(self.run.staged(layer.name)) | {"throw": False}
+
+    def _judge(self, layer: L, rows: Rows, found: Solution) -> None:
+        """Raise ConvergenceError for wrong rows, if that is wanted."""
+        if self.rows.throw:
+            raise_if_wrong(found, rows, layer.name)

@@ -188,7 +188,7 @@ def test_a_journal_is_taken_up(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("recipe", "message", "argument"),
     [
-        (sp.Matching(kappa=0.99), r"kappa: got 0.99; a network with convolutions takes None", "kappa"),
+        (sp.Matching(kappa=0.99), r"kappa: got 0.99; a network with tied rows takes None", "kappa"),
         (sp.Matching(structure="feedforward"), r"structure: got 'feedforward'; .* takes 'baseline'", "structure"),
         (sp.Sparse(50, "dense"), r"structure: got 'dense'; .* takes 'baseline'", "structure"),
         (sp.Robust(), r"net: it has convolutions, .* take the recipe Sparse or Matching", "net"),

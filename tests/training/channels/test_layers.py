@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import simplicit as sp
 from fitting import Subject, mlp, uniform
 from simplicit.training.channels import channel_layers, has_convolutions, in_layers
+from simplicit.training.channels.finding import found_layers
 from tied_nets import images, subject
 
 
@@ -50,27 +51,85 @@ def _normed() -> nn.Module:
     return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), nn.Flatten())
 
 
-def _transposed() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.ConvTranspose2d(4, 2, 3), nn.Flatten())
+def _partly_normed() -> nn.Module:
+    return nn.Sequential(*_normed()[:2], nn.Conv2d(4, 2, 3), nn.Flatten())
 
 
-@pytest.mark.parametrize(
-    ("net", "message"),
-    [
-        (_Twice, r"net: the weight of 'conv' is used twice"),
-        (_Matrix, r"net: parameter 'matrix' is the weight of aten.matmul.default"),
-        (_normed, r"is computed from other parameters"),
-        (_transposed, r"net: parameter '2.weight' is the weight of aten.conv_transpose2d.input"),
-        (_OneBias, r"the bias of '.*' is used twice"),
-    ],
-)
-def test_weights_that_cannot_be_tied_are_named(net: Any, message: str) -> None:
-    own = Subject(net().double().eval(), images())
+def test_a_network_without_a_weight_to_train_is_refused() -> None:
+    own = Subject(_normed().double().eval(), images())
     assert has_convolutions(own.graph)
     assert not in_layers(own.graph)
     for recipe in (sp.Sparse(), sp.Matching()):
-        with pytest.raises(sp.InputError, match=message):
+        with pytest.raises(sp.InputError, match=r"net: no weight is left .*\(0: a weight is computed from it"):
             own.fit(recipe)
+
+
+@pytest.mark.parametrize(("net", "count"), [(_Twice, 81), (_Matrix, 93), (_OneBias, 216), (_partly_normed, 72)])
+def test_whatever_can_be_tied_is_trained(net: Any, count: int) -> None:
+    own = Subject(net().double().eval(), images())
+    result = own.fit(sp.Sparse(50))
+    assert (result.weight_count, result.nnz) == (count, int(count / 2))
+    assert result.rows.converged.all()
+
+
+def test_a_bias_of_two_layers_stays() -> None:
+    net = _OneBias().double().eval()
+    layers = channel_layers(Subject(net, images()).graph)
+    assert [(layer.constant, layer.last.biased) for layer in layers] == [(False, True)] * 2
+    new = Subject(net, images()).fit(sp.Sparse(50)).network()
+    assert torch.equal(new.first.bias, net.first.bias)  # type: ignore[union-attr, arg-type]
+
+
+def test_what_is_left_alone_is_said() -> None:
+    result = Subject(_partly_normed().double().eval(), images()).fit(sp.Sparse(50))
+    assert "left alone" in result.summary()
+    assert result.figures()["left_alone"] == {"0": "a weight is computed from it"}
+
+
+class _Words(nn.Module):
+    """An embedding, whose weight may be the head's too, and a bilinear map."""
+
+    def __init__(self, *, tied: bool) -> None:
+        super().__init__()
+        self.words, self.inner, self.pair = nn.Embedding(9, 4), nn.Linear(4, 4), nn.Bilinear(4, 4, 4)
+        self.head = nn.Linear(4, 9, bias=False)
+        self.register_buffer("ids", torch.arange(5))
+        if tied:
+            self.head.weight = self.words.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.inner(x)) + self.words(self.ids)
+        result: Tensor = self.head(self.pair(x, torch.tanh(x)))
+        return result
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_embeddings_and_bilinear_maps_are_left_alone(tied: bool) -> None:
+    torch.manual_seed(0)
+    found = found_layers(Subject(_Words(tied=tied).double().eval(), torch.rand(6, 5, 4).double()).graph)
+    left = {"head" if tied else "words": "an embedding", "pair": "of a bilinear map"}
+    assert [layer.name for layer in found.layers] == (["inner"] if tied else ["inner", "head"])
+    assert {name: found.left_alone.get(name) for name in left} == left
+
+
+class _Vocabulary(nn.Module):
+    """A network of which only some of the input counts as numbers of words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.inner, self.head = nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(torch.tanh(self.inner(self.words((9 * x).long()))).mean(1))
+        return result
+
+
+def test_the_head_of_a_vocabulary_is_left_alone_unless_it_is_asked_for() -> None:
+    torch.manual_seed(0)
+    own = Subject(_Vocabulary().double().eval(), torch.rand(30, 5).double())
+    assert [layer.name for layer in own.fit(sp.Sparse(50)).layers] == ["inner"]
+    asked = own.fit(sp.Sparse(50, layers={"head": 75}))
+    assert [(layer.name, layer.non_zeros) for layer in asked.layers] == [("inner", 8), ("head", 9)]
 
 
 def test_layers_come_in_the_order_of_evaluation() -> None:

@@ -221,3 +221,26 @@ def test_what_counts_keeps_its_variance_in_float32_beside_what_does_not(amplitud
         sums.append(sums_of(statistics, 0, constant=True))
     single, double = sums
     np.testing.assert_allclose(single.gram, double.gram, atol=1e-4 * double.gram.diagonal().max())
+
+
+def test_the_positions_of_all_uses_of_a_weight_are_one_mean() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.same, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(torch.tanh(self.same(torch.tanh(self.same(x)))))
+            return out
+
+    torch.manual_seed(0)
+    net, x = Twice().double().eval(), torch.randn(12, 4, dtype=torch.float64)
+    first = net.same(x).detach().requires_grad_()
+    second = net.same(torch.tanh(first)).detach().requires_grad_()
+    squares = []
+    for z, y in ((first, net.head(torch.tanh(net.same(torch.tanh(first))))), (second, net.head(torch.tanh(second)))):
+        squares.append(sum(torch.autograd.grad(one.sum(), z, retain_graph=True)[0].square() for one in y.unbind(1)))
+    g = torch.cat(squares)  # type: ignore[arg-type]
+    found = found_for(Subject(net, x), 5)[0]
+    np.testing.assert_allclose(found.channels, g.mean(0).numpy(), rtol=1e-10)
+    torch.testing.assert_close(positions(found)[:, 0], g.sum(1) / g.sum(1).mean(), rtol=1e-10, atol=0)

@@ -48,10 +48,11 @@ def test_weights_of_another_form_are_rows_of_states() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.first, self.shift = nn.Parameter(torch.randn(12, 9)), nn.Parameter(torch.randn(9))
+            self.register_buffer("scale", torch.tensor(2.0))
             self.last = nn.Linear(9, 4)
 
         def forward(self, u: torch.Tensor) -> torch.Tensor:
-            result: torch.Tensor = self.last(torch.relu(u @ self.first + self.shift))
+            result: torch.Tensor = self.last(torch.relu(u @ (self.scale * self.first) + self.shift))
             return result
 
     torch.manual_seed(0)

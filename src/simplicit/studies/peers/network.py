@@ -20,7 +20,8 @@ from simplicit.checks import refused
 from simplicit.network import with_constants
 from simplicit.network.graph import NetworkGraph
 from simplicit.studies.peers.base import Array, Layer, Peer
-from simplicit.training.channels.layers import ChannelLayer, channel_layers
+from simplicit.training.channels.finding import channel_layers
+from simplicit.training.channels.layers import ChannelLayer
 from simplicit.training.channels.moments import sums_of
 from simplicit.training.channels.statistics import Statistics
 from simplicit.training.channels.sweep import Sweep

@@ -15,6 +15,8 @@ from simplicit.training.channels.layers import ChannelLayer
 MATRICES = 4
 #: And of one group, while the bound on its supports is sought: what is given, eigenvectors and their workspace.
 OF_THE_BOUND = 5
+#: Samples with which a graph is traced.
+TRACED = 2
 
 
 def check_samples_fit(
@@ -23,12 +25,12 @@ def check_samples_fit(
     """Refuse before the start what cannot fit; so many samples at a time are differentiated, or 0."""
     numbers = samples * 2 * live_numbers(graph)
     if differentiated:  # every value of a batch, and the derivatives; then what positions count
-        results = [_numbers(layer.node) for layer in layers]
-        kept = sum(map(_numbers, graph.module.graph.nodes)) + 3 * sum(results)
-        positions = sum(result * layer.groups // layer.rows for result, layer in zip(results, layers, strict=True))
+        uses = [(_numbers(use.node), layer) for layer in layers for use in layer.uses]
+        kept = sum(map(_numbers, graph.module.graph.nodes)) + 3 * sum(result for result, _ in uses)
+        positions = sum(result * layer.groups // layer.rows for result, layer in uses)
         numbers = max(numbers, min(samples, differentiated) * kept) + 2 * samples * positions
     states = numbers * graph.dtype.itemsize
-    columns = [(layer.groups, layer.size // layer.rows) for layer in layers]
+    columns = [(layer.groups, layer.columns) for layer in layers]
     grams = max((8 * d * d * (MATRICES * groups + max(2 * workers, OF_THE_BOUND)) for groups, d in columns), default=0)
     what = (
         f"{samples:,} samples, with {gib(states)} for states and derivatives and {gib(grams)} for Gram matrices, need"
@@ -57,5 +59,8 @@ def _numbers(node: Node) -> int:
     value: Any = node.meta.get("val")
     if not isinstance(value, Tensor) or value.ndim == 0:
         return 0
-    sizes = value.shape[1:] if not isinstance(value.shape[0], int) else value.shape
-    return int(sizes.numel()) if all(isinstance(size, int) for size in sizes) else 0
+    numbers = 1
+    for size in value.shape:  # a multiple of the number of samples, which was two when the graph was traced
+        known = size if isinstance(size, int) else size.node.hint
+        numbers *= known if isinstance(size, int) else max(1, (known or 0) // TRACED)
+    return numbers

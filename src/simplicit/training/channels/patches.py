@@ -30,14 +30,14 @@ class Geometry:
     def of(cls, kernel: Sequence[int], stride: Any, padding: Any, dilation: Any, groups: int) -> Self:
         """From the arguments of a convolution, where one number may stand for all dimensions."""
         k = len(kernel)
-        stride, dilation = _each(stride, k), _each(dilation, k)
+        stride, dilation = each(stride, k), each(dilation, k)
         if padding == "valid":
             padding = 0
         if padding == "same":
             totals = [d * (size - 1) for d, size in zip(dilation, kernel, strict=True)]
             pairs = tuple((total // 2, total - total // 2) for total in totals)
         else:
-            pairs = tuple((p, p) for p in _each(padding, k))
+            pairs = tuple((p, p) for p in each(padding, k))
         return cls(tuple(kernel), stride, pairs, dilation, int(groups))
 
     def positions(self, spatial: Sequence[int]) -> tuple[int, ...]:
@@ -48,7 +48,8 @@ class Geometry:
         )
 
 
-def _each(value: Any, count: int) -> tuple[int, ...]:
+def each(value: Any, count: int) -> tuple[int, ...]:
+    """One number for each dimension, or the same for all."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * count if len(values) == 1 else values
 

@@ -9,7 +9,7 @@ alike, as (7) has them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
@@ -24,7 +24,10 @@ from simplicit.network import from_torch, with_constants
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows import Penalty
 from simplicit.rows.batch import Array, Index
-from simplicit.training.channels.layers import ChannelLayer, channel_layers, nodes_before
+from simplicit.training.channels.choice import EVERYTHING, Choice
+from simplicit.training.channels.finding import found_layers
+from simplicit.training.channels.layers import ChannelLayer, nodes_before
+from simplicit.training.channels.masks import Masks
 from simplicit.training.channels.memory import check_samples_fit
 from simplicit.training.channels.moments import sums_of
 from simplicit.training.channels.sensitivity import Sensitivity, output_sensitivities
@@ -47,6 +50,7 @@ class ChannelStudent:
     layers: Sequence[ChannelLayer]
     changed: Mapping[str, Tensor]
     errors: Mapping[str, float]
+    left_alone: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> ImplicitModel:
@@ -71,7 +75,7 @@ class ChannelStudent:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return {}
+        return {"left_alone": dict(self.left_alone)} if self.left_alone else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,8 @@ class ChannelProvider:
     propagate: bool
     regenerate: bool
     weighted: bool
+    masks: Masks | None = None
+    left_alone: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -106,17 +112,23 @@ class ChannelProvider:
         lambda2: float = 0.1,
         propagate: bool = True,
         regenerate: bool = True,
+        mask: Any = None,
+        choice: Choice = EVERYTHING,
     ) -> Self:
-        """All layers of a graph.
+        """All layers of a graph, or those of a ``choice``.
 
-        Memory is estimated for so many ``workers``, each at a row, and for derivatives if sensitivities will be asked
-        for (``differentiated``). InputError is raised where inputs do not fit, weights are shared or computed, or there
-        is not enough memory.
+        ``mask`` (m, T) is zero where a position is padding; the network's own ``attention_mask`` is taken where there
+        is none. Memory is estimated for so many ``workers``, each at a row, and for derivatives if sensitivities will
+        be asked for (``differentiated``). InputError is raised where inputs or mask do not fit, no weight can be
+        trained, or there is not enough memory.
         """
-        samples, layers = samples_of(graph, inputs), channel_layers(graph)
+        samples = samples_of(graph, inputs)
+        layers, left_alone = choice.of(found_layers(graph))
         check_samples_fit(graph, layers, len(samples), workers, differentiated=BATCH if differentiated else 0)
         batches = batches_of(samples, BATCH)
-        return cls(graph, layers, samples, batches, lambda1, lambda2, propagate, regenerate, weighted)
+        masks = Masks.of(graph, batches, mask, BATCH)
+        options = (lambda1, lambda2, propagate, regenerate, weighted)
+        return cls(graph, layers, samples, batches, *options, masks, left_alone)
 
     @property
     def weight_count(self) -> int:
@@ -141,7 +153,7 @@ class ChannelProvider:
 
     @cached_property
     def _sensitivities(self) -> dict[str, Sensitivity]:
-        return output_sensitivities(self.graph, self.layers, self.batches)
+        return output_sensitivities(self.graph, self.layers, self.batches, self.masks)
 
     def sensitivities(self, layer: ChannelLayer) -> Array:
         return self._sensitivities[layer.name].channels
@@ -156,6 +168,7 @@ class ChannelProvider:
             propagate=self.propagate,
             regenerate=self.regenerate,
             omegas={name: one.positions for name, one in known.items() if one.positions is not None},
+            masks=self.masks,
         )
 
     def on_baseline(self) -> Iterator[tuple[ChannelLayer, Sequence[Rows]]]:
@@ -167,13 +180,18 @@ class ChannelProvider:
             return np.stack([found.coefficients.toarray() for found in fit(layer, self._rows(layer, statistics))])
 
         changed, errors = self._sweep.run(solver)
-        return ChannelStudent(self.graph, self.layers, changed, errors)
+        return ChannelStudent(self.graph, self.layers, changed, errors, self.left_alone)
 
     @cached_property
     def _on_inputs(self) -> set[ChannelLayer]:
         """The layers that see the network's input through no other layer."""
-        nodes = {layer.node for layer in self.layers}
-        return {layer for layer in self.layers if not any(node in nodes for node in nodes_before(layer.source))}
+        nodes = {use.node for layer in self.layers for use in layer.uses}
+        sources = {layer: [use.source for use in layer.uses] for layer in self.layers}
+        return {
+            layer
+            for layer, own in sources.items()
+            if not any(node in nodes for source in own for node in nodes_before(source))
+        }
 
     def _rows(self, layer: ChannelLayer, statistics: Statistics) -> list[Rows]:
         return [self._group(layer, statistics, group) for group in range(layer.groups)]
@@ -198,4 +216,4 @@ class ChannelProvider:
 
 def _shape(layer: ChannelLayer) -> tuple[int, int]:
     """Rows and columns of each group of a layer's channels."""
-    return layer.rows // layer.groups, layer.size // layer.rows
+    return layer.rows // layer.groups, layer.columns

@@ -10,8 +10,9 @@ convolution is grouped), so g is taken for the product of its margins, g_iq ≈ 
 
     sᵢ = mean over q of g_iq        ω_q = Σᵢ g_iq / mean over q of Σᵢ g_iq        i in the group
 
-A layer's least squares weight a position by ω_q, whose mean is 1: what nothing looks at counts for nothing. sᵢ compares
-channels, so that one price for a weight holds in the whole network. The squared norm is estimated from vector-Jacobian
+The positions of a weight that is used several times are those of all its uses. A layer's least squares weight a
+position by ω_q, whose mean is 1: what nothing looks at counts for nothing. sᵢ compares channels, so that one price for
+a weight holds in the whole network. The squared norm is estimated from vector-Jacobian
 products along the graph: exact with one for each output, from random signs where there are more than ten.
 """
 
@@ -29,7 +30,8 @@ from torch.fx import Interpreter, Node
 from simplicit.checks import refused
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows.batch import Array
-from simplicit.training.channels.layers import ChannelLayer, nodes_before
+from simplicit.training.channels.layers import ChannelLayer, Use, nodes_before
+from simplicit.training.channels.masks import Masks
 from simplicit.training.support.allocation import least_sensitivity
 
 #: Vector-Jacobian products behind the estimate, at most; each is a backward pass of the network over all samples.
@@ -42,8 +44,8 @@ LARGEST, LARGEST_POWER = 2.0**30, 1000
 class Sensitivity:
     """How far errors in one layer move the outputs: sᵢ of its ``channels``, (rows,), and ω of its ``positions``.
 
-    These come batch by batch, in the shape of the layer's result with groups in place of channels. There are none where
-    all count alike: no output sees the layer, or its input is the same for all samples.
+    These come use by use and batch by batch, as the layer's result is laid out, with groups in place of channels. There
+    are none where all count alike: no output sees the layer, or its input is the same for all samples.
     """
 
     channels: Array
@@ -51,31 +53,34 @@ class Sensitivity:
 
 
 def output_sensitivities(
-    graph: NetworkGraph, layers: list[ChannelLayer], batches: list[Tensor]
+    graph: NetworkGraph, layers: list[ChannelLayer], batches: list[Tensor], masks: Masks | None = None
 ) -> dict[str, Sensitivity]:
-    """How far errors move the outputs, by the names of the layers; InputError if derivatives are not finite."""
-    sums = {layer.node: _Squares(layer, varies=_varies(graph, layer)) for layer in layers}
+    """How far errors move the outputs, by the names of the layers; InputError if derivatives are not finite.
+
+    Positions that ``masks`` leave out are not counted.
+    """
+    sums = {use.node: _Squares(layer, use, masks, varies=_varies(graph, use)) for layer in layers for use in layer.uses}
     first = 0
-    for batch in batches:
-        _differentiate(graph, sums, batch, first)
+    for place, batch in enumerate(batches):
+        _differentiate(graph, sums, batch, first, place)
         first += len(batch)
-    found = {layer.name: sums[layer.node].finished() for layer in layers}
+    found = {layer.name: _together([sums[use.node] for use in layer.uses]) for layer in layers}
     least = least_sensitivity(max((float(one.channels.max()) for one in found.values()), default=0.0))
     return {name: Sensitivity(np.maximum(one.channels, least), one.positions) for name, one in found.items()}
 
 
-def _varies(graph: NetworkGraph, layer: ChannelLayer) -> bool:
+def _varies(graph: NetworkGraph, use: Use) -> bool:
     """Whether what a layer is applied to depends on the sample."""
-    return any(node.op == "placeholder" and node.name not in graph.constants for node in nodes_before(layer.source))
+    return any(node.op == "placeholder" and node.name not in graph.constants for node in nodes_before(use.source))
 
 
 class _Squares:
-    """g of a layer, probe by probe and batch by batch, summed over positions for each channel, and over the channels of
-    each group for each position."""
+    """g of a use of a layer, probe by probe and batch by batch: for each channel summed over positions, and for each
+    position over the channels of each group."""
 
-    def __init__(self, layer: ChannelLayer, *, varies: bool) -> None:
-        self.layer, self.varies = layer, varies
-        self.channel = -1 if layer.geometry is None else -1 - len(layer.geometry.kernel)
+    def __init__(self, layer: ChannelLayer, use: Use, masks: Masks | None, *, varies: bool) -> None:
+        self.layer, self.use, self.masks, self.varies = layer, use, masks, varies
+        self.channel = use.form.channel
         self.scale = 0.0  # of the derivatives, so that squares stay in the range of their dtype; 0: none seen yet
         self.channels = torch.zeros(layer.rows, dtype=torch.float64)
         self.count = 0
@@ -90,48 +95,62 @@ class _Squares:
         """The derivatives at the batch by one probe."""
         largest = float(gradient.abs().max())
         if 0 < largest < np.inf and (not self.scale or largest * self.scale > LARGEST):
-            self._rescale(2.0 ** -min(max(round(math.log2(largest)), -LARGEST_POWER), LARGEST_POWER))
+            self.rescale(2.0 ** -min(max(round(math.log2(largest)), -LARGEST_POWER), LARGEST_POWER))
         scaled = gradient * (self.scale or 1.0)
         self.squares.addcmul_(scaled, scaled)
 
-    def _rescale(self, scale: float) -> None:
+    def rescale(self, scale: float) -> None:
         """What is summed up so far with another scale."""
         ratio = scale / (self.scale or scale)
         for sums in (self.channels, self.squares, *self.parts):
             sums.mul_(ratio).mul_(ratio)
         self.scale = scale
 
-    def end(self) -> None:
-        """Sum up the batch."""
-        squares = self.squares
+    def end(self, place: int) -> None:
+        """Sum up the batch of that number."""
+        squares = self.use.form.laid(self.squares)
         channel = squares.ndim + self.channel
         others = [axis for axis in range(squares.ndim) if axis != channel]
+        kept = None if self.masks is None else self.masks.kept(self.use, place)
+        if kept is not None:
+            squares = squares * kept
         self.channels += squares.sum(dim=others, dtype=torch.float64)
         grouped = squares.reshape(*squares.shape[:channel], self.layer.groups, -1, *squares.shape[channel + 1 :])
         self.parts.append(grouped.sum(dim=channel + 1))
-        self.count += squares.numel() // self.layer.rows
-
-    def finished(self) -> Sensitivity:
-        """After all batches."""
-        if not bool(self.channels.isfinite().all()):
-            raise refused(
-                "net",
-                f"the derivatives of the outputs by layer {self.layer.name!r}, by which errors are weighed, are not "
-                f"finite in {self.parts[0].dtype}; take network and inputs in float64 if they are not",
-            )
-        scale = self.scale or 1.0
-        channels = (self.channels / self.count).numpy() / scale / scale
-        if not self.varies or not bool(self.channels.any()):
-            return Sensitivity(channels, None)
-        shape = [1] * self.parts[0].ndim
-        shape[self.channel] = -1
-        means = (self.channels.reshape(self.layer.groups, -1).sum(1) / self.count).reshape(shape)
-        relative = [torch.where(means > 0, part / means, 1.0).to(part.dtype) for part in self.parts]
-        return Sensitivity(channels, relative)
+        self.count += squares.numel() // self.layer.rows if kept is None else int(kept.sum())
 
 
-def _differentiate(graph: NetworkGraph, sums: dict[Node, _Squares], inputs: Tensor, first: int) -> None:
-    """Add the derivatives at a batch, whose first sample is number ``first``."""
+def _together(uses: list[_Squares]) -> Sensitivity:
+    """Of all uses of a layer, after all batches."""
+    layer = uses[0].layer
+    if not all(bool(one.channels.isfinite().all()) for one in uses):
+        raise refused(
+            "net",
+            f"the derivatives of the outputs by layer {layer.name!r}, by which errors are weighed, are not "
+            f"finite in {uses[0].parts[0].dtype}; take network and inputs in float64 if they are not",
+        )
+    scale = min((one.scale for one in uses if one.scale), default=1.0)
+    for one in uses:
+        if one.scale not in (0.0, scale):
+            one.rescale(scale)
+    total, count = torch.stack([one.channels for one in uses]).sum(0), sum(one.count for one in uses)
+    channels = (total / count).numpy() / scale / scale
+    if not any(one.varies for one in uses) or not bool(total.any()):
+        return Sensitivity(channels, None)
+    means = total.reshape(layer.groups, -1).sum(1) / count
+    return Sensitivity(channels, [part for one in uses for part in _relative(one, means)])
+
+
+def _relative(one: _Squares, means: Tensor) -> list[Tensor]:
+    """What positions count beside the mean of their group, batch by batch."""
+    shape = [1] * one.parts[0].ndim
+    shape[one.channel] = -1
+    means = means.reshape(shape)
+    return [torch.where(means > 0, part / means, 1.0).to(part.dtype) for part in one.parts]
+
+
+def _differentiate(graph: NetworkGraph, sums: dict[Node, _Squares], inputs: Tensor, first: int, place: int) -> None:
+    """Add the derivatives at the batch number ``place``, whose first sample is number ``first``."""
     with torch.enable_grad():
         probed = _Probed(graph, set(sums))
         outputs = probed.run(*graph.constants.values(), inputs).flatten(1)
@@ -145,7 +164,7 @@ def _differentiate(graph: NetworkGraph, sums: dict[Node, _Squares], inputs: Tens
                 if gradient is not None:
                     sums[node].add(gradient)
     for one in sums.values():
-        one.end()
+        one.end(place)
 
 
 def _probes(outputs: Tensor, first: int) -> Tensor:

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from simplicit.checks import refused
 from simplicit.rows.batch import Array
-from simplicit.training.channels.layers import ChannelLayer, nodes_before
-from simplicit.training.channels.patches import channels_first, patches
+from simplicit.training.channels.layers import ChannelLayer, Use, nodes_before
+from simplicit.training.channels.masks import Masks
 from simplicit.training.channels.walk import Walk
 
 #: Entries of a patch matrix at a time: a few megabytes, which stay in the cache.
@@ -74,16 +74,16 @@ class Statistics:
 class _Sums:
     """Statistics in the making."""
 
-    def __init__(self, weights: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weights: Tensor) -> None:
         g, r, d = weights.shape
-        self.weights, self.bias = weights, bias
+        self.weights = weights
         self.count, self.mass, self.offset = 0, torch.zeros(g, 1).double(), torch.zeros(g, d, 1)
         self.features, self.products = torch.zeros(g, d).double(), torch.zeros(g, d, d).double()
         self.residuals, self.energy = torch.zeros(g, r).double(), torch.zeros(g, r).double()
         self.cross = torch.zeros(g, r, d).double()
 
-    def add(self, R: Tensor, target: Tensor | None, omega: Tensor | None = None) -> None:
-        """Add patches (g, d, n), their targets (g, r, n), and weights (g, 1, n).
+    def add(self, R: Tensor, target: Tensor | None, omega: Tensor | None, bias: Tensor | None) -> None:
+        """Add patches (g, d, n), their targets (g, r, n), weights (g, 1, n), and the bias (g, r, 1) in the targets.
 
         No targets where they are the baseline's own results; no weights where they are ones.
         """
@@ -98,8 +98,8 @@ class _Sums:
         if target is None:
             return
         residual = target - self.weights @ R
-        if self.bias is not None:
-            residual -= self.bias
+        if bias is not None:
+            residual -= bias
         self.cross += residual @ weighted_S.transpose(1, 2)
         weighted_residual = residual if omega is None else residual * omega
         self.residuals += weighted_residual.sum(dim=2, dtype=torch.float64)
@@ -135,11 +135,11 @@ def _offset(R: Tensor, omega: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Gathering:
-    """Where the statistics of a layer come from: a walk that has come to it.
+    """Where the statistics of a layer come from: a walk that has not passed the layer's first use.
 
     ``untrained`` names the nodes of this layer and of those after it. The inputs are the student's where
-    they are ``propagated``, or the baseline's. ``omega`` is ω, batch by batch, in the shape of the result with groups
-    in place of channels.
+    they are ``propagated``, or the baseline's. ``omega`` is ω, use by use and batch by batch, as the result is laid out
+    with groups in place of channels; ``masks`` say which positions count at all.
     """
 
     walk: Walk
@@ -147,79 +147,84 @@ class Gathering:
     untrained: frozenset[str] = frozenset()
     propagated: bool = True
     omega: list[Tensor] | None = None
-
-    @cached_property
-    def absorbs(self) -> bool:
-        """Whether there is an error of a skip path to answer for, known by now."""
-        skip = self.layer.skip
-        if skip is None or not self.propagated or any(n.name in self.untrained for n in nodes_before(skip)):
-            return False
-        return self.walk.differs(skip)
+    masks: Masks | None = None
 
     def statistics(self) -> Statistics:
-        """Of the layer's inputs and targets; InputError where they leave the range of the network's dtype."""
-        sums, geometry = _Sums(self._kernel, self._bias), self.layer.geometry
-        settled = not self.absorbs and not (self.propagated and self.walk.differs(self.layer.source))
-        for place, part, R in self._chunks():
-            omega = None if self.omega is None else channels_first(self.omega[place][part], geometry)
-            sums.add(R, None if settled else channels_first(self._target(place, part), geometry), omega)
+        """Of the inputs and targets of all uses; InputError where they leave the range of the network's dtype."""
+        constants = self.walk.graph.constants
+        kernel = self.layer.kernel(constants[self.layer.weight])
+        sums, settled = _Sums(kernel), True
+        for number, use in enumerate(self.layer.uses):
+            self.walk.run_until(use.node)
+            settled &= self._add(sums, use, number)
         found = sums.finished(settled=settled)
         if not all(np.isfinite(part).all() for part in (found.products, found.cross, found.energy)):
             raise refused(
                 "inputs",
-                f"the sums of squares of what layer {self.layer.name!r} sees leave the range of {self._kernel.dtype}; "
+                f"the sums of squares of what layer {self.layer.name!r} sees leave the range of {kernel.dtype}; "
                 "scale the inputs, or take network and inputs in float64",
             )
         return found
 
-    @property
-    def _kernel(self) -> Tensor:
-        layer = self.layer
-        return self.walk.graph.constants[layer.weight].reshape(layer.groups, layer.rows // layer.groups, -1)
+    def absorbs(self, use: Use) -> bool:
+        """Whether there is an error of a skip path to answer for, known by now."""
+        if use.skip is None or not self.propagated:
+            return False
+        skip = use.skip.node
+        return not any(n.name in self.untrained for n in nodes_before(skip)) and self.walk.differs(skip)
 
-    @property
-    def _bias(self) -> Tensor | None:
-        layer = self.layer
-        if layer.bias is None:
-            return None
-        return self.walk.graph.constants[layer.bias].reshape(layer.groups, -1, 1)
+    def _add(self, sums: _Sums, use: Use, number: int) -> bool:
+        """Add a use, and say whether it is settled."""
+        form, layer, batches = use.form, self.layer, len(self.walk.batches)
+        absorbs = self.absorbs(use)
+        settled = not absorbs and not (self.propagated and self.walk.differs(use.source))
+        bias = self.walk.graph.constants[use.bias].reshape(layer.groups, -1, 1) if use.bias and use.biased else None
+        for place, part, R in self._chunks(use):
+            omega = None if self.omega is None else form.split(self.omega[number * batches + place][part])
+            target = None if settled else form.split(form.laid(self._target(use, place, part, absorbs=absorbs)))
+            kept = None if self.masks is None else self.masks.kept(use, place)
+            if kept is not None:
+                chosen = form.positions(kept[part])
+                R = R[:, :, chosen]
+                omega, target = (one if one is None else one[:, :, chosen] for one in (omega, target))
+            if R.shape[2]:
+                sums.add(R, target, omega, bias)
+        return settled
 
-    def _chunks(self) -> Iterator[tuple[int, slice, Tensor]]:
+    def _chunks(self, use: Use) -> Iterator[tuple[int, slice, Tensor]]:
         """Batch by batch, a few samples at a time: the batch, its samples, their patches."""
-        inputs = (self.walk.student if self.propagated else self.walk.baseline)(self.layer.source)
+        inputs = (self.walk.student if self.propagated else self.walk.baseline)(use.source)
         for place, x in enumerate(inputs):
-            step = max(1, CHUNK * len(x) // max(1, _patch_entries(x, self.layer)))
+            entries = max(1, use.form.entries(x, self.layer.columns))
+            step = max(1, CHUNK * len(x) // entries) if use.form.sliced else len(x)
             for first in range(0, len(x), step):
-                part = slice(first, first + step)
-                yield place, part, patches(x[part], self.layer.geometry)
+                part = slice(first, first + step) if use.form.sliced else slice(None)
+                yield place, part, use.form.features(x[part])
 
-    def _target(self, place: int, part: slice) -> Tensor:
+    def _target(self, use: Use, place: int, part: slice, *, absorbs: bool) -> Tensor:
         """t of some samples of a batch, in the shape of z."""
-        walk, layer = self.walk, self.layer
-        target: Tensor = walk.baseline_on(layer.node, layer.source, place, part)
-        if not self.absorbs:
+        walk = self.walk
+        target: Tensor = walk.baseline_on(use.node, use.source, place, part)
+        if not absorbs:
             return target
-        assert layer.skip is not None
-        gain = norm_gain(walk, layer)
+        assert use.skip is not None
+        skip = use.skip
+        gain = norm_gain(walk, self.layer)
         factor = torch.where(gain.abs() > LEAST_GAIN * gain.abs().max(), 1 / gain, 0.0)
-        shape = (-1,) if layer.geometry is None else (-1, *[1] * (target.ndim - 2))
-        error = walk.baseline(layer.skip)[place][part] - walk.student(layer.skip)[place][part]
+        theirs, ours = walk.baseline(skip.node)[place], walk.student(skip.node)[place]
+        if not skip.steps:
+            theirs, ours = theirs[part], ours[part]
+        error = skip.back(theirs - ours) if not skip.steps else skip.back(theirs - ours)[part]
+        if self.layer.norm is None:
+            return target + error
+        shape = (-1,) if use.form.channel == -1 else (-1, *[1] * (target.ndim - 2))
         return target.add(factor.reshape(shape) * error)
 
 
 def norm_gain(walk: Walk, layer: ChannelLayer) -> Tensor:
     """γ/√(v + ε) of the norm after a layer, (rows,); ones without."""
     constants, norm = walk.graph.constants, layer.norm
-    weight = constants[layer.weight]
     if norm is None:
-        return torch.ones(layer.rows, dtype=weight.dtype)
+        return torch.ones(layer.rows, dtype=constants[layer.weight].dtype)
     gain = (constants[norm.variance] + norm.eps).rsqrt()
     return gain if norm.weight is None else gain * constants[norm.weight]
-
-
-def _patch_entries(x: Tensor, layer: ChannelLayer) -> int:
-    """Entries of the patch matrix of a whole batch."""
-    if layer.geometry is None:
-        return x.numel()
-    columns = layer.groups * layer.size // layer.rows
-    return len(x) * torch.Size(layer.geometry.positions(x.shape[2:])).numel() * columns

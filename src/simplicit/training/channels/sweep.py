@@ -1,4 +1,11 @@
-"""One pass over a network: layer after layer, statistics in, new weights out, and on with them."""
+r"""One pass over a network: layer after layer, statistics in, new weights out, and on with them.
+
+Layers are solved in the order of their last uses. A weight that is used once is solved when the student's inputs to it
+are there. One that is used several times is one problem over all its uses, and what its later uses see depends on the
+weight itself: there the student still has the baseline's weight in all of them, and the new weights of all layers
+solved before wherever those are used. The targets are the baseline's pre-activations at each use. Then the student
+starts from the network's inputs again, since the new weight stands before what was computed.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +14,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows.batch import Array
-from simplicit.training.channels.layers import ChannelLayer
+from simplicit.training.channels.layers import ChannelLayer, Use
+from simplicit.training.channels.masks import Masks
 from simplicit.training.channels.moments import Moments
 from simplicit.training.channels.norms import constants_of
 from simplicit.training.channels.statistics import Gathering, Statistics
@@ -23,11 +32,12 @@ Solver = Callable[[ChannelLayer, Statistics], Array]
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """How a network is gone through, on samples in ``batches``, its ``layers`` in the order of evaluation.
+    """How a network is gone through, on samples in ``batches``, its ``layers`` in the order of their last uses.
 
     Every layer is fitted on the student's inputs with ``propagate``, or on the baseline's; the last one on the
     student's with ``regenerate`` too. Constants and norms are corrected with ``correct``. ``omegas`` say how much
-    positions count, ω by the layer's name and then batch by batch; they are all alike in a layer that is not there.
+    positions count, ω by the layer's name and then use by use and batch by batch; they are all alike in a layer that is
+    not there. ``masks`` say which positions count at all.
     """
 
     graph: NetworkGraph
@@ -37,29 +47,81 @@ class Sweep:
     regenerate: bool = True
     correct: bool = True
     omegas: Mapping[str, list[Tensor]] = field(default_factory=dict)
+    masks: Masks | None = None
 
     def statistics(self) -> Iterator[tuple[ChannelLayer, Statistics]]:
         """Layer after layer, on the baseline."""
-        walk = Walk(self.graph, self.batches)
+        walker = _Walker(self.graph, self.batches)
         for layer in self.layers:
-            walk.run_until(layer.node)
-            yield layer, Gathering(walk, layer, propagated=False, omega=self.omegas.get(layer.name)).statistics()
+            walk = walker.before(layer)
+            omega = self.omegas.get(layer.name)
+            yield layer, Gathering(walk, layer, propagated=False, omega=omega, masks=self.masks).statistics()
 
     def run(self, solve: Solver) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The new constants of the graph, by placeholder, and the relative error of each layer."""
-        walk, errors = Walk(self.graph, self.batches), {}
+        walker, errors = _Walker(self.graph, self.batches), {layer.name: 0.0 for layer in self.layers}
         for place, layer in enumerate(self.layers):
-            walk.run_until(layer.node)
             propagated = self.propagate or (self.regenerate and place == len(self.layers) - 1)
-            untrained = frozenset(one.node.name for one in self.layers[place:])
+            untrained = frozenset(use.node.name for one in self.layers[place:] for use in one.uses)
             omega = self.omegas.get(layer.name)
-            statistics = Gathering(walk, layer, untrained, propagated=propagated, omega=omega).statistics()
+            walk = walker.before(layer)
+            statistics = Gathering(walk, layer, untrained, propagated, omega, self.masks).statistics()
             weights = solve(layer, statistics)
             old = self.graph.constants[layer.weight]
-            changed = {layer.weight: torch.from_numpy(weights).reshape(old.shape).to(old.dtype)}
+            changed = layer.changed(torch.from_numpy(weights), old)
             if self.correct:
                 changed |= constants_of(self.graph, layer, Moments.of(statistics, weights))
-            walk.change(changed)
-            pairs = zip(walk.student(layer.result), walk.baseline(layer.result), strict=True)
-            errors[layer.name] = relative_error((z.double().numpy(), t.double().numpy()) for z, t in pairs)
-        return walk.changed, errors
+            walker.change(layer, changed)
+            if not layer.shared:
+                errors[layer.name] = self._error(walk, layer)
+        for layer in self.layers:
+            if layer.shared:
+                errors[layer.name] = self._error(walker.before(layer), layer)
+        return walker.changed, errors
+
+    def _error(self, walk: Walk, layer: ChannelLayer) -> float:
+        """The error of the student's results of a layer, all uses together."""
+        return relative_error(pair for use in layer.uses for pair in self._results(walk, use))
+
+    def _results(self, walk: Walk, use: Use) -> Iterator[tuple[Array, Array]]:
+        walk.run_until(use.node)
+        for place, pair in enumerate(zip(walk.student(use.result), walk.baseline(use.result), strict=True)):
+            kept = None if self.masks is None else self.masks.kept(use, place)
+            parts = pair if kept is None else [_chosen(use, z, kept) for z in pair]
+            ours, theirs = (z.double().numpy() for z in parts)
+            yield ours, theirs
+
+
+def _chosen(use: Use, z: Tensor, kept: Tensor) -> Tensor:
+    """The positions of a result that count, (g, r, n)."""
+    return use.form.split(use.form.laid(z))[:, :, use.form.positions(kept)]
+
+
+class _Walker:
+    """A walk that begins anew where a layer's first use lies behind it, or where what it has computed has changed."""
+
+    def __init__(self, graph: NetworkGraph, batches: list[Tensor]) -> None:
+        self.graph, self.batches = graph, batches
+        self.changed: dict[str, Tensor] = {}
+        self._order: dict[Node, int] = {node: place for place, node in enumerate(graph.module.graph.nodes)}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._walk, self._reached = Walk(self.graph, self.batches), 0
+        self._walk.change(self.changed)
+
+    def before(self, layer: ChannelLayer) -> Walk:
+        """A walk that can go through the uses of a layer, from the first to the last."""
+        if self._order[layer.uses[0].node] < self._reached:
+            self._begin()
+        self._reached = self._order[layer.node]
+        self._walk.run_until(layer.uses[0].node)
+        return self._walk
+
+    def change(self, layer: ChannelLayer, constants: Mapping[str, Tensor]) -> None:
+        """Give the student new constants of the layer that was come to."""
+        self.changed |= constants
+        if layer.shared:
+            self._reached = len(self._order)
+        else:
+            self._walk.change(constants)

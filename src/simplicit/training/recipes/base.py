@@ -51,6 +51,8 @@ class Task:
         Opened.
     seconds : dict of str to float
         Wall-clock time of each stage so far.
+    mask : array or tensor (m, T), optional
+        Zero where a position of a sample is padding.
     """
 
     graph: NetworkGraph
@@ -58,6 +60,16 @@ class Task:
     rows: RowOptions
     run: RunOptions
     seconds: dict[str, float] = field(default_factory=dict)
+    mask: Any = None
+
+    def check_untied(self, layers: Any = ()) -> None:
+        """Refuse a mask, and rules for layers, where every state is a row of its own."""
+        if self.mask is not None:
+            raise refused(
+                "mask", "rows are not tied over positions here, so that none can be left out; leave it out too"
+            )
+        if layers:
+            raise refused("layers", "every state is a row of its own here, and all of them are trained; leave it out")
 
     @cached_property
     def captured(self) -> Capture:
@@ -83,6 +95,7 @@ class Task:
         def key() -> str:
             parts: dict[str, Any] = {f"constant {name}": value.numpy() for name, value in self.graph.constants.items()}
             parts |= {"graph": str(self.graph.module.graph), "inputs": np.asarray(samples)}
+            parts |= {} if self.mask is None else {"mask": np.asarray(self.mask)}
             parts |= {"recipe": type(recipe).__name__, "tol": self.rows.tol, "block_rows": self.rows.block_rows}
             return digest(parts | _identity(recipe, shape) | {"device": self.rows.device})
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from simplicit.checks import as_count, as_number, check_choice, check_flag, named, refused, spelled
 from simplicit.errors import InputError
 from simplicit.rows import L1, BasisPursuit, Penalty
-from simplicit.training.channels import ChannelProvider, check_tied, has_convolutions
+from simplicit.training.channels import ChannelProvider, Choice, check_tied, has_convolutions, has_tied_rows
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
 from simplicit.training.recipes.base import Recipe, Task, check_penalty
@@ -68,6 +69,9 @@ class Matching(Recipe):
         Match the outputs on the new model's own states; `propagate` implies it.
     refit : Ridge or None
         Take the values on the support from ridge, not from the penalty, which shrinks them.
+    layers : mapping of str to None, or tuple of str
+        Layers that are left alone, by patterns of their names, where rows are tied: None for each, or as text
+        "head=none".
 
     Raises
     ------
@@ -87,6 +91,7 @@ class Matching(Recipe):
     propagate: bool = False
     regenerate: bool = True
     refit: Ridge | None = None
+    layers: Mapping[str, float | None] | tuple[str, ...] = ()
 
     @classmethod
     def paper(cls) -> Self:
@@ -106,6 +111,14 @@ class Matching(Recipe):
         check_flag("regenerate", self.regenerate)
         if isinstance(self.states, list):
             object.__setattr__(self, "states", tuple(self.states))
+        choice = Choice.parse(self.layers)
+        object.__setattr__(self, "layers", choice.texts)
+        if any(share is not None for _, share in choice.rules):
+            raise refused(
+                "layers",
+                "the strength of a penalty is one for all layers; leave layers alone with None, or "
+                "take the recipe Sparse, which takes a sparsity for each",
+            )
         self._check_states()
         if self.propagate:
             check_triangular("propagate", self.structure)
@@ -129,7 +142,11 @@ class Matching(Recipe):
             )
 
     def train(self, task: Task) -> Trained:
-        tied = self.states == "all" and has_convolutions(task.graph)
+        tied = self.states == "all" and (
+            has_convolutions(task.graph) or (self.structure == "baseline" and has_tied_rows(task.graph))
+        )
+        if not tied:
+            task.check_untied(self.layers)
         provider = self._channels(task) if tied else self._states(task)
         with task.solving(self, provider.samples, provider.shape) as run:
             training = Training(
@@ -138,9 +155,9 @@ class Matching(Recipe):
             return solve_at_sparsity(training, self.sparsity)
 
     def _channels(self, task: Task) -> Provider[Any]:
-        """The rows of convolutions, tied over positions; what has no meaning for them is refused."""
+        """Rows that are tied over positions; what has no meaning for them is refused."""
         check_tied(self.structure)
-        takes = "a network with convolutions takes"
+        takes = "a network with tied rows takes"
         if self.kappa is not None:
             raise refused("kappa", f"got {self.kappa!r}; {takes} None: tied rows are well-posed without a ball")
         if isinstance(self.penalty, BasisPursuit):
@@ -159,6 +176,8 @@ class Matching(Recipe):
             lambda2=self.lambda2,
             propagate=self.propagate,
             regenerate=self.regenerate,
+            mask=task.mask,
+            choice=Choice.parse(self.layers),
         )
         channels.check_penalty("penalty", self.penalty)
         return channels

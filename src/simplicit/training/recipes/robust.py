@@ -57,6 +57,7 @@ class Robust(RobustOptions, Recipe):
                 "it has convolutions, and robust training works on the boxes of single states; take the recipe Sparse "
                 "or Matching",
             )
+        task.check_untied()
         captured = task.captured
         with task.timed("states"):
             data = state_data(captured.model, captured.states(task.inputs), captured.weight_count, rescaled=False)

@@ -1,0 +1,199 @@
+r"""Where a graph multiplies a state by a weight: linear maps, products of matrices, contractions, convolutions.
+
+A weight may be seen through transposes. How often it is used, and what else uses it, is for
+:mod:`~simplicit.training.channels.layers` to judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from simplicit.training.channels.forms import Contraction, Convolution, Form, Linear, Transposed
+from simplicit.training.channels.patches import Geometry, each
+
+_aten = torch.ops.aten
+
+#: A linear or convolutional operation, as far as it is one: the form, and the arguments that are source, weight, bias.
+Parsed = tuple[Form, Any, Any, Any]
+
+_CONVOLUTIONS = {
+    _aten.conv1d.default,
+    _aten.conv2d.default,
+    _aten.conv3d.default,
+    _aten.conv1d.padding,
+    _aten.conv2d.padding,
+    _aten.conv3d.padding,
+}
+_TRANSPOSED = {_aten.conv_transpose1d.default, _aten.conv_transpose2d.input, _aten.conv_transpose3d.input}
+_PRODUCTS = {_aten.mm.default, _aten.matmul.default, _aten.bmm.default}
+#: Operations that slide a kernel over their input.
+CONVOLVING = _CONVOLUTIONS | _TRANSPOSED | {_aten.convolution.default}
+#: Operations whose weight is no layer's.
+KEPT = {_aten.embedding.default: "an embedding", _aten.bilinear.default: "of a bilinear map"}
+#: Operations that multiply by a weight in one way or another.
+MULTIPLYING = {*CONVOLVING, *_PRODUCTS, *KEPT} | {
+    *(_aten.linear.default, _aten.addmm.default, _aten.einsum.default, _aten.mv.default)
+}
+#: Operations that leave a weight as it is.
+_SAME = {_aten.alias.default, _aten.detach.default, _aten.clone.default, _aten.contiguous.default}
+_LABELS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A weight as an operation sees it: its placeholder, its axes in the order in which they come, and all nodes that
+    turn it."""
+
+    placeholder: Node
+    axes: tuple[int, ...]
+    turns: tuple[Node, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """An operation that multiplies ``source`` by a weight, and adds a bias where it has one."""
+
+    node: Node
+    form: Form
+    source: Node
+    weight: Weight
+    bias: Any
+
+
+def products(nodes: Iterable[Node], names: dict[str, str]) -> Iterator[Product]:
+    """All operations on a weight, from placeholders in ``names``, of a form that is known."""
+    for node in nodes:
+        parsed = _parsed(node, names) if node.target in MULTIPLYING else None
+        if parsed is None:
+            continue
+        form, source, weight, bias = parsed
+        seen = seen_through(weight, names)
+        if seen is not None and isinstance(source, Node):
+            yield Product(node, form, source, seen, bias)
+
+
+def seen_through(value: Any, names: dict[str, str]) -> Weight | None:
+    """The weight that a value is, but for the order of its axes; None where it is none of ``names``."""
+    turns: list[Node] = []
+    while isinstance(value, Node) and (value.target in _SAME or value.target in _ORDERS):
+        turns.append(value)
+        value = value.args[0]
+    if not isinstance(value, Node) or value.op != "placeholder" or value.name not in names:
+        return None
+    axes = list(range(value.meta["val"].ndim))
+    for turn in reversed(turns):
+        if turn.target not in _SAME:
+            axes = [axes[axis] for axis in _ORDERS[turn.target](len(axes), *turn.args[1:])]
+    return Weight(value, tuple(axes), tuple(turns)) if len(axes) >= 2 else None
+
+
+def _swapped(ndim: int, one: int, other: int) -> list[int]:
+    order = list(range(ndim))
+    order[one], order[other] = order[other], order[one]
+    return order
+
+
+#: The order of the axes that an operation gives.
+_ORDERS: dict[Any, Callable[..., list[int]]] = {
+    _aten.t.default: lambda ndim: list(range(ndim))[::-1],
+    _aten.numpy_T.default: lambda ndim: list(range(ndim))[::-1],
+    _aten.mT.default: lambda ndim: _swapped(ndim, -1, -2),
+    _aten.transpose.int: _swapped,
+    _aten.permute.default: lambda ndim, order: [axis % ndim for axis in order],
+}
+
+
+def _parsed(node: Node, names: dict[str, str]) -> Parsed | None:
+    """The form of an operation with its arguments; None where rows cannot be tied."""
+    target: Any = node.target
+    if target is _aten.linear.default:
+        source, weight, bias = (*node.args, None)[:3]
+        return Linear(), source, weight, bias
+    if target in CONVOLVING:
+        return _convolution(node)
+    if target is _aten.addmm.default:
+        bias, source, weight = node.args[:3]
+        plain = all(node.kwargs.get(name, 1) == 1 for name in ("alpha", "beta"))
+        return (Linear(turned=True), source, weight, bias) if plain else None
+    if target in _PRODUCTS:
+        one, other = node.args[:2]
+        return _product(one, other, names)
+    return _einsum(node, names) if target is _aten.einsum.default else None
+
+
+def _convolution(node: Node) -> Parsed | None:
+    source, weight, bias = (*node.args, None)[:3]
+    if not isinstance(weight, Node):
+        return None
+    kernel = tuple(weight.meta["val"].shape[2:])
+    given: list[Any] = list(node.args[3:])
+    k = len(kernel)
+    if node.target is _aten.convolution.default:
+        stride, padding, dilation, transposed, outer, groups = given
+    else:
+        transposed = node.target in _TRANSPOSED
+        defaults: list[Any] = [1, 0, 0, 1, 1] if transposed else [1, 0, 1, 1]
+        values = given + defaults[len(given) :]
+        stride, padding, outer, groups, dilation = values if transposed else (*values[:2], 0, values[3], values[2])
+    if transposed:
+        steps, edges, outers, holes = (each(value, k) for value in (stride, padding, outer, dilation))
+        return Transposed.of(kernel, steps, edges, outers, holes, int(groups)), source, weight, bias
+    return Convolution(Geometry.of(kernel, stride, padding, dilation, groups)), source, weight, bias
+
+
+def _product(one: Any, other: Any, names: dict[str, str]) -> Parsed | None:
+    """A product of matrices, from the left or from the right, of a state and a weight."""
+    left, right = seen_through(one, names), seen_through(other, names)
+    if (left is None) == (right is None):
+        return None
+    state, weight = (other, one) if left is not None else (one, other)
+    ndim, own = state.meta["val"].ndim, len((left or right).axes)  # type: ignore[union-attr]
+    if left is None and own == 2:
+        return Linear(turned=True), state, weight, None
+    if ndim < max(2, own):
+        return None
+    # Axes before the last two are those of both, counted from the end: groups where the weight has them too.
+    outer = _LABELS[: ndim - 2]
+    shared = outer[len(outer) - (own - 2) :] if own > 2 else ""
+    sizes, theirs = state.meta["val"].shape[-own:-2], weight.meta["val"].shape[:-2]
+    if any(not isinstance(size, int) or size != part for size, part in zip(sizes, theirs, strict=True)):
+        return None
+    x, w, z = (
+        (outer + "yz", shared + "xy", outer + "xz") if left is not None else (outer + "xy", shared + "yz", outer + "xz")
+    )
+    return (*_contraction(x, w, z, weight), state, weight, None)
+
+
+def _contraction(x: str, w: str, z: str, weight: Node) -> tuple[Contraction]:
+    sizes = dict(zip(w, weight.meta["val"].shape, strict=True))
+    count = 1
+    for label in w:
+        count *= sizes[label] if label in x and label in z else 1
+    return (Contraction(x, w, z, count),)
+
+
+def _einsum(node: Node, names: dict[str, str]) -> Parsed | None:
+    """A contraction that is written out, of a state and a weight."""
+    equation, operands = node.args[:2]
+    assert isinstance(equation, str)
+    if not isinstance(operands, list | tuple) or len(operands) != 2 or "->" not in equation:
+        return None
+    inputs, z = equation.replace(" ", "").split("->")
+    labels = inputs.split(",")
+    found = [seen_through(operand, names) is not None for operand in operands]
+    if sum(found) != 1 or "." in labels[found.index(True)]:
+        return None
+    place = found.index(True)
+    state, weight, x, w = operands[1 - place], operands[place], labels[1 - place], labels[place]
+    if "..." in x:
+        free = [label for label in _LABELS + _LABELS.upper() if label not in equation]
+        more = "".join(free[: state.meta["val"].ndim - len(x) + 3])  # type: ignore[union-attr]
+        x, z = x.replace("...", more), z.replace("...", more)
+    if not Contraction.fits(x, w, z):
+        return None
+    return (*_contraction(x, w, z, weight), state, weight, None)  # type: ignore[arg-type]
