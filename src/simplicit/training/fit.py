@@ -10,7 +10,8 @@ from torch import nn
 
 from simplicit.checks import refused
 from simplicit.executors import Executor
-from simplicit.network import capture_graph
+from simplicit.implicit.inputs import is_several
+from simplicit.network import capture_graph, gathered
 from simplicit.progress import OnProgress
 from simplicit.solve import RunOptions
 from simplicit.training.recipes import Recipe, Sparse, Task
@@ -23,6 +24,7 @@ def fit(
     inputs: Any,
     recipe: Recipe | None = None,
     *,
+    output: str | int | None = None,
     tol: float = 1e-6,
     executor: str | Executor = "threads",
     block_rows: int | None = None,
@@ -39,9 +41,18 @@ def fit(
     Parameters
     ----------
     net : torch.nn.Module
-        A trained network that :func:`simplicit.from_torch` can represent; it is used in evaluation mode.
-    inputs : (m, *input_shape) array or tensor
-        A few hundred samples, in the shape that the network takes.
+        A trained network that :func:`simplicit.from_torch` can represent; it is used in evaluation mode. Computed
+        weights (masks of ``torch.nn.utils.prune``, weight and spectral norm, other parametrisations) are fitted as the
+        plain weights that they are at present, and come back as such; float16 and bfloat16 ones are fitted in float32
+        and come back in their dtype.
+    inputs : array (m, ...), tuple, list or mapping of arrays, or an iterable of batches
+        A few hundred samples as the network takes them: one array, arrays in order, or by the names of its arguments,
+        with constants among them, as for :func:`simplicit.from_torch`. Batches, from a DataLoader or any iterable that
+        is no tuple, list or mapping, are put together. A batch that is a tuple or list with one array more than
+        ``forward`` takes, or a pair of a mapping and an array, ends with labels, which are left out; where it could be
+        an optional argument too, it is refused.
+    output : str or int, optional
+        The output whose values are matched, of a network that returns several; see :func:`simplicit.from_torch`.
     recipe : Recipe
         :class:`Sparse`, the default: the most accurate network at a given number of weights; :class:`Robust`: little
         clean accuracy given up for much robust accuracy; :class:`Certified`: the largest provable accuracy;
@@ -94,10 +105,11 @@ def fit(
         raise refused("recipe", f"expected a recipe such as simplicit.Sparse(80), got {recipe!r}")
     rows, options = RowOptions(tol, block_rows, device, throw), RunOptions(executor, journal=journal, progress=progress)
     begun = time.perf_counter()
-    graph = capture_graph(net, inputs, "inputs")
+    inputs = gathered(net, inputs, "inputs")
+    graph = capture_graph(net, inputs, "inputs", output)
     seconds = {"capture": time.perf_counter() - begun}
     if not any(graph.network.get_parameter(name).ndim > 1 for name in graph.parameters):
         raise refused("net", "it has no weights to be trained between its input and its output")
     with options.opened() as run:
-        task = Task(graph, inputs, rows, run, seconds)
+        task = Task(graph, graph.batch(inputs) if is_several(inputs) else inputs, rows, run, seconds)
         return FitResult.of(recipe, task, recipe.train(task))
