@@ -130,7 +130,9 @@ class InputLayout:
         It is made of differentiable operations of torch, which torch.export traces for any m.
         """
         alone = len(self.specs) == 1
-        parts = (U,) if alone else torch.split(U, [spec.size for spec in self.specs], dim=1)
+        # One operation for each part: U[:, columns] would be two, and a split has others to take its parts.
+        cut = torch.ops.aten.slice.Tensor
+        parts = [U] if alone else [cut(U, 1, part.start, part.stop) for part in self.columns.values()]
         return tuple(_as_given(part, spec) for part, spec in zip(parts, self.specs, strict=True))
 
     def pack(self, inputs: Any, dtype: np.dtype[Any], argument: str = "inputs") -> Tensor:
@@ -257,7 +259,7 @@ def check_samples(arrays: Mapping[str, Batch], argument: str) -> None:
 
 def _as_given(part: Tensor, spec: InputSpec) -> Tensor:
     if tuple(part.shape[1:]) != spec.shape:
-        part = part.reshape(part.shape[0], *spec.shape)
+        part = part.view(part.shape[0], *spec.shape)  # which one dimension always allows
     return part if spec.floating else part.to(getattr(torch, spec.dtype))
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import linecache
 import logging
+import re
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,11 @@ from simplicit.network.rewrites import REWRITES
 #: What :class:`_OfU` calls the network.
 _INSIDE = "network"
 
-_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+_TORCH = str(Path(torch.__file__).parent)
+_OURS = str(Path(__file__).parents[1])
+_STANDARD = str(Path(logging.__file__).parents[1])
+#: Folders of packages, which may lie in that of the standard library.
+_PACKAGES = ("site-packages", "dist-packages")
 
 
 class _OfU(nn.Module):
@@ -83,15 +88,15 @@ def _forget_wrapper(node: Node, kind: type) -> None:
 
 
 def _traced(network: nn.Module, U: Tensor) -> Any:
-    batch = {0: torch.export.Dim("batch")}
     try:
         with torch.no_grad(), _silence():
-            program = torch.export.export(network, (U,), dynamic_shapes=(batch,), strict=False)
+            program = _program(network, U)
             if not all(_is_plain(node) for node in program.graph.nodes):
                 # A quarter of a second, whatever the network: torch registers its 500 composite operations anew.
                 program = program.run_decompositions(REWRITES)
     except Exception as error:  # torch.export raises errors of many unrelated classes
-        where = _place(error)
+        fixed = "Constraints violated" in str(error)
+        where = _place_that_fixes_samples(network, U) if fixed else _place(traceback.extract_tb(error.__traceback__))
         raise UnsupportedOperationError(
             f"net cannot be captured as one graph for any number of samples{where and f', {where}'}: {_reason(error)}. "
             f"torch.export says: {first_line(error)}",
@@ -99,6 +104,10 @@ def _traced(network: nn.Module, U: Tensor) -> Any:
             where=where or "net",
         ) from error
     return program
+
+
+def _program(network: nn.Module, U: Tensor) -> Any:
+    return torch.export.export(network, (U,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
 
 
 def _is_plain(node: Node) -> bool:
@@ -124,16 +133,48 @@ def _silence() -> Iterator[None]:
             logging.disable(before)
 
 
-def _place(error: Exception) -> str:
-    """The innermost line of the user's own code that was at work, in words; nothing where torch was after it."""
+def _place(frames: traceback.StackSummary) -> str:
+    """The innermost line of the user's own code in a stack, in words; nothing where torch was not called from there."""
     own = ""
-    # The trace begins with calls of ours and the code that called them, and comes to the network through torch.
-    frames = traceback.extract_tb(error.__traceback__)
-    for frame in frames[next((k for k, one in enumerate(frames) if one.filename.startswith(_FOLDERS[0])), 0) :]:
-        if not frame.filename.startswith((*_FOLDERS, "<")) and frame.lineno is not None:
+    # A stack begins with the code that called us, and comes to the network through torch.
+    inside = next((k for k, frame in enumerate(frames) if frame.filename.startswith(_TORCH)), len(frames))
+    for frame in frames[inside:]:
+        if _is_users(frame.filename) and frame.lineno is not None:
             code = linecache.getline(frame.filename, frame.lineno).strip()
             own = f"at `{code}` ({Path(frame.filename).name}, line {frame.lineno})"
     return own
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith((_TORCH, _OURS, "<")):
+        return False
+    return not file.startswith(_STANDARD) or any(folder in file for folder in _PACKAGES)
+
+
+class _Noting(logging.Handler):
+    """Notes where in the user's code torch takes a size for fixed, of which it only logs that it does."""
+
+    place = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if re.match(r"set_replacement \w+ = \d", record.getMessage()):
+            self.place = self.place or _place(traceback.extract_stack())
+
+
+def _place_that_fixes_samples(network: nn.Module, U: Tensor) -> str:
+    """The line of the user's code that fixes the number of samples, found by tracing once more."""
+    log, noting = logging.getLogger("torch.fx.experimental.symbolic_shapes"), _Noting()
+    before = log.handlers, log.level, log.propagate
+    with torch.no_grad(), _silence(), suppress(Exception):
+        logging.disable(logging.NOTSET)
+        log.handlers, log.level, log.propagate = [noting], logging.INFO, False
+        log.manager._clear_cache()  # type: ignore[attr-defined]
+        try:
+            _program(network, U)
+        finally:
+            log.handlers, log.level, log.propagate = before
+            log.manager._clear_cache()  # type: ignore[attr-defined]
+    return noting.place
 
 
 def _reason(error: Exception) -> str:

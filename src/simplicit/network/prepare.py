@@ -186,13 +186,13 @@ def _called(network: nn.Module, call: Call, U: Tensor, argument: str) -> Any:
             ) from error
 
 
-_INTEGERS = "; it takes integers there, such as token ids: give them with an integer dtype"
+_INTEGERS = "; it takes integers there, such as token ids: give them as int64"
 
 
 def _wants_integers(error: Exception) -> bool:
     """Whether torch, or this module, says that indices are needed where floating-point numbers are."""
     text = str(error)
-    return _INTEGERS in text or ("indices" in text and "FloatTensor" in text) or "must be long, int" in text
+    return _INTEGERS in text or ("scalar types: Long" in text and "'indices'" in text) or "must be long, int" in text
 
 
 def _other_layout(network: nn.Module, call: Call, U: Tensor, argument: str) -> str:
