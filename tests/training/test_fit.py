@@ -156,7 +156,7 @@ def test_bad_settings(change: dict[str, Any], message: str, argument: str | None
         (np.zeros((5, 11)), "11"),
         (np.where(np.arange(60).reshape(5, 12) == 30, np.nan, 0.5), "nan|finite"),
         (np.where(np.arange(60).reshape(5, 12) == 30, np.inf, 0.5), "inf|finite"),
-        (None, "inputs must be a NumPy array or a tensor, got NoneType"),
+        (None, "inputs must be a NumPy array or a tensor, .* got NoneType"),
     ],
 )
 @pytest.mark.parametrize("recipe", [sp.Sparse(50), sp.Matching()], ids=["channels", "states"])

@@ -4,6 +4,7 @@ from simplicit.implicit.bits import StorageBits
 from simplicit.implicit.equations import OutputEquation, StateEquation
 from simplicit.implicit.equilibrium import Equilibrium, Linearisation, adjoint, equilibrium, linearise
 from simplicit.implicit.groups import Activation, Block, StateGroup
+from simplicit.implicit.inputs import InputLayout, InputSpec
 from simplicit.implicit.maps import ConvMap, CsrMap, GatheredConvMap, GatherMap, LinearMap, SumMap, added, composed
 from simplicit.implicit.model import ImplicitModel
 from simplicit.implicit.module import ImplicitModule, to_torch
@@ -22,6 +23,8 @@ __all__ = [
     "GatheredConvMap",
     "ImplicitModel",
     "ImplicitModule",
+    "InputLayout",
+    "InputSpec",
     "LinearMap",
     "Linearisation",
     "OutputEquation",

@@ -35,7 +35,7 @@ def as_batch(U: Batch, width: int, shape: tuple[int, ...] | None, dtype: np.dtyp
         raise InputError(f"{name} must have shape {forms}, samples first, got {got}{hint}", argument=name)
     if got[0] < 1:
         raise InputError(f"{name} must hold at least one sample, got shape {got}", argument=name)
-    batch = tensor.reshape(got[0], width).to(_TORCH[np.dtype(dtype)])
+    batch = tensor.reshape(got[0], width).to(TORCH_DTYPES[np.dtype(dtype)])
     if (row := _not_finite(batch)) is not None:
         found = f"got NaN or infinite values in sample {row}"
         raise InputError(f"{name} must be finite in {dtype}, {found}", argument=name)
@@ -53,7 +53,8 @@ def _layout_hint(got: tuple[int, ...], shape: tuple[int, ...] | None, name: str)
     return ""
 
 
-_TORCH = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
+#: torch's name of a dtype.
+TORCH_DTYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
 
 def _real_tensor(values: Batch, name: str) -> Tensor:

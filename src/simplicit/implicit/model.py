@@ -18,7 +18,7 @@ from torch import Tensor
 from simplicit.checks import as_count, refused
 from simplicit.errors import InputError
 from simplicit.implicit.assembly import Blocks, assemble, cut
-from simplicit.implicit.batch import Batch, as_batch, check_range, chunks, like
+from simplicit.implicit.batch import as_batch, check_range, chunks, like
 from simplicit.implicit.bits import StorageBits, storage_bits
 from simplicit.implicit.checks import (
     check_blocks,
@@ -32,6 +32,7 @@ from simplicit.implicit.checks import (
 )
 from simplicit.implicit.equations import OutputEquation, StateEquation
 from simplicit.implicit.groups import INPUT, OUTPUT, Activation, StateGroup
+from simplicit.implicit.inputs import InputLayout, first_array
 from simplicit.implicit.maps import Csr, LinearMap, canonical_csr
 from simplicit.implicit.picard import StateSolution
 
@@ -65,6 +66,8 @@ class ImplicitModel:
         b and d; zero if None.
     input_shape, output_shape : tuple of int, optional
         The form of one sample before it is flattened; (p,) and (q,) if None.
+    inputs : InputLayout, optional
+        What lies where in U, for a network of several inputs, or of integers; with it ``input_shape`` is its own.
 
     Attributes
     ----------
@@ -92,6 +95,7 @@ class ImplicitModel:
         output_bias: ArrayLike | None = None,
         input_shape: tuple[int, ...] | None = None,
         output_shape: tuple[int, ...] | None = None,
+        inputs: InputLayout | None = None,
     ) -> None:
         self.groups = checked_groups(groups)
         self.n_states = sum(group.size for group in self.groups)
@@ -100,6 +104,10 @@ class ImplicitModel:
         self.n_outputs = as_count("n_outputs", n_outputs)
         self.input_shape = checked_shape(input_shape, self.n_inputs, "input_shape", "n_inputs")
         self.output_shape = checked_shape(output_shape, self.n_outputs, "output_shape", "n_outputs")
+        self.inputs = inputs
+        if inputs is not None and (inputs.width != self.n_inputs or inputs.shape != self.input_shape):
+            held = f"the layout holds {inputs.width} numbers, the model has {self.n_inputs} inputs"
+            raise refused("inputs", f"{held} of shape {self.input_shape}")
         check_blocks(blocks, self.groups, self.n_inputs, self.n_outputs)
         self.dtype = common_dtype(blocks, state_bias, output_bias)
         self.state_bias = checked_bias(state_bias, self.n_pre, self.dtype, "state_bias")
@@ -195,6 +203,21 @@ class ImplicitModel:
             output_bias=self.output_bias if output_bias is None else output_bias,
             input_shape=self.input_shape,
             output_shape=self.output_shape,
+            inputs=self.inputs,
+        )
+
+    def with_inputs(self, inputs: InputLayout | None) -> ImplicitModel:
+        """Return the same model, which says of its inputs what lies where in U."""
+        return ImplicitModel(
+            self.groups,
+            self._blocks,
+            n_inputs=self.n_inputs,
+            n_outputs=self.n_outputs,
+            state_bias=self.state_bias,
+            output_bias=self.output_bias,
+            input_shape=None if inputs is None else inputs.shape,
+            output_shape=self.output_shape,
+            inputs=inputs,
         )
 
     def __repr__(self) -> str:
@@ -304,12 +327,14 @@ class ImplicitModel:
             output_bias=checked_bias(self.output_bias, self.n_outputs, dtype, "output_bias"),
         )
 
-    def __call__(self, U: Batch) -> Any:
+    def __call__(self, U: Any) -> Any:
         """Return ``predict(U)``."""
         return self.predict(U)
 
-    def predict(self, U: Batch) -> Any:
+    def predict(self, U: Any) -> Any:
         """Return outputs Y (m, q) for inputs U (m, p) or (m, *input_shape), of the same kind: NumPy or torch.
+
+        A model of several inputs also takes them as the network did, as a tuple or as a mapping by name.
 
         They are exact by substitution where A is triangular after a permutation, else found by Picard's iteration to
         1e-9 in the states. Inputs are cast to the model's dtype; memory beyond the outputs is bounded.
@@ -317,18 +342,22 @@ class ImplicitModel:
         Raises
         ------
         InputError
-            U has the wrong shape, no samples, or NaN or infinite values; a sample's states or outputs leave the range
+            U has the wrong shape, no samples, or NaN or infinite values; an input has another name, shape or kind of
+            numbers than the one that the model was captured with; a sample's states or outputs leave the range
             of the dtype.
         NotWellPosedError
             A has cycles and λ_pf(diag(L)|A|) < 1 fails.
         ConvergenceError
             λ_pf is so close to 1 that the iteration takes too long.
         """
-        batch = as_batch(U, self.n_inputs, self.input_shape, self.dtype)
+        if self.inputs is None:
+            batch = as_batch(U, self.n_inputs, self.input_shape, self.dtype)
+        else:
+            batch = self.inputs.pack(U, self.dtype)
         Y = batch.new_empty(len(batch), self.n_outputs)
         for rows in chunks(len(batch), self.n_inputs + self.n_states + self.n_pre):
             Y[rows] = self.evaluate(batch[rows], rows.start).Y
-        return like(Y, U)
+        return like(Y, first_array(U))
 
     def evaluate(self, U: Tensor, first: int = 0) -> Evaluation:
         """Return states and outputs for a checked batch U (m, p) in the model's dtype, all samples at once.

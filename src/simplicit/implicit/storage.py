@@ -4,7 +4,8 @@ r"""Models on disk: a folder with ``config.json`` and ``model.safetensors``; nev
 the other file: of the object without "sha256", as compact JSON with sorted keys in ASCII, followed by the other file.
 ``model.safetensors`` holds both biases and, for block k of that list, arrays ``block.k.…``
 (:mod:`~simplicit.implicit.maps.files`). A block is listed as [row, column] where it is stored as compressed sparse
-rows; otherwise, since version 2, as [row, column, what it is].
+rows; otherwise, since version 2, as [row, column, what it is]. Since version 3 there may be "inputs", what lies where
+in U (:mod:`~simplicit.implicit.inputs`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from simplicit.errors import DataError, InputError
 from simplicit.files import drafted, dumps, read_json, writing
 from simplicit.implicit import groups
 from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup
+from simplicit.implicit.inputs import InputLayout
 from simplicit.implicit.maps import LinearMap
 from simplicit.implicit.maps.base import restored, stored_parts
 from simplicit.implicit.maps.files import Arrays, Stored
@@ -32,9 +34,9 @@ from simplicit.implicit.model import ImplicitModel, as_model
 
 CONFIG, ARRAYS = "config.json", "model.safetensors"
 FORMAT = "simplicit implicit model"
-# The first knows compressed sparse rows only; it is still written where that is enough.
-# The third knows groups with blocks.
-PLAIN_VERSION, VERSION, BLOCK_VERSION = 1, 2, 3
+# The first knows compressed sparse rows only, the second neither blocks of states nor names of inputs; each is written
+# where it is enough.
+PLAIN_VERSION, MAPS_VERSION, VERSION = 1, 2, 3
 _PLAIN = {"kind": "csr"}
 
 
@@ -101,6 +103,8 @@ def _stored(model: ImplicitModel) -> tuple[dict[str, Any], Arrays]:
         "groups": [group.to_config() for group in model.groups],
         "blocks": blocks,
     }
+    if model.inputs is not None:
+        config["inputs"] = model.inputs.to_config()
     arrays = {"state_bias": model.state_bias, "output_bias": model.output_bias} | arrays
     for number, group in enumerate(model.groups):
         arrays |= {f"group.{number}.{name}": array for name, array in group.arrays.items()}
@@ -126,7 +130,8 @@ def load(folder: str | os.PathLike[str]) -> ImplicitModel:
     config = _read_config(config_file)
     payload, arrays = _read_arrays(array_file)
     try:
-        _check_entries(config, _ENTRIES, "the file")
+        optional = {"inputs": dict} if config["version"] == VERSION and "inputs" in config else {}
+        _check_entries(config, _ENTRIES | optional, "the file")
         sha256 = config.pop("sha256")
         if _digest(config, payload) != sha256:
             raise DataError(f"{path} is damaged: the SHA-256 of {CONFIG} and {ARRAYS} is not the one in {CONFIG}")
@@ -140,10 +145,10 @@ def _read_config(file: Path) -> dict[str, Any]:
     config = read_json(file)
     if config.get("format") != FORMAT:
         raise DataError(f'{file} does not describe a model: "format" is not {FORMAT!r}')
-    if config.get("version") not in (PLAIN_VERSION, VERSION, BLOCK_VERSION):
+    if config.get("version") not in (PLAIN_VERSION, MAPS_VERSION, VERSION):
         raise DataError(
             f"{file} has format version {config.get('version')!r}, this simplicit reads versions up to "
-            f"{BLOCK_VERSION}; use the version of simplicit that wrote it"
+            f"{VERSION}; use the version of simplicit that wrote it"
         )
     return config
 
@@ -159,7 +164,7 @@ def _read_arrays(file: Path) -> tuple[bytes, Arrays]:
 
 
 # What every object in config.json holds: each of these, and nothing else.
-_ENTRIES: Mapping[str, type] = {
+_ENTRIES: dict[str, type] = {
     "format": str,
     "version": int,
     "dtype": str,
@@ -209,14 +214,16 @@ def _model(config: Mapping[str, Any], arrays: Arrays, file: Path) -> ImplicitMod
     rest: dict[str, Any] = {name: stored.floats(name, size) for name, size in (("state_bias", n), ("output_bias", q))}
     stored.check_all_taken()
     rest |= {name: tuple(config[name]) for name in ("input_shape", "output_shape")}
+    if "inputs" in config:
+        rest["inputs"] = InputLayout.from_config(config["inputs"])
     return ImplicitModel(members, blocks, n_inputs=p, n_outputs=q, **rest).astype(stored.dtype)
 
 
 def _version(model: ImplicitModel, blocks: list[Any]) -> int:
     """The first version that can hold a model."""
-    if any("block" in group.to_config() for group in model.groups):
-        return BLOCK_VERSION
-    return PLAIN_VERSION if all(len(entry) == 2 for entry in blocks) else VERSION
+    if model.inputs is not None or any("block" in group.to_config() for group in model.groups):
+        return VERSION
+    return PLAIN_VERSION if all(len(entry) == 2 for entry in blocks) else MAPS_VERSION
 
 
 def _group(entry: Any, number: int, stored: Stored) -> StateGroup:

@@ -5,6 +5,7 @@ The way in is :func:`capture`, or :func:`capture_graph` for the graph alone; the
 """
 
 from simplicit.network.back import NetworkTemplate, with_constants
+from simplicit.network.batches import gathered
 from simplicit.network.capture import Capture, capture, extract_states, from_torch, weight_count
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.prepare import TrainingModeWarning
@@ -20,6 +21,7 @@ __all__ = [
     "capture_graph",
     "extract_states",
     "from_torch",
+    "gathered",
     "weight_count",
     "with_constants",
 ]

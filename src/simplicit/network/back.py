@@ -54,7 +54,7 @@ class NetworkTemplate:
         with torch.no_grad():
             for name, value in parameters_for(graph, model, scale).items():
                 network.get_parameter(name).copy_(value)
-        return network
+        return _as_it_came(network, graph)
 
 
 def with_constants(graph: NetworkGraph, changed: Mapping[str, Tensor]) -> nn.Module:
@@ -76,4 +76,12 @@ def with_constants(graph: NetworkGraph, changed: Mapping[str, Tensor]) -> nn.Mod
         for old, new in pairs:
             if old.numel() and old.data_ptr() in places:
                 new.copy_(places[old.data_ptr()].reshape(new.shape))
+    return _as_it_came(network, graph)
+
+
+def _as_it_came(network: nn.Module, graph: NetworkGraph) -> nn.Module:
+    """The network with what was in half precision in that dtype again."""
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if name in graph.halves:
+            tensor.data = tensor.data.to(graph.halves[name])
     return network

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import Node
 
 from simplicit.implicit import Block, ImplicitModel, StateGroup
-from simplicit.implicit.batch import Batch
+from simplicit.network.batches import gathered
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.prepare import evaluation_copy
 from simplicit.network.reader import OpenedGroup, read_model
@@ -41,14 +42,14 @@ class Capture:
     def of(cls, graph: NetworkGraph) -> Capture:
         """Read the implicit model of a graph; errors as :func:`~simplicit.network.reader.read_model` raises them."""
         model, groups = read_model(graph)
-        return cls(model, graph, groups)
+        return cls(model if graph.call.plain else model.with_inputs(graph.layout), graph, groups)
 
     @property
     def weight_count(self) -> int:
         """N₀, the entries of the weight matrices on which the output depends; see :func:`weight_count`."""
         return _count_weights(self.graph.network, self.graph.parameters)
 
-    def states(self, inputs: Batch, *, batch_size: int = 1024, groups: tuple[StateGroup, ...] | None = None) -> States:
+    def states(self, inputs: Any, *, batch_size: int = 1024, groups: tuple[StateGroup, ...] | None = None) -> States:
         """Record U, Z, X and Y of the network for ``inputs``, of all groups or of some; see :func:`extract_states`."""
         groups = self.model.groups if groups is None else groups
         return record_states(self.graph, self.groups, groups, self.model.n_outputs, inputs, batch_size)
@@ -64,12 +65,12 @@ class Capture:
         return tuple(group for group in self.model.groups if group.name in kept)
 
 
-def capture(net: nn.Module, example_input: Batch, *, argument: str = "example_input") -> Capture:
+def capture(net: nn.Module, example: Any, *, argument: str = "example", output: str | int | None = None) -> Capture:
     """Capture a trained network once, for its model and its states; arguments and errors are :func:`from_torch`'s."""
-    return Capture.of(capture_graph(net, example_input, argument))
+    return Capture.of(capture_graph(net, example, argument, output))
 
 
-def from_torch(net: nn.Module, example_input: Batch) -> ImplicitModel:
+def from_torch(net: nn.Module, example: Any, output: str | int | None = None) -> ImplicitModel:
     r"""Return the exact implicit model x = φ(A x + B u + b), y = C x + D u + d of a network in evaluation mode.
 
     It has one group of states per activation, the last one first, so that A is strictly block upper triangular. A group
@@ -83,33 +84,45 @@ def from_torch(net: nn.Module, example_input: Batch) -> ImplicitModel:
     Parameters
     ----------
     net : nn.Module
-        It takes one tensor (m, ...) and returns one (m, ...), in float32 or float64; it is never changed.
-    example_input : NumPy array or torch tensor, shape (m, ...), m >= 1
-        It gives the shape of an input; its values do not matter.
+        It takes and returns tensors (m, ...); it is never changed. Of ``torch.compile`` and ``DataParallel`` what is
+        inside is read. Weights that are computed (masks of ``torch.nn.utils.prune``, weight and spectral norm, other
+        parametrisations) count as the plain weights that they are at present. float16 and bfloat16 weights are read in
+        float32: the model is that of ``net.float()``.
+    example : array (m, ...), or a tuple, list or mapping of arrays, m >= 1
+        What ``net`` is called with: one array, arrays in order, or by the names of its arguments; NumPy or torch, with
+        floating-point numbers, integers or booleans. bool, int, float, str and None among them are constants, which
+        are part of the model (``use_cache=False``). Shapes and dtypes count; values do not. Of an iterable of such
+        batches, the first is taken. Several arrays lie side by side in U, as ``model.inputs`` says.
+    output : str or int, optional
+        Which output is represented where there are several: its key, its keys or places joined by dots, its place
+        among all of them from 0, or ``"all"``, which joins the floating-point ones along features. Default: the first
+        with floating-point numbers and samples first.
 
     Returns
     -------
     ImplicitModel
-        With inputs and outputs flattened in C order, in the dtype of the network.
+        With inputs and outputs flattened in C order, in the dtype of the network. ``predict`` also takes inputs in the
+        form of the example.
 
     Raises
     ------
     InputError
-        ``net`` or ``example_input`` is not of this form, or has NaN or infinite values; or ``net`` is not a function of
-        its input, because its forward changes buffers or attributes that it reads.
+        ``net`` or ``example`` is not of this form, has NaN or infinite values or integers that the dtype does not hold;
+        there is no such output; or ``net`` is not a function of its input, because its forward changes buffers or
+        attributes that it reads.
     UnsupportedOperationError
-        The network has an operation without exact implicit form; the message names it, its place, and what is
-        supported.
+        The network has an operation without exact implicit form, or cannot be traced; the message names it, its place,
+        and what is supported.
 
     Warns
     -----
     TrainingModeWarning
         ``net`` is in training mode.
     """
-    return capture(net, example_input).model
+    return capture(net, example, output=output).model
 
 
-def extract_states(net: nn.Module, inputs: Batch, *, batch_size: int = 1024) -> States:
+def extract_states(net: nn.Module, inputs: Any, *, batch_size: int = 1024, output: str | int | None = None) -> States:
     """Record inputs, pre-activations, states and outputs of a network in evaluation mode.
 
     They are read from the same graph as :func:`from_torch`, so that Z (before φ) and X = φ(Z) are right for functional
@@ -119,10 +132,12 @@ def extract_states(net: nn.Module, inputs: Batch, *, batch_size: int = 1024) -> 
     ----------
     net : nn.Module
         As for :func:`from_torch`.
-    inputs : NumPy array or torch tensor, shape (m, ...), m >= 1
-        In the shape that ``net`` takes.
+    inputs : array (m, ...), tuple, list or mapping of arrays, or an iterable of batches
+        As ``net`` takes them; see :func:`fit`.
     batch_size : int
         How many samples run through the network at once, which bounds the memory taken beyond the result.
+    output : str or int, optional
+        As for :func:`from_torch`.
 
     Returns
     -------
@@ -134,28 +149,20 @@ def extract_states(net: nn.Module, inputs: Batch, *, batch_size: int = 1024) -> 
     InputError, UnsupportedOperationError
         As :func:`from_torch`.
     """
-    return capture(net, inputs, argument="inputs").states(inputs, batch_size=batch_size)
+    inputs = gathered(net, inputs, "inputs")
+    return capture(net, inputs, argument="inputs", output=output).states(inputs, batch_size=batch_size)
 
 
 def weight_count(net: nn.Module) -> int:
     """Count N₀, the entries of all weight matrices and kernels (parameters with at least two dimensions).
 
-    Biases and other vectors are not counted; a tied weight is counted once, and a parametrised one (weight norm) as the
-    tensor that it stands for. :attr:`Capture.weight_count` also leaves out parameters that do not reach the output.
+    Biases and other vectors are not counted; a tied weight is counted once, and a computed one (weight norm) as the
+    tensor that it is. :attr:`Capture.weight_count` also leaves out parameters that do not reach the output.
     """
     network = evaluation_copy(net)
     return _count_weights(network, {name for name, _ in network.named_parameters(remove_duplicate=False)})
 
 
 def _count_weights(network: nn.Module, names: Collection[str]) -> int:
-    weights: dict[int | str, Tensor] = {}
-    for name in names:
-        # torch calls the parts of a parametrised "fc.weight" "fc.parametrizations.weight.original0", 1, …
-        owner, parametrised, part = name.rpartition("parametrizations.")
-        if parametrised:
-            tensor_name = part.split(".")[0]
-            weights[owner + tensor_name] = getattr(network.get_submodule(owner.rstrip(".")), tensor_name)
-        else:
-            parameter = network.get_parameter(name)
-            weights[id(parameter)] = parameter
+    weights = {id(parameter): parameter for parameter in map(network.get_parameter, names)}
     return sum(weight.numel() for weight in weights.values() if weight.ndim >= 2)

@@ -3,16 +3,15 @@ r"""The graph of a network: captured by ``torch.export``, with in-place operatio
 torch.export traces the network with a symbolic number of samples and knows about aliasing, so that a view of a tensor
 that is changed in place reads the changed values here as it does in torch. What is left is a list of calls of pure
 operations, of which only those that reach the output are kept.
+
+Its input is U. Where the network takes several arrays, or integers, the graph begins with operations that unpack them
+(:mod:`simplicit.implicit.inputs`), so that whoever runs, differentiates or reads it has one input of one dtype.
 """
 
 from __future__ import annotations
 
-import io
-import logging
 import re
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from simplicit.errors import UnsupportedOperationError, first_line
-from simplicit.implicit.batch import Batch
-from simplicit.network.prepare import (
-    check_call,
-    check_kind,
-    evaluation_copy,
-    network_dtype,
-    refused_network,
-    two_samples,
-)
-from simplicit.network.registry import REGISTRY, spelled
-from simplicit.network.rewrites import REWRITES
+from simplicit.implicit.batch import TORCH_DTYPES
+from simplicit.implicit.inputs import InputLayout, is_several
+from simplicit.network.batches import first_batch
+from simplicit.network.calls import Call, check_kind
+from simplicit.network.exporting import exported
+from simplicit.network.outputs import Choice
+from simplicit.network.prepare import evaluation_copy, in_single_precision, read_call
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,23 +39,47 @@ class NetworkGraph:
     network : nn.Module
         The copy that was traced.
     module : GraphModule
-        The graph, whose inputs are parameters, buffers and constants before the network's own input.
+        The graph, whose inputs are parameters, buffers and constants before U, the one input, which it unpacks itself.
     constants : mapping of str to tensor
         The values of these inputs by their names, in order.
     parameters : frozenset of str
         The parameters, by their names in the network, on which the output depends.
-    input_shape : tuple of int
-        The shape of one sample.
     dtype : float32 or float64
         The dtype of the network.
+    call : Call
+        How the network is called; ``call.layout`` says what lies where in U.
+    choice : Choice
+        Which of its outputs the graph computes.
+    example : tensor (2, *input_shape)
+        Two samples.
+    halves : mapping of str to dtype
+        The parameters and buffers that were in half precision, by name, with the dtype that they had.
     """
 
     network: nn.Module
     module: GraphModule
     constants: Mapping[str, Tensor]
     parameters: frozenset[str]
-    input_shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    call: Call
+    choice: Choice
+    example: Tensor
+    halves: Mapping[str, torch.dtype]
+
+    @property
+    def layout(self) -> InputLayout:
+        """What lies where in U, (m, p)."""
+        return self.call.layout
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample as the graph takes it: of the input where there is one, else (p,)."""
+        return self.layout.shape
+
+    @property
+    def output_name(self) -> str:
+        """The output that the graph computes, by which :func:`capture_graph` takes it again."""
+        return self.choice.name
 
     @property
     def output(self) -> Node:
@@ -70,89 +87,54 @@ class NetworkGraph:
         (last,) = self.module.graph.find_nodes(op="output")
         return last.args[0]  # type: ignore[no-any-return]
 
+    def batch(self, inputs: Any, argument: str = "inputs") -> Tensor:
+        """U (m, p) for inputs in the form of the example, or for U itself, (m, p) or (m, *input_shape).
 
-def capture_graph(net: nn.Module, example_input: Batch, argument: str = "example_input") -> NetworkGraph:
+        InputError is raised where they do not fit, as :meth:`~simplicit.implicit.inputs.InputLayout.pack` says.
+        """
+        if not is_several(inputs):
+            check_kind(inputs, argument)
+        return self.layout.pack(inputs, self.dtype, argument)
+
+    def given(self, dtype: np.dtype[Any] | None = None) -> Any:
+        """Two samples in the form in which the network takes them, floating-point numbers in ``dtype``."""
+        U = self.example if dtype is None else self.example.to(TORCH_DTYPES[dtype])
+        return self.call.given(U)
+
+
+def capture_graph(
+    net: nn.Module, example: Any, argument: str = "example", output: str | int | None = None
+) -> NetworkGraph:
     """Capture the graph of ``net`` in evaluation mode; arguments are those of :func:`simplicit.from_torch`.
 
-    ``argument`` is what the caller calls ``example_input``, for errors.
+    ``argument`` is what the caller calls ``example``, for errors.
 
     Raises
     ------
     InputError
-        ``net`` or ``example_input`` is not of this form, or not finite.
+        ``net`` or ``example`` is not of this form, or not finite; there is no such ``output``.
     UnsupportedOperationError
-        The network cannot be traced, for instance because its control flow depends on the input.
+        The network cannot be traced, for instance because its control flow depends on the input; the message names the
+        line of its code.
     """
     network = evaluation_copy(net)
-    check_kind(example_input, argument)
-    dtype = network_dtype(network, example_input)
-    example = two_samples(example_input, dtype, argument)
-    check_call(network, example, argument)
-    program = _exported(network, example)
-    signature = program.graph_signature
-    (output_name,) = signature.user_outputs
+    halves = in_single_precision(network)
+    call, U, choice, dtype = read_call(network, first_batch(network, example, argument), output, argument)
+    program, parameters = exported(network, call, choice, U)
+    (output_name,) = program.graph_signature.user_outputs
     _prune(program.graph_module, output_name)
     used = {node.name for node in program.graph.find_nodes(op="placeholder") if node.users}
     return NetworkGraph(
         network=network,
         module=program.graph_module,
         constants=_constants(program),
-        parameters=frozenset(target for name, target in signature.inputs_to_parameters.items() if name in used),
-        input_shape=tuple(example.shape[1:]),
+        parameters=frozenset(name for placeholder, name in parameters.items() if placeholder in used),
         dtype=dtype,
+        call=call,
+        choice=choice,
+        example=U,
+        halves=halves,
     )
-
-
-def _exported(network: nn.Module, example: Tensor) -> Any:
-    batch = {0: torch.export.Dim("batch")}
-    try:
-        with torch.no_grad(), _silence():
-            program = torch.export.export(network, (example,), dynamic_shapes=(batch,), strict=False)
-            if not all(_is_plain(node) for node in program.graph.nodes):
-                # A quarter of a second, whatever the network: torch registers its 500 composite operations anew.
-                program = program.run_decompositions(REWRITES)
-    except Exception as error:  # torch.export raises errors of many unrelated classes
-        raise UnsupportedOperationError(
-            f"net cannot be captured as one graph for any number of samples: {_export_reason(error)}. torch.export "
-            f"says: {first_line(error)}",
-            operation="torch.export",
-            where="net",
-        ) from error
-    if changed := [*program.graph_signature.buffers_to_mutate.values()]:
-        raise refused_network(f"changes its own buffer {changed[0]!r} in evaluation mode, so it is not a function")
-    return program
-
-
-def _is_plain(node: Node) -> bool:
-    """Whether the reader takes a node as it is: its operation is known, and changes nothing in place."""
-    target: Any = node.target
-    if node.op != "call_function":
-        return True
-    if not isinstance(target, OpOverload) or target in REWRITES or target._schema.is_mutable:
-        return False
-    return spelled(target.overloadpacket) in REGISTRY
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Silence torch's own warnings, log and dumps; what the network warns of was seen when it was run before."""
-    before = logging.root.manager.disable
-    # A graph that cannot be finished is printed to stderr, not logged.
-    with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
-        logging.disable(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logging.disable(before)
-
-
-def _export_reason(error: Exception) -> str:
-    if "Constraints violated" in str(error):
-        return (
-            "it fixes the number of samples, as `len(x)` does (write x.shape[0]), a number in a view, or a module that "
-            "was itself exported for one batch size (give torch.export a dynamic first dimension)"
-        )
-    return "a usual reason is control flow that depends on the input (`if x.sum() > 0`)"
 
 
 def _prune(module: GraphModule, output_name: str) -> None:
@@ -183,9 +165,9 @@ def location(node: Node) -> str:
     """Where a node stands in the network, in words: the module's path, and the line of the user's code."""
     path, kind = module_path(node)
     place = f"in module {path!r}, a {kind}" if path else "in the network's own forward"
-    torch_folder = str(Path(torch.__file__).parent)
+    others = str(Path(torch.__file__).parent), str(Path(__file__).parent)  # ours unpacks inputs
     frames = re.findall(r'File "(.+)", line (\d+), in .*\n\s*(.*)', node.meta.get("stack_trace") or "")
     for file, line, code in reversed(frames):
-        if not file.startswith(torch_folder):
+        if not file.startswith(others):
             return f"{place}, at `{code.strip()}` ({Path(file).name}, line {line})"
     return place

@@ -1,10 +1,8 @@
-"""The network that comes in, copied in evaluation mode; its weights, its example and its call are checked."""
+"""The network that comes in, copied in evaluation mode; its weights and its call are checked."""
 
 from __future__ import annotations
 
-import copy
 import inspect
-import math
 import warnings
 from typing import Any
 
@@ -16,9 +14,12 @@ from torch.nn.parameter import UninitializedParameter
 
 from simplicit.checks import refused
 from simplicit.errors import InputError, first_line
-from simplicit.implicit.batch import Batch, as_batch
+from simplicit.network.calls import Call, network_dtype
+from simplicit.network.outputs import Choice, chosen
+from simplicit.network.wrappers import bake, copied, unwrapped
 
-_FLOATS: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+_HALVES = (torch.float16, torch.bfloat16)
+_FLOATS = (torch.float32, torch.float64, *_HALVES)
 
 
 class TrainingModeWarning(UserWarning):
@@ -26,9 +27,14 @@ class TrainingModeWarning(UserWarning):
 
 
 def evaluation_copy(net: nn.Module) -> nn.Module:
-    """A copy of ``net`` in evaluation mode on the CPU, its weights checked; InputError for what is none."""
+    """A copy of ``net`` in evaluation mode on the CPU, its weights checked; InputError for what is none.
+
+    It is that of the network inside of wrappers, and computed weights are plain in it, as
+    :mod:`~simplicit.network.wrappers` says.
+    """
     if not isinstance(net, nn.Module):
         raise refused_network(f"must be a torch.nn.Module, got {type(net).__name__}")
+    net = unwrapped(net)
     if isinstance(net, torch.jit.ScriptModule):
         raise refused_network("is a TorchScript module; give the nn.Module that it was made from")
     _check_weights(net)
@@ -40,7 +46,9 @@ def evaluation_copy(net: nn.Module) -> nn.Module:
             TrainingModeWarning,
             stacklevel=_frames_inside_simplicit(),
         )
-    return network.eval()
+    network.eval()
+    bake(network)
+    return network
 
 
 def _in_training(module: nn.Module) -> bool:
@@ -53,14 +61,25 @@ def _in_training(module: nn.Module) -> bool:
 
 def _copied(net: nn.Module) -> nn.Module:
     try:
-        # Of torch's own internals, about gradients and tree specifications that are copied too.
-        with warnings.catch_warnings(action="ignore"):
-            return copy.deepcopy(net).to("cpu")
+        return copied(net)
     except Exception as error:  # a copy runs code of every attribute's class
         raise refused_network(
             f"cannot be copied ({first_line(error)}); remove attributes such as locks, generators, open files and "
-            "tensors that belong to a graph of gradients"
+            "lists of tensors that belong to a graph of gradients"
         ) from error
+
+
+def in_single_precision(network: nn.Module) -> dict[str, torch.dtype]:
+    """Make float32 of the weights of a network in half precision; the dtypes that they had, by name.
+
+    They are the same numbers. What is computed with them is not rounded to half precision any more.
+    """
+    if not any(parameter.dtype in _HALVES for parameter in network.parameters()):
+        return {}
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    halves = {name: tensor.dtype for name, tensor in tensors if tensor.dtype in _HALVES}
+    network.float()
+    return halves
 
 
 def _frames_inside_simplicit() -> int:
@@ -79,8 +98,8 @@ def _check_weights(net: nn.Module) -> None:
         if parameter.dtype not in _FLOATS:
             raise refused(
                 "net",
-                f"parameter {name!r} has dtype {parameter.dtype}; float32 and float64 are supported. Convert half "
-                "precision with net.float(); complex weights have no implicit form",
+                f"parameter {name!r} has dtype {parameter.dtype}; float32, float64, float16 and bfloat16 are "
+                "supported. Complex weights have no implicit form, those of 8 bits and integers go in as net.float()",
             )
         dtypes[parameter.dtype] = name
     if len(dtypes) > 1:
@@ -94,67 +113,57 @@ def _check_weights(net: nn.Module) -> None:
                 raise refused("net", f"{kind} {name!r} holds NaN or infinite values")
 
 
-def network_dtype(network: nn.Module, example_input: Batch) -> np.dtype[Any]:
-    """The dtype of the parameters; without any, that of the example if it is float64, else float32."""
-    first = next(network.parameters(), None)
-    if first is not None:
-        return _FLOATS[first.dtype]
-    dtype = example_input.dtype
-    wide = dtype == torch.float64 if isinstance(dtype, torch.dtype) else dtype.kind == "f" and dtype.itemsize >= 8
-    return np.dtype(np.float64 if wide else np.float32)
+def read_call(
+    network: nn.Module, example: Any, output: str | int | None, argument: str
+) -> tuple[Call, Tensor, Choice, np.dtype[Any]]:
+    """How a network is called by an example, two samples of it, which output is taken, and the network's dtype.
 
-
-def check_kind(batch: Any, argument: str) -> None:
-    """Refuse what is no array with values of its own."""
-    if not isinstance(batch, np.ndarray | Tensor):
-        defect = f"must be a NumPy array or a tensor, got {type(batch).__name__}"
-    elif isinstance(batch, Tensor) and (batch.layout != torch.strided or batch.is_quantized):
-        layout = "quantised" if batch.is_quantized else batch.layout
-        defect = f"must be a dense tensor, got a {layout} one; convert it before"
-    elif isinstance(batch, Tensor) and batch.is_meta:
-        defect = "must have values, got a tensor on the device meta"
-    else:
-        return
-    raise InputError(f"{argument} {defect}", argument=argument)
-
-
-def two_samples(example_input: Batch, dtype: np.dtype[Any], argument: str) -> Tensor:
-    """Two samples of an input: a single one would be taken for a fixed size, since torch.export treats 1 as special."""
-    shape = tuple(example_input.shape)
-    if len(shape) < 2 or 0 in shape:
-        raise InputError(
-            f"{argument} must have shape (m, ...), samples first and m >= 1, got {shape}", argument=argument
-        )
-    width = math.prod(shape[1:])
-    samples = as_batch(example_input[:2].reshape(-1, width), width, None, dtype, argument)
-    return samples.expand(2, width).reshape(2, *shape[1:]).clone()
-
-
-def check_call(network: nn.Module, example: Tensor, argument: str) -> None:
-    """Run the network, so that what is wrong with the call is not mistaken for a fault of tracing."""
+    Integers alone are handed over as they are where the network takes them (token ids), else as numbers of its own
+    dtype (the bytes of an image).
+    """
+    dtype = network_dtype(next(network.parameters(), None), example)
+    call = Call.of(network, example, dtype, argument)
+    U = call.two_samples(example, dtype, argument)
     try:
-        inspect.signature(network.forward).bind(example)
-    except TypeError as error:
-        raise refused_network(f"must take one input, samples first; its forward does not: {error}") from None
+        return call, U, check_call(network, call, U, output, argument), dtype
+    except InputError as error:
+        if not call.alone or call.plain:
+            raise
+        as_numbers = call.with_floats(dtype)
+        try:
+            return as_numbers, U, check_call(network, as_numbers, U, output, argument), dtype
+        except InputError as other:
+            raise (error if _wants_integers(other) else other) from None
+
+
+def check_call(network: nn.Module, call: Call, U: Tensor, output: str | int | None, argument: str) -> Choice:
+    """Run the network, so that what is wrong with the call is not mistaken for a fault of tracing."""
+    _check_arguments(network, call, U, argument)
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    result = _called(network, example, argument)
-    if not isinstance(result, Tensor):
-        raise refused_network(f"must return one tensor, samples first; it returns a {type(result).__name__}")
-    if result.ndim == 0 or result.shape[0] != example.shape[0]:
-        raise refused_network(
-            f"must return one output per sample, samples first; for {example.shape[0]} samples it returns shape "
-            f"{tuple(result.shape)}"
-        )
-    result = result.clone()
+    choice = chosen(returned := _called(network, call, U, argument), output, len(U))
+    result = choice.of(returned).clone()
     for name, buffer in network.named_buffers():
         if not torch.equal(buffer, buffers.get(name, buffer)):
             raise refused_network(f"changes its own buffer {name!r} in evaluation mode, so it is not a function")
-    again = _called(network, example, argument)
+    again = choice.of(_called(network, call, U, argument))
     if again.shape != result.shape or not torch.allclose(again, result, rtol=1e-4, equal_nan=True):
         raise refused_network(
             "gives another output when it is called again with the same input: its forward changes an attribute "
             "that it reads, so it is not a function"
         )
+    return choice
+
+
+def _check_arguments(network: nn.Module, call: Call, U: Tensor, argument: str) -> None:
+    """Refuse a call that ``forward`` does not have, and say what it takes."""
+    in_order, by_name = call.arguments(U)
+    signature = inspect.signature(network.forward)
+    try:
+        signature.bind(*in_order, **by_name)
+    except TypeError as error:
+        takes = ", ".join(map(str, signature.parameters.values()))
+        remedy = f"its forward takes ({takes}): give a tuple, or a mapping by name"
+        raise refused_network(f"does not take {argument} as its inputs, {error}; {remedy}") from None
 
 
 def refused_network(defect: str) -> InputError:
@@ -162,27 +171,36 @@ def refused_network(defect: str) -> InputError:
     return InputError(f"net {defect}", argument="net")
 
 
-def _called(network: nn.Module, example: Tensor, argument: str) -> Any:
+def _called(network: nn.Module, call: Call, U: Tensor, argument: str) -> Any:
     # Always the same random numbers: what is random is refused by its name later.
     with torch.no_grad(), torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         try:
             # Some networks change their input in place.
-            return network(example.clone())
+            in_order, by_name = call.arguments(U.clone())
+            return network(*in_order, **by_name)
         except Exception as error:  # the user's own code can raise anything
-            shape = ", ".join(map(str, ("m", *example.shape[1:])))
+            hint = _INTEGERS if _wants_integers(error) else _other_layout(network, call, U, argument)
             raise refused_network(
-                f"does not accept {argument} of shape ({shape}): {type(error).__name__}: {first_line(error)}"
-                f"{_other_layout(network, example, argument)}"
+                f"does not accept {call.said(argument)}: {type(error).__name__}: {first_line(error)}{hint}"
             ) from error
 
 
-def _other_layout(network: nn.Module, example: Tensor, argument: str) -> str:
+_INTEGERS = "; it takes integers there, such as token ids: give them as int64"
+
+
+def _wants_integers(error: Exception) -> bool:
+    """Whether torch, or this module, says that indices are needed where floating-point numbers are."""
+    text = str(error)
+    return _INTEGERS in text or ("scalar types: Long" in text and "'indices'" in text) or "must be long, int" in text
+
+
+def _other_layout(network: nn.Module, call: Call, U: Tensor, argument: str) -> str:
     """Say what to do where the network takes the same numbers with channels first."""
-    if example.ndim < 3:
+    if not call.plain or U.ndim < 3:
         return ""
     try:
-        network(example.movedim(-1, 1).contiguous())
+        network(U.movedim(-1, 1).contiguous())
     except Exception:  # as before, the user's own code
         return ""
     return f"; it takes them with channels first: give np.moveaxis({argument}, -1, 1)"

@@ -98,7 +98,7 @@ class _Probe:
     def __init__(self, graph: NetworkGraph) -> None:
         network = copy.deepcopy(graph.network).double()
         # The graph reads its parameters from its own copy of the network, where they are written.
-        self._graph = capture_graph(network, torch.zeros(2, *graph.input_shape, dtype=torch.float64))
+        self._graph = capture_graph(network, graph.given(np.dtype(np.float64)), output=graph.output_name)
         named = self._graph.network.named_parameters(remove_duplicate=True)
         used = {id(self._graph.network.get_parameter(name)) for name in self._graph.parameters}
         self.parameters: dict[str, Tensor] = {name: value.data for name, value in named if id(value) in used}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +13,10 @@ from torch.fx import Interpreter, Node
 
 from simplicit.checks import as_count
 from simplicit.implicit import Block, StateGroup
-from simplicit.implicit.batch import Batch, as_batch, chunks
+from simplicit.implicit.batch import chunks
 from simplicit.implicit.groups import pre_slices_of, slices_of
 from simplicit.network.graph import NetworkGraph
 from simplicit.network.layouts import Layout, canonical
-from simplicit.network.prepare import check_kind
 from simplicit.network.reader import OpenedGroup
 
 
@@ -57,16 +55,15 @@ def record_states(
     opened: Mapping[Node, OpenedGroup],
     groups: tuple[StateGroup, ...],
     n_outputs: int,
-    inputs: Batch,
+    inputs: Any,
     batch_size: int,
 ) -> States:
-    """Record the states of ``inputs`` (m, p) or (m, *input_shape) in some groups, ``batch_size`` samples at a time.
+    """Record the states of ``inputs``, as the graph takes them, in some groups, ``batch_size`` samples at a time.
 
     InputError is raised for inputs of another shape, without samples or not finite, and a ``batch_size`` below 1.
     """
     batch_size = as_count("batch_size", batch_size)
-    check_kind(inputs, "inputs")
-    U = as_batch(inputs, math.prod(graph.input_shape), graph.input_shape, graph.dtype, "inputs")
+    U = graph.batch(inputs)
     widths = sum(group.pre_size for group in groups), sum(group.size for group in groups), n_outputs
     Z, X, Y = (U.new_empty(U.shape[0], width) for width in widths)
     places = _Places.of(opened, groups)

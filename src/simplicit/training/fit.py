@@ -10,7 +10,8 @@ from torch import nn
 
 from simplicit.checks import refused
 from simplicit.executors import Executor
-from simplicit.network import capture_graph
+from simplicit.implicit.inputs import is_several
+from simplicit.network import capture_graph, gathered
 from simplicit.progress import OnProgress
 from simplicit.solve import RunOptions
 from simplicit.training.recipes import Recipe, Sparse, Task
@@ -24,6 +25,7 @@ def fit(
     recipe: Recipe | None = None,
     *,
     mask: Any = None,
+    output: str | int | None = None,
     tol: float = 1e-6,
     executor: str | Executor = "threads",
     block_rows: int | None = None,
@@ -41,9 +43,18 @@ def fit(
     ----------
     net : torch.nn.Module
         A trained network, used in evaluation mode. Where all its weights multiply tokens, pixels or single vectors it
-        may compute anything between them; else :func:`simplicit.from_torch` must be able to represent it.
-    inputs : (m, *input_shape) array or tensor
-        A few hundred samples, in the shape that the network takes.
+        may compute anything between them; else :func:`simplicit.from_torch` must be able to represent it. Computed
+        weights (masks of ``torch.nn.utils.prune``, weight and spectral norm, other parametrisations) are fitted as the
+        plain weights that they are at present, and come back as such; float16 and bfloat16 ones are fitted in float32
+        and come back in their dtype.
+    inputs : array (m, ...), tuple, list or mapping of arrays, or an iterable of batches
+        A few hundred samples as the network takes them: one array, arrays in order, or by the names of its arguments,
+        with constants among them, as for :func:`simplicit.from_torch`. Batches, from a DataLoader or any iterable that
+        is no tuple, list or mapping, are put together. A batch that is a tuple or list with one array more than
+        ``forward`` takes, or a pair of a mapping and an array, ends with labels, which are left out; where it could be
+        an optional argument too, it is refused.
+    output : str or int, optional
+        The output whose values are matched, of a network that returns several; see :func:`simplicit.from_torch`.
     recipe : Recipe
         :class:`Sparse`, the default: the most accurate network at a given number of weights; :class:`Robust`: little
         clean accuracy given up for much robust accuracy; :class:`Certified`: the largest provable accuracy;
@@ -100,10 +111,11 @@ def fit(
         raise refused("recipe", f"expected a recipe such as simplicit.Sparse(80), got {recipe!r}")
     rows, options = RowOptions(tol, block_rows, device, throw), RunOptions(executor, journal=journal, progress=progress)
     begun = time.perf_counter()
-    graph = capture_graph(net, inputs, "inputs")
+    inputs = gathered(net, inputs, "inputs")
+    graph = capture_graph(net, inputs, "inputs", output)
     seconds = {"capture": time.perf_counter() - begun}
     if not any(graph.network.get_parameter(name).ndim > 1 for name in graph.parameters):
         raise refused("net", "it has no weights to be trained between its input and its output")
     with options.opened() as run:
-        task = Task(graph, inputs, rows, run, seconds, mask)
+        task = Task(graph, graph.batch(inputs) if is_several(inputs) else inputs, rows, run, seconds, mask)
         return FitResult.of(recipe, task, recipe.train(task))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from simplicit.implicit import ImplicitModel, save
+from simplicit.network.graph import NetworkGraph
 from simplicit.training.figures import LayerFigures, RowFigures
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Student
@@ -49,6 +50,8 @@ class FitResult:
         Time of each stage.
     student : Student
         The network that was made.
+    notes : mapping of str to str
+        What else the summary says, by its label: the output that was taken, the dtype of the weights.
     """
 
     recipe: Recipe
@@ -62,6 +65,7 @@ class FitResult:
     tol: float
     seconds: Mapping[str, float]
     student: Student
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, recipe: Recipe, task: Task, found: Trained) -> FitResult:
@@ -78,14 +82,16 @@ class FitResult:
             tol=task.rows.tol,
             seconds=task.seconds,
             student=found.student,
+            notes=_notes(task.graph),
         )
 
     def network(self) -> nn.Module:
         """A new copy of the network that was fitted, of its own class and in evaluation mode, with the new weights.
 
-        Its ``state_dict`` has the keys, shapes and dtypes of the network's; its outputs are those of ``model``, to
-        rounding. Biases, and the running statistics of batch norms behind tied rows, are corrected to the new weights.
-        What was left free stays: scales of batch norms, and everything that does not reach the output.
+        Its ``state_dict`` has the keys, shapes and dtypes of the network's, but for weights that were computed (masks,
+        weight norm) and are plain now; its outputs are those of ``model``, to rounding. Biases, and the running
+        statistics of batch norms behind tied rows, are corrected to the new weights. What was left free stays: scales
+        of batch norms, and everything that does not reach the output.
 
         Raises
         ------
@@ -158,6 +164,7 @@ class FitResult:
         lines = [
             f"State-driven training on {self.n_samples:,} samples, recipe {type(recipe).__name__}",
             *_labelled("options", options),
+            *(line for label, text in self.notes.items() for line in _labelled(label, text)),
             *_method(self),
             *_labelled(
                 "rows",
@@ -177,6 +184,17 @@ class FitResult:
 def _options(recipe: Recipe) -> list[Field[Any]]:
     """The options that are worth a word: all but rules that are not there."""
     return [one for one in fields(recipe) if getattr(recipe, one.name) != ()]
+
+
+def _notes(graph: NetworkGraph) -> dict[str, str]:
+    """Which output was taken, where there was a choice, and which dtype weights came in, where it was another."""
+    notes: dict[str, str] = {}
+    if len(graph.choice.names) > 1:
+        notes["output"] = f"{graph.output_name!r} of {', '.join(map(repr, graph.choice.names))}"
+    if graph.halves:
+        dtypes = " and ".join(sorted({str(dtype).removeprefix("torch.") for dtype in graph.halves.values()}))
+        notes["dtype"] = f"{dtypes} weights, fitted in float32 and given back in {dtypes} by network()"
+    return notes
 
 
 def _labelled(label: str, text: str) -> list[str]:

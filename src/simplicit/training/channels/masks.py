@@ -20,17 +20,18 @@ from simplicit.network.graph import NetworkGraph
 from simplicit.training.channels.after import LAYING, laid_out
 from simplicit.training.channels.forms import Convolution
 from simplicit.training.channels.layers import Use
-from simplicit.training.channels.walk import Walk, batches_of
+from simplicit.training.channels.walk import batches_of
 
 #: What Hugging Face calls it.
 ATTENTION_MASK = "attention_mask"
 _BY_HEADS = torch.ops.aten.scaled_dot_product_attention.default
 
 
-def mask_of(graph: NetworkGraph) -> Node | None:
-    """The network's own input that is a mask: a placeholder called ``attention_mask``, samples first, then tokens."""
-    inputs = [node for node in graph.module.graph.find_nodes(op="placeholder") if node.name not in graph.constants]
-    return next((node for node in inputs if node.target == ATTENTION_MASK and node.meta["val"].ndim == 2), None)
+def mask_of(graph: NetworkGraph) -> slice | None:
+    """The columns of U that are a mask of the network's own: an input called ``attention_mask``, (m, T), of several."""
+    layout = graph.layout
+    masks = [spec.name for spec in layout.specs if spec.name == ATTENTION_MASK and len(spec.shape) == 1]
+    return layout.columns[ATTENTION_MASK] if masks and len(layout.specs) > 1 else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +49,8 @@ class Masks:
         InputError is raised where it has another shape, or leaves nothing.
         """
         if mask is None:
-            node = mask_of(graph)
-            found = None if node is None else Walk(graph, batches).baseline(node)
+            columns = mask_of(graph)
+            found = None if columns is None else [batch[:, columns] for batch in batches]
         else:
             array = torch.from_numpy(as_array("mask", mask).copy())
             m = sum(map(len, batches))

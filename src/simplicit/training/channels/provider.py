@@ -55,7 +55,7 @@ class ChannelStudent:
     @cached_property
     def model(self) -> ImplicitModel:
         """The exact implicit model of the network."""
-        return from_torch(self.network(), np.zeros((2, *self.graph.input_shape), dtype=self.graph.dtype))
+        return from_torch(self.network(), self.graph.given(), output=self.graph.output_name)
 
     def network(self) -> nn.Module:
         """A new copy of the network, of its own class and in evaluation mode."""

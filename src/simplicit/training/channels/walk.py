@@ -7,7 +7,6 @@ not differ from the baseline yet, both share the value.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,20 +15,15 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from simplicit.implicit.batch import Batch, as_batch
 from simplicit.network.graph import NetworkGraph
-from simplicit.network.prepare import check_kind
 
 #: Values of a node on one side, batch by batch.
 Values = list[Any]
 
 
-def samples_of(graph: NetworkGraph, inputs: Batch) -> Tensor:
-    """The inputs as a tensor (m, *input_shape) in the network's dtype; InputError where they do not fit."""
-    check_kind(inputs, "inputs")
-    flat = inputs.reshape(len(inputs), -1) if tuple(inputs.shape[1:]) == graph.input_shape else inputs
-    U = as_batch(flat, math.prod(graph.input_shape), graph.input_shape, graph.dtype, "inputs")
-    return U.reshape(-1, *graph.input_shape)
+def samples_of(graph: NetworkGraph, inputs: Any) -> Tensor:
+    """The inputs as U, (m, *input_shape), in the network's dtype; InputError where they do not fit."""
+    return graph.batch(inputs).reshape(-1, *graph.input_shape)
 
 
 def batches_of(inputs: Tensor, batch_size: int) -> list[Tensor]:

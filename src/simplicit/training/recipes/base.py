@@ -44,8 +44,8 @@ class Task:
     Attributes
     ----------
     graph : NetworkGraph
-    inputs : array or tensor (m, *input_shape)
-        As they were given.
+    inputs : array or tensor (m, *input_shape) or (m, p)
+        As they were given, or as U where there are several.
     rows : RowOptions
     run : RunOptions
         Opened.
