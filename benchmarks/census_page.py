@@ -53,7 +53,7 @@ def quick(entry: Entry) -> bool:
 def counts(entries: list[Entry]) -> Entry:
     """The figures of a family, or of all."""
     taken = [entry for entry in entries if exported(entry)]
-    timed = [entry for entry in taken if entry["capture"]["ended"] == "done"]
+    timed = [entry for entry in taken if "seconds" in entry["capture"]]
     ratios = [entry["capture"]["seconds"] / entry["export"]["seconds"] for entry in timed]
     exact = [entry for entry in taken if is_exact(entry)]
     return {
