@@ -6,11 +6,12 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DOCS := .venv/.docs
 PEERS := benchmarks/peers/.venv
+CENSUS := benchmarks/networks/.venv
 
-.PHONY: demo test test-slow format docs bench peers clean help
+.PHONY: demo test test-slow format docs bench peers census-env clean help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv: $(STAMP)
 
@@ -56,5 +57,14 @@ $(PEERS)/.installed: benchmarks/peers/requirements.txt constraints.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchidl==0.0.4
 	touch $@
 
+census-env: $(CENSUS)/.installed ## install the networks that the census asks, in an environment of their own
+
+# What the packages of networks want beside them is not installed: it is old, and not what is asked.
+$(CENSUS)/.installed: benchmarks/networks/requirements.txt benchmarks/networks/wheels.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(CENSUS)
+	$(CENSUS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r benchmarks/networks/requirements.txt
+	$(CENSUS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/networks/wheels.txt
+	touch $@
+
 clean: ## remove the environment and what the tools left
-	rm -rf .venv build/docs $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo
+	rm -rf .venv build/docs $(PEERS) $(CENSUS) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo

