@@ -25,13 +25,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from simplicit.errors import InputError, first_line
 from simplicit.implicit import Block
+from simplicit.implicit.groups import INPUT
 from simplicit.implicit.groups.program import GETITEM, Samples, Step, Value, kind_of
 from simplicit.network.affine import Affine, NotAffineError, Shape
 from simplicit.network.layouts import Layout, canonical, possible
 from simplicit.network.moving import NUMBER_OF_SAMPLES, BatchSize
 
-# Samples in the look at whether they stay apart, a number that is no usual length, and those that are looked at.
-_SAMPLES, _LOOKED_AT = 11, (0, 5, 10)
+#: Samples in the look at whether they stay apart, a number that is no usual length, and those that are looked at.
+SAMPLES, _LOOKED_AT = 11, (0, 5, 10)
 # Two runs of a block on the same sample agree to this, relative to its largest result.
 _SAME = 1e-6
 _aten = torch.ops.aten
@@ -122,14 +123,15 @@ class MadeBlock:
     operands: list[Affine]
 
 
-def block_of(expression: Expression, own: torch.dtype) -> MadeBlock:
-    """The block that an expression is in a network of the dtype ``own``.
+def block_of(expression: Expression, own: torch.dtype, U: Tensor) -> MadeBlock:
+    """The block that an expression is in a network of the dtype ``own``, tried on inputs such as U (SAMPLES, p).
 
     NotAffineError is raised where its operation is not known to blocks, or it mixes samples.
     """
     operands = operands_of(expression)
     block, integers = _written(expression, operands, own, 1)
-    shape, layout = _checked(block, integers)
+    parts = [_tried(one, number, number in integers, U) for number, one in enumerate(operands)]
+    shape, layout = _checked(block, torch.cat([U.new_zeros(SAMPLES, 0), *parts], dim=1))
     block, _ = _written(samples_first(expression, shape, layout), operands, own, math.prod(shape))
     return MadeBlock(block, shape, layout, operands)
 
@@ -247,25 +249,28 @@ def _samples(value: BatchSize) -> Samples:
     return Samples(slope, at_m - slope * m)
 
 
-def _checked(block: Block, integers: set[int]) -> tuple[Shape, Layout | None]:
+def _tried(operand: Affine, number: int, whole: bool, U: Tensor) -> Tensor:
+    """Values of an operand to try a block on, (SAMPLES, size): those at inputs U if it depends on nothing else."""
+    if operand.terms.keys() <= {INPUT}:
+        value = torch.from_numpy(operand.constant)[None].repeat(SAMPLES, 1)
+        return value + sum((block.apply(U) for block in operand.terms.values()), U.new_zeros(1))
+    generator = torch.Generator().manual_seed(number)
+    if whole:
+        return torch.randint(0, 2, (SAMPLES, operand.size), generator=generator).double()
+    return torch.randn(SAMPLES, operand.size, generator=generator, dtype=torch.float64)
+
+
+def _checked(block: Block, z: Tensor) -> tuple[Shape, Layout | None]:
     """The shape of one sample of the result and its layout, after a look at whether samples stay apart."""
-    generator = torch.Generator().manual_seed(0)
-    parts = [
-        torch.randint(0, 2, (_SAMPLES, *shape), generator=generator).double()
-        if number in integers
-        else torch.randn(_SAMPLES, *shape, generator=generator, dtype=torch.float64)
-        for number, shape in enumerate(block.operands)
-    ]
-    z = torch.cat([torch.zeros(_SAMPLES, 0), *(part.reshape(_SAMPLES, -1) for part in parts)], dim=1).double()
     try:
         whole, alone = block.result(z), [block.result(z[[i, i]]) for i in _LOOKED_AT]
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
         raise NotAffineError(f"torch says: {first_line(error)}") from error
     if torch.isinf(whole).any():
         raise NotFiniteError("its result is infinite")
-    for layout in possible(tuple(whole.shape), _SAMPLES):
+    for layout in possible(tuple(whole.shape), SAMPLES):
         if all(one.shape == alone[0].shape for one in alone) and _apart(whole, alone, layout):
-            return tuple(canonical(whole, _SAMPLES, layout).shape[1:]), layout
+            return tuple(canonical(whole, SAMPLES, layout).shape[1:]), layout
     raise NotAffineError("it mixes the samples of a batch")
 
 
@@ -273,7 +278,7 @@ def _apart(whole: Tensor, alone: list[Tensor], layout: Layout | None) -> bool:
     """Whether each sample of a result, read by a layout, is what the program makes of that sample twice."""
     if layout not in possible(tuple(alone[0].shape), 2):
         return False
-    together = canonical(whole, _SAMPLES, layout).double()
+    together = canonical(whole, SAMPLES, layout).double()
     for i, one in zip(_LOOKED_AT, alone, strict=True):
         own, found = canonical(one, 2, layout)[0].double(), together[i]
         size = float(own.abs().nan_to_num(posinf=0.0).max()) if own.numel() else 0.0

@@ -41,7 +41,7 @@ _NUMBER_MATTERS = "its result depends on the number of samples"
 _PLACES = frozenset({"condition", "index", "indices", "mask", "repeats", "tensor_indices_or_sections"})
 
 # Arguments in which the number of samples is the length of the batch dimension.
-_SIZES = frozenset({"size", "repeats", "dims"})
+_SIZES = frozenset({"size", "shape", "repeats", "dims"})
 
 
 @dataclass(frozen=True)

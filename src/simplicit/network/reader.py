@@ -32,6 +32,7 @@ from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, Vector, joined
 from simplicit.network.chains import Chain, Origins, chained, is_affine_step, is_wanted_by_chains, mapped_chains
 from simplicit.network.expressions import (
+    SAMPLES,
     Expression,
     MadeBlock,
     NotFiniteError,
@@ -97,6 +98,7 @@ class _Reader:
         self._settled: dict[Chain, Affine | Expression] = {}
         self._nodes: dict[int, Node] = {}  # that compute affine values, by the ids of these
         self._origins = Origins()
+        self._tried = _inputs_to_try(graph)
         for node in graph.module.graph.nodes:
             if node.op != "output":
                 self._keep(node, self._value(node))
@@ -235,7 +237,7 @@ class _Reader:
         if expression.dtype is None or not expression.dtype.is_floating_point:
             return arranged(expression, root.shape, root.layout)
         try:
-            block = block_of(expression, self._own).block
+            block = block_of(expression, self._own, self._tried).block
         except NotFiniteError as refusal:
             return arranged(replace(expression, refusal=str(refusal)), root.shape, root.layout)
         return self._opened(node, operands_of(expression), block, root.shape, root.layout)
@@ -283,7 +285,7 @@ class _Reader:
 
     def _written(self, node: Node, expression: Expression, reason: str) -> MadeBlock:
         try:
-            return block_of(expression, self._own)
+            return block_of(expression, self._own, self._tried)
         except NotFiniteError:
             raise
         except NotAffineError as refusal:
@@ -330,6 +332,16 @@ class _Reader:
         name = path if is_own_module and path not in (INPUT, OUTPUT) else ".".join(filter(None, (path, name_of(node))))
         numbered = (f"{name}_{k}" if k else name for k in range(len(self.groups) + 1))
         return next(candidate for candidate in numbered if candidate not in self._pre_activations)
+
+
+def _inputs_to_try(graph: NetworkGraph) -> Tensor:
+    """Inputs on which blocks are tried, (SAMPLES, p): normal numbers, and 0 or 1 where the network takes integers."""
+    generator = torch.Generator().manual_seed(0)
+    U = torch.randn(SAMPLES, graph.layout.width, generator=generator, dtype=torch.float64)
+    for spec, columns in zip(graph.layout.specs, graph.layout.columns.values(), strict=True):
+        if not spec.floating:
+            U[:, columns] = (U[:, columns] > 0).double()
+    return U
 
 
 def _rounded(block: LinearMap, dtype: np.dtype[Any], source: str, row: str) -> LinearMap:
