@@ -93,7 +93,7 @@ def forked(make: Any, step: str, limit: float, memory: float) -> dict[str, Any]:
         notes = Path(folder) / "notes.jsonl"
         process = os.fork()
         if process == 0:
-            _in_child(make, step, notes, memory)
+            _in_child(make, step, notes, limit, memory)
         ended = _awaited(process, limit)
         report: dict[str, Any] = {"ended": ended}
         for line in notes.read_text().splitlines() if notes.exists() else []:
@@ -114,10 +114,11 @@ def _awaited(process: int, limit: float) -> str:
     return f"time: over {limit:g} s"
 
 
-def _in_child(make: Any, step: str, notes: Path, memory: float) -> None:
+def _in_child(make: Any, step: str, notes: Path, limit: float, memory: float) -> None:
     """Never returns."""
     from networks.measure import STEPS, _status
 
+    signal.alarm(int(limit) + 5)  # should the process that waits be ended itself
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     os.dup2(nothing, 2)
