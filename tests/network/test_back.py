@@ -141,17 +141,6 @@ class Skip(nn.Module):
         return result
 
 
-class Shared(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.again, self.last = nn.Linear(P, 9), nn.Linear(9, 9), nn.Linear(9, Q)
-
-    def forward(self, u: Tensor) -> Tensor:
-        x = torch.relu(self.first(u))
-        result: Tensor = self.last(torch.relu(self.again(torch.relu(self.again(x)))))
-        return result
-
-
 @pytest.mark.parametrize(
     ("net", "message"),
     [
@@ -161,7 +150,6 @@ class Shared(nn.Module):
             r"that .* put an activation between",
         ),
         (Skip(), r"from 'relu' to 'relu_1' is composed .*'second.weight'"),
-        (Shared(), r"parameter 'again.weight' stands at several places of M"),
         (
             nn.Sequential(nn.Linear(P, 8), nn.ReLU(), nn.Linear(8, Q, bias=False)),
             r"a constant in 'output' that no bias .* give that layer a bias of its own",

@@ -8,7 +8,8 @@ than torch's own), of one of these kinds (see :mod:`~simplicit.network.rules`):
 - :class:`Moving`: elements only change places; :class:`Along`: they do along dimensions of their own;
 - :class:`Filling`: a tensor of constants, of a size that may depend on the number of samples.
 
-Whatever an entry cannot represent it refuses with a :class:`~simplicit.network.affine.NotAffineError`. Operations that
+Whatever an entry cannot represent it refuses with a :class:`~simplicit.network.affine.NotAffineError`; a block of
+states stands for it then, if it may have the operation (:mod:`~simplicit.implicit.groups.program`). Operations that
 are others in disguise are in :mod:`~simplicit.network.rewrites`. A new operation is one new entry, here or there; both
 are read whenever a network is, so that an entry may be made at run time.
 """
@@ -20,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from simplicit.implicit import Activation
+from simplicit.implicit.groups.program import OPERATIONS
 from simplicit.network import images, linear
 from simplicit.network.affine import NotAffineError
 from simplicit.network.rewrites import REWRITES
@@ -85,31 +87,8 @@ _TABLE: tuple[tuple[str, Rule], ...] = (
 #: The rule of each operation by its name.
 REGISTRY: dict[str, Rule] = {name: rule for names, rule in _TABLE for name in names.split()}
 
-_DIVIDES = "it divides by a deviation that depends on the input"
-
 #: The reasons for which operations have no entry, and what to do.
 ADVICE: dict[str, str] = {
-    **dict.fromkeys(
-        ("softmax", "_softmax", "log_softmax", "_log_softmax"),
-        "it is not elementwise; drop it at the end of the network, so that the outputs are the logits; elsewhere it "
-        "has no exact form",
-    ),
-    **dict.fromkeys(
-        ("layer_norm", "group_norm", "instance_norm", "rms_norm", "native_layer_norm", "native_group_norm"),
-        f"{_DIVIDES}; train with BatchNorm, which is affine in evaluation mode, or without normalisation",
-    ),
-    **dict.fromkeys(
-        ("std", "var", "var_mean", "std_mean"),
-        "it squares deviations that depend on the input; normalise by constants instead",
-    ),
-    **dict.fromkeys(
-        ("sqrt", "rsqrt", "log"),
-        "it has no bounded slope near zero, so that it is no activation here; apply it to the data beforehand",
-    ),
-    **dict.fromkeys(
-        ("argmax", "argmin", "argsort"),
-        "where an extremum stands is no affine function of the input nor a ReLU state; its value is (amax, max_pool2d)",
-    ),
     **dict.fromkeys(
         ("native_batch_norm", "_native_batch_norm_legit", "batch_norm"),
         "it takes the statistics of the batch; keep running ones (track_running_stats=True)",
@@ -130,6 +109,7 @@ def _kinds() -> dict[str, list[str]]:
         "linear": _names(Linear),
         "moving elements": _names(Moving),
         "making constants": _names(Filling),
+        "in blocks": sorted(OPERATIONS),
     }
 
 
@@ -140,8 +120,8 @@ def summary(operation: str) -> str:
     close = f" Similar and supported: {', '.join(near)}." if near else ""
     return (
         "Supported are linear layers, convolutions, batch norm in evaluation mode, pooling, the activations "
-        f"{', '.join(_names(Elementwise))}, maximum, minimum and clamp, reshaping, slicing, concatenation "
-        "and padding of features, sums, means and products with constants; "
+        f"{', '.join(_names(Elementwise))}, reshaping, sums, and as blocks norms, softmax, attention, products and what "
+        "else torch computes sample by sample; "
         f"simplicit.network.registry.supported() gives the full list.{close}"
     )
 

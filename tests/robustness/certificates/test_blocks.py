@@ -117,7 +117,7 @@ def test_what_needs_elementwise_activations_names_the_block() -> None:
     for refused in (scaling_vector, sp.rescale, contraction_vector, lambda one: sp.collatz_wielandt(one, np.ones(160))):
         with pytest.raises(sp.InputError, match=r"layer\.norm"):
             refused(model)
-    for recipe in (sp.Matching(), sp.Robust(), sp.Certified()):
+    for recipe in (sp.Robust(), sp.Certified()):
         with pytest.raises(sp.InputError, match=r"block .*simplicit\.Sparse"):
             sp.fit(net, U, recipe)
     assert sp.perron_frobenius(model).value == 0.0

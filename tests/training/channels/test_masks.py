@@ -133,15 +133,15 @@ def test_a_network_s_own_mask_is_found_by_its_name() -> None:
             super().__init__()
             self.layer = nn.Linear(1, 3)
 
-        def forward(self, attention_mask: Tensor) -> Tensor:
-            return torch.relu(self.layer(attention_mask[..., None])).flatten(1)
+        def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+            return torch.relu(self.layer(x[..., :1] * attention_mask[..., None])).flatten(1)
 
     torch.manual_seed(0)
-    mask = padded()[1].double()
-    graph = capture_graph(OnMasks().double().eval(), mask)
-    node = mask_of(graph)
-    assert node is not None
-    provider = ChannelProvider.of(graph, mask, workers=1)
+    x, mask = padded()
+    given = {"x": x, "attention_mask": mask}
+    graph = capture_graph(OnMasks().double().eval(), given)
+    assert mask_of(graph) == slice(x[0].numel(), x[0].numel() + mask.shape[1])
+    provider = ChannelProvider.of(graph, graph.batch(given), workers=1)
     assert provider.masks is not None
     assert torch.equal(torch.cat(list(provider.masks.batches)), mask != 0)
     ((_, (rows,)),) = provider.on_baseline()
