@@ -120,8 +120,8 @@ def summary(operation: str) -> str:
     close = f" Similar and supported: {', '.join(near)}." if near else ""
     return (
         "Supported are linear layers, convolutions, batch norm in evaluation mode, pooling, the activations "
-        f"{', '.join(_names(Elementwise))}, reshaping, sums, and as blocks norms, softmax, attention, products and what "
-        "else torch computes sample by sample; "
+        f"{', '.join(_names(Elementwise))}, reshaping, sums, and as blocks norms, softmax, attention, products and "
+        "what else torch computes sample by sample; "
         f"simplicit.network.registry.supported() gives the full list.{close}"
     )
 
