@@ -142,7 +142,7 @@ def points(lower: Tensor, upper: Tensor, count: int) -> Tensor:
     return torch.minimum(torch.maximum(lower + share * (upper - lower), lower), upper)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CASES)
 def test_values_on_a_box_lie_in_its_image(name: str, dtype: torch.dtype) -> None:
     phi = CASES[name]

@@ -48,6 +48,7 @@ def session_of(path: Path) -> Any:
     return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_operation(case: Case, tmp_path: Path) -> None:
     for dtype, tolerance in TOLERANCE.items():
@@ -143,7 +144,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name: str, dtype: type, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -18,7 +18,7 @@ from simplicit.robustness.certificates.quantities import sensitivity
 EPS = (1e-4, 1e-3, 1e-2, 0.1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_is_proved_is_never_broken(name: str, dtype: torch.dtype) -> None:
     _, model, U = made(name, dtype)
@@ -42,6 +42,7 @@ def test_what_is_proved_is_never_broken(name: str, dtype: torch.dtype) -> None:
         assert (found.margins["global"] < -1e300).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_boxes_hold_states_and_linear_bounds_are_narrower(name: str) -> None:
     _, model, U = made(name, torch.float64, samples=3)
@@ -61,6 +62,7 @@ def test_boxes_hold_states_and_linear_bounds_are_narrower(name: str) -> None:
     assert float((narrower.x_upper - narrower.x_lower).max()) < 6.0
 
 
+@pytest.mark.slow
 def test_slopes_are_climbed_around_blocks() -> None:
     _, model, U = made("encoder", torch.float64, samples=4)
     plain, climbed = (sp.certify(model, U, None, 0.003, steps=steps).margins["linear"] for steps in (0, 4))
@@ -84,6 +86,7 @@ def test_attacks_take_the_gradient_of_the_network(name: str) -> None:
     assert abs(broken[0] - broken[1]) <= 0.25
 
 
+@pytest.mark.slow
 def test_all_attacks_run_through_blocks() -> None:
     _, model, U = made("encoder", torch.float64, samples=3)
     sp.attack(model, U, model(U).argmax(dim=1), 0.02)
