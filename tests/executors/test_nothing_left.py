@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -58,16 +59,8 @@ def wait_for(condition: Any, seconds: float = 60.0) -> None:
 
 def abandoned() -> set[str]:
     """Shared memory with a name that no living process has mapped; what other tests hold meanwhile is mapped."""
-    inodes: set[int] = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        with contextlib.suppress(OSError):
-            inodes.update(int(line.split()[4]) for line in maps.read_text().splitlines() if " /dev/shm/" in line)
-    found = set()
-    for path in Path("/dev/shm").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_ino not in inodes:
-                found.add(str(path))
-    return found
+    held = runpy.run_path(str(KILL_TEST.with_name("shared_memory.py")))["held"]
+    return {str(path) for path in Path("/dev/shm").iterdir()} - held()
 
 
 @pytest.fixture

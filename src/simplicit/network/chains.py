@@ -11,7 +11,6 @@ result. Then
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -129,7 +128,7 @@ def chained(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], origins: 
             return origins.from_root(leaf.expression, root)
         if isinstance(leaf, Affine):
             return origins.from_root(leaf, root)
-        return leaf.item() if isinstance(leaf, Tensor) else leaf
+        return leaf
 
     new_args, new_kwargs = mapped_chains(rooted, (args, kwargs))
     value = node.meta.get("val")
@@ -148,7 +147,7 @@ def _is_strange(leaf: Any) -> bool:
     """Whether an argument is none that chains can have: anything but values, single numbers and settings."""
     if isinstance(leaf, Tensor):
         return leaf.numel() != 1 or leaf.ndim > 0
-    return isinstance(leaf, BatchSize | Expression | Node) or leaf is operator
+    return isinstance(leaf, BatchSize | Expression | Node)
 
 
 def _leaves(expression: Expression) -> list[Any]:

@@ -186,8 +186,8 @@ class _Reader:
             except MixingError:
                 raise
             except NotAffineError as reason:
-                return self._expressed(node, args, kwargs, str(reason))
-        return self._expressed(node, args, kwargs, reason_against(node))
+                return self._expressed(node, str(reason))
+        return self._expressed(node, reason_against(node))
 
     def _by_rule(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         dtypes, rule = dtypes_of(node), rule_of(node)
@@ -242,7 +242,7 @@ class _Reader:
             return arranged(replace(expression, refusal=str(refusal)), root.shape, root.layout)
         return self._opened(node, operands_of(expression), block, root.shape, root.layout)
 
-    def _expressed(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str) -> Any:
+    def _expressed(self, node: Node, reason: str) -> Any:
         """The states of a block, or an expression for those that use it, where a call is no affine value."""
         random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
         if random and name_of(node) not in RANDOM_WITH_DROPOUT:

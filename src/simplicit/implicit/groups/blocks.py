@@ -21,7 +21,7 @@ from torch import Tensor
 
 from simplicit.errors import InputError
 from simplicit.implicit.groups import lipschitz
-from simplicit.implicit.groups.images import image
+from simplicit.implicit.groups.images import ImageOf
 from simplicit.implicit.groups.program import Step, as_tensor, execute, from_config, operation, to_config
 
 Shape = tuple[int, ...]
@@ -131,7 +131,7 @@ class Block:
         (:mod:`~simplicit.implicit.groups.images`). They are infinite where nothing is known, and never NaN.
         """
         constants = self._constants(torch.float64)
-        return image(self.steps, self.operands, constants, self.size, (lower, upper), dtype)
+        return ImageOf(self.steps, self.operands, constants, self.size, dtype)(lower, upper)
 
     def spread(self, z: Tensor, radius: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Bound |x - φ(z')| over all |z' - z| <= radius, (m, b), for x that is φ(z) as evaluated in ``dtype``."""
