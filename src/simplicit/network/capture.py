@@ -60,9 +60,14 @@ class Capture:
 
         :mod:`simplicit.network.residual` says which they are.
         """
-        elementwise = [node for node, one in self.groups.items() if not isinstance(one.group.activation, Block)]
+        elementwise = [node for node, one in self.groups.items() if _is_activation(one.group)]
         kept = {self.groups[node].group.name for node in last_of_blocks(self.graph, elementwise)}
         return tuple(group for group in self.model.groups if group.name in kept)
+
+
+def _is_activation(group: StateGroup) -> bool:
+    """Whether a group is what its network has as an activation, neither a block nor a linear map's own states."""
+    return not isinstance(group.activation, Block) and group.activation.name != "identity"
 
 
 def capture(net: nn.Module, example: Any, *, argument: str = "example", output: str | int | None = None) -> Capture:

@@ -27,8 +27,9 @@ from torch.fx.node import map_arg
 
 from simplicit.checks import refused
 from simplicit.errors import InputError, first_line
-from simplicit.implicit import Activation, Block, ImplicitModel, LinearMap, StateGroup
+from simplicit.implicit import Activation, Block, GatherMap, ImplicitModel, LinearMap, StateGroup
 from simplicit.implicit.groups import INPUT, OUTPUT
+from simplicit.implicit.maps import TooLargeError
 from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, Vector, joined
 from simplicit.network.chains import Chain, Origins, chained, is_affine_step, is_wanted_by_chains, mapped_chains
 from simplicit.network.expressions import (
@@ -183,6 +184,8 @@ class _Reader:
         if not contains(Expression, (args, kwargs)):
             try:
                 return self._by_rule(node, args, kwargs)
+            except TooLargeError:
+                return self._by_rule(node, *mapped(self._as_own_states, (args, kwargs)))
             except MixingError:
                 raise
             except NotAffineError as reason:
@@ -213,6 +216,15 @@ class _Reader:
             if is_affine_step(node):
                 self._origins.note(result, Expression(node.target, args, kwargs, call.dtype))
         return result
+
+    def _as_own_states(self, value: Any) -> Any:
+        """An affine value as states of its own with φ the identity, so that two linear maps in a row stay two."""
+        if not isinstance(value, Affine) or all(isinstance(block, GatherMap) for block in value.terms.values()):
+            return value
+        node = self._nodes[id(value)]
+        self._values[node] = states = self._opened(node, [value], Activation("identity"), value.shape, value.layout)
+        self._nodes[id(states)] = node
+        return states
 
     def _settle(self, value: Any) -> Any:
         """What a chain is, once and for all: an affine value, or the expression of its truth values."""

@@ -1,6 +1,6 @@
 """Linear maps: the blocks of A, B, C and D. A new kind is one module, and its import here."""
 
-from simplicit.implicit.maps.algebra import added, composed
+from simplicit.implicit.maps.algebra import TooLargeError, added, composed
 from simplicit.implicit.maps.base import KINDS, LinearMap
 from simplicit.implicit.maps.convolution import ConvMap
 from simplicit.implicit.maps.csr import CsrMap
@@ -18,6 +18,7 @@ __all__ = [
     "GatheredConvMap",
     "LinearMap",
     "SumMap",
+    "TooLargeError",
     "added",
     "canonical_csr",
     "composed",

@@ -23,16 +23,21 @@ from simplicit.implicit.maps.gather import GatherMap
 from simplicit.implicit.maps.gathered import GatheredConvMap
 from simplicit.implicit.maps.sums import SumMap
 
-#: Entries that composing may write down in one block, and terms that it may add up: 12 GB as CSR in float64.
-LARGEST_NNZ = 10**9
+#: Entries that composing may write down in one block, and terms that it may add up: 600 MB as CSR in float64.
+LARGEST_NNZ = 5 * 10**7
 #: Two kinds of maps, ``object`` for any, and what makes one map of two such, or None where it finds no short form.
 Rule: TypeAlias = tuple[type[object], type[object], Callable[[Any, Any], LinearMap | None]]
+
+
+class TooLargeError(InputError):
+    """The product of two maps has no short form, and is too large to be written down."""
 
 
 def composed(outer: LinearMap, inner: LinearMap) -> LinearMap:
     """Return M N: first N = ``inner``, then M = ``outer``.
 
-    InputError is raised where shapes do not fit, entries are not finite, or too many of them had to be written down.
+    InputError is raised where shapes do not fit or entries are not finite, TooLargeError where too many of them had to
+    be written down.
     """
     if outer.shape[1] != inner.shape[0]:
         raise InputError(f"cannot compose a map of shape {outer.shape} with an inner map of shape {inner.shape}")
@@ -45,7 +50,7 @@ def composed(outer: LinearMap, inner: LinearMap) -> LinearMap:
         terms = np.bincount(last.indices, minlength=last.shape[1]) @ np.diff(first.indptr).astype(np.int64)
         if terms <= LARGEST_NNZ:
             return CsrMap(last @ first)
-    raise InputError(
+    raise TooLargeError(
         f"two linear maps of {inner.nnz:,} and {outer.nnz:,} entries follow each other without an activation between "
         "them, and their product has no short form"
     )
