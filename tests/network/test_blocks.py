@@ -256,7 +256,8 @@ def test_two_linear_maps_stay_two_where_their_product_is_larger() -> None:
     net = nn.Sequential(nn.Linear(8192, 16), nn.Linear(16, 8192), nn.ReLU()).eval()
     u = torch.randn(2, 8192)
     captured = capture(net, u)
-    assert [(group.size, group.activation.name) for group in captured.model.groups] == [(8192, "relu"), (16, "identity")]
+    groups = captured.model.groups
+    assert [(group.size, group.activation.name) for group in groups] == [(8192, "relu"), (16, "identity")]
     assert captured.model.nnz == 2 * 16 * 8192 + 8192  # and the output, which is the last states
     with torch.no_grad():
         np.testing.assert_allclose(captured.model.predict(u), net(u), atol=1e-4)
