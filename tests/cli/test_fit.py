@@ -193,10 +193,15 @@ MATCHING = ("--recipe", "matching", "--samples", 60)
     ("words", "numbers", "shown"),
     [
         (("l1",), {"beta": 1e-3}, "L1(beta=0.001)"),
-        (("elastic-net", "--alpha", 0.5), {"beta": 1e-3, "alpha": 0.5}, "ElasticNet(beta=0.001, alpha=0.5)"),
-        (("perspective", "--gamma", 0.2), {"alpha": 1e-3, "gamma": 0.2}, "Perspective(alpha=0.001, gamma=0.2)"),
-        (("none",), {}, "NoPenalty()"),
         (("basis-pursuit",), {}, "BasisPursuit()"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (("elastic-net", "--alpha", 0.5), {"beta": 1e-3, "alpha": 0.5}, "ElasticNet(beta=0.001, alpha=0.5)"),
+                (("perspective", "--gamma", 0.2), {"alpha": 1e-3, "gamma": 0.2}, "Perspective(alpha=0.001, gamma=0.2)"),
+                (("none",), {}, "NoPenalty()"),
+            )
+        ),
     ],
 )
 def test_every_penalty_is_certified_and_recorded(

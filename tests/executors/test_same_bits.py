@@ -45,7 +45,10 @@ def serial_case(penalty: str) -> sp.Solution:
     return for_all(penalty).solve(executor="serial")
 
 
-@pytest.mark.parametrize("penalty", PENALTIES)
+#: Exact matching takes the longest, and goes through one worker and beside other memory below.
+@pytest.mark.parametrize(
+    "penalty", [pytest.param(one, marks=pytest.mark.slow) if one == "BasisPursuit" else one for one in PENALTIES]
+)
 def test_every_penalty(executor: Executor, penalty: str) -> None:
     same(for_all(penalty).solve(executor=executor), serial_case(penalty))
 

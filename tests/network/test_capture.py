@@ -54,7 +54,11 @@ def outputs(net, u):
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [*((name, torch.float64) for name in NETWORKS), *((name, torch.float32) for name in SINGLE_PRECISION)],
+    [
+        *((name, torch.float64) for name in NETWORKS),
+        *((name, torch.float32) for name in SINGLE_PRECISION[:3]),
+        *(pytest.param(name, torch.float32, marks=pytest.mark.slow) for name in SINGLE_PRECISION[3:]),
+    ],
 )
 def test_outputs_and_states(name, dtype):
     net, u = network(name, dtype)

@@ -38,7 +38,13 @@ def network(name: str) -> tuple[nn.Module, torch.Tensor, Capture]:
     return net, u, capture(net, u[:2])
 
 
-@pytest.mark.parametrize("name", IMAGE_NETWORKS)
+#: Dear, and made of layers that others have too.
+DEAR = ("vgg", "series", "mobilenet, inverted")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name for name in IMAGE_NETWORKS]
+)
 def test_outputs_and_states(name: str) -> None:
     net, u, captured = network(name)
     model, states = captured.model, captured.states(u, batch_size=3)
