@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from simplicit.errors import ConvergenceError, InputError, NotWellPosedError
-from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, adjoint, equilibrium, linearise, picard
+from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, adjoint, equilibrium, fixed_point, linearise
 
 ACTIVATIONS = [
     "relu",
@@ -238,8 +238,8 @@ def test_many_states_close_to_one_take_newton_steps(activation: str) -> None:
 
 
 def test_too_many_steps_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picard, "_LARGEST_NEWTON", 0)
-    monkeypatch.setattr(picard, "_LAST_PLAIN_STEP", 100)
+    monkeypatch.setattr(fixed_point, "_LARGEST_NEWTON", 0)
+    monkeypatch.setattr(fixed_point, "_LAST_PLAIN_STEP", 100)
     model = ImplicitModel.from_matrices([[1 - 1e-9]], [[1.0]], [[1.0]], [[0.0]])
     with pytest.raises(ConvergenceError, match=r"only ρ = 0\.999999999 a step, so that up to \d+ are needed.*scale A"):
         equilibrium(model, np.ones((1, 1)))
@@ -408,9 +408,9 @@ def test_plain_steps_finish_what_newton_leaves(monkeypatch: pytest.MonkeyPatch) 
     model = ImplicitModel.from_matrices(A, rng.normal(size=(6, 2)), np.eye(6), np.zeros((6, 2)), activation="tanh")
     U = rng.normal(size=(5, 2))
     expected = equilibrium(model, U).states
-    monkeypatch.setattr("simplicit.implicit.picard._PLAIN_STEPS", 3)
-    monkeypatch.setattr("simplicit.implicit.picard._PLAIN_STEPS_PER_STATE", 0)
-    monkeypatch.setattr("simplicit.implicit.picard._NEWTON_STEPS", 1)
+    monkeypatch.setattr("simplicit.implicit.fixed_point._PLAIN_STEPS", 3)
+    monkeypatch.setattr("simplicit.implicit.fixed_point._PLAIN_STEPS_PER_STATE", 0)
+    monkeypatch.setattr("simplicit.implicit.fixed_point._NEWTON_STEPS", 1)
     monkeypatch.setattr("simplicit.implicit.picard._correction", lambda *args, **_: torch.zeros_like(args[2]))
     solved = equilibrium(model, U)
     np.testing.assert_allclose(solved.states, expected, atol=1e-8)

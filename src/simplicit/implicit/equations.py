@@ -5,25 +5,22 @@ Everything here is (m, n), (m, p) or (m, q), samples first, in one dtype, on bat
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property, reduce
-from itertools import compress
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from simplicit.errors import NotWellPosedError
 from simplicit.implicit.assembly import Blocks, assemble
+from simplicit.implicit.blockwise import Cycle
 from simplicit.implicit.groups import INPUT, OUTPUT, Activation, Block, StateGroup, per_state, pre_slices_of, slices_of
 from simplicit.implicit.maps import Csr
 from simplicit.implicit.picard import StateSolution, picard, picard_adjoint
-from simplicit.implicit.plan import Plan, Slopes, plan_by_groups, plan_by_states
-from simplicit.implicit.spectral import Contraction, contraction
+from simplicit.implicit.plan import Loop, Plan, Slopes, plan_by_groups, plan_by_states
+from simplicit.implicit.spectral import Contraction
 
 #: Outputs of a model that has to be iterated are computed to this, or to the resolution of its dtype.
 PREDICTION_TOL = 1e-9
@@ -58,11 +55,7 @@ class StateEquation:
     @cached_property
     def A(self) -> Csr:  # noqa: N802
         """The whole of A, (n_pre, n)."""
-        return self._among(self.groups)
-
-    def _among(self, groups: Sequence[StateGroup]) -> Csr:
-        """The part of A that leads from some groups to them."""
-        return assemble(self._states, pre_slices_of(groups), slices_of(groups), self._bias.numpy().dtype)
+        return assemble(self._states, self.pre_slices, self.slices, self._bias.numpy().dtype)
 
     @cached_property
     def slopes(self) -> NDArray[np.float64]:
@@ -70,46 +63,33 @@ class StateEquation:
         return per_state(self.groups, lambda phi: phi.slope)
 
     @cached_property
-    def cyclic(self) -> tuple[Csr, NDArray[np.float64]]:
-        """The part of A among the groups that depend on themselves, directly or through others, and its slopes L.
+    def cycles(self) -> tuple[Cycle, ...]:
+        """What well-posedness is a question of: the loops of the groups, in the order of :attr:`plan`'s."""
+        by_groups = plan_by_groups(self.groups, self._states)
+        return tuple(self._cycle(loop.names) for loop in by_groups.loops)
 
-        All cycles among states lie in it, and so do all eigenvalues of |A| but zeros.
-        """
-        places = {name: place for place, name in enumerate(self.slices)}
-        links = np.zeros((len(places), len(places)), dtype=bool)
-        for row, column in self._states:
-            links[places[row], places[column]] = True
-        _, labels = connected_components(links, directed=True, connection="strong")
-        inside = np.diag(links) | (np.bincount(labels, minlength=1)[labels] > 1)
-        groups = list(compress(self.groups, inside))
-        return self._among(groups), per_state(groups, lambda phi: phi.slope)
+    def _cycle(self, names: Collection[str]) -> Cycle:
+        inside = {key: block for key, block in self._states.items() if key[0] in names and key[1] in names}
+        return Cycle(tuple(group for group in self.groups if group.name in names), inside)
 
     @cached_property
     def plan(self) -> Plan:
-        """Substitution among groups if they have an order, else among single states, else a step of Picard's."""
+        """Substitution among groups if they have an order, else among single states, else but for loops of groups."""
         by_groups = plan_by_groups(self.groups, self._states)
-        if by_groups.triangular:
+        if by_groups.triangular or any(isinstance(group.activation, Block) for group in self.groups):
             return by_groups
-        self._check_cycles()
         phis = [(group.activation, group.size) for group in self.groups if isinstance(group.activation, Activation)]
         activations = [phi for phi, size in phis for _ in range(size)]
         return plan_by_states(self.A, activations) or by_groups
 
-    def _check_cycles(self) -> None:
-        """Refuse a model whose groups have cycles where one has a block."""
-        for group in self.groups:
-            if isinstance(group.activation, Block):
-                raise NotWellPosedError(
-                    f"A has cycles, and group {group.name!r} is a block ({group.activation.name}); where there are "
-                    "blocks, the groups must have an order in which each depends on earlier ones only",
-                    lower=0.0,
-                    upper=math.inf,
-                )
-
     @cached_property
     def contraction(self) -> Contraction:
-        """s > 0 and ρ < 1 with diag(L)|A| s <= ρ s; NotWellPosedError where there are none."""
-        return contraction(self.A, self.slopes)
+        """s > 0 and ρ < 1 with diag(L)|A| s <= ρ s, of all states; NotWellPosedError where there are none."""
+        return self._cycle(self.slices).contraction
+
+    def contraction_of(self, loop: Loop) -> Contraction:
+        """s > 0 and ρ < 1 of a loop of the plan, s for its states; NotWellPosedError where there are none."""
+        return self.cycles[self.plan.loops.index(loop)].contraction
 
     @cached_property
     def absolute(self) -> StateEquation:
@@ -132,17 +112,29 @@ class StateEquation:
             Z[:, self.pre_slices[row]] += block.apply(U)
         return Z
 
-    def solve(self, U: Tensor, tol: float = PREDICTION_TOL) -> StateSolution:
-        """Return the equilibrium for inputs U (m, p): exact if triangular, else to ``tol`` in maxᵢ|x*ᵢ - xᵢ|.
+    def solve(self, U: Tensor, tol: float = PREDICTION_TOL, method: str = "picard") -> StateSolution:
+        """Return the equilibrium for inputs U (m, p): exact if triangular, else to ``tol`` in maxᵢ|x*ᵢ - xᵢ| of loops.
 
-        Samples that leave the range of the dtype come back infinite or NaN. NotWellPosedError is raised where A has
-        cycles and λ_pf(diag(L)|A|) < 1 fails, ConvergenceError where it is so close to 1 that iterating takes too long.
+        ``method`` is one of :data:`~simplicit.implicit.fixed_point.METHODS`. Samples that leave the range of the dtype
+        come back infinite or NaN. NotWellPosedError is raised where A has cycles and λ_pf < 1 fails, ConvergenceError
+        where it is so close to 1 that iterating takes too long.
         """
         plan = self.plan
+        Z = plan.to_working(self.drive(U))
         if plan.triangular:
-            Z = plan.to_working(self.drive(U))
             return StateSolution(Z, plan.substitute_(Z))
-        return picard(plan, self.contraction, self.drive(U), tol)
+        step, counts = Z.new_zeros(len(Z), self.size), list[tuple[int, int | None]]()
+
+        def iterate(loop: Loop, drive: Tensor) -> tuple[Tensor, Tensor]:
+            found = picard(loop.plan, self.contraction_of(loop), drive, tol, method)
+            assert found.step is not None
+            step[:, loop.states] = found.step
+            counts.append((found.iterations, found.iteration_bound))
+            return found.Z, found.X
+
+        X = plan.substitute_(Z, iterate)
+        bounds = [bound for _, bound in counts if bound is not None]
+        return StateSolution(Z, X, max(steps for steps, _ in counts), max(bounds), step)
 
     def pull_back_(self, slopes: Slopes, X_bar: Tensor) -> Tensor:
         """Return Z̄ = (∂φ/∂z)ᵀ (Z̄ A + X̄), the gradient by the pre-activations, (m, n_pre) in the order of the states.
@@ -150,10 +142,12 @@ class StateEquation:
         ``slopes`` are those of φ at Z, in working order; X̄ (m, n) stands in the order of the states and is overwritten.
         Errors are those of :meth:`solve`.
         """
+
+        def iterate(loop: Loop, inner: Slopes, drive: Tensor) -> Tensor:
+            return picard_adjoint(loop.plan, self.contraction_of(loop), inner, drive)
+
         plan = self.plan
-        if plan.triangular:
-            return plan.to_model(plan.substitute_back_(slopes, plan.to_working(X_bar)))
-        return picard_adjoint(plan, self.contraction, slopes.matrix, X_bar)
+        return plan.to_model(plan.substitute_back_(slopes, plan.to_working(X_bar), iterate))
 
     def pull_back_drive(self, Z_bar: Tensor) -> Tensor:
         """Return Z̄ B, (m, n_pre) in the order of the states to (m, p): the gradient by inputs from the one by B u."""

@@ -1,7 +1,7 @@
 r"""The equilibrium x = φ(A x + B u + b), and gradients through it.
 
-Where A is strictly triangular after a permutation, one substitution gives x. Otherwise Picard's iteration from 0 does,
-with bounds before and after (Theorem 2.3). By the implicit function theorem, for y = C x + D u + d and a gradient ȳ by
+Where A is strictly triangular after a permutation, one substitution gives x. Otherwise an iteration from 0 does, of the
+states that depend on themselves, with bounds before and after (Theorem 2.3). By the implicit function theorem, for y = C x + D u + d and a gradient ȳ by
 the outputs,
 
     z̄ = φ'(z) ∘ (Aᵀ z̄ + Cᵀ ȳ),   ū = Bᵀ z̄ + Dᵀ ȳ,
@@ -12,16 +12,18 @@ solved by substitution in reverse, or by the adjoint fixed point, which contract
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from simplicit.checks import as_number
+from simplicit.checks import as_number, check_choice
 from simplicit.errors import InputError
 from simplicit.implicit.batch import Batch, as_batch, check_range, chunks, like
 from simplicit.implicit.equations import PREDICTION_TOL
 from simplicit.implicit.error_bound import error_bound
+from simplicit.implicit.fixed_point import METHODS
+from simplicit.implicit.inputs import first_array
 from simplicit.implicit.model import ImplicitModel, as_model
 from simplicit.implicit.plan import Slopes
 
@@ -39,56 +41,68 @@ class Equilibrium:
         cast to its dtype. It covers both what the iteration left over and all rounding, under the standard model of
         floating-point arithmetic (torch's default matrix products).
     iterations : int
-        Picard steps taken, Newton steps among them, the largest over all samples; 0 for a substitution.
-    method : "substitution" or "picard"
+        Steps taken, the largest over all samples; 0 for a substitution. Of Picard's iteration they are evaluations of
+        φ(A x + B u + b), Newton steps among them where it was slow; of Newton's method each solves a linear system; of
+        Anderson's mixing they are evaluations again, those that were thrown away among them.
+    method : str
+        "substitution" where A is triangular, else the method that was asked for.
     iteration_bound : int or None
-        The number of steps that suffices in exact arithmetic for the tolerance asked for (or, if that is below the
+        The number of Picard's steps that suffices in exact arithmetic for the tolerance asked for (or, if that is below the
         resolution of the dtype, for the latter), known after the first step; None for a substitution.
     """
 
     states: Any
     error_bound: Any
     iterations: int
-    method: Literal["substitution", "picard"]
+    method: str
     iteration_bound: int | None
 
 
-def equilibrium(model: ImplicitModel, U: Batch, tol: float = PREDICTION_TOL) -> Equilibrium:
+def equilibrium(
+    model: ImplicitModel, U: Batch, tol: float = PREDICTION_TOL, *, method: str = "picard"
+) -> Equilibrium:
     """Find the equilibrium states for inputs U.
 
     Parameters
     ----------
     model : ImplicitModel
     U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape)
+        Of a model of several inputs also a tuple or mapping of them.
     tol : float
-        Picard's iteration stops when it has come within ``tol`` of x* in every state, apart from rounding. If the dtype
-        cannot resolve that, it stops where rounding takes over; ``error_bound`` says where that is.
+        An iteration stops when it has come within ``tol`` of x* in every state that depends on itself, apart from
+        rounding; states that do not are substituted. If the dtype cannot resolve that, it stops where rounding takes
+        over; ``error_bound`` says where that is.
+    method : {"picard", "newton", "anderson"}
+        How cycles are iterated: x ← φ(A x + B u + b); by Newton's method, which takes few steps but solves a dense
+        system in each, for up to 1,500 states; or by Anderson's mixing of the last few points, which takes fewer steps
+        than Picard's where λ_pf is close to 1. All end at the same equilibrium, with the same proof.
 
     Raises
     ------
     InputError
-        U has the wrong shape, no samples, or NaN or infinite values; ``tol`` is not positive and finite; a sample's
-        states leave the range of the dtype.
+        U has the wrong shape, no samples, or NaN or infinite values; ``tol`` is not positive and finite; ``method`` is
+        unknown, or "newton" for too large a cycle; a sample's states leave the range of the dtype.
     NotWellPosedError
         A has cycles and λ_pf(diag(L)|A|) < 1 fails.
     ConvergenceError
         λ_pf is so close to 1 that the iteration takes too long, or no error bound exists in floating point.
     """
     tol = as_number("tol", tol, positive=True)
-    batch = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
-    equation = model.state_equation
+    check_choice("method", method, METHODS)
+    batch, equation = as_model(model).batch(U), model.state_equation
     states = batch.new_empty(batch.shape[0], model.n_states)
     bounds = torch.zeros(batch.shape[0], dtype=torch.float64)
     iterations, iteration_bounds = 0, list[int]()
     for rows in chunks(len(batch), model.n_inputs + model.n_states):
-        solution = equation.solve(batch[rows], tol)
+        solution = equation.solve(batch[rows], tol, method)
         check_range(solution.X, "states", rows.start)
         states[rows] = equation.plan.to_model(solution.X)
         bounds[rows] = error_bound(equation, solution, batch[rows])
         iterations = max(iterations, solution.iterations)
         iteration_bounds += [] if solution.iteration_bound is None else [solution.iteration_bound]
-    method: Literal["substitution", "picard"] = "substitution" if equation.plan.triangular else "picard"
-    return Equilibrium(like(states, U), like(bounds, U), iterations, method, max(iteration_bounds, default=None))
+    found = "substitution" if equation.plan.triangular else method
+    given = first_array(U)
+    return Equilibrium(like(states, given), like(bounds, given), iterations, found, max(iteration_bounds, default=None))
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ and ε of φ, an error e >= |x* - x| of the states gives the bound
     E(e) = spread(|A| e + δ) + ε,   spread(r)ᵢ = sup over |z' - zᵢ| <= rᵢ of |φ(z') - φ(zᵢ)| <= Lᵢ rᵢ.
 
 Of a block, whose program rounds at every step, the image of the interval z ± r as evaluated holds both φ(z') and φ(z),
-and takes the place of spread and ε. After a substitution e = E(e) is solved in the same order. After an iteration
-|x* - x_{t-1}| <= e + |step|; a first e is
-s (ρ |step|_s + |L δ + ε|_s) / (1 - ρ), and e ← min(e, E(e + |step|)) sharpens it.
+and takes the place of spread and ε. After a substitution e = E(e) is solved in the same order, loops among them. After
+the iteration of a loop |x* - x_{t-1}| <= e + |step|; a first e is s (ρ |step|_s + |L δ + ε|_s) / (1 - ρ), δ with what
+is known of the states before the loop, and e ← min(e, E(e + |step|)) sharpens it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 from simplicit.implicit.equations import StateEquation
 from simplicit.implicit.groups import EVALUATION_ULPS, Block, per_state
 from simplicit.implicit.picard import StateSolution
+from simplicit.implicit.plan import Loop, Plan, Stage
 
 # A bound is sharpened until a step takes off less than a tenth, and that so many times at most: each costs one product.
 _SHARPENING_STEPS, _SHARPENED = 50, 0.9
@@ -65,32 +66,57 @@ class _Roundings:
 
     def errors(self) -> Tensor:
         """Return e, (m, n)."""
-        return self._after_substitution() if self._step is None else self._after_iteration(self._step)
-
-    def _after_substitution(self) -> Tensor:
         errors = torch.empty_like(self._X)
-        for stage in self._plan.stages:
-            radius, phi = self._before[:, stage.rows], stage.activation
-            for source, block in stage.terms:
-                radius = radius + block.apply(errors[:, source])
-            z, radius = self._Z[:, stage.rows], self._widened(radius)
-            if isinstance(phi, Block):
-                spread = phi.spread(z, radius, self._X[:, stage.target], self._dtype)
+        for part in self._plan.parts:
+            if isinstance(part, Loop):
+                errors[:, part.states] = self._after_iteration(part, errors)
             else:
-                spread = phi.spread(z, radius)
-            errors[:, stage.target] = self._widened(spread) + self._after[:, stage.target]
+                self._after_substitution_(self._plan.stages[part], errors)
         return errors
 
-    def _after_iteration(self, step: Tensor) -> Tensor:
-        s, rho = torch.from_numpy(self._equation.contraction.s), self._equation.contraction.rho
-        rounding = torch.from_numpy(self._equation.slopes) * self._before + self._after
+    def _after_substitution_(self, stage: Stage, errors: Tensor) -> None:
+        """Write e of a stage, which was substituted, from that of the states before it."""
+        radius, phi = self._before[:, stage.rows], stage.activation
+        for source, block in stage.terms:
+            radius = radius + block.apply(errors[:, source])
+        z, radius = self._Z[:, stage.rows], self._widened(radius)
+        if isinstance(phi, Block):
+            spread = phi.spread(z, radius, self._X[:, stage.target], self._dtype)
+        else:
+            spread = phi.spread(z, radius)
+        errors[:, stage.target] = self._widened(spread) + self._after[:, stage.target]
+
+    def _after_iteration(self, loop: Loop, errors: Tensor) -> Tensor:
+        """Return e of a loop's states, from that of the states before it."""
+        assert self._step is not None
+        known = self._equation.contraction_of(self._equation.plan.loops[self._plan.loops.index(loop)])
+        s, rho = torch.from_numpy(known.s), known.rho
+        before, after, step = self._before.clone(), self._after[:, loop.states], self._step[:, loop.states]
+        for rows, (source, block) in loop.outside:
+            before[:, rows] += self._widened(block.apply(errors[:, source]))
+        before, Z, X = before[:, loop.rows], self._Z[:, loop.rows], self._X[:, loop.states]
+        rounding = self._through(loop.plan, before, Z) + after
         scalar = (rho * (step / s).amax(dim=1) + (rounding / s).amax(dim=1)) / (1.0 - rho)
-        errors = self._widened(scalar[:, None] * s)
+        found = self._widened(scalar[:, None] * s)
         for _ in range(_SHARPENING_STEPS):
-            radius = self._widened(self._plan.product(errors + step) + self._before)
-            sharper = torch.minimum(errors, self._widened(self._plan.spread(self._Z, radius)) + self._after)
-            settled = bool((sharper.amax(dim=1) >= _SHARPENED * errors.amax(dim=1)).all())
-            errors = sharper
+            radius = self._widened(loop.plan.product(found + step) + before)
+            sharper = torch.minimum(found, self._widened(loop.plan.spread(Z, radius, X, self._dtype)) + after)
+            settled = bool((sharper.amax(dim=1) >= _SHARPENED * found.amax(dim=1)).all())
+            found = sharper
             if settled:
                 break
-        return errors
+        return found
+
+    def _through(self, plan: Plan, before: Tensor, Z: Tensor) -> Tensor:
+        """What errors of z, (m, n_pre), make of x at most, and what evaluating blocks adds, (m, n)."""
+        result = before.new_empty(len(before), plan.n_states)
+        for stage in plan.stages:
+            phi, radius = stage.activation, before[:, stage.rows]
+            if isinstance(phi, Block):
+                largest = float((Z[:, stage.rows].abs() + radius).max())
+                result[:, stage.target] = phi.slope * radius.amax(dim=1, keepdim=True) + phi.rounding(
+                    largest, self._dtype
+                )
+            else:
+                result[:, stage.target] = phi.slope * radius
+        return self._widened(result)

@@ -11,6 +11,8 @@ from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from simplicit.implicit.maps import Csr
 
@@ -23,6 +25,29 @@ def dependency_order(dependencies: Mapping[str, Iterable[str]]) -> tuple[str, ..
         return tuple(TopologicalSorter(dependencies).static_order())
     except CycleError:
         return None
+
+
+def cycles_in_order(dependencies: Mapping[str, Iterable[str]]) -> tuple[tuple[tuple[str, ...], bool], ...]:
+    """The keys in parts that come after all that they depend on, each with whether it is a cycle.
+
+    A part is one key, or keys that depend on each other, directly or through others, in the order of the mapping: a
+    strongly connected component.
+    """
+    names = [*dependencies]
+    place = {name: k for k, name in enumerate(names)}
+    pairs = [(k, place[source]) for k, name in enumerate(names) for source in dependencies[name]]
+    rows, columns = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    links = csr_array((np.ones(len(pairs)), (rows, columns)), shape=(len(names), len(names)))
+    _, labels = connected_components(links, directed=True, connection="strong")
+    members: dict[int, list[str]] = {}
+    for name, label in zip(names, labels.tolist(), strict=True):
+        members.setdefault(label, []).append(name)
+    before: dict[int, set[int]] = {label: set() for label in members}
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        if labels[row] != labels[column]:
+            before[int(labels[row])].add(int(labels[column]))
+    parts = [tuple(members[label]) for label in TopologicalSorter(before).static_order()]
+    return tuple((part, len(part) > 1 or part[0] in dependencies[part[0]]) for part in parts)
 
 
 def state_levels(A: Csr) -> Indices | None:

@@ -203,12 +203,19 @@ def contraction(A: Csr, slopes: Vector | None = None) -> Contraction:
     λ_pf(N) was not shown to be below 1, ConvergenceError where it was, but no such s was found in floating point.
     """
     N = dominating(A, slopes)
-    bounds = spectral_bounds(N)
+    return best_contraction(N, spectral_bounds(N), lambda s: ratios(N, s)[1])
+
+
+def best_contraction(N: Csr, bounds: PerronFrobenius, ratio: Callable[[Vector], float]) -> Contraction:
+    """Find s and ρ as :func:`contraction` does, for a monotone map T with bounds on its eigenvalue.
+
+    ``ratio`` bounds maxᵢ T(s)ᵢ/sᵢ from above; N is the matrix of T, or one that T is where it is largest.
+    """
     vectors: list[Vector | None] = [np.ones(N.shape[0])]
     if bounds.upper < 1.0:
         vectors += [resolvent(N, bounds.upper + share * (1.0 - bounds.upper)) for share in _TAU_SHARES]
     units = [s / s.max(initial=1.0) for s in vectors if s is not None]
-    found = [Contraction(s, ratios(N, s)[1]) for s in units]
+    found = [Contraction(s, ratio(s)) for s in units]
     usable = [candidate for candidate in found if candidate.rho < 1.0]
     if not usable and bounds.upper < 1.0:
         raise ConvergenceError(

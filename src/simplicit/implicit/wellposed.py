@@ -33,15 +33,21 @@ def perron_frobenius(A: SquareMatrix | ImplicitModel) -> PerronFrobenius:
     Parameters
     ----------
     A : matrix (n, n), dense or sparse, or ImplicitModel
-        For a model, λ_pf(diag(L)|A|) with the slope bounds L of its activations.
+        For a model, λ_pf(diag(L)|A|) with the slope bounds L of its activations. Where cycles go through blocks it is
+        the least ρ for which a step is proved to contract, blocks taken as a whole: at most λ_pf of N_kl = L_k‖A_kl‖∞
+        (:mod:`simplicit.implicit.blockwise`).
 
     Raises
     ------
     InputError
         A is not square, not real, or not finite.
+    NotWellPosedError
+        A model has a cycle through a block without a Lipschitz constant, which the error names.
     """
-    N = dominating(*A.state_equation.cyclic) if isinstance(A, ImplicitModel) else _dominating(A)
-    return spectral_bounds(N)
+    if not isinstance(A, ImplicitModel):
+        return spectral_bounds(_dominating(A))
+    parts = [cycle.bounds for cycle in A.state_equation.cycles]
+    return max(parts, key=lambda part: part.upper, default=PerronFrobenius(0.0, 0.0, 0.0))
 
 
 def collatz_wielandt(A: SquareMatrix | ImplicitModel, v: ArrayLike) -> tuple[float, float]:

@@ -42,6 +42,11 @@ class StateGroup:
         """How many pre-activations the group has."""
         return self.activation.pre_size if isinstance(self.activation, Block) else self.size
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether every state depends on its own pre-activation only, all by the same φ."""
+        return not isinstance(self.activation, Block) or self.activation.pointwise
+
     def check(self) -> None:
         """Refuse, with an InputError, a name, a size or an activation that is none."""
         if not isinstance(self.name, str) or not self.name or self.name in (INPUT, OUTPUT):

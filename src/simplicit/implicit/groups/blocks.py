@@ -10,7 +10,7 @@ Learning*, SIAM J. Math. Data Sci. 2021, section 2), which is :attr:`Block.lipsc
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,12 @@ class Block:
         return sum(math.prod(shape) for shape in self.operands)
 
     @property
+    def pointwise(self) -> bool:
+        """Whether each number of the result depends only on that of z in its place, as in a chain of activations."""
+        single = len(self.operands) == 1 and self.pre_size == self.size
+        return single and not self.constants and lipschitz.is_pointwise(self.steps)
+
+    @property
     def slope(self) -> float:
         """Its Lipschitz constant in ‖·‖∞; infinite where none is known."""
         return lipschitz.constant(self.steps, len(self.operands), len(self.constants))
@@ -116,13 +122,27 @@ class Block:
 
     def pull_back(self, z: Tensor, x_bar: Tensor) -> Tensor:
         """Return z̄ = (∂φ/∂z)ᵀ x̄, sample by sample, (m, b) to (m, a), with torch's choices at kinks."""
+        return self.linearised(z)(x_bar)
+
+    def linearised(self, z: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return x̄ ↦ (∂φ/∂z)ᵀ x̄ at z, as :meth:`pull_back` has it, for many x̄."""
         with torch.enable_grad():
             point = z.detach().clone().requires_grad_()
             value = self(point)
+
+        def back(x_bar: Tensor) -> Tensor:
             if not value.requires_grad:
-                return torch.zeros_like(z)
-            (gradient,) = torch.autograd.grad(value, point, x_bar, allow_unused=True)
-        return torch.zeros_like(z) if gradient is None else gradient.detach()
+                return torch.zeros_like(point)
+            (gradient,) = torch.autograd.grad(value, point, x_bar, allow_unused=True, retain_graph=True)
+            return torch.zeros_like(point) if gradient is None else gradient.detach()
+
+        return back
+
+    def jacobian(self, z: Tensor) -> Tensor:
+        """Return ∂φ/∂z, (m, b, a), for z (m, a)."""
+        m, b = len(z), self.size
+        unit = torch.eye(b, dtype=z.dtype).repeat(m, 1)
+        return self.pull_back(z.repeat_interleave(b, dim=0), unit).reshape(m, b, self.pre_size)
 
     def image(self, lower: Tensor, upper: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
         """Return bounds on φ over z between ``lower`` and ``upper``, (m, a) to twice (m, b), float64.

@@ -35,6 +35,18 @@ _FACTORS = {
     **dict.fromkeys(("sigmoid", "hardsigmoid"), 0.25),
     **dict.fromkeys(_NON_EXPANSIVE.split(), 1.0),
 }
+#: Operations that act on each number by itself.
+_POINTWISE = frozenset(
+    """
+    abs add atan cos div hardsigmoid hardtanh log_sigmoid mul neg relu relu6 rsub sigmoid sin softplus softshrink sub
+    tanh
+""".split()
+)
+
+
+def is_pointwise(steps: Sequence[Step]) -> bool:
+    """Whether a program of one operand and no constants acts on each number by itself."""
+    return all(step.packet in _POINTWISE for step in steps)
 
 
 def constant(steps: Sequence[Step], operands: int, constants: int) -> float:
