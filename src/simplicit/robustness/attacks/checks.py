@@ -169,6 +169,6 @@ def _schedule(model: ImplicitModel) -> tuple[list[StateGroup], int, bool]:
         return [at[stage.target.start] for stage in stages], 1, True
     if system.plan.triangular:
         return groups, len(stages), False
-    rho = system.contraction.rho
+    rho = max(system.contraction_of(loop).rho for loop in system.plan.loops)
     steps = math.ceil(math.log(_LEFT * (1.0 - rho)) / math.log(rho)) if rho > 0.0 else 1
     return groups, min(_STEPS, steps), False

@@ -38,8 +38,9 @@ _SETTLED, _SWEEPS = 1e-4, 100
 class Enclosure(PerSample):
     """These boxes hold Z and X of every input in the box of a sample; all are (m, n) float64, in working order.
 
-    Where the model has blocks, Z is (m, n_pre), and the boxes hold every trajectory with outputs of blocks as computed
-    in the model's dtype, and all else exact; ``errors`` say how far from it states as computed may be, (m, n).
+    Where the model has blocks, Z is (m, n_pre). If no state depends on itself, the boxes then hold every trajectory
+    with outputs of blocks as computed in the model's dtype, and all else exact; ``errors`` say how far from it states
+    as computed may be, (m, n).
     """
 
     z_lower: Tensor
@@ -79,7 +80,7 @@ class Neighbourhood(PerSample):
 
     @cached_property
     def drive(self) -> Tensor:
-        """B u + b at the centres of the boxes, (m, n)."""
+        """B u + b at the centres of the boxes, (m, n_pre)."""
         return self.prepared.system.plan.to_working(self.prepared.system.drive(self.box.centre))
 
     @cached_property
@@ -157,7 +158,7 @@ class Neighbourhood(PerSample):
 
     def _start(self) -> Enclosure:
         infinite = torch.full_like(self.drive, torch.inf)
-        if self.prepared.has_blocks:  # one substitution is all, and (a) speaks of other trajectories
+        if self.prepared.trajectories:  # one substitution is all, and (a) speaks of other trajectories
             everything = torch.full((len(self.U), self.prepared.model.n_states), torch.inf, dtype=torch.float64)
             return Enclosure(-infinite, infinite, -everything, everything.clone(), torch.zeros_like(everything))
         reach = self.prepared.widened(self.state_radii + self.state_errors)
@@ -186,8 +187,11 @@ class Neighbourhood(PerSample):
         stage, phi = self.prepared.stages[number], self.prepared.stages[number].activation
         at, lower, upper = stage.target, found.z_lower[:, stage.rows], found.z_upper[:, stage.rows]
         if isinstance(phi, Block):
-            zeta, _ = self._pre_errors(found, number)
-            low, high = phi.image(lower - zeta, upper + zeta, self.prepared.dtype)
+            if self.prepared.trajectories:
+                zeta, _ = self._pre_errors(found, number)
+                low, high = phi.image(lower - zeta, upper + zeta, self.prepared.dtype)
+            else:
+                low, high = phi.image(lower, upper)
         else:
             low, high = extremes(phi, lower, upper, 0.0)
         found.x_lower[:, at] = torch.fmax(found.x_lower[:, at], low)

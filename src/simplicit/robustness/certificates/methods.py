@@ -37,14 +37,14 @@ class Evidence:
         Where the model has blocks, bounds of other enclosures are bounds on other trajectories
         (:mod:`~simplicit.robustness.certificates.prepared`): what evaluation can do is taken off each at once.
         """
-        if self.neighbourhood.prepared.has_blocks:
+        if self.neighbourhood.prepared.trajectories:
             margins = margins - self.neighbourhood.evaluation_errors(self.enclosure, self.labels)
         self.margins = torch.fmax(self.margins, margins)
 
     @property
     def errors(self) -> Tensor:
         """How far margins as the model evaluates them may be below those kept, (m, q)."""
-        if self.neighbourhood.prepared.has_blocks:
+        if self.neighbourhood.prepared.trajectories:
             return torch.zeros_like(self.margins)
         return self.neighbourhood.evaluation_errors(self.enclosure, self.labels)
 
@@ -86,7 +86,7 @@ def _linear(evidence: Evidence) -> None:
         part, classes = neighbourhood.part(rows), labels[rows]
         sharper = sharpened(part, enclosure.part(rows), evidence.steps)
         found = linear_margins(part, sharper, classes, evidence.steps)
-        if part.prepared.has_blocks:
+        if part.prepared.trajectories:
             found = found - part.evaluation_errors(sharper, classes)
         evidence.margins[rows] = torch.fmax(evidence.margins[rows], found)
 

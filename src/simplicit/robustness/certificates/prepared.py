@@ -16,7 +16,8 @@ unit roundoff u, a sum of k products errs by at most γ = k u / (1 - k u) times 
   stage. A block is another matter: what its program does to errors is only known as the interval image of z ± ζ.
   So the bounds of a model with blocks speak of all trajectories whose outputs of blocks lie *anywhere* in
   these images, those as computed among them, and are exact between the blocks: e is 0 at a block, and counts on.
-  Where the model is iterated, (I - L|A|)⁻¹ does, and what Picard's iteration leaves over comes on top.
+  Where states depend on themselves, (I - L|A|)⁻¹ does, and what the iteration leaves over comes on top; then bounds
+  speak of the exact equilibrium, blocks or not, and each block needs its Lipschitz constant.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from torch import Tensor
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.equations import PREDICTION_TOL
 from simplicit.implicit.groups import EVALUATION_ULPS, Activation, Block, per_state
-from simplicit.implicit.picard import NOISE_ULPS
-from simplicit.implicit.plan import Stage
+from simplicit.implicit.fixed_point import NOISE_ULPS
+from simplicit.implicit.plan import Loop, Stage
+from simplicit.implicit.spectral import Contraction
 
 #: More than all that can underflow, and far enough from the smallest float64 that products with it stay normal numbers:
 #: denormal ones would slow everything down.
@@ -46,8 +48,8 @@ _SETTLED, _STEPS = 1e-12, 1000
 class PreparedModel:
     """A model as it is evaluated, in ``dtype``: its numbers in float64, its states in working order from here on.
 
-    ``has_blocks`` says whether there are groups whose φ is not elementwise; then there are n_pre pre-activations in
-    place of n. ``system`` is the state equation, ``stages`` are those of its plan. Of the model there are ``C`` (q, n),
+    ``trajectories`` says whether bounds speak of all trajectories with blocks as computed, as they do where there are
+    blocks and no state depends on itself; where there are blocks, there are n_pre pre-activations in place of n. ``system`` is the state equation, ``stages`` are those of its plan. Of the model there are ``C`` (q, n),
     ``D`` (q, p), the biases ``b`` (n_pre,) of the states and ``d`` (q,) of the outputs; of the activations, all (n,),
     the ``slopes`` L, what torch's may jump by, and the units in the last place (``ulps``) that evaluating one may cost:
     none where it is linear on both sides of 0. ``gamma`` is γ of float64 for any sum in a bound.
@@ -55,9 +57,10 @@ class PreparedModel:
 
     def __init__(self, model: ImplicitModel) -> None:
         exact, groups = model.astype(np.float64), model.groups
-        self.has_blocks = any(isinstance(group.activation, Block) for group in groups)
         self.model, self.system = model, exact.state_equation
         self.stages: tuple[Stage, ...] = self.system.plan.stages
+        blocks = any(isinstance(group.activation, Block) for group in groups)
+        self.trajectories = blocks and self.system.plan.triangular
         self.dtype = torch.float32 if model.dtype == np.float32 else torch.float64
         self.gamma = _SAFETY * _gamma(model.n_states + model.n_inputs + 64, torch.float64)
         self.C = self.system.plan.to_working(torch.from_numpy(exact.C.toarray()))
@@ -84,56 +87,98 @@ class PreparedModel:
         system = self.system
         return self.widened(system.plan.to_working(system.absolute.drive(radii, bias=False)))
 
-    def state_radii(self, reach: Tensor, growth: float = 1.0) -> Tensor:
+    def state_radii(
+        self, reach: Tensor, growth: float = 1.0, left: Callable[[Loop, Contraction], Tensor] | None = None
+    ) -> Tensor:
         """Return d >= L (g |A| d + r), (m, n): how far states move if B u moves by at most r, (m, n_pre).
 
         A block moves by its Lipschitz constant times the largest move of its z; infinite where a φ has none.
 
-        With ``growth`` g = 1 it is the solution (I - L|A|)⁻¹ L r, by substitution. Where the model is iterated, a
+        With ``growth`` g = 1 it is the solution (I - L|A|)⁻¹ L r, by substitution. Where states depend on themselves, a
         solution of finite accuracy is made sound by its defect, measured in s with L|A| s <= ρ s: d + s t with
-        t = max(defect / s) / (1 - g ρ) satisfies the inequality. It is infinite if g ρ >= 1.
+        t = max(defect / s) / (1 - g ρ) satisfies the inequality. It is infinite if g ρ >= 1. What is ``left`` over of a
+        loop of states comes on top there.
         """
         plan = self.system.absolute.plan
-        if plan.triangular:
-            d = reach.new_zeros(len(reach), plan.n_states)
-            if not bool(torch.isfinite(self.slopes).all()):
-                return torch.full_like(d, torch.inf)
-            for stage in plan.stages:
-                drive = reach[:, stage.rows]
-                for source, block in stage.terms:
-                    drive = drive + growth * block.apply(d[:, source])
-                if isinstance(stage.activation, Block):
-                    drive = drive.amax(dim=1, keepdim=True)
-                d[:, stage.target] = self.widened(stage.activation.slope * drive)
-            return d
-        s, rho = torch.from_numpy(self.system.contraction.s), growth * self.system.contraction.rho
-        if rho >= 1.0:
-            return torch.full_like(reach, torch.inf)
+        if plan.triangular and not bool(torch.isfinite(self.slopes).all()):
+            return torch.full((len(reach), plan.n_states), torch.inf, dtype=reach.dtype)
+        d = reach.new_zeros(len(reach), plan.n_states)
+        for part in plan.parts:
+            if isinstance(part, Loop):
+                drive = reach.clone()
+                for rows, (source, block) in part.outside:
+                    drive[:, rows] += growth * block.apply(d[:, source])
+                d[:, part.states] = self._loop_radii(part, _unknown(drive[:, part.rows]), growth, left)
+                continue
+            stage = plan.stages[part]
+            drive = reach[:, stage.rows]
+            for source, block in stage.terms:
+                drive = drive + growth * block.apply(d[:, source])
+            d[:, stage.target] = self._moved(stage, _unknown(drive))
+        return d
+
+    def _moved(self, stage: Stage, radius: Tensor) -> Tensor:
+        """Return how far one stage's x moves where its z moves by at most ``radius``."""
+        if isinstance(stage.activation, Block):
+            radius = radius.amax(dim=1, keepdim=True).expand(-1, stage.activation.size)
+        return _unknown(self.widened(stage.activation.slope * radius))
+
+    def _loop_radii(
+        self, loop: Loop, reach: Tensor, growth: float, left: Callable[[Loop, Contraction], Tensor] | None
+    ) -> Tensor:
+        """Return :meth:`state_radii` of a loop's states, for r (m, n_pre of the loop)."""
+        plan, known = loop.plan, self.contraction_of(loop)
+        s, rho = torch.from_numpy(known.s), growth * known.rho
+        finite = torch.isfinite(reach).all(dim=1, keepdim=True)
+        reach = torch.where(finite, reach, 0.0)
 
         def step(d: Tensor) -> Tensor:
-            return self.widened(self.slopes * (growth * plan.product(d) + reach))
+            z, moved = self.widened(growth * plan.product(d) + reach), torch.empty_like(d)
+            for stage in plan.stages:
+                moved[:, stage.target] = self._moved(stage, z[:, stage.rows])
+            return moved
 
-        d = _iterated(step, reach)
+        if rho >= 1.0:
+            return reach.new_full((len(reach), plan.n_states), torch.inf)
+        d = _iterated(step, step(reach.new_zeros(len(reach), plan.n_states)))
         t = ((step(d) - d).clamp(min=0.0) / s).amax(dim=1, keepdim=True) / (1.0 - rho)
-        return self.widened(d + s * t)
+        d = self.widened(d + s * t)
+        return torch.where(finite, d if left is None else d + left(loop, known), torch.inf)
+
+    def contraction_of(self, loop: Loop) -> Contraction:
+        """Return s and ρ of a loop of the plan of |A|."""
+        system = self.system
+        return system.contraction_of(system.plan.loops[system.absolute.plan.loops.index(loop)])
 
     def state_errors(self, X: Tensor, sizes: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return e with slope L everywhere, (m, n), for states computed in ``dtype``; X and ``sizes`` w are (m, n)."""
-        if self.has_blocks:
+        """Return e with slope L everywhere, (m, n), for states computed in ``dtype``.
+
+        X bounds |x|, (m, n), and ``sizes`` w are (m, n_pre).
+        """
+        if self.trajectories:
             infinite = torch.full_like(sizes, torch.inf)
             return self.sharp_state_errors(-infinite, infinite, X, sizes, dtype)
         unit, gamma, tiny = unit_roundoff(dtype), self._row_gammas(dtype), self._underflow(dtype)
-        before = (gamma + self.ulps * unit) * sizes + tiny
-        after = self.ulps * unit * X + self.jumps + tiny
+        reach = torch.empty_like(sizes)
+        for stage in self.stages:
+            at, rows, phi = stage.target, stage.rows, stage.activation
+            if isinstance(phi, Block):  # z as computed may be larger than exact ones are
+                evaluating = phi.rounding(2.0 * float(sizes[:, rows].max()) + 1.0, dtype) / max(phi.slope, tiny)
+                reach[:, rows] = gamma[rows] * sizes[:, rows] + 2.0 * tiny + evaluating
+                continue
+            before = (gamma[rows] + self.ulps[at] * unit) * sizes[:, rows] + tiny
+            after = self.ulps[at] * unit * X[:, at] + self.jumps[at] + tiny
+            reach[:, rows] = before + after / self.slopes[at]
         # What rounding adds to errors themselves.
-        growth = 1.0 + max((gamma + 3.0 * self.ulps * unit).tolist(), default=0.0)
-        errors = self.state_radii(growth * (before + after / self.slopes), growth)
-        if self.system.plan.triangular:
-            return errors
-        # Left over by the iteration: its tolerance, or steps that are taken for rounding, over 1 - ρ (picard.py).
-        s, rho = torch.from_numpy(self.system.contraction.s), self.system.contraction.rho
-        noise = NOISE_ULPS * 2.0 * unit * (X / s).amax(dim=1, keepdim=True) / (1.0 - rho)
-        return errors + s * (PREDICTION_TOL + 2.0 * noise)
+        growth = 1.0 + float(gamma.max()) + 3.0 * float(self.ulps.max()) * unit if len(gamma) else 1.0
+
+        def left(loop: Loop, known: Contraction) -> Tensor:
+            """What the iteration leaves: its tolerance, or steps taken for rounding, over 1 - ρ (fixed_point.py)."""
+            s = torch.from_numpy(known.s)
+            noise = NOISE_ULPS * 2.0 * unit * (X[:, loop.states] / s).amax(dim=1, keepdim=True) / (1.0 - known.rho)
+            return s * (PREDICTION_TOL + 2.0 * noise)
+
+        return self.state_radii(growth * _unknown(reach), growth, left)
 
     def sharp_state_errors(
         self, z_lower: Tensor, z_upper: Tensor, X: Tensor, sizes: Tensor, dtype: torch.dtype
@@ -203,6 +248,11 @@ def _iterated(step: Callable[[Tensor], Tensor], first: Tensor) -> Tensor:
         if not (d - before).abs().amax() > _SETTLED * d.abs().amax():
             break
     return d
+
+
+def _unknown(bound: Tensor) -> Tensor:
+    """Return a bound in which what is no number, as a product of zero and infinity, is infinite."""
+    return bound.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:

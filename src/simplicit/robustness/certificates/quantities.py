@@ -23,7 +23,7 @@ from simplicit.implicit.batch import Batch, as_batch, chunks
 from simplicit.implicit.groups import Block
 from simplicit.implicit.model import as_model
 from simplicit.implicit.picard import picard_adjoint
-from simplicit.implicit.plan import Plan
+from simplicit.implicit.plan import Loop, Plan, Slopes, Stage
 from simplicit.robustness.box import Clip, OuterBox, clipped
 from simplicit.robustness.certificates.interval import Neighbourhood
 from simplicit.robustness.certificates.prepared import PreparedModel
@@ -52,29 +52,57 @@ def sensitivity(model: ImplicitModel) -> Array:
         λ_pf(L|A|) < 1 fails or could not be shown.
     """
     prepared = PreparedModel(as_model(model))
-    plan, slopes = prepared.system.absolute.plan, prepared.slopes[None].expand(model.n_outputs, -1)
-    if plan.triangular:
-        S = _substituted_back(plan, prepared.C.abs())
-    else:
-        S = picard_adjoint(plan, prepared.system.contraction, slopes, prepared.C.abs())
-    return plan.to_model(S).numpy()
+    plan = prepared.system.absolute.plan
+    return plan.to_model(_substituted_back(prepared, plan, prepared.C.abs())).numpy()
 
 
-def _substituted_back(plan: Plan, X_bar: Tensor) -> Tensor:
-    """S (q, n_pre) of a triangular plan of |A|, by a pass in reverse from |C|, which is overwritten.
+def _substituted_back(prepared: PreparedModel, plan: Plan, X_bar: Tensor) -> Tensor:
+    """S (q, n_pre) of a plan of |A|, by a pass in reverse from |C|, which is overwritten.
 
     The rows of a block's Jacobian sum to L at most in size, and so none of its entries is larger.
     """
     S = X_bar.new_zeros(len(X_bar), plan.n_pre)
-    for stage in reversed(plan.stages):
-        x_bar, slope = X_bar[:, stage.target], stage.activation.slope
-        if isinstance(stage.activation, Block):
-            x_bar = x_bar.sum(dim=1, keepdim=True).expand(-1, stage.rows.stop - stage.rows.start)
-        z_bar = torch.where(x_bar > 0, slope * x_bar, 0.0)
-        S[:, stage.rows] = z_bar
-        for source, block in stage.terms:
-            X_bar[:, source] += block.apply_transpose(z_bar).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    for part in reversed(plan.parts):
+        if isinstance(part, Loop):
+            z_bar = _through_loop(prepared, part, X_bar[:, part.states])
+            S[:, part.rows] = z_bar
+            terms = [(source, block, S[:, rows]) for rows, (source, block) in part.outside]
+        else:
+            stage = plan.stages[part]
+            z_bar = _through(stage, X_bar[:, stage.target])
+            S[:, stage.rows] = z_bar
+            terms = [(source, block, z_bar) for source, block in stage.terms]
+        for source, block, rows_bar in terms:
+            X_bar[:, source] += block.apply_transpose(rows_bar).nan_to_num(nan=torch.inf, posinf=torch.inf)
     return S
+
+
+def _through(stage: Stage, x_bar: Tensor) -> Tensor:
+    """A bound on z̄ = (∂φ/∂z)ᵀ x̄ of a stage, for |x̄|."""
+    if isinstance(stage.activation, Block):
+        x_bar = x_bar.sum(dim=1, keepdim=True).expand(-1, stage.rows.stop - stage.rows.start)
+    return torch.where(x_bar > 0, stage.activation.slope * x_bar, 0.0)
+
+
+def _through_loop(prepared: PreparedModel, loop: Loop, X_bar: Tensor) -> Tensor:
+    """A bound on z̄ of a loop's pre-activations, for |x̄| (q, n) from outside.
+
+    Where φ are elementwise, (L⁻¹ - |A|ᵀ) z̄ = x̄ gives it. The adjoint contracts by ρ in Σ sᵢ|ḡᵢ| whatever φ are, so
+    that ḡ is at most Σ sᵢ|x̄ᵢ|/(1 - ρ) there, and what reaches one entry of a block's z is at most L/s of it.
+    """
+    plan, known = loop.plan, prepared.contraction_of(loop)
+    if not any(isinstance(stage.activation, Block) for stage in plan.stages):
+        kept = [X_bar.new_full((len(X_bar), _width(stage)), stage.activation.slope) for stage in plan.stages]
+        return picard_adjoint(plan, known, Slopes(plan.stages, kept), X_bar)
+    s, result = torch.from_numpy(known.s), X_bar.new_empty(len(X_bar), plan.n_pre)
+    whole = prepared.widened(X_bar @ s[:, None] / (1.0 - known.rho))
+    for stage in plan.stages:
+        result[:, stage.rows] = stage.activation.slope * whole / s[stage.target].min()
+    return result
+
+
+def _width(stage: Stage) -> int:
+    return stage.target.stop - stage.target.start
 
 
 def box_radii(model: ImplicitModel, U: Batch, eps: float, *, clip: Clip = (0.0, 1.0)) -> Array:
