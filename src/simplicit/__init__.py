@@ -18,7 +18,7 @@ from simplicit.implicit import (
     save,
     to_torch,
 )
-from simplicit.network import extract_states, from_torch, weight_count
+from simplicit.network import extract_states, from_cell, from_torch, weight_count
 from simplicit.robustness import accuracy, attack, certify, fgsm, pgd
 from simplicit.rows import L1, Ball, BasisPursuit, ElasticNet, Gram, NoPenalty, Perspective, Solution
 from simplicit.runtime.onnx import export_onnx
@@ -60,6 +60,7 @@ __all__ = [
     "extract_states",
     "fgsm",
     "fit",
+    "from_cell",
     "from_torch",
     "load",
     "merge_journals",

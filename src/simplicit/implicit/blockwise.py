@@ -1,4 +1,4 @@
-r"""Well-posedness of cycles through blocks: the Perron-Frobenius theory of monotone maps that are maxima of linear ones.
+r"""Well-posedness of cycles through blocks: Perron-Frobenius theory of monotone maps that are maxima of linear ones.
 
 Cut what is iterated into *units*: a single state where φ is elementwise, all states of a block together where it is
 not. For e >= 0, one number for each unit that bounds how far its states are off, a step of x ← φ(A x + c) leaves at
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from simplicit.errors import NotWellPosedError
 from simplicit.implicit.assembly import assemble
-from simplicit.implicit.groups import Block, StateGroup, per_state, pre_slices_of, slices_of
+from simplicit.implicit.groups import StateGroup, per_state, pre_slices_of, slices_of
 from simplicit.implicit.maps import Csr, LinearMap
 from simplicit.implicit.spectral import (
     Contraction,
@@ -167,7 +167,7 @@ class Units:
             found = spectral_bounds(N)
             if found.lower * (1.0 - self.slack) >= lower:
                 lower, best = found.lower * (1.0 - self.slack), N
-            tau = found.upper * (1.0 + _ABOVE) + np.finfo(np.float64).tiny**0.25
+            tau = found.upper * (1.0 + _ABOVE) + np.finfo(np.float64).tiny ** 0.25
             vector = resolvent(N, tau)
             if vector is None:
                 vector = resolvent(N, found.upper * 1.01 + 1e-6)
@@ -188,7 +188,7 @@ class Units:
 
     @cached_property
     def contraction(self) -> Contraction:
-        """s (units,) and ρ < 1 with T(s) <= ρ s; errors are those of :func:`~simplicit.implicit.spectral.contraction`."""
+        """s (units,) and ρ < 1 with T(s) <= ρ s; NotWellPosedError or ConvergenceError where there are none."""
         bounds, N = self._settled
         return best_contraction(N, bounds, self.ratio)
 

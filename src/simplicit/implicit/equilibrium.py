@@ -1,12 +1,12 @@
 r"""The equilibrium x = φ(A x + B u + b), and gradients through it.
 
 Where A is strictly triangular after a permutation, one substitution gives x. Otherwise an iteration from 0 does, of the
-states that depend on themselves, with bounds before and after (Theorem 2.3). By the implicit function theorem, for y = C x + D u + d and a gradient ȳ by
-the outputs,
+states that depend on themselves, with bounds before and after (Theorem 2.3). By the implicit function theorem, for
+y = C x + D u + d and a gradient ȳ by the outputs,
 
     z̄ = φ'(z) ∘ (Aᵀ z̄ + Cᵀ ȳ),   ū = Bᵀ z̄ + Dᵀ ȳ,
 
-solved by substitution in reverse, or by the adjoint fixed point, which contracts as the forward one does.
+solved by substitution in reverse, and by the adjoint fixed point, which contracts as the forward one does.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Equilibrium:
     method : str
         "substitution" where A is triangular, else the method that was asked for.
     iteration_bound : int or None
-        The number of Picard's steps that suffices in exact arithmetic for the tolerance asked for (or, if that is below the
-        resolution of the dtype, for the latter), known after the first step; None for a substitution.
+        The number of Picard's steps that suffices in exact arithmetic for the tolerance asked for (or, if that is below
+        the resolution of the dtype, for the latter), known after the first step; None for a substitution.
     """
 
     states: Any
@@ -58,9 +58,7 @@ class Equilibrium:
     iteration_bound: int | None
 
 
-def equilibrium(
-    model: ImplicitModel, U: Batch, tol: float = PREDICTION_TOL, *, method: str = "picard"
-) -> Equilibrium:
+def equilibrium(model: ImplicitModel, U: Batch, tol: float = PREDICTION_TOL, *, method: str = "picard") -> Equilibrium:
     """Find the equilibrium states for inputs U.
 
     Parameters

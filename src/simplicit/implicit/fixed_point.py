@@ -225,6 +225,7 @@ def _too_slow(rho: float, bound: int, n: int) -> ConvergenceError:
         "with a smaller κ, or ask for a larger tol"
     )
 
+
 #: How a fixed point is found, by name.
 METHODS: dict[str, Callable[[FixedPoint, Tensor, float], tuple[Tensor, int, int]]] = {
     "picard": by_picard,

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.implicit.fixed_point import ALL, METHODS, NOISE_ULPS, FixedPoint, Rows, by_picard
+from simplicit.implicit.fixed_point import ALL, METHODS, FixedPoint, Rows, by_picard
 from simplicit.implicit.plan import Plan, Slopes
 from simplicit.implicit.spectral import Contraction
 
@@ -43,9 +43,7 @@ class StateSolution:
     step: Tensor | None = None
 
 
-def picard(
-    plan: Plan, contraction: Contraction, drive: Tensor, tol: float, method: str = "picard"
-) -> StateSolution:
+def picard(plan: Plan, contraction: Contraction, drive: Tensor, tol: float, method: str = "picard") -> StateSolution:
     """Iterate x ← φ(A x + drive) from x₀ = 0 until the a-posteriori bound on maxᵢ|x*ᵢ - xᵢ| is at most ``tol``.
 
     A tolerance below the resolution of the dtype, relative to |x₁|_s, is raised to it, so that the a-priori number of

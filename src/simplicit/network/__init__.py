@@ -7,12 +7,14 @@ The way in is :func:`capture`, or :func:`capture_graph` for the graph alone; the
 from simplicit.network.back import NetworkTemplate, with_constants
 from simplicit.network.batches import gathered
 from simplicit.network.capture import Capture, capture, extract_states, from_torch, weight_count
+from simplicit.network.cells import CellModel, from_cell
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.prepare import TrainingModeWarning
 from simplicit.network.states import States
 
 __all__ = [
     "Capture",
+    "CellModel",
     "NetworkGraph",
     "NetworkTemplate",
     "States",
@@ -20,6 +22,7 @@ __all__ = [
     "capture",
     "capture_graph",
     "extract_states",
+    "from_cell",
     "from_torch",
     "gathered",
     "weight_count",

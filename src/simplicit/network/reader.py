@@ -20,17 +20,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
 from simplicit.checks import refused
 from simplicit.errors import InputError, first_line
-from simplicit.implicit import Activation, Block, GatherMap, ImplicitModel, LinearMap, StateGroup
+from simplicit.implicit import Activation, Block, GatherMap, ImplicitModel, StateGroup
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.maps import TooLargeError
-from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, Vector, joined
+from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, joined
+from simplicit.network.assembling import model_of
 from simplicit.network.chains import Chain, Origins, chained, is_affine_step, is_wanted_by_chains, mapped_chains
 from simplicit.network.expressions import (
     SAMPLES,
@@ -83,8 +83,28 @@ def read_model(graph: NetworkGraph) -> tuple[ImplicitModel, dict[Node, OpenedGro
     UnsupportedOperationError is raised where an operation has no exact implicit form, InputError where the output does
     not depend on the input or a composed weight leaves the range of the dtype.
     """
+    read = read_values(graph)
+    groups = tuple(opened.group for opened in reversed(read.groups.values()))
+    model = model_of(groups, read.pre_activations, read.output, dtype=graph.dtype, input_shape=graph.input_shape)
+    return model, read.groups
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a graph computes: its groups by the nodes that make them, in order, their pre-activations, and its output.
+
+    All are affine in the input and in the states of groups, in float64.
+    """
+
+    groups: dict[Node, OpenedGroup]
+    pre_activations: dict[str, Affine]
+    output: Affine
+
+
+def read_values(graph: NetworkGraph) -> Reading:
+    """Read the affine values of a graph; errors are those of :func:`read_model`."""
     reader = _Reader(graph)
-    return reader.model(), reader.groups
+    return Reading(reader.groups, reader.pre_activations, reader.output())
 
 
 class _Reader:
@@ -93,7 +113,7 @@ class _Reader:
     def __init__(self, graph: NetworkGraph) -> None:
         self._graph = graph
         self._own = torch.float32 if graph.dtype == np.float32 else torch.float64
-        self._pre_activations: dict[str, Affine] = {}
+        self.pre_activations: dict[str, Affine] = {}
         self.groups: dict[Node, OpenedGroup] = {}
         self._values: dict[Node, Any] = {}
         self._settled: dict[Chain, Affine | Expression] = {}
@@ -109,7 +129,7 @@ class _Reader:
         if isinstance(value, Affine):
             self._nodes.setdefault(id(value), node)
 
-    def model(self) -> ImplicitModel:
+    def output(self) -> Affine:
         output = self._settle(self._values[self._graph.output])
         if isinstance(output, Expression):
             found = output.refusal or "its result is not one of floating-point numbers"
@@ -118,24 +138,7 @@ class _Reader:
             raise refused("net", "its output does not depend on the input")
         if output.layout is not None:
             raise unsupported(self._graph.output, "it moves the batch dimension, which must be the first of the output")
-        dtype = self._graph.dtype
-        groups = tuple(opened.group for opened in reversed(self.groups.values()))
-        blocks = {
-            (row, source): _rounded(block, dtype, source, row)
-            for row, value in {**self._pre_activations, OUTPUT: output}.items()
-            for source, block in value.terms.items()
-        }
-        state_bias = [_rounded_bias(self._pre_activations[group.name].constant, dtype, group.name) for group in groups]
-        return ImplicitModel(
-            groups,
-            blocks,
-            n_inputs=math.prod(self._graph.input_shape),
-            n_outputs=output.size,
-            state_bias=np.concatenate([np.zeros(0, dtype), *state_bias]),
-            output_bias=_rounded_bias(output.constant, dtype, OUTPUT),
-            input_shape=self._graph.input_shape,
-            output_shape=output.shape,
-        )
+        return output
 
     def _value(self, node: Node) -> Any:
         """An affine value, or a list of them, if it depends on the input, else what torch computes."""
@@ -333,7 +336,7 @@ class _Reader:
         group = StateGroup(self._group_name(node), math.prod(shape), phi)
         sources = [(self._nodes[id(one)], one.layout) for one in operands]
         self.groups[node] = OpenedGroup(group, tuple(sources), layout)
-        self._pre_activations[group.name] = joined(operands)
+        self.pre_activations[group.name] = joined(operands)
         return Affine.source(group.name, shape).laid_out(layout)
 
     def _group_name(self, node: Node) -> str:
@@ -343,7 +346,7 @@ class _Reader:
         is_own_module = bool(path) and module is not None and not any(module.children())
         name = path if is_own_module and path not in (INPUT, OUTPUT) else ".".join(filter(None, (path, name_of(node))))
         numbered = (f"{name}_{k}" if k else name for k in range(len(self.groups) + 1))
-        return next(candidate for candidate in numbered if candidate not in self._pre_activations)
+        return next(candidate for candidate in numbered if candidate not in self.pre_activations)
 
 
 def _inputs_to_try(graph: NetworkGraph) -> Tensor:
@@ -354,23 +357,3 @@ def _inputs_to_try(graph: NetworkGraph) -> Tensor:
         if not spec.floating:
             U[:, columns] = (U[:, columns] > 0).double()
     return U
-
-
-def _rounded(block: LinearMap, dtype: np.dtype[Any], source: str, row: str) -> LinearMap:
-    try:
-        with np.errstate(over="ignore"):
-            return block.astype(dtype)
-    except InputError as error:
-        raise _overflow(f"its linear layers from {source!r} to {row!r} compose to weights", dtype) from error
-
-
-def _rounded_bias(bias: Vector, dtype: np.dtype[Any], row: str) -> NDArray[Any]:
-    with np.errstate(over="ignore"):
-        rounded = bias.astype(dtype)
-    if not np.isfinite(rounded).all():
-        raise _overflow(f"the linear layers before {row!r} compose to a bias", dtype)
-    return rounded
-
-
-def _overflow(what: str, dtype: np.dtype[Any]) -> InputError:
-    return refused("net", f"{what} beyond the range of {dtype}; use smaller weights, or net.double()")

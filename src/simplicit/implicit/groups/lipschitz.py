@@ -35,13 +35,12 @@ _FACTORS = {
     **dict.fromkeys(("sigmoid", "hardsigmoid"), 0.25),
     **dict.fromkeys(_NON_EXPANSIVE.split(), 1.0),
 }
-#: Operations that act on each number by itself.
-_POINTWISE = frozenset(
-    """
+# Operations that act on each number by itself.
+_POINTWISE_NAMES = """
     abs add atan cos div hardsigmoid hardtanh log_sigmoid mul neg relu relu6 rsub sigmoid sin softplus softshrink sub
     tanh
-""".split()
-)
+"""
+_POINTWISE = frozenset(_POINTWISE_NAMES.split())
 
 
 def is_pointwise(steps: Sequence[Step]) -> bool:

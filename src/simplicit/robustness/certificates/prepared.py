@@ -31,8 +31,8 @@ from torch import Tensor
 
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.equations import PREDICTION_TOL
-from simplicit.implicit.groups import EVALUATION_ULPS, Activation, Block, per_state
 from simplicit.implicit.fixed_point import NOISE_ULPS
+from simplicit.implicit.groups import EVALUATION_ULPS, Activation, Block, per_state
 from simplicit.implicit.plan import Loop, Stage
 from simplicit.implicit.spectral import Contraction
 
@@ -49,7 +49,8 @@ class PreparedModel:
     """A model as it is evaluated, in ``dtype``: its numbers in float64, its states in working order from here on.
 
     ``trajectories`` says whether bounds speak of all trajectories with blocks as computed, as they do where there are
-    blocks and no state depends on itself; where there are blocks, there are n_pre pre-activations in place of n. ``system`` is the state equation, ``stages`` are those of its plan. Of the model there are ``C`` (q, n),
+    blocks and no state depends on itself; where there are blocks, there are n_pre pre-activations in place of n.
+    ``system`` is the state equation, ``stages`` are those of its plan. Of the model there are ``C`` (q, n),
     ``D`` (q, p), the biases ``b`` (n_pre,) of the states and ``d`` (q,) of the outputs; of the activations, all (n,),
     the ``slopes`` L, what torch's may jump by, and the units in the last place (``ulps``) that evaluating one may cost:
     none where it is linear on both sides of 0. ``gamma`` is γ of float64 for any sum in a bound.

@@ -1,0 +1,422 @@
+r"""Networks that are fixed points already: a cell x = cell(x, u) as an implicit model, with its loop.
+
+A deep equilibrium layer is defined by the state that its cell leaves as it is (Bai, Kolter and Koltun, *Deep
+Equilibrium Models*, 2019), and so is a recurrent cell that runs under a constant input until it rests. One step of it is
+a network of the state and the input; that is captured like any other, and its loop is closed
+(:mod:`~simplicit.network.closing`). Whether there is one equilibrium for every input is then a question of λ_pf, of
+diag(L)|A| where φ are elementwise and by blocks where they are not (:mod:`simplicit.implicit.blockwise`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from simplicit.checks import check_flag
+from simplicit.errors import InputError, NotWellPosedError, first_line
+from simplicit.implicit import ImplicitModel, InputLayout, perron_frobenius
+from simplicit.implicit.groups import INPUT
+from simplicit.implicit.inputs import is_array
+from simplicit.implicit.maps import TooLargeError
+from simplicit.network.affine import Affine, Shape
+from simplicit.network.assembling import model_of
+from simplicit.network.closing import OpenCell, closed, ways_to_close
+from simplicit.network.graph import NetworkGraph, capture_graph
+from simplicit.network.outputs import tensors_of
+from simplicit.network.prepare import evaluation_copy
+from simplicit.network.reader import read_values
+from simplicit.network.wrappers import unwrapped
+
+
+def from_cell(
+    cell: nn.Module | Callable[..., Any],
+    state: Any,
+    inputs: Any,
+    readout: nn.Module | Callable[..., Any] | None = None,
+    *,
+    check: bool = True,
+) -> CellModel:
+    r"""Return the exact implicit model of the equilibrium x = cell(x, u), y = readout(x), of a cell in evaluation mode.
+
+    Parameters
+    ----------
+    cell : nn.Module or callable
+        One step. It is called as ``cell(state, inputs)``: a tuple or list of arrays is spread over its arguments in
+        order, a mapping over its arguments by name, so that ``torch.nn.RNNCell``, whose order is (input, hidden), takes
+        ``state={"hx": h}``. It returns the next state, or a tuple (of a mapping: by name or in order) of all next
+        states, of the same shapes, and is never changed.
+    state : array (m, ...), tuple, list or mapping of them
+        An example. Shapes and dtypes count, values do not: there is one equilibrium, and it is found from zero.
+    inputs : array (m, ...), tuple, list or mapping of arrays and constants
+        An example, as for :func:`simplicit.from_torch`. They are the inputs of the model.
+    readout : nn.Module or callable, optional
+        What is computed of the equilibrium, ``readout(state)``, with several states spread like the cell's. Default:
+        the state itself, several of them side by side.
+    check : bool
+        Whether the cell has to be proved well-posed. A model that is not refuses to be evaluated, but can be looked at
+        (``perron_frobenius(model)``) and fitted, which makes it so: see :func:`simplicit.fit`.
+
+    Returns
+    -------
+    CellModel
+        An ImplicitModel whose groups are those of the cell, in its dtype; where the state reaches itself without a φ
+        between, also the state, with φ the identity. All that takes implicit models takes it.
+
+    Raises
+    ------
+    InputError
+        ``cell`` does not take or does not return states of these shapes; the message says what was tried.
+    NotWellPosedError
+        λ_pf < 1 could not be proved, which the message gives, or the cycle goes through a block that has no Lipschitz
+        constant (a norm, a product of states, attention), which it names.
+    UnsupportedOperationError
+        As :func:`simplicit.from_torch`.
+
+    Examples
+    --------
+    >>> import torch, simplicit as sp
+    >>> _ = torch.manual_seed(0)
+    >>> class Cell(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.inner, self.outer = torch.nn.Linear(6, 6), torch.nn.Linear(4, 6)
+    ...     def forward(self, x, u):
+    ...         return torch.tanh(0.5 * self.inner(x) + self.outer(u))
+    >>> cell = Cell().double().eval()
+    >>> u = torch.rand(3, 4, dtype=torch.float64)
+    >>> model = sp.from_cell(cell, torch.zeros(3, 6, dtype=torch.float64), u)
+    >>> x = model.predict(u)
+    >>> bool((cell(x, u) - x).abs().max() < 1e-9)
+    True
+    """
+    check_flag("check", check)
+    captured = CellCapture.of(cell, state, inputs, readout)
+    model = CellModel(captured)
+    if check:
+        _check_well_posed(model)
+    return model
+
+
+@dataclass(frozen=True)
+class CellCall:
+    """How a cell is called: the names of states and inputs, whether each kind is given by name, and constants."""
+
+    states: tuple[str, ...]
+    inputs: tuple[str, ...]
+    states_by_name: bool
+    inputs_by_name: bool
+
+    @property
+    def said(self) -> str:
+        """The call, in words."""
+        parts = [*(name for name in self.states if not self.states_by_name)]
+        parts += [*(name for name in self.inputs if not self.inputs_by_name)]
+        named = [*(self.states if self.states_by_name else ()), *(self.inputs if self.inputs_by_name else ())]
+        return f"cell({', '.join([*parts, *(f'{name}={name}' for name in named)])})"
+
+    def arguments(self, given: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """What the cell is called with: arguments in order, and by name."""
+        in_order, by_name = list[Any](), dict[str, Any]()
+        for names, named in ((self.states, self.states_by_name), (self.inputs, self.inputs_by_name)):
+            if named:
+                by_name |= {name: given[name] for name in names}
+            else:
+                in_order += [given[name] for name in names]
+        return in_order, by_name
+
+    def following(self, returned: Any) -> list[Any]:
+        """The next states among what a cell returned."""
+        if self.states_by_name and isinstance(returned, Mapping) and {*self.states} <= {*returned}:
+            return [returned[name] for name in self.states]
+        return [*tensors_of(returned).values()]
+
+
+class _Step(nn.Module):
+    """One step of a cell, and the readout of the state before it, as a network of arguments by name."""
+
+    def __init__(self, cell: Any, readout: Any, call: CellCall) -> None:
+        super().__init__()
+        self.cell, self.readout, self._call = cell, readout, call
+        self.training = False  # it is the modules inside that are asked
+
+    def forward(self, **given: Any) -> tuple[Any, ...]:
+        in_order, by_name = self._call.arguments(given)
+        following = self._call.following(self.cell(*in_order, **by_name))
+        states = [given[name] for name in self._call.states]
+        if self.readout is None:
+            return tuple(following)
+        named = self._call.states_by_name and len(states) > 1
+        y = self.readout(**dict(zip(self._call.states, states, strict=True))) if named else self.readout(*states)
+        return (*following, y)
+
+
+@dataclass(frozen=True, eq=False)
+class CellCapture:
+    """A cell, captured once: the graph of one step, and how its states and inputs lie in the graph's U.
+
+    ``own`` are the states that are groups of the model. ``model`` is its equilibrium, ``output_shape`` the shape of y.
+    """
+
+    graph: NetworkGraph
+    call: CellCall
+    plain: bool
+    output_shape: Shape
+    own: frozenset[int]
+    model: ImplicitModel
+
+    @classmethod
+    def of(cls, cell: Any, state: Any, inputs: Any, readout: Any) -> CellCapture:
+        """Capture a cell; arguments and errors are those of :func:`from_cell`, which proves it well-posed."""
+        cell, readout = (unwrapped(one) if isinstance(one, nn.Module) else one for one in (cell, readout))
+        if not callable(cell):
+            raise InputError(f"cell must be a torch.nn.Module or callable, got {type(cell).__name__}", argument="cell")
+        call, given = _call(cell, state, inputs)
+        step = evaluation_copy(_Step(cell, readout, call))
+        assert isinstance(step, _Step)
+        output_shape = _checked_step(step, call, given)
+        graph = capture_graph(step, given, "inputs", output="all")
+        plain = not call.inputs_by_name and len(call.inputs) == 1 and graph.layout.specs[-1].floating
+        opened = _opened(graph, call, output_shape, with_readout=readout is not None)
+        found: tuple[frozenset[int], ImplicitModel] | None = None
+        for own in ways_to_close(opened):
+            try:
+                model = _model(graph, opened, own, _layout(graph, call), plain=plain)
+            except TooLargeError:
+                continue
+            if found is None or _is_proved(model):
+                found = own, model
+            if _is_proved(model):
+                break
+        if found is None:
+            raise InputError("the products of the cell's linear layers are too large to be written down")
+        return cls(graph, call, plain, output_shape, *found)
+
+    @property
+    def network(self) -> nn.Module:
+        """The copy of the cell that was traced."""
+        return self.graph.network
+
+    def read(self, graph: NetworkGraph) -> ImplicitModel:
+        """The model of another graph of the same step, closed in the same way."""
+        opened = _opened(graph, self.call, self.output_shape, with_readout=self._has_readout)
+        return _model(graph, opened, self.own, _layout(graph, self.call), plain=self.plain)
+
+    @property
+    def _has_readout(self) -> bool:
+        return getattr(self.graph.network, "readout", None) is not None
+
+
+class CellModel(ImplicitModel):
+    """The implicit model of a cell at rest, which remembers the cell; made by :func:`from_cell`.
+
+    What is derived of it, by ``with_blocks`` or ``astype``, is an ImplicitModel without a memory.
+
+    Attributes
+    ----------
+    captured : CellCapture
+        The cell, for :func:`simplicit.fit`.
+    """
+
+    def __init__(self, captured: CellCapture) -> None:
+        model = captured.model
+        super().__init__(
+            model.groups,
+            model.blocks,
+            n_inputs=model.n_inputs,
+            n_outputs=model.n_outputs,
+            state_bias=model.state_bias,
+            output_bias=model.output_bias,
+            input_shape=model.input_shape,
+            output_shape=model.output_shape,
+            inputs=model.inputs,
+        )
+        self.captured = captured
+
+
+def _call(cell: Any, state: Any, inputs: Any) -> tuple[CellCall, dict[str, Any]]:
+    """How a cell is called by examples, and all of them by name."""
+    if isinstance(cell, nn.RNNCellBase) and not isinstance(state, Mapping):
+        raise InputError(
+            f"cell is a {type(cell).__name__}, whose order of arguments is (input, hx), and cell(state, inputs) was to "
+            "be called: give state={'hx': h}, or a module of your own around it",
+            argument="cell",
+        )
+    given = {"state": _examples(state, "state"), "inputs": _examples(inputs, "inputs")}
+    by_name = {kind: [*one] if isinstance(one, dict) else [] for kind, one in given.items()}
+    free = [name for name in _parameters(cell) if name not in by_name["state"] and name not in by_name["inputs"]]
+    taken, arrays = [*by_name["state"], *by_name["inputs"]], dict[str, dict[str, Any]]()
+    for kind, one in given.items():
+        if isinstance(one, dict):
+            arrays[kind] = one
+            continue
+        names = []
+        for place in range(len(one)):
+            name = free.pop(0) if free else (f"{kind}_{place}" if len(one) > 1 else kind)
+            while name in taken:
+                name += "_"
+            taken.append(name)
+            names.append(name)
+        arrays[kind] = dict(zip(names, one, strict=True))
+    call = CellCall(tuple(arrays["state"]), tuple(arrays["inputs"]), *map(bool, by_name.values()))
+    _check_examples(arrays)
+    return call, arrays["state"] | arrays["inputs"]
+
+
+def _parameters(cell: Any) -> list[str]:
+    """The names of a cell's positional arguments, as far as they are known."""
+    try:
+        parameters = inspect.signature(cell.forward if isinstance(cell, nn.Module) else cell).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+
+
+def _examples(value: Any, argument: str) -> list[Any] | dict[str, Any]:
+    if isinstance(value, Mapping):
+        if not value or not all(isinstance(name, str) and name for name in value):
+            raise InputError(f"{argument} must have names of the cell's arguments as its keys", argument=argument)
+        return dict(value)
+    found = [*value] if isinstance(value, tuple | list) else [value]
+    arrays = [one for one in found if is_array(one)]
+    if not arrays or (argument == "state" and len(arrays) < len(found)):
+        raise InputError(
+            f"{argument} must be an array (m, ...), or a tuple or mapping of arrays, got {type(value).__name__}",
+            argument=argument,
+        )
+    return found
+
+
+def _check_examples(arrays: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse states that are no floating-point numbers, and examples of different numbers of samples."""
+    counts: dict[str, int] = {}
+    for kind, examples in arrays.items():
+        for name, value in examples.items():
+            if not is_array(value):
+                if kind == "state":
+                    raise InputError(f"state: {name!r} must be an array, got {type(value).__name__}", argument="state")
+                continue
+            floating = value.is_floating_point() if isinstance(value, Tensor) else value.dtype.kind == "f"
+            if kind == "state" and not floating:
+                raise InputError(
+                    f"state: {name!r} must hold floating-point numbers, got {value.dtype}", argument="state"
+                )
+            if not len(value.shape):
+                raise InputError(f"{kind}: {name!r} must have shape (m, ...), got ()", argument=kind)
+            counts[name] = len(value)
+    if len({*counts.values()}) > 1:
+        found = " and ".join(f"{count} in {name!r}" for name, count in counts.items())
+        raise InputError(f"state and inputs must hold as many samples, samples first, got {found}", argument="state")
+
+
+def _checked_step(step: _Step, call: CellCall, given: Mapping[str, Any]) -> Shape:
+    """The shape of one sample of y, after a step that has to return states of the shapes that it was given."""
+    in_order, by_name = call.arguments({name: _example(value, step) for name, value in given.items()})
+    try:
+        with torch.no_grad():
+            returned = step.cell(*in_order, **by_name)
+    except Exception as error:  # the user's own forward may raise anything
+        raise InputError(
+            f"cell fails as {call.said} ({first_line(error)}); give state and inputs in the order of its arguments, or "
+            "as mappings by their names, or wrap it in a module that takes (state, inputs)",
+            argument="cell",
+        ) from error
+    following, states = call.following(returned), [given[name] for name in call.states]
+    found = [tuple(one.shape) for one in following]
+    wanted = [tuple(one.shape) for one in states]
+    if found != wanted or not all(one.is_floating_point() for one in following):
+        raise InputError(
+            f"cell must return the next state, of the shape of the state, and nothing else: {call.said} was given "
+            f"{_shapes(wanted)} and returns {_shapes(found)}; wrap it in a module that does, or correct the example",
+            argument="state",
+        )
+    if step.readout is None:
+        return wanted[0][1:] if len(wanted) == 1 else (sum(_size(one[1:]) for one in wanted),)
+    with torch.no_grad():
+        y = step(**{name: _example(value, step) for name, value in given.items()})[-1]
+    if not isinstance(y, Tensor) or y.ndim < 2 or len(y) != wanted[0][0] or not y.is_floating_point():
+        got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise InputError(f"readout must return one tensor (m, ...), got {got}", argument="readout")
+    return tuple(y.shape[1:])
+
+
+def _example(value: Any, step: nn.Module) -> Any:
+    """An example as the cell takes it: a tensor, floating-point numbers in the dtype of its weights."""
+    if not is_array(value):
+        return value
+    tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.from_numpy(value.copy())
+    weight = next(step.parameters(), None)
+    return tensor.to(weight.dtype) if tensor.is_floating_point() and weight is not None else tensor
+
+
+def _shapes(shapes: list[Shape]) -> str:
+    return " and ".join(map(str, shapes)) or "nothing"
+
+
+def _size(shape: Shape) -> int:
+    return int(torch.Size(shape).numel())
+
+
+def _opened(graph: NetworkGraph, call: CellCall, output_shape: Shape, *, with_readout: bool) -> OpenCell:
+    """The step of a graph as a cell that is still open."""
+    read, columns = read_values(graph), graph.layout.columns
+    states = tuple(columns[name] for name in call.states)
+    shapes = {spec.name: spec.shape for spec in graph.layout.specs}
+    ends, following = 0, []
+    for name, at in zip(call.states, states, strict=True):
+        following.append(_rows(read.output, ends, at.stop - at.start, shapes[name]))
+        ends += at.stop - at.start
+    if with_readout:
+        output = _rows(read.output, ends, read.output.size - ends, output_shape)
+    else:  # the state itself, not the next one: they are the same
+        output = Affine.source(INPUT, (graph.layout.width,)).selected(np.arange(ends), output_shape)
+    groups = tuple(opened.group for opened in reversed(read.groups.values()))
+    return OpenCell(groups, read.pre_activations, tuple(following), output, states, slice(ends, graph.layout.width))
+
+
+def _rows(value: Affine, first: int, size: int, shape: Shape) -> Affine:
+    """Some of the numbers of a value."""
+    found = value.selected(np.arange(first, first + size), shape)
+    return replace(found, terms={source: block for source, block in found.terms.items() if block.nnz})
+
+
+def _model(
+    graph: NetworkGraph, opened: OpenCell, own: frozenset[int], layout: InputLayout, *, plain: bool
+) -> ImplicitModel:
+    """The model of a closed cell."""
+    found = closed(opened, own)
+    model = model_of(found.groups, found.pre_activations, found.output, dtype=graph.dtype, input_shape=layout.shape)
+    return model if plain else model.with_inputs(layout)
+
+
+def _layout(graph: NetworkGraph, call: CellCall) -> InputLayout:
+    """What lies where in U: the inputs without the states."""
+    specs = tuple(spec for spec in graph.layout.specs if spec.name not in call.states)
+    return InputLayout(specs, graph.layout.constants)
+
+
+def _is_proved(model: ImplicitModel) -> bool:
+    try:
+        return perron_frobenius(model).upper < 1.0
+    except NotWellPosedError:
+        return False
+
+
+def _check_well_posed(model: ImplicitModel) -> None:
+    """Refuse a cell that is not proved to have one equilibrium, with the figure and what can be done."""
+    bounds = perron_frobenius(model)
+    if bounds.upper < 1.0:
+        return
+    raise NotWellPosedError(
+        f"cell is not proved to have one equilibrium for every input: λ_pf = {bounds.value:.6g} (between "
+        f"{bounds.lower:.9g} and {bounds.upper:.9g}) is not below 1; scale the weights on its state down, or take the "
+        "model with check=False and fit it, simplicit.fit(model, inputs), which keeps its rows in a ball where it is "
+        "proved",
+        lower=bounds.lower,
+        upper=bounds.upper,
+    )
