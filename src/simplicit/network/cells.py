@@ -1,7 +1,7 @@
 r"""Networks that are fixed points already: a cell x = cell(x, u) as an implicit model, with its loop.
 
 A deep equilibrium layer is defined by the state that its cell leaves as it is (Bai, Kolter and Koltun, *Deep
-Equilibrium Models*, 2019), and so is a recurrent cell that runs under a constant input until it rests. One step of it is
+Equilibrium Models*, 2019), and so is a recurrent cell that runs under a constant input until it rests. One step is
 a network of the state and the input; that is captured like any other, and its loop is closed
 (:mod:`~simplicit.network.closing`). Whether there is one equilibrium for every input is then a question of λ_pf, of
 diag(L)|A| where φ are elementwise and by blocks where they are not (:mod:`simplicit.implicit.blockwise`).

@@ -103,7 +103,7 @@ def _names(taken: Sequence[str], numbers: Sequence[int]) -> dict[int, str]:
 
 @dataclass(frozen=True)
 class _Parts:
-    """An affine value with its term of [s | u] in parts: ``rest`` has u and the groups, ``states`` the map of each s."""
+    """An affine value, its term of [s | u] in parts: ``rest`` has u and the groups, ``states`` the map of each s."""
 
     rest: Affine
     states: dict[int, LinearMap]
