@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from simplicit.errors import ConvergenceError, InputError, NotWellPosedError
-from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, adjoint, equilibrium, fixed_point, linearise
+from simplicit.implicit import (
+    Activation,
+    CsrMap,
+    ImplicitModel,
+    StateGroup,
+    adjoint,
+    equilibrium,
+    fixed_point,
+    linearise,
+)
 
 ACTIVATIONS = [
     "relu",

@@ -47,6 +47,8 @@ _LARGEST_WRITTEN = 4 * 10**7
 _CHOICES = 40
 # λ_pf of a choice of rows, relative, at which T is measured: close enough for nine digits of an upper bound.
 _ABOVE = 1e-9
+# How far outside of the spectrum a vector is taken where nothing is proved, and how tame it is.
+_OUTSIDE, _TAME = 1.05, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,19 @@ class Cycle:
             return contraction(self._elementwise)
         found = self._units.contraction
         return Contraction(np.repeat(found.s, self._units.states), found.rho)
+
+    @cached_property
+    def vector(self) -> Vector:
+        """A vector s > 0, (n,), with T(s) close to λ s: that of :attr:`contraction` where there is one.
+
+        Else it is near the Perron vector, and within a factor of 1000; all states of a block have the same.
+        """
+        if self.bounds.upper < 1.0:
+            return self.contraction.s
+        N = self._elementwise if self._units is None else self._units.largest
+        found = resolvent(N, _OUTSIDE * self.bounds.upper)
+        s = np.ones(N.shape[0]) if found is None else np.maximum(found / found.max(), _TAME)
+        return s if self._units is None else np.repeat(s, self._units.states)
 
     @cached_property
     def _elementwise(self) -> Csr:
@@ -185,6 +200,11 @@ class Units:
     def bounds(self) -> PerronFrobenius:
         """The largest λ_pf(N_π), with bounds."""
         return self._settled[0]
+
+    @property
+    def largest(self) -> Csr:
+        """The N_π that gives it."""
+        return self._settled[1]
 
     @cached_property
     def contraction(self) -> Contraction:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from simplicit.implicit.assembly import Blocks, assemble
 from simplicit.implicit.blockwise import Cycle
+from simplicit.implicit.fixed_point import settled
 from simplicit.implicit.groups import INPUT, OUTPUT, Activation, Block, StateGroup, per_state, pre_slices_of, slices_of
 from simplicit.implicit.maps import Csr
 from simplicit.implicit.picard import StateSolution, picard, picard_adjoint
@@ -135,6 +136,22 @@ class StateEquation:
         X = plan.substitute_(Z, iterate)
         bounds = [bound for _, bound in counts if bound is not None]
         return StateSolution(Z, X, max(steps for steps, _ in counts), max(bounds), step)
+
+    def rest(self, U: Tensor) -> StateSolution:
+        """Return an equilibrium for inputs U (m, p), found but not proved: there may be others.
+
+        It is for models that :meth:`solve` refuses; ConvergenceError is raised where none is found.
+        """
+        plan = self.plan
+        Z = plan.to_working(self.drive(U))
+
+        def iterate(loop: Loop, drive: Tensor) -> tuple[Tensor, Tensor]:
+            inner = loop.plan
+            X = settled(lambda x: inner.activate(inner.product(x).add_(drive)), inner.activate(drive))
+            z = inner.product(X).add_(drive)
+            return z, inner.activate(z)
+
+        return StateSolution(Z, plan.substitute_(Z, iterate))
 
     def pull_back_(self, slopes: Slopes, X_bar: Tensor) -> Tensor:
         """Return Z̄ = (∂φ/∂z)ᵀ (Z̄ A + X̄), the gradient by the pre-activations, (m, n_pre) in the order of the states.

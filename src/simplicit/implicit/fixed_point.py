@@ -34,6 +34,8 @@ _NEWTON_STEPS = 50
 _LARGEST_NEWTON, _LAST_PLAIN_STEP = 1_500, 50_000
 # Anderson's mixing combines so many points.
 _MEMORY = 6
+# Steps after which what is not proved to contract is given up.
+_LONGEST_SEARCH = 2_000
 
 Rows: TypeAlias = slice | Tensor
 ALL = slice(None)
@@ -151,7 +153,7 @@ def by_anderson(problem: FixedPoint, first: Tensor, tol: float) -> tuple[Tensor,
     target, bound = _target(problem, first, tol)
     x, image, step = torch.zeros_like(first), first.clone(), problem.norm(first)
     done = (problem.gain * step <= target) | ~torch.isfinite(step)
-    history, plain = _History(problem, len(first)), torch.zeros(len(first), dtype=torch.bool)
+    history, plain = _History(problem.weights, len(first)), torch.zeros(len(first), dtype=torch.bool)
     history.add(x, image, torch.arange(len(first)))
     iterations, last = 1, min(2 * bound + 1, _LAST_PLAIN_STEP)
     while not bool(done.all()):
@@ -173,11 +175,35 @@ def by_anderson(problem: FixedPoint, first: Tensor, tol: float) -> tuple[Tensor,
     return x, iterations, bound
 
 
+def settled(advance: Callable[[Tensor], Tensor], first: Tensor, tol: float = 1e-10) -> Tensor:
+    """A point that F leaves as it is to ``tol``, relative to the largest entry of a sample, from x₁ = ``first`` on.
+
+    Nothing is proved: neither that there is no other, nor how far it is. ConvergenceError is raised where Anderson's
+    mixing does not come to rest.
+    """
+    x, image = torch.zeros_like(first), first.clone()
+    history = _History(torch.ones(first.shape[1], dtype=torch.float64), len(first))
+    every = torch.arange(len(first))
+    for _ in range(_LONGEST_SEARCH):
+        residual, size = (image - x).abs().amax(dim=1), image.abs().amax(dim=1)
+        if bool((residual <= tol * (1.0 + size)).all()):
+            return image
+        if not bool(torch.isfinite(residual).all()):
+            break
+        history.add(x, image, every)
+        x = history.mixed(every, image)
+        image = advance(x)
+    raise ConvergenceError(
+        f"the states do not come to rest: after {_LONGEST_SEARCH} steps one of them still moves by "
+        f"{float((image - x).abs().max()):.3g}; scale the weights on the state down"
+    )
+
+
 class _History:
     """The last few points and images of m samples, each with as many as it has had."""
 
-    def __init__(self, problem: FixedPoint, samples: int) -> None:
-        self._weights, self._filled = problem.weights, torch.zeros(samples, dtype=torch.int64)
+    def __init__(self, weights: Tensor, samples: int) -> None:
+        self._weights, self._filled = weights, torch.zeros(samples, dtype=torch.int64)
         self._residuals: Tensor | None = None
         self._images: Tensor | None = None
 

@@ -50,11 +50,16 @@ class NetworkTemplate:
         """
         scale = scaling_vector(self.units) if self.units is not None and model.n_states else np.ones(model.n_states)
         graph = self.captured.graph
-        network = copy.deepcopy(graph.network)
-        with torch.no_grad():
-            for name, value in parameters_for(graph, model, scale).items():
-                network.get_parameter(name).copy_(value)
-        return _as_it_came(network, graph)
+        return with_parameters(graph, parameters_for(graph, model, scale))
+
+
+def with_parameters(graph: NetworkGraph, values: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of the graph's network, in evaluation mode, with other values of parameters, by their names."""
+    network = copy.deepcopy(graph.network)
+    with torch.no_grad():
+        for name, value in values.items():
+            network.get_parameter(name).copy_(value)
+    return _as_it_came(network, graph)
 
 
 def with_constants(graph: NetworkGraph, changed: Mapping[str, Tensor]) -> nn.Module:

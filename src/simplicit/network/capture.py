@@ -47,7 +47,7 @@ class Capture:
     @property
     def weight_count(self) -> int:
         """N₀, the entries of the weight matrices on which the output depends; see :func:`weight_count`."""
-        return _count_weights(self.graph.network, self.graph.parameters)
+        return count_weights(self.graph.network, self.graph.parameters)
 
     def states(self, inputs: Any, *, batch_size: int = 1024, groups: tuple[StateGroup, ...] | None = None) -> States:
         """Record U, Z, X and Y of the network for ``inputs``, of all groups or of some; see :func:`extract_states`."""
@@ -165,9 +165,10 @@ def weight_count(net: nn.Module) -> int:
     tensor that it is. :attr:`Capture.weight_count` also leaves out parameters that do not reach the output.
     """
     network = evaluation_copy(net)
-    return _count_weights(network, {name for name, _ in network.named_parameters(remove_duplicate=False)})
+    return count_weights(network, {name for name, _ in network.named_parameters(remove_duplicate=False)})
 
 
-def _count_weights(network: nn.Module, names: Collection[str]) -> int:
+def count_weights(network: nn.Module, names: Collection[str]) -> int:
+    """The entries of the matrices among the parameters of these names, each parameter once."""
     weights = {id(parameter): parameter for parameter in map(network.get_parameter, names)}
     return sum(weight.numel() for weight in weights.values() if weight.ndim >= 2)

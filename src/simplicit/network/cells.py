@@ -21,16 +21,21 @@ from torch import Tensor, nn
 from simplicit.checks import check_flag
 from simplicit.errors import InputError, NotWellPosedError, first_line
 from simplicit.implicit import ImplicitModel, InputLayout, perron_frobenius
+from simplicit.implicit.batch import check_range
 from simplicit.implicit.groups import INPUT
 from simplicit.implicit.inputs import is_array
 from simplicit.implicit.maps import TooLargeError
 from simplicit.network.affine import Affine, Shape
 from simplicit.network.assembling import model_of
+from simplicit.network.back import with_parameters
+from simplicit.network.capture import count_weights
 from simplicit.network.closing import OpenCell, closed, ways_to_close
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.outputs import tensors_of
 from simplicit.network.prepare import evaluation_copy
+from simplicit.network.probing import parameters_for
 from simplicit.network.reader import read_values
+from simplicit.network.states import States
 from simplicit.network.wrappers import unwrapped
 
 
@@ -198,18 +203,50 @@ class CellCapture:
         return cls(graph, call, plain, output_shape, *found)
 
     @property
-    def network(self) -> nn.Module:
-        """The copy of the cell that was traced."""
-        return self.graph.network
+    def has_readout(self) -> bool:
+        """Whether y is something else than the state."""
+        return getattr(self.graph.network, "readout", None) is not None
+
+    @property
+    def weight_count(self) -> int:
+        """N₀, the entries of the weight matrices of cell and readout."""
+        return count_weights(self.graph.network, self.graph.parameters)
+
+    @property
+    def proved(self) -> bool:
+        """Whether the cell has one equilibrium for every input, as far as is known."""
+        return _is_proved(self.model)
+
+    def states(self, U: Tensor) -> States:
+        """Record the equilibrium of the cell for inputs U (m, p), in float64.
+
+        Where it is not proved to be the only one, it is the one that an iteration from zero finds; ConvergenceError is
+        raised where that finds none.
+        """
+        model, U = self.model.astype(np.float64), U.double()
+        system = model.state_equation
+        found = system.solve(U) if self.proved else system.rest(U)
+        check_range(found.X, "states")
+        X, Z = system.plan.to_model(found.X), system.plan.to_model(found.Z)
+        Y = model.output_equation.outputs(X, U)
+        return States(U.numpy(), Z.numpy(), X.numpy(), Y.numpy(), model.groups)
+
+    def network(self, model: ImplicitModel) -> nn.Module:
+        """A copy of the cell, in evaluation mode, with the weights of a model of the same groups.
+
+        With a readout it is a ``torch.nn.ModuleDict`` of ``"cell"`` and ``"readout"``. InputError is raised where the
+        weights cannot be traced to parameters, as :class:`~simplicit.network.back.NetworkTemplate` says.
+        """
+        step = with_parameters(self.graph, parameters_for(self.graph, model, None, self.read))
+        assert isinstance(step, _Step)
+        if not self.has_readout:
+            return step.cell  # type: ignore[no-any-return]
+        return nn.ModuleDict({"cell": step.cell, "readout": step.readout})
 
     def read(self, graph: NetworkGraph) -> ImplicitModel:
         """The model of another graph of the same step, closed in the same way."""
-        opened = _opened(graph, self.call, self.output_shape, with_readout=self._has_readout)
+        opened = _opened(graph, self.call, self.output_shape, with_readout=self.has_readout)
         return _model(graph, opened, self.own, _layout(graph, self.call), plain=self.plain)
-
-    @property
-    def _has_readout(self) -> bool:
-        return getattr(self.graph.network, "readout", None) is not None
 
 
 class CellModel(ImplicitModel):

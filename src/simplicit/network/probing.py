@@ -12,7 +12,7 @@ Biases are found in the same way, parameter by parameter, once the weights are t
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,15 +37,21 @@ _EQUAL = 1e-9
 _USE_MODEL = "use simplicit.to_torch(result.model)"
 
 
-def parameters_for(graph: NetworkGraph, model: ImplicitModel, scale: Array) -> dict[str, Tensor]:
+#: How the implicit model of a graph is read.
+Read = Callable[[NetworkGraph], ImplicitModel]
+
+
+def parameters_for(
+    graph: NetworkGraph, model: ImplicitModel, scale: Array | None, read: Read = lambda graph: read_model(graph)[0]
+) -> dict[str, Tensor]:
     """The parameters, by their names, with which a network is ``model``, whose groups are those of the network's own.
 
-    The states of ``model`` are those of the network divided by ``scale``, (n,). InputError is raised where M has
-    weights and the network's has none; where a block is composed of several parameters, or is a constant of the
-    network, and was trained to other values; where one parameter stands at several places that differ now; and where
-    constants have no bias to go to.
+    The states of ``model`` are those of the network divided by ``scale``, (n,), if there is one; ``read`` gives the
+    model of a graph. InputError is raised where M has weights and the network's has none; where a block is composed of
+    several parameters, or is a constant of the network, and was trained to other values; where one parameter stands at
+    several places that differ now; and where constants have no bias to go to.
     """
-    probe, wanted = _Probe(graph), _Whole.of(model, scale)
+    probe, wanted = _Probe(graph, read), _Whole.of(model, scale)
     with torch.no_grad():
         _set_weights(probe, wanted)
         _set_biases(probe, wanted)
@@ -64,7 +70,7 @@ class _Whole:
     @classmethod
     def of(cls, model: ImplicitModel, scale: Array | None = None) -> _Whole:
         """Those of a model whose states are to be multiplied by ``scale``."""
-        n = model.n_states
+        n, n_pre = model.n_states, model.n_pre
         M = model.matrix.astype(np.float64)
         constants = np.concatenate([model.state_bias, model.output_bias]).astype(np.float64)
         if scale is not None:
@@ -72,8 +78,8 @@ class _Whole:
             right = np.concatenate([1.0 / scale, np.ones(model.n_inputs)])
             M, constants = csr_array(diags_array(left) @ M @ diags_array(right)), left * constants
         M.sort_indices()
-        ends = slice(n, n + model.n_outputs), slice(n, n + model.n_inputs)
-        return cls(M, constants, {**model.slices, OUTPUT: ends[0]}, {**model.slices, INPUT: ends[1]})
+        ends = slice(n_pre, n_pre + model.n_outputs), slice(n, n + model.n_inputs)
+        return cls(M, constants, {**model.pre_slices, OUTPUT: ends[0]}, {**model.slices, INPUT: ends[1]})
 
     @property
     def places(self) -> npt.NDArray[np.int64]:
@@ -95,7 +101,8 @@ def _holder(places: Mapping[str, slice], index: int) -> str:
 class _Probe:
     """A copy of a network in float64, whose implicit model can be read for any values of its parameters."""
 
-    def __init__(self, graph: NetworkGraph) -> None:
+    def __init__(self, graph: NetworkGraph, read: Read) -> None:
+        self._read = read
         network = copy.deepcopy(graph.network).double()
         # The graph reads its parameters from its own copy of the network, where they are written.
         self._graph = capture_graph(network, graph.given(np.dtype(np.float64)), output=graph.output_name)
@@ -105,7 +112,7 @@ class _Probe:
 
     def read(self) -> _Whole:
         """M and constants for the parameters as they are."""
-        return _Whole.of(read_model(self._graph)[0])
+        return _Whole.of(self._read(self._graph))
 
     def of_rank(self, matrices: bool) -> dict[str, Tensor]:
         """Return the weights, or everything else."""

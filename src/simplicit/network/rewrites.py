@@ -72,6 +72,22 @@ def _rrelu(
     return NotImplemented if training else functional.leaky_relu(self, (lower + upper) / 2)
 
 
+def _recurrent_cell(phi: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """A step of a plain recurrent network as what it is: two layers and φ."""
+
+    def step(
+        input: Tensor,  # noqa: A002
+        hx: Tensor,
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Tensor | None = None,
+        b_hh: Tensor | None = None,
+    ) -> Tensor:
+        return phi(functional.linear(input, w_ih, b_ih) + functional.linear(hx, w_hh, b_hh))
+
+    return step
+
+
 _TABLE: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("maximum.default max.other", lambda self, other: self + torch.relu(other - self)),
     ("minimum.default min.other", lambda self, other: self - torch.relu(self - other)),
@@ -87,6 +103,8 @@ _TABLE: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("celu.default", _celu),
     ("rrelu.default", _rrelu),
     ("zero.default", torch.zeros_like),
+    ("rnn_tanh_cell.default", _recurrent_cell(torch.tanh)),
+    ("rnn_relu_cell.default", _recurrent_cell(torch.relu)),
     ("addmm.default", lambda self, mat1, mat2, *, beta=1, alpha=1: beta * self + alpha * (mat1 @ mat2)),
     ("addcmul.default", lambda self, tensor1, tensor2, *, value=1: self + value * (tensor1 * tensor2)),
     ("addcdiv.default", lambda self, tensor1, tensor2, *, value=1: self + value * (tensor1 / tensor2)),

@@ -11,7 +11,7 @@ from torch import nn
 from simplicit.checks import refused
 from simplicit.executors import Executor
 from simplicit.implicit.inputs import is_several
-from simplicit.network import capture_graph, gathered
+from simplicit.network import CellModel, capture_graph, gathered
 from simplicit.progress import OnProgress
 from simplicit.solve import RunOptions
 from simplicit.training.recipes import Recipe, Sparse, Task
@@ -20,7 +20,7 @@ from simplicit.training.training import RowOptions
 
 
 def fit(
-    net: nn.Module,
+    net: nn.Module | CellModel,
     inputs: Any,
     recipe: Recipe | None = None,
     *,
@@ -46,7 +46,9 @@ def fit(
         may compute anything between them; else :func:`simplicit.from_torch` must be able to represent it. Computed
         weights (masks of ``torch.nn.utils.prune``, weight and spectral norm, other parametrisations) are fitted as the
         plain weights that they are at present, and come back as such; float16 and bfloat16 ones are fitted in float32
-        and come back in their dtype.
+        and come back in their dtype. Of a cell at rest, the model from :func:`simplicit.from_cell`: its rows are fitted
+        on its own equilibria, by Sparse or Matching, in a ball where λ_pf <= kappa < 1 is proved of the result, also
+        where it is not of the cell.
     inputs : array (m, ...), tuple, list or mapping of arrays, or an iterable of batches
         A few hundred samples as the network takes them: one array, arrays in order, or by the names of its arguments,
         with constants among them, as for :func:`simplicit.from_torch`. Batches, from a DataLoader or any iterable that
@@ -111,11 +113,18 @@ def fit(
         raise refused("recipe", f"expected a recipe such as simplicit.Sparse(80), got {recipe!r}")
     rows, options = RowOptions(tol, block_rows, device, throw), RunOptions(executor, journal=journal, progress=progress)
     begun = time.perf_counter()
-    inputs = gathered(net, inputs, "inputs")
-    graph = capture_graph(net, inputs, "inputs", output)
+    cell = net.captured if isinstance(net, CellModel) else None
+    if isinstance(net, CellModel):
+        if output is not None:
+            raise refused("output", "a cell at rest has one output, its readout; leave it out")
+        inputs, graph = net.batch(inputs), net.captured.graph
+    else:
+        inputs = gathered(net, inputs, "inputs")
+        graph = capture_graph(net, inputs, "inputs", output)
+        inputs = graph.batch(inputs) if is_several(inputs) else inputs
     seconds = {"capture": time.perf_counter() - begun}
     if not any(graph.network.get_parameter(name).ndim > 1 for name in graph.parameters):
         raise refused("net", "it has no weights to be trained between its input and its output")
     with options.opened() as run:
-        task = Task(graph, graph.batch(inputs) if is_several(inputs) else inputs, rows, run, seconds, mask)
+        task = Task(graph, inputs, rows, run, seconds, mask, cell)
         return FitResult.of(recipe, task, recipe.train(task))

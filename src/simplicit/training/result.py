@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from simplicit.implicit import ImplicitModel, save
+from simplicit.implicit import ImplicitModel, perron_frobenius, save
+from simplicit.network.cells import CellCapture
 from simplicit.network.graph import NetworkGraph
 from simplicit.training.figures import LayerFigures, RowFigures
 from simplicit.training.problem import Ridge
@@ -82,7 +83,7 @@ class FitResult:
             tol=task.rows.tol,
             seconds=task.seconds,
             student=found.student,
-            notes=_notes(task.graph),
+            notes=_notes(task.graph) if task.cell is None else _notes_of_cell(task.cell),
         )
 
     def network(self) -> nn.Module:
@@ -195,6 +196,13 @@ def _notes(graph: NetworkGraph) -> dict[str, str]:
         dtypes = " and ".join(sorted({str(dtype).removeprefix("torch.") for dtype in graph.halves.values()}))
         notes["dtype"] = f"{dtypes} weights, fitted in float32 and given back in {dtypes} by network()"
     return notes
+
+
+def _notes_of_cell(cell: CellCapture) -> dict[str, str]:
+    """What was known of the cell before."""
+    bounds = perron_frobenius(cell.model)
+    proved = "well-posed" if bounds.upper < 1 else "not proved well-posed"
+    return {"cell": f"at rest, on its own equilibria; as it came lambda_pf {bounds.value:.4g}, {proved}"}
 
 
 def _labelled(label: str, text: str) -> list[str]:

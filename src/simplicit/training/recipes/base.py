@@ -16,9 +16,11 @@ import torch
 from simplicit.checks import refused
 from simplicit.executors import digest
 from simplicit.network import Capture
+from simplicit.network.cells import CellCapture
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows import Penalty
 from simplicit.solve import RunOptions
+from simplicit.training.channels import has_tied_rows
 from simplicit.training.training import RowOptions, Trained
 
 
@@ -53,6 +55,8 @@ class Task:
         Wall-clock time of each stage so far.
     mask : array or tensor (m, T), optional
         Zero where a position of a sample is padding.
+    cell : CellCapture, optional
+        The cell at rest that is to be retrained; ``graph`` is that of one step of it then.
     """
 
     graph: NetworkGraph
@@ -61,6 +65,7 @@ class Task:
     run: RunOptions
     seconds: dict[str, float] = field(default_factory=dict)
     mask: Any = None
+    cell: CellCapture | None = None
 
     def check_untied(self, layers: Any = ()) -> None:
         """Refuse a mask, and rules for layers, where every state is a row of its own."""
@@ -73,9 +78,28 @@ class Task:
 
     @cached_property
     def captured(self) -> Capture:
-        """The exact implicit form of the network."""
+        """The exact implicit form of the network; InputError for a cell at rest, which is another matter."""
+        if self.cell is not None:
+            raise refused(
+                "recipe", "a cell at rest is fitted by simplicit.Sparse or simplicit.Matching; take one of them"
+            )
         with self.timed("capture"):
             return Capture.of(self.graph)
+
+    def check_cell(self, structure: str, layers: Any = ()) -> CellCapture:
+        """Return the cell at rest; InputError for what its rows do not have."""
+        assert self.cell is not None
+        self.check_untied(layers)
+        if structure != "baseline":
+            raise refused("structure", f"got {structure!r}; a cell at rest takes 'baseline', the weights that it has")
+        if has_tied_rows(self.graph):
+            raise refused(
+                "net",
+                "the cell has rows that are tied over positions (a convolution, a layer on tokens, a weight that is "
+                "used several times), and the rows of a cell at rest are fitted one by one; its model is exact, and "
+                "can be attacked and certified as it is",
+            )
+        return self.cell
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

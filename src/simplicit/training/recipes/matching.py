@@ -13,7 +13,7 @@ from simplicit.training.channels import ChannelProvider, Choice, check_tied, has
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
 from simplicit.training.recipes.base import Recipe, Task, check_penalty
-from simplicit.training.states import STRUCTURES, StateProvider, ball_of, check_triangular, structure_of
+from simplicit.training.states import STRUCTURES, LoopProvider, StateProvider, ball_of, check_triangular, structure_of
 from simplicit.training.strength import check_sparsity, solve_at_sparsity
 from simplicit.training.training import Trained, Training
 from simplicit.training.units import NORMALIZATIONS
@@ -142,12 +142,16 @@ class Matching(Recipe):
             )
 
     def train(self, task: Task) -> Trained:
+        if task.cell is not None:
+            return self._trained(task, self._at_rest(task))
         tied = self.states == "all" and (
             has_convolutions(task.graph) or (self.structure == "baseline" and has_tied_rows(task.graph))
         )
         if not tied:
             task.check_untied(self.layers)
-        provider = self._channels(task) if tied else self._states(task)
+        return self._trained(task, self._channels(task) if tied else self._states(task))
+
+    def _trained(self, task: Task, provider: Provider[Any]) -> Trained:
         with task.solving(self, provider.samples, provider.shape) as run:
             training = Training(
                 provider, self.penalty, self.refit, task.rows, run, rounds=self.rounds, normalize=self.normalize
@@ -181,6 +185,22 @@ class Matching(Recipe):
         )
         channels.check_penalty("penalty", self.penalty)
         return channels
+
+    def _at_rest(self, task: Task) -> Provider[Any]:
+        """The rows of a cell on its own equilibria."""
+        cell = task.check_cell(self.structure, self.layers)
+        if self.states != "all" or self.propagate:
+            name = "propagate" if self.propagate else "states"
+            raise refused(name, "a cell at rest has no order of layers to choose from; leave it out")
+        with task.timed("states"):
+            return LoopProvider.of(
+                cell,
+                task.inputs,
+                kappa=self.kappa,
+                lambda1=self.lambda1,
+                lambda2=self.lambda2,
+                regenerate=self.regenerate,
+            )
 
     def _states(self, task: Task) -> Provider[Any]:
         kappa = ball_of(self.structure, self.kappa, task.captured.model)

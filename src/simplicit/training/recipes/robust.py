@@ -51,6 +51,7 @@ class Robust(RobustOptions, Recipe):
     """
 
     def train(self, task: Task) -> Trained:
+        captured = task.captured
         if has_convolutions(task.graph):
             raise refused(
                 "net",
@@ -58,7 +59,6 @@ class Robust(RobustOptions, Recipe):
                 "or Matching",
             )
         task.check_untied()
-        captured = task.captured
         with task.timed("states"):
             data = state_data(captured.model, captured.states(task.inputs), captured.weight_count, rescaled=False)
         with task.solving(self, data.inputs, (data.n_rows, data.n_columns)) as run:

@@ -13,7 +13,7 @@ from simplicit.training.channels import ChannelProvider, Choice, check_tied, has
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
 from simplicit.training.recipes.base import Recipe, Task, check_penalty
-from simplicit.training.states import STRUCTURES, StateProvider, ball_of, structure_of
+from simplicit.training.states import STRUCTURES, LoopProvider, StateProvider, ball_of, structure_of
 from simplicit.training.strength import check_sparsity
 from simplicit.training.training import Share, Trained, Training
 
@@ -77,6 +77,11 @@ class Sparse(Recipe):
             )
 
     def train(self, task: Task) -> Trained:
+        if task.cell is not None:
+            cell = task.check_cell(self.structure, self.layers)
+            with task.timed("states"):
+                rest = LoopProvider.of(cell, task.inputs)
+            return self._trained(task, rest, self._ridge(_for_states(self.sparsity)), thresholding=False)
         if has_convolutions(task.graph):
             check_tied(self.structure)
         baseline = self.structure == "baseline"
@@ -86,8 +91,11 @@ class Sparse(Recipe):
             task.check_untied(self.layers)
         provider = self._channels(task, weighted=tied) if channels else self._states(task)
         ridge = self._ridge(_FOR_PATCHES if tied else _for_states(self.sparsity))
+        return self._trained(task, provider, ridge, thresholding=tied)
+
+    def _trained(self, task: Task, provider: Provider[Any], ridge: Ridge, *, thresholding: bool) -> Trained:
         with task.solving(self, provider.samples, provider.shape) as run:
-            training = Training(provider, self.candidates, ridge, task.rows, run, thresholding=tied)
+            training = Training(provider, self.candidates, ridge, task.rows, run, thresholding=thresholding)
             if self.sparsity is None and not training.makes_zeros:
                 raise refused(
                     "sparsity",

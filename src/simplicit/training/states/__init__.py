@@ -8,11 +8,14 @@ errors move the outputs, and ``provider`` gives all that to :class:`~simplicit.t
 from __future__ import annotations
 
 from simplicit.training.states.data import StateData, state_data
+from simplicit.training.states.loops import LoopProvider, LoopStudent
 from simplicit.training.states.provider import StateProvider, StateStudent, network_of
 from simplicit.training.states.structure import STRUCTURES, ball_of, check_triangular, structure_of
 
 __all__ = [
     "STRUCTURES",
+    "LoopProvider",
+    "LoopStudent",
     "StateData",
     "StateProvider",
     "StateStudent",

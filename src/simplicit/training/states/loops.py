@@ -1,0 +1,360 @@
+r"""The rows of a cell at rest: problem (7) on its own equilibria, in a ball in which the result is proved well-posed.
+
+A cell x = cell(x, u) is fitted on the states X* that it comes to rest at: one row problem for every pre-activation,
+
+    min over w    λ‖z − w·[X*/s  U]‖² + h(w)     s.t.  Σ over the states j of the row's own loop of |wⱼ| ≤ κ sᵢ/Lᵢ
+
+with w = (A_ij sⱼ | B_i), so that what comes out has L|A| s ≤ κ s on every loop: λ_pf ≤ κ < 1, whatever the rows are
+(:mod:`simplicit.implicit.blockwise`; a block's states share one s). s is the vector that proves the baseline where one
+does, so that the baseline itself lies in the ball if κ lets it, and follows its Perron vector otherwise. Rows that lie
+on no loop have no ball.
+
+*Wiring* stays: blocks of M that are mere gathers (x_s = … + 1·x_g, an input that is added as it is) are no weights;
+what they give is taken off the targets, and off κ. Without a readout y is the state, and no rows of [C D] are fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import csr_array, diags_array, vstack
+from torch import Tensor, nn
+
+from simplicit.checks import refused
+from simplicit.implicit import GatherMap, ImplicitModel, LinearMap, equilibrium, perron_frobenius
+from simplicit.implicit.equilibrium import pull_back
+from simplicit.implicit.groups import INPUT, OUTPUT
+from simplicit.implicit.plan import plan_by_groups
+from simplicit.implicit.wellposed import row_norm
+from simplicit.network.cells import CellCapture
+from simplicit.rows import Ball
+from simplicit.rows.batch import Array, Index, Mask
+from simplicit.training.problem import Rows, Samples
+from simplicit.training.provider import Fit, relative_error
+from simplicit.training.states.sensitivity import PROBES, SAMPLES
+from simplicit.training.states.structure import KAPPA
+from simplicit.training.support.allocation import least_sensitivity
+from simplicit.training.units import Scales
+
+
+@dataclass(frozen=True, eq=False)
+class LoopStage:
+    """The rows of one group of states, or of the output: those ``at`` a slice of the n_pre + q, with weight λ.
+
+    ``loop`` are the states that the ball of its rows bounds, if it lies on a loop. Where the rows are ``propagated``
+    the features are the states of the model made by the stages before.
+    """
+
+    name: str
+    at: slice
+    weight: float
+    loop: Mask | None
+    propagated: bool
+
+    @property
+    def rows(self) -> int:
+        return int(self.at.stop - self.at.start)
+
+
+@dataclass(frozen=True, eq=False)
+class LoopData:
+    """The equilibria of a cell: its ``model`` in float64, features [X U], targets [Z Y], and s of every state, (n,)."""
+
+    captured: CellCapture
+    model: ImplicitModel
+    features: Array
+    targets: Array
+    s: Array
+
+    @classmethod
+    def of(cls, captured: CellCapture, U: Tensor) -> Self:
+        """Those at inputs U (m, p)."""
+        found, model = captured.states(U), captured.model.astype(np.float64)
+        return cls(captured, model, np.hstack([found.X, found.U]), np.hstack([found.Z, found.Y]), _scales(model))
+
+    @property
+    def inputs(self) -> Array:
+        """U, (m, p)."""
+        return self.features[:, self.model.n_states :]
+
+    @cached_property
+    def columns(self) -> Array:
+        """What the columns of [X U] are divided by, (n + p,)."""
+        return np.concatenate([self.s, np.ones(self.model.n_inputs)])
+
+    @cached_property
+    def rows(self) -> Mapping[str, slice]:
+        """The rows of M of every group of states and of ``"output"``."""
+        n_pre = self.model.n_pre
+        return {**self.model.pre_slices, OUTPUT: slice(n_pre, n_pre + self.model.n_outputs)}
+
+    @cached_property
+    def wiring(self) -> csr_array:
+        """The entries of M that are no weights, (n_pre + q, n + p)."""
+        gathers = {key: block for key, block in self.model.blocks.items() if isinstance(block, GatherMap)}
+        zero = np.zeros(self.model.n_pre), np.zeros(self.model.n_outputs)
+        return self.model.with_blocks(gathers, state_bias=zero[0], output_bias=zero[1]).matrix
+
+    @cached_property
+    def weights(self) -> csr_array:
+        """The entries of M that are weights, (n_pre + q, n + p)."""
+        found = csr_array(self.model.matrix - self.wiring)
+        found.eliminate_zeros()
+        return found
+
+    def radii(self, name: str) -> Array:
+        """sᵢ/Lᵢ of the rows of a group."""
+        group = next(one for one in self.model.groups if one.name == name)
+        s = self.s[self.model.slices[name]]
+        own = s if group.pointwise else np.full(group.pre_size, s.min())
+        return own / group.activation.slope
+
+    def with_rows(self, parts: Mapping[str, tuple[csr_array, Array]]) -> ImplicitModel:
+        """The model with coefficients (r, n + p), in the units of the columns, and constants of some groups of rows.
+
+        All others are the baseline's.
+        """
+        inverse = diags_array(1.0 / self.columns)
+        bias = np.concatenate([self.model.state_bias, self.model.output_bias]).astype(np.float64)
+        found = []
+        for name, at in self.rows.items():
+            if name in parts:
+                coefficients, bias[at] = parts[name]
+                found.append(csr_array(coefficients @ inverse + self.wiring[at]))
+            else:
+                found.append(csr_array(self.model.matrix[at]))
+        whole, n_pre = csr_array(vstack(found, format="csr")), self.model.n_pre
+        return self.model.with_matrix(whole, state_bias=bias[:n_pre], output_bias=bias[n_pre:])
+
+
+def _scales(model: ImplicitModel) -> Array:
+    """s of every state: what proves its loop, or nearly would; 1 where it lies on none."""
+    s = np.ones(model.n_states)
+    for cycle in model.state_equation.cycles:
+        places = [np.arange(model.n_states)[model.slices[group.name]] for group in cycle.groups]
+        s[np.concatenate(places)] = cycle.vector
+    return s
+
+
+@dataclass(frozen=True, eq=False)
+class LoopStudent:
+    """A cell with new weights, ``fitted``; see ``Student``. ``trained`` are the groups whose rows were solved."""
+
+    fitted: ImplicitModel
+    data: LoopData
+    trained: tuple[str, ...]
+
+    @property
+    def model(self) -> ImplicitModel:
+        return self.fitted
+
+    def network(self) -> nn.Module:
+        """A new copy of the cell; InputError where it has no parameters of its own for the model."""
+        return self.data.captured.network(self.fitted)
+
+    @cached_property
+    def errors(self) -> Mapping[str, float]:
+        model, data = self.fitted, self.data
+        X = equilibrium(model, data.inputs).states
+        Z = X @ model.A.T + data.inputs @ model.B.T + model.state_bias
+        Y = X @ model.C.T + data.inputs @ model.D.T + model.output_bias
+        found = np.hstack([Z, Y])
+        return {
+            name: relative_error([(found[:, data.rows[name]], data.targets[:, data.rows[name]])])
+            for name in self.trained
+        }
+
+    @property
+    def weights(self) -> Mapping[str, int]:
+        counts = np.diff(self.data.weights.indptr)
+        return {name: int(counts[self.data.rows[name]].sum()) for name in self.trained}
+
+    @property
+    def labels(self) -> npt.NDArray[np.str_]:
+        sizes = [self.data.rows[name].stop - self.data.rows[name].start for name in self.trained]
+        return np.repeat(np.array(self.trained), sizes)
+
+    @property
+    def order(self) -> Index:
+        """Rows are counted in the order in which they were solved."""
+        return np.arange(len(self.labels))
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Density of M in per cent, ‖A‖∞, λ_pf with bounds, of the baseline too, and that states are not rescaled."""
+        return {
+            "density_of_M": 100.0 * self.fitted.nnz / self.fitted.size,
+            "row_norm": row_norm(self.fitted),
+            "perron_frobenius": asdict(perron_frobenius(self.fitted)),
+            "baseline_perron_frobenius": asdict(perron_frobenius(self.data.model)),
+            "rescaled": False,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class LoopProvider:
+    """Problem (7) for the equilibria of a cell; see ``Provider``.
+
+    ``layers`` are the groups with weights, in the order of substitution, and ``kappa`` bounds λ_pf of what comes out.
+    """
+
+    data: LoopData
+    layers: tuple[LoopStage, ...]
+    kappa: float
+
+    @classmethod
+    def of(
+        cls,
+        captured: CellCapture,
+        U: Tensor,
+        *,
+        kappa: float | None = None,
+        lambda1: float = 0.1,
+        lambda2: float = 0.1,
+        regenerate: bool = True,
+    ) -> Self:
+        """The equilibria of a cell at inputs U (m, p); options as of :class:`simplicit.Matching`.
+
+        InputError is raised where κ proves nothing, or leaves no room beside wiring; ConvergenceError where the cell
+        does not come to rest.
+        """
+        if kappa is not None and kappa >= 1.0:
+            raise refused("kappa", f"got {kappa}; a cell at rest takes 0 < kappa < 1, which bounds λ_pf of the result")
+        data = LoopData.of(captured, U)
+        provider = cls(data, _stages(data, lambda1, lambda2, regenerate=regenerate), kappa or KAPPA)
+        provider.check_room()
+        return provider
+
+    def check_room(self) -> None:
+        """Refuse where wiring alone takes up the ball of a row."""
+        for stage in self.layers:
+            if stage.loop is not None and (self._radii(stage) <= 0).any():
+                raise refused(
+                    "net",
+                    f"the cell's own connections to {stage.name!r} that have no weights (a skip connection, a scaled "
+                    "state) take up the whole ball, so that no weights can be proved well-posed",
+                )
+
+    @property
+    def weight_count(self) -> int:
+        return self.data.captured.weight_count
+
+    @property
+    def samples(self) -> Array:
+        return self.data.inputs
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_pre + q, n + p)."""
+        return self.data.targets.shape[1], self.data.features.shape[1]
+
+    @cached_property
+    def _sensitivities(self) -> Array:
+        """Mean over samples of ‖∂y/∂zᵢ‖², (n_pre + q,); 1 where the baseline is not proved, and for outputs."""
+        data, model = self.data, self.data.model
+        result = np.ones(self.shape[0])
+        if not data.captured.proved:
+            return result
+        Z = torch.from_numpy(data.targets[:SAMPLES, : model.n_pre].copy())
+        slopes = model.state_equation.plan.derivative(model.state_equation.plan.to_working(Z))
+        q, found = model.n_outputs, np.zeros(model.n_pre)
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (PROBES, q)) / np.sqrt(PROBES)
+        for probe in np.eye(q) if q <= PROBES else signs:
+            Z_bar = pull_back(model, slopes, torch.from_numpy(probe)[None].repeat(len(Z), 1))[0]
+            found += Z_bar.square().mean(dim=0).numpy()
+        result[: model.n_pre] = np.maximum(found, least_sensitivity(float(found.max())))
+        return result
+
+    def sensitivities(self, layer: LoopStage) -> Array:
+        return self._sensitivities[layer.at]
+
+    def on_baseline(self) -> Iterator[tuple[LoopStage, Sequence[Rows]]]:
+        for stage in self.layers:
+            yield stage, [self._rows(stage, self.data.features)]
+
+    def sweep(self, fit: Fit[LoopStage]) -> LoopStudent:
+        solved: dict[str, tuple[csr_array, Array]] = {}
+        for stage in self.layers:
+            features = self.data.features
+            if stage.propagated and solved:
+                X = equilibrium(self._model(solved), self.data.inputs).states
+                features = np.hstack([X, self.data.inputs])
+            (found,) = fit(stage, [self._rows(stage, features)])
+            solved[stage.name] = found.coefficients, found.intercepts
+        return LoopStudent(self._model(solved), self.data, tuple(stage.name for stage in self.layers))
+
+    def _model(self, solved: Mapping[str, tuple[csr_array, Array]]) -> ImplicitModel:
+        """The model of the stages solved so far; rows of later ones are zero."""
+        parts = dict(solved)
+        for stage in self.layers:
+            if stage.name not in parts:
+                parts[stage.name] = csr_array((stage.rows, self.shape[1])), np.zeros(stage.rows)
+        return self.data.with_rows(parts)
+
+    def _radii(self, stage: LoopStage) -> Array:
+        """κ sᵢ/Lᵢ less what wiring takes up, (rows,)."""
+        assert stage.loop is not None
+        taken = abs(self.data.wiring[stage.at]) @ np.where(stage.loop, self.data.columns, 0.0)
+        return self.kappa * self.data.radii(stage.name) - taken
+
+    def _rows(self, stage: LoopStage, features: Array) -> Rows:
+        data, places = self.data, np.arange(self.shape[0])[stage.at]
+        bias = np.concatenate([data.model.state_bias, data.model.output_bias])[stage.at]
+        wiring, own = data.wiring[stage.at], data.weights[stage.at].toarray()
+        scaled = features / data.columns if features is not data.features else self._scaled
+        targets = data.targets[:, stage.at] - features @ wiring.T
+        root = np.sqrt(np.mean(np.square(data.targets[:, stage.at])))
+        inputs = np.arange(self.shape[1]) >= data.model.n_states
+        return Rows(
+            data=Samples(scaled, targets, bool(bias.any())),
+            weight=stage.weight,
+            support=own != 0,
+            weights=own * data.columns,
+            scales=Scales(np.full(stage.rows, root), self._column_scales, inputs),
+            pieces=lambda penalty: penalty.pieces(*self.shape).select(places),
+            ball=None if stage.loop is None else Ball(self._radii(stage), stage.loop),
+            settled=features is data.features,
+        )
+
+    @cached_property
+    def _scaled(self) -> Array:
+        return np.asarray(self.data.features / self.data.columns)
+
+    @cached_property
+    def _column_scales(self) -> Array:
+        return np.asarray(np.sqrt(np.mean(np.square(self._scaled), axis=0)))
+
+
+def _stages(data: LoopData, lambda1: float, lambda2: float, *, regenerate: bool) -> tuple[LoopStage, ...]:
+    """The groups with weights, in the order of substitution: loops on the baseline's states, what follows on their own.
+
+    Without a readout there are no rows of the output.
+    """
+    model, n = data.model, data.model.n_states
+    loops: dict[str, Mask] = {}
+    for cycle in model.state_equation.cycles:
+        mask = np.zeros(n + model.n_inputs, dtype=bool)
+        for group in cycle.groups:
+            mask[:n][model.slices[group.name]] = True
+        loops |= {group.name: mask for group in cycle.groups}
+    at = {part.start: name for name, part in model.slices.items()}
+    order = [at[stage.target.start] for stage in plan_by_groups(model.groups, _state_blocks(model)).stages]
+    counts, stages, behind = np.diff(data.weights.indptr), list[LoopStage](), False
+    for name in order:
+        behind = behind or name in loops
+        if counts[data.rows[name]].any():
+            propagated = regenerate and behind and name not in loops
+            stages.append(LoopStage(name, data.rows[name], lambda1, loops.get(name), propagated))
+    if data.captured.has_readout and counts[data.rows[OUTPUT]].any():
+        stages.append(LoopStage(OUTPUT, data.rows[OUTPUT], lambda2, None, regenerate))
+    return tuple(stages)
+
+
+def _state_blocks(model: ImplicitModel) -> dict[tuple[str, str], LinearMap]:
+    return {key: block for key, block in model.blocks.items() if key[0] != OUTPUT and key[1] != INPUT}
