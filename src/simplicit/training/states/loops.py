@@ -16,7 +16,7 @@ what they give is taken off the targets, and off κ. Without a readout y is the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -41,6 +41,9 @@ from simplicit.training.states.sensitivity import PROBES, SAMPLES
 from simplicit.training.states.structure import KAPPA
 from simplicit.training.support.allocation import least_sensitivity
 from simplicit.training.units import Scales
+
+# Wiring takes at most 1/_ROOM of a ball with weights, where s can be chosen so within so many rounds.
+_ROOM, _ENOUGH, _ROUNDING = 1.25, 200, 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +145,40 @@ def _scales(model: ImplicitModel) -> Array:
     return s
 
 
+def with_room(data: LoopData, kappa: float) -> LoopData:
+    """The same with s so large, where need be, that wiring on a loop fits into the balls and leaves room for weights.
+
+    InputError is raised where no s does.
+    """
+    cycles, states = data.model.state_equation.cycles, np.arange(data.model.n_states)
+    s = data.s.copy()
+    for cycle in cycles:
+        inside = np.zeros(data.model.n_states + data.model.n_inputs, dtype=bool)
+        for group in cycle.groups:
+            inside[states[data.model.slices[group.name]]] = True
+        if cycle.bounds.upper < 1.0 and cycle.contraction.rho <= kappa:
+            continue
+        for _ in range(_ENOUGH):
+            before = s.copy()
+            for group in cycle.groups:
+                at, rows = data.model.slices[group.name], data.rows[group.name]
+                taken = abs(data.wiring[rows]) @ np.where(
+                    inside, np.concatenate([s, np.ones(data.model.n_inputs)]), 0.0
+                )
+                free = np.diff(data.weights[rows].indptr) > 0
+                needed = np.where(free, _ROOM, 1.0) * group.activation.slope * taken / kappa * (1.0 + _ROUNDING)
+                s[at] = np.maximum(s[at], needed if group.pointwise else needed.max(initial=0.0))
+            if np.array_equal(s, before):
+                break
+        else:
+            raise refused(
+                "net",
+                "the cell's own connections that have no weights (a skip connection, a scaled state) take up the whole "
+                "ball, so that no weights can be proved well-posed",
+            )
+    return replace(data, s=s)
+
+
 @dataclass(frozen=True, eq=False)
 class LoopStudent:
     """A cell with new weights, ``fitted``; see ``Student``. ``trained`` are the groups whose rows were solved."""
@@ -226,20 +263,9 @@ class LoopProvider:
         """
         if kappa is not None and kappa >= 1.0:
             raise refused("kappa", f"got {kappa}; a cell at rest takes 0 < kappa < 1, which bounds λ_pf of the result")
-        data = LoopData.of(captured, U)
-        provider = cls(data, _stages(data, lambda1, lambda2, regenerate=regenerate), kappa or KAPPA)
-        provider.check_room()
-        return provider
-
-    def check_room(self) -> None:
-        """Refuse where wiring alone takes up the ball of a row."""
-        for stage in self.layers:
-            if stage.loop is not None and (self._radii(stage) <= 0).any():
-                raise refused(
-                    "net",
-                    f"the cell's own connections to {stage.name!r} that have no weights (a skip connection, a scaled "
-                    "state) take up the whole ball, so that no weights can be proved well-posed",
-                )
+        radius = KAPPA if kappa is None else kappa
+        data = with_room(LoopData.of(captured, U), radius)
+        return cls(data, _stages(data, lambda1, lambda2, regenerate=regenerate), radius)
 
     @property
     def weight_count(self) -> int:
