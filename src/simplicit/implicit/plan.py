@@ -272,8 +272,8 @@ def _loop(
         )
         for group in own
     )
-    places = [targets[name] for name in inner], [rows[name] for name in inner]
-    return Loop(tuple(inner), first, Plan(stages), *map(_columns, places), outside)
+    states, pre = _columns([targets[name] for name in inner]), _columns([rows[name] for name in inner])
+    return Loop(tuple(inner), first, Plan(stages), states, pre, outside)
 
 
 def _columns(parts: Sequence[slice]) -> Columns:

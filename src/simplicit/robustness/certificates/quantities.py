@@ -102,7 +102,7 @@ def _through_loop(prepared: PreparedModel, loop: Loop, X_bar: Tensor) -> Tensor:
 
 
 def _width(stage: Stage) -> int:
-    return stage.target.stop - stage.target.start
+    return int(stage.target.stop - stage.target.start)
 
 
 def box_radii(model: ImplicitModel, U: Batch, eps: float, *, clip: Clip = (0.0, 1.0)) -> Array:

@@ -327,7 +327,7 @@ class LoopProvider:
         """κ sᵢ/Lᵢ less what wiring takes up, (rows,)."""
         assert stage.loop is not None
         taken = abs(self.data.wiring[stage.at]) @ np.where(stage.loop, self.data.columns, 0.0)
-        return self.kappa * self.data.radii(stage.name) - taken
+        return np.asarray(self.kappa * self.data.radii(stage.name) - taken)
 
     def _rows(self, stage: LoopStage, features: Array) -> Rows:
         data, places = self.data, np.arange(self.shape[0])[stage.at]
