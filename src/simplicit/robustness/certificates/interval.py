@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from simplicit.implicit.groups import Block
+from simplicit.implicit.plan import Loop
 from simplicit.robustness.box import OuterBox, PerSample, centred
 from simplicit.robustness.certificates.lines import extremes
-from simplicit.robustness.certificates.prepared import PreparedModel
+from simplicit.robustness.certificates.prepared import PreparedModel, unknown
 from simplicit.robustness.labels import at_labels, by_label, with_labels
 
 # The iteration stops when no box shrinks by more than this share of its width, or after so many sweeps; any number of
@@ -38,9 +39,9 @@ _SETTLED, _SWEEPS = 1e-4, 100
 class Enclosure(PerSample):
     """These boxes hold Z and X of every input in the box of a sample; all are (m, n) float64, in working order.
 
-    Where the model has blocks, Z is (m, n_pre). If no state depends on itself, the boxes then hold every trajectory
-    with outputs of blocks as computed in the model's dtype, and all else exact; ``errors`` say how far from it states
-    as computed may be, (m, n).
+    Where the model has blocks, Z is (m, n_pre), and the boxes hold every trajectory with outputs of blocks as computed
+    in the model's dtype, and all else exact, loops with their blocks among it; ``errors`` say how far from it states as
+    computed may be, (m, n).
     """
 
     z_lower: Tensor
@@ -148,21 +149,59 @@ class Neighbourhood(PerSample):
     def enclosure(self) -> Enclosure:
         """Return the boxes of (b), by sweeps until they settle; by one sweep if A is triangular."""
         prepared, found = self.prepared, self._start()
-        for _ in range(1 if prepared.system.plan.triangular else _SWEEPS):
+        if prepared.trajectories:
+            for part in prepared.system.plan.parts:
+                if isinstance(part, Loop):
+                    self._enclose_loop_(found, part)
+                else:
+                    self.update_stage_(found, part)
+        else:
+            self._sweep_(found, range(len(prepared.stages)), 1 if prepared.system.plan.triangular else _SWEEPS)
+        return found
+
+    def _sweep_(self, found: Enclosure, numbers: range, most: int) -> None:
+        """Update some stages in turn until no box shrinks any more."""
+        for _ in range(most):
             width = found.x_upper - found.x_lower
-            for number in range(len(prepared.system.plan.stages)):
+            for number in numbers:
                 self.update_stage_(found, number)
             if bool((found.x_upper - found.x_lower >= (1.0 - _SETTLED) * width).all()):
                 break
-        return found
 
     def _start(self) -> Enclosure:
         infinite = torch.full_like(self.drive, torch.inf)
-        if self.prepared.trajectories:  # one substitution is all, and (a) speaks of other trajectories
+        if self.prepared.trajectories:  # (a) speaks of other trajectories
             everything = torch.full((len(self.U), self.prepared.model.n_states), torch.inf, dtype=torch.float64)
             return Enclosure(-infinite, infinite, -everything, everything.clone(), torch.zeros_like(everything))
         reach = self.prepared.widened(self.state_radii + self.state_errors)
         return Enclosure(-infinite, infinite, self.states - reach, self.states + reach)
+
+    def _enclose_loop_(self, found: Enclosure, loop: Loop) -> None:
+        """Overwrite the boxes and errors of a loop's states, from those of the states before it.
+
+        The start is (a) around the sample, for what the boxes of the states before it let its drive move.
+        """
+        prepared, plan = self.prepared, self.prepared.system.plan
+        twin = prepared.system.absolute.plan.loops[plan.loops.index(loop)]
+        X = 2.0 * self.states.abs() + 1.0  # generous, for what is computed in float64
+        rounding, growth = prepared.rounding_reach(X, self.sizes(X), torch.float64)
+        reach = 2.0 * rounding + prepared.drive_reach(self.distance)
+        for rows, (source, block) in twin.outside:
+            low, high = found.x_lower[:, source], found.x_upper[:, source]
+            apart = torch.maximum(high - self.states[:, source], self.states[:, source] - low)
+            reach[:, rows] += prepared.widened(block.apply(apart))
+        left = prepared.left_over(X, torch.float64)
+        radii = prepared.loop_radii(twin, unknown(reach[:, loop.rows]), growth, left)
+        at = loop.states
+        found.x_lower[:, at], found.x_upper[:, at] = self.states[:, at] - radii, self.states[:, at] + radii
+        self._sweep_(found, range(loop.first, loop.first + len(loop.names)), _SWEEPS)
+        if found.errors is not None:
+            X = found.largest
+            rounding, growth = prepared.rounding_reach(X, unknown(self.sizes(X)), prepared.dtype)
+            for rows, (source, block) in twin.outside:
+                rounding[:, rows] += growth * block.apply(found.errors[:, source])
+            left = prepared.left_over(X, prepared.dtype)
+            found.errors[:, at] = prepared.loop_radii(twin, unknown(rounding[:, loop.rows]), growth, left)
 
     def update_stage_(self, found: Enclosure, number: int) -> None:
         """Overwrite the bounds of one stage's states in ``found`` with F(X, U) ∩ X."""
@@ -187,16 +226,15 @@ class Neighbourhood(PerSample):
         stage, phi = self.prepared.stages[number], self.prepared.stages[number].activation
         at, lower, upper = stage.target, found.z_lower[:, stage.rows], found.z_upper[:, stage.rows]
         if isinstance(phi, Block):
-            if self.prepared.trajectories:
-                zeta, _ = self._pre_errors(found, number)
-                low, high = phi.image(lower - zeta, upper + zeta, self.prepared.dtype)
-            else:
-                low, high = phi.image(lower, upper)
+            zeta, kind = torch.zeros_like(lower), torch.float64
+            if number not in self.prepared.looped:
+                (zeta, _), kind = self._pre_errors(found, number), self.prepared.dtype
+            low, high = phi.image(lower - zeta, upper + zeta, kind)
         else:
             low, high = extremes(phi, lower, upper, 0.0)
         found.x_lower[:, at] = torch.fmax(found.x_lower[:, at], low)
         found.x_upper[:, at] = torch.fmin(found.x_upper[:, at], high)
-        if found.errors is not None and not isinstance(phi, Block):
+        if found.errors is not None and not isinstance(phi, Block) and number not in self.prepared.looped:
             zeta, sizes = self._pre_errors(found, number)
             bounds, X = (lower - zeta, upper + zeta), found.largest[:, at]
             errors = self.prepared.stage_errors(number, zeta, bounds, X, sizes, self.prepared.dtype)

@@ -16,8 +16,8 @@ unit roundoff u, a sum of k products errs by at most γ = k u / (1 - k u) times 
   stage. A block is another matter: what its program does to errors is only known as the interval image of z ± ζ.
   So the bounds of a model with blocks speak of all trajectories whose outputs of blocks lie *anywhere* in
   these images, those as computed among them, and are exact between the blocks: e is 0 at a block, and counts on.
-  Where states depend on themselves, (I - L|A|)⁻¹ does, and what the iteration leaves over comes on top; then bounds
-  speak of the exact equilibrium, blocks or not, and each block needs its Lipschitz constant.
+  Where states depend on themselves, (I - L|A|)⁻¹ does, and what the iteration leaves over comes on top; blocks on such
+  a loop are exact, and count by their Lipschitz constants.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _SETTLED, _STEPS = 1e-12, 1000
 class PreparedModel:
     """A model as it is evaluated, in ``dtype``: its numbers in float64, its states in working order from here on.
 
-    ``trajectories`` says whether bounds speak of all trajectories with blocks as computed, as they do where there are
-    blocks and no state depends on itself; where there are blocks, there are n_pre pre-activations in place of n.
+    ``trajectories`` says whether there are groups whose φ is not elementwise; then there are n_pre pre-activations in
+    place of n, and bounds speak of all trajectories with blocks as computed. ``looped`` are the stages on loops.
     ``system`` is the state equation, ``stages`` are those of its plan. Of the model there are ``C`` (q, n),
     ``D`` (q, p), the biases ``b`` (n_pre,) of the states and ``d`` (q,) of the outputs; of the activations, all (n,),
     the ``slopes`` L, what torch's may jump by, and the units in the last place (``ulps``) that evaluating one may cost:
@@ -60,8 +60,9 @@ class PreparedModel:
         exact, groups = model.astype(np.float64), model.groups
         self.model, self.system = model, exact.state_equation
         self.stages: tuple[Stage, ...] = self.system.plan.stages
-        blocks = any(isinstance(group.activation, Block) for group in groups)
-        self.trajectories = blocks and self.system.plan.triangular
+        self.trajectories = any(isinstance(group.activation, Block) for group in groups)
+        plan = self.system.plan
+        self.looped = frozenset(loop.first + place for loop in plan.loops for place in range(len(loop.names)))
         self.dtype = torch.float32 if model.dtype == np.float32 else torch.float64
         self.gamma = _SAFETY * _gamma(model.n_states + model.n_inputs + 64, torch.float64)
         self.C = self.system.plan.to_working(torch.from_numpy(exact.C.toarray()))
@@ -109,22 +110,22 @@ class PreparedModel:
                 drive = reach.clone()
                 for rows, (source, block) in part.outside:
                     drive[:, rows] += growth * block.apply(d[:, source])
-                d[:, part.states] = self._loop_radii(part, _unknown(drive[:, part.rows]), growth, left)
+                d[:, part.states] = self.loop_radii(part, unknown(drive[:, part.rows]), growth, left)
                 continue
             stage = plan.stages[part]
             drive = reach[:, stage.rows]
             for source, block in stage.terms:
                 drive = drive + growth * block.apply(d[:, source])
-            d[:, stage.target] = self._moved(stage, _unknown(drive))
+            d[:, stage.target] = self._moved(stage, unknown(drive))
         return d
 
     def _moved(self, stage: Stage, radius: Tensor) -> Tensor:
         """Return how far one stage's x moves where its z moves by at most ``radius``."""
         if isinstance(stage.activation, Block):
             radius = radius.amax(dim=1, keepdim=True).expand(-1, stage.activation.size)
-        return _unknown(self.widened(stage.activation.slope * radius))
+        return unknown(self.widened(stage.activation.slope * radius))
 
-    def _loop_radii(
+    def loop_radii(
         self, loop: Loop, reach: Tensor, growth: float, left: Callable[[Loop, Contraction], Tensor] | None
     ) -> Tensor:
         """Return :meth:`state_radii` of a loop's states, for r (m, n_pre of the loop)."""
@@ -156,30 +157,39 @@ class PreparedModel:
 
         X bounds |x|, (m, n), and ``sizes`` w are (m, n_pre).
         """
-        if self.trajectories:
+        if self.trajectories and self.system.plan.triangular:
             infinite = torch.full_like(sizes, torch.inf)
             return self.sharp_state_errors(-infinite, infinite, X, sizes, dtype)
+        reach, growth = self.rounding_reach(X, sizes, dtype)
+        return self.state_radii(reach, growth, self.left_over(X, dtype))
+
+    def rounding_reach(self, X: Tensor, sizes: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
+        """Return what rounding is worth in z, (m, n_pre), and g, what it adds to errors themselves."""
         unit, gamma, tiny = unit_roundoff(dtype), self._row_gammas(dtype), self._underflow(dtype)
         reach = torch.empty_like(sizes)
         for stage in self.stages:
             at, rows, phi = stage.target, stage.rows, stage.activation
             if isinstance(phi, Block):  # z as computed may be larger than exact ones are
-                evaluating = phi.rounding(2.0 * float(sizes[:, rows].max()) + 1.0, dtype) / max(phi.slope, tiny)
+                largest = 2.0 * float(unknown(sizes[:, rows]).max()) + 1.0
+                evaluating = phi.rounding(largest, dtype) / max(phi.slope, tiny)
                 reach[:, rows] = gamma[rows] * sizes[:, rows] + 2.0 * tiny + evaluating
                 continue
             before = (gamma[rows] + self.ulps[at] * unit) * sizes[:, rows] + tiny
             after = self.ulps[at] * unit * X[:, at] + self.jumps[at] + tiny
             reach[:, rows] = before + after / self.slopes[at]
-        # What rounding adds to errors themselves.
         growth = 1.0 + float(gamma.max()) + 3.0 * float(self.ulps.max()) * unit if len(gamma) else 1.0
+        return growth * unknown(reach), growth
+
+    def left_over(self, X: Tensor, dtype: torch.dtype) -> Callable[[Loop, Contraction], Tensor]:
+        """Return what an iteration leaves over of a loop: its tolerance, or steps taken for rounding, over 1 - ρ."""
+        unit = unit_roundoff(dtype)
 
         def left(loop: Loop, known: Contraction) -> Tensor:
-            """What the iteration leaves: its tolerance, or steps taken for rounding, over 1 - ρ (fixed_point.py)."""
             s = torch.from_numpy(known.s)
             noise = NOISE_ULPS * 2.0 * unit * (X[:, loop.states] / s).amax(dim=1, keepdim=True) / (1.0 - known.rho)
             return s * (PREDICTION_TOL + 2.0 * noise)
 
-        return self.state_radii(growth * _unknown(reach), growth, left)
+        return left
 
     def sharp_state_errors(
         self, z_lower: Tensor, z_upper: Tensor, X: Tensor, sizes: Tensor, dtype: torch.dtype
@@ -251,7 +261,7 @@ def _iterated(step: Callable[[Tensor], Tensor], first: Tensor) -> Tensor:
     return d
 
 
-def _unknown(bound: Tensor) -> Tensor:
+def unknown(bound: Tensor) -> Tensor:
     """Return a bound in which what is no number, as a product of zero and infinity, is infinite."""
     return bound.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
