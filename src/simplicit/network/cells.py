@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from simplicit.checks import check_flag
 from simplicit.errors import InputError, NotWellPosedError
-from simplicit.implicit import ImplicitModel, InputLayout, perron_frobenius
+from simplicit.implicit import Block, ImplicitModel, InputLayout, perron_frobenius
 from simplicit.implicit.batch import check_range
 from simplicit.implicit.groups import INPUT
 from simplicit.implicit.maps import TooLargeError
@@ -29,7 +30,7 @@ from simplicit.network.capture import count_weights
 from simplicit.network.closing import OpenCell, closed, ways_to_close
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.prepare import evaluation_copy
-from simplicit.network.probing import parameters_for
+from simplicit.network.probing import fixed_entries, parameters_for
 from simplicit.network.reader import read_values
 from simplicit.network.states import States
 from simplicit.network.stepping import CellCall, Step, called, checked_step
@@ -153,13 +154,21 @@ class CellCapture:
 
     @property
     def weight_count(self) -> int:
-        """N₀, the entries of the weight matrices of cell and readout."""
-        return count_weights(self.graph.network, self.graph.parameters)
+        """N₀, the entries of the weight matrices of cell and readout that multiply states or inputs: no embeddings."""
+        blocks = [group.activation for group in self.model.groups if isinstance(group.activation, Block)]
+        held = {constant.ctypes.data for block in blocks for constant in block.constants}
+        network = self.graph.network
+        names = [name for name in self.graph.parameters if network.get_parameter(name).data_ptr() not in held]
+        return count_weights(network, names)
 
     @property
     def proved(self) -> bool:
         """Whether the cell has one equilibrium for every input, as far as is known."""
         return _is_proved(self.model)
+
+    def wiring(self) -> csr_array:
+        """The entries of M (n_pre + q, n + p) that are no weights: skip paths, means, what is added as it is."""
+        return csr_array(self.model.matrix.astype(np.float64).multiply(fixed_entries(self.graph, self.read)))
 
     def states(self, U: Tensor) -> States:
         """Record the equilibrium of the cell for inputs U (m, p), in float64.

@@ -147,20 +147,7 @@ def _restricted(whole: LinearMap, columns: slice) -> LinearMap:
     width = whole.shape[1]
     inside = np.full(width, -1)
     inside[columns] = np.arange(columns.stop - columns.start)
-    return _wired(composed(whole, GatherMap(inside, columns.stop - columns.start)))
-
-
-def _wired(part: LinearMap) -> LinearMap:
-    """A map that does nothing but pick numbers, as such: beside the weights on a state it was written down."""
-    if not part.is_written or isinstance(part, GatherMap):
-        return part
-    csr = part.to_csr()
-    counts = np.diff(csr.indptr)
-    if csr.nnz == 0 or counts.max() > 1 or (csr.data != 1.0).any():
-        return part
-    picked = np.full(csr.shape[0], -1)
-    picked[counts > 0] = csr.indices
-    return GatherMap(picked, csr.shape[1])
+    return composed(whole, GatherMap(inside, columns.stop - columns.start))
 
 
 def _grows(value: Affine, number: int, cell: OpenCell) -> bool:

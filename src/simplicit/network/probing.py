@@ -58,6 +58,27 @@ def parameters_for(
     return probe.parameters
 
 
+def fixed_entries(graph: NetworkGraph, read: Read) -> csr_array:
+    """Which entries of M (n_pre + q, n + p) are none of the network's weights: 1 there, canonical.
+
+    They are those that stay as they are when all weights change.
+    """
+    probe = _Probe(graph, read)
+    with torch.no_grad():
+        codes = _Codes(probe.of_rank(matrices=True))
+        own = codes.values
+        first, second = (_with(probe, codes, values).M for values in (own, own * (1.5 + codes.ratio)))
+    moved = csr_array(abs(second - first))
+    moved.data = (moved.data > _RATIO_TOLERANCE * max(1.0, float(abs(first).max()))).astype(np.float64)
+    moved.eliminate_zeros()
+    pattern = first.copy()
+    pattern.data = np.ones_like(pattern.data)
+    fixed = csr_array(pattern - pattern.multiply(moved))
+    fixed.eliminate_zeros()
+    fixed.sort_indices()
+    return fixed
+
+
 @dataclass(frozen=True, eq=False)
 class _Whole:
     """A whole M (n + q, n + p), canonical, with the constants (n + q,); which ``rows`` and ``columns`` are whose."""

@@ -38,8 +38,8 @@ def build(model: ImplicitModel, onnx: Any) -> Any:
     if not plan.triangular:
         raise refused(
             "model",
-            "A has cycles, so its states are found by iteration, which is not written to ONNX; fit with "
-            "structure 'baseline' or 'feedforward', or use simplicit.to_torch(model)",
+            "A has cycles, so its states are found by iteration, which is not written to ONNX; use "
+            "simplicit.to_torch(model), or fit a feed-forward network with structure 'baseline' or 'feedforward'",
         )
     graph = Graph(onnx, model.dtype)
     flat = "inputs" if model.input_shape == (model.n_inputs,) else graph.node("Flatten", "inputs", axis=1)

@@ -9,14 +9,15 @@ with w = (A_ij sⱼ | B_i), so that what comes out has L|A| s ≤ κ s on every 
 does, so that the baseline itself lies in the ball if κ lets it, and follows its Perron vector otherwise. Rows that lie
 on no loop have no ball.
 
-*Wiring* stays: blocks of M that are mere gathers (x_s = … + 1·x_g, an input that is added as it is) are no weights;
-what they give is taken off the targets, and off κ. Without a readout y is the state, and no rows of [C D] are fitted.
+*Wiring* stays: entries of M that are no weights (x_s = … + 1·x_g, an input that is added as it is, a mean) stay what
+they are; what they give is taken off the targets, and off κ. Without a readout y is the state, and no rows of [C D] are
+fitted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Self
 
@@ -27,7 +28,7 @@ from scipy.sparse import csr_array, diags_array, vstack
 from torch import Tensor, nn
 
 from simplicit.checks import refused
-from simplicit.implicit import GatherMap, ImplicitModel, LinearMap, equilibrium, perron_frobenius
+from simplicit.implicit import ImplicitModel, LinearMap, equilibrium, perron_frobenius
 from simplicit.implicit.equilibrium import pull_back
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.plan import plan_by_groups
@@ -100,9 +101,7 @@ class LoopData:
     @cached_property
     def wiring(self) -> csr_array:
         """The entries of M that are no weights, (n_pre + q, n + p)."""
-        gathers = {key: block for key, block in self.model.blocks.items() if isinstance(block, GatherMap)}
-        zero = np.zeros(self.model.n_pre), np.zeros(self.model.n_outputs)
-        return self.model.with_blocks(gathers, state_bias=zero[0], output_bias=zero[1]).matrix
+        return self.captured.wiring()
 
     @cached_property
     def weights(self) -> csr_array:
@@ -176,7 +175,7 @@ def with_room(data: LoopData, kappa: float) -> LoopData:
                 "the cell's own connections that have no weights (a skip connection, a scaled state) take up the whole "
                 "ball, so that no weights can be proved well-posed",
             )
-    return replace(data, s=s)
+    return LoopData(data.captured, data.model, data.features, data.targets, s)
 
 
 @dataclass(frozen=True, eq=False)
