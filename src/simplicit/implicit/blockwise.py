@@ -35,13 +35,13 @@ from simplicit.implicit.spectral import (
     PerronFrobenius,
     Vector,
     best_contraction,
-    contraction,
     dominating,
+    ratios,
     resolvent,
     spectral_bounds,
 )
 
-# Above so many entries a cycle is not written down: whole groups are its units.
+# Above so many entries a cycle is not written down where whole groups as units prove it.
 _LARGEST_WRITTEN = 4 * 10**7
 # Howard's iteration settles in a handful of steps.
 _CHOICES = 40
@@ -70,7 +70,8 @@ class Cycle:
     def contraction(self) -> Contraction:
         """s > 0, one number for each state, and ρ < 1 with T(s) <= ρ s; NotWellPosedError where there are none."""
         if self._units is None:
-            return contraction(self._elementwise)
+            N = self._elementwise
+            return best_contraction(N, self.bounds, lambda s: ratios(N, s)[1])
         found = self._units.contraction
         return Contraction(np.repeat(found.s, self._units.states), found.rho)
 
@@ -99,7 +100,7 @@ class Cycle:
 
     @cached_property
     def _units(self) -> Units | None:
-        """What T is made of; None where every state is a unit of its own and A is small enough to be written down."""
+        """What T is made of; None where every state is a unit of its own, and A is written down."""
         for group in self.groups:
             if not np.isfinite(group.activation.slope):
                 raise NotWellPosedError(
@@ -111,7 +112,9 @@ class Cycle:
                 )
         apart = [group.pointwise for group in self.groups]
         if sum(block.nnz for block in self.blocks.values()) > _LARGEST_WRITTEN:
-            return self._of_groups()
+            coarse = self._of_groups()
+            if coarse.bounds.upper < 1.0:
+                return coarse
         return None if all(apart) else self._mixed(apart)
 
     def _mixed(self, apart: Sequence[bool]) -> Units:

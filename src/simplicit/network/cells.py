@@ -227,6 +227,7 @@ class CellModel(ImplicitModel):
             inputs=model.inputs,
         )
         self.captured = captured
+        vars(self)["state_equation"] = model.state_equation  # the same, and what is proved of it is dear
 
 
 def _opened(graph: NetworkGraph, call: CellCall, output_shape: Shape, *, with_readout: bool) -> OpenCell:

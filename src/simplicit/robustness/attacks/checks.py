@@ -171,4 +171,5 @@ def _schedule(model: ImplicitModel) -> tuple[list[StateGroup], int, bool]:
         return groups, len(stages), False
     rho = max(system.contraction_of(loop).rho for loop in system.plan.loops)
     steps = math.ceil(math.log(_LEFT * (1.0 - rho)) / math.log(rho)) if rho > 0.0 else 1
-    return groups, min(_STEPS, steps), False
+    behind = len(stages) - sum(len(loop.names) for loop in system.plan.loops)  # each of them comes a step later
+    return groups, min(_STEPS, steps) + behind, False
