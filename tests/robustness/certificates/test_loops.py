@@ -28,7 +28,6 @@ def near(u: torch.Tensor) -> torch.Tensor:
     ("name", "dtype", "method"),
     [
         ("tanh", "float32", "linear"),
-        ("residual", "float64", "interval"),
         ("two", "float64", "interval"),
         ("softmax", "float64", "interval"),
         ("softmax", "float32", "linear"),

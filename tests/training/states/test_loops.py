@@ -20,7 +20,9 @@ def model_of(
     return sp.from_cell(cell.double().eval(), torch.zeros(samples, n, dtype=F64), u, readout, check=False), u
 
 
-@pytest.mark.parametrize("name", ["leaky_relu", "two", "damped"])
+@pytest.mark.parametrize(
+    "name", ["leaky_relu", pytest.param("two", marks=pytest.mark.slow), pytest.param("damped", marks=pytest.mark.slow)]
+)
 def test_without_a_penalty_the_cell_comes_back(name: str) -> None:
     cell, state, u = made(name, 80)
     model = sp.from_cell(cell, state, u)
@@ -51,7 +53,7 @@ def test_half_of_the_weights_leave_a_cell_proved_and_close() -> None:
     assert float((result.model.predict(u) - x).abs().max()) < 1e-9
 
 
-@pytest.mark.parametrize("recipe", [sp.Sparse(40), sp.Matching(sp.L1(1e-4)), sp.Matching(sp.L1(1e-4), kappa=0.7)])
+@pytest.mark.parametrize("recipe", [sp.Sparse(40), sp.Matching(sp.L1(1e-4), kappa=0.7)])
 def test_what_comes_out_of_an_unproved_cell_is_proved(recipe: sp.Sparse | sp.Matching) -> None:
     torch.manual_seed(0)
     model, u = model_of(Elementwise(n=8, norm=2.5), 8)
@@ -63,7 +65,8 @@ def test_what_comes_out_of_an_unproved_cell_is_proved(recipe: sp.Sparse | sp.Mat
     assert result.layers[0].error < 0.05
 
 
-def test_blocks_wiring_and_a_readout() -> None:
+@pytest.mark.slow
+def test_blocks_and_a_readout() -> None:
     torch.manual_seed(0)
     readout = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)).double().eval()
     cell = Elementwise(lambda z: torch.softmax(z, dim=-1), norm=3.0)
@@ -75,6 +78,9 @@ def test_blocks_wiring_and_a_readout() -> None:
     with torch.no_grad():
         y = back["readout"](rest(back["cell"], torch.zeros(len(u), 6, dtype=F64), u))
     assert float((result.model.predict(u) - y).abs().max()) < 1e-9
+
+
+def test_an_input_that_is_added_as_it_is_stays() -> None:
     injected = Injected()
     plain, v = model_of(injected, P)
     found = sp.fit(plain, v, sp.Sparse(25), executor="serial")
@@ -95,6 +101,7 @@ class Injected(nn.Module):
         return torch.tanh(self.inner(x) + u)
 
 
+@pytest.mark.slow
 def test_a_state_of_its_own_is_fitted_too() -> None:
     torch.manual_seed(0)
     model, u = model_of(Residual())
