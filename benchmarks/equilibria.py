@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -149,12 +150,15 @@ def measured(name: str) -> list[dict[str, Any]]:
             found = sp.equilibrium(model, u, TOL, method=method)
             return found.states, found
 
+        def proved(method: str = method) -> float:
+            return float(sp.equilibrium(model, u, TOL, method=method).error_bound.max())
+
         add(
             f"simplicit, {method}, with its bound",
             ours,
             lambda: gradient(module, u, direction),
             lambda found: found.iterations,
-            lambda method=method: float(sp.equilibrium(model, u, TOL, method=method).error_bound.max()),
+            proved,
         )
     plain: Callable[[], Any] = lambda: model.predict(u)  # noqa: E731
     add("simplicit, predict", plain, lambda: gradient(module, u, direction), lambda _: None, lambda: None)
@@ -165,10 +169,13 @@ def measured(name: str) -> list[dict[str, Any]]:
                 return run(u)
 
         forward()
-        count = counts[0]
-        add(what, forward, lambda run=run: gradient(run, u, direction), lambda _, count=count: count, lambda: None)
+        add(what, forward, partial(gradient, run, u, direction), partial(_first, counts[0]), lambda: None)
     rows[0]["capture, s"], rows[0]["lambda_pf"] = capture, float(sp.perron_frobenius(model))
     return rows
+
+
+def _first(count: int, _: Any) -> int:
+    return count
 
 
 def page(report: dict[str, Any]) -> str:

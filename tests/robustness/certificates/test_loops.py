@@ -72,8 +72,8 @@ def test_attacks_go_through_the_loop() -> None:
     cell, state, u = made("softmax")
     model = sp.from_cell(cell, state, u)
     labels = model.predict(u).argmax(dim=1)
-    for attack in (sp.fgsm, sp.pgd):
-        moved = torch.as_tensor(attack(model, u, labels, 0.3, clip=None))
+    for attack, options in ((sp.fgsm, {}), (sp.pgd, {"steps": 8})):
+        moved = torch.as_tensor(attack(model, u, labels, 0.3, clip=None, **options))
         assert float((moved - u).abs().max()) <= 0.3 + 1e-12
         own = [model.predict(v).gather(1, labels[:, None]) for v in (u, moved)]
         assert float(own[1].mean()) < float(own[0].mean())
