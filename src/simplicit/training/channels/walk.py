@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from simplicit.checks import lookups_checked
 from simplicit.network.graph import NetworkGraph
 
 #: Values of a node on one side, batch by batch.
@@ -122,4 +123,5 @@ class Walk:
 def _result(node: Node, value: Callable[[Node], Any]) -> Any:
     """What a node makes of the values of others."""
     assert callable(node.target)
-    return node.target(*map_arg(node.args, value), **map_arg(node.kwargs, value))
+    with lookups_checked():
+        return node.target(*map_arg(node.args, value), **map_arg(node.kwargs, value))
