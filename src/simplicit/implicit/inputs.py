@@ -174,8 +174,10 @@ class InputLayout:
         given, parts = self._named(inputs, argument), []
         for name, columns in self.columns.items():
             value = given.get(name)
-            asked = isinstance(value, Tensor) and value.requires_grad
-            parts.append(value.reshape(len(U), -1).to("cpu", U.dtype) if asked else U[:, columns])
+            if isinstance(value, Tensor) and value.requires_grad:
+                parts.append(value.reshape(len(U), -1).to("cpu", U.dtype))
+            else:
+                parts.append(U[:, columns])
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def by_name(self, in_order: tuple[Any, ...], by_name: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,8 +202,8 @@ class InputLayout:
         if not is_several(inputs):
             return like(U.reshape(np.shape(inputs)), inputs)
         found = {
-            spec.name: part.reshape(len(U), *spec.shape)
-            for spec, part in zip(self.specs, U.split([spec.size for spec in self.specs], dim=1), strict=True)
+            spec.name: U[:, columns].reshape(len(U), *spec.shape)
+            for spec, columns in zip(self.specs, self.columns.values(), strict=True)
             if spec.floating
         }
         if isinstance(inputs, Mapping):

@@ -54,8 +54,8 @@ class ImplicitModule(nn.Module):
     It takes inputs (m, *input_shape) or (m, p), m >= 0, casts them to the model's dtype and returns (m, *output_shape).
     A model of several inputs, or of integers, also takes tensors as the network did: in order, by the names of its
     arguments, as one tuple or one mapping. Gradients by floating-point inputs and parameters are those of the exact
-    equilibrium; they can be taken once, not twice. It computes on the CPU, in float32 or float64; ``module.double()`` and ``.float()`` change that, other dtypes and
-    devices are refused.
+    equilibrium; they can be taken once, not twice. It computes on the CPU, in float32 or float64; ``module.double()``
+    and ``.float()`` change that, other dtypes and devices are refused.
 
     Attributes
     ----------
@@ -70,8 +70,8 @@ class ImplicitModule(nn.Module):
     Raises
     ------
     InputError
-        On the way: inputs of another name, shape or kind, complex, NaN or infinite; parameters that are NaN or infinite; states or
-        outputs that leave the range of the dtype; a dtype or device that is not supported.
+        On the way: inputs of another name, shape or kind, complex, NaN or infinite; parameters that are NaN or
+        infinite; states or outputs that leave the range of the dtype; a dtype or device that is not supported.
     NotWellPosedError
         On the way: training has brought λ_pf(diag(L)|A|) to 1, where A has cycles.
     """
