@@ -133,7 +133,7 @@ class ImplicitModule(nn.Module):
         layout = self._model.inputs
         if len(in_order) == 1 and not by_name:
             inputs = in_order[0]
-        elif layout is not None:
+        elif layout is not None and (in_order or by_name):
             inputs = layout.by_name(in_order, by_name) if by_name else in_order
         elif not in_order and [*by_name] == ["inputs"]:
             inputs = by_name["inputs"]
