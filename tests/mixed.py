@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -50,7 +51,12 @@ def samples(m: int, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     }
 
 
+@cache
+def model(dtype: torch.dtype = torch.float32) -> sp.ImplicitModel:
+    """Its implicit model, captured once for all tests."""
+    return sp.from_torch(mixed(dtype), samples(2, dtype))
+
+
 def model_and_samples(m: int = 7) -> tuple[Mixed, sp.ImplicitModel, dict[str, Any]]:
     """The network, its implicit model, and samples."""
-    net = mixed()
-    return net, sp.from_torch(net, samples(2)), samples(m)
+    return mixed(), model(), samples(m)
