@@ -52,11 +52,11 @@ def samples(m: int, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
 
 
 @cache
-def model(dtype: torch.dtype = torch.float32) -> sp.ImplicitModel:
+def captured(dtype: torch.dtype = torch.float32) -> sp.ImplicitModel:
     """Its implicit model, captured once for all tests."""
     return sp.from_torch(mixed(dtype), samples(2, dtype))
 
 
 def model_and_samples(m: int = 7) -> tuple[Mixed, sp.ImplicitModel, dict[str, Any]]:
     """The network, its implicit model, and samples."""
-    return mixed(), model(), samples(m)
+    return mixed(), captured(), samples(m)

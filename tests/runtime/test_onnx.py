@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import simplicit as sp
-from mixed import IDS, mixed, model, samples
+from mixed import IDS, captured, mixed, samples
 from simplicit.errors import DataError, InputError, MissingExtraError
 from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup
 from simplicit.runtime.onnx import activations, check_onnx, linear
@@ -275,7 +275,7 @@ def test_inputs_are_those_of_the_network(dtype: str, tmp_path: Path) -> None:
     own = getattr(torch, dtype)
     net, u = mixed(own), samples(7, own)
     path = tmp_path / "m.onnx"
-    written = sp.export_onnx(model(own), path)
+    written = sp.export_onnx(captured(own), path)
     assert written.checked_by == "onnxruntime"
     session = session_of(path)
     kinds = [(one.name, one.type, one.shape) for one in session.get_inputs()]
@@ -294,7 +294,7 @@ def test_inputs_are_those_of_the_network(dtype: str, tmp_path: Path) -> None:
 
 
 def test_a_file_has_the_dtype_of_the_network_or_the_one_asked_for(tmp_path: Path) -> None:
-    u, wide = samples(7), model().astype(np.float64)
+    u, wide = samples(7), captured().astype(np.float64)
     sp.export_onnx(wide, tmp_path / "own.onnx")
     assert session_of(tmp_path / "own.onnx").run(None, given(u))[0].dtype == np.float32
     sp.export_onnx(wide, tmp_path / "wide.onnx", dtype="float64")
