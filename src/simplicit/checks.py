@@ -34,9 +34,11 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     masked array, ragged lists, and anything else but real numbers.
     """
     if isinstance(value, torch.Tensor):
-        if value.layout != torch.strided or value.is_meta:
-            kind = "a meta" if value.is_meta else "a sparse"
-            defect = f"must be a dense tensor with values, got {kind} tensor; pass {name}.to_dense()"
+        if value.is_meta:
+            raise InputError(f"{name} must have values, got a tensor on the device meta", argument=name)
+        if value.layout != torch.strided or value.is_quantized:
+            kind, remedy = ("quantised", "dequantize") if value.is_quantized else ("sparse", "to_dense")
+            defect = f"must be a dense tensor, got a {kind} one; convert it with .{remedy}()"
             raise InputError(f"{name} {defect}", argument=name)
         if value.dtype == torch.bfloat16:  # NumPy has no such type
             value = value.float()
@@ -45,7 +47,7 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
         defect = f"must be an array, got the network {type(value).__name__}; see simplicit.from_torch"
         raise InputError(f"{name} {defect}", argument=name)
     if isinstance(value, np.ma.MaskedArray):
-        defect = f"must not be a masked array: masks are not followed; pass {name}.filled(…)"
+        defect = "must not be a masked array: masks are not followed; convert it with .filled(…)"
         raise InputError(f"{name} {defect}", argument=name)
     try:
         array = np.asarray(value)

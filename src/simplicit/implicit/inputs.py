@@ -326,7 +326,7 @@ def _flat(spec: InputSpec, values: Any, dtype: np.dtype[Any], argument: str) -> 
             argument=argument,
         )
     name = f"{argument}: {spec.name!r}"
-    if isinstance(values, Tensor) and (values.layout != torch.strided or values.is_meta):
+    if isinstance(values, Tensor) and (values.layout != torch.strided or values.is_meta or values.is_quantized):
         _named(as_array, name, values, argument=argument)  # it says what is wrong
     flat = values.reshape(len(values), spec.size)
     if spec.floating:

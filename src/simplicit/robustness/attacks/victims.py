@@ -97,7 +97,8 @@ class NetworkVictim(Victim):
         try:
             Y = self._evaluated(self._tried)
         except Exception as error:  # the user's own forward may raise anything
-            defect = f"{name} fails on samples of shape {self.input_shape} ({first_line(error)})"
+            given = f"samples of shape {self.input_shape}" if self._call is None else self._call.said("U")
+            defect = f"{name} fails on {given} ({first_line(error)})"
             raise refused("model", f"{defect}; pass U in the form that it takes") from error
         if not isinstance(Y, Tensor) or Y.ndim != 2 or Y.shape[0] != 2:
             got = tuple(Y.shape) if isinstance(Y, Tensor) else type(Y).__name__
