@@ -15,7 +15,18 @@ import torch
 from numpy.testing import assert_array_equal
 
 from simplicit.errors import DataError, InputError
-from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, load, save, storage
+from simplicit.implicit import (
+    Activation,
+    Block,
+    CsrMap,
+    GatherMap,
+    ImplicitModel,
+    StateGroup,
+    load,
+    save,
+    storage,
+)
+from simplicit.implicit.groups.program import Step, Value
 from simplicit.implicit.maps import files as mapfiles
 
 
@@ -319,3 +330,14 @@ def test_format_is_documented() -> None:
     assert mapfiles.__doc__ is not None
     assert "block.k." in storage.__doc__
     assert all(name in mapfiles.__doc__ for name in ("values", "indices", "indptr", "columns"))
+
+
+def test_a_block_of_an_unknown_operation(tmp_path: Path) -> None:
+    block = Block(((3,),), (Step("softmax.int", (Value(0), 1)),), 3)
+    blocks = {("s", "input"): GatherMap(np.arange(3), 3), ("output", "s"): GatherMap(np.arange(3), 3)}
+    save(ImplicitModel([StateGroup("s", 3, block)], blocks, n_inputs=3, n_outputs=3), tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text("utf-8"))
+    config["groups"][0]["block"]["steps"][0]["operation"] = "system.default"
+    write(tmp_path / "m", config, safetensors.numpy.load_file(tmp_path / "m" / "model.safetensors"))
+    with pytest.raises(DataError, match=r"config.json.*a block has the unknown operation 'system.default'; the model"):
+        load(tmp_path / "m")

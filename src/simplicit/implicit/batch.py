@@ -58,7 +58,7 @@ TORCH_DTYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch
 
 
 def _real_tensor(values: Batch, name: str) -> Tensor:
-    if isinstance(values, Tensor) and values.layout == torch.strided and not values.is_meta:
+    if isinstance(values, Tensor) and values.layout == torch.strided and not (values.is_meta or values.is_quantized):
         tensor = values.detach().to("cpu")
         if tensor.is_complex():
             raise InputError(f"{name} must hold real numbers, got dtype {tensor.dtype}", argument=name)

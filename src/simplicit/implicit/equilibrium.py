@@ -22,6 +22,7 @@ from simplicit.errors import InputError
 from simplicit.implicit.batch import Batch, as_batch, check_range, chunks, like
 from simplicit.implicit.equations import PREDICTION_TOL
 from simplicit.implicit.error_bound import error_bound
+from simplicit.implicit.inputs import first_array
 from simplicit.implicit.model import ImplicitModel, as_model
 from simplicit.implicit.plan import Slopes
 
@@ -53,13 +54,13 @@ class Equilibrium:
     iteration_bound: int | None
 
 
-def equilibrium(model: ImplicitModel, U: Batch, tol: float = PREDICTION_TOL) -> Equilibrium:
+def equilibrium(model: ImplicitModel, U: Any, tol: float = PREDICTION_TOL) -> Equilibrium:
     """Find the equilibrium states for inputs U.
 
     Parameters
     ----------
     model : ImplicitModel
-    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape)
+    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape); or several, as ``model.predict`` takes them
     tol : float
         Picard's iteration stops when it has come within ``tol`` of x* in every state, apart from rounding. If the dtype
         cannot resolve that, it stops where rounding takes over; ``error_bound`` says where that is.
@@ -67,15 +68,15 @@ def equilibrium(model: ImplicitModel, U: Batch, tol: float = PREDICTION_TOL) -> 
     Raises
     ------
     InputError
-        U has the wrong shape, no samples, or NaN or infinite values; ``tol`` is not positive and finite; a sample's
-        states leave the range of the dtype.
+        U is refused as by ``model.predict``; ``tol`` is not positive and finite; a sample's states leave the range of
+        the dtype.
     NotWellPosedError
         A has cycles and λ_pf(diag(L)|A|) < 1 fails.
     ConvergenceError
         λ_pf is so close to 1 that the iteration takes too long, or no error bound exists in floating point.
     """
     tol = as_number("tol", tol, positive=True)
-    batch = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
+    batch = as_model(model).batch(U)
     equation = model.state_equation
     states = batch.new_empty(batch.shape[0], model.n_states)
     bounds = torch.zeros(batch.shape[0], dtype=torch.float64)
@@ -88,7 +89,9 @@ def equilibrium(model: ImplicitModel, U: Batch, tol: float = PREDICTION_TOL) -> 
         iterations = max(iterations, solution.iterations)
         iteration_bounds += [] if solution.iteration_bound is None else [solution.iteration_bound]
     method: Literal["substitution", "picard"] = "substitution" if equation.plan.triangular else "picard"
-    return Equilibrium(like(states, U), like(bounds, U), iterations, method, max(iteration_bounds, default=None))
+    given = first_array(U)
+    largest = max(iteration_bounds, default=None)
+    return Equilibrium(like(states, given), like(bounds, given), iterations, method, largest)
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,12 @@ def pull_back(model: ImplicitModel, slopes: Slopes, Y_bar: Tensor) -> tuple[Tens
     return Z_bar, U_bar if direct is None else U_bar.add_(direct)
 
 
-def linearise(model: ImplicitModel, U: Batch) -> Linearisation:
+def linearise(model: ImplicitModel, U: Any) -> Linearisation:
     """Solve for the equilibrium at the whole batch U once, and keep what gradients through it need.
 
     Errors are those of :func:`equilibrium`.
     """
-    return _linearised(model, as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype), 0)
+    return _linearised(model, as_model(model).batch(U), 0)
 
 
 def _linearised(model: ImplicitModel, batch: Tensor, first: int) -> Linearisation:
@@ -132,20 +135,21 @@ def _linearised(model: ImplicitModel, batch: Tensor, first: int) -> Linearisatio
     return Linearisation(found.Y, model, model.state_equation.plan.derivative(found.solution.Z))
 
 
-def adjoint(model: ImplicitModel, U: Batch, Y_bar: Batch) -> Any:
+def adjoint(model: ImplicitModel, U: Any, Y_bar: Batch) -> Any:
     """Return Ū = J(U)ᵀ Ȳ, the gradient of Σ Ȳ ∘ Y by the inputs, (m, p), of the kind of U.
 
     Parameters
     ----------
     model : ImplicitModel
-    U, Y_bar : NumPy array or torch tensor, shapes (m, p) or (m, *input_shape), and (m, q)
+    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape); or several, as ``model.predict`` takes them
+    Y_bar : NumPy array or torch tensor, shape (m, q)
 
     Raises
     ------
     InputError, NotWellPosedError, ConvergenceError
         As in :func:`equilibrium`, and for ``Y_bar`` and gradients as for U and states.
     """
-    batch = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
+    batch = as_model(model).batch(U)
     gradient = as_batch(Y_bar, model.n_outputs, None, model.dtype, "Y_bar")
     if len(gradient) != len(batch):
         found = f"{len(batch)}, got {len(gradient)}"
@@ -154,4 +158,4 @@ def adjoint(model: ImplicitModel, U: Batch, Y_bar: Batch) -> Any:
     for rows in chunks(len(batch), model.n_inputs + model.n_states):
         U_bar[rows] = _linearised(model, batch[rows], rows.start).vjp(gradient[rows])
         check_range(U_bar[rows], "gradients", rows.start)
-    return like(U_bar, U)
+    return like(U_bar, first_array(U))

@@ -350,14 +350,20 @@ class ImplicitModel:
         ConvergenceError
             λ_pf is so close to 1 that the iteration takes too long.
         """
-        if self.inputs is None:
-            batch = as_batch(U, self.n_inputs, self.input_shape, self.dtype)
-        else:
-            batch = self.inputs.pack(U, self.dtype)
+        batch = self.batch(U)
         Y = batch.new_empty(len(batch), self.n_outputs)
         for rows in chunks(len(batch), self.n_inputs + self.n_states + self.n_pre):
             Y[rows] = self.evaluate(batch[rows], rows.start).Y
         return like(Y, first_array(U))
+
+    def batch(self, U: Any, argument: str = "U") -> Tensor:
+        """Return inputs in any form that :meth:`predict` takes as one tensor (m, p) in the model's dtype.
+
+        ``argument`` is what the caller calls them, for errors, which are the InputErrors of :meth:`predict`.
+        """
+        if self.inputs is None:
+            return as_batch(U, self.n_inputs, self.input_shape, self.dtype, argument)
+        return self.inputs.pack(U, self.dtype, argument)
 
     def evaluate(self, U: Tensor, first: int = 0) -> Evaluation:
         """Return states and outputs for a checked batch U (m, p) in the model's dtype, all samples at once.

@@ -181,8 +181,9 @@ def _reason(error: Exception) -> str:
     text, kind = str(error), type(error).__name__
     if "Constraints violated" in text:
         return (
-            "it fixes the number of samples, as `len(x)` does (write x.shape[0]), a number in a view, or a module that "
-            "was itself exported for one batch size (give torch.export a dynamic first dimension)"
+            "it fixes the number of samples, as `len(x)` does (write x.shape[0]), a number in a view, a recurrent "
+            "layer that has samples second (give it batch_first=True), or a module that was itself exported for one "
+            "batch size (give torch.export a dynamic first dimension)"
         )
     if "DataDependent" in kind or "data-dependent" in text:
         return (

@@ -149,7 +149,7 @@ def check_call(network: nn.Module, call: Call, U: Tensor, output: str | int | No
     if again.shape != result.shape or not torch.allclose(again, result, rtol=1e-4, equal_nan=True):
         raise refused_network(
             "gives another output when it is called again with the same input: its forward changes an attribute "
-            "that it reads, so it is not a function"
+            "that it reads, or is random by other means than torch's, so it is not a function"
         )
     return choice
 
@@ -180,13 +180,15 @@ def _called(network: nn.Module, call: Call, U: Tensor, argument: str) -> Any:
             in_order, by_name = call.arguments(U.clone())
             return network(*in_order, **by_name)
         except Exception as error:  # the user's own code can raise anything
-            hint = _INTEGERS if _wants_integers(error) else _other_layout(network, call, U, argument)
+            if _wants_integers(error):
+                raise refused_network(f"does not accept {call.said(argument)}: {_INTEGERS}") from error
+            hint = _other_layout(network, call, U, argument)
             raise refused_network(
                 f"does not accept {call.said(argument)}: {type(error).__name__}: {first_line(error)}{hint}"
             ) from error
 
 
-_INTEGERS = "; it takes integers there, such as token ids: give them as int64"
+_INTEGERS = "it looks numbers up by one of its inputs, such as token ids: give those as integers (int64)"
 
 
 def _wants_integers(error: Exception) -> bool:
