@@ -27,6 +27,9 @@ Shape = tuple[int, ...]
 Vector = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
+# A constant so many times larger than the sum that it is a part of takes two of float32's seven digits from it.
+_CANCELLING = 100.0
+
 
 class NotAffineError(Exception):
     """An operation does not take affine values to affine values; the message is the reason, for the user to read."""
@@ -70,6 +73,15 @@ class Affine:
     def is_constant(self) -> bool:
         """Whether no source has a part in it."""
         return not self.terms
+
+    @property
+    def cancels(self) -> bool:
+        """Whether its parts cancel where its sources are one, as in -1e4 + 1e4 x of a mask x of zeros and ones."""
+        if self.is_constant or not (np.abs(self.constant) > _CANCELLING).any():
+            return False
+        ones = (block.apply(torch.ones(1, block.shape[1], dtype=torch.float64))[0] for block in self.terms.values())
+        at_ones = self.constant + sum(part.numpy() for part in ones)
+        return bool((np.abs(self.constant) > _CANCELLING * (1.0 + np.abs(at_ones))).any())
 
     def through(self, linear: LinearMap, shape: Shape) -> Affine:
         """M v, the value after the linear map M, whose results have ``shape``."""

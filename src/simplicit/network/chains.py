@@ -136,6 +136,20 @@ def chained(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], origins: 
     return Chain(node, Expression(node.target, new_args, new_kwargs, dtype), root)
 
 
+def with_root(expression: Expression, root: Affine, other: Expression) -> Expression:
+    """The same expression of ``other`` in the place of ``root``."""
+    done: dict[int, Any] = {id(root): other}
+
+    def of(value: Any) -> Any:
+        if isinstance(value, Expression) and id(value) not in done:
+            args, kwargs = mapped(of, (value.args, dict(value.kwargs)))
+            done[id(value)] = Expression(value.operation, args, kwargs, value.dtype)
+        return done.get(id(value), value)
+
+    made: Expression = of(expression)
+    return made
+
+
 def mapped_chains(function: Any, arguments: Any) -> Any:
     """Arguments with ``function`` of each leaf in its place, where chains are leaves too."""
     return torch.utils._pytree.tree_map(

@@ -27,6 +27,7 @@ from simplicit.errors import InputError, first_line
 from simplicit.implicit import Block
 from simplicit.implicit.groups import INPUT
 from simplicit.implicit.groups.program import GETITEM, Samples, Step, Value, kind_of
+from simplicit.implicit.inputs import InputLayout
 from simplicit.network.affine import Affine, NotAffineError, Shape
 from simplicit.network.layouts import Layout, canonical, possible
 from simplicit.network.moving import NUMBER_OF_SAMPLES, BatchSize
@@ -123,6 +124,16 @@ class MadeBlock:
     operands: list[Affine]
 
 
+def inputs_to_try(layout: InputLayout) -> Tensor:
+    """Inputs on which blocks are tried, (SAMPLES, p): normal numbers, and 0 or 1 where the network takes integers."""
+    generator = torch.Generator().manual_seed(0)
+    U = torch.randn(SAMPLES, layout.width, generator=generator, dtype=torch.float64)
+    for spec, columns in zip(layout.specs, layout.columns.values(), strict=True):
+        if not spec.floating:
+            U[:, columns] = (U[:, columns] > 0).double()
+    return U
+
+
 def block_of(expression: Expression, own: torch.dtype, U: Tensor) -> MadeBlock:
     """The block that an expression is in a network of the dtype ``own``, tried on inputs such as U (SAMPLES, p).
 
@@ -183,7 +194,8 @@ class _Program:
         if isinstance(value, Expression):
             return self.add(value)
         if isinstance(value, Tensor):
-            return self._constant(value)
+            other = value.is_floating_point() and value.dtype != self._own
+            return self._constant_in(value, value.dtype) if other else self._constant(value)
         if isinstance(value, BatchSize):
             return _samples(value)
         if isinstance(value, torch.dtype):
@@ -195,6 +207,11 @@ class _Program:
         if value is None or isinstance(value, bool | int | float | str):
             return value
         raise NotAffineError(f"an argument of it, {value!r:.40}, cannot be kept")
+
+    def _constant_in(self, value: Tensor, dtype: torch.dtype) -> _Later:
+        """A constant in another floating-point dtype than the network's own, which is that of a block's constants."""
+        self._steps.append(Step("_to_copy.default", (self._constant(value),), (("dtype", kind_of(dtype, self._own)),)))
+        return _Later(len(self._steps) - 1)
 
     def _constant(self, value: Tensor) -> _Constant:
         known = self._done.get(id(value))

@@ -31,15 +31,23 @@ from simplicit.implicit import Activation, Block, GatherMap, ImplicitModel, Line
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.maps import TooLargeError
 from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, Vector, joined
-from simplicit.network.chains import Chain, Origins, chained, is_affine_step, is_wanted_by_chains, mapped_chains
+from simplicit.network.chains import (
+    Chain,
+    Origins,
+    chained,
+    is_affine_step,
+    is_wanted_by_chains,
+    mapped_chains,
+    with_root,
+)
 from simplicit.network.expressions import (
-    SAMPLES,
     Expression,
     MadeBlock,
     NotFiniteError,
     arranged,
     block_of,
     converted,
+    inputs_to_try,
     mapped,
     operands_of,
 )
@@ -59,6 +67,8 @@ from simplicit.network.operations import (
 )
 from simplicit.network.registry import ADVICE, REGISTRY
 from simplicit.network.rules import Call, Elementwise, Filling, Linear, Moving
+
+_SUMS = frozenset(["add", "sub", "rsub"])
 
 # What the model rounds to at its end holds whatever a network computes in its own dtype or in a wider one.
 _WIDE = ("float32", "float64")
@@ -99,7 +109,7 @@ class _Reader:
         self._settled: dict[Chain, Affine | Expression] = {}
         self._nodes: dict[int, Node] = {}  # that compute affine values, by the ids of these
         self._origins = Origins()
-        self._tried = _inputs_to_try(graph)
+        self._tried = inputs_to_try(graph.layout)
         for node in graph.module.graph.nodes:
             if node.op != "output":
                 self._keep(node, self._value(node))
@@ -182,6 +192,8 @@ class _Reader:
     def _applied(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The affine value that an operation makes by its rule, else its expression or the states of its block."""
         if not contains(Expression, (args, kwargs)):
+            if name_of(node) in _SUMS:
+                args = mapped(self._apart_if_cancelling, args)
             try:
                 return self._by_rule(node, args, kwargs)
             except TooLargeError:
@@ -217,10 +229,17 @@ class _Reader:
                 self._origins.note(result, Expression(node.target, args, kwargs, call.dtype))
         return result
 
+    def _apart_if_cancelling(self, value: Any) -> Any:
+        """A summand as states of its own where its parts cancel, so that they do before it meets what is small."""
+        return self._own_states_of(value) if isinstance(value, Affine) and value.cancels else value
+
     def _as_own_states(self, value: Any) -> Any:
         """An affine value as states of its own with φ the identity, so that two linear maps in a row stay two."""
         if not isinstance(value, Affine) or all(isinstance(block, GatherMap) for block in value.terms.values()):
             return value
+        return self._own_states_of(value)
+
+    def _own_states_of(self, value: Affine) -> Affine:
         node = self._nodes[id(value)]
         self._values[node] = states = self._opened(node, [value], Activation("identity"), value.shape, value.layout)
         self._nodes[id(states)] = node
@@ -248,6 +267,9 @@ class _Reader:
         expression, root = chain.expression, chain.root
         if expression.dtype is None or not expression.dtype.is_floating_point:
             return arranged(expression, root.shape, root.layout)
+        meta = self._nodes[id(root)].meta["val"]
+        if meta.dtype != self._own:
+            expression = with_root(expression, root, converted(root, meta.dtype))
         try:
             block = block_of(expression, self._own, self._tried).block
         except NotFiniteError as refusal:
@@ -276,7 +298,7 @@ class _Reader:
         """The value of a node as an expression has it, in the dtype that the network has it in."""
         value, meta = self._settle(self._values[node]), node.meta.get("val")
         if isinstance(value, Affine):
-            if isinstance(meta, Tensor) and str(meta.dtype).removeprefix("torch.") not in _WIDE:
+            if isinstance(meta, Tensor) and meta.dtype != self._own:
                 return arranged(converted(value, meta.dtype), value.shape, value.layout)
             return arranged(value, value.shape, value.layout)
         if isinstance(value, list | tuple):
@@ -344,16 +366,6 @@ class _Reader:
         name = path if is_own_module and path not in (INPUT, OUTPUT) else ".".join(filter(None, (path, name_of(node))))
         numbered = (f"{name}_{k}" if k else name for k in range(len(self.groups) + 1))
         return next(candidate for candidate in numbered if candidate not in self._pre_activations)
-
-
-def _inputs_to_try(graph: NetworkGraph) -> Tensor:
-    """Inputs on which blocks are tried, (SAMPLES, p): normal numbers, and 0 or 1 where the network takes integers."""
-    generator = torch.Generator().manual_seed(0)
-    U = torch.randn(SAMPLES, graph.layout.width, generator=generator, dtype=torch.float64)
-    for spec, columns in zip(graph.layout.specs, graph.layout.columns.values(), strict=True):
-        if not spec.floating:
-            U[:, columns] = (U[:, columns] > 0).double()
-    return U
 
 
 def _rounded(block: LinearMap, dtype: np.dtype[Any], source: str, row: str) -> LinearMap:
