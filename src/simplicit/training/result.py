@@ -50,6 +50,8 @@ class FitResult:
         Time of each stage.
     student : Student
         The network that was made.
+    graph : NetworkGraph
+        The network that came in.
     notes : mapping of str to str
         What else the summary says, by its label: the output that was taken, the dtype of the weights.
     """
@@ -65,6 +67,7 @@ class FitResult:
     tol: float
     seconds: Mapping[str, float]
     student: Student
+    graph: NetworkGraph
     notes: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -82,6 +85,7 @@ class FitResult:
             tol=task.rows.tol,
             seconds=task.seconds,
             student=found.student,
+            graph=task.graph,
             notes=_notes(task.graph),
         )
 
