@@ -39,7 +39,7 @@ def classes_of(net: nn.Module, inputs: Tensor, output: str | None = None) -> npt
     """The classes (m,) that a network gives to samples: the places of the largest numbers of an output laid flat."""
     network, found = evaluated(net), list[Tensor]()
     dtype = next((value.dtype for value in network.parameters()), inputs.dtype)
-    for part in inputs.split(_BATCH):
+    for part in (inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH)):
         with torch.no_grad():
             returned = network(part.to(dtype) if part.is_floating_point() else part)
         found.append(chosen(returned, output, len(part)).of(returned).flatten(1).argmax(1))
@@ -99,8 +99,10 @@ def open_model(run: Path) -> ImplicitModel:
 
 def model_hashes(run: Path) -> dict[str, str]:
     """The hashes of the files that :func:`open_model` reads."""
-    folder = run / NETWORK if _made_when_needed(run) else run
-    return {name: file_hash(folder / name) for name in MODEL}
+    if not _made_when_needed(run):
+        return {name: file_hash(run / name) for name in MODEL}
+    files = [run / NETWORK / MODEL[0], *sorted((run / NETWORK).glob("*.safetensors"))]
+    return {path.name: file_hash(path) for path in files if path.is_file()}
 
 
 def _made_when_needed(run: Path) -> bool:

@@ -68,10 +68,8 @@ def open_task(source: Source, *, trust_pt2: bool = False) -> Task:
     is refused: :func:`simplicit.runs.hf.task.open_texts` opens it.
     """
     if source.texts is not None:
-        what = (
-            "are token ids, which are whole numbers, so that there is no box of small changes around them; attack and"
-        )
-        raise refused("texts", f"{what} certify take networks that are fitted with --data", source.texts)
+        what = "are token ids, whole numbers, around which there is no box of small changes; attacks and certificates"
+        raise refused("texts", f"{what} take networks that were fitted with --data", source.texts)
     name, data_dir = source.data, source.data_dir
     if source.baseline is not None:
         folder = source.baseline

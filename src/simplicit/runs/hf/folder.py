@@ -70,7 +70,7 @@ def load_pretrained(folder: Path) -> nn.Module:
     """
     name = str(read_config(folder)["architectures"][0])
     transformers = _transformers()
-    kind = getattr(transformers, name, None)
+    kind: Any = getattr(transformers, name, None)
     if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
         what = f"is a {name}, which transformers {transformers.__version__} has not; code of its own is never run"
         raise refused("hf", f"{what}: give it as --model package.module:factory", folder)

@@ -86,7 +86,7 @@ class Held:
 
 @dataclass(frozen=True, eq=False)
 class Both:
-    """A dense network and the one that was made of it, as they are evaluated; ``output`` is that of ``simplicit.fit``."""
+    """A dense network and the one that was made of it, as they are evaluated; ``output`` is one of both."""
 
     dense: nn.Module
     sparse: nn.Module
