@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,16 +48,18 @@ def figures_of(task: TextTask, sparse: nn.Module, seed: int) -> dict[str, Any]:
     return {"head": task.head.title, "main": task.head.main, **size, "measures": measures}
 
 
-def lines_of(measures: dict[str, float]) -> list[tuple[str, str, str]]:
+def as_text(name: str, value: float | None) -> str:
+    """A figure as tables have it; nothing for None."""
+    if value is None:
+        return ""
+    return f"{100 * value:.2f} %" if MEASURES[name].share else f"{value:.4g}" if value >= 10 else f"{value:.4f}"
+
+
+def lines_of(measures: Mapping[str, float]) -> list[tuple[str, str, str]]:
     """Figures as lines of a table: what it is, of the dense network, of the other one."""
 
-    def written(name: str, value: float | None) -> str:
-        if value is None:
-            return ""
-        return f"{100 * value:.2f} %" if MEASURES[name].share else f"{value:.4f}"
-
     return [
-        (MEASURES[name].label, written(name, measures.get(f"baseline_{name}")), written(name, measures[name]))
+        (MEASURES[name].label, as_text(name, measures.get(f"baseline_{name}")), as_text(name, measures[name]))
         for name in MEASURES
         if name in measures
     ]

@@ -54,11 +54,12 @@ def _no_weights(folder: Path) -> InputError:
     weights = [name for name in pickles if "model" in name] or pickles
     if not weights:
         return refused("hf", "has no weights; save it with net.save_pretrained(folder)", folder)
-    convert = (
-        f"state = torch.load('{weights[0]}', weights_only=True); safetensors.torch.save_file({{name: value.clone() for "
-        "name, value in state.items()}, 'model.safetensors', metadata={'format': 'pt'})"
+    loaded = f"torch.load('{weights[0]}', weights_only=True, map_location='cpu')"
+    copied = "{name: value.clone() for name, value in " + loaded + ".items()}"
+    convert = f"safetensors.torch.save_file({copied}, 'model.safetensors', metadata={{'format': 'pt'}})"
+    what = (
+        f"has its weights as a pickle, {weights[0]}, which could run code and is not read; convert it once, in Python: "
     )
-    what = f"has its weights as a pickle, {weights[0]}, which could run code, and which is not read; convert it once: "
     return refused("hf", what + convert, folder)
 
 
@@ -119,6 +120,9 @@ def save_pretrained(net: Any, folder: Path, tokenizer: Any = None) -> None:
         net.save_pretrained(str(folder))
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))
+    rights = (folder / CONFIG).stat().st_mode  # safetensors gives its files to their owner alone
+    for path in folder.iterdir():
+        path.chmod(rights)
 
 
 def _transformers() -> Any:
