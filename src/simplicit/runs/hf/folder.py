@@ -57,9 +57,7 @@ def _no_weights(folder: Path) -> InputError:
     loaded = f"torch.load('{weights[0]}', weights_only=True, map_location='cpu')"
     copied = "{name: value.clone() for name, value in " + loaded + ".items()}"
     convert = f"safetensors.torch.save_file({copied}, 'model.safetensors', metadata={{'format': 'pt'}})"
-    what = (
-        f"has its weights as a pickle, {weights[0]}, which could run code and is not read; convert it once, in Python: "
-    )
+    what = f"has its weights as a pickle, {weights[0]}, which could run code and is not read; convert it once: "
     return refused("hf", what + convert, folder)
 
 
@@ -71,10 +69,7 @@ def load_pretrained(folder: Path) -> nn.Module:
     """
     name = str(read_config(folder)["architectures"][0])
     transformers = _transformers()
-    kind: Any = getattr(transformers, name, None)
-    if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
-        what = f"is a {name}, which transformers {transformers.__version__} has not; code of its own is never run"
-        raise refused("hf", f"{what}: give it as --model package.module:factory", folder)
+    kind = _class_of(transformers, name, folder)
     with _quietly(transformers):
         try:
             net, told = kind.from_pretrained(
@@ -93,6 +88,14 @@ def load_pretrained(folder: Path) -> nn.Module:
         found = f"the weights miss {', '.join(absent[:_SHOWN])}{more} of a {name}, which would be random"
         raise DataError(f"{folder}: {found}; name the class that was trained in {CONFIG}")
     return net.eval()  # type: ignore[no-any-return]
+
+
+def _class_of(transformers: Any, name: str, folder: Path) -> Any:
+    kind = getattr(transformers, name, None)
+    if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel):
+        return kind
+    what = f"is a {name}, which transformers {transformers.__version__} has not; code of its own is never run"
+    raise refused("hf", f"{what}: give it as --model package.module:factory", folder)
 
 
 def load_tokenizer(folder: Path) -> Any:
