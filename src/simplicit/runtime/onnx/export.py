@@ -115,7 +115,7 @@ def _checked(model: ImplicitModel, payload: bytes, onnx: Any, target: Path) -> t
     if checked_by != _RUNTIME:
         allowed = max(allowed, _REFERENCE_TOLERANCE)
     for samples in _SAMPLES:
-        U = rng.random((samples, model.n_inputs)).astype(model.dtype)
+        U = _inputs_of(model, samples, rng)
         expected = model.predict(U)
         found: NDArray[Any] = session.run(None, {"inputs": U.reshape(samples, *model.input_shape)})[0]
         if found.shape != (samples, *model.output_shape) or found.dtype != model.dtype:
@@ -134,6 +134,20 @@ def _checked(model: ImplicitModel, payload: bytes, onnx: Any, target: Path) -> t
             f"the largest, {allowed:.1e} is allowed; please report this"
         )
     return checked_by, difference
+
+
+def _inputs_of(model: ImplicitModel, samples: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Random samples: numbers from 0 to 1, and of integers 0 and 1, which every embedding and every mask takes.
+
+    The first of these is 1, so that no mask is zero all over.
+    """
+    U = rng.random((samples, model.n_inputs))
+    if model.inputs is not None:
+        for spec, columns in zip(model.inputs.specs, model.inputs.columns.values(), strict=True):
+            if not spec.floating:
+                U[:, columns] = rng.integers(0, 2, (samples, spec.size))
+                U[:, columns.start] = 1
+    return U.astype(model.dtype)
 
 
 def _session(payload: bytes, onnx: Any) -> tuple[Any, str]:
