@@ -45,7 +45,7 @@ class EvaluationSettings:
     attack_samples : int, optional
         Attack only the first so many test samples. Default: all.
     seed : int
-        Of PGD's random start.
+        Of PGD's random start, and of the tokens that are hidden from a masked language model.
     """
 
     panel: ClassVar[str] = "Attacks"
