@@ -32,11 +32,10 @@ def text_run(folder: Path, sparsity: float, head: str, main: str, **measures: fl
 
 def test_the_page(run: Run, tmp_path: Path) -> None:
     embeddings = {"cosine": 0.9741, "same_neighbour": 0.8}
+    tokens = {"agreement": 0.9, "perplexity": 21.5, "baseline_perplexity": 20.0}
     runs = [
         text_run(tmp_path / "a", 50.0, "embeddings", "cosine", **embeddings),
-        text_run(
-            tmp_path / "b", 70.0, "next tokens", "agreement", agreement=0.9, perplexity=21.5, baseline_perplexity=20
-        ),
+        text_run(tmp_path / "b", 70.0, "next tokens", "agreement", **tokens),
     ]
     code, out, err = run("report", *runs, "--output", "r")
     assert (code, err) == (0, ""), out

@@ -32,6 +32,8 @@ PAGE = "report.html"
 _MOST = 6
 #: More layers than these have no room for the word.
 _FEW = 8
+#: Longer names of layers than this are cut in a picture.
+_LONG = 26
 
 
 def save_report(
@@ -83,7 +85,9 @@ def _frontier(found: Gathered, draft: Path) -> list[Section]:
     if not series:
         return []
     path = draft / "frontier.png"
-    draw_series(path, series)
+    on_texts, on_data = _text_series(found), bool(rows or found.measured)
+    shares = [*(["accuracy"] if on_data else []), *(line.label.split(" ")[0] for line in on_texts)]
+    draw_series(path, series, ", ".join(shares))
     text = "; ".join(
         f"{one.label}: "
         + ", ".join(f"{100 * y:.1f} % at {x:.1f} % sparse" for x, y in sorted(zip(one.x, one.y, strict=True)))
@@ -92,7 +96,7 @@ def _frontier(found: Gathered, draft: Path) -> list[Section]:
     picture = Picture(path, f"Sparsity against accuracy. {text}.", "Over sparsity; dashed: the baseline.")
     head = ("run", "sparsity, %", "non-zeros", "clean, %", "baseline, %", "agreement, %", "samples", "recipe")
     tables = [Table("Fits, on the test samples of their data", head, rows)] if rows else []
-    title = "Sparsity and accuracy" if rows or found.measured else "Sparsity and agreement"
+    title = f"Sparsity and {'accuracy' if on_data else 'agreement'}"
     return [Section(title, pictures=[picture], tables=[*tables, *_text_tables(found)])]
 
 
@@ -174,8 +178,11 @@ def _text_series(found: Gathered) -> list[Line]:
     series = []
     for main in dict.fromkeys(fit.results["main"] for fit in found.fits if fit.measures is not None):
         of_kind = [fit for fit in found.fits if fit.results.get("main") == main]
-        label = MEASURES[main].label + ("" if MEASURES[main].share else ", in %")
-        series.append(Line(label, [fit.sparsity for fit in of_kind], [(fit.measures or {})[main] for fit in of_kind]))
+        series.append(
+            Line(
+                MEASURES[main].label, [fit.sparsity for fit in of_kind], [(fit.measures or {})[main] for fit in of_kind]
+            )
+        )
     return series
 
 
@@ -265,15 +272,28 @@ def _layers(found: Gathered, draft: Path) -> Section:
     names = list(dict.fromkeys(name for fit in found.fits for name in fit.layers))
     counts = {fit.name: [int(fit.nnz[fit.groups == name].sum()) for name in names] for fit in found.fits}
     titles = [name if name == "output" or len(names) > _FEW else f"layer {name}" for name in names]
-    draw_layers(draft / "layers.png", titles, dict([*counts.items()][:_MOST]))
-    alt = "Non-zeros by layer. " + " ".join(
-        f"{run}: " + ", ".join(f"{title} {count:,}" for title, count in zip(titles, values, strict=True)) + "."
+    draw_layers(draft / "layers.png", list(map(_cut, titles)), dict([*counts.items()][:_MOST]))
+    own = {fit.name: {*fit.layers} for fit in found.fits}
+    cells = {
+        run: [f"{count:,}" if name in own[run] else "" for name, count in zip(names, values, strict=True)]
         for run, values in counts.items()
+    }
+    alt = "Non-zeros by layer. " + " ".join(
+        f"{run}: " + ", ".join(f"{title} {cell}" for title, cell in zip(titles, values, strict=True) if cell) + "."
+        for run, values in cells.items()
     )
-    rows = [[run, *(f"{count:,}" for count in values)] for run, values in counts.items()]
-    table = Table("Non-zeros by layer", ("run", *titles), rows)
+    head, rows = ["run", *titles], [[run, *values] for run, values in cells.items()]
+    if len(names) > _FEW:  # a column for each layer would not be seen at once
+        head = ["layer", *cells]
+        rows = [[title, *values] for title, *values in zip(titles, *cells.values(), strict=True)]
+    table = Table("Non-zeros by layer", head, rows)
     caption = "The rows of a layer, the first layer first; logarithmic."
     return Section("Where the non-zeros went", pictures=[Picture(draft / "layers.png", alt, caption)], tables=[table])
+
+
+def _cut(title: str) -> str:
+    """The end of a long name, which tells layers of one block apart."""
+    return title if len(title) <= _LONG else "…" + title[-_LONG + 1 :]
 
 
 def _examples(found: Gathered, draft: Path) -> list[Section]:
