@@ -36,7 +36,7 @@ def fit(
     row, and run.json, which repeats the run. After --hf, in place of the first three, it holds the folder network,
     which from_pretrained of the network's class reads, with its tokenizer.
 
-    Examples: `simplicit fit runs/baseline --sparsity 90 --output runs/fit`,
+    Example: `simplicit fit runs/baseline --sparsity 90 --output runs/fit`, or
     `simplicit fit --hf FOLDER --texts texts.txt --sparsity 50 --output runs/fit`
 
     Parameters

@@ -292,8 +292,11 @@ def _layers(found: Gathered, draft: Path) -> Section:
 
 
 def _cut(title: str) -> str:
-    """The end of a long name, which tells layers of one block apart."""
-    return title if len(title) <= _LONG else "…" + title[-_LONG + 1 :]
+    """The last parts of a long name, which tell the layers of one block apart."""
+    if len(title) <= _LONG:
+        return title
+    end = title[1 - _LONG :]
+    return "…" + (end.partition(".")[2] or end)
 
 
 def _examples(found: Gathered, draft: Path) -> list[Section]:
