@@ -101,6 +101,7 @@ def test_an_encoder_from_its_folder_to_a_report(run: Run, texts: Path, pretraine
     layers = [layer for layer in net.encoder.modules() if isinstance(layer, torch.nn.Linear)]
     assert sum(int(layer.weight.count_nonzero()) for layer in layers) == results["non_zeros"]
     assert torch.equal(net.embeddings.word_embeddings.weight, dense.embeddings.word_embeddings.weight)
+    assert Path("f/network/tokenizer.json").read_text() == (source / "tokenizer.json").read_text()
     tokens = transformers.AutoTokenizer.from_pretrained("f/network")(["the cat sees"])
     assert tokens["input_ids"] == [[2, 5, 7, 10, 3]]
     code, out, _ = run("eval", "f", "--json", "--output", "e")
@@ -119,6 +120,7 @@ def test_what_else_is_made_of_a_fit_on_texts(run: Run, texts: Path, pretrained: 
     assert run(*words, "--output", "f")[0] == 0
     assert run("fit", "--config", "f", "--output", "g")[0] == 0
     assert Path("f/network/model.safetensors").read_bytes() == Path("g/network/model.safetensors").read_bytes()
+    one_line(run(*words[:-2], "--recipe", "certified"), "--recipe certified: is trained on attacked inputs")
     one_line(run("attack", "f"), "there is no box of small changes")
     one_line(run("certify", "f"), "there is no box of small changes")
     one_line(run("eval", "f", "--eps", "0.1"), "--eps: f was fitted on texts, which are not attacked")

@@ -260,3 +260,9 @@ def test_convolutions_are_written_as_such(tmp_path: Path) -> None:
     kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
     assert {"Conv", "Gather"} <= kinds
     assert sp.export_onnx(sp.rescale(model), tmp_path / "rescaled.onnx").difference < 1e-5
+
+
+def test_a_model_of_integers_is_checked_on_integers(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2)).eval()
+    written = sp.export_onnx(sp.from_torch(net, torch.randint(9, (4, 3))), tmp_path / "m.onnx")
+    assert written.checked_by == "onnxruntime"

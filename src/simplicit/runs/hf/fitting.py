@@ -10,30 +10,39 @@ from typing import Any
 
 from torch import nn
 
+from simplicit.checks import refused
 from simplicit.errors import DataError
 from simplicit.files import write_json
 from simplicit.progress import OnProgress
 from simplicit.runs.fitting import FitRun, weights_of
 from simplicit.runs.folder import Manifest, run_folder
-from simplicit.runs.hf.folder import CONFIG, PACKAGES, load_pretrained
+from simplicit.runs.hf.folder import CONFIG, PACKAGES, load_pretrained, load_tokenizer
 from simplicit.runs.hf.heads import MEASURES, Both
 from simplicit.runs.hf.task import TextTask, reopened_texts
 from simplicit.runs.networks import NETWORK, evaluated
 from simplicit.runs.settings import FitSettings
 from simplicit.runs.task import state_hash
-from simplicit.training import fit
+from simplicit.training import Robust, fit
 
 
 def run_text_fit(
     settings: FitSettings, task: TextTask, *, journal: Path | None = None, progress: OnProgress | None = None
 ) -> FitRun:
-    """Fit the network of a task, opened from the same settings, and measure it on the texts that were held out."""
+    """Fit the network of a task, opened from the same settings, and measure it on the texts that were held out.
+
+    InputError is raised for a recipe that attacks its inputs.
+    """
+    if isinstance(settings.recipe, Robust):
+        what = "is trained on attacked inputs, and token ids are whole numbers, which are not attacked; take sparse"
+        raise refused("recipe", what, type(settings.recipe).__name__.lower())
     inputs = task.training_inputs(settings.samples, settings.seed)
     begun = time.perf_counter()
     result = fit(task.net, inputs, settings.recipe, **vars(settings.running), journal=journal, progress=progress)
     seconds = time.perf_counter() - begun
     test = figures_of(task, result.network(), settings.seed)
-    return FitRun(settings, result, test, task.provenance, seconds, task.tokenizer, tuple(task.remarks))
+    assert settings.source.hf is not None
+    as_it_came = load_tokenizer(settings.source.hf)  # a call changes what a tokenizer cuts off and fills up
+    return FitRun(settings, result, test, task.provenance, seconds, as_it_came, tuple(task.remarks))
 
 
 def figures_of(task: TextTask, sparse: nn.Module, seed: int) -> dict[str, Any]:
