@@ -48,8 +48,11 @@ def folder_of(kind: str, folder: Path, *, dtype: torch.dtype = torch.float32, **
     model = getattr(transformers, kind)
     net = model(model.config_class(**(_SIZES | options))).eval()
     with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.normal_(std=0.3 if parameter.ndim > 1 else 0.1)
+        for name, parameter in net.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.3)
+            else:  # scales of norms are about 1
+                parameter.normal_(std=0.1).add_(float(name.endswith("weight")))
     net.to(dtype).save_pretrained(folder)
     ids = {word: place for place, word in enumerate([*_SPECIAL, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))

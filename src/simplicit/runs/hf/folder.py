@@ -34,7 +34,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     InputError or DataError says what is missing or refused, and what to do.
     """
     if not folder.is_dir():
-        raise refused("hf", "no such folder; name one that save_pretrained wrote", folder)
+        what = "no such folder; name one that save_pretrained wrote, for nothing is looked up on the hub"
+        raise refused("hf", what, folder)
     if not (folder / CONFIG).is_file():
         raise refused("hf", f"has no {CONFIG}; name a folder that save_pretrained wrote", folder)
     config = read_json(folder / CONFIG)
