@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from simplicit.errors import UnsupportedOperationError, first_line
 from simplicit.network.calls import Call
 from simplicit.network.outputs import Choice
 from simplicit.network.prepare import refused_network
+from simplicit.network.recurrences import OWN, KeptWhole
 from simplicit.network.registry import REGISTRY, spelled
 from simplicit.network.rewrites import REWRITES
 
@@ -107,13 +109,14 @@ def _traced(network: nn.Module, U: Tensor) -> Any:
 
 
 def _program(network: nn.Module, U: Tensor) -> Any:
-    return torch.export.export(network, (U,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
+    with KeptWhole():
+        return torch.export.export(network, (U,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
 
 
 def _is_plain(node: Node) -> bool:
-    """Whether the reader takes a node as it is: its operation is known, and changes nothing in place."""
+    """Whether a node is taken as it is: its operation is known or written out, and changes nothing in place."""
     target: Any = node.target
-    if node.op != "call_function":
+    if node.op != "call_function" or target in OWN or (target is getitem and node.args[0].target in OWN):  # type: ignore[union-attr]
         return True
     if not isinstance(target, OpOverload) or target in REWRITES or target._schema.is_mutable:
         return False

@@ -70,7 +70,11 @@ NUMBER_OF_SAMPLES = BatchSize((*PROBES, 1_000_003))
 
 def contains(kinds: type | tuple[type, ...], arguments: Any) -> bool:
     """Whether an instance of ``kinds`` occurs anywhere in ``arguments``."""
-    return any(isinstance(leaf, kinds) for leaf in tree_leaves(arguments))
+    if isinstance(arguments, tuple | list):
+        return any(contains(kinds, one) for one in arguments)
+    if isinstance(arguments, dict):
+        return any(contains(kinds, one) for one in arguments.values())
+    return isinstance(arguments, kinds)
 
 
 def at_probe(arguments: Any, probe: int) -> Any:

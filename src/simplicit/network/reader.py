@@ -16,6 +16,7 @@ import math
 import operator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,8 @@ class _Reader:
         self._nodes: dict[int, Node] = {}  # that compute affine values, by the ids of these
         self._origins = Origins()
         self._tried = _inputs_to_try(graph)
+        self._modules = dict(graph.network.named_modules())
+        self._named: dict[str, int] = {}  # the numbers of the last groups of a name
         for node in graph.module.graph.nodes:
             if node.op != "output":
                 self._keep(node, self._value(node))
@@ -339,11 +342,14 @@ class _Reader:
     def _group_name(self, node: Node) -> str:
         """The path of the activation's module, or of the calling module and the function, numbered if taken."""
         path, _ = module_path(node)
-        module = dict(self._graph.network.named_modules()).get(path)
+        module = self._modules.get(path)
         is_own_module = bool(path) and module is not None and not any(module.children())
         name = path if is_own_module and path not in (INPUT, OUTPUT) else ".".join(filter(None, (path, name_of(node))))
-        numbered = (f"{name}_{k}" if k else name for k in range(len(self.groups) + 1))
-        return next(candidate for candidate in numbered if candidate not in self._pre_activations)
+        # Names are never given back, so that all numbers before the last one that was given are taken.
+        taken = self._named.get(name, -1)
+        numbered = ((k, f"{name}_{k}" if k else name) for k in count(taken + 1))
+        self._named[name], free = next(one for one in numbered if one[1] not in self._pre_activations)
+        return free
 
 
 def _inputs_to_try(graph: NetworkGraph) -> Tensor:
