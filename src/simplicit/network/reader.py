@@ -32,7 +32,7 @@ from simplicit.implicit import Activation, Block, GatherMap, ImplicitModel, Line
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.maps import TooLargeError
 from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, Vector, joined
-from simplicit.network.chains import Chain, Origins, chained, is_affine_step, is_wanted_by_chains, mapped_chains
+from simplicit.network.chains import Chain, Origins, chained, is_affine_step, is_wanted_by_chains
 from simplicit.network.expressions import (
     SAMPLES,
     Expression,
@@ -41,12 +41,11 @@ from simplicit.network.expressions import (
     arranged,
     block_of,
     converted,
-    mapped,
     operands_of,
 )
 from simplicit.network.graph import NetworkGraph, module_path
 from simplicit.network.layouts import Layout
-from simplicit.network.moving import BatchSize, contains
+from simplicit.network.moving import BatchSize
 from simplicit.network.operations import (
     RANDOM_WITH_DROPOUT,
     common_layout,
@@ -59,7 +58,9 @@ from simplicit.network.operations import (
     unsupported,
 )
 from simplicit.network.registry import ADVICE, REGISTRY
+from simplicit.network.repeated import once, remembering
 from simplicit.network.rules import Call, Elementwise, Filling, Linear, Moving
+from simplicit.network.trees import contains, mapped
 
 # What the model rounds to at its end holds whatever a network computes in its own dtype or in a wider one.
 _WIDE = ("float32", "float64")
@@ -84,8 +85,9 @@ def read_model(graph: NetworkGraph) -> tuple[ImplicitModel, dict[Node, OpenedGro
     UnsupportedOperationError is raised where an operation has no exact implicit form, InputError where the output does
     not depend on the input or a composed weight leaves the range of the dtype.
     """
-    reader = _Reader(graph)
-    return reader.model(), reader.groups
+    with remembering():
+        reader = _Reader(graph)
+        return reader.model(), reader.groups
 
 
 class _Reader:
@@ -170,7 +172,7 @@ class _Reader:
         if chain is not None and (not is_affine_step(node) or contains(Chain, (args, kwargs))):
             wanted = is_wanted_by_chains(node) or chain.expression.dtype == torch.bool
             return chain if wanted else self._settle(chain)
-        args, kwargs = mapped_chains(self._settle, (args, kwargs))
+        args, kwargs = mapped(self._settle, (args, kwargs))
         return self._applied(node, args, kwargs)
 
     def _floats(self, node: Node) -> bool:
@@ -365,9 +367,13 @@ def _inputs_to_try(graph: NetworkGraph) -> Tensor:
 def _rounded(block: LinearMap, dtype: np.dtype[Any], source: str, row: str) -> LinearMap:
     try:
         with np.errstate(over="ignore"):
-            return block.astype(dtype)
+            return once(_in_dtype, block, dtype)
     except InputError as error:
         raise _overflow(f"its linear layers from {source!r} to {row!r} compose to weights", dtype) from error
+
+
+def _in_dtype(block: LinearMap, dtype: np.dtype[Any]) -> LinearMap:
+    return block.astype(dtype)
 
 
 def _rounded_bias(bias: Vector, dtype: np.dtype[Any], row: str) -> NDArray[Any]:
