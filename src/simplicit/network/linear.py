@@ -53,7 +53,7 @@ def _aligned(*operands: Operand) -> list[Affine]:
 
 def add(self: Operand, other: Operand, *, alpha: float = 1) -> Affine:
     first, second = _aligned(self, other)
-    return first.plus(second.scaled(np.full(second.size, alpha, dtype=np.float64)))
+    return first.plus(second if alpha == 1 else second.scaled(np.full(second.size, alpha, dtype=np.float64)))
 
 
 def mul(self: Operand, other: Operand) -> Affine:
