@@ -23,7 +23,7 @@ from simplicit.errors import UnsupportedOperationError, first_line
 from simplicit.network.calls import Call
 from simplicit.network.outputs import Choice
 from simplicit.network.prepare import refused_network
-from simplicit.network.recurrences import OWN, KeptWhole
+from simplicit.network.recurrences import OWN, KeptWhole, PackedError
 from simplicit.network.registry import REGISTRY, spelled
 from simplicit.network.rewrites import REWRITES
 
@@ -182,6 +182,11 @@ def _place_that_fixes_samples(network: nn.Module, U: Tensor) -> str:
 
 def _reason(error: Exception) -> str:
     text, kind = str(error), type(error).__name__
+    if isinstance(error, PackedError):
+        return (
+            "packed sequences have as many samples at a step as the lengths say, which are values of the input; give "
+            "the recurrent layer padded ones, and fit with their mask"
+        )
     if "Constraints violated" in text:
         return (
             "it fixes the number of samples, as `len(x)` does (write x.shape[0]), a number in a view, or a module that "

@@ -126,7 +126,7 @@ def block_of(expression: Expression, own: torch.dtype, U: Tensor) -> MadeBlock:
     """
     operands = operands_of(expression)
     block, integers = _written(expression, operands, own, 1)
-    if block.constants or any(one.terms.keys() <= {INPUT} for one in operands):
+    if block.constants or not operands or any(one.terms.keys() <= {INPUT} for one in operands):
         parts = [_tried(one, number, number in integers, U) for number, one in enumerate(operands)]
         shape, layout = _checked(block, torch.cat([U.new_zeros(SAMPLES, 0), *parts], dim=1))
     else:

@@ -47,7 +47,7 @@ def _stand_in(name: str, operation: Any) -> Any:
 
 
 _STAND_INS = {name: _stand_in(name, operation) for name, operation in (LAYERS | CELLS).items()}
-_BY_FUNCTION = {getattr(torch._VF, name): (name, stand_in) for name, stand_in in _STAND_INS.items()}
+_BY_FUNCTION = {getattr(torch._VF, name): stand_in for name, stand_in in _STAND_INS.items()}
 #: torch's own operation, by what a graph may have in its place: itself, or what stands for it.
 OWN: dict[Any, Any] = {
     **{operation: operation for operation in (LAYERS | CELLS).values()},
@@ -55,12 +55,15 @@ OWN: dict[Any, Any] = {
 }
 
 
+class PackedError(Exception):
+    """Sequences are packed, so that how many there are at a step depends on the values of the lengths."""
+
+
 class KeptWhole(TorchFunctionMode):
     """While it is entered, recurrent layers and cells are one operation each of our library."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call what stands for a recurrent layer or cell, or ``func`` itself."""
-        name, stand_in = _BY_FUNCTION.get(func, ("", func))
-        # A packed sequence has its batch sizes second, its parameters fourth.
-        packed = name in LAYERS and not (len(args) > 3 and isinstance(args[3], bool))
-        return (func if packed else stand_in)(*args, **(kwargs or {}))
+        if func is torch._VF._pack_padded_sequence:
+            raise PackedError("its sequences are packed")
+        return _BY_FUNCTION.get(func, func)(*args, **(kwargs or {}))

@@ -181,7 +181,7 @@ def _lstm(write: _Writer, given: Node, states: States, hidden: _Hidden) -> State
 def _gru(write: _Writer, given: Node, states: States, hidden: _Hidden) -> States:
     (h,) = states
     H = h.meta["val"].shape[-1]
-    gates = write(_aten.constant_pad_nd.default, write.cut(given, H, 0, 2), [0, H], 0.0)
+    gates = write(_aten.pad.default, write.cut(given, H, 0, 2), [0, H])
     s = write.add(hidden.of(write, h), gates)
     reset_and_update = write.sigmoid(write.cut(s, H, 0, 2))
     reset = write.mul(write.cut(reset_and_update, H, 0, 1), write.cut(s, H, 2, 3))
@@ -263,24 +263,27 @@ class _Layer:
             given = [write(operator.getitem, whole, t) for t in range(self.steps)]
         else:
             given = [write.linear(one, own[0], biases[0]) for one in sequence]
-        states = tuple(self._first(write, state, number) for state in self.states)
+        states = tuple(self._first(write, state, number, given[0]) for state in self.states)
         found: dict[int, Node] = {}
         for t in reversed(range(self.steps)) if backwards else range(self.steps):
             states = self.step(write, given[t], states, hidden)
             found[t] = states[0]
         return [found[t] for t in range(self.steps)], states
 
-    def _first(self, write: _Writer, state: Node, number: int) -> Node:
-        """The state before the first step."""
+    def _first(self, write: _Writer, state: Node, number: int, given: Node) -> Node:
+        """The state before the first step, of as many samples as what the input gives."""
         before = state
         while before.target in _COPIES:
             before = before.args[0]  # type: ignore[assignment]
         if before.target not in _ZEROS:
             return write(_aten.select.int, state, 0, number)
-        samples = self.input.meta["val"].shape[1 - self.axis]
+        samples, width = self.input.meta["val"].shape[1 - self.axis], state.meta["val"].shape[-1]
+        if not isinstance(samples, int) and not samples.node.expr.is_Symbol:
+            # Other dimensions are folded into the samples, and zeros of their own would not say how.
+            return write(_aten.mul.Tensor, write.cut(given, width, 0, 1), 0.0)
         if not isinstance(samples, int):
             samples = write(_aten.sym_size.int, self.input, 1 - self.axis)
-        return write(_aten.new_zeros.default, self.input, [samples, state.meta["val"].shape[-1]])
+        return write(_aten.new_zeros.default, self.input, [samples, width])
 
 
 def _give(write: _Writer, results: list[tuple[Any, int | None]]) -> None:
