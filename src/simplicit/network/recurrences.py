@@ -34,7 +34,7 @@ def _of_cell(input: Tensor, hx: Any, *weights: Any) -> Any:  # noqa: A002
     return torch.empty_like(hx) if isinstance(hx, Tensor) else tuple(torch.empty_like(state) for state in hx)
 
 
-_LIBRARY = torch.library.Library(_NAMESPACE, "FRAGMENT")
+_LIBRARY: Any = torch.library.Library(_NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def _stand_in(name: str, operation: Any) -> Any:

@@ -4,12 +4,12 @@ With shared weights W, V and biases b, c, a gate's pre-activation at step t is a
 
     s_t = W x_t + b + V h_{t-1} + c,
 
-and what follows are elementwise gates and products. A recurrent network is h_t = tanh(s_t), or ReLU. An LSTM cuts s into
-(i, f, g, o), and has
+and what follows are elementwise gates and products. A recurrent network is h_t = tanh(s_t), or ReLU. An LSTM cuts s
+into (i, f, g, o), and has
 
     c_t = σ(f) ∘ c_{t-1} + σ(i) ∘ tanh(g),   h_t = P (σ(o) ∘ tanh(c_t)),
 
-P a projection where there is one. In a GRU, which cuts them into (r, z, n), the reset gate acts on the hidden part of n,
+P a projection where there is one. A GRU cuts them into (r, z, n), and its reset gate acts on the hidden part of n,
 
     n_t = tanh((W x_t + b)_n + σ(r) ∘ (V h_{t-1} + c)_n),   h_t = n_t + σ(z) ∘ (h_{t-1} - n_t).
 
@@ -28,10 +28,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
 from simplicit.network.recurrences import CELLS, LAYERS, OWN
+from simplicit.network.trees import leaves
 
 _aten = torch.ops.aten
 
@@ -51,11 +53,12 @@ def unroll(module: GraphModule) -> None:
     One of more than :data:`MOST_STEPS` steps, or of as many as the input has samples, or with dropout, stays torch's
     own operation.
     """
+    values = _Values()
     for node in list(module.graph.nodes):
         own = OWN.get(node.target)
         if own is None:
             continue
-        writer = _Writer(module.graph, node)
+        writer = _Writer(module.graph, node, values)
         if own in CELLS.values():
             name, x, states, weights = _cell_call(node, own)
             after = _CELLS[name](writer, writer.linear(x, *weights[::2]), states, _Hidden(*weights[1::2]))
@@ -64,6 +67,9 @@ def unroll(module: GraphModule) -> None:
             _give(writer, layer.results(writer))
         else:
             node.target = own
+    for node in reversed(module.graph.nodes):
+        if node.op not in ("placeholder", "output") and not node.users:
+            module.graph.erase_node(node)
 
 
 def _cell_call(node: Node, own: Any) -> tuple[str, Node, States, list[Any]]:
@@ -75,32 +81,49 @@ def _cell_call(node: Node, own: Any) -> tuple[str, Node, States, list[Any]]:
     return name.removesuffix("_cell"), x, tuple(states) if isinstance(states, Sequence) else (states,), weights  # type: ignore[return-value, arg-type]
 
 
+class _Values:
+    """What torch would compute, without its numbers: shapes and dtypes, found once, since steps are alike."""
+
+    def __init__(self) -> None:
+        self._found: dict[Any, Any] = {}
+        # By the identities of tensors, which live on in it.
+        self._looks: dict[int, tuple[Tensor, Any]] = {}
+
+    def of(self, target: Any, args: tuple[Any, ...]) -> Any:
+        """The value of an operation on nodes and settings."""
+        given = map_arg(args, lambda one: one.meta["val"])
+        key = target, self._look(given[:1] if target is operator.getitem else given)  # all parts are alike
+        if key not in self._found:
+            with _mode(given), torch.no_grad():
+                self._found[key] = target(*given)
+        return self._found[key]
+
+    def _look(self, value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return tuple(self._look(one) for one in value)
+        if not isinstance(value, Tensor):
+            return str(value)
+        if id(value) not in self._looks:
+            self._looks[id(value)] = value, (value.dtype, str(value.shape))
+        return self._looks[id(value)][1]
+
+
+def _mode(given: Any) -> Any:
+    """torch's way to compute without numbers, in which a value was found."""
+    return next(leaf.fake_mode for leaf in leaves(given) if isinstance(leaf, FakeTensor))
+
+
 class _Writer:
     """Writes operations into a graph before a node, as if they stood in its place."""
 
-    def __init__(self, graph: Graph, place: Node) -> None:
-        self._graph, self.place = graph, place
-        self._mode = next(iter(_flat(place.meta["val"]))).fake_mode  # type: ignore[attr-defined]
-        # Steps are alike: what has been found of one holds for all.
-        self._known: dict[Any, Any] = {}
+    def __init__(self, graph: Graph, place: Node, values: _Values) -> None:
+        self._graph, self.place, self._values = graph, place, values
 
     def __call__(self, target: Any, *args: Any) -> Node:
         with self._graph.inserting_before(self.place):
             node = self._graph.call_function(target, args)
-        node.meta = {**self.place.meta, "val": self._value(target, args)}
+        node.meta = {**self.place.meta, "val": self._values.of(target, args)}
         return node
-
-    def _value(self, target: Any, args: tuple[Any, ...]) -> Any:
-        """What torch would compute, without its numbers."""
-        given = map_arg(args, lambda one: one.meta["val"])
-        key = target, _key(given[:1] if target is operator.getitem else given)  # all parts are alike
-        if key not in self._known:
-            with self._mode, torch.no_grad():
-                found = target(*given)
-            # What looks the same is the same value, so that the next step is known.
-            look = _look(found)
-            self._known[key] = self._known.setdefault(look, found)
-        return self._known[key]
 
     def linear(self, x: Node, weight: Node, bias: Node | None = None) -> Node:
         """W x + b along the last axis."""
@@ -121,33 +144,6 @@ class _Writer:
 
     def tanh(self, x: Node) -> Node:
         return self(_aten.tanh.default, x)
-
-
-def _flat(value: Any) -> list[Any]:
-    return [one for part in value for one in _flat(part)] if isinstance(value, tuple | list) else [value]
-
-
-def _key(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return tuple(_key(one) for one in value)
-    return _Identical(value) if isinstance(value, Tensor | torch.SymInt) else value
-
-
-def _look(value: Any) -> Any:
-    return (value.dtype, str(value.shape)) if isinstance(value, Tensor) else str(value)
-
-
-class _Identical:
-    """A key that is equal to that of the same object only."""
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def __hash__(self) -> int:
-        return id(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identical) and self._value is other._value
 
 
 @dataclass(frozen=True)
@@ -299,7 +295,6 @@ def _give(write: _Writer, results: list[tuple[Any, int | None]]) -> None:
                 user.replace_all_uses_with(parts)
             else:
                 _give_parts(write, user, parts, axis)
-    _erase_unread(write.place)
 
 
 def _give_parts(write: _Writer, node: Node, parts: list[Node], axis: int) -> None:
@@ -307,14 +302,7 @@ def _give_parts(write: _Writer, node: Node, parts: list[Node], axis: int) -> Non
     for user in list(node.users):
         if user.target is _aten.slice.Tensor and tuple(user.args[2:]) == (0, _TO_THE_END) and not user.kwargs:
             _give_parts(write, user, parts, axis)
-        elif user.target is _aten.select.int and user.args[1] % node.meta["val"].ndim == axis:  # type: ignore[operator]
+        elif user.target is _aten.select.int and user.args[1] % node.meta["val"].ndim == axis:
             user.replace_all_uses_with(parts[user.args[2]])  # type: ignore[index]
     if any(user.users or user.op == "output" for user in node.users):
         node.replace_all_uses_with(write(_aten.stack.default, parts, axis))
-
-
-def _erase_unread(last: Node) -> None:
-    """Erase what nobody reads, before the last node of those that were written and after it."""
-    for node in reversed(last.graph.nodes):
-        if node.op not in ("placeholder", "output") and not node.users:
-            last.graph.erase_node(node)
