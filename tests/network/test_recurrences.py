@@ -136,6 +136,24 @@ def test_a_cell_in_a_loop_is_exact(kind: str) -> None:
     check_exact(Looped(CELLS[kind](3, HIDDEN, bias=kind != "LSTM")), (STEPS, 3))
 
 
+def test_a_loop_by_hand_is_exact() -> None:
+    class ByHand(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.given, self.hidden = nn.Linear(3, 16), nn.Linear(4, 16, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = c = x.new_zeros(x.shape[0], 4)
+            for step in range(x.shape[1]):
+                i, f, g, o = (self.given(x[:, step]) + self.hidden(h)).chunk(4, -1)
+                c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                h = o.sigmoid() * c.tanh()
+            return h
+
+    torch.manual_seed(0)
+    check_exact(ByHand(), (STEPS, 3))
+
+
 def test_samples_folded_into_sequences_and_states_from_another_layer() -> None:
     class Folded(nn.Module):
         def __init__(self) -> None:

@@ -116,7 +116,7 @@ def _program(network: nn.Module, U: Tensor) -> Any:
 def _is_plain(node: Node) -> bool:
     """Whether a node is taken as it is: its operation is known or written out, and changes nothing in place."""
     target: Any = node.target
-    if node.op != "call_function" or target in OWN or (target is getitem and node.args[0].target in OWN):  # type: ignore[union-attr]
+    if node.op != "call_function" or target in OWN or target is getitem:
         return True
     if not isinstance(target, OpOverload) or target in REWRITES or target._schema.is_mutable:
         return False
