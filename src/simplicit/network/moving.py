@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.implicit import GatherMap
+from simplicit.implicit import GatherMap, LinearMap
 from simplicit.network.affine import Affine, Indices, MixingError, NotAffineError, Shape, Vector, as_vector
 from simplicit.network.layouts import Layout, canonical, possible
 from simplicit.network.trees import contains, leaves, mapped
@@ -132,9 +132,14 @@ class _Recipe:
         for number, gather in self.parts:
             operand = operands[number]
             part = operand if gather is None else operand.through(gather, self.shape)
-            terms = {source: block for source, block in part.terms.items() if gather is None or block.nnz}
+            terms = {source: block for source, block in part.terms.items() if not _is_nothing(block)}
             moved = moved.plus(Affine(self.shape, terms, part.constant))
         return moved.laid_out(self.layout)
+
+
+def _is_nothing(block: LinearMap) -> bool:
+    """Whether none of what a map takes is picked; it is not asked of those where that is dear to say."""
+    return block.is_written and not block.nnz
 
 
 def _found(operation: Callable[..., Any], arguments: tuple[tuple[str, Any], ...], numbers: Collection[str]) -> Any:
