@@ -14,14 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simplicit.implicit import GatherMap, LinearMap, added, composed
+from simplicit.implicit import GatherMap, LinearMap, added
 from simplicit.network.layouts import Layout
+from simplicit.network.repeated import product
 
 Shape = tuple[int, ...]
 Vector = NDArray[np.float64]
@@ -85,7 +87,7 @@ class Affine:
 
     def through(self, linear: LinearMap, shape: Shape) -> Affine:
         """M v, the value after the linear map M, whose results have ``shape``."""
-        terms = {source: composed(linear, block) for source, block in self.terms.items()}
+        terms = {source: product(linear, block) for source, block in self.terms.items()}
         return Affine(shape, terms, linear.apply(torch.from_numpy(self.constant)[None])[0].numpy())
 
     def selected(self, columns: Indices, shape: Shape) -> Affine:
@@ -118,13 +120,19 @@ def joined(values: Sequence[Affine]) -> Affine:
         return values[0]
     size, first, whole = sum(value.size for value in values), 0, None
     for value in values:
-        columns = np.full(size, -1)
-        columns[first : first + value.size] = np.arange(value.size)
-        part = value.through(GatherMap(columns, value.size), (size,))
+        part = value.through(_placed(value.size, first, size), (size,))
         whole = part if whole is None else whole.plus(part)
         first += value.size
     assert whole is not None
     return whole
+
+
+@lru_cache(maxsize=32)
+def _placed(count: int, first: int, size: int) -> GatherMap:
+    """So many numbers from a place on among ``size``, the others 0."""
+    columns = np.full(size, -1)
+    columns[first : first + count] = np.arange(count)
+    return GatherMap(columns, count)
 
 
 def as_vector(tensor: Tensor, what: str = "a constant of the network") -> Vector:

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.utils._pytree import tree_leaves
 
 from simplicit.network.affine import Affine
-from simplicit.network.expressions import Expression, is_leaf, mapped
+from simplicit.network.expressions import Expression
 from simplicit.network.moving import BatchSize
+from simplicit.network.trees import leaves, mapped
 
 _NAMES = """
     abs acos acosh add asin asinh atan atanh bitwise_and bitwise_not bitwise_or ceil celu clamp clamp_max clamp_min
@@ -114,9 +114,9 @@ def chained(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], origins: 
     """The chain that an elementwise step goes on, or begins; None where it is no such step on one affine value."""
     if packet(node) not in ELEMENTWISE:
         return None
-    leaves = tree_leaves((args, kwargs), is_leaf=lambda leaf: is_leaf(leaf) or isinstance(leaf, Chain))
-    varying = [leaf for leaf in leaves if isinstance(leaf, Affine | Chain)]
-    if not varying or any(_is_strange(leaf) for leaf in leaves):
+    given = list(leaves((args, kwargs)))
+    varying = [leaf for leaf in given if isinstance(leaf, Affine | Chain)]
+    if not varying or any(_is_strange(leaf) for leaf in given):
         return None
     shape = varying[0].root.shape if isinstance(varying[0], Chain) else varying[0].shape
     roots = [leaf.root if isinstance(leaf, Chain) else leaf for leaf in varying]
@@ -130,7 +130,7 @@ def chained(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], origins: 
             return origins.from_root(leaf, root)
         return leaf
 
-    new_args, new_kwargs = mapped_chains(rooted, (args, kwargs))
+    new_args, new_kwargs = mapped(rooted, (args, kwargs))
     value = node.meta.get("val")
     dtype = value.dtype if isinstance(value, Tensor) else None
     return Chain(node, Expression(node.target, new_args, new_kwargs, dtype), root)
@@ -150,13 +150,6 @@ def with_root(expression: Expression, root: Affine, other: Expression) -> Expres
     return made
 
 
-def mapped_chains(function: Any, arguments: Any) -> Any:
-    """Arguments with ``function`` of each leaf in its place, where chains are leaves too."""
-    return torch.utils._pytree.tree_map(
-        function, arguments, is_leaf=lambda leaf: is_leaf(leaf) or isinstance(leaf, Chain)
-    )
-
-
 def _is_strange(leaf: Any) -> bool:
     """Whether an argument is none that chains can have: anything but values, single numbers and settings."""
     if isinstance(leaf, Tensor):
@@ -165,4 +158,4 @@ def _is_strange(leaf: Any) -> bool:
 
 
 def _leaves(expression: Expression) -> list[Any]:
-    return tree_leaves((expression.args, dict(expression.kwargs)), is_leaf=is_leaf)
+    return list(leaves((expression.args, dict(expression.kwargs))))

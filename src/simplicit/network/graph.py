@@ -28,6 +28,7 @@ from simplicit.network.calls import Call, check_kind
 from simplicit.network.exporting import exported
 from simplicit.network.outputs import Choice
 from simplicit.network.prepare import evaluation_copy, in_single_precision, read_call
+from simplicit.network.unrolling import unroll
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +124,7 @@ def capture_graph(
     program, parameters = exported(network, call, choice, U)
     (output_name,) = program.graph_signature.user_outputs
     _prune(program.graph_module, output_name)
+    unroll(program.graph_module)
     used = {node.name for node in program.graph.find_nodes(op="placeholder") if node.users}
     return NetworkGraph(
         network=network,

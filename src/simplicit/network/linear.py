@@ -20,6 +20,7 @@ from simplicit.implicit import CsrMap
 from simplicit.implicit.maps import Csr
 from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, as_vector
 from simplicit.network.moving import NUMBER_OF_SAMPLES, BatchSize
+from simplicit.network.repeated import once
 
 Operand: TypeAlias = Affine | Tensor | float
 
@@ -52,7 +53,7 @@ def _aligned(*operands: Operand) -> list[Affine]:
 
 def add(self: Operand, other: Operand, *, alpha: float = 1) -> Affine:
     first, second = _aligned(self, other)
-    return first.plus(second.scaled(np.full(second.size, alpha, dtype=np.float64)))
+    return first.plus(second if alpha == 1 else second.scaled(np.full(second.size, alpha, dtype=np.float64)))
 
 
 def mul(self: Operand, other: Operand) -> Affine:
@@ -99,14 +100,21 @@ def _feature_axes(dim: int | Sequence[int] | None, shape: Shape) -> set[int]:
 
 
 def affine_layer(input: Operand, weight: Operand, bias: Operand | None = None) -> Affine:  # noqa: A002
-    value, matrix = variable(input), constant(weight)
+    value = variable(input)
+    leading = value.shape[:-1]
+    if math.prod(leading) == 1 and isinstance(weight, Tensor):
+        linear = once(_matrix, weight)
+    else:
+        linear = CsrMap(sp.kron(sp.eye_array(math.prod(leading)), _matrix(weight).to_csr(), format="csr"))
+    result = value.through(linear, (*leading, linear.shape[0] // math.prod(leading)))
+    return result if bias is None else add(result, bias)
+
+
+def _matrix(weight: Operand) -> CsrMap:
+    matrix = constant(weight)
     if matrix.ndim != 2:
         raise NotAffineError(f"its weight has {matrix.ndim} dimensions, not 2")
-    leading = value.shape[:-1]
-    repeats = math.prod(leading)
-    blocks = matrix.numpy() if repeats == 1 else sp.kron(sp.eye_array(repeats), matrix.numpy(), format="csr")
-    result = value.through(CsrMap(blocks), (*leading, matrix.shape[0]))
-    return result if bias is None else add(result, bias)
+    return CsrMap(matrix.numpy())
 
 
 def matmul(self: Operand, other: Operand) -> Affine:

@@ -16,6 +16,7 @@ import math
 import operator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,7 @@ from simplicit.implicit import Activation, Block, GatherMap, ImplicitModel, Line
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.maps import TooLargeError
 from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, Vector, joined
-from simplicit.network.chains import (
-    Chain,
-    Origins,
-    chained,
-    is_affine_step,
-    is_wanted_by_chains,
-    mapped_chains,
-    with_root,
-)
+from simplicit.network.chains import Chain, Origins, chained, is_affine_step, is_wanted_by_chains, with_root
 from simplicit.network.expressions import (
     Expression,
     MadeBlock,
@@ -48,12 +41,11 @@ from simplicit.network.expressions import (
     block_of,
     converted,
     inputs_to_try,
-    mapped,
     operands_of,
 )
 from simplicit.network.graph import NetworkGraph, module_path
 from simplicit.network.layouts import Layout
-from simplicit.network.moving import BatchSize, contains
+from simplicit.network.moving import BatchSize
 from simplicit.network.operations import (
     RANDOM_WITH_DROPOUT,
     common_layout,
@@ -66,7 +58,9 @@ from simplicit.network.operations import (
     unsupported,
 )
 from simplicit.network.registry import ADVICE, REGISTRY
+from simplicit.network.repeated import once, remembering
 from simplicit.network.rules import Call, Elementwise, Filling, Linear, Moving
+from simplicit.network.trees import contains, mapped
 
 _SUMS = frozenset(["add", "sub", "rsub"])
 
@@ -93,8 +87,9 @@ def read_model(graph: NetworkGraph) -> tuple[ImplicitModel, dict[Node, OpenedGro
     UnsupportedOperationError is raised where an operation has no exact implicit form, InputError where the output does
     not depend on the input or a composed weight leaves the range of the dtype.
     """
-    reader = _Reader(graph)
-    return reader.model(), reader.groups
+    with remembering():
+        reader = _Reader(graph)
+        return reader.model(), reader.groups
 
 
 class _Reader:
@@ -110,6 +105,8 @@ class _Reader:
         self._nodes: dict[int, Node] = {}  # that compute affine values, by the ids of these
         self._origins = Origins()
         self._tried = inputs_to_try(graph.layout)
+        self._modules = dict(graph.network.named_modules())
+        self._named: dict[str, int] = {}  # the numbers of the last groups of a name
         for node in graph.module.graph.nodes:
             if node.op != "output":
                 self._keep(node, self._value(node))
@@ -177,7 +174,7 @@ class _Reader:
         if chain is not None and (not is_affine_step(node) or contains(Chain, (args, kwargs))):
             wanted = is_wanted_by_chains(node) or chain.expression.dtype == torch.bool
             return chain if wanted else self._settle(chain)
-        args, kwargs = mapped_chains(self._settle, (args, kwargs))
+        args, kwargs = mapped(self._settle, (args, kwargs))
         return self._applied(node, args, kwargs)
 
     def _floats(self, node: Node) -> bool:
@@ -361,19 +358,26 @@ class _Reader:
     def _group_name(self, node: Node) -> str:
         """The path of the activation's module, or of the calling module and the function, numbered if taken."""
         path, _ = module_path(node)
-        module = dict(self._graph.network.named_modules()).get(path)
+        module = self._modules.get(path)
         is_own_module = bool(path) and module is not None and not any(module.children())
         name = path if is_own_module and path not in (INPUT, OUTPUT) else ".".join(filter(None, (path, name_of(node))))
-        numbered = (f"{name}_{k}" if k else name for k in range(len(self.groups) + 1))
-        return next(candidate for candidate in numbered if candidate not in self._pre_activations)
+        # Names are never given back, so that all numbers before the last one that was given are taken.
+        taken = self._named.get(name, -1)
+        numbered = ((k, f"{name}_{k}" if k else name) for k in count(taken + 1))
+        self._named[name], free = next(one for one in numbered if one[1] not in self._pre_activations)
+        return free
 
 
 def _rounded(block: LinearMap, dtype: np.dtype[Any], source: str, row: str) -> LinearMap:
     try:
         with np.errstate(over="ignore"):
-            return block.astype(dtype)
+            return once(_in_dtype, block, dtype)
     except InputError as error:
         raise _overflow(f"its linear layers from {source!r} to {row!r} compose to weights", dtype) from error
+
+
+def _in_dtype(block: LinearMap, dtype: np.dtype[Any]) -> LinearMap:
+    return block.astype(dtype)
 
 
 def _rounded_bias(bias: Vector, dtype: np.dtype[Any], row: str) -> NDArray[Any]:

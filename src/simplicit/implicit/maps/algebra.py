@@ -99,6 +99,10 @@ def _gathered_twice(outer: GatherMap, inner: GatherMap) -> GatherMap:
     return GatherMap(picked, inner.width, np.broadcast_to(factors, picked.shape).astype(inner.dtype))
 
 
+def _rows_taken(outer: GatherMap, inner: CsrMap) -> CsrMap | None:
+    return None if outer.factors is not None or outer.nnz < outer.shape[0] else inner.taken(outer.columns)
+
+
 def _gather_after(outer: GatherMap, inner: ConvMap) -> LinearMap:
     channels = _whole_channels(outer, inner.output_shape)
     if channels is not None and inner.left is None and inner.groups == 1:
@@ -229,6 +233,7 @@ COMPOSITIONS: list[Rule] = [
     (object, SumMap, lambda outer, inner: reduce(added, [composed(outer, part) for part in inner.parts])),
     (SumMap, object, lambda outer, inner: reduce(added, [composed(part, inner) for part in outer.parts])),
     (GatherMap, GatherMap, _gathered_twice),
+    (GatherMap, CsrMap, _rows_taken),
     (GatherMap, GatheredConvMap, lambda P, m: GatheredConvMap(_gathered_twice(P, m.after), m.core, m.before)),
     (GatherMap, ConvMap, _gather_after),
     (GatheredConvMap, GatherMap, lambda m, R: GatheredConvMap(m.after, m.core, _gathered_twice(m.before, R))),

@@ -88,6 +88,10 @@ class CsrMap(LinearMap, kind="csr"):
     def to_csr(self) -> Csr:
         return self._matrix.copy()
 
+    def taken(self, rows: NDArray[np.int64]) -> CsrMap:
+        """Some of its rows, (k,), in any order."""
+        return CsrMap(self._matrix[rows])
+
     def _with_data(self, data: NDArray[Any]) -> CsrMap:
         return CsrMap(sp.csr_array((data, self._matrix.indices, self._matrix.indptr), shape=self.shape))
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from simplicit.network.recurrences import LAYERS
 from simplicit.training.channels.forms import Contraction, Convolution, Form, Linear, Transposed
 from simplicit.training.channels.parts import SPLITS as _SPLITS
 from simplicit.training.channels.parts import Part, cut_of
@@ -37,7 +38,11 @@ _PRODUCTS = {_aten.mm.default, _aten.matmul.default, _aten.bmm.default}
 #: Operations that slide a kernel over their input.
 CONVOLVING = _CONVOLUTIONS | _TRANSPOSED | {_aten.convolution.default}
 #: Operations whose weight is no layer's.
-KEPT = {_aten.embedding.default: "an embedding", _aten.bilinear.default: "of a bilinear map"}
+KEPT = {
+    _aten.embedding.default: "an embedding",
+    _aten.bilinear.default: "of a bilinear map",
+    **dict.fromkeys(LAYERS.values(), "of a recurrent layer of too many steps to be written out"),
+}
 #: Operations that multiply by a weight in one way or another.
 MULTIPLYING = {*CONVOLVING, *_PRODUCTS, *KEPT} | {
     *(_aten.linear.default, _aten.addmm.default, _aten.einsum.default, _aten.mv.default)
