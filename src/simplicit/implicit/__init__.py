@@ -5,7 +5,17 @@ from simplicit.implicit.equations import OutputEquation, StateEquation
 from simplicit.implicit.equilibrium import Equilibrium, Linearisation, adjoint, equilibrium, linearise
 from simplicit.implicit.groups import Activation, Block, StateGroup
 from simplicit.implicit.inputs import InputLayout, InputSpec
-from simplicit.implicit.maps import ConvMap, CsrMap, GatheredConvMap, GatherMap, LinearMap, SumMap, added, composed
+from simplicit.implicit.maps import (
+    ConvMap,
+    CsrMap,
+    GatheredMap,
+    GatherMap,
+    LinearMap,
+    RepeatedMap,
+    SumMap,
+    added,
+    composed,
+)
 from simplicit.implicit.model import ImplicitModel
 from simplicit.implicit.module import ImplicitModule, to_torch
 from simplicit.implicit.rescaling import rescale, scaling_vector
@@ -20,12 +30,13 @@ __all__ = [
     "CsrMap",
     "Equilibrium",
     "GatherMap",
-    "GatheredConvMap",
+    "GatheredMap",
     "ImplicitModel",
     "ImplicitModule",
     "InputLayout",
     "InputSpec",
     "LinearMap",
+    "RepeatedMap",
     "Linearisation",
     "OutputEquation",
     "PerronFrobenius",

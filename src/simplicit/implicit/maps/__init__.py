@@ -5,7 +5,8 @@ from simplicit.implicit.maps.base import KINDS, LinearMap
 from simplicit.implicit.maps.convolution import ConvMap
 from simplicit.implicit.maps.csr import CsrMap
 from simplicit.implicit.maps.gather import GatherMap
-from simplicit.implicit.maps.gathered import GatheredConvMap
+from simplicit.implicit.maps.gathered import GatheredMap
+from simplicit.implicit.maps.repeated import RepeatedMap
 from simplicit.implicit.maps.sparse import Csr, canonical_csr
 from simplicit.implicit.maps.sums import SumMap
 
@@ -15,8 +16,9 @@ __all__ = [
     "Csr",
     "CsrMap",
     "GatherMap",
-    "GatheredConvMap",
+    "GatheredMap",
     "LinearMap",
+    "RepeatedMap",
     "SumMap",
     "TooLargeError",
     "added",

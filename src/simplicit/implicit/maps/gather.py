@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +17,52 @@ from simplicit.errors import InputError
 from simplicit.implicit.maps.base import LinearMap, as_factors, rounded
 from simplicit.implicit.maps.files import Arrays, Entry, Stored
 from simplicit.implicit.maps.sparse import Csr, float_for
+
+#: Dimensions that a slice of an array is looked for in.
+_MOST_AXES = 6
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Rows and columns that are those of slices of arrays: first + Σ stride · index, over indices of one shape."""
+
+    shape: tuple[int, ...]
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    first: tuple[int, int]
+
+    @classmethod
+    def of(cls, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> _Grid | None:
+        """The grid of pairs; None where they make none, of few dimensions and without negative strides."""
+        if not rows.size:
+            return None
+        pairs, first, axes = np.stack([rows, columns]), (int(rows[0]), int(columns[0])), list[tuple[int, int, int]]()
+        while pairs.shape[1] > 1:
+            steps = np.diff(pairs)
+            (breaks,) = np.nonzero((steps != steps[:, :1]).any(axis=0))
+            length = int(breaks[0]) + 1 if breaks.size else pairs.shape[1]
+            if pairs.shape[1] % length or steps[1, 0] < 0 or len(axes) == _MOST_AXES:
+                return None
+            runs, step = pairs.reshape(2, -1, length), steps[:, :1, None]
+            if (runs != runs[:, :, :1] + step * np.arange(length)).any():
+                return None
+            axes.append((length, int(steps[0, 0]), int(steps[1, 0])))
+            pairs = runs[:, :, 0]
+        shape, row_strides, column_strides = zip(*reversed(axes), strict=True) if axes else ((), (), ())
+        return cls(shape, row_strides, column_strides, first)
+
+    def rows_of(self, y: Tensor) -> Tensor:
+        """The rows in y (m, out), as a view (m, *shape)."""
+        return self._view(y, self.rows, self.first[0])
+
+    def columns_of(self, x: Tensor) -> Tensor:
+        """The columns in x (m, in), as a view (m, *shape)."""
+        return self._view(x, self.columns, self.first[1])
+
+    def _view(self, z: Tensor, strides: tuple[int, ...], first: int) -> Tensor:
+        down, across = z.stride()
+        offset = z.storage_offset() + first * across
+        return z.as_strided((len(z), *self.shape), (down, *(stride * across for stride in strides)), offset)
 
 
 class GatherMap(LinearMap, kind="gather"):
@@ -80,10 +127,23 @@ class GatherMap(LinearMap, kind="gather"):
         """Whether it is the identity."""
         return self.in_order and self.factors is None
 
+    @property
+    def moves(self) -> bool:
+        """Whether it has no factors, so that it computes nothing."""
+        return self.factors is None
+
     @cached_property
     def injective(self) -> bool:
         """Whether no element of x is used twice."""
         return len(np.unique(self.columns[self.columns >= 0])) == self.nnz
+
+    @property
+    def work(self) -> int:
+        return 0
+
+    @property
+    def stored(self) -> int:
+        return self.columns.size * (1 if self.factors is None else 2)
 
     @cached_property
     def _tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -92,25 +152,64 @@ class GatherMap(LinearMap, kind="gather"):
         factors = None if self.factors is None else torch.from_numpy(self.factors[rows])
         return torch.from_numpy(rows), torch.from_numpy(self.columns[rows]), factors
 
+    @cached_property
+    def _grid(self) -> _Grid | None:
+        """The rows that are not empty and their columns, where both are those of a slice of an array."""
+        rows = np.flatnonzero(self.columns >= 0)
+        return _Grid.of(rows, self.columns[rows])
+
+    @cached_property
+    def _grid_factors(self) -> Tensor | None:
+        """The factors of the rows that are not empty, in the shape of their grid."""
+        assert self._grid is not None
+        if self.factors is None:
+            return None
+        return torch.from_numpy(self.factors[self.columns >= 0]).reshape(self._grid.shape)
+
     def _gathered(self, x: Tensor, places: Tensor) -> Tensor:
         """Columns of x times the factors of the rows that are not empty, as a new tensor."""
         factors = self._tensors[2]
-        if self.in_order:
-            return x.clone() if factors is None else x * factors.to(x.dtype)
         gathered = x[:, places]
         return gathered if factors is None else gathered.mul_(factors)
 
     def apply(self, x: Tensor) -> Tensor:
-        rows, columns, _ = self._tensors
-        picked = self._gathered(x, columns)
-        if self.nnz == self.columns.size:
-            return picked
-        return x.new_zeros(x.shape[0], self.columns.size).index_copy_(1, rows, picked)
+        if self.in_order:
+            return x.clone() if self.factors is None else x * torch.from_numpy(self.factors).to(x.dtype)
+        if self._grid is None:
+            rows, columns, _ = self._tensors
+            picked = self._gathered(x, columns)
+            if self.nnz == self.columns.size:
+                return picked
+            return x.new_zeros(x.shape[0], self.columns.size).index_copy_(1, rows, picked)
+        full, factors = self.nnz == self.columns.size, self._grid_factors
+        made = (x.new_empty if full else x.new_zeros)(x.shape[0], self.columns.size)
+        into, taken = self._grid.rows_of(made), self._grid.columns_of(x)
+        if factors is None:
+            into.copy_(taken)
+        else:
+            torch.mul(taken, factors.to(x.dtype), out=into)
+        return made
+
+    def add_to_(self, sums: Tensor, x: Tensor) -> None:
+        if self._grid is None:
+            super().add_to_(sums, x)
+            return
+        into, taken, factors = self._grid.rows_of(sums), self._grid.columns_of(x), self._grid_factors
+        if factors is None:
+            into.add_(taken)
+        else:
+            into.addcmul_(taken, factors.to(x.dtype))
 
     def apply_transpose(self, y: Tensor) -> Tensor:
+        if self.in_order:
+            return self.apply(y)
         rows, columns, _ = self._tensors
-        taken = self._gathered(y, rows)
-        return taken if self.in_order else y.new_zeros(y.shape[0], self.width).index_add_(1, columns, taken)
+        if self._grid is None or not self.injective:
+            return y.new_zeros(y.shape[0], self.width).index_add_(1, columns, self._gathered(y, rows))
+        made = y.new_zeros(y.shape[0], self.width)
+        into, taken, factors = self._grid.columns_of(made), self._grid.rows_of(y), self._grid_factors
+        into.copy_(taken if factors is None else taken * factors.to(y.dtype))
+        return made
 
     def absolute(self) -> GatherMap:
         return self if self.factors is None else GatherMap(self.columns, self.width, np.abs(self.factors))

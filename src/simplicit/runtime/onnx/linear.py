@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simplicit.implicit import ConvMap, GatheredConvMap, GatherMap, LinearMap, SumMap
+from simplicit.implicit import ConvMap, GatheredMap, GatherMap, LinearMap, SumMap
 from simplicit.runtime.onnx.graph import Graph
 from simplicit.runtime.onnx.repeats import Repeat, repeats
 
@@ -72,7 +72,7 @@ def _convolution(graph: Graph, block: ConvMap, x: str) -> str:
     return y if block.left is None else graph.node("Mul", y, block.left)
 
 
-def _gathered(graph: Graph, block: GatheredConvMap, x: str) -> str:
+def _gathered(graph: Graph, block: GatheredMap, x: str) -> str:
     return _gather(graph, block.after, _convolution(graph, block.core, _gather(graph, block.before, x)))
 
 
@@ -85,6 +85,6 @@ def linear(graph: Graph, block: LinearMap, x: str) -> str:
 LINEAR: dict[type[Any], Callable[[Graph, Any, str], str]] = {
     GatherMap: _gather,
     ConvMap: _convolution,
-    GatheredConvMap: _gathered,
+    GatheredMap: _gathered,
     SumMap: lambda graph, block, x: graph.sum([linear(graph, part, x) for part in block.parts]),
 }
