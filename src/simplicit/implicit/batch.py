@@ -16,9 +16,9 @@ from simplicit.errors import InputError
 
 Batch: TypeAlias = NDArray[Any] | Tensor
 
-# Samples are worked through in chunks of about this many numbers: small enough to stay near the processor's caches,
-# large enough for GEMM.
-_CHUNK_NUMBERS = 2**21
+#: Samples are worked through in chunks of about this many numbers: small enough to stay near the processor's caches,
+#: large enough for GEMM.
+CHUNK_NUMBERS = 2**21
 
 
 def as_batch(U: Batch, width: int, shape: tuple[int, ...] | None, dtype: np.dtype[Any], name: str = "U") -> Tensor:
@@ -94,7 +94,7 @@ def like(result: Tensor, given: Batch) -> Any:
     return result.to(given.device) if isinstance(given, Tensor) else result.numpy()
 
 
-def chunks(samples: int, width: int, numbers: int = _CHUNK_NUMBERS) -> Iterator[slice]:
+def chunks(samples: int, width: int, numbers: int = CHUNK_NUMBERS) -> Iterator[slice]:
     """Cut ``samples`` rows of ``width`` numbers into slices of so many ``numbers`` at most, but at least one row."""
     step = max(1, numbers // max(1, width))
     for start in range(0, samples, step):

@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simplicit.implicit import GatherMap, LinearMap, added, composed
+from simplicit.implicit import GatheredMap, GatherMap, LinearMap, added, composed
+from simplicit.implicit.maps.weighted import WeightedMap
 from simplicit.network.layouts import Layout
 
 Shape = tuple[int, ...]
@@ -41,7 +42,8 @@ class Affine:
     """An affine value Σ_s M_s s + c, for one sample, whose ``shape`` is without torch's batch dimension.
 
     ``terms`` maps the name of a source s to M_s, (size, size of s); ``constant`` is c, (size,), flattened in C order
-    like the rows of the maps. All numbers are float64, whatever the network's dtype: they are rounded to it at the end.
+    like the rows of the maps. What is computed is float64, whatever the network's dtype: it is rounded to that when it
+    is read off. A map that is a weight of the network, or moved elements of one, is still in the weight's dtype.
     ``layout`` says where samples are in torch's tensor, if not first; ``shape`` is canonical then. Operations here make
     values with samples first, and leave it to :meth:`laid_out` to say otherwise.
     """
@@ -72,9 +74,15 @@ class Affine:
         return not self.terms
 
     def through(self, linear: LinearMap, shape: Shape) -> Affine:
-        """M v, the value after the linear map M, whose results have ``shape``."""
-        terms = {source: composed(linear, block) for source, block in self.terms.items()}
-        return Affine(shape, terms, linear.apply(torch.from_numpy(self.constant)[None])[0].numpy())
+        """M v, the value after the linear map M, whose results have ``shape``.
+
+        TooLargeError is raised where the product of two maps would take more room or time than the two.
+        """
+        terms = {source: _product(linear, block) for source, block in self.terms.items()}
+        if not self.constant.any():
+            return Affine(shape, terms, np.zeros(linear.shape[0]))
+        constant = torch.from_numpy(self.constant)[None]
+        return Affine(shape, terms, linear.astype(np.float64).apply(constant)[0].numpy())
 
     def selected(self, columns: Indices, shape: Shape) -> Affine:
         """The elements v_j with j in ``columns``, in that order; -1 stands for a zero."""
@@ -89,15 +97,39 @@ class Affine:
 
     def scaled(self, factors: Vector) -> Affine:
         """diag(factors) v."""
-        terms = {source: block.scaled(left=factors) for source, block in self.terms.items()}
+        if (factors == 1).all():
+            return Affine(self.shape, self.terms, self.constant)
+        terms = {source: block.astype(np.float64).scaled(left=factors) for source, block in self.terms.items()}
         return Affine(self.shape, terms, factors * self.constant)
 
     def plus(self, other: Affine) -> Affine:
         """v + w for a value w of the same shape."""
         terms = dict(self.terms)
         for source, block in other.terms.items():
-            terms[source] = added(terms[source], block) if source in terms else block
+            terms[source] = _sum(terms[source], block) if source in terms else block
         return Affine(self.shape, terms, self.constant + other.constant)
+
+    @property
+    def work(self) -> int:
+        """How many products of numbers its maps take for one sample."""
+        return sum(block.work for block in self.terms.values())
+
+
+def _product(outer: LinearMap, inner: LinearMap) -> LinearMap:
+    """M N, in float64 unless one of them moves elements only."""
+    moving = [isinstance(one, GatherMap) and one.moves for one in (outer, inner)]
+    if moving[0] and isinstance(inner, GatheredMap | WeightedMap):
+        return composed(outer.astype(inner.dtype), inner, no_larger=True)
+    if moving[1] and isinstance(outer, WeightedMap):
+        if isinstance(inner, GatherMap) and inner.is_identity:
+            return outer
+        return composed(outer, inner.astype(outer.dtype), no_larger=True)
+    return composed(outer.astype(np.float64), inner.astype(np.float64), no_larger=True)
+
+
+def _sum(first: LinearMap, second: LinearMap) -> LinearMap:
+    """M + N, in float64."""
+    return added(first.astype(np.float64), second.astype(np.float64))
 
 
 def joined(values: Sequence[Affine]) -> Affine:

@@ -17,10 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from simplicit.implicit import ConvMap, CsrMap
+from simplicit.implicit import ConvMap, CsrMap, LinearMap, RepeatedMap
 from simplicit.network.affine import Affine, NotAffineError, as_vector
-from simplicit.network.linear import Operand, add, by_unit_vectors, constant, matrix_of, variable
+from simplicit.network.linear import Operand, add, by_unit_vectors, constant, matrix_of, variable, weight_of
 from simplicit.network.pooling import Numbers, each
+
+# What is done to a channel is kept as a matrix up to this many entries, in compressed sparse rows for all channels above.
+_LARGEST_PLANE = 2**18
 
 
 def convolution_of(rank: int) -> Callable[..., Affine]:
@@ -35,15 +38,14 @@ def convolution_of(rank: int) -> Callable[..., Affine]:
         dilation: Numbers = 1,
         groups: int = 1,
     ) -> Affine:
-        value, kernel = variable(input), constant(weight)
+        value, kernel = variable(input), weight_of(weight)
         if len(value.shape) != rank + 1:
             raise NotAffineError(f"its input has {len(value.shape)} dimensions beside the samples, not {rank + 1}")
         strides, spacing = each(stride, rank), each(dilation, rank)
         if isinstance(padding, str):
             value, padding = _padded(value, padding, kernel.shape[2:], spacing)
-        linear = ConvMap(
-            kernel.numpy(), value.shape, stride=strides, padding=each(padding, rank), dilation=spacing, groups=groups
-        )
+        geometry = {"stride": strides, "padding": each(padding, rank), "dilation": spacing}
+        linear = ConvMap(kernel, value.shape, groups=groups, copy=False, **geometry)
         return _with_bias(value.through(linear, linear.output_shape), bias)
 
     return convolve
@@ -188,4 +190,8 @@ def _channel_by_channel(operation: Callable[[Tensor], Tensor], value: Affine) ->
     """A linear ``operation``, which does the same to every channel, of an affine value."""
     channels, *sizes = value.shape
     one, (_, *out_sizes) = matrix_of(operation, (1, *sizes))
-    return value.through(CsrMap(sp.kron(sp.eye_array(channels), one, format="csr")), (channels, *out_sizes))
+    if math.prod(one.shape) <= _LARGEST_PLANE:
+        linear: LinearMap = RepeatedMap(one.toarray(), channels, copy=False)
+    else:
+        linear = CsrMap(sp.kron(sp.eye_array(channels), one, format="csr"))
+    return value.through(linear, (channels, *out_sizes))

@@ -14,9 +14,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from simplicit.implicit import CsrMap
+from simplicit.implicit import CsrMap, LinearMap, RepeatedMap
 from simplicit.implicit.maps import Csr
 from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, as_vector
 from simplicit.network.moving import NUMBER_OF_SAMPLES, BatchSize
@@ -24,6 +25,8 @@ from simplicit.network.moving import NUMBER_OF_SAMPLES, BatchSize
 Operand: TypeAlias = Affine | Tensor | float
 
 _BOTH_DEPEND = "it multiplies two values that both depend on the input"
+# A matrix up to this many entries that is used once is kept in compressed sparse rows, which fits what trainings leave.
+_SMALL_MATRIX = 2**16
 # What an operation makes of the unit vectors is found for so many at a time: a few MB for thousands of features.
 _UNIT_VECTORS_AT_ONCE = 256
 
@@ -52,7 +55,7 @@ def _aligned(*operands: Operand) -> list[Affine]:
 
 def add(self: Operand, other: Operand, *, alpha: float = 1) -> Affine:
     first, second = _aligned(self, other)
-    return first.plus(second.scaled(np.full(second.size, alpha, dtype=np.float64)))
+    return first.plus(second if alpha == 1 else second.scaled(np.full(second.size, alpha, dtype=np.float64)))
 
 
 def mul(self: Operand, other: Operand) -> Affine:
@@ -99,19 +102,26 @@ def _feature_axes(dim: int | Sequence[int] | None, shape: Shape) -> set[int]:
 
 
 def affine_layer(input: Operand, weight: Operand, bias: Operand | None = None) -> Affine:  # noqa: A002
-    value, matrix = variable(input), constant(weight)
+    value, matrix = variable(input), weight_of(weight)
     if matrix.ndim != 2:
         raise NotAffineError(f"its weight has {matrix.ndim} dimensions, not 2")
     leading = value.shape[:-1]
     repeats = math.prod(leading)
-    blocks = matrix.numpy() if repeats == 1 else sp.kron(sp.eye_array(repeats), matrix.numpy(), format="csr")
-    result = value.through(CsrMap(blocks), (*leading, matrix.shape[0]))
+    if repeats == 1 and matrix.size <= _SMALL_MATRIX:
+        linear: LinearMap = CsrMap(matrix.astype(np.float64))
+    else:
+        linear = RepeatedMap(matrix, repeats, copy=False)
+    result = value.through(linear, (*leading, matrix.shape[0]))
     return result if bias is None else add(result, bias)
 
 
 def matmul(self: Operand, other: Operand) -> Affine:
     if isinstance(self, Affine) and isinstance(other, Tensor) and other.ndim == 2 and self.shape:
         return affine_layer(self, other.T)
+    if isinstance(other, Affine) and isinstance(self, Tensor) and self.ndim == 2 and len(other.shape) > 1:
+        *leading, length, width = other.shape
+        linear = RepeatedMap(weight_of(self), math.prod(leading), width, copy=False)
+        return other.through(linear, (*leading, self.shape[0], width))
     return _bilinear(torch.matmul, self, other)
 
 
@@ -176,6 +186,14 @@ def constant(operand: Operand) -> Tensor:
         return torch.from_numpy(operand.constant).reshape(1, *operand.shape)
     tensor = torch.as_tensor(operand)
     return torch.from_numpy(as_vector(tensor)).reshape(tensor.shape)
+
+
+def weight_of(operand: Operand) -> NDArray[Any]:
+    """Return a constant that is a weight, in its own dtype where that is float32 or float64, sharing its memory."""
+    if isinstance(operand, Tensor) and operand.dtype in (torch.float32, torch.float64):
+        return np.asarray(operand.detach().contiguous().numpy())
+    weight: NDArray[Any] = constant(operand).numpy()
+    return weight
 
 
 def variable(operand: Operand) -> Affine:

@@ -27,6 +27,8 @@ from simplicit.implicit.maps.weighted import WeightedMap
 
 #: Entries that composing may write down in one block, and terms that it may add up: 600 MB as CSR in float64.
 LARGEST_NNZ = 5 * 10**7
+# Maps of so many entries are written down to see whether their product is no larger.
+_LARGEST_WRITTEN = 2**22
 # A product is small up to so many numbers, and up to so many products for each sample; a weight that is filled up with
 # zeros up to so many.
 _SMALL_PRODUCT, _SMALL_WEIGHT = 2**20, 2**16
@@ -48,11 +50,13 @@ def composed(outer: LinearMap, inner: LinearMap, *, no_larger: bool = False) -> 
         raise InputError(f"cannot compose a map of shape {outer.shape} with an inner map of shape {inner.shape}")
     known = _short_form(COMPOSITIONS, outer, inner)
     if known is not None:
-        if no_larger and (known.work > _bound(outer.work, inner.work) or known.stored > _bound(outer.stored, inner.stored)):
-            raise _too_large(outer, inner)
+        if no_larger and not isinstance(outer, GatherMap) and not isinstance(inner, GatherMap):
+            limits = _bound(outer.work, inner.work), _bound(outer.stored, inner.stored)
+            if known.work > limits[0] or known.stored > limits[1]:
+                raise _too_large(outer, inner)
         return known
     largest = _bound(outer.stored, inner.stored) if no_larger else LARGEST_NNZ
-    if inner.work + outer.work <= largest:
+    if inner.work + outer.work <= min(largest, _LARGEST_WRITTEN if no_larger else largest):
         last, first = outer.to_csr(), inner.to_csr()
         # What every entry of the last meets in its row of the first: the terms of the product, at least its entries.
         terms = np.bincount(last.indices, minlength=last.shape[1]) @ np.diff(first.indptr).astype(np.int64)
@@ -68,7 +72,7 @@ def _bound(first: int, second: int) -> int:
 
 def _too_large(outer: LinearMap, inner: LinearMap) -> TooLargeError:
     return TooLargeError(
-        f"two linear maps of {inner.nnz:,} and {outer.nnz:,} entries follow each other without an activation between "
+        f"two linear maps of {inner.work:,} and {outer.work:,} entries follow each other without an activation between "
         "them, and their product has no short form"
     )
 

@@ -160,11 +160,17 @@ class GatherMap(LinearMap, kind="gather"):
 
     @cached_property
     def _grid_factors(self) -> Tensor | None:
-        """The factors of the rows that are not empty, in the shape of their grid."""
+        """The factors of the rows that are not empty, in the shape of their grid; one number where they are equal."""
         assert self._grid is not None
         if self.factors is None:
             return None
-        return torch.from_numpy(self.factors[self.columns >= 0]).reshape(self._grid.shape)
+        kept = self.factors[self.columns >= 0]
+        return torch.from_numpy(kept[:1] if (kept == kept[0]).all() else kept.reshape(self._grid.shape))
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether it takes a slice of an array to a slice of another, which is faster than element by element."""
+        return self._grid is not None
 
     def _gathered(self, x: Tensor, places: Tensor) -> Tensor:
         """Columns of x times the factors of the rows that are not empty, as a new tensor."""
@@ -197,6 +203,8 @@ class GatherMap(LinearMap, kind="gather"):
         into, taken, factors = self._grid.rows_of(sums), self._grid.columns_of(x), self._grid_factors
         if factors is None:
             into.add_(taken)
+        elif factors.numel() == 1:
+            into.add_(taken, alpha=float(factors))
         else:
             into.addcmul_(taken, factors.to(x.dtype))
 
