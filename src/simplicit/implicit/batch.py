@@ -80,10 +80,15 @@ def check_range(values: Tensor, what: str, first: int = 0) -> None:
         )
 
 
+def is_finite(values: Tensor) -> bool:
+    """Whether there is neither NaN nor an infinity among ``values``."""
+    # A sum is several times faster than a test of every entry, and finite only if all entries are.
+    return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())
+
+
 def _not_finite(values: Tensor) -> int | None:
     """The first row of ``values`` (m, k) with a NaN or an infinity; None where there is none."""
-    # A sum is several times faster than a test of every entry, and finite only if all entries are.
-    if math.isfinite(values.sum().item()):
+    if is_finite(values):
         return None
     finite = torch.isfinite(values).all(dim=1)
     return None if finite.all() else int(finite.to(torch.uint8).argmin())

@@ -6,7 +6,7 @@ group of states (or the output) and a group of states (or the input). Samples co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from torch import Tensor
 from simplicit.checks import as_count, refused
 from simplicit.errors import InputError
 from simplicit.implicit.assembly import Blocks, assemble, cut
-from simplicit.implicit.batch import CHUNK_NUMBERS, as_batch, check_range, chunks, like
+from simplicit.implicit.batch import as_batch, check_range, chunks, like
 from simplicit.implicit.bits import StorageBits, storage_bits
 from simplicit.implicit.checks import (
     check_blocks,
@@ -36,10 +36,6 @@ from simplicit.implicit.inputs import InputLayout, first_array
 from simplicit.implicit.maps import Csr, LinearMap, canonical_csr
 from simplicit.implicit.picard import StateSolution
 from simplicit.implicit.streaming import Stream, stream
-
-# So many samples are computed at once also where they are too large for the caches, while they take no more numbers
-# than this: large weights are read once for all of them.
-_TOGETHER, _MOST_NUMBERS = 8, 2**24
 
 
 class Evaluation(NamedTuple):
@@ -121,7 +117,7 @@ class ImplicitModel:
         last = len(self.groups)
         order = {group.name: place for place, group in enumerate(self.groups)} | {OUTPUT: last, INPUT: last}
         keys = sorted(blocks, key=lambda key: (order[key[0]], order[key[1]]))
-        self._blocks = {key: blocks[key].astype(self.dtype) for key in keys if blocks[key].nnz}
+        self._blocks = {key: blocks[key].astype(self.dtype) for key in keys if not blocks[key].is_zero}
 
     @classmethod
     def from_matrices(
@@ -360,27 +356,17 @@ class ImplicitModel:
         else:
             batch = self.inputs.pack(U, self.dtype)
         Y = batch.new_empty(len(batch), self.n_outputs)
-        for rows in self._chunks(len(batch)):
-            Y[rows] = self._outputs(batch[rows], rows.start)
+        if self._stream is not None:
+            for rows in self._stream.chunks(len(batch)):
+                Y[rows] = self._stream.outputs(batch[rows], rows.start)
+            return like(Y, first_array(U))
+        for rows in chunks(len(batch), self.n_inputs + self.n_states + self.n_pre):
+            Y[rows] = self.evaluate(batch[rows], rows.start).Y
         return like(Y, first_array(U))
 
     @cached_property
     def _stream(self) -> Stream | None:
         return stream(self.groups, self._blocks, self.state_bias, self.output_bias, self.n_inputs)
-
-    def _chunks(self, samples: int) -> Iterator[slice]:
-        """Cut so many samples into those that are computed at once."""
-        if self._stream is None:
-            return chunks(samples, self.n_inputs + self.n_states + self.n_pre)
-        return chunks(samples, self._stream.width, min(_MOST_NUMBERS, max(CHUNK_NUMBERS, _TOGETHER * self._stream.width)))
-
-    def _outputs(self, U: Tensor, first: int) -> Tensor:
-        """Y (m, q) for a checked batch U (m, p), with states kept only where they have to be."""
-        if self._stream is None:
-            return self.evaluate(U, first).Y
-        Y = self._stream.outputs(U, first)
-        check_range(Y, "outputs", first)
-        return Y
 
     def evaluate(self, U: Tensor, first: int = 0) -> Evaluation:
         """Return states and outputs for a checked batch U (m, p) in the model's dtype, all samples at once.

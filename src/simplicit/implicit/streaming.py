@@ -7,20 +7,25 @@ samples fit into the processor's caches at a time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simplicit.implicit.batch import check_range
+from simplicit.implicit.batch import CHUNK_NUMBERS, check_range, chunks
 from simplicit.implicit.groups import INPUT, OUTPUT, Activation, Block, StateGroup, pre_slices_of
 from simplicit.implicit.maps import GatheredMap, LinearMap
 from simplicit.implicit.maps.weighted import WeightedMap
 from simplicit.implicit.ordering import dependency_order
 
 Blocks = Mapping[tuple[str, str], LinearMap]
+
+# So many samples are computed at once also where they are too large for the caches, while they take no more numbers
+# than this: large weights are read once for all of them.
+_TOGETHER, _MOST_NUMBERS = 8, 2**24
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,8 @@ class _Step:
         return self.activation(z)
 
 
-#: What may overwrite its argument.
-_IN_PLACE = {"relu": torch.relu_, "identity": lambda z: z}
+#: Activations that may overwrite their argument.
+_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "identity": lambda z: z}
 
 
 class Stream:
@@ -54,7 +59,7 @@ class Stream:
     """
 
     def __init__(
-        self, groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray, output_bias: NDArray, n_inputs: int
+        self, groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray[Any], output_bias: NDArray[Any], n_inputs: int
     ) -> None:
         order = _order(groups, blocks)
         assert order is not None
@@ -80,10 +85,14 @@ class Stream:
             there -= sum(known[name].size for name in step.last)
         return widest
 
+    def chunks(self, samples: int) -> Iterator[slice]:
+        """Cut so many samples into those that are computed at once."""
+        return chunks(samples, self.width, min(_MOST_NUMBERS, max(CHUNK_NUMBERS, _TOGETHER * self.width)))
+
     def outputs(self, U: Tensor, first: int = 0) -> Tensor:
         """Return Y (m, q) for a checked batch U (m, p).
 
-        InputError is raised where states leave the range of the dtype; it counts samples from ``first``.
+        InputError is raised where states or outputs leave the range of the dtype; it counts samples from ``first``.
         """
         values, found = {INPUT: U}, dict[str, Tensor]()
         for step in self._steps:
@@ -98,17 +107,18 @@ class Stream:
         Y = self._output_bias.repeat(len(U), 1)
         for name in self._outputs:
             Y += found[name]
+        check_range(Y, "outputs", first)
         return Y
 
 
 def stream(
-    groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray, output_bias: NDArray, n_inputs: int
+    groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray[Any], output_bias: NDArray[Any], n_inputs: int
 ) -> Stream | None:
     """The stream of a model; None where its groups have no order of substitution."""
     return None if _order(groups, blocks) is None else Stream(groups, blocks, bias, output_bias, n_inputs)
 
 
-def _order(groups: Sequence[StateGroup], blocks: Blocks) -> list[str] | None:
+def _order(groups: Sequence[StateGroup], blocks: Blocks) -> tuple[str, ...] | None:
     names = [group.name for group in groups]
     sources = {name: [c for r, c in blocks if r == name and c != INPUT] for name in names}
     return dependency_order(sources)

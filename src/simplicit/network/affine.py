@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simplicit.implicit import GatheredMap, GatherMap, LinearMap, added, composed
+from simplicit.implicit.maps import check_composed
 from simplicit.implicit.maps.weighted import WeightedMap
 from simplicit.network.layouts import Layout
 
@@ -124,6 +125,7 @@ def _product(outer: LinearMap, inner: LinearMap) -> LinearMap:
         if isinstance(inner, GatherMap) and inner.is_identity:
             return outer
         return composed(outer, inner.astype(outer.dtype), no_larger=True)
+    check_composed(outer, inner)
     return composed(outer.astype(np.float64), inner.astype(np.float64), no_larger=True)
 
 

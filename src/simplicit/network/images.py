@@ -22,7 +22,7 @@ from simplicit.network.affine import Affine, NotAffineError, as_vector
 from simplicit.network.linear import Operand, add, by_unit_vectors, constant, matrix_of, variable, weight_of
 from simplicit.network.pooling import Numbers, each
 
-# What is done to a channel is kept as a matrix up to this many entries, in compressed sparse rows for all channels above.
+# What is done to a channel is kept as a matrix up to so many entries, in compressed sparse rows for all channels above.
 _LARGEST_PLANE = 2**18
 
 
@@ -44,7 +44,7 @@ def convolution_of(rank: int) -> Callable[..., Affine]:
         strides, spacing = each(stride, rank), each(dilation, rank)
         if isinstance(padding, str):
             value, padding = _padded(value, padding, kernel.shape[2:], spacing)
-        geometry = {"stride": strides, "padding": each(padding, rank), "dilation": spacing}
+        geometry: dict[str, Any] = {"stride": strides, "padding": each(padding, rank), "dilation": spacing}
         linear = ConvMap(kernel, value.shape, groups=groups, copy=False, **geometry)
         return _with_bias(value.through(linear, linear.output_shape), bias)
 

@@ -119,7 +119,7 @@ def matmul(self: Operand, other: Operand) -> Affine:
     if isinstance(self, Affine) and isinstance(other, Tensor) and other.ndim == 2 and self.shape:
         return affine_layer(self, other.T)
     if isinstance(other, Affine) and isinstance(self, Tensor) and self.ndim == 2 and len(other.shape) > 1:
-        *leading, length, width = other.shape
+        *leading, _, width = other.shape
         linear = RepeatedMap(weight_of(self), math.prod(leading), width, copy=False)
         return other.through(linear, (*leading, self.shape[0], width))
     return _bilinear(torch.matmul, self, other)

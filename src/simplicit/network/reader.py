@@ -21,18 +21,25 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
 from simplicit.checks import refused
 from simplicit.errors import InputError, first_line
-from simplicit.implicit import Activation, Block, GatherMap, ImplicitModel, LinearMap, StateGroup
+from simplicit.implicit import Activation, Block, GatherMap, ImplicitModel, StateGroup
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.maps import TooLargeError
-from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, Vector, joined
-from simplicit.network.chains import Chain, Origins, chained, is_affine_step, is_wanted_by_chains, mapped_chains, times_used
+from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, joined
+from simplicit.network.chains import (
+    Chain,
+    Origins,
+    chained,
+    is_affine_step,
+    is_wanted_by_chains,
+    mapped_chains,
+    times_used,
+)
 from simplicit.network.expressions import (
     SAMPLES,
     Expression,
@@ -59,6 +66,7 @@ from simplicit.network.operations import (
     unsupported,
 )
 from simplicit.network.registry import ADVICE, REGISTRY
+from simplicit.network.rows import Row
 from simplicit.network.rules import Call, Elementwise, Filling, Linear, Moving
 
 # A value that is used several times gets states of its own where its maps would take so many products each time again.
@@ -80,20 +88,6 @@ class OpenedGroup:
     layout: Layout | None
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One row of blocks of [A B], or of [C D], with its bias, in the dtype of the model."""
-
-    blocks: dict[str, LinearMap]
-    bias: NDArray[Any]
-
-    @classmethod
-    def of(cls, value: Affine, row: str, dtype: np.dtype[Any]) -> _Row:
-        """The row that an affine value is; InputError where it leaves the range of the dtype."""
-        blocks = {source: _rounded(block, dtype, source, row) for source, block in value.terms.items()}
-        return cls(blocks, _rounded_bias(value.constant, dtype, row))
-
-
 def read_model(graph: NetworkGraph) -> tuple[ImplicitModel, dict[Node, OpenedGroup]]:
     """The implicit model, and its groups by the nodes that compute them, in the order of computation.
 
@@ -110,7 +104,7 @@ class _Reader:
     def __init__(self, graph: NetworkGraph) -> None:
         self._graph = graph
         self._own = torch.float32 if graph.dtype == np.float32 else torch.float64
-        self._pre_activations: dict[str, Affine | _Row] = {}
+        self._pre_activations: dict[str, Affine | Row] = {}
         self.groups: dict[Node, OpenedGroup] = {}
         self._values: dict[Node, Any] = {}
         self._settled: WeakKeyDictionary[Chain, Affine | Expression] = WeakKeyDictionary()
@@ -137,7 +131,7 @@ class _Reader:
         """Keep of the groups that were opened what the model has of them, and nothing wider."""
         for name, value in self._pre_activations.items():
             if isinstance(value, Affine):
-                self._pre_activations[name] = _Row.of(value, name, self._graph.dtype)
+                self._pre_activations[name] = Row.of(value, name, self._graph.dtype)
 
     def _forget(self, node: Node) -> None:
         """Let go of values that were used for the last time; those of chains are used when these are settled."""
@@ -159,7 +153,7 @@ class _Reader:
         groups = tuple(opened.group for opened in reversed(self.groups.values()))
         self._pre_activations[OUTPUT] = output
         self._round()
-        rows = {name: row for name, row in self._pre_activations.items() if isinstance(row, _Row)}
+        rows = {name: row for name, row in self._pre_activations.items() if isinstance(row, Row)}
         blocks = {(name, source): block for name, row in rows.items() for source, block in row.blocks.items()}
         return ImplicitModel(
             groups,
@@ -388,23 +382,3 @@ def _inputs_to_try(graph: NetworkGraph) -> Tensor:
         if not spec.floating:
             U[:, columns] = (U[:, columns] > 0).double()
     return U
-
-
-def _rounded(block: LinearMap, dtype: np.dtype[Any], source: str, row: str) -> LinearMap:
-    try:
-        with np.errstate(over="ignore"):
-            return block.astype(dtype)
-    except InputError as error:
-        raise _overflow(f"its linear layers from {source!r} to {row!r} compose to weights", dtype) from error
-
-
-def _rounded_bias(bias: Vector, dtype: np.dtype[Any], row: str) -> NDArray[Any]:
-    with np.errstate(over="ignore"):
-        rounded = bias.astype(dtype)
-    if not np.isfinite(rounded).all():
-        raise _overflow(f"the linear layers before {row!r} compose to a bias", dtype)
-    return rounded
-
-
-def _overflow(what: str, dtype: np.dtype[Any]) -> InputError:
-    return refused("net", f"{what} beyond the range of {dtype}; use smaller weights, or net.double()")

@@ -1,6 +1,6 @@
 """Linear maps: the blocks of A, B, C and D. A new kind is one module, and its import here."""
 
-from simplicit.implicit.maps.algebra import TooLargeError, added, composed
+from simplicit.implicit.maps.algebra import TooLargeError, added, check_composed, composed
 from simplicit.implicit.maps.base import KINDS, LinearMap
 from simplicit.implicit.maps.convolution import ConvMap
 from simplicit.implicit.maps.csr import CsrMap
@@ -23,5 +23,6 @@ __all__ = [
     "TooLargeError",
     "added",
     "canonical_csr",
+    "check_composed",
     "composed",
 ]

@@ -56,13 +56,20 @@ def composed(outer: LinearMap, inner: LinearMap, *, no_larger: bool = False) -> 
                 raise _too_large(outer, inner)
         return known
     largest = _bound(outer.stored, inner.stored) if no_larger else LARGEST_NNZ
-    if inner.work + outer.work <= min(largest, _LARGEST_WRITTEN if no_larger else largest):
+    if inner.work + outer.work <= (min(largest, _LARGEST_WRITTEN) if no_larger else largest):
         last, first = outer.to_csr(), inner.to_csr()
         # What every entry of the last meets in its row of the first: the terms of the product, at least its entries.
         terms = np.bincount(last.indices, minlength=last.shape[1]) @ np.diff(first.indptr).astype(np.int64)
         if terms <= largest:
             return CsrMap(last @ first)
     raise _too_large(outer, inner)
+
+
+def check_composed(outer: LinearMap, inner: LinearMap) -> None:
+    """Raise a TooLargeError where :func:`composed` would with ``no_larger``, if their kinds and sizes show it."""
+    known = any(isinstance(outer, one) and isinstance(inner, other) for one, other, _ in COMPOSITIONS)
+    if not known and inner.work + outer.work > min(_bound(outer.stored, inner.stored), _LARGEST_WRITTEN):
+        raise _too_large(outer, inner)
 
 
 def _bound(first: int, second: int) -> int:
@@ -165,9 +172,7 @@ def _gathered(after: GatherMap, core: WeightedMap, before: GatherMap) -> LinearM
     return core if after.is_identity and before.is_identity else GatheredMap(after, core, before)
 
 
-def _narrowed(
-    after: GatherMap, core: WeightedMap, before: GatherMap
-) -> tuple[GatherMap, WeightedMap, GatherMap]:
+def _narrowed(after: GatherMap, core: WeightedMap, before: GatherMap) -> tuple[GatherMap, WeightedMap, GatherMap]:
     """P, W and R, with those features of W only that P takes, and those positions of a repeated W."""
     repeats, features, inner = _result_axes(core)
     kept = after.columns >= 0

@@ -167,7 +167,7 @@ def restored(stored: Stored) -> LinearMap:
     """
     kind = stored.entry["kind"]
     if kind not in KINDS:
-        raise InputError(f"{stored.name}: the kind {kind!r} is not one of {', '.join(KINDS)}")
+        raise InputError(f"{stored.name}: the kind {kind!r} is not one of {', '.join(sorted(KINDS))}")
     block = KINDS[kind].from_stored(stored)
     if block.shape != stored.shape:
         raise InputError(f"{stored.name} has shape {block.shape}, expected {stored.shape}")

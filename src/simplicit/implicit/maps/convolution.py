@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -165,7 +164,10 @@ class ConvMap(WeightedMap, kind="convolution"):
 
     @property
     def is_zero(self) -> bool:
-        return super().is_zero or (any(self.padding) and self.nnz == 0)
+        if not self.plain:
+            return super().is_zero
+        used = np.argwhere(self.weight.any(axis=(0, 1)))
+        return not any(len(self._places(tuple(tap))[0]) for tap in used.tolist())
 
     @property
     def work(self) -> int:

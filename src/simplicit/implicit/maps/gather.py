@@ -175,7 +175,7 @@ class GatherMap(LinearMap, kind="gather"):
     def _gathered(self, x: Tensor, places: Tensor) -> Tensor:
         """Columns of x times the factors of the rows that are not empty, as a new tensor."""
         factors = self._tensors[2]
-        gathered = x[:, places]
+        gathered = x.index_select(1, places)
         return gathered if factors is None else gathered.mul_(factors)
 
     def apply(self, x: Tensor) -> Tensor:

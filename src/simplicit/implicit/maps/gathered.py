@@ -20,10 +20,10 @@ from simplicit.implicit.maps.weighted import WeightedMap
 
 
 class GatheredMap(LinearMap, kind="gathered"):
-    """The map P W R: a convolution or a repeated weight W (``core``) of gathered inputs R x (``before``), gathered by P.
+    """The map P W R: gathered results of a convolution or a repeated weight W of gathered inputs R x.
 
-    P is ``after``. Every entry of W appears in one row at most for each row of P; where R uses no element twice, none
-    are added up, and |P W R| = |P| |W| |R|. Its values are those of the core.
+    P is ``after``, W the ``core``, R ``before``. Every entry of W appears in one row at most for each row of P; where
+    R uses no element twice, none are added up, and |P W R| = |P| |W| |R|. Its values are those of the core.
     """
 
     def __init__(self, after: GatherMap, core: WeightedMap, before: GatherMap) -> None:

@@ -54,12 +54,14 @@ class SumMap(LinearMap, kind="sum"):
     @cached_property
     def _apart(self) -> bool:
         """Whether no row has entries in two parts, so that none are added up."""
-        return bool((sum((part.row_counts() > 0).astype(np.int64) for part in self.parts) <= 1).all())
+        filled = np.sum([part.row_counts() > 0 for part in self.parts], axis=0)
+        return bool((filled <= 1).all())
 
     def row_counts(self) -> NDArray[np.int64]:
         if not self._apart:
             return super().row_counts()
-        return np.sum([part.row_counts() for part in self.parts], axis=0, dtype=np.int64)
+        counts: NDArray[np.int64] = np.sum([part.row_counts() for part in self.parts], axis=0, dtype=np.int64)
+        return counts
 
     def absolute(self) -> LinearMap:
         """|M|, with all entries written down where some may have been added up."""

@@ -81,7 +81,6 @@ class WeightedMap(LinearMap):
 
     @property
     def is_zero(self) -> bool:
-        # Where there are factors, or all taps may lie in the padding, it is counted.
         return not self.weight.any() or (not self.plain and self.nnz == 0)
 
     def row_counts(self) -> NDArray[np.int64]:

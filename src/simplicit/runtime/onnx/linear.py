@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simplicit.implicit import ConvMap, GatheredMap, GatherMap, LinearMap, SumMap
+from simplicit.implicit import ConvMap, GatheredMap, GatherMap, LinearMap, RepeatedMap, SumMap
 from simplicit.runtime.onnx.graph import Graph
 from simplicit.runtime.onnx.repeats import Repeat, repeats
 
@@ -72,8 +72,25 @@ def _convolution(graph: Graph, block: ConvMap, x: str) -> str:
     return y if block.left is None else graph.node("Mul", y, block.left)
 
 
+def _weight_repeated(graph: Graph, block: RepeatedMap, x: str) -> str:
+    """Write the product of every position of X with one matrix."""
+    if block.right is not None:
+        x = graph.node("Mul", x, block.right)
+    (height, width), times, inner = block.weight.shape, block.repeats, block.inner
+    if inner > 1:
+        apart = graph.node("Reshape", x, np.array([0, times, width, inner], dtype=np.int64))
+        y = graph.node("Flatten", graph.node("MatMul", block.weight, apart), axis=1)
+    elif times > 1:
+        apart = graph.node("Reshape", x, np.array([0, times, width], dtype=np.int64))
+        product = graph.node("MatMul", apart, block.weight.T)
+        y = graph.node("Reshape", product, np.array([0, times * height], dtype=np.int64))
+    else:
+        y = graph.node("MatMul", x, block.weight.T)
+    return y if block.left is None else graph.node("Mul", y, block.left)
+
+
 def _gathered(graph: Graph, block: GatheredMap, x: str) -> str:
-    return _gather(graph, block.after, _convolution(graph, block.core, _gather(graph, block.before, x)))
+    return _gather(graph, block.after, linear(graph, block.core, _gather(graph, block.before, x)))
 
 
 def linear(graph: Graph, block: LinearMap, x: str) -> str:
@@ -85,6 +102,7 @@ def linear(graph: Graph, block: LinearMap, x: str) -> str:
 LINEAR: dict[type[Any], Callable[[Graph, Any, str], str]] = {
     GatherMap: _gather,
     ConvMap: _convolution,
+    RepeatedMap: _weight_repeated,
     GatheredMap: _gathered,
     SumMap: lambda graph, block, x: graph.sum([linear(graph, part, x) for part in block.parts]),
 }
