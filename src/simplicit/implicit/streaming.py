@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from simplicit.implicit.batch import CHUNK_NUMBERS, check_range, chunks
 from simplicit.implicit.groups import INPUT, OUTPUT, Activation, Block, StateGroup, pre_slices_of
-from simplicit.implicit.maps import GatheredMap, LinearMap
+from simplicit.implicit.maps import GatheredMap, GatherMap, LinearMap
 from simplicit.implicit.maps.weighted import WeightedMap
 from simplicit.implicit.ordering import dependency_order
 
@@ -39,9 +41,20 @@ class _Step:
     output: LinearMap | None
     last: tuple[str, ...]
 
+    @cached_property
+    def side_by_side(self) -> bool:
+        """Whether each row has an entry of one term, which puts slices there."""
+        blocks = [block for _, block in self.terms]
+        gathers = [block.after if isinstance(block, GatheredMap) else block for block in blocks]
+        if not gathers or not all(isinstance(gather, GatherMap) and gather.is_sliced for gather in gathers):
+            return False
+        filled = sum((gather.row_counts() for gather in gathers), np.zeros(len(self.bias), np.int64))
+        return bool((filled == 1).all())
+
     def states(self, values: Mapping[str, Tensor]) -> Tensor:
         """The states, (m, size), for the values of what it reads."""
-        z = _sum(self.bias, [(values[source], block) for source, block in self.terms], len(values[INPUT]))
+        terms = [(values[source], block) for source, block in self.terms]
+        z = (_written if self.side_by_side else _sum)(self.bias, terms, len(values[INPUT]))
         if isinstance(self.activation, Activation) and self.activation.name in _IN_PLACE:
             return _IN_PLACE[self.activation.name](z)
         return self.activation(z)
@@ -139,6 +152,15 @@ def _sum(bias: Tensor, terms: Sequence[tuple[Tensor, LinearMap]], m: int) -> Ten
         z = bias.repeat(m, 1)
     for x, block in rest:
         block.add_to_(z, x)
+    return z
+
+
+def _written(bias: Tensor, terms: Sequence[tuple[Tensor, LinearMap]], m: int) -> Tensor:
+    """As :func:`_sum`, for terms that stand side by side."""
+    z = bias.new_empty(m, len(bias))
+    for x, block in terms:
+        assert isinstance(block, GatherMap | GatheredMap)
+        block.write_(z, x, bias)
     return z
 
 

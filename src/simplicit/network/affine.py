@@ -82,6 +82,8 @@ class Affine:
         terms = {source: _product(linear, block) for source, block in self.terms.items()}
         if not self.constant.any():
             return Affine(shape, terms, np.zeros(linear.shape[0]))
+        if isinstance(linear, GatherMap) and linear.moves:
+            return Affine(shape, terms, np.where(linear.columns >= 0, self.constant[linear.columns], 0.0))
         constant = torch.from_numpy(self.constant)[None]
         return Affine(shape, terms, linear.astype(np.float64).apply(constant)[0].numpy())
 

@@ -70,7 +70,7 @@ from simplicit.network.rows import Row
 from simplicit.network.rules import Call, Elementwise, Filling, Linear, Moving
 
 # A value that is used several times gets states of its own where its maps would take so many products each time again.
-_WORK_AGAIN = 2**20
+_WORK_AGAIN = 2**18
 # What the model rounds to at its end holds whatever a network computes in its own dtype or in a wider one.
 _WIDE = ("float32", "float64")
 _WIDE_ENOUGH = {"float32": (torch.float32, torch.float64), "float64": (torch.float64,)}

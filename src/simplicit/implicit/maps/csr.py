@@ -77,7 +77,7 @@ class CsrMap(LinearMap, kind="csr"):
             columns, factors = np.full(rows, -1), np.ones(rows, self.dtype)
             columns[has], factors[has] = self._matrix.indices[at], self._matrix.data[at]
             found.append(GatherMap(columns, self.shape[1], factors))
-        return found if all(part.is_slice for part in found) else None
+        return found if all(part.is_sliced for part in found) else None
 
     def add_to_(self, sums: Tensor, x: Tensor) -> None:
         if self._slices is None:

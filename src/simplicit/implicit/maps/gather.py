@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,53 +15,8 @@ from simplicit.checks import as_array
 from simplicit.errors import InputError
 from simplicit.implicit.maps.base import LinearMap, as_factors, rounded
 from simplicit.implicit.maps.files import Arrays, Entry, Stored
+from simplicit.implicit.maps.slices import Slice, slices
 from simplicit.implicit.maps.sparse import Csr, float_for
-
-#: Dimensions that a slice of an array is looked for in.
-_MOST_AXES = 6
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Rows and columns that are those of slices of arrays: first + Σ stride · index, over indices of one shape."""
-
-    shape: tuple[int, ...]
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
-    first: tuple[int, int]
-
-    @classmethod
-    def of(cls, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> _Grid | None:
-        """The grid of pairs; None where they make none, of few dimensions and without negative strides."""
-        if not rows.size:
-            return None
-        pairs, first, axes = np.stack([rows, columns]), (int(rows[0]), int(columns[0])), list[tuple[int, int, int]]()
-        while pairs.shape[1] > 1:
-            steps = np.diff(pairs)
-            (breaks,) = np.nonzero((steps != steps[:, :1]).any(axis=0))
-            length = int(breaks[0]) + 1 if breaks.size else pairs.shape[1]
-            if pairs.shape[1] % length or steps[1, 0] < 0 or len(axes) == _MOST_AXES:
-                return None
-            runs, step = pairs.reshape(2, -1, length), steps[:, :1, None]
-            if (runs != runs[:, :, :1] + step * np.arange(length)).any():
-                return None
-            axes.append((length, int(steps[0, 0]), int(steps[1, 0])))
-            pairs = runs[:, :, 0]
-        shape, row_strides, column_strides = zip(*reversed(axes), strict=True) if axes else ((), (), ())
-        return cls(shape, row_strides, column_strides, first)
-
-    def rows_of(self, y: Tensor) -> Tensor:
-        """The rows in y (m, out), as a view (m, *shape)."""
-        return self._view(y, self.rows, self.first[0])
-
-    def columns_of(self, x: Tensor) -> Tensor:
-        """The columns in x (m, in), as a view (m, *shape)."""
-        return self._view(x, self.columns, self.first[1])
-
-    def _view(self, z: Tensor, strides: tuple[int, ...], first: int) -> Tensor:
-        down, across = z.stride()
-        offset = z.storage_offset() + first * across
-        return z.as_strided((len(z), *self.shape), (down, *(stride * across for stride in strides)), offset)
 
 
 class GatherMap(LinearMap, kind="gather"):
@@ -153,24 +107,23 @@ class GatherMap(LinearMap, kind="gather"):
         return torch.from_numpy(rows), torch.from_numpy(self.columns[rows]), factors
 
     @cached_property
-    def _grid(self) -> _Grid | None:
-        """The rows that are not empty and their columns, where both are those of a slice of an array."""
+    def _slices(self) -> tuple[Slice, ...]:
+        """The rows that are not empty and their columns as slices of arrays; none where these are too many."""
         rows = np.flatnonzero(self.columns >= 0)
-        return _Grid.of(rows, self.columns[rows])
+        return slices(rows, self.columns[rows])
+
+    @property
+    def is_sliced(self) -> bool:
+        """Whether it takes slices of an array to slices of another, which is faster than element by element."""
+        return bool(self._slices)
 
     @cached_property
-    def _grid_factors(self) -> Tensor | None:
-        """The factors of the rows that are not empty, in the shape of their grid; one number where they are equal."""
-        assert self._grid is not None
+    def _multipliers(self) -> Tensor | float | None:
+        """The factors of all rows, (1, out); one number where they are equal, None for ones."""
         if self.factors is None:
             return None
         kept = self.factors[self.columns >= 0]
-        return torch.from_numpy(kept[:1] if (kept == kept[0]).all() else kept.reshape(self._grid.shape))
-
-    @property
-    def is_slice(self) -> bool:
-        """Whether it takes a slice of an array to a slice of another, which is faster than element by element."""
-        return self._grid is not None
+        return float(kept[0]) if (kept == kept[0]).all() else torch.from_numpy(self.factors)[None]
 
     def _gathered(self, x: Tensor, places: Tensor) -> Tensor:
         """Columns of x times the factors of the rows that are not empty, as a new tensor."""
@@ -181,42 +134,48 @@ class GatherMap(LinearMap, kind="gather"):
     def apply(self, x: Tensor) -> Tensor:
         if self.in_order:
             return x.clone() if self.factors is None else x * torch.from_numpy(self.factors).to(x.dtype)
-        if self._grid is None:
-            rows, columns, _ = self._tensors
-            picked = self._gathered(x, columns)
-            if self.nnz == self.columns.size:
-                return picked
-            return x.new_zeros(x.shape[0], self.columns.size).index_copy_(1, rows, picked)
-        full, factors = self.nnz == self.columns.size, self._grid_factors
-        made = (x.new_empty if full else x.new_zeros)(x.shape[0], self.columns.size)
-        into, taken = self._grid.rows_of(made), self._grid.columns_of(x)
-        if factors is None:
-            into.copy_(taken)
-        else:
-            torch.mul(taken, factors.to(x.dtype), out=into)
+        if self._slices and self.nnz == self.columns.size and self.moves:
+            made = x.new_empty(x.shape[0], self.columns.size)
+            for part in self._slices:
+                part.rows_of(made).copy_(part.columns_of(x))
+            return made
+        made = x.new_zeros(x.shape[0], self.columns.size)
+        self.add_to_(made, x)
         return made
 
     def add_to_(self, sums: Tensor, x: Tensor) -> None:
-        if self._grid is None:
-            super().add_to_(sums, x)
-            return
-        into, taken, factors = self._grid.rows_of(sums), self._grid.columns_of(x), self._grid_factors
-        if factors is None:
-            into.add_(taken)
-        elif factors.numel() == 1:
-            into.add_(taken, alpha=float(factors))
-        else:
-            into.addcmul_(taken, factors.to(x.dtype))
+        if not self._slices:
+            rows, columns, _ = self._tensors
+            sums.index_add_(1, rows, self._gathered(x, columns))
+        for part in self._slices:
+            into, taken, factors = part.rows_of(sums), part.columns_of(x), self._multipliers
+            if isinstance(factors, Tensor):
+                into.addcmul_(taken, part.rows_of(factors.to(x.dtype)))
+            else:
+                into.add_(taken, alpha=1 if factors is None else factors)
+
+    def write_(self, sums: Tensor, x: Tensor, bias: Tensor) -> None:
+        """Write X Mᵀ + bias into the rows of ``sums`` that are not empty, where they are slices."""
+        for part in self._slices:
+            into, taken, factors = part.rows_of(sums), part.columns_of(x), self._multipliers
+            offset = part.rows_of(bias[None])
+            if isinstance(factors, Tensor):
+                torch.addcmul(offset, taken, part.rows_of(factors.to(x.dtype)), out=into)
+            else:
+                torch.add(offset, taken, alpha=1 if factors is None else factors, out=into)
 
     def apply_transpose(self, y: Tensor) -> Tensor:
         if self.in_order:
             return self.apply(y)
-        rows, columns, _ = self._tensors
-        if self._grid is None or not self.injective:
-            return y.new_zeros(y.shape[0], self.width).index_add_(1, columns, self._gathered(y, rows))
         made = y.new_zeros(y.shape[0], self.width)
-        into, taken, factors = self._grid.columns_of(made), self._grid.rows_of(y), self._grid_factors
-        into.copy_(taken if factors is None else taken * factors.to(y.dtype))
+        if not self._slices or not self.injective:
+            rows, columns, _ = self._tensors
+            return made.index_add_(1, columns, self._gathered(y, rows))
+        for part in self._slices:
+            taken, factors = part.rows_of(y), self._multipliers
+            if factors is not None:
+                taken = taken * (part.rows_of(factors.to(y.dtype)) if isinstance(factors, Tensor) else factors)
+            part.columns_of(made).copy_(taken)
         return made
 
     def absolute(self) -> GatherMap:

@@ -58,6 +58,10 @@ class GatheredMap(LinearMap, kind="gathered"):
     def add_to_(self, sums: Tensor, x: Tensor) -> None:
         self.after.add_to_(sums, self._core_of(x))
 
+    def write_(self, sums: Tensor, x: Tensor, bias: Tensor) -> None:
+        """Write X Mᵀ + bias as :meth:`GatherMap.write_` does."""
+        self.after.write_(sums, self._core_of(x), bias)
+
     def apply_transpose(self, y: Tensor) -> Tensor:
         return self.before.apply_transpose(self.core.apply_transpose(self.after.apply_transpose(y)))
 
