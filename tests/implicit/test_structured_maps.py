@@ -27,6 +27,7 @@ from simplicit.implicit import (
     RepeatedMap,
     StateGroup,
     SumMap,
+    TransposedMap,
     added,
     composed,
     equilibrium,
@@ -87,6 +88,11 @@ MAPS: dict[str, Callable[[], LinearMap]] = {
     "repeated twice": lambda: repeated(12, 2, 3),
     "inside": lambda: repeated(13, 1, 5),
     "repeated with factors": lambda: repeated(14, 3, 2).scaled(*np.random.default_rng(14).normal(size=(2, SIZE))),
+    "transposed": lambda: TransposedMap(convolution(17, groups=2)),
+    "transposed with factors": lambda: TransposedMap(convolution(18)).scaled(
+        *np.random.default_rng(18).normal(size=(2, SIZE))
+    ),
+    "transposed and gathered": lambda: composed(gather(19), composed(TransposedMap(convolution(19)), gather(20))),
     "repeated and gathered": lambda: composed(gather(15), composed(repeated(15, 4, 1), gather(16))),
     "sum": lambda: added(convolution(9, groups=2), gather(9)),
     "written": lambda: CsrMap(np.random.default_rng(10).normal(size=(SIZE, SIZE)) * (np.arange(SIZE) % 3 == 0)),

@@ -13,6 +13,7 @@ from simplicit.implicit.maps import (
     LinearMap,
     RepeatedMap,
     SumMap,
+    TransposedMap,
     added,
     composed,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "StateGroup",
     "StorageBits",
     "SumMap",
+    "TransposedMap",
     "added",
     "adjoint",
     "collatz_wielandt",

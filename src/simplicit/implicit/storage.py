@@ -5,7 +5,8 @@ the other file: of the object without "sha256", as compact JSON with sorted keys
 ``model.safetensors`` holds both biases and, for block k of that list, arrays ``block.k.…``
 (:mod:`~simplicit.implicit.maps.files`). A block is listed as [row, column] where it is stored as compressed sparse
 rows; otherwise, since version 2, as [row, column, what it is]. Since version 3 there may be "inputs", what lies where
-in U (:mod:`~simplicit.implicit.inputs`), and since version 4 weights that are repeated over positions.
+in U (:mod:`~simplicit.implicit.inputs`), and since version 4 weights that are repeated over positions, and
+transposed convolutions.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from simplicit.implicit.model import ImplicitModel, as_model
 CONFIG, ARRAYS = "config.json", "model.safetensors"
 FORMAT = "simplicit implicit model"
 # The first knows compressed sparse rows only, the second neither blocks of states nor names of inputs, the third no
-# repeated weights; each is written where it is enough.
+# weights that are repeated or transposed; each is written where it is enough.
 PLAIN_VERSION, MAPS_VERSION, INPUTS_VERSION, VERSION = 1, 2, 3, 4
-_REPEATED = ("repeated", "gathered")
+_SHARED = ("repeated", "gathered", "transposed")
 _PLAIN = {"kind": "csr"}
 
 
@@ -222,18 +223,18 @@ def _model(config: Mapping[str, Any], arrays: Arrays, file: Path) -> ImplicitMod
 
 def _version(model: ImplicitModel, blocks: list[Any]) -> int:
     """The first version that can hold a model."""
-    if any(_has_repeated(entry) for entry in blocks):
+    if any(_has_shared(entry) for entry in blocks):
         return VERSION
     if model.inputs is not None or any("block" in group.to_config() for group in model.groups):
         return INPUTS_VERSION
     return PLAIN_VERSION if all(len(entry) == 2 for entry in blocks) else MAPS_VERSION
 
 
-def _has_repeated(entry: Any) -> bool:
+def _has_shared(entry: Any) -> bool:
     """Whether an entry of a block, or one within it, is of a kind that version 4 brought."""
     if isinstance(entry, list):
-        return any(map(_has_repeated, entry))
-    return isinstance(entry, dict) and (entry.get("kind") in _REPEATED or any(map(_has_repeated, entry.values())))
+        return any(map(_has_shared, entry))
+    return isinstance(entry, dict) and (entry.get("kind") in _SHARED or any(map(_has_shared, entry.values())))
 
 
 def _group(entry: Any, number: int, stored: Stored) -> StateGroup:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from simplicit.implicit.batch import TORCH_DTYPES
-from simplicit.implicit.inputs import InputLayout, is_several
+from simplicit.implicit.inputs import InputLayout, first_array, is_several
 from simplicit.network.batches import first_batch
 from simplicit.network.calls import Call, check_kind
 from simplicit.network.exporting import exported
@@ -52,6 +52,8 @@ class NetworkGraph:
         Which of its outputs the graph computes.
     example : tensor (2, *input_shape)
         Two samples.
+    samples : int
+        How many there were.
     halves : mapping of str to dtype
         The parameters and buffers that were in half precision, by name, with the dtype that they had.
     """
@@ -64,6 +66,7 @@ class NetworkGraph:
     call: Call
     choice: Choice
     example: Tensor
+    samples: int
     halves: Mapping[str, torch.dtype]
 
     @property
@@ -119,7 +122,8 @@ def capture_graph(
     """
     network = evaluation_copy(net)
     halves = in_single_precision(network)
-    call, U, choice, dtype = read_call(network, first_batch(network, example, argument), output, argument)
+    example = first_batch(network, example, argument)
+    call, U, choice, dtype = read_call(network, example, output, argument)
     program, parameters = exported(network, call, choice, U)
     (output_name,) = program.graph_signature.user_outputs
     _prune(program.graph_module, output_name)
@@ -133,6 +137,7 @@ def capture_graph(
         call=call,
         choice=choice,
         example=U,
+        samples=len(first_array(example)),
         halves=halves,
     )
 

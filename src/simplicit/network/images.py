@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from simplicit.implicit import ConvMap, CsrMap, LinearMap, RepeatedMap
+from simplicit.implicit import ConvMap, CsrMap, LinearMap, RepeatedMap, TransposedMap
 from simplicit.network.affine import Affine, NotAffineError, as_vector
 from simplicit.network.linear import Operand, add, by_unit_vectors, constant, matrix_of, variable, weight_of
 from simplicit.network.pooling import Numbers, each
@@ -78,6 +78,16 @@ def convolution_transposed(
     dilation: Numbers = 1,
 ) -> Affine:
     value, kernel = variable(input), constant(weight)
+    rank, channels = len(value.shape) - 1, kernel.shape[1] * groups
+    numbers = [each(one, rank) for one in (stride, padding, output_padding, dilation)]
+    sizes = [
+        (n - 1) * s - 2 * p + d * (k - 1) + o + 1
+        for n, k, s, p, o, d in zip(value.shape[1:], kernel.shape[2:], *numbers, strict=True)
+    ]
+    if 1 <= rank <= 3 and all(o < s for s, o in zip(numbers[0], numbers[2], strict=True)) and min(sizes) > 0:
+        geometry: dict[str, Any] = {"stride": numbers[0], "padding": numbers[1], "dilation": numbers[3]}
+        core = ConvMap(weight_of(weight), (channels, *sizes), groups=groups, copy=False, **geometry)
+        return _with_bias(value.through(TransposedMap(core), core.input_shape), bias)
     transposed = _of_rank("conv_transpose", len(value.shape) - 1)
     rest = (kernel, None, stride, padding, output_padding, groups, dilation)
     return _with_bias(by_unit_vectors(lambda units: transposed(units, *rest), value), bias)

@@ -140,9 +140,45 @@ def einsum(equation: str, operands: Sequence[Operand], *, path: Any = None) -> A
     if len(varying) > 1:
         raise NotAffineError(_BOTH_DEPEND)
     place = varying[0] if varying else next(iter(affine))
+    if len(operands) == 2 and isinstance(operands[1 - place], Tensor):
+        inputs, _, output = equation.replace(" ", "").partition("->")
+        names = inputs.split(",")
+        if is_layer(names[place], names[1 - place], output):
+            value = variable(operands[place])
+            return _as_layer(value, weight_of(operands[1 - place]), names[place], names[1 - place], output)
     before = [constant(operand) for operand in operands[:place]]
     after = [constant(operand) for operand in operands[place + 1 :]]
     return by_unit_vectors(lambda units: torch.einsum(equation, *before, units, *after), variable(operands[place]))
+
+
+def is_layer(value: str, weight: str, output: str) -> bool:
+    """Whether an einsum of these axes multiplies all positions of a value, samples first, with the same weight."""
+    names = (value, weight, output)
+    of_value, of_weight, of_output = map(set, names)
+    if "." in "".join(names) or len(of_value) + len(of_weight) + len(of_output) != len("".join(names)):
+        return False
+    samples_first = bool(value) and output[:1] == value[0] and value[0] not in of_weight
+    return samples_first and of_output == of_value ^ of_weight
+
+
+def _as_layer(value: Affine, weight: NDArray[Any], of_value: str, of_weight: str, output: str) -> Affine:
+    """Such an einsum: positions are brought before what is summed over, multiplied, and brought to their places."""
+    summed_over = [axis for axis in of_weight if axis in of_value]
+    kept = [axis for axis in of_value[1:] if axis not in of_weight]
+    made = [axis for axis in of_weight if axis not in of_value]
+    sizes = dict(zip(of_value[1:], value.shape, strict=True)) | dict(zip(of_weight, weight.shape, strict=True))
+    matrix = weight.transpose([of_weight.index(axis) for axis in [*made, *summed_over]])
+    matrix = matrix.reshape(math.prod(sizes[axis] for axis in made), -1)
+    turned = _turned(value, [of_value.index(axis) - 1 for axis in [*kept, *summed_over]])
+    linear = RepeatedMap(matrix, math.prod(sizes[axis] for axis in kept), copy=False)
+    result = turned.through(linear, tuple(sizes[axis] for axis in [*kept, *made]))
+    return _turned(result, [[*kept, *made].index(axis) for axis in output[1:]])
+
+
+def _turned(value: Affine, order: Sequence[int]) -> Affine:
+    """The value with its axes in another order."""
+    columns = np.arange(value.size).reshape(value.shape).transpose(order)
+    return value.selected(columns.ravel(), columns.shape)
 
 
 def cumsum(self: Affine, dim: int, *, dtype: Any = None) -> Affine:

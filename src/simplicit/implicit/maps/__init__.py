@@ -9,6 +9,7 @@ from simplicit.implicit.maps.gathered import GatheredMap
 from simplicit.implicit.maps.repeated import RepeatedMap
 from simplicit.implicit.maps.sparse import Csr, canonical_csr
 from simplicit.implicit.maps.sums import SumMap
+from simplicit.implicit.maps.transposed import TransposedMap
 
 __all__ = [
     "KINDS",
@@ -21,6 +22,7 @@ __all__ = [
     "RepeatedMap",
     "SumMap",
     "TooLargeError",
+    "TransposedMap",
     "added",
     "canonical_csr",
     "check_composed",

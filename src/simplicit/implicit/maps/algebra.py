@@ -167,7 +167,7 @@ def _times(weight: NDArray[Any], factors: NDArray[Any], dtype: np.dtype[Any]) ->
 
 def _gathered(after: GatherMap, core: WeightedMap, before: GatherMap) -> LinearMap:
     """P W R without the rows of W that P leaves out."""
-    if core.left is None:
+    if core.left is None and isinstance(core, ConvMap | RepeatedMap):
         after, core, before = _narrowed(after, core, before)
     return core if after.is_identity and before.is_identity else GatheredMap(after, core, before)
 

@@ -154,6 +154,11 @@ class ConvMap(WeightedMap, kind="convolution"):
         return tuple(_Axis(*numbers) for numbers in zip(*sizes, strict=True))
 
     @property
+    def left_over(self) -> Sizes:
+        """How many places at the end of each dimension no tap reaches."""
+        return tuple(axis.left_over for axis in self._axes)
+
+    @property
     def pointwise(self) -> bool:
         """Whether every output depends on one place of the input only, its own."""
         return not any(self.padding) and all(k == 1 for k in self.kernel) and all(s == 1 for s in self.stride)
@@ -180,9 +185,10 @@ class ConvMap(WeightedMap, kind="convolution"):
 
     def _multiplied_back(self, y: Tensor, weight: Tensor) -> Tensor:
         images = y.reshape(y.shape[0], *self.output_shape)
-        left_over = tuple(axis.left_over for axis in self._axes)
         back = _TRANSPOSED[len(self.kernel) - 1]
-        return back(images, weight, None, self.stride, self.padding, left_over, self.groups, self.dilation).flatten(1)
+        return back(
+            images, weight, None, self.stride, self.padding, self.left_over, self.groups, self.dilation
+        ).flatten(1)
 
     def ungrouped(self) -> ConvMap:
         """The same map with one group, its weights filled up with zeros."""

@@ -16,6 +16,7 @@ from simplicit.implicit.maps.csr import CsrMap
 from simplicit.implicit.maps.files import Arrays, Entry, Stored
 from simplicit.implicit.maps.gather import GatherMap
 from simplicit.implicit.maps.sparse import Csr, canonical_csr
+from simplicit.implicit.maps.transposed import TransposedMap
 from simplicit.implicit.maps.weighted import WeightedMap
 
 
@@ -122,4 +123,6 @@ def _width(core: Stored) -> int:
     """How many numbers a core takes."""
     if core.entry["kind"] == "convolution":
         return math.prod(core.counts("input_shape"))
+    if core.entry["kind"] == "transposed":
+        return TransposedMap.from_stored(core).shape[1]
     return core.counts("weight_shape")[-1] * core.count("repeats") * core.count("inner")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simplicit.implicit import ConvMap, GatheredMap, GatherMap, LinearMap, RepeatedMap, SumMap
+from simplicit.implicit import ConvMap, GatheredMap, GatherMap, LinearMap, RepeatedMap, SumMap, TransposedMap
 from simplicit.runtime.onnx.graph import Graph
 from simplicit.runtime.onnx.repeats import Repeat, repeats
 
@@ -72,6 +72,18 @@ def _convolution(graph: Graph, block: ConvMap, x: str) -> str:
     return y if block.left is None else graph.node("Mul", y, block.left)
 
 
+def _transposed(graph: Graph, block: TransposedMap, x: str) -> str:
+    """Write a transposed convolution of X as images."""
+    if block.right is not None:
+        x = graph.node("Mul", x, block.right)
+    core = block.core
+    images = graph.node("Reshape", x, np.array([0, *core.output_shape], dtype=np.int64))
+    sizes: dict[str, Any] = {"strides": core.stride, "dilations": core.dilation, "pads": core.padding * 2}
+    y = graph.node("ConvTranspose", images, core.weight, group=core.groups, output_padding=core.left_over, **sizes)
+    y = graph.node("Flatten", y, axis=1)
+    return y if block.left is None else graph.node("Mul", y, block.left)
+
+
 def _weight_repeated(graph: Graph, block: RepeatedMap, x: str) -> str:
     """Write the product of every position of X with one matrix."""
     if block.right is not None:
@@ -103,6 +115,7 @@ LINEAR: dict[type[Any], Callable[[Graph, Any, str], str]] = {
     GatherMap: _gather,
     ConvMap: _convolution,
     RepeatedMap: _weight_repeated,
+    TransposedMap: _transposed,
     GatheredMap: _gathered,
     SumMap: lambda graph, block, x: graph.sum([linear(graph, part, x) for part in block.parts]),
 }
