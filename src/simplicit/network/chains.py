@@ -79,8 +79,16 @@ def _wants(user: Node, ahead: int) -> bool:
 def times_used(node: Node) -> int:
     """How many affine values or groups of states are made of a node's value: one by all chains that begin at it."""
     users = [user for user in node.users if isinstance(user.meta.get("val"), Tensor | list | tuple)]
-    begun = [user for user in users if packet(user) in ELEMENTWISE and _wants(user, _AHEAD)]
+    begun = [user for user in users if _wants(user, _AHEAD) and _comes_from(user, node, _AHEAD)]
     return len(users) - len(begun) + bool(begun)
+
+
+def _comes_from(value: Node, root: Node, ahead: int) -> bool:
+    """Whether a value is made of another one alone, by elementwise steps."""
+    if value is root:
+        return True
+    given = value.all_input_nodes if packet(value) in ELEMENTWISE and ahead > 0 else []
+    return bool(given) and all(_comes_from(one, root, ahead - 1) for one in given)
 
 
 class Origins:

@@ -76,7 +76,8 @@ def _transposed(graph: Graph, block: TransposedMap, x: str) -> str:
     """Write a transposed convolution of X as images."""
     if block.right is not None:
         x = graph.node("Mul", x, block.right)
-    core = block.core
+    # What runs float64, the reference of onnx, knows no groups here.
+    core = block.core if graph.dtype == np.float32 else block.core.ungrouped()
     images = graph.node("Reshape", x, np.array([0, *core.output_shape], dtype=np.int64))
     sizes: dict[str, Any] = {"strides": core.stride, "dilations": core.dilation, "pads": core.padding * 2}
     y = graph.node("ConvTranspose", images, core.weight, group=core.groups, output_padding=core.left_over, **sizes)
