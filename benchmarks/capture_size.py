@@ -41,7 +41,7 @@ def encoder() -> tuple[nn.Module, Inputs]:
     return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), torch.randn(SAMPLES, 20, 384)
 
 
-def bert(**options: int) -> tuple[nn.Module, Inputs]:
+def bert(**options: Any) -> tuple[nn.Module, Inputs]:
     """A BERT of Hugging Face on 20 tokens."""
     from transformers import BertConfig, BertModel
 

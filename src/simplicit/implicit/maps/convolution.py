@@ -134,7 +134,9 @@ class ConvMap(WeightedMap, kind="convolution"):
             per_channel = np.repeat(per_channel.reshape(self.groups, -1), out, axis=0)
         trailing = (1,) * (self.weight.ndim - per_channel.ndim)
         with np.errstate(over="ignore"):  # refused as infinite
-            self.weight = (self.weight * per_channel.reshape(*per_channel.shape, *trailing)).astype(self.weight.dtype)
+            self.weight = (self.weight * per_channel.reshape(*per_channel.shape, *trailing)).astype(
+                self.weight.dtype, copy=False
+            )
         return None
 
     def __repr__(self) -> str:

@@ -83,7 +83,7 @@ class RepeatedMap(WeightedMap, kind="repeated"):
         one = places[0, :, 0]
         with np.errstate(over="ignore"):  # refused as infinite
             scaled = self.weight * (one[:, None] if side == "left" else one)
-            self.weight = scaled.astype(self.weight.dtype)
+            self.weight = scaled.astype(self.weight.dtype, copy=False)
         return None
 
     def with_weight(self, weight: NDArray[Any], **changes: Any) -> RepeatedMap:
