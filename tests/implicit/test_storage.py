@@ -205,7 +205,7 @@ def test_damaged_arrays(damage: Callable[[Arrays], object], message: str, saved:
     ("changes", "message"),
     [
         ({"format": "something else"}, '"format" is not'),
-        ({"version": 4}, "has format version 4, this simplicit reads versions up to 3"),
+        ({"version": 5}, "has format version 5, this simplicit reads versions up to 4"),
         ({"dtype": "float16"}, '"dtype" must be float32 or float64'),
         ({"dtype": "nonsense"}, "nonsense"),
         ({"dtype": None}, "the entry 'dtype' must be a JSON text, got None"),

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -75,23 +76,39 @@ def _wants(user: Node, ahead: int) -> bool:
     return is_wanted_by_chains(user, ahead - 1) if is_affine_step(user) else True
 
 
+def times_used(node: Node) -> int:
+    """How many affine values or groups of states are made of a node's value: one by all chains that begin at it."""
+    users = [user for user in node.users if isinstance(user.meta.get("val"), Tensor | list | tuple)]
+    begun = [user for user in users if _wants(user, _AHEAD) and _comes_from(user, node, _AHEAD)]
+    return len(users) - len(begun) + bool(begun)
+
+
+def _comes_from(value: Node, root: Node, ahead: int) -> bool:
+    """Whether a value is made of another one alone, by elementwise steps."""
+    if value is root:
+        return True
+    given = value.all_input_nodes if packet(value) in ELEMENTWISE and ahead > 0 else []
+    return bool(given) and all(_comes_from(one, root, ahead - 1) for one in given)
+
+
 class Origins:
     """How affine values came out of others by sums and products with numbers, step by step."""
 
     def __init__(self) -> None:
-        self._steps: dict[int, tuple[Affine, Expression, Affine]] = {}
+        # Of values that are in use; a step keeps what it was made of.
+        self._steps: WeakKeyDictionary[Affine, tuple[Expression, Affine]] = WeakKeyDictionary()
 
     def note(self, result: Affine, step: Expression) -> None:
         """Keep that ``result`` is a step of the one affine value in it."""
         parents = [leaf for leaf in _leaves(step) if isinstance(leaf, Affine)]
         if len({id(parent) for parent in parents}) == 1 and parents[0] is not result:
-            self._steps[id(result)] = (result, step, parents[0])
+            self._steps[result] = (step, parents[0])
 
     def ancestors(self, value: Affine) -> Iterator[Affine]:
         """The value itself, what it came out of, and so on."""
         yield value
-        while (known := self._steps.get(id(value))) is not None:
-            value = known[2]
+        while (known := self._steps.get(value)) is not None:
+            value = known[1]
             yield value
 
     def from_root(self, value: Any, root: Affine) -> Any:
@@ -99,8 +116,7 @@ class Origins:
         if value is root or not isinstance(value, Affine | Expression):
             return value
         if isinstance(value, Affine):
-            _, step, _ = self._steps[id(value)]
-            return self.from_root(step, root)
+            return self.from_root(self._steps[value][0], root)
         args, kwargs = mapped(lambda leaf: self.from_root(leaf, root), (value.args, dict(value.kwargs)))
         return Expression(value.operation, args, kwargs, value.dtype)
 

@@ -269,7 +269,7 @@ def _tried(operand: Affine, number: int, whole: bool, U: Tensor) -> Tensor:
     """Values of an operand to try a block on, (SAMPLES, size): those at inputs U if it depends on nothing else."""
     if operand.terms.keys() <= {INPUT}:
         value = torch.from_numpy(operand.constant)[None].repeat(SAMPLES, 1)
-        return value + sum((block.apply(U) for block in operand.terms.values()), U.new_zeros(1))
+        return value + sum((block.astype(np.float64).apply(U) for block in operand.terms.values()), U.new_zeros(1))
     return _random(operand.size, number, whole)
 
 

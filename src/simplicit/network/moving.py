@@ -224,16 +224,22 @@ class _Run:
         found: list[_Sample] = []
         for layout in possible(tuple(result.shape), self._samples):
             samples = canonical(result, self._samples, layout)
-            rows = samples.reshape(self._samples, -1).to(torch.int64).numpy()
-            unshifted = rows - np.where(rows > 0, self._width * np.arange(self._samples)[:, None], 0)
-            if (unshifted != rows[0]).any() or (rows[0] > self._width).any():
+            if not self._agree(rows := samples.reshape(self._samples, -1)):
                 continue
-            found.append(_Sample(rows[0], tuple(samples.shape[1:]), layout))
+            found.append(_Sample(rows[0].to(torch.int64).numpy(), tuple(samples.shape[1:]), layout))
             if layout is None:
                 break
         if not found:
             raise MixingError("it mixes the samples of a batch")
         return tuple(found)
+
+    def _agree(self, rows: Tensor) -> bool:
+        """Whether all samples hold the same elements, of their own."""
+        first = rows[0]
+        if bool((first > self._width).any()):
+            return False
+        step = self._width * (first > 0).to(rows.dtype)
+        return all(torch.equal(row, first + step * number) for number, row in enumerate(rows))
 
     def recipe(self, sample: _Sample) -> _Recipe:
         """How a value is made whose elements are those that ``sample`` identifies."""

@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from simplicit.checks import refused
 from simplicit.errors import InputError, first_line
+from simplicit.implicit.batch import is_finite
 from simplicit.network.calls import Call, network_dtype
 from simplicit.network.outputs import Choice, chosen
 from simplicit.network.wrappers import bake, copied, unwrapped
@@ -109,7 +110,7 @@ def _check_weights(net: nn.Module) -> None:
         for name, tensor in named:
             if tensor.is_meta:
                 raise refused("net", f"{kind} {name!r} has no values (device meta); load its weights first")
-            if not torch.isfinite(tensor).all():
+            if not is_finite(tensor):
                 raise refused("net", f"{kind} {name!r} holds NaN or infinite values")
 
 

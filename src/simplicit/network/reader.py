@@ -18,21 +18,29 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
 from simplicit.checks import refused
 from simplicit.errors import InputError, first_line
-from simplicit.implicit import Activation, Block, GatherMap, ImplicitModel, LinearMap, StateGroup
+from simplicit.implicit import Activation, Block, GatherMap, ImplicitModel, StateGroup
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.maps import TooLargeError
-from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, Vector, joined
-from simplicit.network.chains import Chain, Origins, chained, is_affine_step, is_wanted_by_chains, with_root
+from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, joined
+from simplicit.network.chains import (
+    Chain,
+    Origins,
+    chained,
+    is_affine_step,
+    is_wanted_by_chains,
+    times_used,
+    with_root,
+)
 from simplicit.network.expressions import (
     Expression,
     MadeBlock,
@@ -58,12 +66,15 @@ from simplicit.network.operations import (
     unsupported,
 )
 from simplicit.network.registry import ADVICE, REGISTRY
-from simplicit.network.repeated import once, remembering
+from simplicit.network.repeated import remembering
+from simplicit.network.rows import Row
 from simplicit.network.rules import Call, Elementwise, Filling, Linear, Moving
 from simplicit.network.trees import contains, mapped
 
 _SUMS = frozenset(["add", "sub", "rsub"])
 
+# A value that is used several times gets states of its own where its maps would take so many products each time again.
+_WORK_AGAIN = 2**18
 # What the model rounds to at its end holds whatever a network computes in its own dtype or in a wider one.
 _WIDE = ("float32", "float64")
 _WIDE_ENOUGH = {"float32": (torch.float32, torch.float64), "float64": (torch.float64,)}
@@ -98,11 +109,11 @@ class _Reader:
     def __init__(self, graph: NetworkGraph) -> None:
         self._graph = graph
         self._own = torch.float32 if graph.dtype == np.float32 else torch.float64
-        self._pre_activations: dict[str, Affine] = {}
+        self._pre_activations: dict[str, Affine | Row] = {}
         self.groups: dict[Node, OpenedGroup] = {}
         self._values: dict[Node, Any] = {}
-        self._settled: dict[Chain, Affine | Expression] = {}
-        self._nodes: dict[int, Node] = {}  # that compute affine values, by the ids of these
+        self._settled: WeakKeyDictionary[Chain, Affine | Expression] = WeakKeyDictionary()
+        self._nodes: WeakKeyDictionary[Affine, Node] = WeakKeyDictionary()  # that compute affine values
         self._origins = Origins()
         self._tried = inputs_to_try(graph.layout)
         self._modules = dict(graph.network.named_modules())
@@ -110,11 +121,31 @@ class _Reader:
         for node in graph.module.graph.nodes:
             if node.op != "output":
                 self._keep(node, self._value(node))
+                self._round()
+                self._forget(node)
 
-    def _keep(self, node: Node, value: Any) -> None:
+    def _keep(self, node: Node, value: Any) -> Any:
+        """Keep the value of a node, as states of its own where it is used so often that these are cheaper."""
         self._values[node] = value
         if isinstance(value, Affine):
-            self._nodes.setdefault(id(value), node)
+            self._nodes.setdefault(value, node)
+            again = times_used(node) - 1
+            if again > 0 and again * value.work > _WORK_AGAIN:
+                return self._as_own_states(value)
+        return value
+
+    def _round(self) -> None:
+        """Keep of the groups that were opened what the model has of them, and nothing wider."""
+        for name, value in self._pre_activations.items():
+            if isinstance(value, Affine):
+                self._pre_activations[name] = Row.of(value, name, self._graph.dtype)
+
+    def _forget(self, node: Node) -> None:
+        """Let go of values that were used for the last time; those of chains are used when these are settled."""
+        for one in node.all_input_nodes:
+            over = all(user in self._values for user in one.users)
+            if over and not any(isinstance(self._values.get(user), Chain) for user in one.users):
+                self._values[one] = None
 
     def model(self) -> ImplicitModel:
         output = self._settle(self._values[self._graph.output])
@@ -127,19 +158,17 @@ class _Reader:
             raise unsupported(self._graph.output, "it moves the batch dimension, which must be the first of the output")
         dtype = self._graph.dtype
         groups = tuple(opened.group for opened in reversed(self.groups.values()))
-        blocks = {
-            (row, source): _rounded(block, dtype, source, row)
-            for row, value in {**self._pre_activations, OUTPUT: output}.items()
-            for source, block in value.terms.items()
-        }
-        state_bias = [_rounded_bias(self._pre_activations[group.name].constant, dtype, group.name) for group in groups]
+        self._pre_activations[OUTPUT] = output
+        self._round()
+        rows = {name: row for name, row in self._pre_activations.items() if isinstance(row, Row)}
+        blocks = {(name, source): block for name, row in rows.items() for source, block in row.blocks.items()}
         return ImplicitModel(
             groups,
             blocks,
             n_inputs=math.prod(self._graph.input_shape),
             n_outputs=output.size,
-            state_bias=np.concatenate([np.zeros(0, dtype), *state_bias]),
-            output_bias=_rounded_bias(output.constant, dtype, OUTPUT),
+            state_bias=np.concatenate([np.zeros(0, dtype), *(rows[group.name].bias for group in groups)]),
+            output_bias=rows[OUTPUT].bias,
             input_shape=self._graph.input_shape,
             output_shape=output.shape,
         )
@@ -237,9 +266,9 @@ class _Reader:
         return self._own_states_of(value)
 
     def _own_states_of(self, value: Affine) -> Affine:
-        node = self._nodes[id(value)]
+        node = self._nodes[value]
         self._values[node] = states = self._opened(node, [value], Activation("identity"), value.shape, value.layout)
-        self._nodes[id(states)] = node
+        self._nodes[states] = node
         return states
 
     def _settle(self, value: Any) -> Any:
@@ -247,8 +276,7 @@ class _Reader:
         if not isinstance(value, Chain):
             return value
         if value not in self._settled:
-            self._settled[value] = settled = self._made(value)
-            self._keep(value.node, settled)
+            self._settled[value] = self._keep(value.node, self._made(value))
         return self._settled[value]
 
     def _made(self, chain: Chain) -> Affine | Expression:
@@ -264,7 +292,7 @@ class _Reader:
         expression, root = chain.expression, chain.root
         if expression.dtype is None or not expression.dtype.is_floating_point:
             return arranged(expression, root.shape, root.layout)
-        meta = self._nodes[id(root)].meta["val"]
+        meta = self._nodes[root].meta["val"]
         if meta.dtype != self._own:
             expression = with_root(expression, root, converted(root, meta.dtype))
         try:
@@ -350,7 +378,7 @@ class _Reader:
         if any(one.size == 0 for one in operands):
             raise NotAffineError("it is applied to an empty tensor")
         group = StateGroup(self._group_name(node), math.prod(shape), phi)
-        sources = [(self._nodes[id(one)], one.layout) for one in operands]
+        sources = [(self._nodes[one], one.layout) for one in operands]
         self.groups[node] = OpenedGroup(group, tuple(sources), layout)
         self._pre_activations[group.name] = joined(operands)
         return Affine.source(group.name, shape).laid_out(layout)
@@ -366,27 +394,3 @@ class _Reader:
         numbered = ((k, f"{name}_{k}" if k else name) for k in count(taken + 1))
         self._named[name], free = next(one for one in numbered if one[1] not in self._pre_activations)
         return free
-
-
-def _rounded(block: LinearMap, dtype: np.dtype[Any], source: str, row: str) -> LinearMap:
-    try:
-        with np.errstate(over="ignore"):
-            return once(_in_dtype, block, dtype)
-    except InputError as error:
-        raise _overflow(f"its linear layers from {source!r} to {row!r} compose to weights", dtype) from error
-
-
-def _in_dtype(block: LinearMap, dtype: np.dtype[Any]) -> LinearMap:
-    return block.astype(dtype)
-
-
-def _rounded_bias(bias: Vector, dtype: np.dtype[Any], row: str) -> NDArray[Any]:
-    with np.errstate(over="ignore"):
-        rounded = bias.astype(dtype)
-    if not np.isfinite(rounded).all():
-        raise _overflow(f"the linear layers before {row!r} compose to a bias", dtype)
-    return rounded
-
-
-def _overflow(what: str, dtype: np.dtype[Any]) -> InputError:
-    return refused("net", f"{what} beyond the range of {dtype}; use smaller weights, or net.double()")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from simplicit.implicit import CsrMap, GatherMap, LinearMap, composed
+from simplicit.implicit import LinearMap
 
 _Map = TypeVar("_Map", bound=LinearMap)
 # What was found, by the identities of what it was found of, and that itself, so that no identity is taken twice.
@@ -21,7 +21,7 @@ _FOUND: ContextVar[_Found | None] = ContextVar("found", default=None)
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Keep what :func:`once` and :func:`product` find until the end of the block."""
+    """Keep what :func:`once` finds until the end of the block."""
     token = _FOUND.set({})
     try:
         yield
@@ -39,10 +39,3 @@ def once(make: Callable[..., _Map], *of: Any) -> _Map:
         found[key] = of, make(*of)
     result: _Map = found[key][1]
     return result
-
-
-def product(outer: LinearMap, inner: LinearMap) -> LinearMap:
-    """M N, as :func:`~simplicit.implicit.composed` makes it, once for the same two maps of written entries."""
-    if isinstance(outer, CsrMap | GatherMap) and isinstance(inner, CsrMap | GatherMap):
-        return once(composed, outer, inner)
-    return composed(outer, inner)
