@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from simplicit.errors import InputError
+from simplicit.errors import InputError, first_line
 
 #: Largest magnitude of an entry; its inverse is the smallest of a column that is not zero.
 LARGEST = 1e60
@@ -33,9 +34,11 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     masked array, ragged lists, and anything else but real numbers.
     """
     if isinstance(value, torch.Tensor):
-        if value.layout != torch.strided or value.is_meta:
-            kind = "a meta" if value.is_meta else "a sparse"
-            defect = f"must be a dense tensor with values, got {kind} tensor; pass {name}.to_dense()"
+        if value.is_meta:
+            raise InputError(f"{name} must have values, got a tensor on the device meta", argument=name)
+        if value.layout != torch.strided or value.is_quantized:
+            kind, remedy = ("quantised", "dequantize") if value.is_quantized else ("sparse", "to_dense")
+            defect = f"must be a dense tensor, got a {kind} one; convert it with .{remedy}()"
             raise InputError(f"{name} {defect}", argument=name)
         if value.dtype == torch.bfloat16:  # NumPy has no such type
             value = value.float()
@@ -44,7 +47,7 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
         defect = f"must be an array, got the network {type(value).__name__}; see simplicit.from_torch"
         raise InputError(f"{name} {defect}", argument=name)
     if isinstance(value, np.ma.MaskedArray):
-        defect = f"must not be a masked array: masks are not followed; pass {name}.filled(…)"
+        defect = "must not be a masked array: masks are not followed; convert it with .filled(…)"
         raise InputError(f"{name} {defect}", argument=name)
     try:
         array = np.asarray(value)
@@ -170,6 +173,25 @@ def check_magnitudes(name: str, array: npt.NDArray[Any]) -> None:
         found = f"the largest magnitude in column {column} is {largest[column]:.3g}"
         limits = f"outside {1 / LARGEST:.0e} to {LARGEST:.0e}, where its square is not a float64 any more"
         raise refused(name, f"{found}, {limits}; measure it in other units")
+
+
+@contextmanager
+def lookups_checked() -> Iterator[None]:
+    """Raise :class:`InputError` where torch finds an index, such as a token id, that is none of its table."""
+    try:
+        yield
+    except (IndexError, RuntimeError) as error:
+        text = first_line(error)
+        if not any(words in text for words in _NO_SUCH_INDEX):
+            raise
+        raise InputError(
+            f"an input holds a number that the network cannot look up ({text.rstrip('.')}); token ids and other "
+            "indices lie between 0 and the rows of its table less 1"
+        ) from error
+
+
+#: What torch says of an index that is none.
+_NO_SUCH_INDEX = ("index out of range", "out of bounds", "Class values must be")
 
 
 def spelled(parse: Callable[[str], Any], joint: str = ",") -> dict[str, Any]:

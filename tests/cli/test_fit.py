@@ -262,6 +262,7 @@ def test_candidates_of_the_recipe_sparse(run: Run, base: Path) -> None:
 # --- networks and data of one's own -----------------------------------------------------------------------------------
 
 OWN = """
+import torch
 from torch import nn
 print("loud import")
 def make():
@@ -273,6 +274,13 @@ def unsupported():
     return nn.Sequential(nn.Linear(64, 10), nn.Softmax(0))
 def leaves():
     raise SystemExit(3)
+class Random(nn.Linear):
+    def forward(self, x):
+        return super().forward(x + torch.rand_like(x))
+def random():
+    return Random(64, 10)
+def empty():
+    return nn.Linear(64, 10, device="meta")
 """
 
 
@@ -319,6 +327,8 @@ def test_bad_networks(run: Run, own: str) -> None:
         ("three_classes", "labels of digits do not fit"),
         ("unsupported", "it mixes the samples of a batch"),
         ("leaves", "SystemExit: 3"),
+        ("random", "operation 'rand_like'"),
+        ("empty", "parameter 'weight' has no values (device meta)"),
     ):
         code, out, err = run("fit", "--model", f"{own}:{factory}", *digits)
         assert (code, out, err.count("Error: ")) == (2, "", 1)

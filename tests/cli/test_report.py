@@ -120,3 +120,12 @@ def test_a_browser_shows_it(run: Run, runs: Path, tmp_path: Path) -> None:
     assert len(found["sizes"]) == len(PICTURES)
     assert all(side > 100 for size in found["sizes"] for side in size)
     assert "CONSOLE" not in shown.stderr
+
+
+def test_layers_stand_in_the_order_of_the_network(run: Run, runs: Path) -> None:
+    for name in FITS:
+        assert run("report", runs / name, "--output", name)[0] == 0
+        layers = json.loads((runs / name / "run.json").read_text())["results"]["layers"]
+        titles = [one["name"] if one["name"] == "output" else f"layer {one['name']}" for one in layers]
+        heads = "".join(f'<th scope="col">{title}</th>' for title in titles)
+        assert heads in Path(name, "report.html").read_text()

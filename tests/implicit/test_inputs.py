@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import simplicit as sp
-from simplicit.implicit import InputLayout, InputSpec
+from mixed import model_and_samples
+from simplicit.implicit import InputLayout, InputSpec, adjoint
 from simplicit.implicit.storage import load, save
 
 IDS, MASK, IMAGE, TIME = (
@@ -85,7 +86,9 @@ def without(name: str) -> dict[str, Any]:
         (inputs() | {"ids": np.full((4, 5), -(2**24) - 1)}, r"'ids' holds integers beyond 16,777,216.*use net.double"),
         (inputs() | {"ids": np.full((4, 5), 2**64 - 1, np.uint64)}, r"'ids' holds integers beyond 16,777,216"),
         (inputs() | {"image": np.full((4, 2, 3), np.nan)}, r"'image' must be finite in float32"),
-        (inputs() | {"image": torch.zeros(4, 2, 3).to_sparse()}, r"'image' must be a dense tensor"),
+        (inputs() | {"image": torch.zeros(4, 2, 3).to_sparse()}, r"'image' must be a dense tensor.*with .to_dense\(\)"),
+        (inputs() | {"image": torch.zeros(4, 2, 3, device="meta")}, r"'image' must have values.* on the device meta"),
+        (inputs() | {"image": np.ma.zeros((4, 2, 3))}, r"'image' must not be a masked array"),
         (inputs() | {"image": [[1.0]]}, r"'image' must be a NumPy array or a tensor, got list"),
         (inputs(0), r"at least one sample"),
         (tuple(without("ids").values()), r"batch must hold 4 arrays, 'ids' and 'mask' and 'image' and 'time', got 3"),
@@ -179,3 +182,49 @@ def test_an_unknown_entry_of_a_file_is_refused(tmp_path: Path, change: dict[str,
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(sp.errors.DataError, match="inputs"):
         load(tmp_path / "known")
+
+
+def test_everything_takes_what_predict_takes() -> None:
+    net, known, given = model_and_samples()
+    U = known.batch(given)
+    states = sp.equilibrium(known, given).states
+    assert torch.equal(states, sp.equilibrium(known, U).states)
+    Y_bar = torch.rand(7, 3)
+    gradient = adjoint(known, given, Y_bar)
+    image = given["image"].requires_grad_()
+    (expected,) = torch.autograd.grad((net(**given)["logits"] * Y_bar).sum(), image)
+    columns = known.inputs.columns["image"]  # type: ignore[union-attr]
+    torch.testing.assert_close(gradient[:, columns], expected.flatten(1))
+    module = sp.to_torch(known)
+    tensors = tuple(value for value in given.values() if isinstance(value, torch.Tensor))
+    rest = dict(zip(("mask", "image", "kinds"), tensors[1:], strict=True))
+    calls: list[Any] = [
+        lambda: module(**given),
+        lambda: module(given),
+        lambda: module(*tensors),
+        lambda: module(*tensors, False),
+        lambda: module(tensors),
+        lambda: module(tensors[0], **rest),
+    ]
+    for call in calls:
+        outputs = call()
+        assert torch.equal(outputs, known.predict(U))
+        (found,) = torch.autograd.grad((outputs * Y_bar).sum(), image)
+        torch.testing.assert_close(found, expected)
+    assert torch.equal(module(U), known.predict(U))
+
+
+@pytest.mark.parametrize(
+    ("in_order", "by_name", "message"),
+    [
+        ((), {}, r"inputs must be one tensor, got none"),
+        ((torch.zeros(2, 5),), {"ids": torch.zeros(2, 5)}, r"inputs: 'ids' is given twice; give all of them by name"),
+        ((torch.zeros(2, 17), *[torch.zeros(2)] * 4), {"mask": torch.zeros(2, 5)}, r"inputs: 'mask' is given twice"),
+        ((), {"ids": np.zeros((2, 5), int)}, r"inputs must be tensors, got ndarray; see torch.from_numpy"),
+        ((), {"words": torch.zeros(2, 5)}, r"inputs has no input 'ids'; the network was captured with"),
+        ((3,), {}, r"inputs must be a tensor, got int"),
+    ],
+)
+def test_a_module_says_what_it_was_not_given(in_order: Any, by_name: Any, message: str) -> None:
+    with pytest.raises(sp.InputError, match=message):
+        sp.to_torch(model())(*in_order, **by_name)

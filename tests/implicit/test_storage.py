@@ -15,7 +15,18 @@ import torch
 from numpy.testing import assert_array_equal
 
 from simplicit.errors import DataError, InputError
-from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup, load, save, storage
+from simplicit.implicit import (
+    Activation,
+    Block,
+    CsrMap,
+    GatherMap,
+    ImplicitModel,
+    StateGroup,
+    load,
+    save,
+    storage,
+)
+from simplicit.implicit.groups.program import Step, Value
 from simplicit.implicit.maps import files as mapfiles
 
 
@@ -194,7 +205,7 @@ def test_damaged_arrays(damage: Callable[[Arrays], object], message: str, saved:
     ("changes", "message"),
     [
         ({"format": "something else"}, '"format" is not'),
-        ({"version": 4}, "has format version 4, this simplicit reads versions up to 3"),
+        ({"version": 5}, "has format version 5, this simplicit reads versions up to 4"),
         ({"dtype": "float16"}, '"dtype" must be float32 or float64'),
         ({"dtype": "nonsense"}, "nonsense"),
         ({"dtype": None}, "the entry 'dtype' must be a JSON text, got None"),
@@ -319,3 +330,14 @@ def test_format_is_documented() -> None:
     assert mapfiles.__doc__ is not None
     assert "block.k." in storage.__doc__
     assert all(name in mapfiles.__doc__ for name in ("values", "indices", "indptr", "columns"))
+
+
+def test_a_block_of_an_unknown_operation(tmp_path: Path) -> None:
+    block = Block(((3,),), (Step("softmax.int", (Value(0), 1)),), 3)
+    blocks = {("s", "input"): GatherMap(np.arange(3), 3), ("output", "s"): GatherMap(np.arange(3), 3)}
+    save(ImplicitModel([StateGroup("s", 3, block)], blocks, n_inputs=3, n_outputs=3), tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text("utf-8"))
+    config["groups"][0]["block"]["steps"][0]["operation"] = "system.default"
+    write(tmp_path / "m", config, safetensors.numpy.load_file(tmp_path / "m" / "model.safetensors"))
+    with pytest.raises(DataError, match=r"config.json.*a block has the unknown operation 'system.default'; the model"):
+        load(tmp_path / "m")

@@ -20,12 +20,14 @@ from simplicit.implicit import (
     Activation,
     ConvMap,
     CsrMap,
-    GatheredConvMap,
+    GatheredMap,
     GatherMap,
     ImplicitModel,
     LinearMap,
+    RepeatedMap,
     StateGroup,
     SumMap,
+    TransposedMap,
     added,
     composed,
     equilibrium,
@@ -56,6 +58,13 @@ def gather(seed: int = 0, injective: bool = True, factors: bool = True) -> Gathe
     return GatherMap(columns, SIZE, rng.normal(size=SIZE) if factors else None)
 
 
+def repeated(seed: int, repeats: int, inner: int) -> RepeatedMap:
+    size = SIZE // (repeats * inner)
+    weight = np.random.default_rng(seed).normal(size=(size, size))
+    weight[np.random.default_rng(seed + 1).random(weight.shape) < 0.3] = 0.0
+    return RepeatedMap(weight, repeats, inner)
+
+
 def of_channels(*source: int) -> GatherMap:
     """Channels moved whole; -1 for one of zeros."""
     places = np.arange(30)
@@ -75,13 +84,23 @@ MAPS: dict[str, Callable[[], LinearMap]] = {
     "with factors": lambda: convolution(5).scaled(*np.random.default_rng(5).normal(size=(2, SIZE))),
     "gathered": lambda: composed(gather(6), composed(convolution(6), gather(7))),
     "gathered twice": lambda: composed(convolution(8), gather(8, injective=False)),
+    "repeated": lambda: repeated(11, 6, 1),
+    "repeated twice": lambda: repeated(12, 2, 3),
+    "inside": lambda: repeated(13, 1, 5),
+    "repeated with factors": lambda: repeated(14, 3, 2).scaled(*np.random.default_rng(14).normal(size=(2, SIZE))),
+    "transposed": lambda: TransposedMap(convolution(17, groups=2)),
+    "transposed with factors": lambda: TransposedMap(convolution(18)).scaled(
+        *np.random.default_rng(18).normal(size=(2, SIZE))
+    ),
+    "transposed and gathered": lambda: composed(gather(19), composed(TransposedMap(convolution(19)), gather(20))),
+    "repeated and gathered": lambda: composed(gather(15), composed(repeated(15, 4, 1), gather(16))),
     "sum": lambda: added(convolution(9, groups=2), gather(9)),
     "written": lambda: CsrMap(np.random.default_rng(10).normal(size=(SIZE, SIZE)) * (np.arange(SIZE) % 3 == 0)),
 }
 
 
 def test_kinds() -> None:
-    assert isinstance(MAPS["gathered"](), GatheredConvMap)
+    assert isinstance(MAPS["gathered"](), GatheredMap)
     assert isinstance(MAPS["sum"](), SumMap)
     assert all(isinstance(make(), LinearMap) for make in MAPS.values())
 

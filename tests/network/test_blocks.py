@@ -71,6 +71,11 @@ def experts(net: With, u: Tensor) -> Tensor:
     return (kept[:, :, None] * net.experts(u).view(u.shape[0], 4, 3)).sum(1)
 
 
+def normalised(h: Tensor) -> Tensor:
+    """What an RMS norm makes of a tensor, in the dtype of that."""
+    return h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
 NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "softmax": (nn.Sequential(nn.Linear(8, 6), nn.Softmax(1), nn.Linear(6, 3)), (8,)),
     "layer norm": (nn.Sequential(nn.Linear(8, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 3)), (8,)),
@@ -128,6 +133,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "truth values": lambda u: u + (lambda b: b + b)(torch.ones_like(u, dtype=torch.bool)),
     "summed as integers": lambda u: u + u.sum(1, keepdim=True, dtype=torch.long),
     "rounded in between": lambda u: u.relu().float().double(),
+    "norm in single precision": lambda u: (normalised(u.float()) * VECTOR.float()).to(u.dtype),
+    "chain in single precision": lambda u: (u.float() * torch.sigmoid(u.float() + VECTOR.float())).to(u.dtype),
     "written into integers": lambda u: written(torch.zeros(1, 6, dtype=torch.long), u),
     "written into halves": lambda u: written(torch.zeros(1, 6).half(), u),
 }  # fmt: skip
@@ -179,6 +186,13 @@ class First(nn.Module):
 def test_exact(name: str) -> None:
     net, shape = NETWORKS[name]
     check_exact(First(net) if isinstance(net, nn.MultiheadAttention) else net, shape)
+
+
+def test_masks_of_large_numbers_keep_the_digits_of_what_they_are_added_to() -> None:
+    """In float32 -1e4 + 1e4 m + s, with m = 1, keeps three digits of s; (-1e4 + 1e4 m) + s keeps all."""
+    net = With(lambda s, u: torch.softmax(s.a(u) + (1.0 - (u > 0).float()) * -1e4, 1), a=nn.Linear(4, 4)).eval()
+    u = torch.randn(7, 4)
+    np.testing.assert_allclose(sp.from_torch(net, u).predict(u), net(u).detach(), rtol=1e-6, atol=1e-7)
 
 
 class Every(nn.Module):

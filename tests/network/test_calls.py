@@ -357,7 +357,7 @@ IDS = tokens(4)[0]
         (Two, "text", r"example must be a NumPy array or a tensor.* got str"),
         (Two, (VECTOR, IMAGE.to("meta")), r"example: 'image' must have values"),
         (Two, (VECTOR, IMAGE * torch.nan), r"example: 'image' must be finite in float32"),
-        (Tokens, IDS.float(), r"does not accept example of shape \(m, 5\).*it takes integers there, such as token ids"),
+        (Tokens, IDS.float(), r"shape \(m, 5\): it looks numbers up by one of its inputs, such as token ids: give"),
         (Tokens, IDS + 100, r"does not accept example of shape \(m, 5\): IndexError"),
         (Tokens, IDS + 2**25, r"'ids' holds integers beyond 16,777,216"),
         (Tokens, iter([]), r"example must hold at least one batch"),

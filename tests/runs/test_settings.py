@@ -215,3 +215,14 @@ def test_a_setting_of_what_was_off_switches_it_on() -> None:
     assert merged(FitSettings(BASE, recipe=Matching()), {"ridge": 0.5}).recipe.refit == Ridge(0.5)
     found = merged(FitSettings(BASE, recipe=Matching(refit=Ridge(0.5))), {"refit": False})
     assert found.recipe.refit is None
+
+
+def test_texts_and_data_stand_for_each_other() -> None:
+    texts = {"hf": Path("net"), "texts": Path("t.txt"), "labels": Path("l.txt"), "length": 9, "samples": 50}
+    assert kept_of(texts, {"data": "digits"}) == {"hf": Path("net"), "samples": 50}
+    assert kept_of(texts, {"baseline": Path("b")}) == {"samples": 50}
+    assert kept_of(texts, {"hf": Path("other")}) == {name: texts[name] for name in texts if name != "hf"}
+    assert kept_of(texts, {"texts": Path("u.txt")}) == {"hf": Path("net"), "samples": 50}
+    assert kept_of({"model": "a:b", "data": "digits"}, {"hf": Path("net"), "texts": Path("t.txt")}) == {}
+    source = build(FitSettings, texts).source
+    assert source.paths == [Path("net"), Path("t.txt"), Path("l.txt")]

@@ -79,6 +79,7 @@ LOGIC = [
         for name in (
             *(f"logical_{kind}.default" for kind in ("and", "or", "xor")),
             *(f"bitwise_{kind}.Tensor" for kind in ("and", "or", "xor")),
+            *(f"__{kind}__.Tensor" for kind in ("and", "or", "xor")),
             *("mul.Tensor", "add.Tensor", "maximum.default", "gt.Tensor"),
         )
     ],

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import simplicit as sp
+from mixed import IDS, captured, mixed, samples
 from simplicit.errors import DataError, InputError, MissingExtraError
 from simplicit.implicit import Activation, CsrMap, ImplicitModel, StateGroup
 from simplicit.runtime.onnx import activations, check_onnx, linear
@@ -71,9 +72,12 @@ def in_disorder(dtype: type) -> ImplicitModel:
     return ImplicitModel.from_matrices(*matrices, activation=groups, state_bias=rng.normal(size=n)).astype(dtype)
 
 
+def session_of(path: Path) -> Any:
+    return onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+
+
 def run(path: Path, U: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"inputs": U})[0])
+    return np.asarray(session_of(path).run(None, {"inputs": U})[0])
 
 
 def compare(model: ImplicitModel, path: Path, tolerance: float) -> None:
@@ -260,3 +264,53 @@ def test_convolutions_are_written_as_such(tmp_path: Path) -> None:
     kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
     assert {"Conv", "Gather"} <= kinds
     assert sp.export_onnx(sp.rescale(model), tmp_path / "rescaled.onnx").difference < 1e-5
+
+
+def given(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.numpy() for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_inputs_are_those_of_the_network(dtype: str, tmp_path: Path) -> None:
+    own = getattr(torch, dtype)
+    net, u = mixed(own), samples(7, own)
+    path = tmp_path / "m.onnx"
+    written = sp.export_onnx(captured(own), path)
+    assert written.checked_by == "onnxruntime"
+    session = session_of(path)
+    kinds = [(one.name, one.type, one.shape) for one in session.get_inputs()]
+    floats = f"tensor({'float' if dtype == 'float32' else 'double'})"
+    assert kinds == [
+        ("ids", "tensor(int64)", ["batch", 5]),
+        ("mask", "tensor(bool)", ["batch", 5]),
+        ("image", floats, ["batch", 2, 3]),
+        ("kinds", "tensor(int64)", ["batch", 5]),
+    ]
+    with torch.no_grad():
+        expected = net(**u)["logits"].numpy()
+    found = session.run(None, given(u))[0]
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, expected, atol=2e-6 if dtype == "float32" else 1e-12)
+
+
+def test_a_file_has_the_dtype_of_the_network_or_the_one_asked_for(tmp_path: Path) -> None:
+    u, wide = samples(7), captured().astype(np.float64)
+    sp.export_onnx(wide, tmp_path / "own.onnx")
+    assert session_of(tmp_path / "own.onnx").run(None, given(u))[0].dtype == np.float32
+    sp.export_onnx(wide, tmp_path / "wide.onnx", dtype="float64")
+    image = {"image": u["image"].double().numpy()}
+    assert session_of(tmp_path / "wide.onnx").run(None, given(u) | image)[0].dtype == np.float64
+    plain = in_layers(ACTIVATIONS[0], np.float64)
+    assert sp.export_onnx(plain, tmp_path / "plain.onnx", dtype="float32").difference < 1e-5
+    with pytest.raises(InputError, match="dtype must be float32 or float64, got float16"):
+        sp.export_onnx(plain, tmp_path / "half.onnx", dtype="float16")
+
+
+def test_integers_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(IDS, 4), nn.Flatten(), nn.Linear(12, 3)).eval()
+    ids = torch.randint(IDS, (5, 3))
+    sp.export_onnx(sp.from_torch(net, ids), tmp_path / "m.onnx")
+    with torch.no_grad():
+        found = session_of(tmp_path / "m.onnx").run(None, {"input": ids.numpy()})[0]
+        np.testing.assert_allclose(found, net(ids), atol=1e-6)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from simplicit.cli.console import figures_table, percent, print_json, say, show_progress
+from simplicit.checks import refused
+from simplicit.cli.console import figures_table, invocation, percent, print_json, say, show_progress
+from simplicit.cli.fit import texts_table
 from simplicit.cli.shared import OtherSource, Output
 from simplicit.runs.evaluate import Evaluation, EvaluationSettings, run_evaluation
+from simplicit.runs.hf.fitting import run_text_evaluation
+from simplicit.runs.settings import read_source
 
 
 def evaluate(
@@ -16,6 +20,9 @@ def evaluate(
     settings: EvaluationSettings = EvaluationSettings(),
     source: OtherSource = OtherSource(),
     output: Output = Output(),
+    *,
+    test_texts: Annotated[Path | None, "Network and data"] = None,
+    labels: Annotated[Path | None, "Network and data"] = None,
 ) -> None:
     """Measure a fitted model on the test samples, beside the baseline that it came from.
 
@@ -24,6 +31,11 @@ def evaluate(
     on its own gradient. Tables are in per cent, --json and files have shares; ε is in units of the inputs. With
     --output, evaluation.json and run.json are written too.
 
+    A network that was fitted on --texts is measured on those held out, beside the dense one, as its head suggests:
+    classifiers by agreement, and by accuracy where there are --labels; language models by perplexity, of hidden tokens
+    where they are masked, and by the agreement of the likeliest token; networks without a head by the cosine of their
+    embeddings, means over the tokens, by nearest neighbours and by the correlation of similarities.
+
     Example: `simplicit eval runs/fit --eps 0.004 --eps 8/255 --json`
 
     Parameters
@@ -31,8 +43,18 @@ def evaluate(
     run : Path
         Folder that `simplicit fit` wrote.
     settings, source, output
+    test_texts : Path, optional
+        Other texts to measure on, one a line, than those that were held out of the fit.
+    labels : Path, optional
+        The classes of the texts that are measured on, one a line.
     """
     output.check("eval", [run])
+    if read_source(run).texts is not None:
+        _on_texts(run, settings, output, test_texts=test_texts, labels=labels)
+        return
+    for name, value in (("test_texts", test_texts), ("labels", labels)):
+        if value is not None:
+            raise refused(name, f"{run} was fitted on data; name others with --data", value)
     with show_progress() as steps:
         found = run_evaluation(run, settings, progress=steps, **vars(source))
     if output.output is not None:
@@ -42,6 +64,23 @@ def evaluate(
     else:
         title = f"{run} on {found.figures.samples:,} test samples of {found.task.data.name}"
         say(figures_table(title), *_tables(found.figures))
+
+
+def _on_texts(run: Path, settings: EvaluationSettings, output: Output, **others: Path | None) -> None:
+    """Measure a fit on texts."""
+    for name in ("eps", "pgd_steps", "attack_samples", "baseline", "data", "data_dir", "trust_pt2"):
+        if name in invocation().given:
+            raise refused(name, f"{run} was fitted on texts, which are not attacked, and not on data; leave it out")
+    found = run_text_evaluation(run, seed=settings.seed, **others)
+    if output.output is not None:
+        found.save(output.output, **output.saving())
+    if output.json:
+        print_json(found.results())
+        return
+    table = texts_table(found.figures, f"{run} on the test texts")
+    table.add_row("weights", f"{found.figures['baseline_weights']:,}", f"{found.figures['nnz']:,}")
+    table.add_row("sparsity, against the baseline", "", f"{found.figures['sparsity']:.2f} %")
+    say(table, *(f"Note: {remark}." for remark in found.task.remarks))
 
 
 def _tables(figures: Evaluation) -> tuple[Any, ...]:

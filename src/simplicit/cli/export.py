@@ -13,7 +13,8 @@ def export(run: Path, /, *, output: Path = Path("model.onnx"), overwrite: bool =
 
     A file that ends in .onnx holds the implicit model, for models without cycles; it takes any number of samples, and
     is compared with the model by onnxruntime before it appears (extra onnx). One that ends in .safetensors holds the
-    state_dict of the network that the fit started from, with its new weights: load it into the same class.
+    state_dict of the network that the fit started from, with its new weights: load it into the same class. The folder
+    network of a fit with --hf is one for transformers as it stands.
 
     Example: `simplicit export runs/fit --output model.onnx`
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from simplicit.cli.console import figures_table, invocation, percent, show_progress
 from simplicit.cli.shared import Keeping, Output
 from simplicit.runs.fitting import FitRun, capture_task, run_fit, save_fit
+from simplicit.runs.hf.fitting import lines_of, run_text_fit
+from simplicit.runs.hf.task import TextTask, open_source
 from simplicit.runs.settings import FitSettings, recorded_inputs
-from simplicit.runs.task import check_unchanged, open_task
+from simplicit.runs.task import check_unchanged
 
 #: Settings that name the network and its data.
-_SOURCE = {"baseline", "model", "weights", "data", "data_dir"}
+_SOURCE = {"baseline", "model", "weights", "data", "data_dir", "hf", "texts", "test_texts", "labels", "length"}
 _OUTPUT = Output(Path("runs/fit"))
 
 
@@ -26,12 +29,15 @@ def fit(
 ) -> None:
     """Retrain a network as a sparse, well-posed implicit model, by convex optimisation on its own states.
 
-    The network comes from BASELINE, a folder of `simplicit baseline`, or from --model and --weights. Every row is
-    solved to a proven duality gap. The folder written holds config.json and model.safetensors (read them with
-    simplicit.load), weights.safetensors (the state_dict of the network with its new weights), rows.json with the
-    certificate of every row, and run.json, which repeats the run.
+    The network comes from BASELINE, a folder of `simplicit baseline`, from --model and --weights, or from --hf, a
+    folder of Hugging Face's transformers, whose inputs are --texts, or --data. Every row is solved to a proven duality
+    gap. The folder written holds config.json and model.safetensors (read them with simplicit.load),
+    weights.safetensors (the state_dict of the network with its new weights), rows.json with the certificate of every
+    row, and run.json, which repeats the run. After --hf, in place of the first three, it holds the folder network,
+    which from_pretrained of the network's class reads, with its tokenizer.
 
-    Example: `simplicit fit runs/baseline --sparsity 90 --output runs/fit`
+    Example: `simplicit fit runs/baseline --sparsity 90 --output runs/fit`, or
+    `simplicit fit --hf FOLDER --texts texts.txt --sparsity 50 --output runs/fit`
 
     Parameters
     ----------
@@ -42,19 +48,39 @@ def fit(
         Allow a .pt2 program in --weights. Loading one can run code that it carries: only from people you trust.
     """
     output.check("fit", [*settings.source.paths, *([keeping.journal] if keeping.journal else [])])
-    task = open_task(settings.source, trust_pt2=trust_pt2)
+    task = open_source(settings.source, trust_pt2=trust_pt2)
     if config is not None and not _SOURCE & invocation().given.keys():
         check_unchanged(recorded_inputs(config), task.provenance, config)
-    captured = capture_task(task)
+    # The implicit model of a network of a Hugging Face folder is made when a command needs it.
+    baseline = None if settings.source.hf is not None or isinstance(task, TextTask) else capture_task(task).model
     with show_progress() as steps:
-        run = run_fit(settings, task, baseline=captured.model, journal=keeping.journal, progress=steps)
+        if isinstance(task, TextTask):
+            run = run_text_fit(settings, task, journal=keeping.journal, progress=steps)
+        else:
+            run = run_fit(settings, task, baseline=baseline, journal=keeping.journal, progress=steps)
     save_fit(run, output.folder, **output.saving())
     done = f"\nSaved in {output.folder}. Next: simplicit eval {output.folder}"
-    output.show(run.results(), run.result.summary(), "", _table(run), done)
+    output.show(run.results(), run.result.summary(), "", _table(run), *_remarks(run), done)
 
 
 def _table(run: FitRun) -> Any:
+    if "measures" in run.test:
+        return texts_table(run.test)
     table = figures_table("On the test samples", "baseline", "retrained")
-    table.add_row("accuracy", f"{percent(run.baseline_accuracy)} %", f"{percent(run.accuracy)} %")
-    table.add_row("agreement with the baseline", "", f"{percent(run.agreement)} %")
+    accuracies = (f"{percent(run.test[name])} %" for name in ("baseline_accuracy", "accuracy"))
+    table.add_row("accuracy", *accuracies)
+    table.add_row("agreement with the baseline", "", f"{percent(run.test['agreement'])} %")
     return table
+
+
+def texts_table(figures: Mapping[str, Any], about: str = "On the test texts") -> Any:
+    """What a network is on texts, beside the dense one."""
+    counts = f"{figures['texts']:,} texts, {figures['tokens']:,} tokens; {figures['head']}"
+    table = figures_table(f"{about}: {counts}", "baseline", "retrained")
+    for line in lines_of(figures["measures"]):
+        table.add_row(*line)
+    return table
+
+
+def _remarks(run: FitRun) -> list[str]:
+    return ["", *(f"Note: {remark}." for remark in run.remarks)] if run.remarks else []

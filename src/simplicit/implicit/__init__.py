@@ -5,7 +5,18 @@ from simplicit.implicit.equations import OutputEquation, StateEquation
 from simplicit.implicit.equilibrium import Equilibrium, Linearisation, adjoint, equilibrium, linearise
 from simplicit.implicit.groups import Activation, Block, StateGroup
 from simplicit.implicit.inputs import InputLayout, InputSpec
-from simplicit.implicit.maps import ConvMap, CsrMap, GatheredConvMap, GatherMap, LinearMap, SumMap, added, composed
+from simplicit.implicit.maps import (
+    ConvMap,
+    CsrMap,
+    GatheredMap,
+    GatherMap,
+    LinearMap,
+    RepeatedMap,
+    SumMap,
+    TransposedMap,
+    added,
+    composed,
+)
 from simplicit.implicit.model import ImplicitModel
 from simplicit.implicit.module import ImplicitModule, to_torch
 from simplicit.implicit.rescaling import rescale, scaling_vector
@@ -20,7 +31,7 @@ __all__ = [
     "CsrMap",
     "Equilibrium",
     "GatherMap",
-    "GatheredConvMap",
+    "GatheredMap",
     "ImplicitModel",
     "ImplicitModule",
     "InputLayout",
@@ -29,10 +40,12 @@ __all__ = [
     "Linearisation",
     "OutputEquation",
     "PerronFrobenius",
+    "RepeatedMap",
     "StateEquation",
     "StateGroup",
     "StorageBits",
     "SumMap",
+    "TransposedMap",
     "added",
     "adjoint",
     "collatz_wielandt",

@@ -16,9 +16,9 @@ from simplicit.errors import InputError
 
 Batch: TypeAlias = NDArray[Any] | Tensor
 
-# Samples are worked through in chunks of about this many numbers: small enough to stay near the processor's caches,
-# large enough for GEMM.
-_CHUNK_NUMBERS = 2**21
+#: Samples are worked through in chunks of about this many numbers: small enough to stay near the processor's caches,
+#: large enough for GEMM.
+CHUNK_NUMBERS = 2**21
 
 
 def as_batch(U: Batch, width: int, shape: tuple[int, ...] | None, dtype: np.dtype[Any], name: str = "U") -> Tensor:
@@ -58,7 +58,7 @@ TORCH_DTYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch
 
 
 def _real_tensor(values: Batch, name: str) -> Tensor:
-    if isinstance(values, Tensor) and values.layout == torch.strided and not values.is_meta:
+    if isinstance(values, Tensor) and values.layout == torch.strided and not (values.is_meta or values.is_quantized):
         tensor = values.detach().to("cpu")
         if tensor.is_complex():
             raise InputError(f"{name} must hold real numbers, got dtype {tensor.dtype}", argument=name)
@@ -80,10 +80,15 @@ def check_range(values: Tensor, what: str, first: int = 0) -> None:
         )
 
 
+def is_finite(values: Tensor) -> bool:
+    """Whether there is neither NaN nor an infinity among ``values``."""
+    # A sum is several times faster than a test of every entry, and finite only if all entries are.
+    return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())
+
+
 def _not_finite(values: Tensor) -> int | None:
     """The first row of ``values`` (m, k) with a NaN or an infinity; None where there is none."""
-    # A sum is several times faster than a test of every entry, and finite only if all entries are.
-    if math.isfinite(values.sum().item()):
+    if is_finite(values):
         return None
     finite = torch.isfinite(values).all(dim=1)
     return None if finite.all() else int(finite.to(torch.uint8).argmin())
@@ -94,7 +99,7 @@ def like(result: Tensor, given: Batch) -> Any:
     return result.to(given.device) if isinstance(given, Tensor) else result.numpy()
 
 
-def chunks(samples: int, width: int, numbers: int = _CHUNK_NUMBERS) -> Iterator[slice]:
+def chunks(samples: int, width: int, numbers: int = CHUNK_NUMBERS) -> Iterator[slice]:
     """Cut ``samples`` rows of ``width`` numbers into slices of so many ``numbers`` at most, but at least one row."""
     step = max(1, numbers // max(1, width))
     for start in range(0, samples, step):

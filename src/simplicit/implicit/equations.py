@@ -110,7 +110,7 @@ class StateEquation:
         """B u + b, (m, n_pre), in the order of the states; B u without ``bias``."""
         Z = self._bias.repeat(U.shape[0], 1) if bias else U.new_zeros(U.shape[0], self.n_pre)
         for row, block in self._inputs.items():
-            Z[:, self.pre_slices[row]] += block.apply(U)
+            block.add_to_(Z[:, self.pre_slices[row]], U)
         return Z
 
     def solve(self, U: Tensor, tol: float = PREDICTION_TOL, method: str = "picard") -> StateSolution:

@@ -58,14 +58,13 @@ class Equilibrium:
     iteration_bound: int | None
 
 
-def equilibrium(model: ImplicitModel, U: Batch, tol: float = PREDICTION_TOL, *, method: str = "picard") -> Equilibrium:
+def equilibrium(model: ImplicitModel, U: Any, tol: float = PREDICTION_TOL, *, method: str = "picard") -> Equilibrium:
     """Find the equilibrium states for inputs U.
 
     Parameters
     ----------
     model : ImplicitModel
-    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape)
-        Of a model of several inputs also a tuple or mapping of them.
+    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape); or several, as ``model.predict`` takes them
     tol : float
         An iteration stops when it has come within ``tol`` of x* in every state that depends on itself, apart from
         rounding; states that do not are substituted. If the dtype cannot resolve that, it stops where rounding takes
@@ -78,8 +77,8 @@ def equilibrium(model: ImplicitModel, U: Batch, tol: float = PREDICTION_TOL, *, 
     Raises
     ------
     InputError
-        U has the wrong shape, no samples, or NaN or infinite values; ``tol`` is not positive and finite; ``method`` is
-        unknown, or "newton" for too large a cycle; a sample's states leave the range of the dtype.
+        U is refused as by ``model.predict``; ``tol`` is not positive and finite; ``method`` is unknown, or "newton" for
+        too large a cycle; a sample's states leave the range of the dtype.
     NotWellPosedError
         A has cycles and λ_pf(diag(L)|A|) < 1 fails.
     ConvergenceError
@@ -130,12 +129,12 @@ def pull_back(model: ImplicitModel, slopes: Slopes, Y_bar: Tensor) -> tuple[Tens
     return Z_bar, U_bar if direct is None else U_bar.add_(direct)
 
 
-def linearise(model: ImplicitModel, U: Batch) -> Linearisation:
+def linearise(model: ImplicitModel, U: Any) -> Linearisation:
     """Solve for the equilibrium at the whole batch U once, and keep what gradients through it need.
 
     Errors are those of :func:`equilibrium`.
     """
-    return _linearised(model, as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype), 0)
+    return _linearised(model, as_model(model).batch(U), 0)
 
 
 def _linearised(model: ImplicitModel, batch: Tensor, first: int) -> Linearisation:
@@ -144,20 +143,21 @@ def _linearised(model: ImplicitModel, batch: Tensor, first: int) -> Linearisatio
     return Linearisation(found.Y, model, model.state_equation.plan.derivative(found.solution.Z))
 
 
-def adjoint(model: ImplicitModel, U: Batch, Y_bar: Batch) -> Any:
+def adjoint(model: ImplicitModel, U: Any, Y_bar: Batch) -> Any:
     """Return Ū = J(U)ᵀ Ȳ, the gradient of Σ Ȳ ∘ Y by the inputs, (m, p), of the kind of U.
 
     Parameters
     ----------
     model : ImplicitModel
-    U, Y_bar : NumPy array or torch tensor, shapes (m, p) or (m, *input_shape), and (m, q)
+    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape); or several, as ``model.predict`` takes them
+    Y_bar : NumPy array or torch tensor, shape (m, q)
 
     Raises
     ------
     InputError, NotWellPosedError, ConvergenceError
         As in :func:`equilibrium`, and for ``Y_bar`` and gradients as for U and states.
     """
-    batch = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
+    batch = as_model(model).batch(U)
     gradient = as_batch(Y_bar, model.n_outputs, None, model.dtype, "Y_bar")
     if len(gradient) != len(batch):
         found = f"{len(batch)}, got {len(gradient)}"
@@ -166,4 +166,4 @@ def adjoint(model: ImplicitModel, U: Batch, Y_bar: Batch) -> Any:
     for rows in chunks(len(batch), model.n_inputs + model.n_states):
         U_bar[rows] = _linearised(model, batch[rows], rows.start).vjp(gradient[rows])
         check_range(U_bar[rows], "gradients", rows.start)
-    return like(U_bar, U)
+    return like(U_bar, first_array(U))

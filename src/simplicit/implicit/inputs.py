@@ -28,7 +28,7 @@ from torch import Tensor
 
 from simplicit.checks import as_array
 from simplicit.errors import InputError
-from simplicit.implicit.batch import Batch, as_batch
+from simplicit.implicit.batch import Batch, as_batch, like
 
 #: A value of a call that is no array.
 Constant: TypeAlias = bool | int | float | str | None
@@ -163,6 +163,55 @@ class InputLayout:
         check_samples({spec.name: part for spec, part in zip(self.specs, parts, strict=True)}, argument)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
+    def attached(self, U: Tensor, inputs: Any, argument: str = "inputs") -> Tensor:
+        """The same U, (m, p), as :meth:`pack` made it of tensors, with gradients by those of them that ask for any.
+
+        Only floating-point numbers have gradients: integers and truth values are copied from U.
+        """
+        if not is_several(inputs):
+            alone: Tensor = inputs.reshape(U.shape).to("cpu", U.dtype)
+            return alone
+        given, parts = self._named(inputs, argument), []
+        for name, columns in self.columns.items():
+            value = given.get(name)
+            if isinstance(value, Tensor) and value.requires_grad:
+                parts.append(value.reshape(len(U), -1).to("cpu", U.dtype))
+            else:
+                parts.append(U[:, columns])
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def by_name(self, in_order: tuple[Any, ...], by_name: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs of a call by their names, where some are named: the others come in the order of the layout.
+
+        InputError is raised where one is given twice, or there are too many.
+        """
+        names = {True: iter(self.columns), False: iter(dict(self.constants))}
+        found = {next(names[is_array(value)], ""): value for value in in_order}
+        twice = [name for name in found if name in by_name]
+        if twice or "" in found:
+            defect = f"{twice[0]!r} is given twice" if twice else f"there are more than {self.said()}"
+            raise InputError(f"inputs: {defect}; give all of them by name", argument="inputs")
+        return found | dict(by_name)
+
+    def restored(self, U: Tensor, inputs: Any) -> Any:
+        """Other values U, (m, p), in the form in which ``inputs`` were given, from which only floats may differ.
+
+        Arrays of floating-point numbers are replaced, by ones of their kind and device in the dtype of U; integers,
+        truth values and constants are handed back as they were given.
+        """
+        if not is_several(inputs):
+            return like(U.reshape(np.shape(inputs)), inputs)
+        found = {
+            spec.name: U[:, columns].reshape(len(U), *spec.shape)
+            for spec, columns in zip(self.specs, self.columns.values(), strict=True)
+            if spec.floating
+        }
+        if isinstance(inputs, Mapping):
+            return {name: like(found[name], value) if name in found else value for name, value in inputs.items()}
+        names = iter(self.columns)
+        named = [(next(names) if is_array(value) else "", value) for value in inputs]
+        return tuple(like(found[name], value) if name in found else value for name, value in named)
+
     def _checked(self, U: Tensor, argument: str) -> Tensor:
         """U itself, where the columns of integers hold integers."""
         for spec, columns in zip(self.specs, self.columns.values(), strict=True):
@@ -277,7 +326,7 @@ def _flat(spec: InputSpec, values: Any, dtype: np.dtype[Any], argument: str) -> 
             argument=argument,
         )
     name = f"{argument}: {spec.name!r}"
-    if isinstance(values, Tensor) and (values.layout != torch.strided or values.is_meta):
+    if isinstance(values, Tensor) and (values.layout != torch.strided or values.is_meta or values.is_quantized):
         _named(as_array, name, values, argument=argument)  # it says what is wrong
     flat = values.reshape(len(values), spec.size)
     if spec.floating:

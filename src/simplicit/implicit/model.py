@@ -35,6 +35,7 @@ from simplicit.implicit.groups import INPUT, OUTPUT, Activation, StateGroup
 from simplicit.implicit.inputs import InputLayout, first_array
 from simplicit.implicit.maps import Csr, LinearMap, canonical_csr
 from simplicit.implicit.picard import StateSolution
+from simplicit.implicit.streaming import Stream, stream
 
 
 class Evaluation(NamedTuple):
@@ -116,7 +117,7 @@ class ImplicitModel:
         last = len(self.groups)
         order = {group.name: place for place, group in enumerate(self.groups)} | {OUTPUT: last, INPUT: last}
         keys = sorted(blocks, key=lambda key: (order[key[0]], order[key[1]]))
-        self._blocks = {key: blocks[key].astype(self.dtype) for key in keys if blocks[key].nnz}
+        self._blocks = {key: blocks[key].astype(self.dtype) for key in keys if not blocks[key].is_zero}
 
     @classmethod
     def from_matrices(
@@ -352,15 +353,26 @@ class ImplicitModel:
         """
         batch = self.batch(U)
         Y = batch.new_empty(len(batch), self.n_outputs)
+        if self._stream is not None:
+            for rows in self._stream.chunks(len(batch)):
+                Y[rows] = self._stream.outputs(batch[rows], rows.start)
+            return like(Y, first_array(U))
         for rows in chunks(len(batch), self.n_inputs + self.n_states + self.n_pre):
             Y[rows] = self.evaluate(batch[rows], rows.start).Y
         return like(Y, first_array(U))
 
-    def batch(self, U: Any) -> Tensor:
-        """Return inputs U, in any form that :meth:`predict` takes, as a checked tensor (m, p) in the model's dtype."""
+    def batch(self, U: Any, argument: str = "U") -> Tensor:
+        """Return inputs in any form that :meth:`predict` takes as one tensor (m, p) in the model's dtype.
+
+        ``argument`` is what the caller calls them, for errors, which are the InputErrors of :meth:`predict`.
+        """
         if self.inputs is None:
-            return as_batch(U, self.n_inputs, self.input_shape, self.dtype)
-        return self.inputs.pack(U, self.dtype)
+            return as_batch(U, self.n_inputs, self.input_shape, self.dtype, argument)
+        return self.inputs.pack(U, self.dtype, argument)
+
+    @cached_property
+    def _stream(self) -> Stream | None:
+        return stream(self.groups, self._blocks, self.state_bias, self.output_bias, self.n_inputs)
 
     def evaluate(self, U: Tensor, first: int = 0) -> Evaluation:
         """Return states and outputs for a checked batch U (m, p) in the model's dtype, all samples at once.

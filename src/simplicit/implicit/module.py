@@ -22,9 +22,9 @@ from torch.autograd.function import once_differentiable
 
 from simplicit.checks import refused
 from simplicit.errors import InputError
-from simplicit.implicit.batch import as_batch
 from simplicit.implicit.equilibrium import pull_back
 from simplicit.implicit.groups import INPUT, OUTPUT
+from simplicit.implicit.inputs import first_array, is_array, is_several
 from simplicit.implicit.maps import LinearMap
 from simplicit.implicit.model import ImplicitModel, as_model
 
@@ -52,9 +52,10 @@ class ImplicitModule(nn.Module):
     """The outputs y = C x + D u + d at the equilibrium x = φ(A x + B u + b), as a module made by :func:`to_torch`.
 
     It takes inputs (m, *input_shape) or (m, p), m >= 0, casts them to the model's dtype and returns (m, *output_shape).
-    Gradients by inputs and parameters are those of the exact equilibrium; they can be taken once, not twice. It
-    computes on the CPU, in float32 or float64; ``module.double()`` and ``.float()`` change that, other dtypes and
-    devices are refused.
+    A model of several inputs, or of integers, also takes tensors as the network did: in order, by the names of its
+    arguments, as one tuple or one mapping. Gradients by floating-point inputs and parameters are those of the exact
+    equilibrium; they can be taken once, not twice. It computes on the CPU, in float32 or float64; ``module.double()``
+    and ``.float()`` change that, other dtypes and devices are refused.
 
     Attributes
     ----------
@@ -69,8 +70,8 @@ class ImplicitModule(nn.Module):
     Raises
     ------
     InputError
-        On the way: inputs of another shape, complex, NaN or infinite; parameters that are NaN or infinite; states or
-        outputs that leave the range of the dtype; a dtype or device that is not supported.
+        On the way: inputs of another name, shape or kind, complex, NaN or infinite; parameters that are NaN or
+        infinite; states or outputs that leave the range of the dtype; a dtype or device that is not supported.
     NotWellPosedError
         On the way: training has brought λ_pf(diag(L)|A|) to 1, where A has cycles.
     """
@@ -113,22 +114,50 @@ class ImplicitModule(nn.Module):
         except InputError as error:
             raise InputError(f"values of block {key}: {error}; training diverged, or a file is damaged") from error
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return outputs (m, *output_shape) for inputs (m, *input_shape) or (m, p)."""
+    def forward(self, *in_order: Any, **by_name: Any) -> Tensor:
+        """Return outputs (m, *output_shape) for inputs (m, *input_shape) or (m, p), or as the network took them."""
         model = self.model
-        if not isinstance(inputs, Tensor):
-            found = f"got {type(inputs).__name__}; see torch.from_numpy"
-            raise InputError(f"inputs must be a tensor, {found}", argument="inputs")
-        if tuple(inputs.shape) not in {(0, model.n_inputs), (0, *model.input_shape)}:
-            as_batch(inputs, model.n_inputs, model.input_shape, model.dtype, "inputs")
-        flat = inputs.reshape(len(inputs), model.n_inputs).to("cpu", self.state_bias.dtype)
+        inputs = self._given(in_order, by_name)
+        first: Tensor = first_array(inputs)
+        flat = self._flat(model, inputs)
         parameters = (self.state_bias, self.output_bias, *self.values)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (flat, *parameters)):
             blocks = {key: self._blocks[key] for key in self.keys}
             Y: Tensor = _Outputs.apply(model, blocks, flat, *parameters)  # type: ignore[no-untyped-call]
         else:
             Y = model.predict(flat) if len(flat) else flat.new_zeros(0, model.n_outputs)
-        return Y.reshape(len(inputs), *model.output_shape).to(inputs.device)
+        return Y.reshape(len(flat), *model.output_shape).to(first.device)
+
+    def _given(self, in_order: tuple[Any, ...], by_name: dict[str, Any]) -> Any:
+        """What the module was called with as one tensor, tuple or mapping of tensors."""
+        layout = self._model.inputs
+        if len(in_order) == 1 and not by_name:
+            inputs = in_order[0]
+        elif layout is not None and (in_order or by_name):
+            inputs = layout.by_name(in_order, by_name) if by_name else in_order
+        elif not in_order and [*by_name] == ["inputs"]:
+            inputs = by_name["inputs"]
+        else:
+            names = [*(type(value).__name__ for value in in_order), *by_name]
+            raise InputError(f"inputs must be one tensor, got {', '.join(names) or 'none'}", argument="inputs")
+        several = layout is not None and is_several(inputs)
+        values = inputs.values() if isinstance(inputs, Mapping) else inputs
+        for value in (one for one in values if is_array(one)) if several else (inputs,):
+            if not isinstance(value, Tensor):
+                found = f"got {type(value).__name__}; see torch.from_numpy"
+                raise InputError(f"inputs must be {'tensors' if several else 'a tensor'}, {found}", argument="inputs")
+        return inputs
+
+    def _flat(self, model: ImplicitModel, inputs: Any) -> Tensor:
+        """Checked inputs as U (m, p) with their gradients, in the dtype of the parameters."""
+        dtype = self.state_bias.dtype
+        if isinstance(inputs, Tensor) and tuple(inputs.shape) in {(0, model.n_inputs), (0, *model.input_shape)}:
+            return inputs.reshape(0, model.n_inputs).to("cpu", dtype)
+        U = model.batch(inputs, "inputs").to(dtype)
+        if model.inputs is not None:
+            return model.inputs.attached(U, inputs)
+        attached: Tensor = inputs.reshape(len(U), model.n_inputs).to("cpu", dtype)
+        return attached
 
     def get_extra_state(self) -> Tensor:
         """Return a hash of where the values stand, so that those of another model are not taken for these."""

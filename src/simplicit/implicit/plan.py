@@ -114,7 +114,7 @@ class Plan:
             stage = self.stages[part]
             z = Z[:, stage.rows]
             for source, block in stage.terms:
-                z += block.apply(X[:, source])
+                block.add_to_(z, X[:, source])
             X[:, stage.target] = stage.activation(z)
         return X
 
@@ -146,7 +146,7 @@ class Plan:
         Z = X.new_zeros(len(X), self.n_pre)
         for stage in self.stages:
             for source, block in stage.terms:
-                Z[:, stage.rows] += block.apply(X[:, source])
+                block.add_to_(Z[:, stage.rows], X[:, source])
         return Z
 
     def transposed_product(self, Z_bar: Tensor) -> Tensor:

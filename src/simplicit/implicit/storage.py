@@ -5,7 +5,8 @@ the other file: of the object without "sha256", as compact JSON with sorted keys
 ``model.safetensors`` holds both biases and, for block k of that list, arrays ``block.k.…``
 (:mod:`~simplicit.implicit.maps.files`). A block is listed as [row, column] where it is stored as compressed sparse
 rows; otherwise, since version 2, as [row, column, what it is]. Since version 3 there may be "inputs", what lies where
-in U (:mod:`~simplicit.implicit.inputs`).
+in U (:mod:`~simplicit.implicit.inputs`), and since version 4 weights that are repeated over positions, and
+transposed convolutions.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from simplicit.implicit.model import ImplicitModel, as_model
 
 CONFIG, ARRAYS = "config.json", "model.safetensors"
 FORMAT = "simplicit implicit model"
-# The first knows compressed sparse rows only, the second neither blocks of states nor names of inputs; each is written
-# where it is enough.
-PLAIN_VERSION, MAPS_VERSION, VERSION = 1, 2, 3
+# The first knows compressed sparse rows only, the second neither blocks of states nor names of inputs, the third no
+# weights that are repeated or transposed; each is written where it is enough.
+PLAIN_VERSION, MAPS_VERSION, INPUTS_VERSION, VERSION = 1, 2, 3, 4
+_SHARED = ("repeated", "gathered", "transposed")
 _PLAIN = {"kind": "csr"}
 
 
@@ -130,7 +132,7 @@ def load(folder: str | os.PathLike[str]) -> ImplicitModel:
     config = _read_config(config_file)
     payload, arrays = _read_arrays(array_file)
     try:
-        optional = {"inputs": dict} if config["version"] == VERSION and "inputs" in config else {}
+        optional = {"inputs": dict} if config["version"] >= INPUTS_VERSION and "inputs" in config else {}
         _check_entries(config, _ENTRIES | optional, "the file")
         sha256 = config.pop("sha256")
         if _digest(config, payload) != sha256:
@@ -145,7 +147,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     config = read_json(file)
     if config.get("format") != FORMAT:
         raise DataError(f'{file} does not describe a model: "format" is not {FORMAT!r}')
-    if config.get("version") not in (PLAIN_VERSION, MAPS_VERSION, VERSION):
+    if config.get("version") not in range(PLAIN_VERSION, VERSION + 1):
         raise DataError(
             f"{file} has format version {config.get('version')!r}, this simplicit reads versions up to "
             f"{VERSION}; use the version of simplicit that wrote it"
@@ -221,9 +223,18 @@ def _model(config: Mapping[str, Any], arrays: Arrays, file: Path) -> ImplicitMod
 
 def _version(model: ImplicitModel, blocks: list[Any]) -> int:
     """The first version that can hold a model."""
-    if model.inputs is not None or any("block" in group.to_config() for group in model.groups):
+    if any(_has_shared(entry) for entry in blocks):
         return VERSION
+    if model.inputs is not None or any("block" in group.to_config() for group in model.groups):
+        return INPUTS_VERSION
     return PLAIN_VERSION if all(len(entry) == 2 for entry in blocks) else MAPS_VERSION
+
+
+def _has_shared(entry: Any) -> bool:
+    """Whether an entry of a block, or one within it, is of a kind that version 4 brought."""
+    if isinstance(entry, list):
+        return any(map(_has_shared, entry))
+    return isinstance(entry, dict) and (entry.get("kind") in _SHARED or any(map(_has_shared, entry.values())))
 
 
 def _group(entry: Any, number: int, stored: Stored) -> StateGroup:

@@ -11,9 +11,11 @@ from torch.fx import Node
 
 from simplicit.implicit import Block, ImplicitModel, StateGroup
 from simplicit.network.batches import gathered
+from simplicit.network.estimate import check_room
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.prepare import evaluation_copy
-from simplicit.network.reader import OpenedGroup, read_model
+from simplicit.network.reader import read_model
+from simplicit.network.reading import OpenedGroup
 from simplicit.network.residual import last_of_blocks
 from simplicit.network.states import States, record_states
 
@@ -41,6 +43,7 @@ class Capture:
     @classmethod
     def of(cls, graph: NetworkGraph) -> Capture:
         """Read the implicit model of a graph; errors as :func:`~simplicit.network.reader.read_model` raises them."""
+        check_room(graph)
         model, groups = read_model(graph)
         return cls(model if graph.call.plain else model.with_inputs(graph.layout), graph, groups)
 
@@ -116,8 +119,8 @@ def from_torch(net: nn.Module, example: Any, output: str | int | None = None) ->
         there is no such output; or ``net`` is not a function of its input, because its forward changes buffers or
         attributes that it reads.
     UnsupportedOperationError
-        The network has an operation without exact implicit form, or cannot be traced; the message names it, its place,
-        and what is supported.
+        The network has an operation without exact implicit form, cannot be traced, or would take far more memory to
+        capture than to run; the message names the operation, its place, and what is supported or to do.
 
     Warns
     -----

@@ -14,15 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.utils._pytree import tree_leaves
 
 from simplicit.network.affine import Affine
-from simplicit.network.expressions import Expression, is_leaf, mapped
+from simplicit.network.expressions import Expression
 from simplicit.network.moving import BatchSize
+from simplicit.network.trees import leaves, mapped
 
 _NAMES = """
     abs acos acosh add asin asinh atan atanh bitwise_and bitwise_not bitwise_or ceil celu clamp clamp_max clamp_min
@@ -75,23 +76,39 @@ def _wants(user: Node, ahead: int) -> bool:
     return is_wanted_by_chains(user, ahead - 1) if is_affine_step(user) else True
 
 
+def times_used(node: Node) -> int:
+    """How many affine values or groups of states are made of a node's value: one by all chains that begin at it."""
+    users = [user for user in node.users if isinstance(user.meta.get("val"), Tensor | list | tuple)]
+    begun = [user for user in users if _wants(user, _AHEAD) and _comes_from(user, node, _AHEAD)]
+    return len(users) - len(begun) + bool(begun)
+
+
+def _comes_from(value: Node, root: Node, ahead: int) -> bool:
+    """Whether a value is made of another one alone, by elementwise steps."""
+    if value is root:
+        return True
+    given = value.all_input_nodes if packet(value) in ELEMENTWISE and ahead > 0 else []
+    return bool(given) and all(_comes_from(one, root, ahead - 1) for one in given)
+
+
 class Origins:
     """How affine values came out of others by sums and products with numbers, step by step."""
 
     def __init__(self) -> None:
-        self._steps: dict[int, tuple[Affine, Expression, Affine]] = {}
+        # Of values that are in use; a step keeps what it was made of.
+        self._steps: WeakKeyDictionary[Affine, tuple[Expression, Affine]] = WeakKeyDictionary()
 
     def note(self, result: Affine, step: Expression) -> None:
         """Keep that ``result`` is a step of the one affine value in it."""
         parents = [leaf for leaf in _leaves(step) if isinstance(leaf, Affine)]
         if len({id(parent) for parent in parents}) == 1 and parents[0] is not result:
-            self._steps[id(result)] = (result, step, parents[0])
+            self._steps[result] = (step, parents[0])
 
     def ancestors(self, value: Affine) -> Iterator[Affine]:
         """The value itself, what it came out of, and so on."""
         yield value
-        while (known := self._steps.get(id(value))) is not None:
-            value = known[2]
+        while (known := self._steps.get(value)) is not None:
+            value = known[1]
             yield value
 
     def from_root(self, value: Any, root: Affine) -> Any:
@@ -99,8 +116,7 @@ class Origins:
         if value is root or not isinstance(value, Affine | Expression):
             return value
         if isinstance(value, Affine):
-            _, step, _ = self._steps[id(value)]
-            return self.from_root(step, root)
+            return self.from_root(self._steps[value][0], root)
         args, kwargs = mapped(lambda leaf: self.from_root(leaf, root), (value.args, dict(value.kwargs)))
         return Expression(value.operation, args, kwargs, value.dtype)
 
@@ -114,9 +130,9 @@ def chained(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], origins: 
     """The chain that an elementwise step goes on, or begins; None where it is no such step on one affine value."""
     if packet(node) not in ELEMENTWISE:
         return None
-    leaves = tree_leaves((args, kwargs), is_leaf=lambda leaf: is_leaf(leaf) or isinstance(leaf, Chain))
-    varying = [leaf for leaf in leaves if isinstance(leaf, Affine | Chain)]
-    if not varying or any(_is_strange(leaf) for leaf in leaves):
+    given = list(leaves((args, kwargs)))
+    varying = [leaf for leaf in given if isinstance(leaf, Affine | Chain)]
+    if not varying or any(_is_strange(leaf) for leaf in given):
         return None
     shape = varying[0].root.shape if isinstance(varying[0], Chain) else varying[0].shape
     roots = [leaf.root if isinstance(leaf, Chain) else leaf for leaf in varying]
@@ -130,17 +146,24 @@ def chained(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], origins: 
             return origins.from_root(leaf, root)
         return leaf
 
-    new_args, new_kwargs = mapped_chains(rooted, (args, kwargs))
+    new_args, new_kwargs = mapped(rooted, (args, kwargs))
     value = node.meta.get("val")
     dtype = value.dtype if isinstance(value, Tensor) else None
     return Chain(node, Expression(node.target, new_args, new_kwargs, dtype), root)
 
 
-def mapped_chains(function: Any, arguments: Any) -> Any:
-    """Arguments with ``function`` of each leaf in its place, where chains are leaves too."""
-    return torch.utils._pytree.tree_map(
-        function, arguments, is_leaf=lambda leaf: is_leaf(leaf) or isinstance(leaf, Chain)
-    )
+def with_root(expression: Expression, root: Affine, other: Expression) -> Expression:
+    """The same expression of ``other`` in the place of ``root``."""
+    done: dict[int, Any] = {id(root): other}
+
+    def of(value: Any) -> Any:
+        if isinstance(value, Expression) and id(value) not in done:
+            args, kwargs = mapped(of, (value.args, dict(value.kwargs)))
+            done[id(value)] = Expression(value.operation, args, kwargs, value.dtype)
+        return done.get(id(value), value)
+
+    made: Expression = of(expression)
+    return made
 
 
 def _is_strange(leaf: Any) -> bool:
@@ -151,4 +174,4 @@ def _is_strange(leaf: Any) -> bool:
 
 
 def _leaves(expression: Expression) -> list[Any]:
-    return tree_leaves((expression.args, dict(expression.kwargs)), is_leaf=is_leaf)
+    return list(leaves((expression.args, dict(expression.kwargs))))

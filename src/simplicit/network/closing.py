@@ -147,7 +147,7 @@ def _restricted(whole: LinearMap, columns: slice) -> LinearMap:
     width = whole.shape[1]
     inside = np.full(width, -1)
     inside[columns] = np.arange(columns.stop - columns.start)
-    return composed(whole, GatherMap(inside, columns.stop - columns.start))
+    return composed(whole.astype(np.float64), GatherMap(inside, columns.stop - columns.start))
 
 
 def _grows(value: Affine, number: int, cell: OpenCell) -> bool:

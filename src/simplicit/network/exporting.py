@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from simplicit.errors import UnsupportedOperationError, first_line
 from simplicit.network.calls import Call
 from simplicit.network.outputs import Choice
 from simplicit.network.prepare import refused_network
+from simplicit.network.recurrences import OWN, KeptWhole, PackedError
 from simplicit.network.registry import REGISTRY, spelled
 from simplicit.network.rewrites import REWRITES
 
@@ -107,13 +109,14 @@ def _traced(network: nn.Module, U: Tensor) -> Any:
 
 
 def _program(network: nn.Module, U: Tensor) -> Any:
-    return torch.export.export(network, (U,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
+    with KeptWhole():
+        return torch.export.export(network, (U,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
 
 
 def _is_plain(node: Node) -> bool:
-    """Whether the reader takes a node as it is: its operation is known, and changes nothing in place."""
+    """Whether a node is taken as it is: its operation is known or written out, and changes nothing in place."""
     target: Any = node.target
-    if node.op != "call_function":
+    if node.op != "call_function" or target in OWN or target is getitem:
         return True
     if not isinstance(target, OpOverload) or target in REWRITES or target._schema.is_mutable:
         return False
@@ -179,10 +182,16 @@ def _place_that_fixes_samples(network: nn.Module, U: Tensor) -> str:
 
 def _reason(error: Exception) -> str:
     text, kind = str(error), type(error).__name__
+    if isinstance(error, PackedError):
+        return (
+            "packed sequences have as many samples at a step as the lengths say, which are values of the input; give "
+            "the recurrent layer padded ones, and fit with their mask"
+        )
     if "Constraints violated" in text:
         return (
-            "it fixes the number of samples, as `len(x)` does (write x.shape[0]), a number in a view, or a module that "
-            "was itself exported for one batch size (give torch.export a dynamic first dimension)"
+            "it fixes the number of samples, as `len(x)` does (write x.shape[0]), a number in a view, a recurrent "
+            "layer that has samples second (give it batch_first=True), or a module that was itself exported for one "
+            "batch size (give torch.export a dynamic first dimension)"
         )
     if "DataDependent" in kind or "data-dependent" in text:
         return (

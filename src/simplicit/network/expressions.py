@@ -14,22 +14,24 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from simplicit.errors import InputError, first_line
 from simplicit.implicit import Block
 from simplicit.implicit.groups import INPUT
 from simplicit.implicit.groups.program import GETITEM, Samples, Step, Value, kind_of
+from simplicit.implicit.inputs import InputLayout
 from simplicit.network.affine import Affine, NotAffineError, Shape
 from simplicit.network.layouts import Layout, canonical, possible
 from simplicit.network.moving import NUMBER_OF_SAMPLES, BatchSize
+from simplicit.network.trees import leaves
 
 #: Samples in the look at whether they stay apart, a number that is no usual length, and those that are looked at.
 SAMPLES, _LOOKED_AT = 11, (0, 5, 10)
@@ -55,11 +57,6 @@ class Expression:
     kwargs: Mapping[str, Any]
     dtype: torch.dtype | None = None
     refusal: str = ""
-
-
-def is_leaf(value: Any) -> bool:
-    """Whether a value is one of those that trees of arguments end in."""
-    return isinstance(value, Affine | Expression | BatchSize | Tensor)
 
 
 def converted(value: Affine, dtype: torch.dtype) -> Expression:
@@ -106,7 +103,7 @@ def operands_of(expression: Expression) -> list[Affine]:
             found.setdefault(id(value), value)
         elif isinstance(value, Expression) and id(value) not in seen:
             seen.add(id(value))
-            for leaf in tree_leaves((value.args, dict(value.kwargs)), is_leaf=is_leaf):
+            for leaf in leaves((value.args, dict(value.kwargs))):
                 visit(leaf)
 
     visit(expression)
@@ -123,6 +120,16 @@ class MadeBlock:
     operands: list[Affine]
 
 
+def inputs_to_try(layout: InputLayout) -> Tensor:
+    """Inputs on which blocks are tried, (SAMPLES, p): normal numbers, and 0 or 1 where the network takes integers."""
+    generator = torch.Generator().manual_seed(0)
+    U = torch.randn(SAMPLES, layout.width, generator=generator, dtype=torch.float64)
+    for spec, columns in zip(layout.specs, layout.columns.values(), strict=True):
+        if not spec.floating:
+            U[:, columns] = (U[:, columns] > 0).double()
+    return U
+
+
 def block_of(expression: Expression, own: torch.dtype, U: Tensor) -> MadeBlock:
     """The block that an expression is in a network of the dtype ``own``, tried on inputs such as U (SAMPLES, p).
 
@@ -130,8 +137,11 @@ def block_of(expression: Expression, own: torch.dtype, U: Tensor) -> MadeBlock:
     """
     operands = operands_of(expression)
     block, integers = _written(expression, operands, own, 1)
-    parts = [_tried(one, number, number in integers, U) for number, one in enumerate(operands)]
-    shape, layout = _checked(block, torch.cat([U.new_zeros(SAMPLES, 0), *parts], dim=1))
+    if block.constants or not operands or any(one.terms.keys() <= {INPUT} for one in operands):
+        parts = [_tried(one, number, number in integers, U) for number, one in enumerate(operands)]
+        shape, layout = _checked(block, torch.cat([U.new_zeros(SAMPLES, 0), *parts], dim=1))
+    else:
+        shape, layout = _checked_before(block, tuple(number in integers for number in range(len(operands))))
     block, _ = _written(samples_first(expression, shape, layout), operands, own, math.prod(shape))
     return MadeBlock(block, shape, layout, operands)
 
@@ -183,7 +193,8 @@ class _Program:
         if isinstance(value, Expression):
             return self.add(value)
         if isinstance(value, Tensor):
-            return self._constant(value)
+            other = value.is_floating_point() and value.dtype != self._own
+            return self._constant_in(value, value.dtype) if other else self._constant(value)
         if isinstance(value, BatchSize):
             return _samples(value)
         if isinstance(value, torch.dtype):
@@ -195,6 +206,11 @@ class _Program:
         if value is None or isinstance(value, bool | int | float | str):
             return value
         raise NotAffineError(f"an argument of it, {value!r:.40}, cannot be kept")
+
+    def _constant_in(self, value: Tensor, dtype: torch.dtype) -> _Later:
+        """A constant in another floating-point dtype than the network's own, which is that of a block's constants."""
+        self._steps.append(Step("_to_copy.default", (self._constant(value),), (("dtype", kind_of(dtype, self._own)),)))
+        return _Later(len(self._steps) - 1)
 
     def _constant(self, value: Tensor) -> _Constant:
         known = self._done.get(id(value))
@@ -253,11 +269,22 @@ def _tried(operand: Affine, number: int, whole: bool, U: Tensor) -> Tensor:
     """Values of an operand to try a block on, (SAMPLES, size): those at inputs U if it depends on nothing else."""
     if operand.terms.keys() <= {INPUT}:
         value = torch.from_numpy(operand.constant)[None].repeat(SAMPLES, 1)
-        return value + sum((block.apply(U) for block in operand.terms.values()), U.new_zeros(1))
+        return value + sum((block.astype(np.float64).apply(U) for block in operand.terms.values()), U.new_zeros(1))
+    return _random(operand.size, number, whole)
+
+
+def _random(size: int, number: int, whole: bool) -> Tensor:
     generator = torch.Generator().manual_seed(number)
     if whole:
-        return torch.randint(0, 2, (SAMPLES, operand.size), generator=generator).double()
-    return torch.randn(SAMPLES, operand.size, generator=generator, dtype=torch.float64)
+        return torch.randint(0, 2, (SAMPLES, size), generator=generator).double()
+    return torch.randn(SAMPLES, size, generator=generator, dtype=torch.float64)
+
+
+@lru_cache(maxsize=256)
+def _checked_before(block: Block, integers: tuple[bool, ...]) -> tuple[Shape, Layout | None]:
+    """As :func:`_checked`, of a block without constants on states alone, some of them integers."""
+    operands = enumerate(zip(block.operands, integers, strict=True))
+    return _checked(block, torch.cat([_random(math.prod(shape), k, whole) for k, (shape, whole) in operands], dim=1))
 
 
 def _checked(block: Block, z: Tensor) -> tuple[Shape, Layout | None]:
@@ -288,8 +315,3 @@ def _apart(whole: Tensor, alone: list[Tensor], layout: Layout | None) -> bool:
         if not close:
             return False
     return True
-
-
-def mapped(function: Callable[[Any], Any], arguments: Any) -> Any:
-    """Arguments with ``function`` of each leaf in its place."""
-    return tree_map(function, arguments, is_leaf=is_leaf)

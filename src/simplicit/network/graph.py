@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from simplicit.implicit.batch import TORCH_DTYPES
-from simplicit.implicit.inputs import InputLayout, is_several
+from simplicit.implicit.inputs import InputLayout, first_array, is_several
 from simplicit.network.batches import first_batch
 from simplicit.network.calls import Call, check_kind
 from simplicit.network.exporting import exported
 from simplicit.network.outputs import Choice
 from simplicit.network.prepare import evaluation_copy, in_single_precision, read_call
+from simplicit.network.unrolling import unroll
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,8 @@ class NetworkGraph:
         Which of its outputs the graph computes.
     example : tensor (2, *input_shape)
         Two samples.
+    samples : int
+        How many there were.
     halves : mapping of str to dtype
         The parameters and buffers that were in half precision, by name, with the dtype that they had.
     """
@@ -64,6 +67,7 @@ class NetworkGraph:
     call: Call
     choice: Choice
     example: Tensor
+    samples: int
     halves: Mapping[str, torch.dtype]
 
     @property
@@ -119,10 +123,12 @@ def capture_graph(
     """
     network = evaluation_copy(net)
     halves = in_single_precision(network)
-    call, U, choice, dtype = read_call(network, first_batch(network, example, argument), output, argument)
+    example = first_batch(network, example, argument)
+    call, U, choice, dtype = read_call(network, example, output, argument)
     program, parameters = exported(network, call, choice, U)
     (output_name,) = program.graph_signature.user_outputs
     _prune(program.graph_module, output_name)
+    unroll(program.graph_module)
     used = {node.name for node in program.graph.find_nodes(op="placeholder") if node.users}
     return NetworkGraph(
         network=network,
@@ -133,6 +139,7 @@ def capture_graph(
         call=call,
         choice=choice,
         example=U,
+        samples=len(first_array(example)),
         halves=halves,
     )
 

@@ -17,10 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from simplicit.implicit import ConvMap, CsrMap
+from simplicit.implicit import ConvMap, CsrMap, LinearMap, RepeatedMap, TransposedMap
 from simplicit.network.affine import Affine, NotAffineError, as_vector
-from simplicit.network.linear import Operand, add, by_unit_vectors, constant, matrix_of, variable
+from simplicit.network.linear import Operand, add, by_unit_vectors, constant, matrix_of, variable, weight_of
 from simplicit.network.pooling import Numbers, each
+
+# What is done to a channel is kept as a matrix up to so many entries, in compressed sparse rows for all channels above.
+_LARGEST_PLANE = 2**18
 
 
 def convolution_of(rank: int) -> Callable[..., Affine]:
@@ -35,15 +38,14 @@ def convolution_of(rank: int) -> Callable[..., Affine]:
         dilation: Numbers = 1,
         groups: int = 1,
     ) -> Affine:
-        value, kernel = variable(input), constant(weight)
+        value, kernel = variable(input), weight_of(weight)
         if len(value.shape) != rank + 1:
             raise NotAffineError(f"its input has {len(value.shape)} dimensions beside the samples, not {rank + 1}")
         strides, spacing = each(stride, rank), each(dilation, rank)
         if isinstance(padding, str):
             value, padding = _padded(value, padding, kernel.shape[2:], spacing)
-        linear = ConvMap(
-            kernel.numpy(), value.shape, stride=strides, padding=each(padding, rank), dilation=spacing, groups=groups
-        )
+        geometry: dict[str, Any] = {"stride": strides, "padding": each(padding, rank), "dilation": spacing}
+        linear = ConvMap(kernel, value.shape, groups=groups, copy=False, **geometry)
         return _with_bias(value.through(linear, linear.output_shape), bias)
 
     return convolve
@@ -76,6 +78,16 @@ def convolution_transposed(
     dilation: Numbers = 1,
 ) -> Affine:
     value, kernel = variable(input), constant(weight)
+    rank, channels = len(value.shape) - 1, kernel.shape[1] * groups
+    numbers = [each(one, rank) for one in (stride, padding, output_padding, dilation)]
+    sizes = [
+        (n - 1) * s - 2 * p + d * (k - 1) + o + 1
+        for n, k, s, p, o, d in zip(value.shape[1:], kernel.shape[2:], *numbers, strict=True)
+    ]
+    if 1 <= rank <= 3 and all(o < s for s, o in zip(numbers[0], numbers[2], strict=True)) and min(sizes) > 0:
+        geometry: dict[str, Any] = {"stride": numbers[0], "padding": numbers[1], "dilation": numbers[3]}
+        core = ConvMap(weight_of(weight), (channels, *sizes), groups=groups, copy=False, **geometry)
+        return _with_bias(value.through(TransposedMap(core), core.input_shape), bias)
     transposed = _of_rank("conv_transpose", len(value.shape) - 1)
     rest = (kernel, None, stride, padding, output_padding, groups, dilation)
     return _with_bias(by_unit_vectors(lambda units: transposed(units, *rest), value), bias)
@@ -188,4 +200,8 @@ def _channel_by_channel(operation: Callable[[Tensor], Tensor], value: Affine) ->
     """A linear ``operation``, which does the same to every channel, of an affine value."""
     channels, *sizes = value.shape
     one, (_, *out_sizes) = matrix_of(operation, (1, *sizes))
-    return value.through(CsrMap(sp.kron(sp.eye_array(channels), one, format="csr")), (channels, *out_sizes))
+    if math.prod(one.shape) <= _LARGEST_PLANE:
+        linear: LinearMap = RepeatedMap(one.toarray(), channels, copy=False)
+    else:
+        linear = CsrMap(sp.kron(sp.eye_array(channels), one, format="csr"))
+    return value.through(linear, (channels, *out_sizes))

@@ -14,16 +14,20 @@ from typing import Any, TypeAlias
 import numpy as np
 import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from simplicit.implicit import CsrMap
+from simplicit.implicit import CsrMap, LinearMap, RepeatedMap
 from simplicit.implicit.maps import Csr
 from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, as_vector
 from simplicit.network.moving import NUMBER_OF_SAMPLES, BatchSize
+from simplicit.network.repeated import once
 
 Operand: TypeAlias = Affine | Tensor | float
 
 _BOTH_DEPEND = "it multiplies two values that both depend on the input"
+# A matrix up to this many entries that is used once is kept in compressed sparse rows, which fits what trainings leave.
+_SMALL_MATRIX = 2**16
 # What an operation makes of the unit vectors is found for so many at a time: a few MB for thousands of features.
 _UNIT_VECTORS_AT_ONCE = 256
 
@@ -52,7 +56,7 @@ def _aligned(*operands: Operand) -> list[Affine]:
 
 def add(self: Operand, other: Operand, *, alpha: float = 1) -> Affine:
     first, second = _aligned(self, other)
-    return first.plus(second.scaled(np.full(second.size, alpha, dtype=np.float64)))
+    return first.plus(second if alpha == 1 else second.scaled(np.full(second.size, alpha, dtype=np.float64)))
 
 
 def mul(self: Operand, other: Operand) -> Affine:
@@ -99,19 +103,30 @@ def _feature_axes(dim: int | Sequence[int] | None, shape: Shape) -> set[int]:
 
 
 def affine_layer(input: Operand, weight: Operand, bias: Operand | None = None) -> Affine:  # noqa: A002
-    value, matrix = variable(input), constant(weight)
+    value, matrix = variable(input), weight_of(weight)
     if matrix.ndim != 2:
         raise NotAffineError(f"its weight has {matrix.ndim} dimensions, not 2")
     leading = value.shape[:-1]
     repeats = math.prod(leading)
-    blocks = matrix.numpy() if repeats == 1 else sp.kron(sp.eye_array(repeats), matrix.numpy(), format="csr")
-    result = value.through(CsrMap(blocks), (*leading, matrix.shape[0]))
+    if repeats == 1 and matrix.size <= _SMALL_MATRIX:
+        linear: LinearMap = once(_written, weight)
+    else:
+        linear = RepeatedMap(matrix, repeats, copy=False)
+    result = value.through(linear, (*leading, matrix.shape[0]))
     return result if bias is None else add(result, bias)
+
+
+def _written(weight: Operand) -> CsrMap:
+    return CsrMap(weight_of(weight).astype(np.float64))
 
 
 def matmul(self: Operand, other: Operand) -> Affine:
     if isinstance(self, Affine) and isinstance(other, Tensor) and other.ndim == 2 and self.shape:
         return affine_layer(self, other.T)
+    if isinstance(other, Affine) and isinstance(self, Tensor) and self.ndim == 2 and len(other.shape) > 1:
+        *leading, _, width = other.shape
+        linear = RepeatedMap(weight_of(self), math.prod(leading), width, copy=False)
+        return other.through(linear, (*leading, self.shape[0], width))
     return _bilinear(torch.matmul, self, other)
 
 
@@ -130,9 +145,45 @@ def einsum(equation: str, operands: Sequence[Operand], *, path: Any = None) -> A
     if len(varying) > 1:
         raise NotAffineError(_BOTH_DEPEND)
     place = varying[0] if varying else next(iter(affine))
+    if len(operands) == 2 and isinstance(operands[1 - place], Tensor):
+        inputs, _, output = equation.replace(" ", "").partition("->")
+        names = inputs.split(",")
+        if is_layer(names[place], names[1 - place], output):
+            value = variable(operands[place])
+            return _as_layer(value, weight_of(operands[1 - place]), names[place], names[1 - place], output)
     before = [constant(operand) for operand in operands[:place]]
     after = [constant(operand) for operand in operands[place + 1 :]]
     return by_unit_vectors(lambda units: torch.einsum(equation, *before, units, *after), variable(operands[place]))
+
+
+def is_layer(value: str, weight: str, output: str) -> bool:
+    """Whether an einsum of these axes multiplies all positions of a value, samples first, with the same weight."""
+    names = (value, weight, output)
+    of_value, of_weight, of_output = map(set, names)
+    if "." in "".join(names) or len(of_value) + len(of_weight) + len(of_output) != len("".join(names)):
+        return False
+    samples_first = bool(value) and output[:1] == value[0] and value[0] not in of_weight
+    return samples_first and of_output == of_value ^ of_weight
+
+
+def _as_layer(value: Affine, weight: NDArray[Any], of_value: str, of_weight: str, output: str) -> Affine:
+    """Such an einsum: positions are brought before what is summed over, multiplied, and brought to their places."""
+    summed_over = [axis for axis in of_weight if axis in of_value]
+    kept = [axis for axis in of_value[1:] if axis not in of_weight]
+    made = [axis for axis in of_weight if axis not in of_value]
+    sizes = dict(zip(of_value[1:], value.shape, strict=True)) | dict(zip(of_weight, weight.shape, strict=True))
+    matrix = weight.transpose([of_weight.index(axis) for axis in [*made, *summed_over]])
+    matrix = matrix.reshape(math.prod(sizes[axis] for axis in made), -1)
+    turned = _turned(value, [of_value.index(axis) - 1 for axis in [*kept, *summed_over]])
+    linear = RepeatedMap(matrix, math.prod(sizes[axis] for axis in kept), copy=False)
+    result = turned.through(linear, tuple(sizes[axis] for axis in [*kept, *made]))
+    return _turned(result, [[*kept, *made].index(axis) for axis in output[1:]])
+
+
+def _turned(value: Affine, order: Sequence[int]) -> Affine:
+    """The value with its axes in another order."""
+    columns = np.arange(value.size).reshape(value.shape).transpose(order)
+    return value.selected(columns.ravel(), columns.shape)
 
 
 def cumsum(self: Affine, dim: int, *, dtype: Any = None) -> Affine:
@@ -176,6 +227,14 @@ def constant(operand: Operand) -> Tensor:
         return torch.from_numpy(operand.constant).reshape(1, *operand.shape)
     tensor = torch.as_tensor(operand)
     return torch.from_numpy(as_vector(tensor)).reshape(tensor.shape)
+
+
+def weight_of(operand: Operand) -> NDArray[Any]:
+    """Return a constant that is a weight, in its own dtype where that is float32 or float64, sharing its memory."""
+    if isinstance(operand, Tensor) and operand.dtype in (torch.float32, torch.float64):
+        return np.asarray(operand.detach().contiguous().numpy())
+    weight: NDArray[Any] = constant(operand).numpy()
+    return weight
 
 
 def variable(operand: Operand) -> Affine:

@@ -20,17 +20,20 @@ that number shows; operations that could touch only samples beyond those tried a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from simplicit.network.affine import Affine, Indices, MixingError, NotAffineError, Shape, as_vector
+from simplicit.implicit import GatherMap, LinearMap
+from simplicit.network.affine import Affine, Indices, MixingError, NotAffineError, Shape, Vector, as_vector
 from simplicit.network.layouts import Layout, canonical, possible
+from simplicit.network.trees import contains, leaves, mapped
 
 # Numbers of samples at which operations are run; above 1, because torch.export takes that number to be at least 2.
 PROBES = (11, 12)
@@ -68,14 +71,9 @@ class BatchSize:
 NUMBER_OF_SAMPLES = BatchSize((*PROBES, 1_000_003))
 
 
-def contains(kinds: type | tuple[type, ...], arguments: Any) -> bool:
-    """Whether an instance of ``kinds`` occurs anywhere in ``arguments``."""
-    return any(isinstance(leaf, kinds) for leaf in tree_leaves(arguments))
-
-
 def at_probe(arguments: Any, probe: int) -> Any:
     """The ``arguments`` with every :class:`BatchSize` at its value number ``probe``."""
-    return tree_map(lambda leaf: leaf.at[probe] if isinstance(leaf, BatchSize) else leaf, arguments)
+    return mapped(lambda leaf: leaf.at[probe] if isinstance(leaf, BatchSize) else leaf, arguments)
 
 
 def move(operation: Callable[..., Any], arguments: Mapping[str, Any], numbers: Collection[str] = ()) -> Any:
@@ -90,14 +88,73 @@ def move(operation: Callable[..., Any], arguments: Mapping[str, Any], numbers: C
             raise NotAffineError("where its elements go depends on the input or on the number of samples")
         if name not in _SIZES and contains(BatchSize, value):
             raise NotAffineError("its result depends on the number of samples")
-    run, again = (_Run(samples, arguments, numbers) for samples in PROBES)
-    found = tree_map(run.read, operation(**at_probe(run.arguments, 0)))
-    confirmed = tree_map(again.read, operation(**at_probe(again.arguments, 1)))
-    ours, structure = tree_flatten(found, is_leaf=_is_reading)
-    theirs, _ = tree_flatten(confirmed, is_leaf=_is_reading)
+    given = dict(arguments)
+    operands = [leaf for leaf in leaves(given) if isinstance(leaf, Affine)]
+    kinds = mapped(lambda leaf: _Operand(leaf.shape, leaf.layout) if isinstance(leaf, Affine) else leaf, given)
+    small = sum(operand.size for operand in operands) <= _REMEMBERED and not contains(Tensor, kinds)
+    find = _found_before if small else _found
+    recipes = find(operation, tuple((name, _frozen(kind)) for name, kind in kinds.items()), tuple(numbers))
+    return mapped(lambda recipe: recipe.of(operands), recipes)
+
+
+# Numbers in the operands of operations whose results are remembered: a few megabytes for all of them.
+_REMEMBERED = 2**12
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """All that counts of an affine value, but for what it is."""
+
+    shape: Shape
+    layout: Layout | None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(one) for one in value) if isinstance(value, tuple | list) else value
+
+
+@dataclass(frozen=True, eq=False)
+class _Recipe:
+    """How a result is made: a constant, and what is gathered from operands, by their numbers; None for all of one."""
+
+    shape: Shape
+    layout: Layout | None
+    constant: Vector
+    parts: tuple[tuple[int, GatherMap | None], ...]
+
+    def of(self, operands: Sequence[Affine]) -> Affine:
+        """The result for operands."""
+        moved = Affine(self.shape, {}, self.constant)
+        for number, gather in self.parts:
+            operand = operands[number]
+            part = operand if gather is None else operand.through(gather, self.shape)
+            terms = {source: block for source, block in part.terms.items() if not _is_nothing(block)}
+            moved = moved.plus(Affine(self.shape, terms, part.constant))
+        return moved.laid_out(self.layout)
+
+
+def _is_nothing(block: LinearMap) -> bool:
+    """Whether none of what a map takes is picked; it is not asked of those where that is dear to say."""
+    return block.is_written and not block.nnz
+
+
+def _found(operation: Callable[..., Any], arguments: tuple[tuple[str, Any], ...], numbers: Collection[str]) -> Any:
+    """The recipes of an operation's results; ``arguments`` are pairs of a name and what it stands for."""
+    run, again = (_Run(samples, dict(arguments), numbers) for samples in PROBES)
+    result = operation(**at_probe(run.arguments, 0))
+    ours = [run.read(one) for one in leaves(result)]
+    theirs = [again.read(one) for one in leaves(operation(**at_probe(again.arguments, 1)))]
     if len(ours) != len(theirs):
         raise NotAffineError(_NUMBER_MATTERS)
-    return tree_unflatten([run.affine(_common(a, b)) for a, b in zip(ours, theirs, strict=True)], structure)
+    recipes = iter([run.recipe(_common(a, b)) for a, b in zip(ours, theirs, strict=True)])
+    return mapped(lambda _: next(recipes), result)
+
+
+_found_before = lru_cache(maxsize=256)(_found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +170,6 @@ class _Sample:
         return same and np.array_equal(self.identifiers, other.identifiers)
 
 
-def _is_reading(value: Any) -> bool:
-    return isinstance(value, tuple) and all(isinstance(one, _Sample) for one in value)
-
-
 def _common(ours: tuple[_Sample, ...], theirs: tuple[_Sample, ...]) -> _Sample:
     """The reading that two numbers of samples agree on."""
     for one in ours:
@@ -130,9 +183,9 @@ class _Run:
 
     def __init__(self, samples: int, arguments: Mapping[str, Any], numbers: Collection[str]) -> None:
         self._samples = samples
-        self._width = sum(leaf.size for leaf in tree_leaves(dict(arguments)) if isinstance(leaf, Affine))
+        self._width = sum(leaf.size for leaf in leaves(dict(arguments)) if isinstance(leaf, _Operand))
         # Operands with their first identifiers; constants under -identifier.
-        self._operands: list[tuple[int, Affine]] = []
+        self._operands: list[tuple[int, _Operand]] = []
         self._constants: list[float] = [0.0]
         self.arguments = {name: self._named(name, value, numbers) for name, value in arguments.items()}
 
@@ -142,17 +195,17 @@ class _Run:
             return value
 
         def stand_in(leaf: Any) -> Any:
-            if isinstance(leaf, Affine):
-                return self._of_affine(leaf)
+            if isinstance(leaf, _Operand):
+                return self._of_operand(leaf)
             if isinstance(leaf, Tensor):
                 return self._of_constant(leaf)
             if name in numbers and isinstance(leaf, int | float):
                 return self._of_constant(torch.tensor(leaf, dtype=torch.float64)).item()
             return leaf
 
-        return tree_map(stand_in, value)
+        return mapped(stand_in, value)
 
-    def _of_affine(self, operand: Affine) -> Tensor:
+    def _of_operand(self, operand: _Operand) -> Tensor:
         first = 1 + sum(known.size for _, known in self._operands)
         self._operands.append((first, operand))
         # Identifiers are float64, because some operations (reflection padding) are not there for integers.
@@ -171,24 +224,31 @@ class _Run:
         found: list[_Sample] = []
         for layout in possible(tuple(result.shape), self._samples):
             samples = canonical(result, self._samples, layout)
-            rows = samples.reshape(self._samples, -1).to(torch.int64).numpy()
-            unshifted = rows - np.where(rows > 0, self._width * np.arange(self._samples)[:, None], 0)
-            if (unshifted != rows[0]).any() or (rows[0] > self._width).any():
+            if not self._agree(rows := samples.reshape(self._samples, -1)):
                 continue
-            found.append(_Sample(rows[0], tuple(samples.shape[1:]), layout))
+            found.append(_Sample(rows[0].to(torch.int64).numpy(), tuple(samples.shape[1:]), layout))
             if layout is None:
                 break
         if not found:
             raise MixingError("it mixes the samples of a batch")
         return tuple(found)
 
-    def affine(self, sample: _Sample) -> Affine:
-        """The value whose elements are those that ``sample`` identifies."""
+    def _agree(self, rows: Tensor) -> bool:
+        """Whether all samples hold the same elements, of their own."""
+        first = rows[0]
+        if bool((first > self._width).any()):
+            return False
+        step = self._width * (first > 0).to(rows.dtype)
+        return all(torch.equal(row, first + step * number) for number, row in enumerate(rows))
+
+    def recipe(self, sample: _Sample) -> _Recipe:
+        """How a value is made whose elements are those that ``sample`` identifies."""
         constant = np.array(self._constants)[np.maximum(-sample.identifiers, 0)]
-        moved = Affine(sample.shape, {}, constant)
-        for first, operand in self._operands:
+        parts: list[tuple[int, GatherMap | None]] = []
+        for number, (first, operand) in enumerate(self._operands):
             own = sample.identifiers - first
             outside = (own < 0) | (own >= operand.size)
             if not outside.all():
-                moved = moved.plus(operand.selected(np.where(outside, -1, own), sample.shape))
-        return moved.laid_out(sample.layout)
+                whole = np.array_equal(own, np.arange(operand.size))
+                parts.append((number, None if whole else GatherMap(np.where(outside, -1, own), operand.size)))
+        return _Recipe(sample.shape, sample.layout, constant, tuple(parts))

@@ -7,16 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.utils._pytree import tree_leaves
 
 from simplicit.errors import UnsupportedOperationError
 from simplicit.network.affine import Affine, NotAffineError
-from simplicit.network.expressions import is_leaf
 from simplicit.network.graph import location
 from simplicit.network.layouts import Layout
 from simplicit.network.registry import ADVICE, REGISTRY, spelled, summary
 from simplicit.network.rewrites import REFUSALS, REWRITES
 from simplicit.network.rules import Call, Rule
+from simplicit.network.trees import leaves
 
 #: Random only where they drop out, which shows when they are run.
 RANDOM_WITH_DROPOUT = frozenset({"scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu"})
@@ -36,20 +35,20 @@ def folded(call: Call) -> Any:
 
 def common_layout(name: str, args: Any, kwargs: Any) -> Layout | None:
     """The layout that an operation's operands share and its result has; NotAffineError where there is none."""
-    leaves = tree_leaves((args, kwargs), is_leaf=is_leaf)
-    affine = [leaf for leaf in leaves if isinstance(leaf, Affine)]
+    given = list(leaves((args, kwargs)))
+    affine = [leaf for leaf in given if isinstance(leaf, Affine)]
     layouts = {leaf.layout for leaf in affine}
     if layouts <= {None}:
         return None
     layout = next(iter(layouts))
-    constants = [leaf.ndim for leaf in leaves if isinstance(leaf, Tensor)]
+    constants = [leaf.ndim for leaf in given if isinstance(leaf, Tensor)]
     if len(layouts) > 1 or layout is None:
         raise NotAffineError("its operands have their samples in different places")
     right = min(layout.right(leaf.shape) for leaf in affine)
     of_last = name in _LAST and right >= 1 and args[0] is affine[0] and max(constants, default=0) <= 2
     broadcast = name in _BROADCAST and max(constants, default=0) <= right
     same = len({leaf.shape for leaf in affine}) == 1
-    if not (of_last or (broadcast and same) or len(leaves) == 1 or name in _UNARY):
+    if not (of_last or (broadcast and same) or len(given) == 1 or name in _UNARY):
         raise NotAffineError("its samples are not the first dimension")
     return layout
 
@@ -80,7 +79,7 @@ def reason_against(node: Node) -> str:
 
 def dtypes_of(node: Node) -> list[torch.dtype]:
     """The dtypes of the tensors that a node computes."""
-    return [leaf.dtype for leaf in tree_leaves(node.meta.get("val")) if isinstance(leaf, Tensor)]
+    return [leaf.dtype for leaf in leaves(node.meta.get("val")) if isinstance(leaf, Tensor)]
 
 
 def name_of(node: Node) -> str:

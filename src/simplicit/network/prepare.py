@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from simplicit.checks import refused
 from simplicit.errors import InputError, first_line
+from simplicit.implicit.batch import is_finite
 from simplicit.network.calls import Call, network_dtype
 from simplicit.network.outputs import Choice, chosen
 from simplicit.network.wrappers import bake, copied, unwrapped
@@ -109,7 +110,7 @@ def _check_weights(net: nn.Module) -> None:
         for name, tensor in named:
             if tensor.is_meta:
                 raise refused("net", f"{kind} {name!r} has no values (device meta); load its weights first")
-            if not torch.isfinite(tensor).all():
+            if not is_finite(tensor):
                 raise refused("net", f"{kind} {name!r} holds NaN or infinite values")
 
 
@@ -149,7 +150,7 @@ def check_call(network: nn.Module, call: Call, U: Tensor, output: str | int | No
     if again.shape != result.shape or not torch.allclose(again, result, rtol=1e-4, equal_nan=True):
         raise refused_network(
             "gives another output when it is called again with the same input: its forward changes an attribute "
-            "that it reads, so it is not a function"
+            "that it reads, or is random by other means than torch's, so it is not a function"
         )
     return choice
 
@@ -180,13 +181,15 @@ def _called(network: nn.Module, call: Call, U: Tensor, argument: str) -> Any:
             in_order, by_name = call.arguments(U.clone())
             return network(*in_order, **by_name)
         except Exception as error:  # the user's own code can raise anything
-            hint = _INTEGERS if _wants_integers(error) else _other_layout(network, call, U, argument)
+            if _wants_integers(error):
+                raise refused_network(f"does not accept {call.said(argument)}: {_INTEGERS}") from error
+            hint = _other_layout(network, call, U, argument)
             raise refused_network(
                 f"does not accept {call.said(argument)}: {type(error).__name__}: {first_line(error)}{hint}"
             ) from error
 
 
-_INTEGERS = "; it takes integers there, such as token ids: give them as int64"
+_INTEGERS = "it looks numbers up by one of its inputs, such as token ids: give those as integers (int64)"
 
 
 def _wants_integers(error: Exception) -> bool:

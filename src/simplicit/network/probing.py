@@ -203,7 +203,8 @@ def _set_weights(probe: _Probe, wanted: _Whole) -> None:
     if moved.any():
         raise InputError(
             f"network: {wanted.block(int(places[np.argmax(moved)]))} is a constant of the network (a skip "
-            f"connection), and was trained to other values; {_USE_MODEL}"
+            "connection, or an activation that is the output itself), and was trained to other values; take "
+            f"simplicit.Sparse, which fits layers as they are, or {_USE_MODEL}"
         )
     codes.write(_gathered(codes, entry[known], target[known] / factor[known], own))
 

@@ -15,8 +15,10 @@ from __future__ import annotations
 import math
 import operator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import count
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -30,22 +32,29 @@ from simplicit.implicit import Activation, Block, GatherMap, ImplicitModel, Stat
 from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.maps import TooLargeError
 from simplicit.network.affine import Affine, MixingError, NotAffineError, Shape, joined
-from simplicit.network.assembling import model_of
-from simplicit.network.chains import Chain, Origins, chained, is_affine_step, is_wanted_by_chains, mapped_chains
+from simplicit.network.assembling import Row, model_of
+from simplicit.network.chains import (
+    Chain,
+    Origins,
+    chained,
+    is_affine_step,
+    is_wanted_by_chains,
+    times_used,
+    with_root,
+)
 from simplicit.network.expressions import (
-    SAMPLES,
     Expression,
     MadeBlock,
     NotFiniteError,
     arranged,
     block_of,
     converted,
-    mapped,
+    inputs_to_try,
     operands_of,
 )
 from simplicit.network.graph import NetworkGraph, module_path
 from simplicit.network.layouts import Layout
-from simplicit.network.moving import BatchSize, contains
+from simplicit.network.moving import BatchSize
 from simplicit.network.operations import (
     RANDOM_WITH_DROPOUT,
     common_layout,
@@ -57,24 +66,19 @@ from simplicit.network.operations import (
     rule_of,
     unsupported,
 )
+from simplicit.network.reading import OpenedGroup, Reading
 from simplicit.network.registry import ADVICE, REGISTRY
+from simplicit.network.repeated import remembering
 from simplicit.network.rules import Call, Elementwise, Filling, Linear, Moving
+from simplicit.network.trees import contains, mapped
 
+_SUMS = frozenset(["add", "sub", "rsub"])
+
+# A value that is used several times gets states of its own where its maps would take so many products each time again.
+_WORK_AGAIN = 2**18
 # What the model rounds to at its end holds whatever a network computes in its own dtype or in a wider one.
 _WIDE = ("float32", "float64")
 _WIDE_ENOUGH = {"float32": (torch.float32, torch.float64), "float64": (torch.float64,)}
-
-
-@dataclass(frozen=True)
-class OpenedGroup:
-    """A group of states, and the nodes whose values are its pre-activations, one after the other, in their layouts.
-
-    ``layout`` is that of the states in the value of the node that makes them, unless the group is a block.
-    """
-
-    group: StateGroup
-    operands: tuple[tuple[Node, Layout | None], ...]
-    layout: Layout | None
 
 
 def read_model(graph: NetworkGraph) -> tuple[ImplicitModel, dict[Node, OpenedGroup]]:
@@ -83,51 +87,66 @@ def read_model(graph: NetworkGraph) -> tuple[ImplicitModel, dict[Node, OpenedGro
     UnsupportedOperationError is raised where an operation has no exact implicit form, InputError where the output does
     not depend on the input or a composed weight leaves the range of the dtype.
     """
-    read = read_values(graph)
-    groups = tuple(opened.group for opened in reversed(read.groups.values()))
-    model = model_of(groups, read.pre_activations, read.output, dtype=graph.dtype, input_shape=graph.input_shape)
-    return model, read.groups
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a graph computes: its groups by the nodes that make them, in order, their pre-activations, and its output.
-
-    All are affine in the input and in the states of groups, in float64.
-    """
-
-    groups: dict[Node, OpenedGroup]
-    pre_activations: dict[str, Affine]
-    output: Affine
+    with remembering():
+        reader = _Reader(graph, rounded=True)
+    groups = tuple(opened.group for opened in reversed(reader.groups.values()))
+    rows, output = reader.pre_activations, reader.output()
+    model = model_of(groups, rows, output, dtype=graph.dtype, input_shape=graph.input_shape)
+    return model, reader.groups
 
 
 def read_values(graph: NetworkGraph) -> Reading:
     """Read the affine values of a graph; errors are those of :func:`read_model`."""
-    reader = _Reader(graph)
-    return Reading(reader.groups, reader.pre_activations, reader.output())
+    with remembering():
+        reader = _Reader(graph, rounded=False)
+    values = {name: value for name, value in reader.pre_activations.items() if isinstance(value, Affine)}
+    return Reading(reader.groups, values, reader.output())
 
 
 class _Reader:
     """The affine values of a graph's nodes, read once, front to back."""
 
-    def __init__(self, graph: NetworkGraph) -> None:
+    def __init__(self, graph: NetworkGraph, *, rounded: bool) -> None:
         self._graph = graph
         self._own = torch.float32 if graph.dtype == np.float32 else torch.float64
-        self.pre_activations: dict[str, Affine] = {}
+        self.pre_activations: dict[str, Affine | Row] = {}
         self.groups: dict[Node, OpenedGroup] = {}
         self._values: dict[Node, Any] = {}
-        self._settled: dict[Chain, Affine | Expression] = {}
-        self._nodes: dict[int, Node] = {}  # that compute affine values, by the ids of these
+        self._settled: WeakKeyDictionary[Chain, Affine | Expression] = WeakKeyDictionary()
+        self._nodes: WeakKeyDictionary[Affine, Node] = WeakKeyDictionary()  # that compute affine values
         self._origins = Origins()
-        self._tried = _inputs_to_try(graph)
+        self._tried = inputs_to_try(graph.layout)
+        self._modules = dict(graph.network.named_modules())
+        self._named: dict[str, int] = {}  # the numbers of the last groups of a name
         for node in graph.module.graph.nodes:
             if node.op != "output":
                 self._keep(node, self._value(node))
+                if rounded:
+                    self._round()
+                self._forget(node)
 
-    def _keep(self, node: Node, value: Any) -> None:
+    def _keep(self, node: Node, value: Any) -> Any:
+        """Keep the value of a node, as states of its own where it is used so often that these are cheaper."""
         self._values[node] = value
         if isinstance(value, Affine):
-            self._nodes.setdefault(id(value), node)
+            self._nodes.setdefault(value, node)
+            again = times_used(node) - 1
+            if again > 0 and again * value.work > _WORK_AGAIN:
+                return self._as_own_states(value)
+        return value
+
+    def _round(self) -> None:
+        """Keep of the groups that were opened what the model has of them, and nothing wider."""
+        for name, value in self.pre_activations.items():
+            if isinstance(value, Affine):
+                self.pre_activations[name] = Row.of(value, name, self._graph.dtype)
+
+    def _forget(self, node: Node) -> None:
+        """Let go of values that were used for the last time; those of chains are used when these are settled."""
+        for one in node.all_input_nodes:
+            over = all(user in self._values for user in one.users)
+            if over and not any(isinstance(self._values.get(user), Chain) for user in one.users):
+                self._values[one] = None
 
     def output(self) -> Affine:
         output = self._settle(self._values[self._graph.output])
@@ -170,7 +189,7 @@ class _Reader:
         if chain is not None and (not is_affine_step(node) or contains(Chain, (args, kwargs))):
             wanted = is_wanted_by_chains(node) or chain.expression.dtype == torch.bool
             return chain if wanted else self._settle(chain)
-        args, kwargs = mapped_chains(self._settle, (args, kwargs))
+        args, kwargs = mapped(self._settle, (args, kwargs))
         return self._applied(node, args, kwargs)
 
     def _floats(self, node: Node) -> bool:
@@ -185,6 +204,8 @@ class _Reader:
     def _applied(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The affine value that an operation makes by its rule, else its expression or the states of its block."""
         if not contains(Expression, (args, kwargs)):
+            if name_of(node) in _SUMS:
+                args = mapped(self._apart_if_cancelling, args)
             try:
                 return self._by_rule(node, args, kwargs)
             except TooLargeError:
@@ -220,13 +241,20 @@ class _Reader:
                 self._origins.note(result, Expression(node.target, args, kwargs, call.dtype))
         return result
 
+    def _apart_if_cancelling(self, value: Any) -> Any:
+        """A summand as states of its own where its parts cancel, so that they do before it meets what is small."""
+        return self._own_states_of(value) if isinstance(value, Affine) and value.cancels else value
+
     def _as_own_states(self, value: Any) -> Any:
         """An affine value as states of its own with φ the identity, so that two linear maps in a row stay two."""
         if not isinstance(value, Affine) or all(isinstance(block, GatherMap) for block in value.terms.values()):
             return value
-        node = self._nodes[id(value)]
+        return self._own_states_of(value)
+
+    def _own_states_of(self, value: Affine) -> Affine:
+        node = self._nodes[value]
         self._values[node] = states = self._opened(node, [value], Activation("identity"), value.shape, value.layout)
-        self._nodes[id(states)] = node
+        self._nodes[states] = node
         return states
 
     def _settle(self, value: Any) -> Any:
@@ -234,8 +262,7 @@ class _Reader:
         if not isinstance(value, Chain):
             return value
         if value not in self._settled:
-            self._settled[value] = settled = self._made(value)
-            self._keep(value.node, settled)
+            self._settled[value] = self._keep(value.node, self._made(value))
         return self._settled[value]
 
     def _made(self, chain: Chain) -> Affine | Expression:
@@ -251,6 +278,9 @@ class _Reader:
         expression, root = chain.expression, chain.root
         if expression.dtype is None or not expression.dtype.is_floating_point:
             return arranged(expression, root.shape, root.layout)
+        meta = self._nodes[root].meta["val"]
+        if meta.dtype != self._own:
+            expression = with_root(expression, root, converted(root, meta.dtype))
         try:
             block = block_of(expression, self._own, self._tried).block
         except NotFiniteError as refusal:
@@ -279,7 +309,7 @@ class _Reader:
         """The value of a node as an expression has it, in the dtype that the network has it in."""
         value, meta = self._settle(self._values[node]), node.meta.get("val")
         if isinstance(value, Affine):
-            if isinstance(meta, Tensor) and str(meta.dtype).removeprefix("torch.") not in _WIDE:
+            if isinstance(meta, Tensor) and meta.dtype != self._own:
                 return arranged(converted(value, meta.dtype), value.shape, value.layout)
             return arranged(value, value.shape, value.layout)
         if isinstance(value, list | tuple):
@@ -334,7 +364,7 @@ class _Reader:
         if any(one.size == 0 for one in operands):
             raise NotAffineError("it is applied to an empty tensor")
         group = StateGroup(self._group_name(node), math.prod(shape), phi)
-        sources = [(self._nodes[id(one)], one.layout) for one in operands]
+        sources = [(self._nodes[one], one.layout) for one in operands]
         self.groups[node] = OpenedGroup(group, tuple(sources), layout)
         self.pre_activations[group.name] = joined(operands)
         return Affine.source(group.name, shape).laid_out(layout)
@@ -342,18 +372,11 @@ class _Reader:
     def _group_name(self, node: Node) -> str:
         """The path of the activation's module, or of the calling module and the function, numbered if taken."""
         path, _ = module_path(node)
-        module = dict(self._graph.network.named_modules()).get(path)
+        module = self._modules.get(path)
         is_own_module = bool(path) and module is not None and not any(module.children())
         name = path if is_own_module and path not in (INPUT, OUTPUT) else ".".join(filter(None, (path, name_of(node))))
-        numbered = (f"{name}_{k}" if k else name for k in range(len(self.groups) + 1))
-        return next(candidate for candidate in numbered if candidate not in self.pre_activations)
-
-
-def _inputs_to_try(graph: NetworkGraph) -> Tensor:
-    """Inputs on which blocks are tried, (SAMPLES, p): normal numbers, and 0 or 1 where the network takes integers."""
-    generator = torch.Generator().manual_seed(0)
-    U = torch.randn(SAMPLES, graph.layout.width, generator=generator, dtype=torch.float64)
-    for spec, columns in zip(graph.layout.specs, graph.layout.columns.values(), strict=True):
-        if not spec.floating:
-            U[:, columns] = (U[:, columns] > 0).double()
-    return U
+        # Names are never given back, so that all numbers before the last one that was given are taken.
+        taken = self._named.get(name, -1)
+        numbered = ((k, f"{name}_{k}" if k else name) for k in count(taken + 1))
+        self._named[name], free = next(one for one in numbered if one[1] not in self.pre_activations)
+        return free

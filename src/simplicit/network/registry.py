@@ -78,7 +78,7 @@ _TABLE: tuple[tuple[str, Rule], ...] = (
     ("pixel_shuffle pixel_unshuffle upsample_nearest1d upsample_nearest2d channel_shuffle", Moving()),
     ("fill masked_fill pad", Moving(numbers=("value",))),
     ("where", Moving(numbers=("self", "other"))),
-    ("slice slice_scatter split split_with_sizes unbind unfold index_select", Along()),
+    ("chunk slice slice_scatter split split_with_sizes unbind unfold index_select", Along()),
     ("diagonal flip repeat_interleave roll", Along()),
     ("tril triu", Along(default=(-2, -1))),
     ("full full_like new_full new_ones new_zeros ones ones_like zeros zeros_like", Filling()),

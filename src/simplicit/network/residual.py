@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from simplicit.network.graph import NetworkGraph
-from simplicit.network.moving import contains
+from simplicit.network.trees import contains
 
 _aten = torch.ops.aten
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from simplicit.implicit import Activation
 from simplicit.network.affine import Affine, MixingError, NotAffineError, as_vector
-from simplicit.network.moving import NUMBER_OF_SAMPLES, PROBES, BatchSize, at_probe, contains, move
+from simplicit.network.moving import NUMBER_OF_SAMPLES, PROBES, BatchSize, at_probe, move
+from simplicit.network.trees import contains, leaves, mapped
 
 _TO_THE_END = 2**63 - 1
+
+
+_signature = cache(inspect.signature)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Call:
     def bound_to(self, function: Callable[..., Any]) -> inspect.BoundArguments:
         """The arguments as those of ``function``; NotAffineError where it does not take them."""
         try:
-            return inspect.signature(function).bind(*self.args, **self.kwargs)
+            return _signature(function).bind(*self.args, **self.kwargs)
         except TypeError as error:
             raise NotAffineError(f"this form of it is not known ({error})") from None
 
@@ -73,7 +77,7 @@ class Linear:
     def __call__(self, call: Call) -> Any:
         if contains(BatchSize, (call.args, dict(call.kwargs))):
             raise NotAffineError("its result depends on the number of samples")
-        if any(leaf.size == 0 for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Affine)):
+        if any(leaf.size == 0 for leaf in leaves((call.args, call.kwargs)) if isinstance(leaf, Affine)):
             raise NotAffineError("it is applied to an empty tensor")
         bound = call.bound_to(self.function)
         return self.function(*bound.args, **bound.kwargs)
@@ -123,7 +127,7 @@ class Along(Moving):
     def _dimensions(self, call: Call, count: int) -> set[int]:
         given = call.defaults | call.arguments
         named = [given[name] for name in ("dim", "dims", "dim1", "dim2", "dimension") if name in given]
-        dims = [dim for dim in tree_leaves(named) if dim is not None]
+        dims = [dim for dim in leaves(named) if dim is not None]
         if not dims:
             dims = list(range(count) if self.default is None else self.default)
         return {dim % count for dim in dims}
@@ -169,7 +173,7 @@ class Filling:
             zeros = torch.zeros(PROBES[probe], *leaf.shape)
             return zeros if leaf.layout is None else leaf.layout.arranged(zeros)
 
-        arguments = at_probe(tree_map(stand_in, call.arguments), probe)
+        arguments = at_probe(mapped(stand_in, call.arguments), probe)
         # The dtype rounds or wraps the constants: that of the network's own result, not that of the stand-ins.
         result: Tensor = call.operation(**{**arguments, "dtype": call.dtype})
         return result

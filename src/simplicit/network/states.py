@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
-from simplicit.checks import as_count
+from simplicit.checks import as_count, lookups_checked
 from simplicit.implicit import Block, StateGroup
 from simplicit.implicit.batch import chunks
 from simplicit.implicit.groups import pre_slices_of, slices_of
 from simplicit.network.graph import NetworkGraph
 from simplicit.network.layouts import Layout, canonical
-from simplicit.network.reader import OpenedGroup
+from simplicit.network.reading import OpenedGroup
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ def record_states(
         count = U[rows].shape[0]
         # The graph was traced for two samples or more, where torch may treat one differently (squeeze).
         batch = U[rows].expand(max(2, count), -1).reshape(-1, *graph.input_shape).contiguous()
-        with torch.no_grad():
+        with torch.no_grad(), lookups_checked():
             result = _Recorder(graph, places, Z[rows], X[rows]).run(*graph.constants.values(), batch)
             for at, columns, phi in places.blocks:
                 X[rows, columns] = phi(Z[rows, at])

@@ -105,8 +105,11 @@ def draw_frontier(path: Path, lines: Sequence[Line], model: ImplicitModel, *, ti
         draw_pattern(right, model, title)
 
 
-def draw_series(path: Path, lines: Sequence[Line]) -> None:
-    """Write a PNG: accuracies of single models over their sparsity, one colour for each kind, the baseline's dashed."""
+def draw_series(path: Path, lines: Sequence[Line], shares: str = "accuracy") -> None:
+    """Write a PNG: accuracies of single models over their sparsity, one colour for each kind, the baseline's dashed.
+
+    ``shares`` is what the lines are shares of, where they are others.
+    """
     with one_panel(path) as axes:
         for line, colour, marker in zip(lines, PALETTE, MARKERS, strict=False):
             x, y = _ordered(line)
@@ -122,6 +125,7 @@ def draw_series(path: Path, lines: Sequence[Line]) -> None:
         axes.set_xlim(max(least - room, min(0.0, least)), min(most + room, 100))
         axes.xaxis.set_major_formatter("{x:g}")
         _accuracy_axis(axes, "", _SPARSITY)
+        axes.set_ylabel(f"{shares}, %")
         legend_outside(axes)
 
 

@@ -15,13 +15,14 @@ import numpy.typing as npt
 from simplicit.checks import as_count, as_seed, refused
 from simplicit.data import Dataset
 from simplicit.errors import InputError
-from simplicit.files import file_hash, write_json
-from simplicit.implicit import ImplicitModel, PerronFrobenius, equilibrium, load, perron_frobenius
+from simplicit.files import write_json
+from simplicit.implicit import ImplicitModel, PerronFrobenius, equilibrium, perron_frobenius
 from simplicit.implicit.wellposed import row_norm
 from simplicit.progress import Meter, OnProgress
 from simplicit.robustness import accuracy, fgsm, pgd
 from simplicit.runs.fitting import capture_task, weights_of
 from simplicit.runs.folder import Manifest, run_folder
+from simplicit.runs.networks import model_hashes, open_model
 from simplicit.runs.task import Task, check_labels, open_finished
 
 DEFAULT_EPS = ("0.004", "0.008", "8/255")
@@ -44,7 +45,7 @@ class EvaluationSettings:
     attack_samples : int, optional
         Attack only the first so many test samples. Default: all.
     seed : int
-        Of PGD's random start.
+        Of PGD's random start, and of the tokens that are hidden from a masked language model.
     """
 
     panel: ClassVar[str] = "Attacks"
@@ -276,8 +277,7 @@ class EvaluationRun:
 
     def save(self, folder: Path, *, command: Sequence[str] = (), overwrite: bool = False) -> None:
         """Write ``evaluation.json`` and ``run.json``."""
-        hashes = {name: file_hash(self.run / name) for name in ("config.json", "model.safetensors")}
-        inputs = self.task.provenance | {"model": hashes}
+        inputs = self.task.provenance | {"model": model_hashes(self.run)}
         with run_folder(folder, overwrite=overwrite, kind="eval", inputs=[self.run]) as draft:
             write_json(draft / "evaluation.json", self.figures)
             Manifest("eval", command, vars(self.settings), inputs).write(draft)
@@ -288,7 +288,7 @@ def run_evaluation(
 ) -> EvaluationRun:
     """Measure the fit in a folder; ``source`` is as in :func:`simplicit.runs.task.open_finished`, and so is what is
     raised."""
-    (nnz, total), model, task = weights_of(run), load(run), open_finished(run, **source)
+    (nnz, total), model, task = weights_of(run), open_model(run), open_finished(run, **source)
     baseline = capture_task(task).model
     return EvaluationRun(
         run, settings, task, evaluate(model, baseline, total, task.data, settings, nnz=nnz, progress=progress)

@@ -8,10 +8,11 @@ from typing import Any
 from simplicit.checks import refused
 from simplicit.errors import InputError
 from simplicit.files import drafted, writing
-from simplicit.implicit import load
 from simplicit.implicit.storage import ARRAYS
 from simplicit.runs.fitting import WEIGHTS
 from simplicit.runs.folder import MANIFEST, read_manifest
+from simplicit.runs.hf.folder import load_pretrained
+from simplicit.runs.networks import NETWORK, open_model
 from simplicit.runs.weights import read_state, write_state
 from simplicit.runtime.onnx import export_onnx
 
@@ -39,15 +40,15 @@ def export_run(run: Path, output: Path, *, overwrite: bool = False) -> dict[str,
     check_target(output, overwrite=overwrite)
     read_manifest(run, "fit")
     if output.suffix == ONNX:
-        written = export_onnx(load(run), output, overwrite=overwrite)
+        written = export_onnx(open_model(run), output, overwrite=overwrite)
         facts = {"checked_by": written.checked_by, "difference": written.difference}
         return {"file": output, "bytes": written.size} | facts
-    if not (run / WEIGHTS).is_file():
+    if not (run / WEIGHTS).is_file() and not (run / NETWORK).is_dir():
         raise InputError(
             f"{run}: has no {WEIGHTS}, for the network has no parameters of its own for all that its model has: "
             f"weights of another structure than baseline, or constants in a layer without biases; export it to {ONNX}"
         )
-    state = read_state(run / WEIGHTS)
+    state = read_state(run / WEIGHTS) if (run / WEIGHTS).is_file() else load_pretrained(run / NETWORK).state_dict()
     with writing(f"output {output}"), drafted(output) as draft:
         write_state(state, draft)
     weights = [value for value in state.values() if value.ndim >= 2]

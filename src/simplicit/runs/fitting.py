@@ -6,12 +6,13 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -23,41 +24,60 @@ from simplicit.network import Capture, capture
 from simplicit.progress import OnProgress
 from simplicit.rows import BasisPursuit, RowStatus
 from simplicit.runs.folder import MANIFEST, Manifest, read_manifest, run_folder
+from simplicit.runs.hf.folder import PACKAGES, save_pretrained
+from simplicit.runs.networks import NETWORK, CallRecord, classes_of
 from simplicit.runs.settings import FitSettings
 from simplicit.runs.task import Task, check_labels
 from simplicit.runs.weights import write_state
 from simplicit.training import FitResult, Matching, Robust, RowFigures, fit
+from simplicit.training.channels import ChannelStudent
 
 ROWS = "rows.json"
 #: Of the network with its new weights, where it can take them.
 WEIGHTS = "weights.safetensors"
+Labels = npt.NDArray[np.int64]
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FitRun:
-    """A finished fit, with accuracies and agreement on the test part of the data, shares in [0, 1].
+    """A finished fit, with what it was measured to be on the test part of the data.
 
-    ``inputs`` is what was read, with hashes, ``seconds`` the wall-clock time of the call of :func:`simplicit.fit`.
+    Attributes
+    ----------
+    settings : FitSettings
+    result : FitResult
+    test : mapping
+        Figures for ``run.json``: of data ``accuracy``, ``baseline_accuracy`` and ``agreement``, shares in [0, 1]; of
+        texts those of :func:`simplicit.runs.hf.fitting.figures_of`.
+    inputs : dict
+        What was read, with hashes.
+    seconds : float
+        Wall-clock time of the call of :func:`simplicit.fit`.
+    tokenizer : object, optional
+        What belongs beside a network of texts.
+    remarks : tuple of str
+        What a user should know of the data.
     """
 
     settings: FitSettings
     result: FitResult
-    accuracy: float
-    baseline_accuracy: float
-    agreement: float
+    test: Mapping[str, Any]
     inputs: dict[str, Any]
     seconds: float
+    tokenizer: Any = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the network is of a Hugging Face folder: it goes back to one, and its model is made when needed."""
+        return self.settings.source.hf is not None
 
     def results(self) -> dict[str, Any]:
-        """The figures for ``run.json`` and ``--json``; accuracies and agreement are shares, sparsity is in per cent."""
-        test = {
-            "accuracy": self.accuracy,
-            "baseline_accuracy": self.baseline_accuracy,
-            "agreement": self.agreement,
-            "wall_seconds": round(self.seconds, 3),
-        }
-        return test | self.result.figures()
+        """The figures for ``run.json`` and ``--json``; shares are in [0, 1], sparsity is in per cent."""
+        found = {**self.test, "wall_seconds": round(self.seconds, 3)} | self.result.figures()
+        call = CallRecord.of(self.result.graph).to_config() if self.pretrained else None
+        return found | ({} if call is None else {"call": call})
 
 
 def capture_task(task: Task) -> Capture:
@@ -120,7 +140,6 @@ def run_fit(
     if source.model is not None and source.weights is None:
         note = "Note: no --weights, so the network of %s is used with the weights that it came with"
         _log.warning(note, source.model)
-    baseline = baseline or capture_task(task).model
     inputs, net = task.training_inputs(settings.samples, settings.seed), task.net
     if isinstance(recipe, Robust) and recipe.clip is None:
         recipe = replace(recipe, clip=task.data.input_range)
@@ -129,17 +148,26 @@ def run_fit(
     start = time.perf_counter()
     result = fit(net, inputs, recipe, **vars(settings.running), journal=journal, progress=progress)
     seconds = time.perf_counter() - start
-    labels = task.data.test_labels
-    ours, theirs = (model.predict(task.data.test_inputs).argmax(axis=1) for model in (result.model, baseline))
-    return FitRun(
-        settings=settings,
-        result=result,
-        accuracy=float(np.mean(ours == labels)),
-        baseline_accuracy=float(np.mean(theirs == labels)),
-        agreement=float(np.mean(ours == theirs)),
-        inputs=task.provenance,
-        seconds=seconds,
-    )
+    labels, (ours, theirs) = task.data.test_labels, _classes(task, result, baseline)
+    test = {
+        "accuracy": float(np.mean(ours == labels)),
+        "baseline_accuracy": float(np.mean(theirs == labels)),
+        "agreement": float(np.mean(ours == theirs)),
+    }
+    return FitRun(settings, result, test, task.provenance, seconds)
+
+
+def _classes(task: Task, result: FitResult, baseline: ImplicitModel | None) -> Iterator[Labels]:
+    """The classes that the retrained network and the baseline give to the test samples.
+
+    The networks give them where rows are tied, for an implicit model of thousands of tokens or pixels is slower.
+    """
+    if isinstance(result.student, ChannelStudent):
+        inputs, output = task.shaped(task.data.test_inputs), result.graph.output_name
+        yield from (classes_of(net, inputs, output) for net in (result.network(), task.net))
+        return
+    for model in (result.model, baseline or capture_task(task).model):
+        yield model.predict(task.data.test_inputs).argmax(axis=1)
 
 
 def _in_float64(net: nn.Module) -> nn.Module:
@@ -154,7 +182,8 @@ def _in_float64(net: nn.Module) -> nn.Module:
 def save_fit(run: FitRun, folder: Path, *, command: Sequence[str] = (), overwrite: bool = False) -> None:
     """Write ``config.json`` and ``model.safetensors`` (:func:`simplicit.load` reads them), ``rows.json``, ``run.json``.
 
-    Where the network can take the new weights, its state_dict is in ``weights.safetensors``.
+    Where the network can take the new weights, its state_dict is in ``weights.safetensors``. Of a network of a Hugging
+    Face folder, ``network`` is one again and stands for all of these but rows and manifest.
     """
     with run_folder(folder, overwrite=overwrite, kind="fit", inputs=run.settings.source.paths) as draft:
         fill_fit_folder(run, draft, folder, command)
@@ -162,11 +191,14 @@ def save_fit(run: FitRun, folder: Path, *, command: Sequence[str] = (), overwrit
 
 def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: Sequence[str] = ()) -> None:
     """Write the files of :func:`save_fit` into `draft`, which is going to be `folder`."""
-    save(run.result.model, draft, overwrite=True)
-    try:
-        write_state(run.result.network().state_dict(), draft / WEIGHTS)
-    except InputError as error:  # a structure of its own, or a network without parameters for it
-        _log.warning("Note: no %s is written: %s", WEIGHTS, error)
+    if run.pretrained:
+        save_pretrained(run.result.network(), draft / NETWORK, run.tokenizer)
+    else:
+        save(run.result.model, draft, overwrite=True)
+        try:
+            write_state(run.result.network().state_dict(), draft / WEIGHTS)
+        except InputError as error:  # a structure of its own, or a network without parameters for it
+            _log.warning("Note: no %s is written: %s", WEIGHTS, error)
     write_json(draft / ROWS, _row_table(run.result.rows))
     Manifest(
         "fit",
@@ -175,6 +207,7 @@ def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: Sequence[st
         inputs=run.inputs,
         seconds=dict(run.result.seconds) | {"fit": run.seconds},
         results=run.results(),
+        packages=PACKAGES if run.pretrained else (),
     ).write(draft)
 
 

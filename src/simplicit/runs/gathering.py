@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.errors import DataError, InputError
-from simplicit.files import file_hash, read_json
+from simplicit.files import read_json
 from simplicit.implicit import ImplicitModel, load
 from simplicit.runs.attacking import EXAMPLES, AttackRun
 from simplicit.runs.certifying import CertifyRun
@@ -20,6 +20,7 @@ from simplicit.runs.evaluate import parse_eps
 from simplicit.runs.fitting import ROWS
 from simplicit.runs.folder import MANIFEST, check_folders, kind_of, read_manifest
 from simplicit.runs.measured import MeasuredRun
+from simplicit.runs.networks import MODEL, NETWORK, model_hashes
 from simplicit.runs.subjects import BASELINE
 
 KINDS = ("fit", "attack", "certify")
@@ -27,7 +28,7 @@ KINDS = ("fit", "attack", "certify")
 
 @dataclass(frozen=True)
 class FitFacts:
-    """A folder of ``simplicit fit``: its settings and results, certificates of rows, and the model."""
+    """A folder of ``simplicit fit``: its settings and results, certificates of rows, and the model if it is there."""
 
     name: str
     settings: dict[str, Any]
@@ -35,11 +36,22 @@ class FitFacts:
     groups: npt.NDArray[np.str_]
     nnz: npt.NDArray[np.int64]
     gaps: npt.NDArray[np.float64]
-    model: ImplicitModel
+    model: ImplicitModel | None
 
     @property
     def sparsity(self) -> float:
         return float(self.results["sparsity"])
+
+    @property
+    def measures(self) -> dict[str, float] | None:
+        """Of a fit on texts, its figures by the names of ``runs.hf.heads.MEASURES``."""
+        found: dict[str, float] | None = self.results.get("measures")
+        return found
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the layers, as the network computes them."""
+        return [str(layer["name"]) for layer in self.results["layers"]]
 
 
 @dataclass
@@ -92,7 +104,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
     kinds = {folder: _kind(folder) for folder in folders}
     for folder in (folder for folder, kind in kinds.items() if kind == "fit"):
         found.fits.append(_fit(folder))
-        hashes[file_hash(folder / "model.safetensors")] = str(folder)
+        hashes[model_hashes(folder)["model.safetensors"]] = str(folder)
     for folder, kind in kinds.items():
         if kind != "fit":
             with _damage_of(folder):
@@ -121,11 +133,12 @@ def _fit(folder: Path) -> FitFacts:
     with _damage_of(folder):
         manifest, rows = read_json(folder / MANIFEST), read_json(folder / ROWS)
         results = dict(manifest["results"])
-        for name in ("sparsity", "accuracy", "baseline_accuracy"):
+        for name in ("sparsity", *(() if "measures" in results else ("accuracy", "baseline_accuracy"))):
             results[name] = float(results[name])
+        model = load(folder) if (folder / MODEL[0]).is_file() or not (folder / NETWORK).is_dir() else None
         gaps = np.array([np.nan if gap is None else gap for gap in rows["relative_gap"]], dtype=np.float64)
         groups, nnz = np.array(rows["group"]), np.array(rows["nnz"], dtype=np.int64)
-        return FitFacts(str(folder), manifest["settings"], results, groups, nnz, gaps, load(folder))
+        return FitFacts(str(folder), manifest["settings"], results, groups, nnz, gaps, model)
 
 
 def _add_measured(found: Gathered, folder: Path, kind: str, hashes: dict[str, str]) -> None:

@@ -23,6 +23,8 @@ from simplicit.report import (
 from simplicit.report.page import Page, Picture, Section
 from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.gathering import Examples, FitFacts, Gathered, Measured
+from simplicit.runs.hf.fitting import as_text
+from simplicit.runs.hf.heads import MEASURES
 from simplicit.runs.subjects import BASELINE
 
 PAGE = "report.html"
@@ -30,6 +32,8 @@ PAGE = "report.html"
 _MOST = 6
 #: More layers than these have no room for the word.
 _FEW = 8
+#: Longer names of layers than this are cut in a picture.
+_LONG = 26
 
 
 def save_report(
@@ -50,7 +54,7 @@ def save_report(
         page = Page(title, text=_origins(found, runs))
         page.sections += [*_frontier(found, draft), *_robustness(found, draft)]
         if found.fits:
-            page.sections += [_patterns(found, draft), _gaps(found, draft), _layers(found, draft)]
+            page.sections += [*_patterns(found, draft), _gaps(found, draft), _layers(found, draft)]
         page.sections += _examples(found, draft)
         (draft / PAGE).write_text(page.html(), encoding="utf-8")
         Manifest(
@@ -81,42 +85,73 @@ def _frontier(found: Gathered, draft: Path) -> list[Section]:
     if not series:
         return []
     path = draft / "frontier.png"
-    draw_series(path, series)
+    on_texts, on_data = _text_series(found), bool(rows or found.measured)
+    shares = [*(["accuracy"] if on_data else []), *(line.label.split(" ")[0] for line in on_texts)]
+    draw_series(path, series, ", ".join(shares))
     text = "; ".join(
         f"{one.label}: "
         + ", ".join(f"{100 * y:.1f} % at {x:.1f} % sparse" for x, y in sorted(zip(one.x, one.y, strict=True)))
         for one in series
     )
-    picture = Picture(path, f"Sparsity against accuracy. {text}.", "Accuracy over sparsity; dashed: the baseline.")
+    picture = Picture(path, f"Sparsity against accuracy. {text}.", "Over sparsity; dashed: the baseline.")
     head = ("run", "sparsity, %", "non-zeros", "clean, %", "baseline, %", "agreement, %", "samples", "recipe")
     tables = [Table("Fits, on the test samples of their data", head, rows)] if rows else []
-    return [Section("Sparsity and accuracy", pictures=[picture], tables=tables)]
+    title = f"Sparsity and {'accuracy' if on_data else 'agreement'}"
+    return [Section(title, pictures=[picture], tables=[*tables, *_text_tables(found)])]
 
 
 def _fit_rows(found: Gathered) -> list[list[str]]:
     rows = []
-    for fit in sorted(found.fits, key=lambda fit: fit.sparsity):
-        results, settings = fit.results, fit.settings
-        recipe = (settings.get(name) for name in ("recipe", "penalty", "structure"))
-        rows.append(
+    for fit in sorted(_on_data(found), key=lambda fit: fit.sparsity):
+        results = fit.results
+        shares = (results["accuracy"], results["baseline_accuracy"], results.get("agreement"))
+        first = [fit.name, f"{fit.sparsity:.1f}", f"{results['non_zeros']:,}"]
+        rows.append([*first, *map(_per_cent, shares), f"{results['samples']:,}", _recipe(fit)])
+    return rows
+
+
+def _recipe(fit: FitFacts) -> str:
+    return ", ".join(filter(None, (fit.settings.get(name) for name in ("recipe", "penalty", "structure"))))
+
+
+def _on_data(found: Gathered) -> list[FitFacts]:
+    return [fit for fit in found.fits if fit.measures is None]
+
+
+def _text_tables(found: Gathered) -> list[Table]:
+    """Fits on texts, a table for each kind of head, whose figures are of their own."""
+    kinds = dict.fromkeys(fit.results["head"] for fit in found.fits if fit.measures is not None)
+    tables = []
+    for kind in kinds:
+        fits = sorted((fit for fit in found.fits if fit.results.get("head") == kind), key=lambda fit: fit.sparsity)
+        names = [name for name in MEASURES if any(name in (fit.measures or {}) for fit in fits)]
+        head = ["run", "sparsity, %", "non-zeros", *(MEASURES[name].label for name in names), "texts", "recipe"]
+        rows = [
             [
                 fit.name,
                 f"{fit.sparsity:.1f}",
-                f"{results.get('non_zeros', fit.model.nnz):,}",
-                _per_cent(results["accuracy"]),
-                _per_cent(results["baseline_accuracy"]),
-                _per_cent(results.get("agreement")),
-                f"{results.get('samples', settings.get('samples', 0)):,}",
-                ", ".join(filter(None, recipe)),
+                f"{fit.results['non_zeros']:,}",
+                *(_both(fit.measures or {}, name) for name in names),
+                f"{fit.results['texts']:,}",
+                _recipe(fit),
             ]
-        )
-    return rows
+            for fit in fits
+        ]
+        tables.append(Table(f"Fits, on the test texts: {kind}; in brackets the baseline's own figure", head, rows))
+    return tables
+
+
+def _both(measures: dict[str, float], name: str) -> str:
+    """A figure, with the baseline's where it has one too."""
+    written = [as_text(name, measures.get(key)) for key in (name, f"baseline_{name}")]
+    return f"{written[0]} ({written[1]})" if written[1] else written[0]
 
 
 def _series(found: Gathered) -> list[Line]:
     """Clean accuracy, then attacked and certified accuracy at the largest radius of each list."""
-    clean = {fit.name: (fit.sparsity, float(fit.results["accuracy"])) for fit in found.fits}
-    baselines = {float(fit.results["baseline_accuracy"]) for fit in found.fits}
+    clean = {fit.name: (fit.sparsity, float(fit.results["accuracy"])) for fit in _on_data(found)}
+    baselines = {float(fit.results["baseline_accuracy"]) for fit in _on_data(found)}
+    of_texts = _text_series(found)
     for models in found.measured.values():
         for name, one in models.items():
             if name == BASELINE:
@@ -124,7 +159,7 @@ def _series(found: Gathered) -> list[Line]:
             else:
                 clean.setdefault(name, (one.sparsity, one.clean))
     if not clean:
-        return []
+        return of_texts[:_MOST]
     sparsities, accuracies = zip(*clean.values(), strict=True)
     series = [Line("clean", sparsities, accuracies, baselines.pop() if len(baselines) == 1 else None)]
     for eps, models in found.measured.items():
@@ -135,7 +170,20 @@ def _series(found: Gathered) -> list[Line]:
             if last:
                 x = [models[name].sparsity for name in last]
                 series.append(Line(f"{kind}, ε = {eps[-1]}", x, list(last.values()), base))
-    return series[:_MOST]
+    return [*series, *of_texts][:_MOST]
+
+
+def _text_series(found: Gathered) -> list[Line]:
+    """The main figure of the fits on texts, a line for each kind of it."""
+    series = []
+    for main in dict.fromkeys(fit.results["main"] for fit in found.fits if fit.measures is not None):
+        of_kind = [fit for fit in found.fits if fit.results.get("main") == main]
+        series.append(
+            Line(
+                MEASURES[main].label, [fit.sparsity for fit in of_kind], [(fit.measures or {})[main] for fit in of_kind]
+            )
+        )
+    return series
 
 
 def _robustness(found: Gathered, draft: Path) -> list[Section]:
@@ -185,20 +233,24 @@ def _sentence(one: Measured, eps: tuple[str, ...]) -> str:
     return f"{one.name}: clean {100 * one.clean:.1f} %, {'; '.join(parts)}."
 
 
-def _patterns(found: Gathered, draft: Path) -> Section:
-    shown = found.fits[:_MOST]
-    draw_patterns(draft / "patterns.png", {fit.name: fit.model for fit in shown})
+def _patterns(found: Gathered, draft: Path) -> list[Section]:
+    """The patterns of the models that are there; those of networks of Hugging Face folders are made when needed."""
+    models = {fit.name: fit.model for fit in found.fits if fit.model is not None}
+    if not models:
+        return []
+    shown = dict([*models.items()][:_MOST])
+    draw_patterns(draft / "patterns.png", shown)
     alt = "Patterns of non-zeros of M = [[A, B], [C, D]]. " + " ".join(
-        f"{fit.name}: " + ", ".join(f"{part} {count:,}" for part, count in fit.model.part_nnz.items()) + "."
-        for fit in shown
+        f"{name}: " + ", ".join(f"{part} {count:,}" for part, count in model.part_nnz.items()) + "."
+        for name, model in shown.items()
     )
     rows = [
-        [fit.name, *(f"{count:,}" for count in fit.model.part_nnz.values()), f"{fit.model.nnz:,}"] for fit in found.fits
+        [name, *(f"{count:,}" for count in model.part_nnz.values()), f"{model.nnz:,}"] for name, model in models.items()
     ]
     caption = "Each point is a non-zero; rows compute states and outputs, columns are states and inputs."
     table = Table("Non-zeros of each part", ("run", "A", "B", "C", "D", "in all"), rows)
     picture = Picture(draft / "patterns.png", alt, caption)
-    return Section("Pattern of A, B, C and D", pictures=[picture], tables=[table])
+    return [Section("Pattern of A, B, C and D", pictures=[picture], tables=[table])]
 
 
 def _gaps(found: Gathered, draft: Path) -> Section:
@@ -217,25 +269,34 @@ def _gaps(found: Gathered, draft: Path) -> Section:
 
 def _layers(found: Gathered, draft: Path) -> Section:
     """Where the non-zeros went: those of each layer, in the order in which the network computes them."""
-    names = list(dict.fromkeys(name for fit in found.fits for name in _in_order(fit)))
+    names = list(dict.fromkeys(name for fit in found.fits for name in fit.layers))
     counts = {fit.name: [int(fit.nnz[fit.groups == name].sum()) for name in names] for fit in found.fits}
     titles = [name if name == "output" or len(names) > _FEW else f"layer {name}" for name in names]
-    draw_layers(draft / "layers.png", titles, dict([*counts.items()][:_MOST]))
-    alt = "Non-zeros by layer. " + " ".join(
-        f"{run}: " + ", ".join(f"{title} {count:,}" for title, count in zip(titles, values, strict=True)) + "."
+    draw_layers(draft / "layers.png", list(map(_cut, titles)), dict([*counts.items()][:_MOST]))
+    own = {fit.name: {*fit.layers} for fit in found.fits}
+    cells = {
+        run: [f"{count:,}" if name in own[run] else "" for name, count in zip(names, values, strict=True)]
         for run, values in counts.items()
+    }
+    alt = "Non-zeros by layer. " + " ".join(
+        f"{run}: " + ", ".join(f"{title} {cell}" for title, cell in zip(titles, values, strict=True) if cell) + "."
+        for run, values in cells.items()
     )
-    rows = [[run, *(f"{count:,}" for count in values)] for run, values in counts.items()]
-    table = Table("Non-zeros by layer", ("run", *titles), rows)
+    head, rows = ["run", *titles], [[run, *values] for run, values in cells.items()]
+    if len(names) > _FEW:  # a column for each layer would not be seen at once
+        head = ["layer", *cells]
+        rows = [[title, *values] for title, *values in zip(titles, *cells.values(), strict=True)]
+    table = Table("Non-zeros by layer", head, rows)
     caption = "The rows of a layer, the first layer first; logarithmic."
     return Section("Where the non-zeros went", pictures=[Picture(draft / "layers.png", alt, caption)], tables=[table])
 
 
-def _in_order(fit: FitFacts) -> list[str]:
-    """The names of groups as the network computes them: states come last layer first, the outputs after them; layers
-    with tied rows come as they are."""
-    names = list(dict.fromkeys(fit.groups.tolist()))
-    return names if fit.results.get("tied") else [*names[-2::-1], names[-1]]
+def _cut(title: str) -> str:
+    """The last parts of a long name, which tell the layers of one block apart."""
+    if len(title) <= _LONG:
+        return title
+    end = title[1 - _LONG :]
+    return "…" + (end.partition(".")[2] or end)
 
 
 def _examples(found: Gathered, draft: Path) -> list[Section]:

@@ -21,7 +21,9 @@ from simplicit.training import Recipe, Sparse
 #: Training samples of a fit that asks for no number.
 SAMPLES = 1000
 #: Settings of a network that stand for each other: where one is given, none of another run is kept.
-_NETWORK = ("baseline", "model", "weights", "input_shape")
+_NETWORK = ("baseline", "model", "weights", "hf", "input_shape")
+#: The same of samples: texts go with ``hf`` alone.
+_TEXTS = ("texts", "test_texts", "labels", "length")
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
@@ -44,6 +46,20 @@ class Source:
         A network of your own, MODULE:FACTORY: import this and call it; the current directory is searched too.
     weights : Path, optional
         Its weights: .safetensors, or a checkpoint that torch.load(weights_only=True) reads; or a .pt2 program.
+    hf : Path, optional
+        A Hugging Face folder: config.json, safetensors and, for --texts, a tokenizer; its code is never run. Needs the
+        extra `hf`.
+    texts : Path, optional
+        A file with one text a line for the network of --hf to be fitted on; the last one in five is held out to measure
+        on, unless there are --test-texts.
+    test_texts : Path, optional
+        A file with the texts to measure on.
+    labels : Path, optional
+        The classes of all texts that are measured on, one a line, numbers or the network's own names for them: of
+        --test-texts, or of the last ones of --texts. Without them a classifier has its agreement alone.
+    length : int, optional
+        Tokens of a text: longer ones are cut off, shorter ones filled up, under a mask. Default: as the longest text
+        has, up to what the network takes.
     input_shape : tuple of int, optional
         Shape of one sample as the network takes it, such as 1x28x28. Default: flat, or the data's own where the network
         takes only that.
@@ -59,22 +75,43 @@ class Source:
     baseline: Path | None = None
     model: str | None = None
     weights: Path | None = None
+    hf: Path | None = None
+    texts: Path | None = None
+    test_texts: Path | None = None
+    labels: Path | None = None
+    length: int | None = None
     input_shape: tuple[int, ...] | None = field(default=None, metadata=spelled(parse_shape, "x"))
     data: str | None = field(default=None, metadata=named(DATASETS))
     data_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        if (self.baseline is None) == (self.model is None and self.weights is None):
+        own = self.model is not None or self.weights is not None
+        if [self.baseline is not None, own, self.hf is not None].count(True) != 1:
             raise InputError(
-                "name one network: the folder of a baseline, or --model package.module:factory with --weights FILE"
+                "name one network: the folder of a baseline, --model package.module:factory with --weights FILE, or "
+                "--hf FOLDER"
             )
-        if self.baseline is None and self.data is None:
+        for name in _TEXTS[1:]:
+            if getattr(self, name) is not None and self.texts is None:
+                raise refused(name, "goes with --texts, a file of texts for the network of --hf")
+        if self.length is not None:
+            as_count("length", self.length, minimum=2)
+        if self.texts is not None:
+            if self.hf is None:
+                raise refused("texts", "need a network with a tokenizer; name its folder with --hf", self.texts)
+            for name in ("data", "data_dir", "input_shape"):
+                if getattr(self, name) is not None:
+                    raise refused(name, "texts are the samples already; leave it or --texts out")
+        elif self.baseline is None and self.data is None:
+            if self.hf is not None:
+                raise InputError("a network of --hf needs --texts, a file with one text a line, or --data")
             raise InputError("a network of your own needs --data, the data set that it was trained on")
 
     @property
     def paths(self) -> list[Path]:
         """The files and folders that are named."""
-        named = (self.baseline, self.weights, self.data, self.data_dir)
+        texts = (self.texts, self.test_texts, self.labels)
+        named = (self.baseline, self.weights, self.hf, *texts, self.data, self.data_dir)
         return [Path(name) for name in named if name is not None and name not in DATASETS]
 
 
@@ -181,6 +218,10 @@ def kept_of(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     if not recorded:
         return {}
     gone: set[str] = set(_NETWORK) if given.keys() & set(_NETWORK) else set()
+    if given.keys() & {"data", "baseline", "model", "weights"}:
+        gone |= {*_TEXTS}
+    if "texts" in given:
+        gone |= {*_TEXTS, "data", "data_dir"}
     for option in options_of(FitSettings, recorded):
         before = recorded.get(option.name)
         if option.registry is not None and before is not None and given.get(option.name, before) != before:
@@ -192,16 +233,28 @@ def kept_of(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
 
 
 def read_source(
-    folder: Path, *, baseline: Path | None = None, data: str | None = None, data_dir: Path | None = None
+    folder: Path,
+    *,
+    baseline: Path | None = None,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    test_texts: Path | None = None,
+    labels: Path | None = None,
 ) -> Source:
-    """What a finished fit was made from, with another baseline or other data where they are given."""
+    """What a finished fit was made from, with another baseline, other data or other test texts where they are given.
+
+    Labels of the texts of the fit are not those of others.
+    """
     read_manifest(folder, "fit")
     values = _recorded_values(folder)
     try:
         source: Source = restored(Source, values)
     except TypeError as error:
         raise DataError(f"{folder / MANIFEST}: damaged, {error}") from error
-    changed: dict[str, Any] = {} if baseline is None else {"baseline": baseline, "model": None, "weights": None}
+    others: dict[str, Any] = dict.fromkeys(("model", "weights", "hf", *_TEXTS))
+    changed: dict[str, Any] = {} if baseline is None else others | {"baseline": baseline}
     changed |= {} if data is None else {"data": data}
     changed |= {} if data_dir is None else {"data_dir": data_dir}
+    changed |= {} if test_texts is None else {"test_texts": test_texts, "labels": None}
+    changed |= {} if labels is None else {"labels": labels}
     return replace(source, **changed)

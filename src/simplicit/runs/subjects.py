@@ -12,17 +12,15 @@ import numpy.typing as npt
 
 from simplicit.data import Dataset
 from simplicit.errors import InputError
-from simplicit.files import file_hash
-from simplicit.implicit import ImplicitModel, load
+from simplicit.implicit import ImplicitModel
 from simplicit.runs.fitting import capture_task, weights_of
 from simplicit.runs.folder import check_folders, kind_of
+from simplicit.runs.networks import model_hashes, open_model
 from simplicit.runs.settings import Source
 from simplicit.runs.task import Task, draw, open_finished, open_task
 
 #: What the baseline is called among the subjects.
 BASELINE = "baseline"
-
-_MODEL_FILES = ("config.json", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def open_subjects(
             tasks[run] = open_task(Source(baseline=baseline or run, **others), trust_pt2=trust_pt2)
         _check_same(runs[0], tasks[runs[0]], run, tasks[run])
     task = tasks[runs[0]]
-    captured, models = capture_task(task), {run: load(run) for run in fits}
+    captured, models = capture_task(task), {run: open_model(run) for run in fits}
     for run, model in models.items():
         if model.n_inputs != task.data.n_inputs or model.n_outputs < task.data.classes:
             raise InputError(
@@ -95,7 +93,7 @@ def open_subjects(
     for run, model in models.items():
         nnz, total = weights_of(run)
         members.append(Subject(str(run), model, 100.0 * (1.0 - nnz / total)))
-    hashes = {str(run): {name: file_hash(run / name) for name in _MODEL_FILES} for run in models}
+    hashes = {str(run): model_hashes(run) for run in models}
     return Subjects(tuple(members), task.data, task.provenance | {"models": hashes}, tuple(runs))
 
 

@@ -21,9 +21,12 @@ from simplicit.checks import refused
 from simplicit.data import Dataset, load_dataset
 from simplicit.errors import DataError, InputError
 from simplicit.files import file_hash
+from simplicit.network.outputs import tensors_of
 from simplicit.runs.baseline import CONFIG, WEIGHTS, load_baseline
 from simplicit.runs.factory import load_network, load_program
 from simplicit.runs.folder import MANIFEST
+from simplicit.runs.hf.folder import CONFIG as HF_CONFIG
+from simplicit.runs.hf.folder import load_pretrained
 from simplicit.runs.settings import SAMPLES, Source, read_source, recorded_inputs
 
 
@@ -61,8 +64,12 @@ def draw(count: int, available: int, seed: int, all_of_them: str) -> npt.NDArray
 def open_task(source: Source, *, trust_pt2: bool = False) -> Task:
     """Load the network and the data that `source` names; InputError or DataError says what is missing or does not fit.
 
-    `trust_pt2` allows a ``.pt2`` program, whose loading can run code. It is never taken from a file.
+    `trust_pt2` allows a ``.pt2`` program, whose loading can run code. It is never taken from a file. A source of texts
+    is refused: :func:`simplicit.runs.hf.task.open_texts` opens it.
     """
+    if source.texts is not None:
+        what = "are token ids, whole numbers, around which there is no box of small changes; attacks and certificates"
+        raise refused("texts", f"{what} take networks that were fitted with --data", source.texts)
     name, data_dir = source.data, source.data_dir
     if source.baseline is not None:
         folder = source.baseline
@@ -82,8 +89,8 @@ def open_task(source: Source, *, trust_pt2: bool = False) -> Task:
         raise refused("input_shape", found)
     if len(shape) > 2 and shape == (data.input_shape[-1], *data.input_shape[:-1]) != data.input_shape:
         raise _channels_last(data)  # the numbers would fit, in a wrong order
-    hashes = {path.name: file_hash(path) for path in files} | {"state_dict": _state_hash(net)}
-    if source.model is not None:
+    hashes = {path.name: file_hash(path) for path in files} | {"state_dict": state_hash(net)}
+    if source.model is not None or source.hf is not None:
         hashes["structure"] = _structure_hash(net)
     return Task(net, data, shape, {"network": hashes, "data": data.describe()})
 
@@ -130,7 +137,7 @@ def _takes(net: nn.Module, data: Dataset, shape: tuple[int, ...]) -> bool:
             outputs = net(torch.zeros(2, *shape, dtype=values.dtype))
     except Exception:  # the user's own forward may raise anything; the error is raised when the network is captured
         return False
-    return isinstance(outputs, Tensor) and outputs.shape[:1] == (2,)
+    return any(tensor.shape[:1] == (2,) for tensor in tensors_of(outputs).values())
 
 
 def _channels_last(data: Dataset) -> InputError:
@@ -142,6 +149,8 @@ def _channels_last(data: Dataset) -> InputError:
 
 def _open_network(source: Source, trust_pt2: bool) -> tuple[nn.Module, list[Path]]:
     weights = source.weights
+    if source.hf is not None:
+        return load_pretrained(source.hf), [source.hf / HF_CONFIG]
     if source.model is not None:
         return load_network(source.model, weights), [weights] if weights else []
     if weights is None or weights.suffix != ".pt2":
@@ -150,7 +159,7 @@ def _open_network(source: Source, trust_pt2: bool) -> tuple[nn.Module, list[Path
     return load_program(weights, trust=trust_pt2), [weights]
 
 
-def _state_hash(net: nn.Module) -> str:
+def state_hash(net: nn.Module) -> str:
     """``"sha256:..."`` of the names, types, shapes and values of everything that `net` would save."""
     digest = hashlib.sha256()
     for name, value in sorted(net.state_dict().items()):

@@ -61,9 +61,9 @@ def fit(
         :class:`Sparse`, the default: the most accurate network at a given number of weights; :class:`Robust`: little
         clean accuracy given up for much robust accuracy; :class:`Certified`: the largest provable accuracy;
         :class:`Matching`: problem (7) under a penalty, and ``Matching.paper()``, (11) to the letter.
-    mask : (m, T) array or tensor, optional
-        Zero where one of the T positions of a sample is padding, which rows that are tied over positions leave out of
-        their sums. Default: the network's own input ``attention_mask``, where it has one.
+    mask : (m, T) array or tensor, or False, optional
+        1, and 0 where one of the T positions of a sample is padding, which rows that are tied over positions leave out
+        of their sums. Default: the network's own input ``attention_mask``, where it has one; False for none at all.
     tol : float
         Relative duality gap of every row.
     executor : str or Executor

@@ -24,6 +24,8 @@ from simplicit.training.training import Trained
 
 #: Columns of a line of options.
 _WIDTH = 100
+#: So many of the weights that were left alone for one reason are named.
+_LISTED = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,8 @@ class FitResult:
         Time of each stage.
     student : Student
         The network that was made.
+    graph : NetworkGraph
+        The network that came in.
     notes : mapping of str to str
         What else the summary says, by its label: the output that was taken, the dtype of the weights.
     """
@@ -66,6 +70,7 @@ class FitResult:
     tol: float
     seconds: Mapping[str, float]
     student: Student
+    graph: NetworkGraph
     notes: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -83,6 +88,7 @@ class FitResult:
             tol=task.rows.tol,
             seconds=task.seconds,
             student=found.student,
+            graph=task.graph,
             notes=_notes(task.graph) if task.cell is None else _notes_of_cell(task.cell),
         )
 
@@ -247,9 +253,14 @@ def _unproved(result: FitResult) -> list[str]:
 
 
 def _left_alone(figures: dict[str, Any]) -> list[str]:
-    """The weights that were not trained, and why."""
-    left = figures.get("left_alone")
-    return _labelled("left alone", "; ".join(f"{name} ({why})" for name, why in left.items())) if left else []
+    """The weights that were not trained, by the reason; of many the first ones."""
+    left: dict[str, str] = figures.get("left_alone") or {}
+    parts = []
+    for reason in dict.fromkeys(left.values()):
+        names = [name for name, why in left.items() if why == reason]
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        parts.append(f"{', '.join(names[:_LISTED])}{more} ({reason})")
+    return _labelled("left alone", "; ".join(parts)) if parts else []
 
 
 def _stability(figures: dict[str, Any]) -> list[str]:
@@ -264,15 +275,14 @@ def _stability(figures: dict[str, Any]) -> list[str]:
 def _table(result: FitResult) -> list[str]:
     """One line for each layer, as the network computes them."""
     bounded = any(layer.support_bound is not None for layer in result.layers)
-    head = f"  {'layer':<24}{'rows':>6}{'weights':>10}{'non-zeros':>12}{'sparse':>9}{'sq. error':>12}"
-    return [head + (f"{'best >=':>10}" if bounded else ""), *map(_line, result.layers)]
+    width = max([22, *(len(layer.name) for layer in result.layers)]) + 2
+    head = f"  {'layer':<{width}}{'rows':>6}{'weights':>10}{'non-zeros':>12}{'sparse':>9}{'sq. error':>12}"
+    return [head + (f"{'best >=':>10}" if bounded else ""), *(_line(layer, width) for layer in result.layers)]
 
 
-def _line(layer: LayerFigures) -> str:
+def _line(layer: LayerFigures, width: int) -> str:
     share = f"{100 * (1 - layer.non_zeros / layer.weights):.1f}%" if layer.non_zeros <= layer.weights > 0 else "-"
     # A bound is rounded down.
     bound = "" if layer.support_bound is None else f"{math.floor(1000 * layer.support_bound) / 1000:>10.3f}"
-    return (
-        f"  {layer.name:<24}{layer.rows:>6}{layer.weights:>10,}{layer.non_zeros:>12,}{share:>9}{layer.error:>12.2g}"
-        f"{bound}"
-    )
+    counts = f"{layer.rows:>6}{layer.weights:>10,}{layer.non_zeros:>12,}"
+    return f"  {layer.name:<{width}}{counts}{share:>9}{layer.error:>12.2g}{bound}"

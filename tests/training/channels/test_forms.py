@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -219,6 +220,42 @@ def test_a_recurrent_cell_is_fitted_over_its_steps() -> None:
     with torch.no_grad():
         error = (result.network()(x) - net(x)).square().sum() / (net(x) - net(x).mean(0)).square().sum()
     assert error < 0.2
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_recurrent_layer_is_fitted_over_its_steps(kind: type[nn.RNNBase]) -> None:
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = kind(3, 6, batch_first=True), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.head(self.layer(x)[0][:, -1])
+            return result
+
+    torch.manual_seed(0)
+    net, x, _ = captured(Classifier(), 5, 3, m=200)
+    result = sp.fit(net, x, sp.Sparse(50), executor="serial")
+    assert [layer.name for layer in result.layers] == ["layer.weight_ih_l0", "layer.weight_hh_l0", "head"]
+    fitted = result.network()
+    assert type(fitted) is Classifier
+    weights = [p for p in fitted.parameters() if p.ndim == 2]
+    assert sum(int((weight == 0).sum()) for weight in weights) == result.weight_count // 2
+    assert (fitted.layer.weight_hh_l0 == 0).any()  # type: ignore[union-attr]
+    pruned = magnitude_pruned(net, fitted)
+    with torch.no_grad():
+        ours, theirs = (float((other(x) - net(x)).square().sum()) for other in (fitted, pruned))
+    assert ours < theirs / 10
+
+
+def magnitude_pruned(net: nn.Module, like: nn.Module) -> nn.Module:
+    """The network without the smallest numbers of each weight, as many as are zero in another."""
+    pruned = copy.deepcopy(net)
+    with torch.no_grad():
+        for weight, other in zip(pruned.parameters(), like.parameters(), strict=True):
+            smallest = weight.abs().flatten().argsort()[: int((other == 0).sum())]
+            weight.view(-1)[smallest] = 0.0
+    return pruned
 
 
 def test_a_weight_whose_rows_are_columns_elsewhere_is_left_alone() -> None:

@@ -162,3 +162,82 @@ def test_a_network_without_weights_has_no_layers() -> None:
     graph = Subject(nn.Sequential(nn.ReLU(), nn.Flatten()).eval(), torch.rand(5, 6)).graph
     assert not in_layers(graph)
     assert channel_layers(graph) == []
+
+
+class _Attending(nn.Module):
+    """An attention to other tokens: its queries have a part of its weight and bias, its keys and values another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.own(x[..., :4])
+        result: Tensor = self.head(self.attention(x, tokens, tokens, need_weights=False)[0].mean(1))
+        return result
+
+
+class _Cut(nn.Module):
+    """Parts of one weight, however they are cut, as layers; and as ones that overlap."""
+
+    def __init__(self, *, apart: bool) -> None:
+        super().__init__()
+        self.weight, self.bias, self.apart = nn.Parameter(torch.randn(9, 8) / 3), nn.Parameter(torch.randn(9)), apart
+        self.last = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, _ = self.weight.chunk(3)
+        last = self.weight[6 if self.apart else 5 :]
+        y = torch.relu(nn.functional.linear(x, first, self.bias[:3])) * (x @ second.T)
+        result: Tensor = self.last(y + (x @ last.T)[..., -3:])
+        return result
+
+
+def test_parts_of_a_weight_are_layers() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(40, 5, 8, dtype=torch.float64)
+    own = Subject(_Attending().double().eval(), x)
+    result = own.fit(sp.Sparse(50))
+    assert "left_alone" not in result.student.facts
+    names = ["attention.in_proj_weight[0:8]", "attention.in_proj_weight[8:24]"]
+    assert [(one.name, one.rows, one.weights) for one in result.layers[1:3]] == [(names[0], 8, 64), (names[1], 16, 128)]
+    network: Any = result.network()
+    weight, bias = network.attention.in_proj_weight, network.attention.in_proj_bias
+    counts = [one.non_zeros for one in result.layers[1:3]]
+    assert [int(weight[:8].count_nonzero()), int(weight[8:].count_nonzero())] == counts
+    assert (bias != own.net.attention.in_proj_bias).all()  # type: ignore[union-attr, operator]
+    assert result.layers[2].error < 0.5  # on what the queries have become
+    with torch.no_grad():
+        torch.testing.assert_close(own.fit(sp.Sparse(0)).network()(x), own.net(x), rtol=1e-6, atol=1e-8)
+
+
+def test_parts_that_overlap_are_left_alone() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(40, 8, dtype=torch.float64)
+    apart, over = (found_layers(Subject(_Cut(apart=one).double().eval(), x).graph) for one in (True, False))
+    assert [(one.name, one.rows, one.free_bias) for one in apart.layers] == [
+        ("weight[0:3]", 3, True),
+        ("weight[3:6]", 3, False),
+        ("weight[6:9]", 3, False),
+        ("last", 2, True),
+    ]
+    told = "used as a whole and in parts, or in parts that overlap"
+    assert over.left_alone == {"weight[3:6]": told, "weight[5:9]": told}
+    assert "weight[0:3]" in [one.name for one in over.layers]
+
+
+def test_a_weight_that_is_turned_reaches_later_layers() -> None:
+    class Turned(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            assert self.bias is not None
+            return x @ self.weight.T + self.bias
+
+    torch.manual_seed(0)
+    x, plain = torch.rand(50, 4, dtype=torch.float64), nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    turned = nn.Sequential(Turned(4, 6), nn.ReLU(), Turned(6, 3))
+    turned.load_state_dict(plain.state_dict())
+    one, other = (Subject(net.double().eval(), x).fit(sp.Sparse(50)) for net in (plain, turned))
+    assert [layer.error for layer in one.layers] == pytest.approx([layer.error for layer in other.layers], rel=1e-6)
+    for key, value in one.network().state_dict().items():
+        torch.testing.assert_close(value, other.network().state_dict()[key], rtol=1e-6, atol=1e-9)

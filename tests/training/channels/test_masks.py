@@ -155,6 +155,9 @@ def test_a_network_s_own_mask_is_found_by_its_name() -> None:
         (np.ones((M + 1, T)), r"mask: expected shape \(m, T\), 11 samples"),
         (np.ones(M), r"mask: expected shape \(m, T\)"),
         (np.zeros((M, T)), r"mask: it leaves no position"),
+        (np.full((M, T), -1e9), r"mask: expected 1 where a token counts and 0 where it is padding"),
+        (np.full((M, T), np.nan), r"mask: expected 1 where a token counts"),
+        (np.ones((M, T + 2)), r"mask: no layer has 7 positions beside its samples and columns"),
         ("all", r"mask must hold real numbers"),
     ],
 )
@@ -168,3 +171,40 @@ def test_a_mask_where_every_state_is_a_row() -> None:
     net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
     with pytest.raises(sp.InputError, match=r"mask: rows are not tied over positions"):
         sp.fit(net, torch.rand(9, 4), sp.Sparse(50, structure="feedforward"), mask=np.ones((9, 2)))
+
+
+def summed(net: nn.Module, x: Tensor, mask: Tensor) -> list[int]:
+    """How many positions each layer counts."""
+    graph, batches = capture_graph(net.double().eval(), x), batches_of(x, 4)
+    masks = Masks.of(graph, batches, mask, 4)
+    return [Gathering(Walk(graph, batches), layer, masks=masks).statistics().count for layer in channel_layers(graph)]
+
+
+def by_hand(layer: nn.Module, x: Tensor) -> Tensor:
+    heads = x.reshape(x.shape[0], T, T, 2).transpose(1, 2)  # as many heads as tokens
+    seen = (heads @ heads.transpose(2, 3)).softmax(-1) @ heads
+    result: Tensor = layer(seen.transpose(1, 2).reshape(x.shape[0], T, 2 * T))
+    return result
+
+
+def test_columns_are_no_positions_however_many() -> None:
+    _, mask = padded()
+    torch.manual_seed(0)
+    x = torch.randn(M, T, T, dtype=torch.float64)  # as many features as tokens
+    pooled = Laid(lambda layer, one: layer(one.mean(1)), nn.Linear(T, 4))
+    tokens = Laid(lambda layer, one: layer(one.reshape(-1, T)).reshape(one.shape[0], T, 4), nn.Linear(T, 4))
+    assert summed(tokens, x, mask) == [int(mask.sum())]
+    assert summed(pooled, x, mask) == [M]
+    heads = Laid(by_hand, nn.Linear(2 * T, 4))
+    assert summed(heads, torch.randn(M, T, 2 * T, dtype=torch.float64), mask) == [int(mask.sum())]
+
+
+def test_two_axes_that_may_have_the_tokens_are_asked_about() -> None:
+    _, mask = padded()
+    x = torch.randn(M, T, T, dtype=torch.float64)
+    turned = Laid(lambda layer, one: layer(one.transpose(1, 2)), nn.Linear(T, 4))
+    twice = Laid(lambda layer, one: layer(one[..., None]), nn.Linear(1, 4))
+    for net in (turned, twice):
+        with pytest.raises(sp.InputError, match=r"mask: what 'linear' is applied to has several axes of length 5"):
+            summed(net, x, mask)
+        assert Masks.of(capture_graph(net, x), [x], False, 4) is None

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import simplicit as sp
 from simplicit.network.graph import capture_graph
 from simplicit.training.channels import channel_layers
 from simplicit.training.channels.statistics import Gathering
@@ -76,3 +77,34 @@ def test_a_sum_with_another_shape_is_no_skip() -> None:
 
     layers = channel_layers(capture_graph(Wide().eval(), torch.randn(3, 4, 6)))
     assert [layer.skip for layer in layers] == [None, None]
+
+
+class Scaled(nn.Module):
+    """A residual block whose branch has a gain for each channel (LayerScale), once as it is and once laid out anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.gain = nn.Parameter(torch.tensor([0.5, 1.0, 2.0, -4.0, 1e-3, 1.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.gain * self.first(torch.relu(x))
+        x = x + (self.second(torch.relu(x)).transpose(1, 2) * self.gain.reshape(1, -1, 1)).transpose(1, 2)
+        result: Tensor = self.head(x.mean(1))
+        return result
+
+
+def test_skip_paths_are_seen_through_gains() -> None:
+    net = Scaled().double().eval()
+    x = torch.randn(20, 4, 6, dtype=torch.float64)
+    graph = capture_graph(net, x)
+    layers = {layer.name: layer for layer in channel_layers(graph)}
+    inverse = torch.where(net.gain.abs() > 0.04, 1 / net.gain, 0.0).detach()  # nothing is blown up by a thousand
+    for name in ("first", "second"):
+        skip = layers[name].last.skip
+        assert skip is not None
+        assert torch.equal(skip.back(x, graph.constants), x * inverse)
+    result = sp.fit(net, x, sp.Sparse(50), executor="serial")
+    with torch.no_grad():
+        assert (result.network()(x) - net(x)).abs().max() < 0.3 * net(x).abs().max()

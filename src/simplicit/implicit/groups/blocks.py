@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from simplicit.checks import lookups_checked
 from simplicit.errors import InputError
 from simplicit.implicit.groups import lipschitz
 from simplicit.implicit.groups.images import ImageOf
@@ -103,7 +104,9 @@ class Block:
         m = len(z)
         if m == 1:  # what was traced for two samples or more may treat a single one in another way
             return self(z.expand(2, -1))[:1].clone()
-        return self.result(z).to(z.dtype).reshape(m, self.size).clone()
+        with lookups_checked():
+            value = self.result(z)
+        return value.to(z.dtype).reshape(m, self.size).clone()
 
     def result(self, z: Tensor) -> Tensor:
         """Return what the program makes of z (m, a) for m >= 2, in its own shape and dtype."""

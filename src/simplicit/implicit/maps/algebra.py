@@ -1,8 +1,8 @@
 r"""M N and M + N of maps: as one map of a known kind where there is one, entry by entry where there is not.
 
 What batch norm, padding with whole channels, 1×1 convolutions, concatenation and residual additions do to a convolution
-is again a convolution. Only what has no such form is written down in compressed sparse rows. A short form for a pair of
-kinds is one function here and one line in :data:`COMPOSITIONS` or :data:`ADDITIONS`.
+is again a convolution, and I ⊗ W after I ⊗ V is I ⊗ WV. Only what has no such form is written down in compressed sparse
+rows. A short form for a pair of kinds is one function here and one line in :data:`COMPOSITIONS` or :data:`ADDITIONS`.
 """
 
 from __future__ import annotations
@@ -20,38 +20,66 @@ from simplicit.implicit.maps.base import LinearMap
 from simplicit.implicit.maps.convolution import ConvMap
 from simplicit.implicit.maps.csr import CsrMap
 from simplicit.implicit.maps.gather import GatherMap
-from simplicit.implicit.maps.gathered import GatheredConvMap
+from simplicit.implicit.maps.gathered import GatheredMap
+from simplicit.implicit.maps.repeated import RepeatedMap
 from simplicit.implicit.maps.sums import SumMap
+from simplicit.implicit.maps.weighted import WeightedMap
 
 #: Entries that composing may write down in one block, and terms that it may add up: 600 MB as CSR in float64.
 LARGEST_NNZ = 5 * 10**7
+# Maps of so many entries are written down to see whether their product is no larger.
+_LARGEST_WRITTEN = 2**22
+# A product is small up to so many numbers, and up to so many products for each sample; a weight that is filled up with
+# zeros up to so many.
+_SMALL_PRODUCT, _SMALL_WEIGHT = 2**20, 2**16
 #: Two kinds of maps, ``object`` for any, and what makes one map of two such, or None where it finds no short form.
 Rule: TypeAlias = tuple[type[object], type[object], Callable[[Any, Any], LinearMap | None]]
 
 
 class TooLargeError(InputError):
-    """The product of two maps has no short form, and is too large to be written down."""
+    """The product of two maps is too large: to be written down, or beside the two."""
 
 
-def composed(outer: LinearMap, inner: LinearMap) -> LinearMap:
+def composed(outer: LinearMap, inner: LinearMap, *, no_larger: bool = False) -> LinearMap:
     """Return M N: first N = ``inner``, then M = ``outer``.
 
     InputError is raised where shapes do not fit or entries are not finite, TooLargeError where too many of them had to
-    be written down.
+    be written down; with ``no_larger`` also where M N takes more numbers or products than M and N, unless it is small.
     """
     if outer.shape[1] != inner.shape[0]:
         raise InputError(f"cannot compose a map of shape {outer.shape} with an inner map of shape {inner.shape}")
     known = _short_form(COMPOSITIONS, outer, inner)
     if known is not None:
+        if no_larger and not isinstance(outer, GatherMap) and not isinstance(inner, GatherMap):
+            limits = _bound(outer.work, inner.work), _bound(outer.stored, inner.stored)
+            if known.work > limits[0] or known.stored > limits[1]:
+                raise _too_large(outer, inner)
         return known
-    if inner.nnz + outer.nnz <= LARGEST_NNZ:
+    largest = _bound(outer.stored, inner.stored) if no_larger else LARGEST_NNZ
+    if inner.work + outer.work <= (min(largest, _LARGEST_WRITTEN) if no_larger else largest):
         last, first = outer.to_csr(), inner.to_csr()
         # What every entry of the last meets in its row of the first: the terms of the product, at least its entries.
         terms = np.bincount(last.indices, minlength=last.shape[1]) @ np.diff(first.indptr).astype(np.int64)
-        if terms <= LARGEST_NNZ:
+        if terms <= largest:
             return CsrMap(last @ first)
-    raise TooLargeError(
-        f"two linear maps of {inner.nnz:,} and {outer.nnz:,} entries follow each other without an activation between "
+    raise _too_large(outer, inner)
+
+
+def check_composed(outer: LinearMap, inner: LinearMap) -> None:
+    """Raise a TooLargeError where :func:`composed` would with ``no_larger``, if their kinds and sizes show it."""
+    known = any(isinstance(outer, one) and isinstance(inner, other) for one, other, _ in COMPOSITIONS)
+    if not known and inner.work + outer.work > min(_bound(outer.stored, inner.stored), _LARGEST_WRITTEN):
+        raise _too_large(outer, inner)
+
+
+def _bound(first: int, second: int) -> int:
+    """How large the product of two maps of so many numbers may be where it is to be no larger than the two."""
+    return max(_SMALL_PRODUCT, first + second)
+
+
+def _too_large(outer: LinearMap, inner: LinearMap) -> TooLargeError:
+    return TooLargeError(
+        f"two linear maps of {inner.work:,} and {outer.work:,} entries follow each other without an activation between "
         "them, and their product has no short form"
     )
 
@@ -99,25 +127,106 @@ def _gathered_twice(outer: GatherMap, inner: GatherMap) -> GatherMap:
     return GatherMap(picked, inner.width, np.broadcast_to(factors, picked.shape).astype(inner.dtype))
 
 
-def _gather_after(outer: GatherMap, inner: ConvMap) -> LinearMap:
+def _rows_taken(outer: GatherMap, inner: CsrMap) -> CsrMap | None:
+    return None if outer.factors is not None or outer.nnz < outer.shape[0] else inner.taken(outer.columns)
+
+
+def _gather_after(outer: GatherMap, inner: ConvMap) -> LinearMap | None:
+    """The convolution of which whole channels are taken, with channels of zeros between them if they are few."""
     channels = _whole_channels(outer, inner.output_shape)
-    if channels is not None and inner.left is None and inner.groups == 1:
-        source, factors = channels
-        weight = np.where(_trailing(source >= 0, inner.weight), inner.weight[source], 0.0)
-        return inner.with_weight((weight * _trailing(factors, weight)).astype(inner.dtype))
-    return GatheredConvMap(outer, inner, GatherMap.identity(inner.shape[1], inner.dtype))
+    if channels is None or inner.left is not None or inner.groups != 1:
+        return None
+    source, factors = channels
+    if not _fits(source.size * inner.weight[0].size, inner.weight.size):
+        return None
+    weight = np.where(_trailing(source >= 0, inner.weight), inner.weight[source], inner.dtype.type(0))
+    return inner.with_weight(_times(weight, factors, inner.dtype))
 
 
-def _gather_before(outer: ConvMap, inner: GatherMap) -> LinearMap:
+def _gather_before(outer: ConvMap, inner: GatherMap) -> LinearMap | None:
+    """The convolution of images of which it took whole channels, if it left out few."""
     places = math.prod(outer.input_shape[1:])
     channels = _whole_channels(inner, outer.input_shape)
-    if channels is not None and outer.right is None and outer.groups == 1:
-        source, factors = channels
-        weight = np.zeros((outer.weight.shape[0], inner.width // places, *outer.kernel), dtype=outer.dtype)
-        for place in np.flatnonzero(source >= 0):
-            weight[:, source[place]] += factors[place] * outer.weight[:, place]
-        return outer.with_weight(weight, input_shape=(inner.width // places, *outer.input_shape[1:]))
-    return GatheredConvMap(GatherMap.identity(outer.shape[0], outer.dtype), outer, inner)
+    if channels is None or outer.right is not None or outer.groups != 1:
+        return None
+    source, factors = channels
+    width = inner.width // places
+    if not _fits(width * outer.weight[:, 0].size, outer.weight.size):
+        return None
+    weight = np.zeros((outer.weight.shape[0], width, *outer.kernel), dtype=outer.dtype)
+    for place in np.flatnonzero(source >= 0):
+        weight[:, source[place]] += factors[place] * outer.weight[:, place]
+    return outer.with_weight(weight, input_shape=(width, *outer.input_shape[1:]))
+
+
+def _fits(size: int, known: int) -> bool:
+    """Whether a weight that is filled up with zeros to a size is small, or not much larger than it was."""
+    return size <= max(_SMALL_WEIGHT, 2 * known)
+
+
+def _times(weight: NDArray[Any], factors: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A weight times factors, one per output channel, in its dtype."""
+    return weight if (factors == 1).all() else (weight * _trailing(factors, weight)).astype(dtype)
+
+
+def _gathered(after: GatherMap, core: WeightedMap, before: GatherMap) -> LinearMap:
+    """P W R without the rows of W that P leaves out."""
+    if core.left is None and isinstance(core, ConvMap | RepeatedMap):
+        after, core, before = _narrowed(after, core, before)
+    return core if after.is_identity and before.is_identity else GatheredMap(after, core, before)
+
+
+def _narrowed(after: GatherMap, core: WeightedMap, before: GatherMap) -> tuple[GatherMap, WeightedMap, GatherMap]:
+    """P, W and R, with those features of W only that P takes, and those positions of a repeated W."""
+    repeats, features, inner = _result_axes(core)
+    kept = after.columns >= 0
+    position, rest = np.divmod(after.columns[kept], features * inner)
+    feature, place = np.divmod(rest, inner)
+    used, feature = np.unique(feature, return_inverse=True)
+    used_positions, position = np.unique(position, return_inverse=True)
+    if not used.size or (len(used) == features and len(used_positions) == repeats):
+        return after, core, before
+    if len(used) < features:
+        if isinstance(core, ConvMap) and core.groups != 1:
+            return after, core, before
+        core = core.with_weight(core.weight[used])
+    if isinstance(core, RepeatedMap) and len(used_positions) < repeats and core.right is None:
+        width = core.weight.shape[1] * inner
+        columns = (used_positions[:, None] * width + np.arange(width)).ravel()
+        before = _gathered_twice(GatherMap(columns, core.shape[1], dtype=before.dtype), before)
+        core = RepeatedMap(core.weight, len(used_positions), inner, copy=False)
+    else:
+        position = used_positions[position]
+    columns = np.full(after.columns.size, -1)
+    columns[kept] = (position * len(used) + feature) * inner + place
+    return GatherMap(columns, core.shape[0], after.factors, after.dtype), core, before
+
+
+def _result_axes(core: WeightedMap) -> tuple[int, int, int]:
+    """The axes of what a weight makes: positions, features, places."""
+    if isinstance(core, RepeatedMap):
+        return core.repeats, core.weight.shape[0], core.inner
+    assert isinstance(core, ConvMap)
+    return 1, core.output_shape[0], math.prod(core.output_shape[1:])
+
+
+def _two_repeated(outer: RepeatedMap, inner: RepeatedMap) -> RepeatedMap | None:
+    """I ⊗ WV ⊗ I for I ⊗ W ⊗ I after I ⊗ V ⊗ I."""
+    if outer.right is not None or inner.left is not None:
+        return None
+    if (outer.repeats, outer.inner) != (inner.repeats, inner.inner):
+        return None
+    return RepeatedMap(
+        outer.weight @ inner.weight, outer.repeats, outer.inner, left=outer.left, right=inner.right, copy=False
+    )
+
+
+def _both_repeated(first: RepeatedMap, second: RepeatedMap) -> RepeatedMap | None:
+    """The sum of two weights that are repeated alike."""
+    alike = (first.repeats, first.inner, first.weight.shape) == (second.repeats, second.inner, second.weight.shape)
+    if not (alike and first.plain and second.plain):
+        return None
+    return first.with_weight(first.weight + second.weight)
 
 
 def _whole_channels(gather: GatherMap, shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
@@ -229,11 +338,15 @@ COMPOSITIONS: list[Rule] = [
     (object, SumMap, lambda outer, inner: reduce(added, [composed(outer, part) for part in inner.parts])),
     (SumMap, object, lambda outer, inner: reduce(added, [composed(part, inner) for part in outer.parts])),
     (GatherMap, GatherMap, _gathered_twice),
-    (GatherMap, GatheredConvMap, lambda P, m: GatheredConvMap(_gathered_twice(P, m.after), m.core, m.before)),
+    (GatherMap, CsrMap, _rows_taken),
+    (GatherMap, GatheredMap, lambda P, m: _gathered(_gathered_twice(P, m.after), m.core, m.before)),
     (GatherMap, ConvMap, _gather_after),
-    (GatheredConvMap, GatherMap, lambda m, R: GatheredConvMap(m.after, m.core, _gathered_twice(m.before, R))),
+    (GatherMap, WeightedMap, lambda P, W: _gathered(P, W, GatherMap.identity(W.shape[1], W.dtype))),
+    (GatheredMap, GatherMap, lambda m, R: _gathered(m.after, m.core, _gathered_twice(m.before, R))),
     (ConvMap, GatherMap, _gather_before),
+    (WeightedMap, GatherMap, lambda W, R: _gathered(GatherMap.identity(W.shape[0], W.dtype), W, R)),
     (ConvMap, ConvMap, _two_convolutions),
+    (RepeatedMap, RepeatedMap, _two_repeated),
 ]
 
 #: Short forms of M + N by the kinds of M and N, in either order; the first that finds one counts.
@@ -241,4 +354,5 @@ ADDITIONS: list[Rule] = [
     (GatherMap, GatherMap, _side_by_side),
     (ConvMap, ConvMap, _merged),
     (ConvMap, GatherMap, _with_gather),
+    (RepeatedMap, RepeatedMap, _both_repeated),
 ]

@@ -82,6 +82,25 @@ class LinearMap(ABC):
         """How many entries differ from zero."""
         return int(self.row_counts().sum())
 
+    @property
+    def work(self) -> int:
+        """How many products of numbers one sample takes; none for mere wiring."""
+        return self.nnz
+
+    @property
+    def stored(self) -> int:
+        """How many numbers it keeps."""
+        return self.nnz
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether all entries are zero."""
+        return self.nnz == 0
+
+    def add_to_(self, sums: Tensor, x: Tensor) -> None:
+        """Add X Mᵀ to ``sums``, (m, out), in place."""
+        sums += self.apply(x)
+
     def row_counts(self) -> NDArray[np.int64]:
         """How many entries of each row differ from zero, (out,)."""
         return row_counts(self.to_csr())
@@ -148,7 +167,7 @@ def restored(stored: Stored) -> LinearMap:
     """
     kind = stored.entry["kind"]
     if kind not in KINDS:
-        raise InputError(f"{stored.name}: the kind {kind!r} is not one of {', '.join(KINDS)}")
+        raise InputError(f"{stored.name}: the kind {kind!r} is not one of {', '.join(sorted(KINDS))}")
     block = KINDS[kind].from_stored(stored)
     if block.shape != stored.shape:
         raise InputError(f"{stored.name} has shape {block.shape}, expected {stored.shape}")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from simplicit.implicit.maps.base import LinearMap, Product, as_factors
 from simplicit.implicit.maps.files import Stored
+from simplicit.implicit.maps.gather import GatherMap
 from simplicit.implicit.maps.sparse import Csr, canonical_csr, row_counts
 
 # Measured in float32 on one core, 64 to 2,048 wide, with 1 to 1,000 samples: from 4 to 8 % non-zeros on a dense GEMM is
@@ -23,6 +24,8 @@ _LARGEST_DENSE_BYTES = 256 * 2**20
 # Measured likewise, with 10 to 1,000 samples: from 0.5 to 1 % non-zeros on a dense product Ȳᵀ X is cheaper than
 # gathering, by a factor of 10 at 2 %.
 _DENSE_GRADIENT_ABOVE, _LARGEST_DENSE_GRADIENT = 0.01, 2**24
+# Rows of so many entries at most are looked at as gathers.
+_MOST_SLICES = 4
 # Gathered products are formed for so many numbers at a time.
 _GATHERED_NUMBERS = 2**22
 
@@ -61,6 +64,28 @@ class CsrMap(LinearMap, kind="csr"):
     def _dense(self) -> Tensor:
         return torch.from_numpy(self._matrix.toarray())
 
+    @cached_property
+    def _slices(self) -> list[GatherMap] | None:
+        """Maps of one entry in a row that make it up where these are slices of arrays, as in a maximum over windows."""
+        counts, rows = self.row_counts(), self.shape[0]
+        if self.multiplies_densely or not 1 <= counts.max(initial=0) <= _MOST_SLICES:
+            return None
+        found = []
+        for place in range(int(counts.max())):
+            has = counts > place
+            at = self._matrix.indptr[:-1][has] + place
+            columns, factors = np.full(rows, -1), np.ones(rows, self.dtype)
+            columns[has], factors[has] = self._matrix.indices[at], self._matrix.data[at]
+            found.append(GatherMap(columns, self.shape[1], factors))
+        return found if all(part.is_sliced for part in found) else None
+
+    def add_to_(self, sums: Tensor, x: Tensor) -> None:
+        if self._slices is None:
+            super().add_to_(sums, x)
+            return
+        for part in self._slices:
+            part.add_to_(sums, x)
+
     def apply(self, x: Tensor) -> Tensor:
         return x @ self._dense.T if self.multiplies_densely else _sparse_product(self._matrix, x)
 
@@ -87,6 +112,10 @@ class CsrMap(LinearMap, kind="csr"):
 
     def to_csr(self) -> Csr:
         return self._matrix.copy()
+
+    def taken(self, rows: NDArray[np.int64]) -> CsrMap:
+        """Some of its rows, (k,), in any order."""
+        return CsrMap(self._matrix[rows])
 
     def _with_data(self, data: NDArray[Any]) -> CsrMap:
         return CsrMap(sp.csr_array((data, self._matrix.indices, self._matrix.indptr), shape=self.shape))

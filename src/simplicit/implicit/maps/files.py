@@ -2,8 +2,9 @@ r"""Maps on disk: what of a map stands in ``config.json``, and what among the ar
 
 A map in compressed sparse rows has the arrays ``values``, ``indices`` and ``indptr``, with indices in the narrowest
 unsigned integers that hold them. A convolution has those of its weight as a matrix (O, I / groups · taps), and its
-geometry in the config; a gather has ``columns``, one more than it picks, so that 0 stands for none. Composite maps have
-those of their parts, under names of their own. Factors are arrays ``factors``, ``left`` and ``right``.
+geometry in the config; a repeated matrix likewise. A gather has ``columns``, one more than it picks, so that 0 stands
+for none. Composite maps have those of their parts, under names of their own. Factors are arrays ``factors``, ``left``
+and ``right``.
 """
 
 from __future__ import annotations
@@ -115,6 +116,13 @@ class Stored:
             if array.dtype.kind == "f" and np.isnan(array).any():
                 raise self._refused(name, "holds NaN")
         return found
+
+    def count(self, key: str) -> int:
+        """An integer >= 0 from the entry; InputError if it is anything else."""
+        number = self.entry[key]
+        if type(number) is not int or number < 0:
+            raise InputError(f"{self.name}: {key} must be an integer, got {number!r:.80}")
+        return number
 
     def counts(self, key: str) -> tuple[int, ...]:
         """A list of integers >= 0 from the entry; InputError if it is anything else."""

@@ -15,6 +15,7 @@ from simplicit.checks import as_array
 from simplicit.errors import InputError
 from simplicit.implicit.maps.base import LinearMap, as_factors, rounded
 from simplicit.implicit.maps.files import Arrays, Entry, Stored
+from simplicit.implicit.maps.slices import Slice, slices
 from simplicit.implicit.maps.sparse import Csr, float_for
 
 
@@ -80,10 +81,23 @@ class GatherMap(LinearMap, kind="gather"):
         """Whether it is the identity."""
         return self.in_order and self.factors is None
 
+    @property
+    def moves(self) -> bool:
+        """Whether it has no factors, so that it computes nothing."""
+        return self.factors is None
+
     @cached_property
     def injective(self) -> bool:
         """Whether no element of x is used twice."""
         return len(np.unique(self.columns[self.columns >= 0])) == self.nnz
+
+    @property
+    def work(self) -> int:
+        return 0
+
+    @property
+    def stored(self) -> int:
+        return self.columns.size * (1 if self.factors is None else 2)
 
     @cached_property
     def _tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -92,25 +106,77 @@ class GatherMap(LinearMap, kind="gather"):
         factors = None if self.factors is None else torch.from_numpy(self.factors[rows])
         return torch.from_numpy(rows), torch.from_numpy(self.columns[rows]), factors
 
+    @cached_property
+    def _slices(self) -> tuple[Slice, ...]:
+        """The rows that are not empty and their columns as slices of arrays; none where these are too many."""
+        rows = np.flatnonzero(self.columns >= 0)
+        return slices(rows, self.columns[rows])
+
+    @property
+    def is_sliced(self) -> bool:
+        """Whether it takes slices of an array to slices of another, which is faster than element by element."""
+        return bool(self._slices)
+
+    @cached_property
+    def _multipliers(self) -> Tensor | float | None:
+        """The factors of all rows, (1, out); one number where they are equal, None for ones."""
+        if self.factors is None:
+            return None
+        kept = self.factors[self.columns >= 0]
+        return float(kept[0]) if (kept == kept[0]).all() else torch.from_numpy(self.factors)[None]
+
     def _gathered(self, x: Tensor, places: Tensor) -> Tensor:
         """Columns of x times the factors of the rows that are not empty, as a new tensor."""
         factors = self._tensors[2]
-        if self.in_order:
-            return x.clone() if factors is None else x * factors.to(x.dtype)
-        gathered = x[:, places]
+        gathered = x.index_select(1, places)
         return gathered if factors is None else gathered.mul_(factors)
 
     def apply(self, x: Tensor) -> Tensor:
-        rows, columns, _ = self._tensors
-        picked = self._gathered(x, columns)
-        if self.nnz == self.columns.size:
-            return picked
-        return x.new_zeros(x.shape[0], self.columns.size).index_copy_(1, rows, picked)
+        if self.in_order:
+            return x.clone() if self.factors is None else x * torch.from_numpy(self.factors).to(x.dtype)
+        if self._slices and self.nnz == self.columns.size and self.moves:
+            made = x.new_empty(x.shape[0], self.columns.size)
+            for part in self._slices:
+                part.rows_of(made).copy_(part.columns_of(x))
+            return made
+        made = x.new_zeros(x.shape[0], self.columns.size)
+        self.add_to_(made, x)
+        return made
+
+    def add_to_(self, sums: Tensor, x: Tensor) -> None:
+        if not self._slices:
+            rows, columns, _ = self._tensors
+            sums.index_add_(1, rows, self._gathered(x, columns))
+        for part in self._slices:
+            into, taken, factors = part.rows_of(sums), part.columns_of(x), self._multipliers
+            if isinstance(factors, Tensor):
+                into.addcmul_(taken, part.rows_of(factors.to(x.dtype)))
+            else:
+                into.add_(taken, alpha=1 if factors is None else factors)
+
+    def write_(self, sums: Tensor, x: Tensor, bias: Tensor) -> None:
+        """Write X Mᵀ + bias into the rows of ``sums`` that are not empty, where they are slices."""
+        for part in self._slices:
+            into, taken, factors = part.rows_of(sums), part.columns_of(x), self._multipliers
+            offset = part.rows_of(bias[None])
+            if isinstance(factors, Tensor):
+                torch.addcmul(offset, taken, part.rows_of(factors.to(x.dtype)), out=into)
+            else:
+                torch.add(offset, taken, alpha=1 if factors is None else factors, out=into)
 
     def apply_transpose(self, y: Tensor) -> Tensor:
-        rows, columns, _ = self._tensors
-        taken = self._gathered(y, rows)
-        return taken if self.in_order else y.new_zeros(y.shape[0], self.width).index_add_(1, columns, taken)
+        if self.in_order:
+            return self.apply(y)
+        made = y.new_zeros(y.shape[0], self.width)
+        if not self._slices or not self.injective:
+            rows, columns, _ = self._tensors
+            return made.index_add_(1, columns, self._gathered(y, rows))
+        for part in self._slices:
+            taken, factors = part.rows_of(y), self._multipliers
+            if factors is not None:
+                taken = taken * (part.rows_of(factors.to(y.dtype)) if isinstance(factors, Tensor) else factors)
+            part.columns_of(made).copy_(taken)
+        return made
 
     def absolute(self) -> GatherMap:
         return self if self.factors is None else GatherMap(self.columns, self.width, np.abs(self.factors))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -38,8 +39,34 @@ class SumMap(LinearMap, kind="sum"):
     def apply_transpose(self, y: Tensor) -> Tensor:
         return reduce(add, (part.apply_transpose(y) for part in self.parts))
 
-    def absolute(self) -> CsrMap:
-        """|M|, with all entries written down, for they may have been added up."""
+    def add_to_(self, sums: Tensor, x: Tensor) -> None:
+        for part in self.parts:
+            part.add_to_(sums, x)
+
+    @property
+    def work(self) -> int:
+        return sum(part.work for part in self.parts)
+
+    @property
+    def stored(self) -> int:
+        return sum(part.stored for part in self.parts)
+
+    @cached_property
+    def _apart(self) -> bool:
+        """Whether no row has entries in two parts, so that none are added up."""
+        filled = np.sum([part.row_counts() > 0 for part in self.parts], axis=0)
+        return bool((filled <= 1).all())
+
+    def row_counts(self) -> NDArray[np.int64]:
+        if not self._apart:
+            return super().row_counts()
+        counts: NDArray[np.int64] = np.sum([part.row_counts() for part in self.parts], axis=0, dtype=np.int64)
+        return counts
+
+    def absolute(self) -> LinearMap:
+        """|M|, with all entries written down where some may have been added up."""
+        if self._apart:
+            return SumMap([part.absolute() for part in self.parts])
         return CsrMap(abs(self.to_csr()))
 
     def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> SumMap:

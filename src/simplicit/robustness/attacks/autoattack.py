@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 
 from simplicit.checks import as_seed
-from simplicit.errors import MissingExtraError
-from simplicit.implicit.batch import Batch
+from simplicit.errors import InputError, MissingExtraError
 from simplicit.robustness.attacks.problem import Problem
 from simplicit.robustness.attacks.victims import AttackedModel, VictimModule
-from simplicit.robustness.box import Clip
+from simplicit.robustness.box import Clip, Radius
 
 #: What the standard version runs, and what stands for it where there are too few classes for its targeted loss.
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -35,9 +34,9 @@ _TARGETED_CLASSES, _TARGETS = 4, 9
 
 def autoattack(
     model: AttackedModel,
-    U: Batch,
+    U: Any,
     labels: Any,
-    eps: float,
+    eps: Radius,
     *,
     image_shape: tuple[int, ...] | None = None,
     clip: Clip = (0.0, 1.0),
@@ -68,12 +67,18 @@ def autoattack(
     Raises
     ------
     InputError, NotWellPosedError, ConvergenceError
-        As :func:`simplicit.fgsm`; InputError for ``seed`` out of range, ``image_shape`` of another size.
+        As :func:`simplicit.fgsm`; InputError for ``seed`` out of range, ``image_shape`` of another size, inputs that do
+        not move.
     MissingExtraError
         ``pyautoattack`` is not installed.
     """
     check_autoattack()
     problem = Problem.checked(model, U, labels, eps, clip, batch_size)
+    if problem.reach.free is not None:
+        raise InputError(
+            "AutoAttack moves all numbers of a sample alike, and some of these stay (integers, or inputs that eps does "
+            "not name); take fgsm, pgd and square"
+        )
     as_seed("seed", seed, bits=63)
     shape = _square_image(problem.image_shape(image_shape))
     adversarial = problem.inputs.clone()

@@ -23,6 +23,9 @@ from simplicit.robustness.box import InnerBox, PerSample
 #: From outputs (m, q) to a value to be raised, (m,), and its gradient by the outputs up to a positive factor, (m, q).
 Objective: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 
+#: One length for all columns, or one for each, (p,).
+Stride: TypeAlias = float | Tensor
+
 # The paper's numbers: the momentum; the share of steps that must gain; the first period between looks, by how much each
 # is shorter than the one before, and the shortest, in shares of all steps.
 _MOMENTUM = 0.75
@@ -56,16 +59,16 @@ class Place(PerSample):
         )
 
 
-def walk(victim: Victim, box: InnerBox, points: Tensor, objective: Objective, stride: float, steps: int) -> Tensor:
+def walk(victim: Victim, box: InnerBox, points: Tensor, objective: Objective, stride: Stride, steps: int) -> Tensor:
     """Take ``steps`` steps of ``stride``, each projected on the box; overwrite ``points``, (m, p), and return them."""
     for _ in range(steps):
         Y, pull_back = victim.linearise(points)
-        box.project_(points.add_(pull_back(objective(Y)[1]).sign_(), alpha=stride))
+        box.project_(points.add_(pull_back(objective(Y)[1]).sign_().mul_(stride)))
     return points
 
 
 def climb(
-    victim: Victim, box: InnerBox, points: Tensor, classes: Tensor, objective: Objective, eps: float, steps: int
+    victim: Victim, box: InnerBox, points: Tensor, classes: Tensor, objective: Objective, eps: Stride, steps: int
 ) -> Tensor:
     """Return the best points met on the way from ``points`` with ``steps`` gradients, (m, p); ``classes`` are (m,)."""
 
@@ -76,7 +79,7 @@ def climb(
 
     here, signs = evaluated(points)
     best, best_signs, best_at_look, before = here, signs, here, points
-    stride, looks = points.new_full((len(points), 1), 2.0 * eps), _looks(steps)
+    stride, looks = points.new_full((len(points), 1), 2.0) * eps, _looks(steps)
     gains, seen, halved = torch.zeros(len(points)), 0, torch.zeros(len(points), dtype=torch.bool)
     for step in range(1, steps):
         there, there_signs = evaluated(_ahead(box, here.points, before, stride * signs))

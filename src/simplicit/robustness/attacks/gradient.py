@@ -20,16 +20,15 @@ import torch
 from torch import Tensor
 
 from simplicit.checks import as_count, as_number, as_seed
-from simplicit.implicit.batch import Batch
 from simplicit.robustness.attacks.climb import Objective, Place, climb, walk
 from simplicit.robustness.attacks.problem import BATCH_SIZE, Problem
 from simplicit.robustness.attacks.victims import AttackedModel, Victim
-from simplicit.robustness.box import Clip
+from simplicit.robustness.box import Clip, Radius
 from simplicit.robustness.labels import at_labels, with_labels
 
 
 def fgsm(
-    model: AttackedModel, U: Batch, labels: Any, eps: float, *, clip: Clip = (0.0, 1.0), batch_size: int = BATCH_SIZE
+    model: AttackedModel, U: Any, labels: Any, eps: Radius, *, clip: Clip = (0.0, 1.0), batch_size: int = BATCH_SIZE
 ) -> Any:
     """Attack by the fast gradient sign method: u + ε sign(∇ᵤ ℓ), clipped (Goodfellow et al., 2015).
 
@@ -37,13 +36,15 @@ def fgsm(
     ----------
     model : ImplicitModel or torch.nn.Module
         A network takes samples in the form of U, returns logits, and is used in evaluation mode.
-    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape)
+    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape), or several
+        As ``model.predict`` or the network takes them: also a tuple or mapping of arrays. Only floating-point inputs
+        are moved; integers and truth values stay.
     labels : array of integers, shape (m,)
         The true classes, in [0, q).
-    eps : float
-        Half-width ε of the box, in units of the inputs.
+    eps : float, or mapping of str to float
+        Half-width ε of the box, in units of the inputs; or of each input by its name, where others stay as they are.
     clip : (float, float) or None
-        Range of valid inputs, which U must keep too; None for no range.
+        Range of valid inputs, which those that are moved must keep too; None for no range.
     batch_size : int
         Samples worked on at a time; bounds the memory.
 
@@ -55,8 +56,8 @@ def fgsm(
     Raises
     ------
     InputError
-        U or labels do not fit the model; NaN or infinite values, also in the model's outputs; ``eps`` negative, too
-        large for the dtype or wider than ``clip``; ``clip`` no interval; U outside ``clip``.
+        U or labels do not fit the model, or all its inputs are integers; NaN or infinite values, also in the model's
+        outputs; ``eps`` negative, too large for the dtype or wider than ``clip``; ``clip`` no interval; U outside it.
     NotWellPosedError, ConvergenceError
         The model has no unique equilibrium, or iterating for it takes too long.
     """
@@ -64,15 +65,15 @@ def fgsm(
     adversarial = torch.empty_like(problem.inputs)
     for rows in problem.batches():
         box, objective = problem.box(rows), cross_entropy(problem.labels[rows])
-        adversarial[rows] = walk(problem.victim, box, box.centre.clone(), objective, problem.eps, 1)
+        adversarial[rows] = walk(problem.victim, box, box.centre.clone(), objective, problem.stride, 1)
     return problem.returned(adversarial)
 
 
 def pgd(
     model: AttackedModel,
-    U: Batch,
+    U: Any,
     labels: Any,
-    eps: float,
+    eps: Radius,
     *,
     steps: int = 50,
     step_size: float | None = None,
@@ -134,7 +135,7 @@ def pgd(
             points = part.random_point(generator) if random_start or restart else part.centre.clone()
             if stride is None:
                 objective = worst.objective(restart, left)
-                points = climb(problem.victim, part, points, classes, objective, problem.eps, steps)
+                points = climb(problem.victim, part, points, classes, objective, problem.stride, steps)
             else:
                 points = walk(problem.victim, part, points, cross_entropy(classes), stride, steps)
             worst.update(left, points)

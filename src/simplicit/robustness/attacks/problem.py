@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.checks import as_count, as_number
+from simplicit.checks import as_count
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
-from simplicit.implicit.batch import Batch, as_batch, chunks, like
+from simplicit.implicit.batch import chunks, like
+from simplicit.robustness.attacks.climb import Stride
 from simplicit.robustness.attacks.victims import AttackedModel, Victim, as_victim
-from simplicit.robustness.box import Clip, InnerBox, clipped
+from simplicit.robustness.box import Clip, InnerBox, Radius, Reach, as_reach, clipped
 from simplicit.robustness.labels import as_labels
 
 #: Samples worked on at a time.
@@ -25,7 +26,7 @@ BATCH_SIZE = 2048
 _NUMBERS = 2**25
 
 
-def accuracy(model: AttackedModel, U: Batch, labels: Any) -> float:
+def accuracy(model: AttackedModel, U: Any, labels: Any) -> float:
     """Return the share of samples, in [0, 1], whose largest output is at their label; the first of equal ones counts.
 
     Parameters
@@ -46,10 +47,10 @@ def accuracy(model: AttackedModel, U: Batch, labels: Any) -> float:
     return float(torch.cat(rights).double().mean())
 
 
-def _checked(model: AttackedModel, U: Batch, labels: Any) -> tuple[Victim, Tensor, Tensor]:
+def _checked(model: AttackedModel, U: Any, labels: Any) -> tuple[Victim, Tensor, Tensor]:
     """Return what ``model`` is as a victim, samples (m, p) in its dtype, and their labels (m,)."""
     victim = as_victim(model, U)
-    inputs = as_batch(U, victim.n_inputs, victim.input_shape, victim.dtype)
+    inputs = victim.batch(U)
     return victim, inputs, as_labels(labels, len(inputs), victim.n_outputs)
 
 
@@ -60,27 +61,38 @@ class Problem:
     victim: Victim
     inputs: Tensor
     labels: Tensor
-    eps: float
+    reach: Reach
     clip: Clip
     batch_size: int
-    given: Batch
+    given: Any
 
     @classmethod
-    def checked(cls, model: AttackedModel, U: Batch, labels: Any, eps: float, clip: Clip, batch_size: int) -> Problem:
+    def checked(cls, model: AttackedModel, U: Any, labels: Any, eps: Radius, clip: Clip, batch_size: int) -> Problem:
         """Check what the user passes; InputError is raised as :func:`simplicit.fgsm` says."""
         victim, inputs, classes = _checked(model, U, labels)
         if victim.n_outputs < 2:
             raise InputError("an attack needs a model with at least two outputs, one for each class")
-        radius = as_number("eps", eps)
+        reach = as_reach(eps, victim.layout)
         # Points of the box, and steps between them, must be numbers too.
         largest = torch.finfo(inputs.dtype).max / 4.0 - inputs.abs().max().item()
-        if radius > largest:
-            message = f"eps = {radius} is too large for inputs in {victim.dtype}; pass one of their size"
+        if reach.eps > largest:
+            message = f"eps = {reach.eps} is too large for inputs in {victim.dtype}; pass one of their size"
             raise InputError(message, argument="eps")
-        inputs, clip = clipped(inputs, clip, radius)
+        inputs, clip = clipped(inputs, clip, reach)
         states = max(1, model.n_states) if isinstance(model, ImplicitModel) else 1
         samples = min(as_count("batch_size", batch_size), max(1, _NUMBERS // states))
-        return cls(victim, inputs, classes, radius, clip, samples, U)
+        return cls(victim, inputs, classes, reach, clip, samples, U)
+
+    @property
+    def eps(self) -> float:
+        """The largest radius."""
+        return self.reach.eps
+
+    @property
+    def stride(self) -> Stride:
+        """The radius of all columns, or of each, (p,) in the dtype of the inputs."""
+        radii = self.reach.radii
+        return self.reach.eps if radii is None else radii.to(self.inputs.dtype)
 
     def batches(self) -> Iterator[slice]:
         """Yield slices that cover the samples."""
@@ -88,7 +100,7 @@ class Problem:
 
     def box(self, rows: slice | Tensor = slice(None)) -> InnerBox:
         """Return the boxes of some samples."""
-        return InnerBox.around(self.inputs[rows], self.eps, self.clip)
+        return InnerBox.around(self.inputs[rows], self.reach, self.clip)
 
     def part(self, rows: Tensor) -> Problem:
         """Return the problem of some samples."""
@@ -109,4 +121,6 @@ class Problem:
 
     def returned(self, adversarial: Tensor) -> Any:
         """Return points (m, p) in the kind and shape of what was given."""
+        if self.victim.layout is not None:
+            return self.victim.layout.restored(adversarial, self.given)
         return like(adversarial.reshape(np.shape(self.given)), self.given)

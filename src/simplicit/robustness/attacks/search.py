@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from simplicit.checks import as_count, as_seed
-from simplicit.implicit.batch import Batch
 from simplicit.robustness.attacks.problem import BATCH_SIZE, Problem
 from simplicit.robustness.attacks.victims import AttackedModel
-from simplicit.robustness.box import Clip, InnerBox
+from simplicit.robustness.box import Clip, InnerBox, Radius
 from simplicit.robustness.labels import at_labels, with_labels
 
 # The paper's schedule: the share of the pixels in a square at first, halved where these shares of all queries are done.
@@ -29,9 +28,9 @@ _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
 def square(
     model: AttackedModel,
-    U: Batch,
+    U: Any,
     labels: Any,
-    eps: float,
+    eps: Radius,
     *,
     queries: int = 300,
     image_shape: tuple[int, ...] | None = None,

@@ -14,14 +14,13 @@ import torch
 
 from simplicit.checks import as_count, as_seed, refused
 from simplicit.implicit import ImplicitModel
-from simplicit.implicit.batch import Batch
 from simplicit.progress import Meter, OnProgress
 from simplicit.robustness.attacks.checks import SelfChecks, gradient_agreement, zero_gradient_share
 from simplicit.robustness.attacks.gradient import pgd
 from simplicit.robustness.attacks.problem import BATCH_SIZE, Problem
 from simplicit.robustness.attacks.registry import ATTACKS, STANDARD_ATTACKS, checked_attacks
 from simplicit.robustness.attacks.victims import AttackedModel
-from simplicit.robustness.box import Clip, as_radii
+from simplicit.robustness.box import Clip, Radius, Reach, as_radii, as_reach
 
 _WHITE_BOX = "pgd"
 # Implicit gradients are compared with unrolled ones, which take all steps of the iteration, on so many samples.
@@ -86,9 +85,9 @@ class AttackResult:
 
 def attack(
     model: AttackedModel,
-    U: Batch,
+    U: Any,
     labels: Any,
-    eps: float | Sequence[float],
+    eps: Radius | Sequence[float],
     *,
     attacks: str | Sequence[str] = STANDARD_ATTACKS,
     sources: Mapping[str, AttackedModel] | None = None,
@@ -107,8 +106,8 @@ def attack(
     ----------
     model, U, labels, clip
         As in :func:`simplicit.fgsm`.
-    eps : float or sequence of float
-        Radii in ℓ∞, in units of the inputs.
+    eps : float or sequence of float, or mapping of str to float
+        Radii in ℓ∞, in units of the inputs; or one for each input by its name, of which the result tells the largest.
     attacks : str or sequence of str
         Names in :data:`simplicit.robustness.ATTACKS`: ``"fgsm"``, ``"pgd"``, ``"square"`` and
         ``"autoattack"`` (extra ``attacks``) among them.
@@ -141,8 +140,9 @@ def attack(
     NotWellPosedError, ConvergenceError
         A model has no unique equilibrium, or iterating for it takes too long.
     """
-    radii = tuple(sorted(set(as_radii(eps))))
-    problem = Problem.checked(model, U, labels, max(radii), clip, BATCH_SIZE)
+    given = [eps] if isinstance(eps, Mapping) else sorted(set(as_radii(eps)))
+    problem = Problem.checked(model, U, labels, given[-1], clip, BATCH_SIZE)
+    reaches = [as_reach(radius, problem.victim.layout) for radius in given]
     options: dict[str, Any] = {
         "steps": as_count("steps", steps),
         "restarts": as_count("restarts", restarts),
@@ -152,12 +152,13 @@ def attack(
         "seed": as_seed("seed", seed, bits=63),
     }
     runs, blind = _attacks(model, checked_attacks(attacks), sources or {}, options)
-    adversarial = problem.inputs.repeat(len(radii), 1, 1).numpy() if keep else None
-    meter = Meter(len(radii) * len(runs), progress)
-    held, seconds = _run(runs, problem, radii, adversarial, meter)
+    adversarial = problem.inputs.repeat(len(reaches), 1, 1).numpy() if keep else None
+    meter = Meter(len(reaches) * len(runs), progress)
+    held, seconds = _run(runs, problem, reaches, adversarial, meter)
     meter.begin("checks")
     correct = ~problem.broken(problem.inputs)
     checks = _checks(model, problem.part(torch.nonzero(correct).flatten()), held, blind)
+    radii = tuple(reach.eps for reach in reaches)
     return AttackResult(radii, problem.labels.numpy(), correct.numpy(), held, checks, seconds, adversarial)
 
 
@@ -180,21 +181,21 @@ def _attacks(
 
 
 def _run(
-    runs: _Runs, problem: Problem, radii: Sequence[float], adversarial: npt.NDArray[Any] | None, meter: Meter
+    runs: _Runs, problem: Problem, reaches: Sequence[Reach], adversarial: npt.NDArray[Any] | None, meter: Meter
 ) -> tuple[dict[str, Bools], dict[str, float]]:
     """Return by attack which samples held at each radius, (k, m), and its seconds.
 
     Points that are misclassified are put into ``adversarial``, (k, m, p).
     """
-    held = {name: np.zeros((len(radii), len(problem.inputs)), dtype=bool) for name in runs}
+    held = {name: np.zeros((len(reaches), len(problem.inputs)), dtype=bool) for name in runs}
     seconds = dict.fromkeys(runs, 0.0)
-    for place, radius in enumerate(radii):
+    for place, reach in enumerate(reaches):
         for name, run in runs.items():
-            meter.begin(f"{name}, ε = {radius:.4g}")
+            meter.begin(f"{name}, ε = {reach.eps:.4g}")
             begun = time.perf_counter()
-            points = torch.as_tensor(run(problem.given, problem.labels, radius)).reshape(problem.inputs.shape)
             # A source may work in another dtype, where its box is a little different.
-            points = replace(problem, eps=radius).box().project_(points.to(problem.inputs.dtype))
+            points = problem.victim.batch(run(problem.given, problem.labels, reach.given)).clone()
+            points = replace(problem, reach=reach).box().project_(points)
             broken = problem.broken(points).numpy()
             held[name][place] = ~broken
             if adversarial is not None:

@@ -215,7 +215,7 @@ class Neighbourhood(PerSample):
             centre = centre + block.apply(middle)
             radius = radius + size.apply(reach)
             sizes = sizes + size.apply(torch.maximum(lower.abs(), upper.abs()))
-        radius = radius + prepared.gamma * sizes
+        radius = radius + prepared.rounded(prepared.gamma * sizes, rows)
         # What is no number, as a product with an infinite bound, tells nothing.
         found.z_lower[:, rows] = torch.fmax(found.z_lower[:, rows], centre - radius)
         found.z_upper[:, rows] = torch.fmin(found.z_upper[:, rows], centre + radius)

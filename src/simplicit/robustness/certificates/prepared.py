@@ -12,8 +12,9 @@ unit roundoff u, a sum of k products errs by at most γ = k u / (1 - k u) times 
       ζ = γ (w + |A| e) + |A| e,      e = slope(z ± ζ) (ζ + 16 u w) + 16 u X,
 
   γ and u now of the model's dtype, slope the largest |φ'| nearby: 0 for a ReLU that stays below 0. Piecewise linear φ
-  lose the terms with 16, the units in the last place that evaluating a φ may cost. A substitution solves this stage by
-  stage. A block is another matter: what its program does to errors is only known as the interval image of z ± ζ.
+  lose the terms with 16, the units in the last place that evaluating a φ may cost. A z that copies an integer input has
+  no error at all. A substitution solves this stage by stage. A block is another matter: what its program does to errors
+  is only known as the interval image of z ± ζ.
   So the bounds of a model with blocks speak of all trajectories whose outputs of blocks lie *anywhere* in
   these images, those as computed among them, and are exact between the blocks: e is 0 at a block, and counts on.
   Where states depend on themselves, (I - L|A|)⁻¹ does, and what the iteration leaves over comes on top; blocks on such
@@ -71,10 +72,27 @@ class PreparedModel:
         self.slopes = self._working(self.system.slopes)
         self.jumps = self._working(per_state(groups, lambda phi: phi.jump))
         self.ulps = self._working(per_state(groups, lambda phi: 0.0 if phi.homogeneous else EVALUATION_ULPS))
+        self._inexact = 1.0 - self._copies_of_integers()
 
     def widened(self, bound: Tensor) -> Tensor:
         """Round a sum of non-negative terms up by what its own evaluation may have lost."""
         return bound * (1.0 + self.gamma)
+
+    def _copies_of_integers(self) -> Tensor:
+        """Return 1 for pre-activations that are one integer of the input and nothing else, (n_pre,), and 0 for others.
+
+        Only integers do not move, and what looks something up by them is lost where they are a little uncertain.
+        """
+        whole, layout = torch.zeros(1, self.model.n_inputs, dtype=torch.float64), self.model.inputs
+        if layout is not None:
+            for spec in layout.specs:
+                whole[:, layout.columns[spec.name]] = 0.0 if spec.floating else 1.0
+        single = self._working((self.system.row_counts == 1) & (self.model.state_bias == 0))
+        return single * (self.system.plan.to_working(self.system.absolute.drive(whole, bias=False))[0] == 1)
+
+    def rounded(self, errors: Tensor, rows: slice) -> Tensor:
+        """Return what sums for the pre-activations ``rows`` lose, (m, k), but for those that are copies of integers."""
+        return errors * self._inexact[rows]
 
     def drive(self, U: Tensor) -> Tensor:
         """Return B u, (m, n), for U (m, p)."""
@@ -214,7 +232,8 @@ class PreparedModel:
         inherited = torch.zeros_like(sizes)
         for source, block in stage.terms:
             inherited = inherited + block.apply(errors[:, source])
-        return self._row_gammas(dtype)[stage.rows] * (sizes + inherited) + inherited + self._underflow(dtype)
+        lost = self._row_gammas(dtype)[stage.rows] * (sizes + inherited) + self._underflow(dtype)
+        return self.rounded(lost, stage.rows) + inherited
 
     def stage_errors(
         self,

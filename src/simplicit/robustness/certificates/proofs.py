@@ -28,11 +28,11 @@ from torch import Tensor
 from simplicit.checks import as_count, check_choice, refused
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
-from simplicit.implicit.batch import Batch, as_batch, chunks
+from simplicit.implicit.batch import chunks
 from simplicit.implicit.model import as_model
 from simplicit.machine import check_memory
 from simplicit.progress import Meter, OnProgress
-from simplicit.robustness.box import Clip, OuterBox, as_radii, clipped
+from simplicit.robustness.box import Clip, OuterBox, Radius, Reach, as_reaches, clipped
 from simplicit.robustness.certificates.interval import Neighbourhood
 from simplicit.robustness.certificates.methods import METHODS, Evidence
 from simplicit.robustness.certificates.prepared import PreparedModel
@@ -95,9 +95,9 @@ class Certificates:
 
 def certify(
     model: ImplicitModel,
-    U: Batch,
+    U: Any,
     labels: Any | None,
-    eps: float | Sequence[float],
+    eps: Radius | Sequence[float],
     *,
     clip: Clip = (0.0, 1.0),
     method: str = "linear",
@@ -114,14 +114,15 @@ def certify(
     Parameters
     ----------
     model : ImplicitModel
-    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape)
+    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape), or several
+        As ``model.predict`` takes them. Only floating-point inputs have a box; integers and truth values stay.
     labels : array of integers, shape (m,), or None
         The true classes; the share of certified samples is then a guaranteed accuracy. None: the model's own choices,
         so that a certified sample is one whose class cannot change.
-    eps : float or sequence of float
-        Radii, in units of the inputs.
+    eps : float or sequence of float, or mapping of str to float
+        Radii, in units of the inputs; or one for each input by its name, of which the result tells the largest.
     clip : (float, float) or None
-        Range of valid inputs, which U must keep too; None for no range.
+        Range of valid inputs, which those with a box must keep too; None for no range.
     method : {"linear", "interval", "global"}
         The tightest bound to compute; those before it are computed too.
     steps : int
@@ -138,8 +139,8 @@ def certify(
     ------
     InputError
         The linear relaxation of one sample needs more memory than is free, as on a network of 10⁵ states; U or labels
-        do not fit the model, NaN or infinite values; ``eps`` negative or wider than ``clip``; ``clip`` no
-        interval, U outside it; an unknown method; a model with one output.
+        do not fit the model, or all its inputs are integers; NaN or infinite values; ``eps`` negative or wider than
+        ``clip``; ``clip`` no interval, U outside it; an unknown method; a model with one output.
     NotWellPosedError
         The model has no unique equilibrium.
 
@@ -151,17 +152,17 @@ def certify(
     >>> [bool(sample) for sample in found.certified["linear"][:, 0]]
     [True, False]
     """
-    inputs = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype)
+    inputs = as_model(model).batch(U)
     if model.n_outputs < 2:
         raise InputError("a certificate needs a model with at least two outputs, one for each class")
     check_choice("method", method, METHODS)
-    steps, radii = as_count("steps", steps, minimum=0), as_radii(eps)
-    inputs, _ = clipped(inputs, clip, max(radii))
+    steps, reaches = as_count("steps", steps, minimum=0), as_reaches(eps, model.inputs)
+    inputs, _ = clipped(inputs, clip, max(reaches, key=lambda reach: reach.eps))
     chosen = torch.as_tensor(model.predict(inputs)).argmax(dim=1)
     classes = chosen if labels is None else as_labels(labels, len(inputs), model.n_outputs)
     names = [*METHODS][: [*METHODS].index(method) + 1]
     bounding = _Bounding(PreparedModel(model), inputs.double(), classes, clip, steps, dict.fromkeys(names, 0.0))
-    margins = bounding.margins(radii, progress)
+    margins, radii = bounding.margins(reaches, progress), tuple(reach.eps for reach in reaches)
     return Certificates(radii, classes.numpy(), (chosen == classes).numpy(), margins, bounding.seconds)
 
 
@@ -176,26 +177,26 @@ class _Bounding:
     steps: int
     seconds: dict[str, float]
 
-    def margins(self, radii: Sequence[float], progress: OnProgress | None) -> dict[str, npt.NDArray[np.float64]]:
+    def margins(self, reaches: Sequence[Reach], progress: OnProgress | None) -> dict[str, npt.NDArray[np.float64]]:
         """Return for every method the smallest margin of each sample, (k, m)."""
         parts = list(self._parts())
-        meter = Meter(len(self.U) * len(radii), progress)
-        found = {name: np.full((len(radii), len(self.U)), -np.inf) for name in self.seconds}
-        order = sorted(range(len(radii)), key=lambda place: -radii[place])
+        meter = Meter(len(self.U) * len(reaches), progress)
+        found = {name: np.full((len(reaches), len(self.U)), -np.inf) for name in self.seconds}
+        order = sorted(range(len(reaches)), key=lambda place: -reaches[place].eps)
         for larger, place in pairwise([order[0], *order]):
-            meter.begin(f"bounds, ε = {radii[place]:.4g}")
+            meter.begin(f"bounds, ε = {reaches[place].eps:.4g}")
             for rows in parts:
-                for name, smallest in self._bounds(rows, radii[place]):
+                for name, smallest in self._bounds(rows, reaches[place]):
                     found[name][place, rows] = smallest
                 meter.count(rows.stop - rows.start)
             for bounds in found.values():  # a bound over a larger box is one over this box too
                 bounds[place] = np.fmax(bounds[place], bounds[larger])
         return found
 
-    def _bounds(self, rows: slice, radius: float) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
+    def _bounds(self, rows: slice, reach: Reach) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
         """Yield by one method after another the smallest margin of each sample, none below that of the one before."""
         U = self.U[rows]
-        neighbourhood = Neighbourhood(self.prepared, U, OuterBox.around(U, radius, self.clip))
+        neighbourhood = Neighbourhood(self.prepared, U, OuterBox.around(U, reach, self.clip))
         evidence = Evidence(neighbourhood, self.labels[rows], self.steps)
         for name in self.seconds:
             begun = time.perf_counter()

@@ -12,19 +12,20 @@ coefficients, r = L (|A| r + ε|B| 1) and S = (|C| + S|A|) L; the boxes here are
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from simplicit.checks import as_number
 from simplicit.implicit import ImplicitModel
-from simplicit.implicit.batch import Batch, as_batch, chunks
+from simplicit.implicit.batch import chunks
 from simplicit.implicit.groups import Block
 from simplicit.implicit.model import as_model
 from simplicit.implicit.picard import picard_adjoint
 from simplicit.implicit.plan import Loop, Plan, Slopes, Stage
-from simplicit.robustness.box import Clip, OuterBox, clipped
+from simplicit.robustness.box import Clip, OuterBox, Radius, as_reach, clipped
 from simplicit.robustness.certificates.interval import Neighbourhood
 from simplicit.robustness.certificates.prepared import PreparedModel
 
@@ -105,7 +106,7 @@ def _width(stage: Stage) -> int:
     return int(stage.target.stop - stage.target.start)
 
 
-def box_radii(model: ImplicitModel, U: Batch, eps: float, *, clip: Clip = (0.0, 1.0)) -> Array:
+def box_radii(model: ImplicitModel, U: Any, eps: Radius, *, clip: Clip = (0.0, 1.0)) -> Array:
     """Return the half-widths of the boxes of states around every sample, by interval bounds (b).
 
     They are zero, up to rounding, where a state cannot move, as a ReLU that stays below 0. Their mean over samples is
@@ -114,9 +115,9 @@ def box_radii(model: ImplicitModel, U: Batch, eps: float, *, clip: Clip = (0.0, 
     Parameters
     ----------
     model : ImplicitModel
-    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape)
-    eps : float
-        Half-width of the box of inputs.
+    U : NumPy array or torch tensor, shape (m, p) or (m, *input_shape), or several, as ``model.predict`` takes them
+    eps : float, or mapping of str to float
+        Half-width of the box of floating-point inputs, or of each by its name.
     clip : (float, float) or None
         Range of valid inputs, which U must keep too; None for no range.
 
@@ -129,12 +130,12 @@ def box_radii(model: ImplicitModel, U: Batch, eps: float, *, clip: Clip = (0.0, 
     InputError, NotWellPosedError
         As :func:`simplicit.certify`.
     """
-    inputs, radius = as_batch(U, as_model(model).n_inputs, model.input_shape, model.dtype), as_number("eps", eps)
-    inputs, _ = clipped(inputs, clip, radius)
+    inputs, reach = as_model(model).batch(U), as_reach(eps, model.inputs)
+    inputs, _ = clipped(inputs, clip, reach)
     prepared = PreparedModel(model)
     radii = torch.empty(len(inputs), model.n_states, dtype=torch.float64)
     for rows in chunks(len(inputs), model.n_inputs + model.n_states):
         part = inputs[rows].double()
-        found = Neighbourhood(prepared, part, OuterBox.around(part, radius, clip)).enclosure()
+        found = Neighbourhood(prepared, part, OuterBox.around(part, reach, clip)).enclosure()
         radii[rows] = 0.5 * (found.x_upper - found.x_lower)
     return prepared.system.plan.to_model(radii).numpy()

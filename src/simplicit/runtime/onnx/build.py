@@ -22,6 +22,8 @@ from simplicit.implicit.plan import Plan, Stage
 from simplicit.runtime.onnx.activations import activated
 from simplicit.runtime.onnx.blocks import block
 from simplicit.runtime.onnx.graph import Graph
+from simplicit.runtime.onnx.inputs import OUTPUT as RESULT
+from simplicit.runtime.onnx.inputs import packed
 from simplicit.runtime.onnx.linear import linear
 
 OPSET, IR_VERSION = 17, 8  # of 2022: old enough for every runtime, new enough for all that is needed
@@ -29,7 +31,9 @@ Term = tuple[str, LinearMap]
 
 
 def build(model: ImplicitModel, onnx: Any) -> Any:
-    """An ONNX model from ``inputs`` (batch, *input_shape) to ``outputs`` (batch, *output_shape).
+    """An ONNX model from the inputs, each (batch, *shape), to ``outputs`` (batch, *output_shape).
+
+    :mod:`~simplicit.runtime.onnx.inputs` says what the inputs are called.
 
     InputError is raised where A has cycles, a block has an operation without a form in ONNX, or the constants take more
     than 2 GiB.
@@ -42,18 +46,17 @@ def build(model: ImplicitModel, onnx: Any) -> Any:
             "simplicit.to_torch(model), or fit a feed-forward network with structure 'baseline' or 'feedforward'",
         )
     graph = Graph(onnx, model.dtype)
-    flat = "inputs" if model.input_shape == (model.n_inputs,) else graph.node("Flatten", "inputs", axis=1)
+    flat, first = packed(graph, model)
     outputs = _Writer(graph, model, plan, flat).outputs()
     if model.output_shape == (model.n_outputs,):
-        graph.node("Identity", outputs, name="outputs")
+        graph.node("Identity", outputs, name=RESULT)
     else:  # a length of 0 stands for that of the input
         shape = np.array([0, *model.output_shape], dtype=np.int64)
-        graph.node("Reshape", outputs, shape, name="outputs")
-    graph.prune(["outputs"])
+        graph.node("Reshape", outputs, shape, name=RESULT)
+    graph.prune([RESULT])
     make, kind = onnx.helper, onnx.TensorProto.DOUBLE if model.dtype == np.float64 else onnx.TensorProto.FLOAT
-    first = make.make_tensor_value_info("inputs", kind, ["batch", *model.input_shape])
-    last = make.make_tensor_value_info("outputs", kind, ["batch", *model.output_shape])
-    whole = make.make_graph(graph.nodes, "implicit_model", [first], [last], [*graph.constants.values()])
+    last = make.make_tensor_value_info(RESULT, kind, ["batch", *model.output_shape])
+    whole = make.make_graph(graph.nodes, "implicit_model", first, [last], [*graph.constants.values()])
     opsets = [make.make_opsetid("", OPSET)]
     return make.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION, producer_name="simplicit")
 

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from simplicit.checks import as_path
 from simplicit.errors import DataError, MissingExtraError, first_line
 from simplicit.files import write_bytes, writing
+from simplicit.implicit.checks import float_dtype
 from simplicit.implicit.model import ImplicitModel, as_model
 from simplicit.runtime.onnx.build import build
+from simplicit.runtime.onnx.inputs import as_given, drawn
 
 # Outputs may differ by so much, relative to the largest. ONNX's reference has the error function in float32 only.
 _TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -46,18 +48,28 @@ class OnnxFile:
 
 
 def export_onnx(
-    model: ImplicitModel, path: str | os.PathLike[str], *, check: bool = True, overwrite: bool = False
+    model: ImplicitModel,
+    path: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    check: bool = True,
+    overwrite: bool = False,
 ) -> OnnxFile:
     """Write a model whose A is triangular as one ONNX file, all of it or nothing.
 
     The graph takes ``inputs`` (batch, *input_shape) and gives ``outputs`` (batch, *output_shape), in the model's dtype,
-    for any number of samples. Convolutions and gathers are written as such, other linear maps as dense matrices with
-    their zeros; one that repeats a smaller matrix is written with that. Blocks are written operation by operation.
+    for any number of samples. Of a model of several inputs, or of integers, it takes the network's own by their names,
+    in their own shapes and dtypes (int64 ids, a bool mask), as ``model.inputs`` lists them. Convolutions and gathers
+    are written as such, other linear maps as dense matrices with their zeros; one that repeats a smaller matrix is
+    written with that. Blocks are written operation by operation.
 
     Parameters
     ----------
     model : ImplicitModel
     path : path
+    dtype : str, optional
+        ``"float32"`` or ``"float64"``, that of floating-point inputs, outputs and weights. Default: the dtype of the
+        network's floating-point inputs where ``model.inputs`` knows it, else that of the model.
     check : bool
         Whether the graph is run on a few random samples, with onnxruntime if it can, and compared with
         ``model.predict`` before the file appears: to 1e-5 in float32 and 1e-12 in float64, relative to the largest
@@ -68,8 +80,8 @@ def export_onnx(
     Raises
     ------
     InputError
-        A has cycles, so that the states are found by iteration; a block has an operation that has no form in ONNX
-        here; or the matrices take more than 2 GiB.
+        ``dtype`` is another; A has cycles, so that the states are found by iteration; a block has an operation that has
+        no form in ONNX here; the matrices take more than 2 GiB; or the check finds no integers that the model takes.
     DataError
         ``path`` exists and ``overwrite`` is False, it cannot be written, or outputs differ.
     MissingExtraError
@@ -77,13 +89,21 @@ def export_onnx(
     """
     onnx = check_onnx()
     target = _target(path, overwrite)
-    document = build(as_model(model), onnx)
+    model = _in_dtype(as_model(model), dtype)
+    document = build(model, onnx)
     onnx.checker.check_model(document, full_check=True)
     payload = document.SerializeToString()
     checked_by, difference = _checked(model, payload, onnx, target) if check else (None, float("nan"))
     with writing(target):
         write_bytes(target, payload)
     return OnnxFile(target, len(payload), checked_by, difference)
+
+
+def _in_dtype(model: ImplicitModel, dtype: str | None) -> ImplicitModel:
+    """The model in the dtype of its file."""
+    floats = [] if model.inputs is None else [spec.dtype for spec in model.inputs.specs if spec.floating]
+    wanted = np.dtype(floats[0] if dtype is None and floats else model.dtype if dtype is None else float_dtype(dtype))
+    return model if wanted == model.dtype else model.astype(wanted)
 
 
 def check_onnx() -> Any:
@@ -115,9 +135,10 @@ def _checked(model: ImplicitModel, payload: bytes, onnx: Any, target: Path) -> t
     if checked_by != _RUNTIME:
         allowed = max(allowed, _REFERENCE_TOLERANCE)
     for samples in _SAMPLES:
-        U = rng.random((samples, model.n_inputs)).astype(model.dtype)
+        inputs = drawn(model, samples, rng)
+        U = as_given(model, inputs)
         expected = model.predict(U)
-        found: NDArray[Any] = session.run(None, {"inputs": U.reshape(samples, *model.input_shape)})[0]
+        found: NDArray[Any] = session.run(None, inputs)[0]
         if found.shape != (samples, *model.output_shape) or found.dtype != model.dtype:
             raise DataError(
                 f"{target}: not written, {checked_by} gives outputs of shape {found.shape} in {found.dtype}, the model "

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simplicit.implicit import ConvMap, GatheredConvMap, GatherMap, LinearMap, SumMap
+from simplicit.implicit import ConvMap, GatheredMap, GatherMap, LinearMap, RepeatedMap, SumMap, TransposedMap
 from simplicit.runtime.onnx.graph import Graph
 from simplicit.runtime.onnx.repeats import Repeat, repeats
 
@@ -72,8 +72,38 @@ def _convolution(graph: Graph, block: ConvMap, x: str) -> str:
     return y if block.left is None else graph.node("Mul", y, block.left)
 
 
-def _gathered(graph: Graph, block: GatheredConvMap, x: str) -> str:
-    return _gather(graph, block.after, _convolution(graph, block.core, _gather(graph, block.before, x)))
+def _transposed(graph: Graph, block: TransposedMap, x: str) -> str:
+    """Write a transposed convolution of X as images."""
+    if block.right is not None:
+        x = graph.node("Mul", x, block.right)
+    # What runs float64, the reference of onnx, knows no groups here.
+    core = block.core if graph.dtype == np.float32 else block.core.ungrouped()
+    images = graph.node("Reshape", x, np.array([0, *core.output_shape], dtype=np.int64))
+    sizes: dict[str, Any] = {"strides": core.stride, "dilations": core.dilation, "pads": core.padding * 2}
+    y = graph.node("ConvTranspose", images, core.weight, group=core.groups, output_padding=core.left_over, **sizes)
+    y = graph.node("Flatten", y, axis=1)
+    return y if block.left is None else graph.node("Mul", y, block.left)
+
+
+def _weight_repeated(graph: Graph, block: RepeatedMap, x: str) -> str:
+    """Write the product of every position of X with one matrix."""
+    if block.right is not None:
+        x = graph.node("Mul", x, block.right)
+    (height, width), times, inner = block.weight.shape, block.repeats, block.inner
+    if inner > 1:
+        apart = graph.node("Reshape", x, np.array([0, times, width, inner], dtype=np.int64))
+        y = graph.node("Flatten", graph.node("MatMul", block.weight, apart), axis=1)
+    elif times > 1:
+        apart = graph.node("Reshape", x, np.array([0, times, width], dtype=np.int64))
+        product = graph.node("MatMul", apart, block.weight.T)
+        y = graph.node("Reshape", product, np.array([0, times * height], dtype=np.int64))
+    else:
+        y = graph.node("MatMul", x, block.weight.T)
+    return y if block.left is None else graph.node("Mul", y, block.left)
+
+
+def _gathered(graph: Graph, block: GatheredMap, x: str) -> str:
+    return _gather(graph, block.after, linear(graph, block.core, _gather(graph, block.before, x)))
 
 
 def linear(graph: Graph, block: LinearMap, x: str) -> str:
@@ -85,6 +115,8 @@ def linear(graph: Graph, block: LinearMap, x: str) -> str:
 LINEAR: dict[type[Any], Callable[[Graph, Any, str], str]] = {
     GatherMap: _gather,
     ConvMap: _convolution,
-    GatheredConvMap: _gathered,
+    RepeatedMap: _weight_repeated,
+    TransposedMap: _transposed,
+    GatheredMap: _gathered,
     SumMap: lambda graph, block, x: graph.sum([linear(graph, part, x) for part in block.parts]),
 }

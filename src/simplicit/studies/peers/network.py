@@ -23,6 +23,7 @@ from simplicit.studies.peers.base import Array, Layer, Peer
 from simplicit.training.channels.finding import channel_layers
 from simplicit.training.channels.layers import ChannelLayer
 from simplicit.training.channels.moments import sums_of
+from simplicit.training.channels.parts import part_of
 from simplicit.training.channels.statistics import Statistics
 from simplicit.training.channels.sweep import Sweep
 from simplicit.training.channels.walk import batches_of
@@ -61,7 +62,7 @@ class Network:
 
     def by_size(self, sparsity: float) -> dict[str, int]:
         """Return how many weights stay where the largest of the whole network do."""
-        weights = [self.graph.constants[layer.weight].double().numpy().ravel() for layer in self.layers]
+        weights = [layer.kernel(self.graph.constants[layer.weight]).double().numpy().ravel() for layer in self.layers]
         kept = keep_largest(np.abs(np.concatenate(weights)), _left(sum(self.sizes.values()), sparsity))
         parts = np.split(kept, np.cumsum([len(one) for one in weights])[:-1])
         return {layer.name: int(part.sum()) for layer, part in zip(self.layers, parts, strict=True)}
@@ -69,8 +70,9 @@ class Network:
     def counts_of(self, network: nn.Module) -> dict[str, int]:
         """Return how many weights each layer of another network of the same class has that are not zero."""
         weights = dict(network.named_parameters())
-        keys = {name: name if name in weights else f"{name}.weight" for name in self.sizes}
-        return {name: int(weights[key].count_nonzero()) for name, key in keys.items()}
+        keys = {layer: layer.parameter for layer in self.layers}
+        keys = {layer: name if name in weights else f"{name}.weight" for layer, name in keys.items()}
+        return {layer.name: int(part_of(layer.part, weights[key]).count_nonzero()) for layer, key in keys.items()}
 
     def sparsity_of(self, network: nn.Module) -> float:
         """Return the share of weights that another network of the same class lacks, in per cent."""

@@ -1,13 +1,15 @@
 r"""What follows a layer in the graph: its bias, a batch norm, and the sum with a skip path.
 
 A bias may be added by an operation of its own (``addmm`` comes apart into a product and a sum). Between a layer and the
-sum with its skip path a value is often only laid out anew, as the output of an attention is: what is added is laid out
-backwards then, to be compared with the layer's own result.
+sum with its skip path a value is often only laid out anew, as the output of an attention is, or every channel is
+multiplied by a gain γ of its own (LayerScale): what is added is laid out backwards then, and divided by γ, to be
+compared with the layer's own result. Where γ is nearly zero, the layer does not answer for the error of the skip path.
 """
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,8 @@ _RESHAPES = {
 }
 _COPIES = {_aten.clone.default, _aten.contiguous.default, _aten.alias.default, _aten.dropout.default}
 _TURNS = {_aten.transpose.int, _aten.permute.default, _aten.t.default}
+#: The error of a skip path is left alone where a gain is below this share of the layer's largest.
+LEAST_GAIN = 1e-2
 #: Operations that lay a value out anew.
 LAYING = _RESHAPES | _COPIES | _TURNS
 
@@ -44,15 +48,16 @@ class Norm:
 
 @dataclass(frozen=True, eq=False)
 class Skip:
-    """What is added to a layer's result, and how this was laid out before, step by step."""
+    """What is added to a layer's result, and how this was laid out or multiplied by gains before, step by step."""
 
     node: Node
     steps: tuple[Node, ...]
 
-    def back(self, value: Tensor) -> Tensor:
-        """A value in the layout of the sum, in that of the layer's result."""
+    def back(self, value: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
+        """A value in the layout and units of the sum, in those of the layer's result."""
         for step in reversed(self.steps):
-            value = _laid_back(step, value)
+            gain = _gain_of(step, constants)
+            value = _laid_back(step, value) if gain is None else value * inverse_gain(gain)
         return value
 
 
@@ -104,7 +109,7 @@ def skip_after(node: Node) -> Skip | None:
     """What is added to a node's value where it is only read by a sum, laid out anew or not."""
     steps: list[Node] = []
     after, user = node, only_user(node)
-    while user is not None and (user.target in LAYING or _is_once(user)) and user.args[0] is after:
+    while user is not None and _is_step(user, after):
         steps.append(user)
         after, user = user, only_user(user)
     if user is None or user.target is not _aten.add.Tensor or user.kwargs.get("alpha", 1) != 1:
@@ -118,6 +123,46 @@ def skip_after(node: Node) -> Skip | None:
     return (
         Skip(others[0], tuple(steps)) if isinstance(value, Tensor) and value.shape == after.meta["val"].shape else None
     )
+
+
+def _is_step(user: Node, before: Node) -> bool:
+    """Whether a node lays out a value anew, or multiplies its channels by constants."""
+    if user.target in LAYING or _is_once(user):
+        return user.args[0] is before
+    if user.target is not _aten.mul.Tensor or before not in user.args[:2]:
+        return False
+    gains = [one for one in user.args[:2] if one is not before]
+    same = user.meta["val"].shape == before.meta["val"].shape
+    return same and len(gains) == 1 and _vector(gains[0]) is not None
+
+
+def _vector(node: Any) -> tuple[Node, list[Node]] | None:
+    """The placeholder of a constant, and how it is laid out, where it has one number for each channel at most."""
+    steps: list[Node] = []
+    while isinstance(node, Node) and node.target in _RESHAPES | _COPIES:
+        steps.append(node)
+        node = node.args[0]
+    if not isinstance(node, Node) or node.op != "placeholder" or not isinstance(node.meta.get("val"), Tensor):
+        return None
+    sizes = node.meta["val"].shape
+    whole = all(isinstance(size, int) for size in sizes)
+    return (node, steps[::-1]) if whole and sum(size > 1 for size in sizes) <= 1 else None
+
+
+def _gain_of(step: Node, constants: Mapping[str, Tensor]) -> Tensor | None:
+    """The gains by which a step multiplies, as they are laid out; None where it does something else."""
+    if step.target is not _aten.mul.Tensor or _is_once(step):
+        return None
+    (placeholder, steps), *_ = [found for one in step.args[:2] if (found := _vector(one)) is not None]
+    value = constants[placeholder.name]
+    for one in steps:
+        value = laid_out(one, value)
+    return value
+
+
+def inverse_gain(gain: Tensor) -> Tensor:
+    """1/γ; 0 where γ is nearly zero beside the largest."""
+    return torch.where(gain.abs() > LEAST_GAIN * gain.abs().max(), 1 / gain, 0.0)
 
 
 def laid_out(step: Node, value: Tensor) -> Tensor:

@@ -20,9 +20,22 @@ from simplicit.network.graph import NetworkGraph
 from simplicit.training.channels.after import LAYING, added_bias, norm_after, skip_after
 from simplicit.training.channels.forms import Linear, same_rows
 from simplicit.training.channels.layers import ChannelLayer, Found, Use, nodes_before
-from simplicit.training.channels.uses import CONVOLVING, KEPT, MULTIPLYING, Product, products, seen_through
+from simplicit.training.channels.parts import Part
+from simplicit.training.channels.uses import (
+    CONVOLVING,
+    KEPT,
+    MULTIPLYING,
+    Product,
+    Weight,
+    products,
+    seen_through,
+    view_of,
+)
 
 _aten = torch.ops.aten
+
+#: Where a parameter lies in memory, and which part of it is meant; None for all of it.
+Place = tuple[int, Part | None]
 
 _HEAD = "the head of a network with embeddings"
 
@@ -65,18 +78,22 @@ def channel_layers(graph: NetworkGraph) -> list[ChannelLayer]:
 def found_layers(graph: NetworkGraph) -> Found:
     """All layers of a graph, and the weights that are left alone."""
     names = _parameter_names(graph)
-    uses: dict[int, list[Product]] = {}
+    uses: dict[Place, list[Product]] = {}
     for one in products(graph.module.graph.nodes, names):
-        uses.setdefault(_place(graph, one.weight.placeholder), []).append(one)
+        uses.setdefault((_place(graph, one.weight.placeholder), one.weight.part), []).append(one)
     holders = _holders(graph, names)
     left: dict[str, str] = {}
-    layers: dict[int, ChannelLayer] = {}
+    layers: dict[Place, ChannelLayer] = {}
     biases = _free_biases(graph, names, uses)
-    for place, own in uses.items():
-        reason = _refusal(graph, own, holders[place])
-        name = names[own[0].weight.placeholder.name].removesuffix(".weight")
+    for (place, part), own in uses.items():
+        beside = [(one, some) for one, some in uses.items() if one[0] == place and one[1] != part]
+        reason = _refusal(graph, own, holders[place], [one for _, some in beside for one in some])
+        if any(part is None or other is None or part.overlaps(other) for (_, other), _ in beside):
+            reason = "used as a whole and in parts, or in parts that overlap"
+        whole = names[own[0].weight.placeholder.name].removesuffix(".weight")
+        name = whole if part is None else f"{whole}{part}"
         if reason is None:
-            layers[place] = _layer(graph, name, own, [one.name for one in holders[place]], biases)
+            layers[place, part] = _layer(graph, name, own, [one.name for one in holders[place]], biases)
         else:
             left[name] = reason
     left |= _others(graph, names, {one.node for own in uses.values() for one in own})
@@ -130,18 +147,18 @@ def _holders(graph: NetworkGraph, names: dict[str, str]) -> dict[int, list[Node]
     return found
 
 
-def _refusal(graph: NetworkGraph, uses: list[Product], holders: list[Node]) -> str | None:
-    """Why a weight is left alone; None where it is a layer's."""
-    known = {one.node for one in uses} | {turn for one in uses for turn in one.weight.turns}
+def _refusal(graph: NetworkGraph, uses: list[Product], holders: list[Node], beside: list[Product]) -> str | None:
+    """Why a weight is left alone; None where it is a layer's. Other parts of the parameter are used ``beside``."""
+    known = {one.node for one in (*uses, *beside)} | {turn for one in (*uses, *beside) for turn in one.weight.turns}
     other = next((user for holder in holders for user in _leaves(holder, known) if user not in known), None)
     if other is not None:
         target: Any = other.target
         return KEPT.get(target, f"also used by {target}")
-    first, shape = uses[0], holders[0].meta["val"].shape
+    first, shape = uses[0], uses[0].weight.shape
     if any(not same_rows((first.form, first.weight.axes), (one.form, one.weight.axes), shape) for one in uses[1:]):
         return "used with its rows as columns"
     for one in uses:
-        if one.bias is not None and (not isinstance(one.bias, Node) or one.bias.name not in graph.constants):
+        if one.bias is not None and view_of(one.bias, graph.constants) is None:
             return "its bias is computed"
         if isinstance(one.bias, Node) and one.bias.meta["val"].ndim != 1:
             return "its bias is no vector"
@@ -180,43 +197,55 @@ def _computed_from(graph: NetworkGraph, node: Node, names: dict[str, str]) -> st
     return next((names[one.name] for one in before if one.name in names and one.meta["val"].ndim > 1), None)
 
 
-def _free_biases(graph: NetworkGraph, names: dict[str, str], uses: dict[int, list[Product]]) -> dict[str, int]:
-    """The vectors that are the bias of one weight alone, by placeholder, with the place of that weight."""
-    owners: dict[int, set[int]] = {}
-    counts: dict[int, int] = {}
+def _free_biases(graph: NetworkGraph, names: dict[str, str], uses: dict[Place, list[Product]]) -> dict[Place, Place]:
+    """The vectors, or parts of them, that are the bias of one weight alone, with the place of that weight."""
+    owners: dict[Place, set[Place]] = {}
+    counts: dict[Place, int] = {}
+    nodes: dict[int, tuple[set[Node], set[Node]]] = {}
     for place, own in uses.items():
         for one in own:
-            bias, _ = _bias_of(one)
-            if bias is not None and bias.name in names:
-                owners.setdefault(_place(graph, bias), set()).add(place)
-                counts[_place(graph, bias)] = counts.get(_place(graph, bias), 0) + 1
+            bias, _ = _bias_of(graph, one)
+            if bias is not None and bias.placeholder.name in names:
+                at = _place(graph, bias.placeholder)
+                owners.setdefault((at, bias.part), set()).add(place)
+                counts[at, bias.part] = counts.get((at, bias.part), 0) + 1
+                turns, adding = nodes.setdefault(at, (set(), set()))
+                turns.update(bias.turns)
+                adding.add(one.node)
     holders = _holders(graph, names)
-    alone = {
-        bias: next(iter(places))
-        for bias, places in owners.items()
-        if len(places) == 1 and sum(len(one.users) for one in holders[bias]) == counts[bias]
-    }
-    return {node.name: alone[bias] for bias in alone for node in holders[bias]}
+    free: dict[Place, Place] = {}
+    for (at, part), places in owners.items():
+        others = [other for one, other in owners if one == at and other != part]
+        if part is None:
+            alone = not others and sum(len(one.users) for one in holders[at]) == counts[at, part]
+        else:
+            turns, adding = nodes[at]
+            read = {user for holder in holders[at] for user in _leaves(holder, turns)}
+            alone = read <= adding and not any(other is None or part.overlaps(other) for other in others)
+        if alone and len(places) == 1:
+            free[at, part] = next(iter(places))
+    return free
 
 
-def _bias_of(one: Product) -> tuple[Node | None, Node]:
+def _bias_of(graph: NetworkGraph, one: Product) -> tuple[Weight | None, Node]:
     """The bias of a product, in it or added after it, and the node behind it."""
     if isinstance(one.bias, Node):
-        return one.bias, one.node
+        return view_of(one.bias, graph.constants), one.node
     added = added_bias(one.node) if one.bias is None and isinstance(one.form, Linear) else None
-    return added or (None, one.node)
+    return (None, one.node) if added is None else (view_of(added[0], graph.constants), added[1])
 
 
 def _layer(
-    graph: NetworkGraph, name: str, uses: list[Product], placeholders: list[str], free: dict[str, int]
+    graph: NetworkGraph, name: str, uses: list[Product], placeholders: list[str], free: dict[Place, Place]
 ) -> ChannelLayer:
-    place = _place(graph, uses[0].weight.placeholder)
+    weight = uses[0].weight
+    place = _place(graph, weight.placeholder), weight.part
     found = []
     for one in uses:
-        bias, after = _bias_of(one)
+        bias, after = _bias_of(graph, one)
         norm = norm_after(after) if len(uses) == 1 else None
         result = after if norm is None else norm.result
-        inside, name_of_bias = isinstance(one.bias, Node), None if bias is None else bias.name
+        inside, name_of_bias = isinstance(one.bias, Node), None if bias is None else bias.placeholder.name
         found.append(
             Use(
                 one.node,
@@ -228,10 +257,12 @@ def _layer(
                 norm,
                 result,
                 skip_after(result),
+                None if bias is None else bias.part,
             )
         )
-    names = {None if use.bias is None else graph.constants[use.bias].data_ptr() for use in found}
-    shape = tuple(uses[0].weight.placeholder.meta["val"].shape)
+    biases = {None if use.bias is None else (graph.constants[use.bias].data_ptr(), use.bias_part) for use in found}
+    only = biases.pop() if len(biases) == 1 else None
+    shape = weight.shape
     kernel = found[-1].form.kernel(torch.empty(shape, device="meta").permute(found[-1].axes))
     return ChannelLayer(
         name=name,
@@ -239,7 +270,8 @@ def _layer(
         shape=shape,
         uses=tuple(found),
         rows=int(kernel.shape[0] * kernel.shape[1]),
-        free_bias=len(names) == 1 and free.get(found[0].bias or "") == place,
+        free_bias=only is not None and free.get(only) == place,
+        part=weight.part,
     )
 
 

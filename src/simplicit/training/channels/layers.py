@@ -19,6 +19,7 @@ from torch.fx import Node
 
 from simplicit.training.channels.after import Norm, Skip
 from simplicit.training.channels.forms import Convolution, Form
+from simplicit.training.channels.parts import Part, changed_in, part_of
 from simplicit.training.channels.patches import Geometry
 
 
@@ -28,7 +29,7 @@ class Use:
 
     ``node`` is z, with its bias in it where it is ``biased``, and ``source`` what the layer is applied to. ``axes`` are
     those of the weight in the order in which the ``form`` sees them. ``bias`` is a placeholder, and ``result`` is z
-    with bias and norm. ``skip`` is what is added to that.
+    with bias and norm. ``skip`` is what is added to that. The bias is a ``bias_part`` of its placeholder, or all of it.
     """
 
     node: Node
@@ -40,14 +41,16 @@ class Use:
     norm: Norm | None
     result: Node
     skip: Skip | None
+    bias_part: Part | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelLayer:
     """A weight of the network with all its uses.
 
-    ``name`` is the module's path, or the parameter's name. ``placeholders`` all hold the weight, of that ``shape``. A
-    bias is free if it is a parameter that all uses have and nothing else, which takes up a constant.
+    ``name`` is the module's path, or the parameter's name. ``placeholders`` all hold the weight, of that ``shape``, or
+    are a parameter of which it is a ``part``, which the name says too. A bias is free if it is a parameter, or a part
+    of one, that all uses have and nothing else, which takes up a constant.
     """
 
     name: str
@@ -56,11 +59,17 @@ class ChannelLayer:
     uses: tuple[Use, ...]
     rows: int
     free_bias: bool
+    part: Part | None = None
 
     @property
     def weight(self) -> str:
         """The first placeholder."""
         return self.placeholders[0]
+
+    @property
+    def parameter(self) -> str:
+        """The name without the part."""
+        return self.name.removesuffix("" if self.part is None else str(self.part))
 
     @property
     def last(self) -> Use:
@@ -132,15 +141,15 @@ class ChannelLayer:
         return self.free_bias or self.norm is not None
 
     def kernel(self, weight: Tensor) -> Tensor:
-        """W (g, r, d) of a weight."""
-        return self.form.kernel(weight.permute(self.last.axes))
+        """W (g, r, d) of the parameter that is the weight or has it."""
+        return self.form.kernel(part_of(self.part, weight).permute(self.last.axes))
 
     def changed(self, kernel: Tensor, like: Tensor) -> dict[str, Tensor]:
-        """The weight with that kernel, in the dtype of another, for all placeholders."""
+        """The parameter with that kernel, in the dtype of another like it, for all placeholders."""
         axes = self.last.axes
         weight = self.form.weight(kernel, [self.shape[axis] for axis in axes])
         back = weight.permute([axes.index(axis) for axis in range(len(axes))]).to(like.dtype)
-        return dict.fromkeys(self.placeholders, back)
+        return dict.fromkeys(self.placeholders, changed_in(self.part, like, back))
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,9 @@ r"""Which positions count: padding that fills sentences up to one length is left
 A mask has one value for each token of each sample, (m, T), and leaves out what is zero. A layer's result may have its
 tokens on any axis, or on one axis with the samples: its positions are followed back through views and transposes to
 where both have axes of their own. Where they have none (the first token alone, pooled values) all positions count.
+
+An axis is known by its length. One over which a layer sums, its columns, is none of positions, whatever its length;
+where several others are as long as the mask, no one can say which has the tokens, and the mask is refused.
 """
 
 from __future__ import annotations
@@ -19,12 +22,13 @@ from simplicit.checks import as_array, refused
 from simplicit.network.graph import NetworkGraph
 from simplicit.training.channels.after import LAYING, laid_out
 from simplicit.training.channels.forms import Convolution
-from simplicit.training.channels.layers import Use
+from simplicit.training.channels.layers import ChannelLayer, Use
 from simplicit.training.channels.walk import batches_of
 
 #: What Hugging Face calls it.
 ATTENTION_MASK = "attention_mask"
-_BY_HEADS = torch.ops.aten.scaled_dot_product_attention.default
+# What they give is (m, heads, T, d).
+_BY_HEADS = torch.ops.aten.scaled_dot_product_attention.default, torch.ops.aten.matmul.default
 
 
 def mask_of(graph: NetworkGraph) -> slice | None:
@@ -41,13 +45,17 @@ class Masks:
     graph: NetworkGraph
     batches: Sequence[Tensor]
     _known: dict[tuple[Node, int], Tensor | None] = field(default_factory=dict)
+    _axis: dict[Node, int | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, graph: NetworkGraph, batches: list[Any], mask: Any, size: int) -> Masks | None:
         """From what was given for all samples, or from the network's own mask; None where there is neither.
 
-        InputError is raised where it has another shape, or leaves nothing.
+        False stands for no mask at all. InputError is raised where it has another shape, values other than 0 and 1, or
+        leaves nothing.
         """
+        if mask is False:
+            return None
         if mask is None:
             columns = mask_of(graph)
             found = None if columns is None else [batch[:, columns] for batch in batches]
@@ -58,13 +66,21 @@ class Masks:
                 raise refused(
                     "mask", f"expected shape (m, T), {m} samples and their positions, got {tuple(array.shape)}"
                 )
-            found = batches_of(array, size)
+            if not bool(((array == 0) | (array == 1)).all()):
+                raise refused("mask", "expected 1 where a token counts and 0 where it is padding, got other values")
+            found = batches_of(array.expand(m, -1), size)
         if found is None:
             return None
         kept = [part != 0 for part in found]
         if not any(bool(part.any()) for part in kept):
             raise refused("mask", "it leaves no position of any sample; it is not zero where there are tokens")
         return cls(graph, kept)
+
+    def check_used(self, layers: Sequence[ChannelLayer]) -> None:
+        """Refuse a mask that belongs to no layer; InputError also where it may belong to several axes of one."""
+        if all(self.kept(use, 0) is None for layer in layers for use in layer.uses):
+            tokens = self.batches[0].shape[1]
+            raise refused("mask", f"no layer has {tokens} positions beside its samples and columns; give (m, T)")
 
     def kept(self, use: Use, place: int) -> Tensor | None:
         """Which positions of a use's result count in a batch, as it is laid out, with one channel; None for all."""
@@ -75,40 +91,49 @@ class Masks:
 
     def _kept(self, use: Use, mask: Tensor) -> Tensor | None:
         node = use.node if isinstance(use.form, Convolution) else use.source
-        spread = self._spread(node, mask)
-        if spread is None:
+        chosen = self._chosen(use, node, mask)
+        if chosen is None:
             return None
+        spread = self._spreads(node, mask)[chosen]
         if isinstance(use.form, Convolution):
             return spread[:, :1]
-        features = use.form.features(spread)
-        return spread[..., :1] if use.form.sliced else features[:1, 0].T
+        return spread[..., :1] if use.form.sliced else use.form.features(spread)[:1, 0].T
 
-    def _spread(self, node: Node, mask: Tensor) -> Tensor | None:
-        """The mask in the shape of a node's value."""
+    def _chosen(self, use: Use, node: Node, mask: Tensor) -> int | None:
+        """Which of the axes that are as long as a mask has the tokens; None where none of them can."""
+        if use.node not in self._axis:
+            # Each value of its own, so that it shows where it goes.
+            probes = self._spreads(node, torch.arange(mask.numel()).reshape(mask.shape))
+            able = [number for number, probe in enumerate(probes) if _alike_in_columns(use, probe)]
+            # The first one is what has tokens by custom; another may have them, or be of the same length by chance.
+            if any(not torch.equal(probes[0], probes[other]) for other in able):
+                raise refused(
+                    "mask",
+                    f"what {use.node.name!r} is applied to has several axes of length {mask.shape[1]}, and it is not "
+                    "clear which has the tokens; pad samples to another length, or count all with mask=False",
+                )
+            self._axis[use.node] = able[0] if able else None
+        return self._axis[use.node]
+
+    def _spreads(self, node: Node, mask: Tensor) -> list[Tensor]:
+        """The mask in the shape of a node's value, for every axis that is as long as it."""
         value = node.meta.get("val")
         if not isinstance(value, Tensor):
-            return None
-        if (axes := self._axes(node, mask.shape[1])) is not None:
-            samples, tokens = axes
-            shape = [1] * value.ndim
-            shape[samples], shape[tokens] = mask.shape
-            laid = mask if samples < tokens else mask.T
-            sizes = [len(mask) if axis == samples else size for axis, size in enumerate(value.shape)]
-            return laid.reshape(shape).expand(sizes)
-        before = node.all_input_nodes[0] if node.target in LAYING else None
-        inner = None if before is None else self._spread(before, mask)
-        return None if inner is None else laid_out(node, inner)
+            return []
+        if node.target in LAYING and (inner := self._spreads(node.all_input_nodes[0], mask)):
+            return [laid_out(node, one) for one in inner]
+        sizes = [len(mask) if str(size) == self._samples else size for size in value.shape]
+        samples = [axis for axis, size in enumerate(value.shape) if str(size) == self._samples]
+        if len(samples) != 1 or not all(isinstance(size, int) for size in sizes):
+            return []
+        return [_along(mask, sizes, samples[0], axis) for axis in self._token_axes(node, mask.shape[1])]
 
-    def _axes(self, node: Node, tokens: int) -> tuple[int, int] | None:
-        """The axes of samples and tokens in a node's value, where both have their own."""
+    def _token_axes(self, node: Node, tokens: int) -> list[int]:
+        """The axes of a node's value that are as long as a mask; that of the queries alone in an attention."""
         sizes = node.meta["val"].shape
-        samples = [axis for axis, size in enumerate(sizes) if str(size) == self._samples]
-        rest = [axis for axis, size in enumerate(sizes) if axis not in samples]
-        if len(samples) != 1 or any(not isinstance(sizes[axis], int) for axis in rest):
-            return None
-        order = [len(sizes) - 2, *rest] if node.target is _BY_HEADS else rest
-        own = next((axis for axis in order if sizes[axis] == tokens), None)
-        return None if own is None else (samples[0], own)
+        if node.target in _BY_HEADS and len(sizes) == 4 and sizes[2] == tokens:
+            return [len(sizes) - 2]
+        return [axis for axis, size in enumerate(sizes) if isinstance(size, int) and size == tokens]
 
     @property
     def _samples(self) -> str:
@@ -116,3 +141,20 @@ class Masks:
         inputs = self.graph.module.graph.find_nodes(op="placeholder")
         own = next(node for node in inputs if node.name not in self.graph.constants)
         return str(own.meta["val"].shape[0])
+
+
+def _along(mask: Tensor, sizes: Sequence[int], samples: int, tokens: int) -> Tensor:
+    """A mask, (m, T), in a shape with samples and tokens on these axes."""
+    shape = [1] * len(sizes)
+    shape[samples], shape[tokens] = mask.shape
+    return (mask if samples < tokens else mask.T).reshape(shape).expand(list(sizes))
+
+
+def _alike_in_columns(use: Use, spread: Tensor) -> bool:
+    """Whether a mask leaves out all columns of a position or none."""
+    if isinstance(use.form, Convolution):
+        return bool((spread == spread[:, :1]).all())
+    if use.form.sliced:
+        return bool((spread == spread[..., :1]).all())
+    features = use.form.features(spread)
+    return bool((features == features[:1, :1]).all())

@@ -11,32 +11,36 @@ target has (m⁰, s⁰), both over positions as the rows count them:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.network.graph import NetworkGraph
 from simplicit.rows.batch import Array
 from simplicit.training.channels.layers import ChannelLayer
 from simplicit.training.channels.moments import Moments
+from simplicit.training.channels.parts import changed_in, part_of
 
 #: Bounds on s/s⁰: a channel that lost all its weights must not be blown up.
 LEAST_RATIO, MOST_RATIO = 0.2, 5.0
 
 
-def constants_of(graph: NetworkGraph, layer: ChannelLayer, moments: Moments) -> dict[str, Tensor]:
-    """What replaces the layer's bias or the statistics of its norm, by placeholder."""
+def constants_of(constants: Mapping[str, Tensor], layer: ChannelLayer, moments: Moments) -> dict[str, Tensor]:
+    """What replaces the layer's bias or the statistics of its norm among ``constants``, by placeholder."""
     if layer.norm is None:
         if layer.bias is None or not layer.free_bias:
             return {}
-        bias = graph.constants[layer.bias]
-        return {layer.bias: bias + torch.from_numpy(moments.target_mean - moments.mean).to(bias.dtype)}
-    mean, variance = (graph.constants[name].double().numpy() for name in (layer.norm.mean, layer.norm.variance))
-    offset = 0.0 if layer.bias is None else graph.constants[layer.bias].double().numpy()
+        whole, part = constants[layer.bias], layer.last.bias_part
+        moved = part_of(part, whole) + torch.from_numpy(moments.target_mean - moments.mean).to(whole.dtype)
+        return {layer.bias: changed_in(part, whole, moved)}
+    mean, variance = (constants[name].double().numpy() for name in (layer.norm.mean, layer.norm.variance))
+    bias = None if layer.bias is None else part_of(layer.last.bias_part, constants[layer.bias])
+    offset = 0.0 if bias is None else bias.double().numpy()
     ratio = _ratio(moments)
     new_variance = np.maximum((variance + layer.norm.eps) * ratio**2 - layer.norm.eps, 0.0)
     new_mean = moments.mean + offset - (moments.target_mean + offset - mean) * ratio
-    dtype = graph.constants[layer.norm.mean].dtype
+    dtype = constants[layer.norm.mean].dtype
     return {
         layer.norm.mean: torch.from_numpy(new_mean).to(dtype),
         layer.norm.variance: torch.from_numpy(new_variance).to(dtype),

@@ -21,6 +21,7 @@ from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import Batch
 from simplicit.network import from_torch, with_constants
+from simplicit.network.apart import check_function
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows import Penalty
 from simplicit.rows.batch import Array, Index
@@ -123,10 +124,13 @@ class ChannelProvider:
         trained, or there is not enough memory.
         """
         samples = samples_of(graph, inputs)
+        check_function(graph, samples)
         layers, left_alone = choice.of(found_layers(graph))
         check_samples_fit(graph, layers, len(samples), workers, differentiated=BATCH if differentiated else 0)
         batches = batches_of(samples, BATCH)
         masks = Masks.of(graph, batches, mask, BATCH)
+        if mask is not None and masks is not None:
+            masks.check_used(layers)
         options = (lambda1, lambda2, propagate, regenerate, weighted)
         return cls(graph, layers, samples, batches, *options, masks, left_alone)
 

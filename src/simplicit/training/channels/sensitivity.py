@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
-from simplicit.checks import refused
+from simplicit.checks import lookups_checked, refused
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows.batch import Array
 from simplicit.training.channels.layers import ChannelLayer, Use, nodes_before
@@ -153,7 +153,8 @@ def _differentiate(graph: NetworkGraph, sums: dict[Node, _Squares], inputs: Tens
     """Add the derivatives at the batch number ``place``, whose first sample is number ``first``."""
     with torch.enable_grad():
         probed = _Probed(graph, set(sums))
-        outputs = probed.run(*graph.constants.values(), inputs).flatten(1)
+        with lookups_checked():
+            outputs = probed.run(*graph.constants.values(), inputs).flatten(1)
         offsets = list(probed.offsets.values())
         for node, offset in probed.offsets.items():
             sums[node].begin(offset)

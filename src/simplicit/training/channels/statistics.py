@@ -30,14 +30,14 @@ from torch import Tensor
 
 from simplicit.checks import refused
 from simplicit.rows.batch import Array
+from simplicit.training.channels.after import inverse_gain
 from simplicit.training.channels.layers import ChannelLayer, Use, nodes_before
 from simplicit.training.channels.masks import Masks
+from simplicit.training.channels.parts import part_of
 from simplicit.training.channels.walk import Walk
 
 #: Entries of a patch matrix at a time: a few megabytes, which stay in the cache.
 CHUNK = 2**20
-#: The error of a skip path is left alone where the norm's gain is below this share of the layer's largest.
-LEAST_GAIN = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +178,9 @@ class Gathering:
         form, layer, batches = use.form, self.layer, len(self.walk.batches)
         absorbs = self.absorbs(use)
         settled = not absorbs and not (self.propagated and self.walk.differs(use.source))
-        bias = self.walk.graph.constants[use.bias].reshape(layer.groups, -1, 1) if use.bias and use.biased else None
+        bias = None
+        if use.bias and use.biased:
+            bias = part_of(use.bias_part, self.walk.graph.constants[use.bias]).reshape(layer.groups, -1, 1)
         for place, part, R in self._chunks(use):
             omega = None if self.omega is None else form.split(self.omega[number * batches + place][part])
             target = None if settled else form.split(form.laid(self._target(use, place, part, absorbs=absorbs)))
@@ -209,16 +211,15 @@ class Gathering:
             return target
         assert use.skip is not None
         skip = use.skip
-        gain = norm_gain(walk, self.layer)
-        factor = torch.where(gain.abs() > LEAST_GAIN * gain.abs().max(), 1 / gain, 0.0)
         theirs, ours = walk.baseline(skip.node)[place], walk.student(skip.node)[place]
         if not skip.steps:
             theirs, ours = theirs[part], ours[part]
-        error = skip.back(theirs - ours) if not skip.steps else skip.back(theirs - ours)[part]
+        error = skip.back(theirs - ours, walk.graph.constants)
+        error = error[part] if skip.steps else error
         if self.layer.norm is None:
             return target + error
         shape = (-1,) if use.form.channel == -1 else (-1, *[1] * (target.ndim - 2))
-        return target.add(factor.reshape(shape) * error)
+        return target.add(inverse_gain(norm_gain(walk, self.layer)).reshape(shape) * error)
 
 
 def norm_gain(walk: Walk, layer: ChannelLayer) -> Tensor:

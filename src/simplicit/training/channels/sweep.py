@@ -67,10 +67,10 @@ class Sweep:
             walk = walker.before(layer)
             statistics = Gathering(walk, layer, untrained, propagated, omega, self.masks).statistics()
             weights = solve(layer, statistics)
-            old = self.graph.constants[layer.weight]
-            changed = layer.changed(torch.from_numpy(weights), old)
+            now = {**self.graph.constants, **walker.changed}
+            changed = layer.changed(torch.from_numpy(weights), now[layer.weight])
             if self.correct:
-                changed |= constants_of(self.graph, layer, Moments.of(statistics, weights))
+                changed |= constants_of(now, layer, Moments.of(statistics, weights))
             walker.change(layer, changed)
             if not layer.shared:
                 errors[layer.name] = self._error(walk, layer)

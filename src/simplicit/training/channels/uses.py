@@ -1,19 +1,23 @@
 r"""Where a graph multiplies a state by a weight: linear maps, products of matrices, contractions, convolutions.
 
-A weight may be seen through transposes. How often it is used, and what else uses it, is for
+A weight may be seen through transposes, and a part of it through a cut along one of its axes, as in an attention whose
+queries, keys and values have their weights in one parameter. How often it is used, and what else uses it, is for
 :mod:`~simplicit.training.channels.layers` to judge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from simplicit.network.recurrences import LAYERS
 from simplicit.training.channels.forms import Contraction, Convolution, Form, Linear, Transposed
+from simplicit.training.channels.parts import SPLITS as _SPLITS
+from simplicit.training.channels.parts import Part, cut_of
 from simplicit.training.channels.patches import Geometry, each
 
 _aten = torch.ops.aten
@@ -34,7 +38,11 @@ _PRODUCTS = {_aten.mm.default, _aten.matmul.default, _aten.bmm.default}
 #: Operations that slide a kernel over their input.
 CONVOLVING = _CONVOLUTIONS | _TRANSPOSED | {_aten.convolution.default}
 #: Operations whose weight is no layer's.
-KEPT = {_aten.embedding.default: "an embedding", _aten.bilinear.default: "of a bilinear map"}
+KEPT = {
+    _aten.embedding.default: "an embedding",
+    _aten.bilinear.default: "of a bilinear map",
+    **dict.fromkeys(LAYERS.values(), "of a recurrent layer of too many steps to be written out"),
+}
 #: Operations that multiply by a weight in one way or another.
 MULTIPLYING = {*CONVOLVING, *_PRODUCTS, *KEPT} | {
     *(_aten.linear.default, _aten.addmm.default, _aten.einsum.default, _aten.mv.default)
@@ -47,11 +55,20 @@ _LABELS = "abcdefghijklmnopqrstuvwxyz"
 @dataclass(frozen=True, eq=False)
 class Weight:
     """A weight as an operation sees it: its placeholder, its axes in the order in which they come, and all nodes that
-    turn it."""
+    turn or cut it; ``part`` is what is cut out of it."""
 
     placeholder: Node
     axes: tuple[int, ...]
     turns: tuple[Node, ...]
+    part: Part | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the weight, or of its part, with its axes in the order of the parameter's."""
+        sizes = list(self.placeholder.meta["val"].shape)
+        if self.part is not None:
+            sizes[self.part.axis] = self.part.length
+        return tuple(sizes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +96,33 @@ def products(nodes: Iterable[Node], names: dict[str, str]) -> Iterator[Product]:
 
 def seen_through(value: Any, names: dict[str, str]) -> Weight | None:
     """The weight that a value is, but for the order of its axes; None where it is none of ``names``."""
+    seen = view_of(value, names)
+    return seen if seen is not None and len(seen.axes) >= 2 else None
+
+
+def view_of(value: Any, names: Container[str]) -> Weight | None:
+    """The constant, of any number of axes, that a value is, but for their order and but for one cut."""
     turns: list[Node] = []
-    while isinstance(value, Node) and (value.target in _SAME or value.target in _ORDERS):
+    while isinstance(value, Node) and (value.target in _SAME or value.target in _ORDERS or cut_of(value) is not None):
         turns.append(value)
         value = value.args[0]
+        if isinstance(value, Node) and value.target in _SPLITS:
+            turns.append(value)
+            value = value.args[0]
     if not isinstance(value, Node) or value.op != "placeholder" or value.name not in names:
         return None
-    axes = list(range(value.meta["val"].ndim))
+    axes, part = list(range(value.meta["val"].ndim)), None
     for turn in reversed(turns):
-        if turn.target not in _SAME:
+        if turn.target in _ORDERS:
             axes = [axes[axis] for axis in _ORDERS[turn.target](len(axes), *turn.args[1:])]
-    return Weight(value, tuple(axes), tuple(turns)) if len(axes) >= 2 else None
+        elif (cut := cut_of(turn)) is not None:
+            cut = Part(axes[cut.axis], cut.start, cut.length)
+            if cut.length == value.meta["val"].shape[cut.axis]:
+                continue  # all of it
+            if part is not None:
+                return None
+            part = cut
+    return Weight(value, tuple(axes), tuple(turns), part)
 
 
 def _swapped(ndim: int, one: int, other: int) -> list[int]:

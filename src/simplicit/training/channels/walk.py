@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from simplicit.checks import lookups_checked
 from simplicit.network.graph import NetworkGraph
 
 #: Values of a node on one side, batch by batch.
@@ -51,6 +52,7 @@ class Walk:
         self._next = 0
         self._done: set[Node] = set()
         self._pending = {node: len(node.users) for node in nodes}
+        self._of_constants = _of_constants(nodes, graph)
         for node in nodes:
             if node.op == "placeholder":
                 known = graph.constants.get(node.name)
@@ -82,8 +84,24 @@ class Walk:
             return _result(node, value)
 
     def change(self, constants: Mapping[str, Tensor]) -> None:
-        """Give the student new constants, for nodes that were not computed yet."""
+        """Give the student new constants, for nodes that were not computed yet.
+
+        What was computed of constants alone, such as a weight that was turned or cut, is computed again.
+        """
         self.changed |= constants
+        fresh: dict[Node, Any] = {}
+
+        def value(node: Node) -> Any:
+            if node.op == "placeholder":
+                return self.changed.get(node.name, self.graph.constants[node.name])
+            if node not in fresh:
+                fresh[node] = _result(node, value)
+            return fresh[node]
+
+        for node, names in self._of_constants.items():
+            if node in self._baseline and not names.isdisjoint(constants):
+                with torch.no_grad():
+                    self._student[node] = [value(node)] * len(self.batches)
 
     def run_until(self, node: Node) -> None:
         """Compute all nodes before this one in the order of the graph."""
@@ -119,7 +137,19 @@ class Walk:
         return getattr(self.graph.module, str(node.target)) if node.op == "get_attr" else _result(node, value)
 
 
+def _of_constants(nodes: list[Node], graph: NetworkGraph) -> dict[Node, frozenset[str]]:
+    """The nodes that are computed of constants alone, in order, with the names of those constants."""
+    names = {node: frozenset({node.name}) for node in nodes if node.name in graph.constants}
+    found: dict[Node, frozenset[str]] = {}
+    for node in nodes:
+        inputs = node.all_input_nodes
+        if node.op == "call_function" and inputs and all(one in names for one in inputs):
+            found[node] = names[node] = frozenset().union(*(names[one] for one in inputs))
+    return found
+
+
 def _result(node: Node, value: Callable[[Node], Any]) -> Any:
     """What a node makes of the values of others."""
     assert callable(node.target)
-    return node.target(*map_arg(node.args, value), **map_arg(node.kwargs, value))
+    with lookups_checked():
+        return node.target(*map_arg(node.args, value), **map_arg(node.kwargs, value))

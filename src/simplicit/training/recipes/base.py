@@ -53,7 +53,7 @@ class Task:
         Opened.
     seconds : dict of str to float
         Wall-clock time of each stage so far.
-    mask : array or tensor (m, T), optional
+    mask : array or tensor (m, T), or False, optional
         Zero where a position of a sample is padding.
     cell : CellCapture, optional
         The cell at rest that is to be retrained; ``graph`` is that of one step of it then.
@@ -69,7 +69,7 @@ class Task:
 
     def check_untied(self, layers: Any = ()) -> None:
         """Refuse a mask, and rules for layers, where every state is a row of its own."""
-        if self.mask is not None:
+        if self.mask is not None and self.mask is not False:
             raise refused(
                 "mask", "rows are not tied over positions here, so that none can be left out; leave it out too"
             )

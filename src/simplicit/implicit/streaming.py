@@ -1,0 +1,169 @@
+r"""Outputs without states: a model with an order of substitution, group after group, each forgotten after its last use.
+
+:meth:`~simplicit.implicit.plan.Plan.substitute_` computes the same numbers and keeps them all, (m, n). A stream keeps
+those of the groups that later ones or the output still read, which is what the network itself keeps, so that as many
+samples fit into the processor's caches at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from simplicit.implicit.batch import CHUNK_NUMBERS, check_range, chunks
+from simplicit.implicit.groups import INPUT, OUTPUT, Activation, Block, StateGroup, pre_slices_of
+from simplicit.implicit.maps import GatheredMap, GatherMap, LinearMap
+from simplicit.implicit.maps.weighted import WeightedMap
+from simplicit.implicit.ordering import dependency_order
+
+Blocks = Mapping[tuple[str, str], LinearMap]
+
+# So many samples are computed at once also where they are too large for the caches, while they take no more numbers
+# than this: large weights are read once for all of them.
+_TOGETHER, _MOST_NUMBERS = 8, 2**24
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One group: x = φ(bias + Σ of the terms), after which the values of ``last`` are not read any more."""
+
+    name: str
+    activation: Activation | Block
+    bias: Tensor
+    terms: tuple[tuple[str, LinearMap], ...]
+    output: LinearMap | None
+    last: tuple[str, ...]
+
+    @cached_property
+    def side_by_side(self) -> bool:
+        """Whether each row has an entry of one term, which puts slices there."""
+        blocks = [block for _, block in self.terms]
+        gathers = [block.after if isinstance(block, GatheredMap) else block for block in blocks]
+        if not gathers or not all(isinstance(gather, GatherMap) and gather.is_sliced for gather in gathers):
+            return False
+        filled = sum((gather.row_counts() for gather in gathers), np.zeros(len(self.bias), np.int64))
+        return bool((filled == 1).all())
+
+    def states(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The states, (m, size), for the values of what it reads."""
+        terms = [(values[source], block) for source, block in self.terms]
+        z = (_written if self.side_by_side else _sum)(self.bias, terms, len(values[INPUT]))
+        if isinstance(self.activation, Activation) and self.activation.name in _IN_PLACE:
+            return _IN_PLACE[self.activation.name](z)
+        return self.activation(z)
+
+
+#: Activations that may overwrite their argument.
+_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "identity": lambda z: z}
+
+
+class Stream:
+    """The outputs Y = C X + D U + d of a model whose groups have an order of substitution.
+
+    ``width`` is how many numbers of one sample are there at a time, at most. Arguments are those of
+    :class:`~simplicit.implicit.ImplicitModel`, checked.
+    """
+
+    def __init__(
+        self, groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray[Any], output_bias: NDArray[Any], n_inputs: int
+    ) -> None:
+        order = _order(groups, blocks)
+        assert order is not None
+        known, at = {group.name: group for group in groups}, pre_slices_of(groups)
+        terms = {name: tuple((c, block) for (r, c), block in _inputs_first(blocks) if r == name) for name in order}
+        last_use = {source: name for name in order for source, _ in terms[name]}
+        self._steps = []
+        for name in order:
+            over = tuple(source for source, user in last_use.items() if user == name and source != INPUT)
+            unread = (name,) if name not in last_use else ()
+            output = blocks.get((OUTPUT, name))
+            values = torch.tensor(bias[at[name]])
+            self._steps.append(_Step(name, known[name].activation, values, terms[name], output, over + unread))
+        self._outputs = [c for (r, c) in blocks if r == OUTPUT]
+        self._direct, self._output_bias = blocks.get((OUTPUT, INPUT)), torch.tensor(output_bias)
+        self.width = self._widest(known, n_inputs)
+
+    def _widest(self, known: Mapping[str, StateGroup], n_inputs: int) -> int:
+        there, widest = n_inputs, n_inputs + len(self._output_bias)
+        for step in self._steps:
+            there += known[step.name].size
+            widest = max(widest, there + known[step.name].pre_size)
+            there -= sum(known[name].size for name in step.last)
+        return widest
+
+    def chunks(self, samples: int) -> Iterator[slice]:
+        """Cut so many samples into those that are computed at once."""
+        return chunks(samples, self.width, min(_MOST_NUMBERS, max(CHUNK_NUMBERS, _TOGETHER * self.width)))
+
+    def outputs(self, U: Tensor, first: int = 0) -> Tensor:
+        """Return Y (m, q) for a checked batch U (m, p).
+
+        InputError is raised where states or outputs leave the range of the dtype; it counts samples from ``first``.
+        """
+        values, found = {INPUT: U}, dict[str, Tensor]()
+        for step in self._steps:
+            values[step.name] = x = step.states(values)
+            check_range(x, "states", first)
+            if step.output is not None:
+                found[step.name] = step.output.apply(x)
+            for name in step.last:
+                del values[name]
+        if self._direct is not None:
+            found[INPUT] = self._direct.apply(U)
+        Y = self._output_bias.repeat(len(U), 1)
+        for name in self._outputs:
+            Y += found[name]
+        check_range(Y, "outputs", first)
+        return Y
+
+
+def stream(
+    groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray[Any], output_bias: NDArray[Any], n_inputs: int
+) -> Stream | None:
+    """The stream of a model; None where its groups have no order of substitution."""
+    return None if _order(groups, blocks) is None else Stream(groups, blocks, bias, output_bias, n_inputs)
+
+
+def _order(groups: Sequence[StateGroup], blocks: Blocks) -> tuple[str, ...] | None:
+    names = [group.name for group in groups]
+    sources = {name: [c for r, c in blocks if r == name and c != INPUT] for name in names}
+    return dependency_order(sources)
+
+
+def _inputs_first(blocks: Blocks) -> list[tuple[tuple[str, str], LinearMap]]:
+    """The blocks in the order in which they are added up."""
+    return sorted(blocks.items(), key=lambda item: item[0][1] != INPUT)
+
+
+def _sum(bias: Tensor, terms: Sequence[tuple[Tensor, LinearMap]], m: int) -> Tensor:
+    """The bias and the sum of the terms, as a new tensor (m, k)."""
+    rest = [*terms]
+    if rest and _fills(rest[0][1]):  # one pass less: a + b is b + a
+        x, block = rest.pop(0)
+        z = block.apply(x).add_(bias)
+    else:
+        z = bias.repeat(m, 1)
+    for x, block in rest:
+        block.add_to_(z, x)
+    return z
+
+
+def _written(bias: Tensor, terms: Sequence[tuple[Tensor, LinearMap]], m: int) -> Tensor:
+    """As :func:`_sum`, for terms that stand side by side."""
+    z = bias.new_empty(m, len(bias))
+    for x, block in terms:
+        assert isinstance(block, GatherMap | GatheredMap)
+        block.write_(z, x, bias)
+    return z
+
+
+def _fills(block: LinearMap) -> bool:
+    """Whether products are new tensors in C order that computed every number."""
+    return isinstance(block, WeightedMap) or (isinstance(block, GatheredMap) and block.after.is_identity)

@@ -1,0 +1,1 @@
+"""Networks of Hugging Face's ``transformers`` from their folders, and texts for them; needs the extra ``hf``."""
