@@ -221,7 +221,7 @@ def test_bad_inputs_to_predict(U: object, message: str) -> None:
     ("U", "message"),
     [
         (torch.zeros((2, 6)).to_sparse(), "U must be a dense tensor, got a sparse one"),
-        (torch.zeros((2, 6), device="meta"), "got a meta tensor"),
+        (torch.zeros((2, 6), device="meta"), "got a tensor on the device meta"),
         (np.ma.masked_array(np.zeros((2, 6)), np.ones((2, 6))), "U must not be a masked array"),
         ([[0.0] * 6, [0.0] * 5], "U must be an array with rows of equal length"),
         (None, "U must hold real numbers"),

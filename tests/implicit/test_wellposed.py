@@ -242,7 +242,7 @@ def test_no_contraction_without_well_posedness(A: object) -> None:
         (lambda: perron_frobenius([[1.0], [1.0, 2.0]]), "A must be an array with rows of equal length"),
         (lambda: perron_frobenius(np.ma.masked_array(np.eye(2), np.eye(2))), "A must not be a masked array"),
         (lambda: perron_frobenius(torch.nn.Linear(2, 2)), r"got the network Linear; see simplicit\.from_torch"),
-        (lambda: perron_frobenius(torch.eye(2).to_sparse()), "got a sparse tensor"),
+        (lambda: perron_frobenius(torch.eye(2).to_sparse()), "A must be a dense tensor, got a sparse one"),
         (lambda: collatz_wielandt(np.eye(2), [1.0, 0.0]), "positive and finite, got 0.0 at position 1"),
         (lambda: collatz_wielandt(np.eye(2), [1.0, np.inf]), "positive and finite, got inf"),
     ],
