@@ -24,6 +24,7 @@ OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
 NAMES = [str(page.relative_to(DOCS)) for page in PAGES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if "```python" in (DOCS / name).read_text("utf-8")])
 def test_the_python_blocks_run_and_print_what_the_page_shows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -22,6 +22,7 @@ def one(fitted: Any) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_two_runs_beside_the_baseline(run: Run, one: Path, fitted: Any) -> None:
     two = fitted("matching")
     words = ("--eps", "0.1", "--eps", "0.02", "--steps", "10", "--restarts", "2", "--queries", "40", "--samples", "60")

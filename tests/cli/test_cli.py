@@ -185,6 +185,7 @@ def test_output_that_cannot_be_written(
     assert line.startswith("Error: ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_nothing_more_is_said_at_the_exit() -> None:
     command = [sys.executable, "-m", "simplicit", "eval", "--help"]

@@ -10,6 +10,7 @@ import pytest
 from command_line import Run, files, one_line
 
 
+@pytest.mark.slow
 def test_the_whole_story(run: Run) -> None:
     code, out, err = run("demo", "--sparsity", "60", "--samples", "150", "--pgd-steps", "3", "--output", "d", "--json")
     assert (code, err) == (0, "")

@@ -92,6 +92,7 @@ def test_a_recipe_is_recorded_as_what_it_stands_for(fitted: Any) -> None:
     assert (settings(fitted("paper"))["recipe"], settings(fitted("paper"))["kappa"]) == ("paper", 0.99)
 
 
+@pytest.mark.slow
 def test_a_robust_fit_repeats_and_another_recipe_replaces_it(run: Run, fitted: Any) -> None:
     recorded = settings(fitted("robust"))
     names = ("recipe", "hidden_strength", "attacks", "beta", "clip")
@@ -401,6 +402,7 @@ def images(tmp_path: Path) -> tuple[str, ...]:
     return ("--model", f"{name}:make", "--data", "digits", "--input-shape", "1x8x8")
 
 
+@pytest.mark.slow
 def test_a_network_with_convolutions(run: Run, images: tuple[str, ...]) -> None:
     code, _, err = run("fit", *images, "--samples", "60", "--sparsity", "60", "--output", "f")
     assert code == 0, err
@@ -421,6 +423,7 @@ def test_a_network_with_convolutions(run: Run, images: tuple[str, ...]) -> None:
     one_line(run("fit", *images, "--recipe", "matching", "--kappa", 0.9), "--kappa: got 0.9; a network with tied rows")
 
 
+@pytest.mark.slow
 def test_chosen_states_from_the_command_to_the_measures(run: Run, images: tuple[str, ...]) -> None:
     words = ("--recipe", "matching", "--states", "blocks", "--structure", "feedforward", "--beta", "1e-4")
     code, out, _ = run("fit", *images, "--samples", "150", *words, "--output", "run")

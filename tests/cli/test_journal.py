@@ -75,6 +75,7 @@ def test_the_output_may_not_replace_the_journal(run: Run) -> None:
     one_line(run(*words), "out: is or holds out/j, which this run reads")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [("--penalty", "perspective"), ("--rounds", 2, "--intercept", "--kappa", 1)])
 def test_parts_in_one_journal_make_the_whole(run: Run, options: tuple[object, ...]) -> None:
     words = ("solve", "f.npy", "t.npy", *options)
@@ -98,6 +99,7 @@ def test_parts_in_one_journal_make_the_whole(run: Run, options: tuple[object, ..
     assert merged["settings"]["penalty"] == whole["settings"]["penalty"]
 
 
+@pytest.mark.slow
 def test_parts_in_journals_of_their_own_and_a_path(run: Run) -> None:
     words = ("solve", "f.npy", "t.npy", "--strengths", 3, "--smallest", 0.1)
     assert run(*words, "--output", "whole")[0] == 0

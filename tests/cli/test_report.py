@@ -55,6 +55,7 @@ def test_the_page_and_its_pictures(run: Run, runs: Path, tmp_path: Path) -> None
     assert run("report", *all_of(runs), "--output", "r", "--overwrite", "--json")[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "pictures"),
     [

@@ -155,6 +155,7 @@ def test_rounds(run: Run) -> None:
     assert [each["non_zeros"] for each in rounds] == [s.coefficients.nnz for s in (*sol.earlier, sol)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", ["l1", "elastic-net", "perspective"])
 def test_a_path_from_zero_to_dense(run: Run, penalty: str) -> None:
     words = ("--penalty", penalty, "--strengths", 5, "--smallest", 0.01, "--output", "out")

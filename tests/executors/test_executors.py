@@ -129,6 +129,7 @@ def test_settings_are_the_fields_of_the_class() -> None:
     assert repr(sp.Processes(workers=2)) == "Processes(workers=2, block_timeout=None)"
 
 
+@pytest.mark.slow
 def test_to_make_one_starts_nothing() -> None:
     code = "import sys, threading, simplicit as sp; sp.Processes(), sp.Threads(), sp.Ray(address='127.0.0.1:1')\n"
     code += "from pathlib import Path; import os; print('ray' in sys.modules, threading.active_count())\n"
@@ -156,6 +157,7 @@ def test_a_kind_of_ones_own_works_under_its_name(monkeypatch: pytest.MonkeyPatch
         as_executor("moon")
 
 
+@pytest.mark.slow
 def test_the_time_out_is_that_of_the_executor(tmp_path: Path) -> None:
     work = ToyWork(3, do={1: "hang once"}, folder=tmp_path)
     with sp.Processes(workers=1, block_timeout=1.0) as executor:

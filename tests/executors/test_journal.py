@@ -307,6 +307,7 @@ except sp.errors.DataError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_really_takes_no_more(tmp_path: Path) -> None:
     """The system itself refuses to write files beyond a size: one clear error, nothing half-written."""
     paths = [str(Path(__file__).parent), *sys.path]

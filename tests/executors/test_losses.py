@@ -54,11 +54,13 @@ def test_a_block_that_kills_every_worker_is_given_up_and_named(pool: Executor) -
     solved(pool, ToyWork(2))
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_ended(pool: Executor, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     solved(pool, ToyWork(4, do={1: "hang once"}, folder=tmp_path), seconds=2.0)
     assert "A worker has not answered for 2 s; the block with rows 3 to 5" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_stopped_is_ended(pools: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     solved(pools["processes"], ToyWork(4, do={0: "stop once"}, folder=tmp_path), seconds=2.0)
     assert "has not answered for 2 s" in caplog.text

@@ -151,6 +151,7 @@ def test_a_segment_is_shared_read_only_and_has_no_name(kind: str) -> None:
     assert shown[:5] == b"world"
 
 
+@pytest.mark.slow
 def test_blocks_are_solved_without_memfd_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create", raising=False)
     work = ToyWork(4)
@@ -183,6 +184,7 @@ def test_more_shared_memory_than_there_is_is_refused(monkeypatch: pytest.MonkeyP
         Segment(2**20)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 def test_an_executor_that_nothing_refers_to_ends_its_workers() -> None:
     before = descendants(os.getpid())
@@ -204,6 +206,7 @@ def test_an_executor_that_nothing_refers_to_ends_its_workers() -> None:
     assert not descendants(os.getpid()) - before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc")
 def test_no_worker_holds_the_socket_of_another() -> None:
     """Otherwise its end would not be seen when it dies. All are asked for at once, before their parent is there."""
@@ -227,6 +230,7 @@ def socket_numbers(process: int) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_descriptors_do_not_pile_up() -> None:
     if not Path("/proc/self/fd").exists():
         pytest.skip("looks into /proc")

@@ -84,6 +84,7 @@ def test_an_address_where_somebody_else_answers(stranger: socket.socket) -> None
     thread.join()
 
 
+@pytest.mark.slow
 def test_the_bits_of_a_serial_solve(pools: Any) -> None:
     case = random_case(17, rows=40, largest=40, penalty="L1", ball="slice", support="own", regime="normal")
     found, expected = (case.solve(executor=executor) for executor in (pools["ray"], "serial"))

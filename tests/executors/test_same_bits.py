@@ -53,6 +53,7 @@ def test_every_penalty(executor: Executor, penalty: str) -> None:
     same(for_all(penalty).solve(executor=executor), serial_case(penalty))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_one_worker(penalty: str) -> None:
     same(for_all(penalty).solve(executor=sp.Threads(workers=1)), serial_case(penalty))
@@ -141,6 +142,7 @@ def subject() -> Subject:
 serial_fit = cache(lambda recipe: subject().fit(recipe, executor="serial"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [sp.Matching(sparsity=60, kappa=0.99), sp.Sparse(60)])
 def test_a_fit(executor: Executor, recipe: sp.training.Recipe) -> None:
     one, other = subject().fit(recipe, executor=executor), serial_fit(recipe)
@@ -165,6 +167,7 @@ def scattered() -> Iterator[None]:
     del kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", ["L1", "BasisPursuit"])
 def test_whatever_else_is_in_memory(penalty: str) -> None:
     problem = case(penalty, support="none", rows=12)

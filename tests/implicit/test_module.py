@@ -68,6 +68,7 @@ def test_gives_what_predict_gives(kind: str, dtype: type) -> None:
     assert not any(parameter.requires_grad for parameter in module.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_by_inputs_and_entries(kind: str) -> None:
     module = to_torch(made(kind), trainable=True)
@@ -288,6 +289,7 @@ def convolutional() -> ImplicitModel:
     return sp.from_torch(net, torch.rand(2, 3, 8, 8, dtype=torch.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rescaled", [False, True])
 def test_gradients_by_kernels(rescaled: bool) -> None:
     """Against differences of the outputs, along random directions."""

@@ -100,6 +100,7 @@ def test_a_path_on_a_gram() -> None:
     same(sp.solve_path(gram, penalties=penalties), sp.solve_path(features, targets, penalties))
 
 
+@pytest.mark.slow
 def test_a_path_reports_its_progress_and_its_failures() -> None:
     features, targets = problem(30, 20, 70)
     seen: list[sp.progress.Progress] = []

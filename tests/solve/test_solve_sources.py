@@ -199,6 +199,7 @@ def with_and_without(case: RowCase, monkeypatch: pytest.MonkeyPatch) -> tuple[sp
         return formed, case.solve()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_small_problems_without_a_gram_matrix(penalty: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(6):

@@ -19,6 +19,7 @@ SMALL: dict[str, Any] = {"samples": 100, "pgd_steps": 2, "attack_samples": 30, "
 QUICK = ("--data", "digits", "--pgd-steps", 2, "--attack-samples", 30, "--epochs", 2)
 
 
+@pytest.mark.slow
 def test_every_method_is_measured_at_every_sparsity_and_seed() -> None:
     settings = FrontierSettings(arch=(8, 6), sparsity=(50.0, 90.0), seeds=2, workers=1, **SMALL)
     states: list[sp.progress.Progress] = []

@@ -75,6 +75,7 @@ def test_pruning_by_size_keeps_the_largest_of_all_four_matrices() -> None:
     np.testing.assert_array_equal(np.sort(kept)[-10:], sizes[-10:])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_rows")
 def test_the_command_writes_the_table(run: Run) -> None:
     quick = ("--data", "digits", "--pgd-steps", 2, "--attack-samples", 30, "--epochs", 2)

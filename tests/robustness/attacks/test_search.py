@@ -30,6 +30,7 @@ def test_points_are_in_the_box_and_on_its_ends(shape: tuple[int, ...] | None) ->
     assert (np.minimum(np.abs(moved - lower), np.abs(moved - upper)) < 1e-6).all()
 
 
+@pytest.mark.slow
 def test_more_queries_break_more() -> None:
     model = model_of("full", "tanh")
     U, labels = data(model, 300)

@@ -15,6 +15,7 @@ from simplicit.robustness.attacks.checks import GradientAgreement, gradient_agre
 from victims import ACTIVATIONS, N, P, Q, data, layered, model_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["triangular", "full"])
 def test_what_comes_back(kind: str) -> None:
     model, source = model_of(kind), model_of("triangular", seed=5)
@@ -126,6 +127,7 @@ def test_a_wrong_gradient_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("implicit and unrolled gradients differ by up to 2e+02 %" in str(line) for line in checks.findings)
 
 
+@pytest.mark.slow
 def test_progress_and_names() -> None:
     model = layered((P, 6, 3))
     U, labels = data(model, 12)

@@ -189,6 +189,7 @@ def halves(a: np.ndarray, b: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(a, middle_b), (middle_a, b)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_tiny_networks_against_branch_and_bound(activation: str) -> None:
     model = layered((2, 4, 3, 3), activation, seed=3)

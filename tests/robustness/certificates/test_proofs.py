@@ -64,6 +64,7 @@ def test_without_labels_the_models_own_choice_is_held() -> None:
     assert_array_equal(found.margins["linear"], sp.certify(model, U, labels, 0.001).margins["linear"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["triangular", "full"])
 def test_samples_do_not_depend_on_their_company(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(kind)

@@ -126,6 +126,7 @@ def test_rows_are_those_of_a_model_that_stands_apart(penalty: Any) -> None:
                 assert objective - gap <= best * (1 + 1e-6) + 1e-9
 
 
+@pytest.mark.slow
 def test_a_sparsity_is_searched_through_the_strength() -> None:
     recipe = sp.Matching(sp.L1(1e-3), propagate=True, sparsity=50, rounds=2, refit=sp.Ridge())
     result = subject("plain").fit(recipe)

@@ -45,6 +45,7 @@ class Block(nn.Module):
         return x if self.before else self.norm(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_branch_answers_for_the_skip_path(name: str, *, before: bool) -> None:

@@ -92,6 +92,7 @@ def at_sparsity(target: float) -> sp.FitResult:
     return WIDE.fit(replace(BALL, sparsity=target))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [20, 50, 80, 97.5])
 def test_wanted_sparsity_is_met_within_half_a_point(target: float) -> None:
     result = at_sparsity(target)

@@ -15,6 +15,7 @@ from fitting import Subject, errors_of, mlp, row_norm_of, uniform
 NET = Subject(mlp(12, 10, 8, 4), uniform(100))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [sp.L1(1e-3), sp.ElasticNet(1e-3, 1e-3), sp.Perspective(1e-3, 1e-3)])
 def test_a_sparsity_is_found(penalty: sp.L1) -> None:
     result = NET.fit(sp.Matching(penalty, sparsity=60, kappa=0.99))
@@ -48,6 +49,7 @@ def test_ridge_has_no_zeros_and_a_price_on_them_has() -> None:
     assert np.isnan(NET.fit(sp.Matching(), uniform(40)).rows.cardinality_gap).all()
 
 
+@pytest.mark.slow
 def test_rounds_spare_what_is_large() -> None:
     """At the same sparsity, re-weighted rounds match better: they shrink less of what they keep."""
     torch.manual_seed(0)
@@ -60,6 +62,7 @@ def test_rounds_spare_what_is_large() -> None:
     assert "rounds 3" in thrice.summary()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", ["targets", "none"])
 @pytest.mark.parametrize("structure", ["baseline", "dense"])
 @pytest.mark.parametrize("m", [6, 120])

@@ -91,6 +91,7 @@ def test_worst_cases_matter() -> None:
     assert held_by(fitted().model) > held_by(fitted(attacks=0).model)
 
 
+@pytest.mark.slow
 def test_sparsity_is_met() -> None:
     result = baseline().fit(sp.Robust(sparsity=70), DIGITS.train_inputs[:300])
     assert abs(result.sparsity - 70) <= 0.5

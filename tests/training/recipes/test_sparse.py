@@ -194,6 +194,7 @@ def test_what_makes_no_zeros_needs_a_sparsity() -> None:
 # --- ridge and anchor -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sparsity", [np.int64(50), np.float64(50.0), 50, None])
 def test_ridge_and_anchor_suit_the_network_and_the_sparsity(sparsity: Any) -> None:
     recipe = sp.Sparse(sparsity, candidates=sp.L1(1e-4))
