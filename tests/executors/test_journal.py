@@ -242,6 +242,7 @@ def test_a_run_goes_on_where_it_was_broken_off(tmp_path: Path, changes: dict[str
     assert "from the journal" in str(seen[-1])
 
 
+@pytest.mark.slow
 def test_a_path_goes_on_too(tmp_path: Path) -> None:
     features, targets = rows_problem()
     penalties = [sp.L1(beta) for beta in (20.0, 5.0, 1.0)]

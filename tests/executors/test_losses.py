@@ -75,6 +75,7 @@ def test_workers_killed_while_they_wait_are_replaced(pools: Any) -> None:
     solved(executor, ToyWork(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["between", pytest.param("within", marks=pytest.mark.slow)])
 def test_the_process_that_workers_come_from_is_killed(pools: Any, when: str, tmp_path: Path) -> None:
     executor = pools["processes"]

@@ -327,6 +327,7 @@ def test_slope_above_one_counts() -> None:
         equilibrium(model, np.ones((1, 1)))
 
 
+@pytest.mark.slow
 def test_kinds_and_chunks() -> None:
     model = cyclic("relu")
     U = np.random.default_rng(0).normal(size=(150_000, model.n_inputs))

@@ -75,6 +75,7 @@ def test_outputs_are_the_same(dtype: type) -> None:
     assert ours.nnz == model.nnz
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(n=st.integers(1, 15), radius=st.floats(0.01, 0.99), seed=st.integers(0, 2**32 - 1))
 def test_models_with_cycles(n: int, radius: float, seed: int) -> None:

@@ -74,6 +74,7 @@ def made(name: str) -> Subject:
     return Subject(NETWORKS[name]().double().eval(), samples())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(NETWORKS))
 @pytest.mark.parametrize("recipe", [sp.Matching(sp.L1(beta=0.01)), sp.Sparse(60), sp.Robust()])
 def test_gives_what_the_model_gives(name: str, recipe: sp.training.Recipe) -> None:

@@ -157,6 +157,7 @@ def test_weight_count():
     assert weight_count(net) == capture(net, u).weight_count == 20 + 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 2, 5])
 def test_any_number_of_samples(samples):
     net, u = network("scalar output")

@@ -42,6 +42,7 @@ def network(name: str) -> tuple[nn.Module, torch.Tensor, Capture]:
 DEAR = ("vgg", "series", "mobilenet, inverted")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name for name in IMAGE_NETWORKS]
 )

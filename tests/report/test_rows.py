@@ -31,6 +31,7 @@ def read(path: Path) -> Any:
     return pytest.importorskip("matplotlib").image.imread(path)[:, :, :3]
 
 
+@pytest.mark.slow
 def test_the_pattern_follows_the_coefficients(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     sparse, dense = solved(), solved(penalty=sp.L1(1.0))

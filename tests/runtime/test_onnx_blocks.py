@@ -144,6 +144,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name: str, dtype: type, tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ def test_an_intercept_is_matched_too() -> None:
     assert (solution.objective <= plain.objective * (1 + 1e-6)).all()
 
 
+@pytest.mark.slow
 def test_a_path_of_balls() -> None:
     features, targets, _ = consistent(10, 30, 3, 7)
     least = sp.solve_rows(features, targets, penalty=sp.BasisPursuit()).objective.max()

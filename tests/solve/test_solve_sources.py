@@ -221,6 +221,7 @@ def test_small_problems_without_a_gram_matrix(penalty: str, monkeypatch: pytest.
             )
 
 
+@pytest.mark.slow
 def test_thousands_of_columns_and_few_samples() -> None:
     """60 x 6,000: no Gram matrix is formed, of 288 MB."""
     features, targets = problem(60, 6000, 6, seed=1)

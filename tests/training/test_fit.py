@@ -45,6 +45,7 @@ def test_without_a_recipe_a_network_with_convolutions_does_too() -> None:
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_executors_and_repetition_give_the_same_model() -> None:
     recipe, own = sp.Matching(sparsity=50, kappa=0.99), Subject(NET, uniform())
     first, *others = (own.fit(recipe, executor=each) for each in ("serial", "threads", "threads"))

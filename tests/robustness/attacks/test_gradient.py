@@ -101,6 +101,7 @@ def test_larger_eps_never_helps(kind: str) -> None:
     assert attacked[-1] < 0.5
 
 
+@pytest.mark.slow
 def test_pgd_beats_fgsm_and_random_points() -> None:
     model = model_of("full", "tanh")
     U, labels = data(model, 300)

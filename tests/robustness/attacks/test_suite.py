@@ -42,6 +42,7 @@ def test_what_comes_back(kind: str) -> None:
         found.accuracy("autoattack")
 
 
+@pytest.mark.slow
 def test_honest_models_pass_their_checks() -> None:
     for kind in ("triangular", "full"):
         model = model_of(kind, "tanh")

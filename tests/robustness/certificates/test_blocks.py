@@ -18,6 +18,7 @@ from simplicit.robustness.certificates.quantities import sensitivity
 EPS = (1e-4, 1e-3, 1e-2, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_is_proved_is_never_broken(name: str, dtype: torch.dtype) -> None:
@@ -69,6 +70,7 @@ def test_slopes_are_climbed_around_blocks() -> None:
     assert (climbed >= plain).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_attacks_take_the_gradient_of_the_network(name: str) -> None:
     net, model, U = made(name, torch.float64)
@@ -92,6 +94,7 @@ def test_all_attacks_run_through_blocks() -> None:
     sp.attack(model, U, model(U).argmax(dim=1), 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_error_bounds_hold_the_states_in_double(name: str) -> None:
     _, model, U = made(name, torch.float32)

@@ -44,6 +44,7 @@ def assert_holds(model: ImplicitModel, found: Enclosure, points: np.ndarray) -> 
         assert (values <= upper + 1e-11).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [pytest.param(0.004, marks=pytest.mark.slow), 0.1])
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=str)
 @pytest.mark.parametrize("kind", ["triangular", pytest.param("full", marks=pytest.mark.slow)])
@@ -100,6 +101,7 @@ def test_lines_bound_any_functional(kind: str) -> None:
     assert (climbed > plain + 1e-4).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["triangular", pytest.param("full", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("phi", ACTIVATIONS, ids=str)
 def test_the_bounds_stand_in_order_and_no_point_passes_them(kind: str, phi: Activation) -> None:

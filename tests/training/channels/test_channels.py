@@ -44,6 +44,7 @@ def non_zeros_of(net: nn.Module) -> int:
     return sum(int((p != 0).sum()) for p in net.parameters() if p.ndim > 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_every_kind_of_network(name: str) -> None:
     net, inputs = subject(name).net, subject(name).inputs
@@ -67,6 +68,7 @@ def test_every_kind_of_network(name: str) -> None:
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["residual", "depthwise", "signal"])
 def test_the_model_is_the_network(name: str) -> None:
     result, inputs = fitted(name), subject(name).inputs

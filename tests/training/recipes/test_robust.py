@@ -41,6 +41,7 @@ def held_by(model: sp.ImplicitModel) -> float:
     return sp.accuracy(single, sp.pgd(single, U, labels, EPS, steps=20), labels)
 
 
+@pytest.mark.slow
 def test_it_is_harder_to_attack_and_more_can_be_proved() -> None:
     base, result = baseline().captured.model, fitted()
     U, labels = DIGITS.test_inputs, DIGITS.test_labels
@@ -67,6 +68,7 @@ def test_every_row_is_certified_and_the_model_is_well_posed() -> None:
     assert "attacks 2, attack_eps 0.04" in text
 
 
+@pytest.mark.slow
 def test_equal_runs_are_equal() -> None:
     again = sp.fit(baseline().net, baseline().inputs, RECIPE)
     for part in "ABC":
@@ -99,6 +101,7 @@ def test_sparsity_is_met() -> None:
     assert "found in" in result.summary()
 
 
+@pytest.mark.slow
 def test_strengths_by_layer() -> None:
     recipe, U = replace(RECIPE, attacks=0), DIGITS.train_inputs[:300]
     found = [baseline().fit(replace(recipe, hidden_strength=each), U).rows for each in ((0.1, 0.1), (10.0, 0.1))]
@@ -108,6 +111,7 @@ def test_strengths_by_layer() -> None:
     assert first[1] == first[0]
 
 
+@pytest.mark.slow
 def test_activations_without_a_side_and_skips() -> None:
     class Skip(nn.Module):
         def __init__(self) -> None:

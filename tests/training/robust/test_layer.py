@@ -54,6 +54,7 @@ def test_reduced_rows_are_those_of_the_samples() -> None:
     assert not found.weights[:, 4].any()
 
 
+@pytest.mark.slow
 def test_turns_descend_to_the_joint_optimum() -> None:
     problem = layer(onesided=True)
     values = [

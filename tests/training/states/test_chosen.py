@@ -58,6 +58,7 @@ def test_states_of_some_groups_are_those_of_all() -> None:
     np.testing.assert_array_equal(some.Y, every.Y)
 
 
+@pytest.mark.slow
 def test_a_weak_penalty_matches_the_samples_and_is_certified() -> None:
     own = resnet()
     result = own.fit(replace(RECIPE, penalty=sp.L1(beta=1e-5)))
@@ -156,6 +157,7 @@ def test_a_network_without_states() -> None:
         Subject(nn.Linear(4, 3).eval(), torch.rand(8, 4)).fit(RECIPE)
 
 
+@pytest.mark.slow
 def test_the_network_stays_as_it_is() -> None:
     own = resnet()
     before = copy.deepcopy(own.net.state_dict())
