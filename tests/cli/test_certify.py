@@ -22,6 +22,7 @@ def one(fitted: Any) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_it_stays_below_the_attack(run: Run, one: Path, fitted: Any) -> None:
     words = ("--eps", "0.01", "--eps", "0.03", "--samples", "80")
     code, out, err = run("certify", one, fitted("robust"), *words, "--attack", "--output", "c")

@@ -439,6 +439,7 @@ def test_chosen_states_from_the_command_to_the_measures(run: Run, images: tuple[
     assert same("run", "again")
 
 
+@pytest.mark.slow
 def test_the_default_ball_is_for_structures_with_cycles(run: Run, images: tuple[str, ...]) -> None:
     words = ("--samples", "60", "--recipe", "matching", "--states", "relu_2", "--structure", "dense")
     code, out, _ = run("fit", *images, *words, "--output", "run", "--json")

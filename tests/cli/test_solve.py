@@ -46,6 +46,7 @@ def written(folder: str = "out") -> tuple[list[Array], dict[str, Any], dict[str,
     return coefficients, rows, manifest
 
 
+@pytest.mark.slow
 def test_the_lasso_of_scikit_learn(run: Run) -> None:
     code, out, err = run("solve", "f.npy", "t.npy", "--beta", 30, "--intercept", "--output", "out")
     assert (code, err) == (0, "")

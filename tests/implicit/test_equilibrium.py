@@ -265,6 +265,7 @@ def test_bounds_in_badly_scaled_units_and_flat_activations_are_sharp() -> None:
     assert (found.error_bound < 1e-5).all()
 
 
+@pytest.mark.slow
 @given(n=st.integers(2, 40), size=st.floats(0.1, 1e4), seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=50)
 def test_bounded_activations_bound_the_error(n: int, size: float, seed: int) -> None:

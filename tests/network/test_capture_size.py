@@ -93,6 +93,7 @@ def test_a_weight_is_kept_once(name: str, tmp_path: Path) -> None:
     assert_allclose(found.reshape(3, -1), model.predict(u).reshape(3, -1), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_parts_of_a_layer_keep_their_own_rows() -> None:
     def parts(x: Tensor, w: Tensor) -> Tensor:
         first, second = nn.functional.linear(x, w).chunk(2, dim=-1)
@@ -117,6 +118,7 @@ def test_two_linear_maps_stay_two_where_one_would_be_larger(monkeypatch: pytest.
     assert identities(sp.from_torch(wide, inputs(2))) == 0
 
 
+@pytest.mark.slow
 def test_what_is_used_again_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def residual(x: Tensor, *weights: Tensor) -> Tensor:
         for weight in weights:

@@ -155,6 +155,7 @@ def test_gradients_are_those_of_the_network() -> None:
     np.testing.assert_allclose(found, expected.reshape(found.shape), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_network_that_is_tied_twice_is_captured() -> None:
     shared = conv_bn(4, 4)
     net = randomised(nn.Sequential(conv_bn(3, 4), shared, nn.MaxPool2d(2), shared, nn.Flatten()).double())
@@ -168,6 +169,7 @@ def test_another_size_is_refused_by_its_shape() -> None:
         captured.model.predict(torch.zeros(2, 3, 10, 10, dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_weights_are_counted_once() -> None:
     net = randomised(resnet("padded")())
     assert capture(net, torch.zeros(2, 3, 8, 8)).weight_count == sum(p.numel() for p in net.parameters() if p.ndim > 1)

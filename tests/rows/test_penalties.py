@@ -132,6 +132,7 @@ def test_fenchel_young(penalty: Any, w: float, v: float) -> None:
     assert total == pytest.approx(slope * w, rel=1e-9, abs=1e-7)
 
 
+@pytest.mark.slow
 @given(penalty=any_penalty, w=st.floats(-10, 10))
 def test_biconjugate_is_the_penalty(penalty: Any, w: float) -> None:
     block = penalty.pieces(1, 1)

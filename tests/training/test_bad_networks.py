@@ -58,6 +58,7 @@ def test_what_is_no_function_of_a_sample(function: Any, message: str) -> None:
         sp.fit(Of(function).eval(), U, sp.Sparse(50))
 
 
+@pytest.mark.slow
 def test_ids_that_are_in_no_table() -> None:
     told = r"an input holds a number that the network cannot look up \(index out of range in self\); token ids"
     for ids in (IDS, -1):

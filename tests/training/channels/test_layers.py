@@ -212,6 +212,7 @@ def test_parts_of_a_weight_are_layers() -> None:
         torch.testing.assert_close(own.fit(sp.Sparse(0)).network()(x), own.net(x), rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_parts_that_overlap_are_left_alone() -> None:
     torch.manual_seed(0)
     x = torch.randn(40, 8, dtype=torch.float64)

@@ -92,6 +92,7 @@ def test_workers_do_not_change_the_network() -> None:
             torch.testing.assert_close(value, networks[0][key], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_dead_states_and_constant_inputs() -> None:
     net = mlp(12, 10, 8, 4)
     with torch.no_grad():
