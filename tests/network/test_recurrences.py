@@ -120,6 +120,7 @@ def test_a_recurrent_layer_is_exact(kind: str, layers: int, both: bool, bias: bo
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_form_of_a_recurrent_layer_is_exact(kind: str) -> None:
     torch.manual_seed(0)
@@ -127,7 +128,8 @@ def test_every_form_of_a_recurrent_layer_is_exact(kind: str) -> None:
         options: dict[str, Any] = {"num_layers": layers, "bidirectional": both, "bias": bias, "dropout": 0.3}
         options["dropout"] *= layers - 1
         check_exact(Whole(kind, first=first, given=given, **options), (STEPS, 3))
-        check_exact(Whole(kind, first=first, given=given, **options), (STEPS, 3), torch.float32)
+        if bias and first:  # what the precision changes, these do not
+            check_exact(Whole(kind, first=first, given=given, **options), (STEPS, 3), torch.float32)
 
 
 @pytest.mark.parametrize("kind", CELLS)
