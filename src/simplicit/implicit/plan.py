@@ -239,7 +239,9 @@ def plan_by_groups(groups: Sequence[StateGroup], blocks: Mapping[tuple[str, str]
     """
     targets, rows = slices_of(groups), pre_slices_of(groups)
     activations = {group.name: group.activation for group in groups}
-    sources: dict[str, list[str]] = {name: [column for row, column in blocks if row == name] for name in targets}
+    sources: dict[str, list[str]] = {name: [] for name in targets}
+    for row, column in blocks:
+        sources[row].append(column)
 
     def stage(name: str) -> Stage:
         terms = tuple((targets[h], blocks[name, h]) for h in sources[name])

@@ -74,18 +74,26 @@ class Stream:
     def __init__(
         self, groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray[Any], output_bias: NDArray[Any], n_inputs: int
     ) -> None:
-        order = _order(groups, blocks)
-        assert order is not None
         known, at = {group.name: group for group in groups}, pre_slices_of(groups)
-        terms = {name: tuple((c, block) for (r, c), block in _inputs_first(blocks) if r == name) for name in order}
-        last_use = {source: name for name in order for source, _ in terms[name]}
-        self._steps = []
-        for name in order:
-            over = tuple(source for source, user in last_use.items() if user == name and source != INPUT)
-            unread = (name,) if name not in last_use else ()
-            output = blocks.get((OUTPUT, name))
-            values = torch.tensor(bias[at[name]])
-            self._steps.append(_Step(name, known[name].activation, values, terms[name], output, over + unread))
+        terms = _terms(groups, blocks)
+        order = dependency_order(_sources(terms))
+        assert order is not None
+        last_use = {name: name for name in order} | {source: name for name in order for source, _ in terms[name]}
+        over: dict[str, list[str]] = {name: [] for name in order}
+        for source, user in last_use.items():
+            if source != INPUT:
+                over[user].append(source)
+        self._steps = [
+            _Step(
+                name,
+                known[name].activation,
+                torch.tensor(bias[at[name]]),
+                tuple(terms[name]),
+                blocks.get((OUTPUT, name)),
+                tuple(over[name]),
+            )
+            for name in order
+        ]
         self._outputs = [c for (r, c) in blocks if r == OUTPUT]
         self._direct, self._output_bias = blocks.get((OUTPUT, INPUT)), torch.tensor(output_bias)
         self.width = self._widest(known, n_inputs)
@@ -128,18 +136,25 @@ def stream(
     groups: Sequence[StateGroup], blocks: Blocks, bias: NDArray[Any], output_bias: NDArray[Any], n_inputs: int
 ) -> Stream | None:
     """The stream of a model; None where its groups have no order of substitution."""
-    return None if _order(groups, blocks) is None else Stream(groups, blocks, bias, output_bias, n_inputs)
+    ordered = dependency_order(_sources(_terms(groups, blocks))) is not None
+    return Stream(groups, blocks, bias, output_bias, n_inputs) if ordered else None
 
 
-def _order(groups: Sequence[StateGroup], blocks: Blocks) -> tuple[str, ...] | None:
-    names = [group.name for group in groups]
-    sources = {name: [c for r, c in blocks if r == name and c != INPUT] for name in names}
-    return dependency_order(sources)
+_Terms = dict[str, list[tuple[str, LinearMap]]]
 
 
-def _inputs_first(blocks: Blocks) -> list[tuple[tuple[str, str], LinearMap]]:
-    """The blocks in the order in which they are added up."""
-    return sorted(blocks.items(), key=lambda item: item[0][1] != INPUT)
+def _terms(groups: Sequence[StateGroup], blocks: Blocks) -> _Terms:
+    """What each group reads, the input first, in the order in which it is added up."""
+    found: _Terms = {group.name: [] for group in groups}
+    for (row, column), block in sorted(blocks.items(), key=lambda item: item[0][1] != INPUT):
+        if row != OUTPUT:
+            found[row].append((column, block))
+    return found
+
+
+def _sources(terms: _Terms) -> dict[str, list[str]]:
+    """The groups that each group reads."""
+    return {name: [column for column, _ in read if column != INPUT] for name, read in terms.items()}
 
 
 def _sum(bias: Tensor, terms: Sequence[tuple[Tensor, LinearMap]], m: int) -> Tensor:

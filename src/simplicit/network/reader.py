@@ -89,9 +89,9 @@ def read_model(graph: NetworkGraph) -> tuple[ImplicitModel, dict[Node, OpenedGro
     """
     with remembering():
         reader = _Reader(graph, rounded=True)
+        output = reader.output()  # may open the last group
     groups = tuple(opened.group for opened in reversed(reader.groups.values()))
-    rows, output = reader.pre_activations, reader.output()
-    model = model_of(groups, rows, output, dtype=graph.dtype, input_shape=graph.input_shape)
+    model = model_of(groups, reader.pre_activations, output, dtype=graph.dtype, input_shape=graph.input_shape)
     return model, reader.groups
 
 
@@ -99,8 +99,9 @@ def read_values(graph: NetworkGraph) -> Reading:
     """Read the affine values of a graph; errors are those of :func:`read_model`."""
     with remembering():
         reader = _Reader(graph, rounded=False)
+        output = reader.output()  # may open the last group
     values = {name: value for name, value in reader.pre_activations.items() if isinstance(value, Affine)}
-    return Reading(reader.groups, values, reader.output())
+    return Reading(reader.groups, values, output)
 
 
 class _Reader:
@@ -110,6 +111,7 @@ class _Reader:
         self._graph = graph
         self._own = torch.float32 if graph.dtype == np.float32 else torch.float64
         self.pre_activations: dict[str, Affine | Row] = {}
+        self._opened_since: list[str] = []  # groups whose pre-activations are not rounded yet
         self.groups: dict[Node, OpenedGroup] = {}
         self._values: dict[Node, Any] = {}
         self._settled: WeakKeyDictionary[Chain, Affine | Expression] = WeakKeyDictionary()
@@ -137,9 +139,11 @@ class _Reader:
 
     def _round(self) -> None:
         """Keep of the groups that were opened what the model has of them, and nothing wider."""
-        for name, value in self.pre_activations.items():
-            if isinstance(value, Affine):
-                self.pre_activations[name] = Row.of(value, name, self._graph.dtype)
+        for name in self._opened_since:
+            value = self.pre_activations[name]
+            assert isinstance(value, Affine)
+            self.pre_activations[name] = Row.of(value, name, self._graph.dtype)
+        self._opened_since.clear()
 
     def _forget(self, node: Node) -> None:
         """Let go of values that were used for the last time; those of chains are used when these are settled."""
@@ -367,6 +371,7 @@ class _Reader:
         sources = [(self._nodes[one], one.layout) for one in operands]
         self.groups[node] = OpenedGroup(group, tuple(sources), layout)
         self.pre_activations[group.name] = joined(operands)
+        self._opened_since.append(group.name)
         return Affine.source(group.name, shape).laid_out(layout)
 
     def _group_name(self, node: Node) -> str:
