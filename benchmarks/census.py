@@ -4,6 +4,7 @@
     python benchmarks/census.py                               # everything
     python benchmarks/census.py --only transformers           # a family
     python benchmarks/census.py --only 'small/lstm*' --no-fit # names by pattern, without the fits
+    python benchmarks/census.py --parts FOLDER                # hours: what is answered stays there; again, it goes on
     python benchmarks/census.py --list
 
 Every network is asked, each question in a process of its own with limits of time and memory:
@@ -46,15 +47,19 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=120, help="seconds per question (default: 120)")
     parser.add_argument("--memory", type=float, default=8, help="GiB per question (default: 8)")
     parser.add_argument("--list", action="store_true", help="say the names of the networks, and do nothing")
+    parser.add_argument(
+        "--parts", type=Path, help="folder of answers of this code, where those there are are not asked again"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        parts = (options.parts or Path(folder)) / (source_digest() + "-no-fit" * options.no_fit)
+        parts.mkdir(parents=True, exist_ok=True)
         entries: list[dict[str, Any]] = []
         skipped: dict[str, str] = {}
         for family in FAMILIES:
-            answers = asked(family, options, Path(folder) / f"{family}.jsonl")
-            for answer in answers:
-                if "skipped" in answer:
-                    skipped[family] = answer["skipped"]
+            answers = asked(family, options, parts / f"{family}.jsonl")
+            if answers and "skipped" in answers[-1]:
+                skipped[family] = answers[-1]["skipped"]
             entries += [answer for answer in answers if "name" in answer]
     if options.list:
         return

@@ -42,7 +42,10 @@ def main() -> None:
         print(*(f"{options.family}/{name}" for name in names), sep="\n")
         return
     missing = [package for package in family.PACKAGES if find_spec(package) is None]
-    with options.result.open("w") as file:
+    before = options.result.read_text().splitlines() if options.result.exists() else []
+    answered = {json.loads(line).get("name") for line in before}
+    names = [name for name in names if name not in answered]
+    with options.result.open("a") as file:
         if not names:
             return
         if missing:
