@@ -54,15 +54,14 @@ def with_support_gap(solution: Solution, problem: LeastSquares, weight: float) -
         return replace(solution, cardinality_gap=np.zeros(len(solution.objective)))
     start = solution.coefficients.toarray()[:, columns]
     rows = _Rows(
-        problem.gram[np.ix_(columns, columns)],
+        _Spectrum.of(problem, np.flatnonzero(columns)),
         problem.cross[:, columns],
         np.count_nonzero(start, axis=1),
         problem.support[:, columns],
-        problem.rounding,
     )
     with one_thread_each():
         bound = rows.least_of_size(start, solution.objective / weight + NOISE * problem.energy)
-    least_error = weight * np.maximum(problem.energy * (1 - rows.rounding / rows.alpha) + bound, 0.0)
+    least_error = weight * np.maximum(problem.energy * (1 - rows.spectrum.rounding / rows.alpha) + bound, 0.0)
     gap = np.maximum(solution.objective - least_error, 0.0)
     # Where all columns are in there is no choice, and no error is below zero.
     known = np.minimum(solution.dual_gap, solution.objective)
@@ -70,30 +69,88 @@ def with_support_gap(solution: Solution, problem: LeastSquares, weight: float) -
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
-    """(P) of r rows: H (d, d), c (r, d), k (r,), where a row may have columns, (r, d), and ε."""
+class _Spectrum:
+    """H (d, d) by its ``vectors`` (d, n) with the eigenvalues ``values`` (n,) in increasing order.
 
-    H: Array
+    All that is orthogonal to them has the eigenvalue ``other``, the least, where n < d. ``rounding`` is how far
+    rounding can move an eigenvalue, and ``H`` the matrix, where n = d.
+    """
+
+    values: Array
+    vectors: Array
+    rounding: float
+    H: Array | None = None
+    other: float = np.inf
+
+    @classmethod
+    def of(cls, problem: LeastSquares, columns: Index) -> _Spectrum:
+        """Of some columns of a problem."""
+        low_rank, H = problem.low_rank_for(len(columns)), problem.gram
+        rounding = float(problem.rounding * H.diagonal()[columns].sum())
+        if low_rank is not None:
+            values, vectors = low_rank.on(columns).eigen
+            return cls(values, vectors, rounding, other=low_rank.ridge)
+        H = H[np.ix_(columns, columns)]
+        return cls(*np.linalg.eigh(H), rounding, H)
+
+    @cached_property
+    def alpha(self) -> float:
+        """The least eigenvalue of H, but no less than what rounding can move it by."""
+        return max(float(min(self.values.min(initial=np.inf), self.other)), self.rounding, TINY)
+
+    @cached_property
+    def shifted(self) -> Array:
+        """The eigenvalues of G = H − αI."""
+        return np.maximum(self.values - self.alpha, 0.0)
+
+    @property
+    def mean(self) -> float:
+        """The mean of all eigenvalues of G."""
+        return float(self.shifted.sum() / len(self.vectors))
+
+    @cached_property
+    def _matrix(self) -> Array | None:
+        """G itself, of a full spectrum."""
+        if self.H is None:
+            return None
+        G = self.H.copy()
+        G[np.diag_indices_from(G)] -= self.alpha
+        return G
+
+    def times(self, rows: Array) -> Array:
+        """The products of rows (r, d) with G."""
+        return (
+            rows @ self._matrix if self._matrix is not None else (rows @ self.vectors * self.shifted) @ self.vectors.T
+        )
+
+    def step(self, c: Array, rotated: Array, z: Array, rho: Array) -> Array:
+        """(2G + ρI)⁻¹(2c + ρz), row by row, with ``rotated`` c (r, n) in the eigenvectors."""
+        right = 2 * rotated + rho * (z @ self.vectors)
+        inner = right / (2 * self.shifted + rho)
+        if self.H is not None:
+            return np.asarray(inner @ self.vectors.T)
+        return np.asarray(z + 2 * c / rho + (inner - right / rho) @ self.vectors.T)
+
+    def least(self, c: Array, rotated: Array) -> Array:
+        """The least of f over all w, (r,)."""
+        inside = -(np.square(rotated) / (self.shifted + self.alpha)).sum(axis=1)
+        if self.H is not None:
+            return np.asarray(inside)
+        return np.asarray(inside - np.square(c - rotated @ self.vectors.T).sum(axis=1) / self.alpha)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """(P) of r rows: the spectrum of H (d, d), c (r, d), k (r,), and where a row may have columns, (r, d)."""
+
+    spectrum: _Spectrum
     c: Array
     k: Index
     allowed: Mask
-    epsilon: float
-
-    @cached_property
-    def eigen(self) -> tuple[Array, Array]:
-        """Eigenvalues of H in increasing order, and eigenvectors."""
-        values, vectors = np.linalg.eigh(self.H)
-        return values, vectors
-
-    @property
-    def rounding(self) -> float:
-        """How far rounding can move an eigenvalue."""
-        return float(self.epsilon * np.trace(self.H))
 
     @property
     def alpha(self) -> float:
-        """The least eigenvalue of H, but no less than what rounding can move it by."""
-        return max(float(self.eigen[0][0]), self.rounding, TINY)
+        return self.spectrum.alpha
 
     def dual(self, v: Array, Gv: Array) -> Array:
         """The value of (D) at v, (r,)."""
@@ -112,22 +169,20 @@ class _Rows:
 
         It is wanted to ``TOLERANCE`` in units of f of that ``scale`` (r,).
         """
-        alpha, (eigenvalues, U) = self.alpha, self.eigen
-        G = self.H.copy()
-        G[np.diag_indices_from(G)] -= alpha
-        eigenvalues, rotated = np.maximum(eigenvalues - alpha, 0.0), self.c @ U
-        rho = np.full((len(start), 1), 2 * np.sqrt(alpha * max(float(eigenvalues.mean()), alpha)))
+        alpha, spectrum = self.alpha, self.spectrum
+        rotated = self.c @ spectrum.vectors
+        rho = np.full((len(start), 1), 2 * np.sqrt(alpha * max(spectrum.mean, alpha)))
         # With all columns in, there is no less.
-        lower = -(np.square(rotated) / (eigenvalues + alpha)).sum(axis=1)
+        lower = spectrum.least(self.c, rotated)
         upper, x, y = np.zeros(len(start)), start.copy(), np.zeros_like(start)
         for step in range(1, STEPS + 1):
-            w = ((2 * rotated + rho * ((x - y) @ U)) / (2 * eigenvalues + rho)) @ U.T
+            w = spectrum.step(self.c, rotated, x - y, rho)
             before, relaxed = x, RELAXATION * w + (1 - RELAXATION) * x
             x, t = _prox(relaxed + y, self.k, self.allowed, 2 * alpha / rho)
             y = y + relaxed - x
             if step % EVERY == 0:
-                Gx = x @ G
-                lower = np.maximum(lower, np.maximum(self.dual(w, w @ G), self.dual(x, Gx)))
+                Gx = spectrum.times(x)
+                lower = np.maximum(lower, np.maximum(self.dual(w, spectrum.times(w)), self.dual(x, Gx)))
                 upper = np.minimum(upper, self.primal(x, Gx, t))
                 if bool(np.all(upper - lower <= TOLERANCE * scale)):
                     break
