@@ -29,13 +29,14 @@ from simplicit.rows.batch import Array, Index
 
 #: What F may leave out, and the most that it may be, in units of the ridge.
 REST, MOST_TRACE = 1e-7, 1e9
-#: F pays where columns are so many times its rows: elimination takes some 40·k²d products with it, and .7·d³ without.
-COLUMNS_PER_ROW = 8
+#: F pays where columns are so many times its rows (elimination takes some 40·k²d products with it, and .7·d³ without)
+#: and not less than so many: with 128 columns of rank 12 it took as long as without, with 512 a third.
+COLUMNS_PER_ROW, LEAST_COLUMNS = 8, 256
 
 
 def few_samples(count: int, columns: int) -> bool:
     """Whether so many samples are few beside their columns."""
-    return COLUMNS_PER_ROW * count <= columns
+    return columns >= max(COLUMNS_PER_ROW * count, LEAST_COLUMNS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,10 @@ class LowRank:
     def on(self, columns: Index) -> LowRank:
         """The same on some columns."""
         return LowRank(self.factor[:, columns], self.ridge)
+
+    def product(self, rows: Array) -> Array:
+        """The products of rows (r, d) with H."""
+        return np.asarray(self.ridge * (rows + (rows @ self.factor.T) @ self.factor))
 
     def resolvent(self, units: Array, shift: float) -> Callable[[Array], Array]:
         """The product with (E H E + ρI)⁻¹ of the rows of an array (r, d), E the diagonal matrix of ``units`` (d,), ρ a

@@ -41,6 +41,12 @@ TOLERANCE, STEPS, EVERY = 0.01, 200, 10
 NOISE = 1e-8
 #: Over-relaxation of ADMM; the most that ρ changes by at a time, and the least change that is made.
 RELAXATION, STRETCH, LEAST_STRETCH = 1.6, 5.0, 1.5
+#: θ of the proximal map is sought for so many steps at most, until Σ t is k up to this share: it takes five to ten.
+NEWTON_STEPS, NEWTON_SHARE = 100, 1e-13
+#: Rows of low rank are taken together as long as an array of theirs has so many bytes, which stay in the cache.
+CACHE = 2**20
+#: Less counts as zero there: its inverse is far from the end of float64's range.
+LEAST_SIZE = 1e-280
 #: Stands for zero under a division.
 TINY = np.finfo(np.float64).tiny
 
@@ -59,8 +65,9 @@ def with_support_gap(solution: Solution, problem: LeastSquares, weight: float) -
         np.count_nonzero(start, axis=1),
         problem.support[:, columns],
     )
+    scale = solution.objective / weight + NOISE * problem.energy
     with one_thread_each():
-        bound = rows.least_of_size(start, solution.objective / weight + NOISE * problem.energy)
+        bound = np.concatenate([rows.on(part).least_of_size(start[part], scale[part]) for part in rows.parts])
     least_error = weight * np.maximum(problem.energy * (1 - rows.spectrum.rounding / rows.alpha) + bound, 0.0)
     gap = np.maximum(solution.objective - least_error, 0.0)
     # Where all columns are in there is no choice, and no error is below zero.
@@ -152,6 +159,17 @@ class _Rows:
     def alpha(self) -> float:
         return self.spectrum.alpha
 
+    @property
+    def parts(self) -> list[slice]:
+        """Which rows are bounded together: all where products with a full spectrum are most of the work."""
+        rows, columns = self.c.shape
+        step = rows if self.spectrum.H is not None else max(1, CACHE // (8 * columns))
+        return [slice(first, first + step) for first in range(0, rows, step)]
+
+    def on(self, part: slice) -> _Rows:
+        """Some of the rows."""
+        return replace(self, c=self.c[part], k=self.k[part], allowed=self.allowed[part])
+
     def dual(self, v: Array, Gv: Array) -> Array:
         """The value of (D) at v, (r,)."""
         squares = np.where(self.allowed, np.square(self.c - Gv), 0.0)
@@ -199,23 +217,31 @@ def _prox(z: Array, k: Index, allowed: Mask, b: Array) -> tuple[Array, Array]:
 
 
 def _slope(size: Array, k: Index, b: Array) -> Array:
-    """θ with Σⱼ clip(θ·sizeⱼ − b, 0, 1) = k, (r, 1), exactly: the sum is piecewise linear, and grows, in θ.
+    """θ with Σⱼ clip(θ·sizeⱼ − b, 0, 1) = k, (r, 1): the sum is piecewise linear, and grows, in θ.
 
-    Where so many columns are not zero, the least θ that has all of them in.
+    Where so many columns are not zero, the least θ that has all of them in. Newton's method finds the piece; where it
+    leaves what is known to contain θ, and at every fourth step, the middle of that in the logarithm is taken.
     """
-    inverse = np.divide(1.0, size, out=np.full_like(size, np.inf), where=size > TINY)
-    knots = np.concatenate([b * inverse, (1 + b) * inverse], axis=1)
-    order = np.argsort(knots, axis=1, kind="stable")
-    knots = np.take_along_axis(knots, order, axis=1)
-    slopes = np.cumsum(np.take_along_axis(np.concatenate([size, -size], axis=1), order, axis=1), axis=1)
-    finite = np.isfinite(knots)
-    knots = np.where(finite, knots, np.where(finite, knots, 0.0).max(axis=1, keepdims=True))
-    sums = np.cumsum(slopes[:, :-1] * np.diff(knots, axis=1), axis=1)
-    at = (sums < k[:, None]).sum(axis=1, keepdims=True)  # the piece in which the sum comes to k
-    sums = np.concatenate([np.zeros_like(b), sums], axis=1)
-    left, slope, last = (np.take_along_axis(a, np.minimum(at, a.shape[1] - 1), axis=1) for a in (knots, slopes, sums))
-    missing = np.maximum(k[:, None] - last, 0.0)
-    return np.asarray(left + np.divide(missing, slope, out=np.zeros_like(left), where=slope > 0))
+    known = size > LEAST_SIZE
+    count, largest = known.sum(axis=1), np.maximum(size.max(axis=1, initial=0.0), LEAST_SIZE)
+    low, high = b[:, 0] / largest, (1 + b[:, 0]) / np.where(known, size, largest[:, None]).min(axis=1, initial=np.inf)
+    theta = np.where(count == 0, 0.0, np.where(k >= count, high, low))
+    rows = np.flatnonzero((k > 0) & (k < count))
+    size, wanted, low, high, b = size[rows], k[rows], low[rows], high[rows], b[rows]
+    found = np.clip((wanted + b[:, 0] * size.shape[1]) / size.sum(axis=1), low, high)
+    for step in range(NEWTON_STEPS):
+        t = found[:, None] * size - b
+        missing = wanted - np.clip(t, 0.0, 1.0).sum(axis=1)
+        theta[rows] = found
+        going = np.abs(missing) > NEWTON_SHARE * wanted
+        if not going.any():
+            break
+        low, high = np.where(missing > 0, found, low), np.where(missing > 0, high, found)
+        slope = np.where((t > 0) & (t < 1), size, 0.0).sum(axis=1)
+        found = found + np.divide(missing, slope, out=np.full_like(slope, np.inf), where=slope > 0)
+        found = np.where((found > low) & (found < high) & (step % 4 < 3), found, np.sqrt(low) * np.sqrt(high))
+        rows, size, wanted, low, high, b, found = (one[going] for one in (rows, size, wanted, low, high, b, found))
+    return theta[:, None]
 
 
 def _stretch(primal: Array, dual: Array, x: Array, y: Array) -> Array:

@@ -37,7 +37,7 @@ from simplicit.training.support.elimination import (
 )
 
 #: Rows are eliminated together as long as their parts of F take so many bytes, which stay in the cache.
-CACHE = 2**22
+CACHE = 2**23
 #: Columns are gathered anew when this share of them, or of the trace of K, has gone.
 GONE, TRACE_GONE = 0.2, 0.5
 #: After an exchange with a 1 − q below this all is computed anew.
@@ -56,79 +56,86 @@ def eliminate_rows(H: LowRank, cross: Array, columns: Index) -> Iterator[Elimina
 
 @dataclass(eq=False)
 class _Eliminated:
-    """r rows in the middle of their elimination, n columns of each gathered, of which the last ones to go are marked.
+    """r rows in the middle of their elimination, with n columns of each gathered, some of which went since.
 
-    ``left`` (r, n) are the columns' places, ``gone`` (r, n) says which went since they were gathered, ``F`` (r, k, n),
-    ``c`` (r, n), ``K`` (r, k, k) and ``u`` = F_S c_S (r, k) are those of the columns left; ``trace`` (r,) is that of K
-    when it was formed.
+    ``left`` (r, n) are the columns' places, ``stay`` (r, n) says which are left, ``count`` in every row, ``F``
+    (r, k, n) and ``c`` (r, n) are those of the columns, and K (r, k, k) and ``u`` = F_S c_S (r, k) those of the columns
+    left; ``trace`` (r,) was that of K − I when it was formed. ``columns`` (d, k) is Fᵀ of all.
     """
 
-    H: LowRank
-    cross: Array
+    ridge: float
+    columns: Array
     left: Index
+    stay: Mask
+    F: Array
+    c: Array
     count: int
     order: list[Index] = field(default_factory=list)
     costs: list[Array] = field(default_factory=list)
 
     @classmethod
     def of(cls, H: LowRank, cross: Array) -> _Eliminated:
-        r, d = cross.shape
-        return cls(H, cross, np.broadcast_to(np.arange(d), (r, d)), d)
+        """All rows with all columns, c (r, d)."""
+        (r, d), k = cross.shape, len(H.factor)
+        left, F = np.broadcast_to(np.arange(d), (r, d)), np.broadcast_to(H.factor, (r, k, d))
+        stay = np.ones((r, d), dtype=bool)
+        return cls(H.ridge, np.ascontiguousarray(H.factor.T), left, stay, np.ascontiguousarray(F), cross, d)
 
-    def paths(self, columns: Index) -> list[EliminationPath]:
-        """Eliminate all, and name the columns."""
-        self._gather(np.zeros(self.left.shape, dtype=bool))
-        last = max(SINGLY, 2 * len(self.H.factor))
+    def paths(self, names: Index) -> list[EliminationPath]:
+        """Eliminate all columns, which have these names."""
+        self._form()
+        last = max(SINGLY, 2 * self.columns.shape[1])
         while self.count > last:
-            self._step(last)
-        self._gather(self.gone)
+            self._step()
+        self._gather()
         tails = [self._tail(row) for row in range(len(self.left))]
-        orders, costs = np.concatenate([*self.order, np.empty((len(tails), 0), int)], axis=1), [*self.costs]
-        spent = np.concatenate([*costs, np.empty((len(tails), 0))], axis=1)
+        order, cost = np.concatenate(self.order, axis=1), np.concatenate(self.costs, axis=1)
         return [
-            EliminationPath(columns[np.concatenate([order, tail.order])], np.concatenate([cost, tail.cost]))
-            for order, cost, tail in zip(orders, spent, tails, strict=True)
+            EliminationPath(names[np.concatenate([first, tail.order])], np.concatenate([spent, tail.cost]))
+            for first, spent, tail in zip(order, cost, tails, strict=True)
         ]
 
-    def _gather(self, gone: Mask) -> None:
-        """Take the columns that are left together, and form K and u of them."""
+    def _gather(self) -> None:
+        """Take the columns that are left together."""
         r = len(self.left)
-        self.left = self.left[~gone].reshape(r, -1)
-        self.gone = np.zeros(self.left.shape, dtype=bool)
-        self.F = np.ascontiguousarray(self.H.factor[:, self.left].transpose(1, 0, 2))
-        self.c = np.take_along_axis(self.cross, self.left, axis=1)
+        self.F = np.stack([F.compress(stay, axis=1) for F, stay in zip(self.F, self.stay, strict=True)])
+        self.left, self.c = self.left[self.stay].reshape(r, -1), self.c[self.stay].reshape(r, -1)
+        self.stay = np.ones(self.left.shape, dtype=bool)
+
+    def _form(self) -> None:
+        """Form K and u of the columns gathered."""
         self.K = self.F @ self.F.transpose(0, 2, 1)
         self.trace = np.trace(self.K, axis1=1, axis2=2)
         self.K += np.eye(self.K.shape[1])
         self.u = (self.F @ self.c[:, :, None])[:, :, 0]
 
-    def _step(self, last: int) -> None:
+    def _step(self) -> None:
         """Let the block of the cheapest columns of every row go."""
         A = np.linalg.inv(np.linalg.cholesky(self.K))
         T = A @ self.F
         g = self.c - (np.einsum("rij,rj->ri", A, self.u)[:, None] @ T)[:, 0]
-        price = np.square(g) / np.maximum(1 - np.einsum("rin,rin->rn", T, T), LEAST) / self.H.ridge
-        price[self.gone] = np.inf
+        price = np.square(g) / np.maximum(1 - np.einsum("rin,rin->rn", T, T), LEAST) / self.ridge
+        price[~self.stay] = np.inf
         block = np.array([cheapest(one, self.count) for one in price])
-        F_B = np.take_along_axis(self.F, block[:, None], axis=2)
-        g_B, own = np.take_along_axis(g, block, axis=1), np.take_along_axis(price, block, axis=1)
-        self.order.append(np.take_along_axis(self.left, block, axis=1))
-        np.put_along_axis(self.gone, block, True, axis=1)
+        gone, g_B, c_B, own = (np.take_along_axis(one, block, axis=1) for one in (self.left, g, self.c, price))
+        np.put_along_axis(self.stay, block, False, axis=1)
         self.count -= block.shape[1]
+        F_B = self.columns.take(gone, axis=0).transpose(0, 2, 1)
         self.K -= F_B @ F_B.transpose(0, 2, 1)
-        self.u -= (F_B @ np.take_along_axis(self.c, block, axis=1)[:, :, None])[:, :, 0]
-        falls = np.trace(self.K, axis1=1, axis2=2) - self.K.shape[1] < TRACE_GONE * self.trace
-        if self.count <= (1 - GONE) * self.left.shape[1] or falls.any():
-            self._gather(self.gone)
+        self.u -= (F_B @ c_B[:, :, None])[:, :, 0]
+        fallen = np.trace(self.K, axis1=1, axis2=2) - self.K.shape[1] <= (1 - TRACE_GONE) * self.trace
+        if self.count <= (1 - GONE) * self.left.shape[1] or fallen.any():
+            self._gather()
+            self._form()
         v = F_B @ g_B[:, :, None]
         raised = np.square(g_B).sum(axis=1) + (v * np.linalg.solve(self.K, v)).sum(axis=(1, 2))
-        together = raised / self.H.ridge
-        self.costs.append(np.array([shared(one, float(cost)) for one, cost in zip(own, together, strict=True)]))
+        self.order.append(gone)
+        self.costs.append(np.array([shared(*one) for one in zip(own, raised / self.ridge, strict=True)]))
 
     def _tail(self, row: int) -> EliminationPath:
         """The last columns of a row, by their own Gram matrix."""
         F = self.F[row]
-        gram = self.H.ridge * (np.eye(F.shape[1]) + F.T @ F)
+        gram = self.ridge * (np.eye(F.shape[1]) + F.T @ F)
         return eliminate(inverse(gram), self.c[row], self.left[row])
 
 
