@@ -192,11 +192,11 @@ class _Rows:
         rho = np.full((len(start), 1), 2 * np.sqrt(alpha * max(spectrum.mean, alpha)))
         # With all columns in, there is no less.
         lower = spectrum.least(self.c, rotated)
-        upper, x, y = np.zeros(len(start)), start.copy(), np.zeros_like(start)
+        upper, x, y, theta = np.zeros(len(start)), start.copy(), np.zeros_like(start), None
         for step in range(1, STEPS + 1):
             w = spectrum.step(self.c, rotated, x - y, rho)
             before, relaxed = x, RELAXATION * w + (1 - RELAXATION) * x
-            x, t = _prox(relaxed + y, self.k, self.allowed, 2 * alpha / rho)
+            x, t, theta = _prox(relaxed + y, self.k, self.allowed, 2 * alpha / rho, theta)
             y = y + relaxed - x
             if step % EVERY == 0:
                 Gx = spectrum.times(x)
@@ -209,14 +209,15 @@ class _Rows:
         return np.asarray(lower)
 
 
-def _prox(z: Array, k: Index, allowed: Mask, b: Array) -> tuple[Array, Array]:
-    """x and t, (r, d) both."""
+def _prox(z: Array, k: Index, allowed: Mask, b: Array, near: Array | None) -> tuple[Array, Array, Array]:
+    """x and t, (r, d) both, and θ (r, 1), which is sought from one that may be ``near``."""
     size = np.where(allowed, np.abs(z), 0.0)
-    t = np.clip(_slope(size, k, b) * size - b, 0.0, 1.0)
-    return np.asarray(z * (t / (t + b))), np.asarray(t)
+    theta = _slope(size, k, b, near)
+    t = np.clip(theta * size - b, 0.0, 1.0)
+    return np.asarray(z * (t / (t + b))), np.asarray(t), theta
 
 
-def _slope(size: Array, k: Index, b: Array) -> Array:
+def _slope(size: Array, k: Index, b: Array, near: Array | None = None) -> Array:
     """θ with Σⱼ clip(θ·sizeⱼ − b, 0, 1) = k, (r, 1): the sum is piecewise linear, and grows, in θ.
 
     Where so many columns are not zero, the least θ that has all of them in. Newton's method finds the piece; where it
@@ -228,16 +229,18 @@ def _slope(size: Array, k: Index, b: Array) -> Array:
     theta = np.where(count == 0, 0.0, np.where(k >= count, high, low))
     rows = np.flatnonzero((k > 0) & (k < count))
     size, wanted, low, high, b = size[rows], k[rows], low[rows], high[rows], b[rows]
-    found = np.clip((wanted + b[:, 0] * size.shape[1]) / size.sum(axis=1), low, high)
+    found = (wanted + b[:, 0] * size.shape[1]) / size.sum(axis=1) if near is None else near[rows, 0]
+    found = np.clip(found, low, high)
     for step in range(NEWTON_STEPS):
         t = found[:, None] * size - b
-        missing = wanted - np.clip(t, 0.0, 1.0).sum(axis=1)
+        share = np.clip(t, 0.0, 1.0)
+        missing = wanted - share.sum(axis=1)
         theta[rows] = found
         going = np.abs(missing) > NEWTON_SHARE * wanted
         if not going.any():
             break
         low, high = np.where(missing > 0, found, low), np.where(missing > 0, high, found)
-        slope = np.where((t > 0) & (t < 1), size, 0.0).sum(axis=1)
+        slope = np.where(share == t, size, 0.0).sum(axis=1)
         found = found + np.divide(missing, slope, out=np.full_like(slope, np.inf), where=slope > 0)
         found = np.where((found > low) & (found < high) & (step % 4 < 3), found, np.sqrt(low) * np.sqrt(high))
         rows, size, wanted, low, high, b, found = (one[going] for one in (rows, size, wanted, low, high, b, found))

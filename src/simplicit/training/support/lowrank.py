@@ -141,11 +141,12 @@ class _Eliminated:
 
 def exchange_low_rank(H: LowRank, c: Array, support: Index, candidates: Index) -> Index:
     """What :func:`~simplicit.training.support.elimination.exchange` gives, of a Gram matrix of low rank."""
-    columns = np.union1d(candidates, support)
-    inside = np.isin(columns, support)
+    used, inside = np.zeros((2, len(c)), dtype=bool)
+    used[candidates] = used[support] = inside[support] = True
+    columns, inside = np.flatnonzero(used), inside[used]
     if not inside.any() or inside.all():
         return np.sort(support)
-    now = _Kernel(H.factor[:, columns], c[columns], inside)
+    now = _Kernel(H.factor.compress(used, axis=1), c[used], inside)
     for number in range(MAX_EXCHANGES):
         if number % REFRESHED == 0 or now.worn:
             now.refresh()
@@ -154,6 +155,13 @@ def exchange_low_rank(H: LowRank, c: Array, support: Index, candidates: Index) -
             break
         now.replace(*pair)
     return np.sort(columns[now.inside])
+
+
+def _largest(gain: Array, count: int) -> Index:
+    """The places of the largest, from the largest; of equal ones the first come first."""
+    count = min(count, len(gain))
+    places = np.flatnonzero(gain >= np.partition(gain, len(gain) - count)[len(gain) - count])
+    return places[np.argsort(-gain[places], kind="stable")][:count]
 
 
 @dataclass(eq=False)
@@ -170,7 +178,7 @@ class _Kernel:
 
     def refresh(self) -> None:
         """Compute all from nothing, in O(k²n)."""
-        F = self.F[:, self.inside]
+        F = self.F.compress(self.inside, axis=1)
         A = np.linalg.inv(np.linalg.cholesky(np.eye(len(F)) + F @ F.T))
         self.inverse, self.u = A.T @ A, F @ self.c[self.inside]
         self.q = np.square(A @ self.F).sum(axis=0)
@@ -182,9 +190,9 @@ class _Kernel:
         within, outside = np.flatnonzero(self.inside), np.flatnonzero(~self.inside)
         schur = 1 + self.q[outside]
         gain = np.square(g[outside]) / schur
-        tried = np.argsort(-gain, kind="stable")[:TRIED]
+        tried = _largest(gain, TRIED)
         w, left = g[within], np.maximum(1 - self.q[within], LEAST)
-        solved = (self.inverse @ self.F[:, outside[tried]]).T @ self.F[:, within]
+        solved = (self.inverse @ self.F[:, outside[tried]]).T @ self.F.compress(self.inside, axis=1)
         best, pair = LEAST_GAIN * abs(float(w @ self.c[within])), None
         for entering, u in zip(tried, solved, strict=True):
             s = schur[entering]
