@@ -16,7 +16,6 @@ An exchange takes a column in and another out of K by updates of rank one of Kâ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,12 +45,15 @@ LEAST_LEFT = 1e-4
 LEAST = np.finfo(np.float64).eps
 
 
-def eliminate_rows(H: LowRank, cross: Array, columns: Index) -> Iterator[EliminationPath]:
-    """The paths of rows with c (r, d), one after another, from these ``columns`` to none."""
-    thin = H.on(columns)
-    together = max(1, CACHE // (8 * max(1, thin.factor.size)))
-    for first in range(0, len(cross), together):
-        yield from _Eliminated.of(thin, cross[first : first + together, columns]).paths(columns)
+def parts_of(H: LowRank, rows: int, columns: int) -> list[slice]:
+    """Which of so many rows are eliminated together from so many columns."""
+    together = max(1, CACHE // (8 * max(1, len(H.factor)) * columns))
+    return [slice(first, first + together) for first in range(0, rows, together)]
+
+
+def eliminate_rows(H: LowRank, cross: Array, columns: Index) -> list[EliminationPath]:
+    """The paths of rows with c (r, d) from these ``columns`` to none."""
+    return _Eliminated.of(H.on(columns), cross[:, columns]).paths(columns)
 
 
 @dataclass(eq=False)

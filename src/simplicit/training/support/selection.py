@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -28,7 +29,7 @@ from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.problem import LeastSquares
 from simplicit.training.support.allocation import allocate
 from simplicit.training.support.elimination import EliminationPath, eliminate, exchange, inverse, least_squares
-from simplicit.training.support.lowrank import eliminate_rows, exchange_low_rank
+from simplicit.training.support.lowrank import eliminate_rows, exchange_low_rank, parts_of
 from simplicit.training.support.thresholding import resolvents_of, support_by_admm
 
 A = TypeVar("A")
@@ -56,7 +57,10 @@ def elimination_paths(problem: LeastSquares, candidates: Mask, workers: int) -> 
             columns = np.flatnonzero(candidates[rows[0]])
             low_rank = problem.low_rank_for(len(columns))
             if low_rank is not None:
-                found.update(zip(rows, eliminate_rows(low_rank, problem.cross[rows], columns), strict=True))
+                cross = problem.cross[rows]
+                parts = [cross[part] for part in parts_of(low_rank, len(rows), len(columns))]
+                together = partial(eliminate_rows, low_rank, columns=columns)
+                found.update(zip(rows, chain(*_side_by_side(together, parts, workers)), strict=True))
                 continue
             eliminated = partial(eliminate, inverse(problem.gram[np.ix_(columns, columns)]), columns=columns)
             cross = problem.cross[:, columns]
