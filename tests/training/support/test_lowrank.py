@@ -70,7 +70,7 @@ cases = st.builds(
 )
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(cases)
 def test_paths_leave_columns_as_good_as_those_of_the_whole_matrix(case: Case) -> None:
     problem, columns = case.problem, np.arange(D)
@@ -86,7 +86,7 @@ def test_paths_leave_columns_as_good_as_those_of_the_whole_matrix(case: Case) ->
                 assert raised == pytest.approx(reached - least, rel=1e-6, abs=1e-8 * abs(least))
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(cases, st.integers(0, 10**6))
 def test_exchanges_gain_what_those_with_the_whole_matrix_do(case: Case, seed: int) -> None:
     problem, rng = case.problem, np.random.default_rng(seed)

@@ -23,9 +23,13 @@ GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
 
 def keep_largest(scores: Array, count: int) -> Mask:
     """The ``count`` largest scores of a whole array; of equal ones the first."""
-    kept = np.zeros(scores.size, dtype=bool)
-    kept[np.argsort(-scores, axis=None, kind="stable")[:count]] = True
-    return kept.reshape(scores.shape)
+    flat, others = scores.ravel(), scores.size - count
+    if not 0 < others < scores.size:
+        return np.full(scores.shape, others <= 0)
+    least = np.partition(flat, others)[others]
+    kept = flat > least
+    kept[np.flatnonzero(flat == least)[: count - int(kept.sum())]] = True
+    return np.asarray(kept.reshape(scores.shape))
 
 
 #: ρ ↦ (rows ↦ rows·(H + ρI)⁻¹).
