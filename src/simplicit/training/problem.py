@@ -25,6 +25,7 @@ from simplicit.checks import as_number
 from simplicit.errors import InputError
 from simplicit.rows import Ball, Gram, Penalty, PiecewiseQuadratic
 from simplicit.rows.batch import Array, Mask
+from simplicit.training.factor import LowRank
 from simplicit.training.units import Scales
 
 #: The least ridge, in the same units: it keeps every support's Gram matrix positive definite in float64.
@@ -154,11 +155,21 @@ class LeastSquares(Sums):
     """Sums with a ridge in them: the error of a row at w is wᵀHw − 2cᵀw + energy.
 
     ``gram`` is H = ΦᵀΦ + δI, which is positive definite, ``cross`` c = Φᵀz + δa·w⁰, and ``energy`` ‖z‖² + δ‖a·w⁰‖².
-    ``support`` and ``weights`` are those of :class:`Rows`.
+    ``support`` and ``weights`` are those of :class:`Rows`, and ``ridge`` is δ (0: unknown).
     """
 
     support: Mask
     weights: Array
+    ridge: float = 0.0
+
+    @cached_property
+    def low_rank(self) -> LowRank | None:
+        """H by a factor of few rows, where samples are so few that this pays."""
+        return LowRank.of(self.gram, self.ridge, self.count)
+
+    def low_rank_for(self, columns: int) -> LowRank | None:
+        """The same if it pays for what is done on so many columns."""
+        return self.low_rank if self.low_rank is not None and self.low_rank.pays(columns) else None
 
     @classmethod
     def of(cls, sums: Sums, weights: Array, support: Mask, ridge: Ridge) -> Self:
@@ -177,4 +188,5 @@ class LeastSquares(Sums):
             sums.rounding,
             support=support,
             weights=weights,
+            ridge=delta,
         )

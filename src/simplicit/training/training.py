@@ -20,7 +20,7 @@ from simplicit.checks import check_flag
 from simplicit.rows import NoPenalty, Penalty, PiecewiseQuadratic, Solution
 from simplicit.rows.batch import Array, Mask
 from simplicit.solve import Method, RunOptions, solve_rows
-from simplicit.training.judgement import proved, raise_if_wrong
+from simplicit.training.judgement import certified, proved, raise_if_wrong
 from simplicit.training.problem import LeastSquares, Ridge, Rows
 from simplicit.training.provider import Fit, Layer, Provider, Student
 from simplicit.training.support.allocation import allocate, count_kept
@@ -253,16 +253,22 @@ class Training(Generic[L]):
         A penalty that makes zeros shrinks what it keeps. Once the support is chosen that has no use any more. It is a
         convex row problem like those before it, and certified like them.
         """
-        found = solve_rows(
-            problem.statistics,
-            penalty=NoPenalty(),
-            weight=rows.weight,
-            ball=rows.ball,
-            support=support,
-            warm_start=start,
-            **self._arguments(layer),
-        )
-        found = proved(found, problem, support, rows.weight)
+        known = None
+        if isinstance(start, np.ndarray) and rows.ball is None and problem.low_rank is not None:
+            known = certified(problem, problem.low_rank, start, rows.weight, self.rows.tol)
+        if known is not None and known.converged.all():
+            found = known
+        else:
+            found = solve_rows(
+                problem.statistics,
+                penalty=NoPenalty(),
+                weight=rows.weight,
+                ball=rows.ball,
+                support=support,
+                warm_start=start,
+                **self._arguments(layer),
+            )
+            found = proved(found, problem, support, rows.weight)
         self._judge(layer, rows, found)
         found = replace(found, intercepts=rows.data.constants(found.coefficients))
         if isinstance(start, Solution):

@@ -10,7 +10,8 @@ give every statistic of the problem in t without the loss of digits that small r
 W⁰Σφφᵀ, and so on. Patches may count by weights ω, of mean 1 (:mod:`~simplicit.training.channels.sensitivity`). Products
 of a few thousand patches are taken in the network's dtype, their sums in float64; so φ is taken less an offset o, near
 its mean, and equal to it where φ does not vary, or else float32 would lose the variance of columns that are large and
-hardly vary. No matrix of all patches is ever made.
+hardly vary. Where patches are few beside their columns the products are in float64 too, so that their sum has the low
+rank that :mod:`~simplicit.training.factor` looks for. No matrix of all patches is ever made.
 
 The target is the baseline's pre-activation. Where the result (normalised by γ, σ) is added to a skip path, the branch
 can also answer for what the skip path gets wrong, with
@@ -35,6 +36,7 @@ from simplicit.training.channels.layers import ChannelLayer, Use, nodes_before
 from simplicit.training.channels.masks import Masks
 from simplicit.training.channels.parts import part_of
 from simplicit.training.channels.walk import Walk
+from simplicit.training.factor import few_samples
 
 #: Entries of a patch matrix at a time: a few megabytes, which stay in the cache.
 CHUNK = 2**20
@@ -82,16 +84,19 @@ class _Sums:
         self.residuals, self.energy = torch.zeros(g, r).double(), torch.zeros(g, r).double()
         self.cross = torch.zeros(g, r, d).double()
 
-    def add(self, R: Tensor, target: Tensor | None, omega: Tensor | None, bias: Tensor | None) -> None:
+    def add(
+        self, R: Tensor, target: Tensor | None, omega: Tensor | None, bias: Tensor | None, *, exactly: bool
+    ) -> None:
         """Add patches (g, d, n), their targets (g, r, n), weights (g, 1, n), and the bias (g, r, 1) in the targets.
 
-        No targets where they are the baseline's own results; no weights where they are ones.
+        No targets where they are the baseline's own results; no weights where they are ones. Products are taken
+        ``exactly`` in float64, or else in the network's dtype.
         """
         if not self.count:
             self.offset = _offset(R, omega)
         self.count += R.shape[2]
         self.mass += R.shape[2] if omega is None else omega.sum(dim=2, dtype=torch.float64)
-        S = R - self.offset
+        S = (R - self.offset).to(torch.float64 if exactly else R.dtype)
         weighted_S = S if omega is None else S * omega
         self.features += weighted_S.sum(dim=2, dtype=torch.float64)
         self.products += weighted_S @ S.transpose(1, 2)
@@ -100,6 +105,7 @@ class _Sums:
         residual = target - self.weights @ R
         if bias is not None:
             residual -= bias
+        residual = residual.to(S.dtype)
         self.cross += residual @ weighted_S.transpose(1, 2)
         weighted_residual = residual if omega is None else residual * omega
         self.residuals += weighted_residual.sum(dim=2, dtype=torch.float64)
@@ -181,6 +187,7 @@ class Gathering:
         bias = None
         if use.bias and use.biased:
             bias = part_of(use.bias_part, self.walk.graph.constants[use.bias]).reshape(layer.groups, -1, 1)
+        exactly = self._few(use)
         for place, part, R in self._chunks(use):
             omega = None if self.omega is None else form.split(self.omega[number * batches + place][part])
             target = None if settled else form.split(form.laid(self._target(use, place, part, absorbs=absorbs)))
@@ -190,13 +197,21 @@ class Gathering:
                 R = R[:, :, chosen]
                 omega, target = (one if one is None else one[:, :, chosen] for one in (omega, target))
             if R.shape[2]:
-                sums.add(R, target, omega, bias)
+                sums.add(R, target, omega, bias, exactly=exactly)
         return settled
+
+    def _inputs(self, use: Use) -> list[Tensor]:
+        """What a use is applied to, batch by batch."""
+        return (self.walk.student if self.propagated else self.walk.baseline)(use.source)
+
+    def _few(self, use: Use) -> bool:
+        """Whether a use has so few patches that products of low rank are to be known as such."""
+        entries = sum(use.form.entries(x, self.layer.columns) for x in self._inputs(use))
+        return few_samples(entries // (self.layer.groups * self.layer.columns), self.layer.columns)
 
     def _chunks(self, use: Use) -> Iterator[tuple[int, slice, Tensor]]:
         """Batch by batch, a few samples at a time: the batch, its samples, their patches."""
-        inputs = (self.walk.student if self.propagated else self.walk.baseline)(use.source)
-        for place, x in enumerate(inputs):
+        for place, x in enumerate(self._inputs(use)):
             entries = max(1, use.form.entries(x, self.layer.columns))
             step = max(1, CHUNK * len(x) // entries) if use.form.sliced else len(x)
             for first in range(0, len(x), step):

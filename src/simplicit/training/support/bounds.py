@@ -41,6 +41,12 @@ TOLERANCE, STEPS, EVERY = 0.01, 200, 10
 NOISE = 1e-8
 #: Over-relaxation of ADMM; the most that ρ changes by at a time, and the least change that is made.
 RELAXATION, STRETCH, LEAST_STRETCH = 1.6, 5.0, 1.5
+#: θ of the proximal map is sought for so many steps at most, until Σ t is k up to this share: it takes five to ten.
+NEWTON_STEPS, NEWTON_SHARE = 100, 1e-13
+#: Rows of low rank are taken together as long as an array of theirs has so many bytes, which stay in the cache.
+CACHE = 2**20
+#: Less counts as zero there: its inverse is far from the end of float64's range.
+LEAST_SIZE = 1e-280
 #: Stands for zero under a division.
 TINY = np.finfo(np.float64).tiny
 
@@ -54,15 +60,15 @@ def with_support_gap(solution: Solution, problem: LeastSquares, weight: float) -
         return replace(solution, cardinality_gap=np.zeros(len(solution.objective)))
     start = solution.coefficients.toarray()[:, columns]
     rows = _Rows(
-        problem.gram[np.ix_(columns, columns)],
+        _Spectrum.of(problem, np.flatnonzero(columns)),
         problem.cross[:, columns],
         np.count_nonzero(start, axis=1),
         problem.support[:, columns],
-        problem.rounding,
     )
+    scale = solution.objective / weight + NOISE * problem.energy
     with one_thread_each():
-        bound = rows.least_of_size(start, solution.objective / weight + NOISE * problem.energy)
-    least_error = weight * np.maximum(problem.energy * (1 - rows.rounding / rows.alpha) + bound, 0.0)
+        bound = np.concatenate([rows.on(part).least_of_size(start[part], scale[part]) for part in rows.parts])
+    least_error = weight * np.maximum(problem.energy * (1 - rows.spectrum.rounding / rows.alpha) + bound, 0.0)
     gap = np.maximum(solution.objective - least_error, 0.0)
     # Where all columns are in there is no choice, and no error is below zero.
     known = np.minimum(solution.dual_gap, solution.objective)
@@ -70,30 +76,99 @@ def with_support_gap(solution: Solution, problem: LeastSquares, weight: float) -
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
-    """(P) of r rows: H (d, d), c (r, d), k (r,), where a row may have columns, (r, d), and ε."""
+class _Spectrum:
+    """H (d, d) by its ``vectors`` (d, n) with the eigenvalues ``values`` (n,) in increasing order.
 
-    H: Array
+    All that is orthogonal to them has the eigenvalue ``other``, the least, where n < d. ``rounding`` is how far
+    rounding can move an eigenvalue, and ``H`` the matrix, where n = d.
+    """
+
+    values: Array
+    vectors: Array
+    rounding: float
+    H: Array | None = None
+    other: float = np.inf
+
+    @classmethod
+    def of(cls, problem: LeastSquares, columns: Index) -> _Spectrum:
+        """Of some columns of a problem."""
+        low_rank, H = problem.low_rank_for(len(columns)), problem.gram
+        rounding = float(problem.rounding * H.diagonal()[columns].sum())
+        if low_rank is not None:
+            values, vectors = low_rank.on(columns).eigen
+            return cls(values, vectors, rounding, other=low_rank.ridge)
+        H = H[np.ix_(columns, columns)]
+        return cls(*np.linalg.eigh(H), rounding, H)
+
+    @cached_property
+    def alpha(self) -> float:
+        """The least eigenvalue of H, but no less than what rounding can move it by."""
+        return max(float(min(self.values.min(initial=np.inf), self.other)), self.rounding, TINY)
+
+    @cached_property
+    def shifted(self) -> Array:
+        """The eigenvalues of G = H − αI."""
+        return np.maximum(self.values - self.alpha, 0.0)
+
+    @property
+    def mean(self) -> float:
+        """The mean of all eigenvalues of G."""
+        return float(self.shifted.sum() / len(self.vectors))
+
+    @cached_property
+    def _matrix(self) -> Array | None:
+        """G itself, of a full spectrum."""
+        if self.H is None:
+            return None
+        G = self.H.copy()
+        G[np.diag_indices_from(G)] -= self.alpha
+        return G
+
+    def times(self, rows: Array) -> Array:
+        """The products of rows (r, d) with G."""
+        return (
+            rows @ self._matrix if self._matrix is not None else (rows @ self.vectors * self.shifted) @ self.vectors.T
+        )
+
+    def step(self, c: Array, rotated: Array, z: Array, rho: Array) -> Array:
+        """(2G + ρI)⁻¹(2c + ρz), row by row, with ``rotated`` c (r, n) in the eigenvectors."""
+        right = 2 * rotated + rho * (z @ self.vectors)
+        inner = right / (2 * self.shifted + rho)
+        if self.H is not None:
+            return np.asarray(inner @ self.vectors.T)
+        return np.asarray(z + 2 * c / rho + (inner - right / rho) @ self.vectors.T)
+
+    def least(self, c: Array, rotated: Array) -> Array:
+        """The least of f over all w, (r,)."""
+        inside = -(np.square(rotated) / (self.shifted + self.alpha)).sum(axis=1)
+        if self.H is not None:
+            return np.asarray(inside)
+        return np.asarray(inside - np.square(c - rotated @ self.vectors.T).sum(axis=1) / self.alpha)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """(P) of r rows: the spectrum of H (d, d), c (r, d), k (r,), and where a row may have columns, (r, d)."""
+
+    spectrum: _Spectrum
     c: Array
     k: Index
     allowed: Mask
-    epsilon: float
-
-    @cached_property
-    def eigen(self) -> tuple[Array, Array]:
-        """Eigenvalues of H in increasing order, and eigenvectors."""
-        values, vectors = np.linalg.eigh(self.H)
-        return values, vectors
-
-    @property
-    def rounding(self) -> float:
-        """How far rounding can move an eigenvalue."""
-        return float(self.epsilon * np.trace(self.H))
 
     @property
     def alpha(self) -> float:
-        """The least eigenvalue of H, but no less than what rounding can move it by."""
-        return max(float(self.eigen[0][0]), self.rounding, TINY)
+        return self.spectrum.alpha
+
+    @property
+    def parts(self) -> list[slice]:
+        """Which rows are bounded together: all where products with a full spectrum are most of the work."""
+        rows, columns = self.c.shape
+        step = rows if self.spectrum.H is not None else max(1, CACHE // (8 * columns))
+        return [slice(first, first + step) for first in range(0, rows, step)]
+
+    def on(self, part: slice) -> _Rows:
+        """Some of the rows."""
+        return replace(self, c=self.c[part], k=self.k[part], allowed=self.allowed[part])
 
     def dual(self, v: Array, Gv: Array) -> Array:
         """The value of (D) at v, (r,)."""
@@ -112,22 +187,20 @@ class _Rows:
 
         It is wanted to ``TOLERANCE`` in units of f of that ``scale`` (r,).
         """
-        alpha, (eigenvalues, U) = self.alpha, self.eigen
-        G = self.H.copy()
-        G[np.diag_indices_from(G)] -= alpha
-        eigenvalues, rotated = np.maximum(eigenvalues - alpha, 0.0), self.c @ U
-        rho = np.full((len(start), 1), 2 * np.sqrt(alpha * max(float(eigenvalues.mean()), alpha)))
+        alpha, spectrum = self.alpha, self.spectrum
+        rotated = self.c @ spectrum.vectors
+        rho = np.full((len(start), 1), 2 * np.sqrt(alpha * max(spectrum.mean, alpha)))
         # With all columns in, there is no less.
-        lower = -(np.square(rotated) / (eigenvalues + alpha)).sum(axis=1)
-        upper, x, y = np.zeros(len(start)), start.copy(), np.zeros_like(start)
+        lower = spectrum.least(self.c, rotated)
+        upper, x, y, theta = np.zeros(len(start)), start.copy(), np.zeros_like(start), None
         for step in range(1, STEPS + 1):
-            w = ((2 * rotated + rho * ((x - y) @ U)) / (2 * eigenvalues + rho)) @ U.T
+            w = spectrum.step(self.c, rotated, x - y, rho)
             before, relaxed = x, RELAXATION * w + (1 - RELAXATION) * x
-            x, t = _prox(relaxed + y, self.k, self.allowed, 2 * alpha / rho)
+            x, t, theta = _prox(relaxed + y, self.k, self.allowed, 2 * alpha / rho, theta)
             y = y + relaxed - x
             if step % EVERY == 0:
-                Gx = x @ G
-                lower = np.maximum(lower, np.maximum(self.dual(w, w @ G), self.dual(x, Gx)))
+                Gx = spectrum.times(x)
+                lower = np.maximum(lower, np.maximum(self.dual(w, spectrum.times(w)), self.dual(x, Gx)))
                 upper = np.minimum(upper, self.primal(x, Gx, t))
                 if bool(np.all(upper - lower <= TOLERANCE * scale)):
                     break
@@ -136,31 +209,42 @@ class _Rows:
         return np.asarray(lower)
 
 
-def _prox(z: Array, k: Index, allowed: Mask, b: Array) -> tuple[Array, Array]:
-    """x and t, (r, d) both."""
+def _prox(z: Array, k: Index, allowed: Mask, b: Array, near: Array | None) -> tuple[Array, Array, Array]:
+    """x and t, (r, d) both, and θ (r, 1), which is sought from one that may be ``near``."""
     size = np.where(allowed, np.abs(z), 0.0)
-    t = np.clip(_slope(size, k, b) * size - b, 0.0, 1.0)
-    return np.asarray(z * (t / (t + b))), np.asarray(t)
+    theta = _slope(size, k, b, near)
+    t = np.clip(theta * size - b, 0.0, 1.0)
+    return np.asarray(z * (t / (t + b))), np.asarray(t), theta
 
 
-def _slope(size: Array, k: Index, b: Array) -> Array:
-    """θ with Σⱼ clip(θ·sizeⱼ − b, 0, 1) = k, (r, 1), exactly: the sum is piecewise linear, and grows, in θ.
+def _slope(size: Array, k: Index, b: Array, near: Array | None = None) -> Array:
+    """θ with Σⱼ clip(θ·sizeⱼ − b, 0, 1) = k, (r, 1): the sum is piecewise linear, and grows, in θ.
 
-    Where so many columns are not zero, the least θ that has all of them in.
+    Where so many columns are not zero, the least θ that has all of them in. Newton's method finds the piece; where it
+    leaves what is known to contain θ, and at every fourth step, the middle of that in the logarithm is taken.
     """
-    inverse = np.divide(1.0, size, out=np.full_like(size, np.inf), where=size > TINY)
-    knots = np.concatenate([b * inverse, (1 + b) * inverse], axis=1)
-    order = np.argsort(knots, axis=1, kind="stable")
-    knots = np.take_along_axis(knots, order, axis=1)
-    slopes = np.cumsum(np.take_along_axis(np.concatenate([size, -size], axis=1), order, axis=1), axis=1)
-    finite = np.isfinite(knots)
-    knots = np.where(finite, knots, np.where(finite, knots, 0.0).max(axis=1, keepdims=True))
-    sums = np.cumsum(slopes[:, :-1] * np.diff(knots, axis=1), axis=1)
-    at = (sums < k[:, None]).sum(axis=1, keepdims=True)  # the piece in which the sum comes to k
-    sums = np.concatenate([np.zeros_like(b), sums], axis=1)
-    left, slope, last = (np.take_along_axis(a, np.minimum(at, a.shape[1] - 1), axis=1) for a in (knots, slopes, sums))
-    missing = np.maximum(k[:, None] - last, 0.0)
-    return np.asarray(left + np.divide(missing, slope, out=np.zeros_like(left), where=slope > 0))
+    known = size > LEAST_SIZE
+    count, largest = known.sum(axis=1), np.maximum(size.max(axis=1, initial=0.0), LEAST_SIZE)
+    low, high = b[:, 0] / largest, (1 + b[:, 0]) / np.where(known, size, largest[:, None]).min(axis=1, initial=np.inf)
+    theta = np.where(count == 0, 0.0, np.where(k >= count, high, low))
+    rows = np.flatnonzero((k > 0) & (k < count))
+    size, wanted, low, high, b = size[rows], k[rows], low[rows], high[rows], b[rows]
+    found = (wanted + b[:, 0] * size.shape[1]) / size.sum(axis=1) if near is None else near[rows, 0]
+    found = np.clip(found, low, high)
+    for step in range(NEWTON_STEPS):
+        t = found[:, None] * size - b
+        share = np.clip(t, 0.0, 1.0)
+        missing = wanted - share.sum(axis=1)
+        theta[rows] = found
+        going = np.abs(missing) > NEWTON_SHARE * wanted
+        if not going.any():
+            break
+        low, high = np.where(missing > 0, found, low), np.where(missing > 0, high, found)
+        slope = np.where(share == t, size, 0.0).sum(axis=1)
+        found = found + np.divide(missing, slope, out=np.full_like(slope, np.inf), where=slope > 0)
+        found = np.where((found > low) & (found < high) & (step % 4 < 3), found, np.sqrt(low) * np.sqrt(high))
+        rows, size, wanted, low, high, b, found = (one[going] for one in (rows, size, wanted, low, high, b, found))
+    return theta[:, None]
 
 
 def _stretch(primal: Array, dual: Array, x: Array, y: Array) -> Array:

@@ -80,13 +80,13 @@ def eliminate(P: Array, c: Array, columns: Index) -> EliminationPath:
     costs: list[Array] = []
     while len(left):
         price = np.square(w) / P.diagonal()
-        gone = _cheapest(price)
+        gone = cheapest(price, len(price))
         stay = np.ones(len(left), dtype=bool)
         stay[gone] = False
         across = P[gone]
         solved = np.linalg.solve(across[:, gone], np.column_stack([across, w[gone]]))
         order.append(left[gone])
-        costs.append(_shared(price[gone], float(w[gone] @ solved[:, -1])))
+        costs.append(shared(price[gone], float(w[gone] @ solved[:, -1])))
         w = (w - solved[:, -1] @ across)[stay]
         P = P[np.ix_(stay, stay)] - across[:, stay].T @ solved[:, :-1][:, stay]
         left = left[stay]
@@ -95,16 +95,16 @@ def eliminate(P: Array, c: Array, columns: Index) -> EliminationPath:
     return EliminationPath(columns[np.concatenate(order)], np.concatenate(costs))
 
 
-def _cheapest(price: Array) -> Index:
-    """The columns that go next, from the cheapest."""
-    count = 1 if len(price) <= SINGLY else max(1, min(int(BLOCK * len(price)), len(price) - SINGLY))
+def cheapest(price: Array, left: int) -> Index:
+    """The columns that go next where so many are left, from the cheapest."""
+    count = 1 if left <= SINGLY else max(1, min(int(BLOCK * left), left - SINGLY))
     if count == 1:
         return np.array([np.argmin(price)])
     gone = np.argpartition(price, count)[:count]
     return gone[np.argsort(price[gone], kind="stable")]
 
 
-def _shared(price: Array, together: float) -> Array:
+def shared(price: Array, together: float) -> Array:
     """What a block costs, spread over its members in proportion to their prices."""
     total = float(price.sum())
     return price * (together / total) if total > 0 else np.full(len(price), together / len(price))

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -28,7 +29,8 @@ from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.problem import LeastSquares
 from simplicit.training.support.allocation import allocate
 from simplicit.training.support.elimination import EliminationPath, eliminate, exchange, inverse, least_squares
-from simplicit.training.support.thresholding import support_by_admm
+from simplicit.training.support.lowrank import eliminate_rows, exchange_low_rank, parts_of
+from simplicit.training.support.thresholding import resolvents_of, support_by_admm
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -53,6 +55,13 @@ def elimination_paths(problem: LeastSquares, candidates: Mask, workers: int) -> 
         # Rows with the same candidates, such as all of a dense layer, start from the same inverse.
         for rows in _alike(candidates):
             columns = np.flatnonzero(candidates[rows[0]])
+            low_rank = problem.low_rank_for(len(columns))
+            if low_rank is not None:
+                cross = problem.cross[rows]
+                parts = [cross[part] for part in parts_of(low_rank, len(rows), len(columns))]
+                together = partial(eliminate_rows, low_rank, columns=columns)
+                found.update(zip(rows, chain(*_side_by_side(together, parts, workers)), strict=True))
+                continue
             eliminated = partial(eliminate, inverse(problem.gram[np.ix_(columns, columns)]), columns=columns)
             cross = problem.cross[:, columns]
             paths = _side_by_side(eliminated, [cross[row] for row in rows], workers)
@@ -92,8 +101,12 @@ def _exchanged(problem: LeastSquares, start: Mask, workers: int) -> tuple[Mask, 
     """The support after exchanges, and least squares on it."""
 
     def chosen_of(i: int) -> tuple[Index, Array]:
-        allowed = np.flatnonzero(problem.support[i])
-        chosen = exchange(problem.gram, problem.cross[i], np.flatnonzero(start[i]), allowed)
+        allowed, first = np.flatnonzero(problem.support[i]), np.flatnonzero(start[i])
+        low_rank = problem.low_rank_for(len(first))
+        if low_rank is not None:
+            chosen = exchange_low_rank(low_rank, problem.cross[i], first, allowed)
+            return chosen, low_rank.least_squares(problem.cross[i], chosen)
+        chosen = exchange(problem.gram, problem.cross[i], first, allowed)
         return chosen, least_squares(problem.gram, problem.cross[i], chosen)
 
     with one_thread_each():
@@ -107,8 +120,12 @@ def _exchanged(problem: LeastSquares, start: Mask, workers: int) -> tuple[Mask, 
 def _thresholded(problem: LeastSquares, sensitivities: Array, count: int) -> Mask:
     """A support of all rows together, errors weighted by the sensitivities."""
     units, weights = np.sqrt(problem.gram.diagonal()), np.sqrt(sensitivities / sensitivities.max())[:, None]
+    if problem.low_rank is None:
+        resolvents = resolvents_of(problem.gram / np.outer(units, units))
+    else:
+        resolvents = partial(problem.low_rank.resolvent, 1 / units)
     return support_by_admm(
-        problem.gram / np.outer(units, units),
+        resolvents,
         weights * problem.cross / units,
         weights * problem.weights * units,
         count,

@@ -10,6 +10,8 @@ does not (Meng et al., *ALPS: Improved Optimization for Highly Sparse One-Shot P
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from simplicit.rows.batch import Array, Mask
@@ -21,24 +23,38 @@ GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
 
 def keep_largest(scores: Array, count: int) -> Mask:
     """The ``count`` largest scores of a whole array; of equal ones the first."""
-    kept = np.zeros(scores.size, dtype=bool)
-    kept[np.argsort(-scores, axis=None, kind="stable")[:count]] = True
-    return kept.reshape(scores.shape)
+    flat, others = scores.ravel(), scores.size - count
+    if not 0 < others < scores.size:
+        return np.full(scores.shape, others <= 0)
+    least = np.partition(flat, others)[others]
+    kept = flat > least
+    kept[np.flatnonzero(flat == least)[: count - int(kept.sum())]] = True
+    return np.asarray(kept.reshape(scores.shape))
 
 
-def support_by_admm(H: Array, C: Array, start: Array, count: int, allowed: Mask | None = None) -> Mask:
+#: ρ ↦ (rows ↦ rows·(H + ρI)⁻¹).
+Resolvents = Callable[[float], Callable[[Array], Array]]
+
+
+def resolvents_of(H: Array) -> Resolvents:
+    """The resolvents of a positive semidefinite matrix (d, d), by its eigenvectors."""
+    eigenvalues, Q = np.linalg.eigh(H)
+    return lambda rho: lambda rows: (rows @ Q / (eigenvalues + rho)) @ Q.T
+
+
+def support_by_admm(resolvents: Resolvents, C: Array, start: Array, count: int, allowed: Mask | None = None) -> Mask:
     """The support of the last D, (r, d), with ``count`` entries in all rows together.
 
-    H (d, d) is positive semidefinite with a diagonal of ones: columns are in units of their norms, and so are the rows'
-    cross-correlations C (r, d). The largest of the dense weights ``start`` (r, d) are the first support; entries may be
-    where it is ``allowed`` (r, d).
+    The ``resolvents`` are of H (d, d), positive semidefinite with a diagonal of ones: columns are in units of their
+    norms, and so are the rows' cross-correlations C (r, d). The largest of the dense weights ``start`` (r, d) are the
+    first support; entries may be where it is ``allowed`` (r, d).
     """
-    eigenvalues, Q = np.linalg.eigh(H)
     outside = np.zeros_like(start, dtype=bool) if allowed is None else ~allowed
     support = keep_largest(np.where(outside, -1.0, np.abs(start)), count)
     D, V, rho, last = start * support, np.zeros_like(start), RHO, support
+    resolvent = resolvents(rho)
     for iteration in range(1, ITERATIONS + 1):
-        W = ((C - V + rho * D) @ Q / (eigenvalues + rho)) @ Q.T
+        W = resolvent(C - V + rho * D)
         D = W + V / rho
         support = keep_largest(np.where(outside, -1.0, np.abs(D)), count)
         D = D * support
@@ -48,5 +64,6 @@ def support_by_admm(H: Array, C: Array, start: Array, count: int, allowed: Mask 
             if not changed:
                 break
             rho *= next(factor for share, factor in GROWTH if changed > share * count)
+            resolvent = resolvents(rho)
             last = support
     return support

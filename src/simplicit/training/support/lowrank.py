@@ -1,0 +1,221 @@
+r"""Backward elimination and exchange where samples are few: with k × k matrices in place of d × d ones.
+
+It is what :mod:`~simplicit.training.support.elimination` does, in the terms of
+:mod:`~simplicit.training.factor`: H = δ(I + FᵀF) with F (k, d). A column of the support S goes at the price
+
+    wⱼ²/Pⱼⱼ = gⱼ²/(δ(1 − qⱼ)),
+
+and a block B takes F_B F_Bᵀ from K and leaves K': it costs (‖g_B‖² + vᵀK'⁻¹v)/δ with v = F_B g_B, a sum without
+cancellation. Prices of all columns take k² products each, and no matrix of columns by columns is ever made. K is formed
+anew from the columns that are left whenever a fifth of them, or half of its trace, has gone, so that what downdates
+lose does not add up. The last columns, when they are no more than twice the rows of F, go by the inverse of their own
+small Gram matrix: 1 − q would have fewer digits than that.
+
+An exchange takes a column in and another out of K by updates of rank one of K⁻¹ and of q.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from simplicit.rows.batch import Array, Index, Mask
+from simplicit.training.factor import LowRank
+from simplicit.training.support.elimination import (
+    LEAST_GAIN,
+    MAX_EXCHANGES,
+    REFRESHED,
+    SINGLY,
+    TRIED,
+    EliminationPath,
+    cheapest,
+    eliminate,
+    inverse,
+    shared,
+)
+
+#: Rows are eliminated together as long as their parts of F take so many bytes, which stay in the cache.
+CACHE = 2**23
+#: Columns are gathered anew when this share of them, or of the trace of K, has gone.
+GONE, TRACE_GONE = 0.2, 0.5
+#: After an exchange with a 1 − q below this all is computed anew.
+LEAST_LEFT = 1e-4
+#: No 1 − q is less than that of rounding, which is also what columns without a place in K have.
+LEAST = np.finfo(np.float64).eps
+
+
+def parts_of(H: LowRank, rows: int, columns: int) -> list[slice]:
+    """Which of so many rows are eliminated together from so many columns."""
+    together = max(1, CACHE // (8 * max(1, len(H.factor)) * columns))
+    return [slice(first, first + together) for first in range(0, rows, together)]
+
+
+def eliminate_rows(H: LowRank, cross: Array, columns: Index) -> list[EliminationPath]:
+    """The paths of rows with c (r, d) from these ``columns`` to none."""
+    return _Eliminated.of(H.on(columns), cross[:, columns]).paths(columns)
+
+
+@dataclass(eq=False)
+class _Eliminated:
+    """r rows in the middle of their elimination, with n columns of each gathered, some of which went since.
+
+    ``left`` (r, n) are the columns' places, ``stay`` (r, n) says which are left, ``count`` in every row, ``F``
+    (r, k, n) and ``c`` (r, n) are those of the columns, and K (r, k, k) and ``u`` = F_S c_S (r, k) those of the columns
+    left; ``trace`` (r,) was that of K − I when it was formed. ``columns`` (d, k) is Fᵀ of all.
+    """
+
+    ridge: float
+    columns: Array
+    left: Index
+    stay: Mask
+    F: Array
+    c: Array
+    count: int
+    order: list[Index] = field(default_factory=list)
+    costs: list[Array] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, H: LowRank, cross: Array) -> _Eliminated:
+        """All rows with all columns, c (r, d)."""
+        (r, d), k = cross.shape, len(H.factor)
+        left, F = np.broadcast_to(np.arange(d), (r, d)), np.broadcast_to(H.factor, (r, k, d))
+        stay = np.ones((r, d), dtype=bool)
+        return cls(H.ridge, np.ascontiguousarray(H.factor.T), left, stay, np.ascontiguousarray(F), cross, d)
+
+    def paths(self, names: Index) -> list[EliminationPath]:
+        """Eliminate all columns, which have these names."""
+        self._form()
+        last = max(SINGLY, 2 * self.columns.shape[1])
+        while self.count > last:
+            self._step()
+        self._gather()
+        tails = [self._tail(row) for row in range(len(self.left))]
+        order, cost = np.concatenate(self.order, axis=1), np.concatenate(self.costs, axis=1)
+        return [
+            EliminationPath(names[np.concatenate([first, tail.order])], np.concatenate([spent, tail.cost]))
+            for first, spent, tail in zip(order, cost, tails, strict=True)
+        ]
+
+    def _gather(self) -> None:
+        """Take the columns that are left together."""
+        r = len(self.left)
+        self.F = np.stack([F.compress(stay, axis=1) for F, stay in zip(self.F, self.stay, strict=True)])
+        self.left, self.c = self.left[self.stay].reshape(r, -1), self.c[self.stay].reshape(r, -1)
+        self.stay = np.ones(self.left.shape, dtype=bool)
+
+    def _form(self) -> None:
+        """Form K and u of the columns gathered."""
+        self.K = self.F @ self.F.transpose(0, 2, 1)
+        self.trace = np.trace(self.K, axis1=1, axis2=2)
+        self.K += np.eye(self.K.shape[1])
+        self.u = (self.F @ self.c[:, :, None])[:, :, 0]
+
+    def _step(self) -> None:
+        """Let the block of the cheapest columns of every row go."""
+        A = np.linalg.inv(np.linalg.cholesky(self.K))
+        T = A @ self.F
+        g = self.c - (np.einsum("rij,rj->ri", A, self.u)[:, None] @ T)[:, 0]
+        price = np.square(g) / np.maximum(1 - np.einsum("rin,rin->rn", T, T), LEAST) / self.ridge
+        price[~self.stay] = np.inf
+        block = np.array([cheapest(one, self.count) for one in price])
+        gone, g_B, c_B, own = (np.take_along_axis(one, block, axis=1) for one in (self.left, g, self.c, price))
+        np.put_along_axis(self.stay, block, False, axis=1)
+        self.count -= block.shape[1]
+        F_B = self.columns.take(gone, axis=0).transpose(0, 2, 1)
+        self.K -= F_B @ F_B.transpose(0, 2, 1)
+        self.u -= (F_B @ c_B[:, :, None])[:, :, 0]
+        fallen = np.trace(self.K, axis1=1, axis2=2) - self.K.shape[1] <= (1 - TRACE_GONE) * self.trace
+        if self.count <= (1 - GONE) * self.left.shape[1] or fallen.any():
+            self._gather()
+            self._form()
+        v = F_B @ g_B[:, :, None]
+        raised = np.square(g_B).sum(axis=1) + (v * np.linalg.solve(self.K, v)).sum(axis=(1, 2))
+        self.order.append(gone)
+        self.costs.append(np.array([shared(*one) for one in zip(own, raised / self.ridge, strict=True)]))
+
+    def _tail(self, row: int) -> EliminationPath:
+        """The last columns of a row, by their own Gram matrix."""
+        F = self.F[row]
+        gram = self.ridge * (np.eye(F.shape[1]) + F.T @ F)
+        return eliminate(inverse(gram), self.c[row], self.left[row])
+
+
+def exchange_low_rank(H: LowRank, c: Array, support: Index, candidates: Index) -> Index:
+    """What :func:`~simplicit.training.support.elimination.exchange` gives, of a Gram matrix of low rank."""
+    used, inside = np.zeros((2, len(c)), dtype=bool)
+    used[candidates] = used[support] = inside[support] = True
+    columns, inside = np.flatnonzero(used), inside[used]
+    if not inside.any() or inside.all():
+        return np.sort(support)
+    now = _Kernel(H.factor.compress(used, axis=1), c[used], inside)
+    for number in range(MAX_EXCHANGES):
+        if number % REFRESHED == 0 or now.worn:
+            now.refresh()
+        pair = now.best_pair()
+        if pair is None:
+            break
+        now.replace(*pair)
+    return np.sort(columns[now.inside])
+
+
+def _largest(gain: Array, count: int) -> Index:
+    """The places of the largest, from the largest; of equal ones the first come first."""
+    count = min(count, len(gain))
+    places = np.flatnonzero(gain >= np.partition(gain, len(gain) - count)[len(gain) - count])
+    return places[np.argsort(-gain[places], kind="stable")][:count]
+
+
+@dataclass(eq=False)
+class _Kernel:
+    """A support in the middle of its exchanges: F (k, n), c (n,) and which columns are ``inside`` (n,).
+
+    K⁻¹ (k, k), ``u`` = F_S c_S (k,) and ``q`` (n,) are kept up to date; they are ``worn`` where digits went.
+    """
+
+    F: Array
+    c: Array
+    inside: Mask
+    worn: bool = False
+
+    def refresh(self) -> None:
+        """Compute all from nothing, in O(k²n)."""
+        F = self.F.compress(self.inside, axis=1)
+        A = np.linalg.inv(np.linalg.cholesky(np.eye(len(F)) + F @ F.T))
+        self.inverse, self.u = A.T @ A, F @ self.c[self.inside]
+        self.q = np.square(A @ self.F).sum(axis=0)
+        self.worn = False
+
+    def best_pair(self) -> tuple[int, int] | None:
+        """The column that is given up and the one that comes in; None if no pair gains. All is in units of 1/δ."""
+        g = self.c - (self.inverse @ self.u) @ self.F
+        within, outside = np.flatnonzero(self.inside), np.flatnonzero(~self.inside)
+        schur = 1 + self.q[outside]
+        gain = np.square(g[outside]) / schur
+        tried = _largest(gain, TRIED)
+        w, left = g[within], np.maximum(1 - self.q[within], LEAST)
+        solved = (self.inverse @ self.F[:, outside[tried]]).T @ self.F.compress(self.inside, axis=1)
+        best, pair = LEAST_GAIN * abs(float(w @ self.c[within])), None
+        for entering, u in zip(tried, solved, strict=True):
+            s = schur[entering]
+            price = np.square(w - u * (g[outside[entering]] / s)) / (left + np.square(u) / s)
+            place = int(np.argmin(price))
+            if gain[entering] - price[place] > best:
+                best, pair = float(gain[entering] - price[place]), (int(within[place]), int(outside[entering]))
+        return pair
+
+    def replace(self, leaving: int, entering: int) -> None:
+        """Let a column come in, and then another go, in O(kn)."""
+        self._update(entering, 1.0)
+        self._update(leaving, -1.0)
+
+    def _update(self, column: int, sign: float) -> None:
+        """K ± ffᵀ of a column, and what follows for K⁻¹ and q."""
+        f = self.F[:, column]
+        v, left = self.inverse @ f, 1 + sign * self.q[column]
+        self.worn |= bool(left < LEAST_LEFT)
+        left = sign * max(left, LEAST)
+        self.inverse -= np.outer(v / left, v)
+        self.q -= np.square(v @ self.F) / left
+        self.u += sign * self.c[column] * f
+        self.inside[column] = sign > 0
