@@ -18,6 +18,9 @@ in the eigenvectors of G, so that ρ is free to follow the residuals, row by row
 (P) is xⱼ = zⱼ·tⱼ/(tⱼ + b), tⱼ = clip(θ|zⱼ| − b, 0, 1), b = 2α/ρ, with θ such that Σ t = k (Argyriou, Foygel and Srebro,
 *Sparse prediction with the k-support norm*, 2012).
 
+Where (P) at the point reached is nearly at no error at all, less what rounding may have done, no bound can say anything,
+and it is not sought on.
+
 A bound of 0.8 of the error says that no other support is better by more than a fifth. A low one need not mean that
 there is a better support: the smaller α, which is the ridge where columns are dependent, the looser (P). What rounding
 may have done to H is taken off the bound: ε·tr(H)·‖w‖², where α‖w‖² is at most the error at w = 0.
@@ -39,6 +42,8 @@ from simplicit.training.problem import LeastSquares
 TOLERANCE, STEPS, EVERY = 0.01, 200, 10
 #: What of a row's energy counts as no error, for that.
 NOISE = 1e-8
+#: Nor any further than until no row's can come to more than this share of its error.
+WORTHLESS = 0.02
 #: Over-relaxation of ADMM; the most that ρ changes by at a time, and the least change that is made.
 RELAXATION, STRETCH, LEAST_STRETCH = 1.6, 5.0, 1.5
 #: Stands for zero under a division.
@@ -60,9 +65,16 @@ def with_support_gap(solution: Solution, problem: LeastSquares, weight: float) -
         problem.support[:, columns],
         problem.rounding,
     )
+    scale = solution.objective / weight + NOISE * problem.energy
+    bound = np.full(len(start), -np.inf)
     with one_thread_each():
-        bound = rows.least_of_size(start, solution.objective / weight + NOISE * problem.energy)
-    least_error = weight * np.maximum(problem.energy * (1 - rows.rounding / rows.alpha) + bound, 0.0)
+        rounded = problem.energy * (1 - rows.rounding / rows.alpha)
+        worthless = WORTHLESS * scale - rounded
+        # The error itself is the most that a bound comes to.
+        sought = scale - problem.energy > worthless
+        if sought.any():
+            bound[sought] = rows.of(sought).least_of_size(start[sought], scale[sought], worthless[sought])
+    least_error = weight * np.maximum(rounded + bound, 0.0)
     gap = np.maximum(solution.objective - least_error, 0.0)
     # Where all columns are in there is no choice, and no error is below zero.
     known = np.minimum(solution.dual_gap, solution.objective)
@@ -78,6 +90,12 @@ class _Rows:
     k: Index
     allowed: Mask
     epsilon: float
+
+    def of(self, chosen: Mask) -> _Rows:
+        """Some of the rows, (r,)."""
+        rows = replace(self, c=self.c[chosen], k=self.k[chosen], allowed=self.allowed[chosen])
+        rows.__dict__["eigen"] = self.eigen
+        return rows
 
     @cached_property
     def eigen(self) -> tuple[Array, Array]:
@@ -107,10 +125,11 @@ class _Rows:
         shared = np.divide(np.square(x), t, out=np.zeros_like(x), where=t > 0).sum(axis=1)
         return np.asarray(np.einsum("ij,ij->i", x, Gx - 2 * self.c) + self.alpha * shared)
 
-    def least_of_size(self, start: Array, scale: Array) -> Array:
+    def least_of_size(self, start: Array, scale: Array, worthless: Array) -> Array:
         """A lower bound of f over all supports of k columns, (r,), from coefficients ``start`` (r, d).
 
-        It is wanted to ``TOLERANCE`` in units of f of that ``scale`` (r,).
+        It is wanted to ``TOLERANCE`` in units of f of that ``scale`` (r,), and where it can be more than ``worthless``
+        (r,): (P) at any point says that it cannot be.
         """
         alpha, (eigenvalues, U) = self.alpha, self.eigen
         G = self.H.copy()
@@ -129,7 +148,7 @@ class _Rows:
                 Gx = x @ G
                 lower = np.maximum(lower, np.maximum(self.dual(w, w @ G), self.dual(x, Gx)))
                 upper = np.minimum(upper, self.primal(x, Gx, t))
-                if bool(np.all(upper - lower <= TOLERANCE * scale)):
+                if bool(np.all((upper - lower <= TOLERANCE * scale) | (upper <= worthless))):
                     break
                 stretch = _stretch(w - x, rho * (x - before), x, rho * y)
                 rho, y = rho * stretch, y / stretch
