@@ -46,6 +46,12 @@ class RowProblem(Batch, ABC):
         """The shape is (r, k)."""
         return self.cross.shape[0], self.cross.shape[1]
 
+    @property
+    def least_squares(self) -> bool:
+        """Whether nothing is minimised but the residual."""
+        penalty = self.penalty
+        return penalty.only_kinks and not penalty.equality and not bool(penalty.kink.any())
+
     @abstractmethod
     def residuals(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Return ‖z − Φw‖² (r,) and Φᵀ(z − Φw) (r, k) at coefficients w (r, k)."""

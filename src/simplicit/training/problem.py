@@ -15,7 +15,7 @@ the answer to the clean one: the noise, and with it any small change of the inpu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -24,7 +24,7 @@ import numpy as np
 from simplicit.checks import as_number
 from simplicit.errors import InputError
 from simplicit.rows import Ball, Gram, Penalty, PiecewiseQuadratic
-from simplicit.rows.batch import Array, Mask
+from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.factor import LowRank
 from simplicit.training.units import Scales
 
@@ -190,3 +190,10 @@ class LeastSquares(Sums):
             weights=weights,
             ridge=delta,
         )
+
+    def of_rows(self, rows: Index) -> LeastSquares:
+        """The problems of some rows."""
+        if len(rows) == len(self.cross):
+            return self
+        own = {name: getattr(self, name)[rows] for name in ("cross", "energy", "support", "weights")}
+        return replace(self, **own)

@@ -1,10 +1,14 @@
 r"""Training: which weights stay, and their values, one pass over the layers of a provider.
 
 :meth:`Training.solve` takes the support from the penalty: the solution of problem (7) at one strength, and, with a
-refit, ridge on the support that it leaves. :meth:`Training.select` takes it from elimination: a pilot on the baseline's
-states gives every row its path of prices; one price for a weight in the whole network, in units of what a row's error
-does to the outputs, says how many each layer keeps, exactly; then every layer is eliminated anew, and its columns
-exchanged, on the states that the student has there.
+refit, ridge on the support that it leaves. :meth:`Training.select` takes it from elimination or thresholding: a pilot on
+the baseline's states gives rows their paths of prices; one price for a weight in the whole network, in units of what a
+row's error does to the outputs, says how many each layer keeps, exactly; then the support of every layer is sought anew,
+and its columns exchanged, on the states that the student has there.
+
+What that costs decides how. A path is d³/6 products a row, ADMM some 500 d² (:mod:`~simplicit.training.support`), so
+that layers with more than :data:`WIDE` columns are thresholded, and of layers with many rows the pilot eliminates some,
+which stand for the others.
 """
 
 from __future__ import annotations
@@ -18,12 +22,12 @@ import numpy as np
 
 from simplicit.checks import check_flag
 from simplicit.rows import NoPenalty, Penalty, PiecewiseQuadratic, Solution
-from simplicit.rows.batch import Array, Mask
+from simplicit.rows.batch import Array, Index, Mask
 from simplicit.solve import Method, RunOptions, solve_rows
 from simplicit.training.judgement import certified, proved, raise_if_wrong
 from simplicit.training.problem import LeastSquares, Ridge, Rows
 from simplicit.training.provider import Fit, Layer, Provider, Student
-from simplicit.training.support.allocation import allocate, count_kept
+from simplicit.training.support.allocation import Part, allocate, allocate_parts, count_kept, spread
 from simplicit.training.support.bounds import with_support_gap
 from simplicit.training.support.elimination import EliminationPath
 from simplicit.training.support.selection import elimination_paths, select
@@ -42,6 +46,10 @@ class Share:
 
 #: Relative gap of rows that only lead to the next ones.
 COARSE_TOL = 1e-4
+#: Layers with more columns are thresholded whatever is asked for, unless samples are fewer than columns.
+WIDE = 1500
+#: The rows of a layer that the pilot eliminates: so many at least, and as many as take so many products, in d³ each.
+PILOT_ROWS, PILOT_PRODUCTS = 96, 1e10
 
 
 @dataclass(frozen=True)
@@ -95,10 +103,24 @@ class Trained:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What a group of rows may keep, (r, d), and the elimination paths of its rows on the baseline's states."""
+    """What a group of rows may keep, (r, d), and the elimination paths, on the baseline's states, of some of its rows.
+
+    ``rows`` says which; the ``sensitivities`` are theirs.
+    """
 
     admitted: Mask
+    rows: Index
     paths: Sequence[EliminationPath]
+    sensitivities: Array
+
+    @property
+    def part(self) -> Part:
+        return Part(self.paths, self.sensitivities, int(self.admitted.sum()))
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are all rows."""
+        return len(self.rows) == len(self.admitted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,43 +196,62 @@ class Training(Generic[L]):
         student = self.provider.sweep(kept)
         return Trained(student, solutions, self.provider.weight_count, self.ridge)
 
-    def _selected(self, layer: L, groups: Sequence[Rows], count: int) -> tuple[list[Solution], int]:
-        """The solutions of a layer's groups with so many weights in all, and how many weights were exchanged."""
+    def _selected(self, layer: L, groups: Sequence[Rows], counts: Sequence[int]) -> tuple[list[Solution], int]:
+        """The solutions of a layer's groups, with so many weights each, and how many weights were exchanged.
+
+        Groups that are eliminated share what they have in all anew, at one price.
+        """
         assert self.ridge is not None
-        workers, sensitivities = self.run.n_workers, self.provider.sensitivities(layer)
+        workers, known = self.run.n_workers, self.pilot[layer.name]
+        sensitivities = np.array_split(self.provider.sensitivities(layer), len(groups))
         problems = [rows.least_squares(self.ridge) for rows in groups]
-        paths = [
-            known.paths if rows.settled else elimination_paths(problem, known.admitted, workers)
-            for rows, problem, known in zip(groups, problems, self.pilot[layer.name], strict=True)
-        ]
-        kept = allocate([path for one in paths for path in one], sensitivities, count)
-        counts = [int(part.sum()) for part in np.array_split(kept, len(groups))]
-        parts = zip(groups, problems, paths, np.array_split(sensitivities, len(groups)), counts, strict=True)
+        thresholded = [self._thresholds(problem) for problem in problems]
+        paths: list[Sequence[EliminationPath]] = [()] * len(groups)
+        if self.makes_zeros or len(groups) > 1 or not all(thresholded):
+            paths = [
+                before.paths if rows.settled and before.whole else elimination_paths(problem, before.admitted, workers)
+                for rows, problem, before in zip(groups, problems, known, strict=True)
+            ]
+            kept = allocate([path for one in paths for path in one], np.concatenate(sensitivities), sum(counts))
+            counts = [int(part.sum()) for part in np.array_split(kept, len(groups))]
         found, exchanged = [], 0
-        for rows, problem, own_paths, own_sensitivities, own_count in parts:
-            chosen = select(problem, own_paths, own_sensitivities, own_count, workers, thresholding=self.thresholding)
+        parts = zip(groups, problems, paths, sensitivities, counts, thresholded, strict=True)
+        for rows, problem, own_paths, own_sensitivities, count, threshold in parts:
+            chosen = select(problem, own_paths, own_sensitivities, count, workers, thresholding=threshold)
             exchanged += chosen.exchanged
             values = self._refitted(layer, rows, problem, chosen.support, chosen.coefficients)
             found.append(with_support_gap(values, problem, rows.weight))
         return found, exchanged
 
+    def _thresholds(self, problem: LeastSquares) -> bool:
+        """Whether a support by thresholding is sought."""
+        columns = len(problem.gram)
+        return self.thresholding or WIDE < columns <= problem.count
+
     @cached_property
     def pilot(self) -> dict[str, list[Candidates]]:
         """The elimination of every layer on the baseline's states, from which the counts come."""
-        assert self.ridge is not None
         result: dict[str, list[Candidates]] = {}
         for layer, groups in self.provider.on_baseline():
-            result[layer.name] = []
-            for rows in groups:
-                admitted = rows.support
-                if self.makes_zeros:
-                    admitted = self._penalised(layer, rows, 1.0, None).coefficients.toarray() != 0
-                paths = elimination_paths(rows.least_squares(self.ridge), admitted, self.run.n_workers)
-                result[layer.name].append(Candidates(admitted, paths))
+            sensitivities = np.array_split(self.provider.sensitivities(layer), len(groups))
+            result[layer.name] = [self._piloted(layer, *pair) for pair in zip(groups, sensitivities, strict=True)]
         return result
 
-    def _counts(self, sparsity: float | None, own: Mapping[str, Share]) -> dict[str, int]:
-        """How many weights each layer keeps."""
+    def _piloted(self, layer: L, rows: Rows, sensitivities: Array) -> Candidates:
+        """The pilot of a group of rows."""
+        assert self.ridge is not None
+        problem, admitted = rows.least_squares(self.ridge), rows.support
+        if self.makes_zeros:
+            admitted = self._penalised(layer, rows, 1.0, None).coefficients.toarray() != 0
+        chosen = np.arange(len(admitted))
+        if self._thresholds(problem):
+            most = max(PILOT_ROWS, int(PILOT_PRODUCTS / max(1, len(problem.gram)) ** 3))
+            chosen = spread(sensitivities * problem.energy, most)
+        paths = elimination_paths(problem.of_rows(chosen), admitted[chosen], self.run.n_workers)
+        return Candidates(admitted, chosen, paths, sensitivities[chosen])
+
+    def _counts(self, sparsity: float | None, own: Mapping[str, Share]) -> dict[str, list[int]]:
+        """How many weights each group of each layer keeps."""
         layers = self.provider.layers
         rest = self.provider.weight_count - sum(share.size for share in own.values())
         counts = self._allocated([one for one in layers if one.name not in own], rest, sparsity)
@@ -219,16 +260,16 @@ class Training(Generic[L]):
                 counts |= self._allocated([layer], share.size, share.sparsity)
         return counts
 
-    def _allocated(self, layers: Sequence[L], weight_count: int, sparsity: float | None) -> dict[str, int]:
-        """How many weights some layers keep, of so many, at one price for all of them."""
+    def _allocated(self, layers: Sequence[L], weight_count: int, sparsity: float | None) -> dict[str, list[int]]:
+        """How many weights the groups of some layers keep, of so many, at one price for all of them."""
         if not layers:
             return {}
-        paths = [path for layer in layers for one in self.pilot[layer.name] for path in one.paths]
-        sensitivities = np.concatenate([self.provider.sensitivities(layer) for layer in layers])
-        available = sum(len(path.order) for path in paths)
-        kept = allocate(paths, sensitivities, count_kept(weight_count, sparsity, available))
-        ends = np.cumsum([layer.rows for layer in layers])[:-1]
-        return {layer.name: int(part.sum()) for layer, part in zip(layers, np.split(kept, ends), strict=True)}
+        groups = [self.pilot[layer.name] for layer in layers]
+        parts = [one.part for layer in groups for one in layer]
+        available = sum(part.available for part in parts)
+        kept = allocate_parts(parts, count_kept(weight_count, sparsity, available))
+        ends = np.cumsum([len(layer) for layer in groups])[:-1]
+        return {layer.name: part.tolist() for layer, part in zip(layers, np.split(kept, ends), strict=True)}
 
     def _penalised(self, layer: L, rows: Rows, strength: float, warm: Solution | None) -> Solution:
         """The solution of problem (7) on some rows."""

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 import simplicit as sp
 from simplicit.training.factor import LEAST_COLUMNS, LowRank
 from simplicit.training.problem import LeastSquares, Samples
-from simplicit.training.support import lowrank
+from simplicit.training.support import elimination, lowrank
 from simplicit.training.support.bounds import with_support_gap
-from simplicit.training.support.elimination import SINGLY, eliminate, exchange, inverse
-from simplicit.training.support.lowrank import eliminate_rows, exchange_low_rank
+from simplicit.training.support.elimination import SINGLY, Elimination, EliminationPath
+from simplicit.training.support.exchange import Exchange
+from simplicit.training.support.lowrank import LowRankElimination, LowRankExchange
 from simplicit.training.support.selection import elimination_paths, select
 
 Array = npt.NDArray[np.float64]
@@ -70,14 +71,22 @@ cases = st.builds(
 )
 
 
+def both(case: Case, columns: npt.NDArray[np.intp]) -> zip[tuple[EliminationPath, EliminationPath]]:
+    """The paths of few samples, and of the whole matrix, row by row."""
+    found = []
+    for begin in (LowRankElimination(case.low_rank, columns), Elimination.of(case.problem.gram, columns)):
+        batches = begin.batches(2)
+        found.append([path for batch in batches for path in begin.paths(case.problem.cross[batch])])
+    return zip(*found, strict=True)
+
+
 @settings(max_examples=6)
 @given(cases)
 def test_paths_leave_columns_as_good_as_those_of_the_whole_matrix(case: Case) -> None:
-    problem, columns = case.problem, np.arange(D)
-    P = inverse(problem.gram)
-    for row, found in enumerate(eliminate_rows(case.low_rank, problem.cross, columns)):
+    columns = np.arange(D)
+    for row, (found, dense) in enumerate(both(case, columns)):
         assert sorted(found.order) == columns.tolist()
-        dense, least = eliminate(P, problem.cross[row], columns), case.value(row, columns)
+        least = case.value(row, columns)
         for count in (128, SINGLY, 10):
             reached, expected = (case.value(row, path.left(count)) for path in (found, dense))
             assert reached <= expected + 1e-4 * abs(least)  # ties may be broken otherwise
@@ -90,31 +99,36 @@ def test_paths_leave_columns_as_good_as_those_of_the_whole_matrix(case: Case) ->
 @given(cases, st.integers(0, 10**6))
 def test_exchanges_gain_what_those_with_the_whole_matrix_do(case: Case, seed: int) -> None:
     problem, rng = case.problem, np.random.default_rng(seed)
-    start, candidates = rng.permutation(D)[:120], rng.permutation(D)[:200]
-    for row, c in enumerate(problem.cross):
-        found = exchange_low_rank(case.low_rank, c, start, candidates)
-        dense = exchange(problem.gram, c, start, candidates)
+    start, allowed = np.zeros((2, 2, D), dtype=bool)
+    start[:, rng.permutation(D)[:120]] = allowed[:, rng.permutation(D)[:200]] = True
+    ours = LowRankExchange(case.low_rank).supports(problem.cross, start, allowed)[0]
+    theirs = Exchange.of(problem.gram).supports(problem.cross, start, allowed)[0]
+    assert not (ours & ~(start | allowed)).any()
+    for row in range(2):
+        found, dense, first = (np.flatnonzero(one[row]) for one in (ours, theirs, start))
         assert len(found) == 120
-        assert np.isin(found, np.union1d(start, candidates)).all()
-        reached, expected, before = (case.value(row, np.sort(one)) for one in (found, dense, start))
+        reached, expected, before = (case.value(row, one) for one in (found, dense, first))
         assert reached <= before * (1 - 1e-12)
         assert reached <= expected + 0.01 * abs(before - expected) + 1e-4 * abs(expected)
 
 
 def test_exchange_without_a_choice() -> None:
     case = Case(0, 5, ridge=1e-2, anchor=1.0, scale=1.0, ugly="")
-    assert exchange_low_rank(case.low_rank, case.problem.cross[0], np.array([2, 1]), np.array([1])).tolist() == [1, 2]
+    start = np.isin(np.arange(D), [1, 2])[None].repeat(2, axis=0)
+    rows = LowRankExchange(case.low_rank)
+    support, values = rows.supports(case.problem.cross, start, np.zeros_like(start))
+    np.testing.assert_array_equal(support, start)
+    np.testing.assert_array_equal(values, rows.supports(case.problem.cross, start, start, exchanged=False)[1])
 
 
 def test_without_ties_the_order_is_that_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many rows go together."""
     case = Case(1, 12, ridge=1e-2, anchor=1.0, scale=1.0, ugly="")
     columns = np.setdiff1d(np.arange(D), [0, 7])
-    P = inverse(case.problem.gram[np.ix_(columns, columns)])
     monkeypatch.setattr(lowrank, "CACHE", 1)
-    assert len(lowrank.parts_of(case.low_rank, 2, len(columns))) == 2
-    for c, path in zip(case.problem.cross, eliminate_rows(case.low_rank, case.problem.cross, columns), strict=True):
-        expected = eliminate(P, c[columns], columns)
+    monkeypatch.setattr(elimination, "FEW", D)  # in float64
+    assert len(LowRankElimination(case.low_rank, columns).batches(2)) == 2
+    for path, expected in both(case, columns):
         assert path.order.tolist() == expected.order.tolist()
         np.testing.assert_allclose(path.cost, expected.cost, rtol=1e-9, atol=1e-12 * expected.cost.sum())
 

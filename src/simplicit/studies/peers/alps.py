@@ -11,14 +11,14 @@ from __future__ import annotations
 import numpy as np
 
 from simplicit.studies.peers.base import Array, Layer, Peer
-from simplicit.training.support.thresholding import resolvents_of, support_by_admm
+from simplicit.training.support.thresholding import support_by_admm
 
 
 def _prune(layer: Layer) -> Array:
     H, G = layer.damped()
     unit = np.sqrt(H.diagonal())
     H, G = H / np.outer(unit, unit), G / unit
-    support = support_by_admm(resolvents_of(H), G, layer.weights * unit, layer.count)
+    support = support_by_admm(H, G, layer.weights * unit, layer.count)
     W = np.zeros_like(layer.weights)
     for i, row in enumerate(support):
         columns = np.flatnonzero(row)

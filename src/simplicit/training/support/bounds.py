@@ -18,6 +18,9 @@ in the eigenvectors of G, so that ρ is free to follow the residuals, row by row
 (P) is xⱼ = zⱼ·tⱼ/(tⱼ + b), tⱼ = clip(θ|zⱼ| − b, 0, 1), b = 2α/ρ, with θ such that Σ t = k (Argyriou, Foygel and Srebro,
 *Sparse prediction with the k-support norm*, 2012).
 
+Where (P) at the point reached is nearly at no error at all, less what rounding may have done, no bound can say anything,
+and it is not sought on.
+
 A bound of 0.8 of the error says that no other support is better by more than a fifth. A low one need not mean that
 there is a better support: the smaller α, which is the ridge where columns are dependent, the looser (P). What rounding
 may have done to H is taken off the bound: ε·tr(H)·‖w‖², where α‖w‖² is at most the error at w = 0.
@@ -39,6 +42,8 @@ from simplicit.training.problem import LeastSquares
 TOLERANCE, STEPS, EVERY = 0.01, 200, 10
 #: What of a row's energy counts as no error, for that.
 NOISE = 1e-8
+#: Nor any further than until no row's can come to more than this share of its error.
+WORTHLESS = 0.02
 #: Over-relaxation of ADMM; the most that ρ changes by at a time, and the least change that is made.
 RELAXATION, STRETCH, LEAST_STRETCH = 1.6, 5.0, 1.5
 #: θ of the proximal map is sought for so many steps at most, until Σ t is k up to this share: it takes five to ten.
@@ -66,9 +71,15 @@ def with_support_gap(solution: Solution, problem: LeastSquares, weight: float) -
         problem.support[:, columns],
     )
     scale = solution.objective / weight + NOISE * problem.energy
+    bound = np.full(len(start), -np.inf)
     with one_thread_each():
-        bound = np.concatenate([rows.on(part).least_of_size(start[part], scale[part]) for part in rows.parts])
-    least_error = weight * np.maximum(problem.energy * (1 - rows.spectrum.rounding / rows.alpha) + bound, 0.0)
+        rounded = problem.energy * (1 - rows.spectrum.rounding / rows.alpha)
+        worthless = WORTHLESS * scale - rounded
+        # The error itself is the most that a bound comes to.
+        sought = np.flatnonzero(scale - problem.energy > worthless)
+        for part in rows.parts(sought):
+            bound[part] = rows.on(part).least_of_size(start[part], scale[part], worthless[part])
+    least_error = weight * np.maximum(rounded + bound, 0.0)
     gap = np.maximum(solution.objective - least_error, 0.0)
     # Where all columns are in there is no choice, and no error is below zero.
     known = np.minimum(solution.dual_gap, solution.objective)
@@ -159,14 +170,12 @@ class _Rows:
     def alpha(self) -> float:
         return self.spectrum.alpha
 
-    @property
-    def parts(self) -> list[slice]:
-        """Which rows are bounded together: all where products with a full spectrum are most of the work."""
-        rows, columns = self.c.shape
-        step = rows if self.spectrum.H is not None else max(1, CACHE // (8 * columns))
-        return [slice(first, first + step) for first in range(0, rows, step)]
+    def parts(self, rows: Index) -> list[Index]:
+        """Which of some rows are bounded together: all where products with a full spectrum are most of the work."""
+        step = max(1, len(rows) if self.spectrum.H is not None else CACHE // (8 * self.c.shape[1]))
+        return [rows[first : first + step] for first in range(0, len(rows), step)]
 
-    def on(self, part: slice) -> _Rows:
+    def on(self, part: Index) -> _Rows:
         """Some of the rows."""
         return replace(self, c=self.c[part], k=self.k[part], allowed=self.allowed[part])
 
@@ -182,10 +191,11 @@ class _Rows:
         shared = np.divide(np.square(x), t, out=np.zeros_like(x), where=t > 0).sum(axis=1)
         return np.asarray(np.einsum("ij,ij->i", x, Gx - 2 * self.c) + self.alpha * shared)
 
-    def least_of_size(self, start: Array, scale: Array) -> Array:
+    def least_of_size(self, start: Array, scale: Array, worthless: Array) -> Array:
         """A lower bound of f over all supports of k columns, (r,), from coefficients ``start`` (r, d).
 
-        It is wanted to ``TOLERANCE`` in units of f of that ``scale`` (r,).
+        It is wanted to ``TOLERANCE`` in units of f of that ``scale`` (r,), and where it can be more than ``worthless``
+        (r,): (P) at any point says that it cannot be.
         """
         alpha, spectrum = self.alpha, self.spectrum
         rotated = self.c @ spectrum.vectors
@@ -202,7 +212,7 @@ class _Rows:
                 Gx = spectrum.times(x)
                 lower = np.maximum(lower, np.maximum(self.dual(w, spectrum.times(w)), self.dual(x, Gx)))
                 upper = np.minimum(upper, self.primal(x, Gx, t))
-                if bool(np.all(upper - lower <= TOLERANCE * scale)):
+                if bool(np.all((upper - lower <= TOLERANCE * scale) | (upper <= worthless))):
                     break
                 stretch = _stretch(w - x, rho * (x - before), x, rho * y)
                 rho, y = rho * stretch, y / stretch

@@ -1,4 +1,4 @@
-r"""Backward elimination and exchange on one least-squares problem: which columns a row can do without.
+r"""Backward elimination of least-squares problems that share their columns: which ones each row can do without.
 
 For a row with the positive definite Gram matrix H and the cross-correlations c, the least of
 
@@ -6,13 +6,22 @@ For a row with the positive definite Gram matrix H and the cross-correlations c,
 
 is at w = P c_S with P = (H_SS)⁻¹. Taking column j out of S and refitting the others raises f by exactly wⱼ²/Pⱼⱼ, the
 price of an *optimal brain surgeon* (Hassibi and Stork, *Second order derivatives for network pruning*, 1993); taking a
-whole block B out raises it by w_Bᵀ(P_BB)⁻¹w_B. Both P and w follow by a downdate, so that a whole path from all columns
-to none costs little more than the one inverse it starts from. Where many are left they go in blocks, one in twenty at
-a time; the last :data:`SINGLY` go one by one, which is the exact greedy path.
+whole block B out raises it by w_Bᵀ(P_BB)⁻¹w_B.
 
-Elimination never looks back. :func:`exchange` does: bringing column j in lowers f by gⱼ²/sⱼ with the gradient
-g = c − Hw and the Schur complement s = Hⱼⱼ − H_jS P H_Sj, and the column that is then cheapest goes out. Every exchange
-lowers f.
+All rows start from the same inverse P₀ of H, and none needs one of its own. With the columns O gone, and the factor of
+Cholesky LLᵀ of P₀ on them, in the order in which they went,
+
+    P = P₀ − Z Zᵀ,   Z = P₀,·O L⁻ᵀ
+
+so that a row keeps Z, w and the diagonal of P: a block B takes P_B· = P₀,B· − Z_B Zᵀ, and appends P·_B L_B⁻ᵀ to Z with
+P_BB = L_B L_Bᵀ. It takes y = L_B⁻¹w_B, Z_new y from w, the squares of Z_new from the diagonal, and costs ‖y‖². A path
+from all d columns to none is d³/6 products, nearly all of them in products of matrices, for many rows at once. When few
+columns are left P is formed on them, and they go on from there.
+
+Where many are left they go in blocks, one in twenty at a time; the last :data:`SINGLY` go one by one, which is the
+exact greedy path. Columns are in units of their norms, in which Pⱼⱼ ≥ 1 says how much of a column the others explain;
+while that is below :data:`MOST_INFLATION`, float32 has digits enough for the order and for prices, and else float64 is
+used. No value of a weight comes from here.
 """
 
 from __future__ import annotations
@@ -20,18 +29,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.linalg import cho_factor, cho_solve
 from scipy.linalg.lapack import dpotri
+from torch import Tensor
 
 from simplicit.rows.batch import Array, Index
 
 #: Share of the columns left that go together, and how many columns are eliminated one by one at the end.
 BLOCK, SINGLY = 0.05, 40
-#: Columns that :func:`exchange` tries, and the least share of f's range that an exchange must gain.
-TRIED, LEAST_GAIN = 6, 1e-5
-#: Exchanges of a row at most, and after how many the inverse is computed anew instead of being updated. A perceptron on
-#: Fashion-MNIST took 3 a row, 17 at most.
-MAX_EXCHANGES, REFRESHED = 100, 25
+#: Up to so many times 1/Hⱼⱼ the diagonal of P may be in float32, whose rounding is 6e-8 of it; and up to so many columns
+#: float64 takes no time worth saving.
+MOST_INFLATION, FEW = 1e4, 64
+#: Columns that are gone are dropped from what a row keeps when no more than this share of them is left; from this
+#: number on P itself is kept. With shares from .5 to .9 rows of 384 and 1,536 columns took up to half as long again.
+DROPPED, DENSE = 0.7, 64
+#: Bytes of Z that rows of a batch have together: a few megabytes stay near the processor; and rows of a batch at most.
+CACHE, MOST_ROWS = 2**26, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,113 +87,131 @@ def least_squares(H: Array, c: Array, support: Index) -> Array:
     return w
 
 
-def eliminate(P: Array, c: Array, columns: Index) -> EliminationPath:
-    """The path from these ``columns`` (k,) to none, with P (k, k) the inverse of their Gram matrix and their c (k,)."""
-    w, left = P @ c, np.arange(len(c))
-    order: list[Index] = []
-    costs: list[Array] = []
-    while len(left):
-        price = np.square(w) / P.diagonal()
-        gone = cheapest(price, len(price))
-        stay = np.ones(len(left), dtype=bool)
-        stay[gone] = False
-        across = P[gone]
-        solved = np.linalg.solve(across[:, gone], np.column_stack([across, w[gone]]))
-        order.append(left[gone])
-        costs.append(shared(price[gone], float(w[gone] @ solved[:, -1])))
-        w = (w - solved[:, -1] @ across)[stay]
-        P = P[np.ix_(stay, stay)] - across[:, stay].T @ solved[:, :-1][:, stay]
-        left = left[stay]
-    if not order:
-        return EliminationPath(columns[:0], np.zeros(0))
-    return EliminationPath(columns[np.concatenate(order)], np.concatenate(costs))
+@dataclass(frozen=True, eq=False)
+class Elimination:
+    """What rows with the same ``columns`` (k,) start from: P₀ (k, k) in units of the columns' norms (k,)."""
 
-
-def cheapest(price: Array, left: int) -> Index:
-    """The columns that go next where so many are left, from the cheapest."""
-    count = 1 if left <= SINGLY else max(1, min(int(BLOCK * left), left - SINGLY))
-    if count == 1:
-        return np.array([np.argmin(price)])
-    gone = np.argpartition(price, count)[:count]
-    return gone[np.argsort(price[gone], kind="stable")]
-
-
-def shared(price: Array, together: float) -> Array:
-    """What a block costs, spread over its members in proportion to their prices."""
-    total = float(price.sum())
-    return price * (together / total) if total > 0 else np.full(len(price), together / len(price))
-
-
-def exchange(H: Array, c: Array, support: Index, candidates: Index) -> Index:
-    """A support of the same size with a lower f, in increasing order, of H (d, d) and c (d,).
-
-    ``candidates`` come in and others go out, one pair at a time, while that gains, :data:`MAX_EXCHANGES` at most.
-    """
-    columns = np.union1d(candidates, support)
-    places = np.searchsorted(columns, support)
-    outside = np.searchsorted(columns, np.setdiff1d(candidates, support))
-    if not len(places) or not len(outside):
-        return np.sort(support)
-    H, c = H[np.ix_(columns, columns)], c[columns]
-    for number in range(MAX_EXCHANGES):
-        if number % REFRESHED == 0:
-            inverted = _Inverted.of(H, places)
-        pair = _best_pair(H, c, inverted, outside)
-        if pair is None:
-            break
-        place, entering = pair
-        leaving = inverted.support[place]
-        inverted.replace(H, place, outside[entering])
-        outside[entering], places = leaving, inverted.support
-    return np.sort(columns[places])
-
-
-@dataclass(eq=False)
-class _Inverted:
-    """A ``support`` S (k,), P = (H_SS)⁻¹ (k, k), ``rows`` H_S· (k, d) and ``solved`` T = P H_S· (k, d)."""
-
-    support: Index
-    P: Array
-    rows: Array
-    solved: Array
+    columns: Index
+    units: Array
+    P: Tensor
 
     @classmethod
-    def of(cls, H: Array, support: Index) -> _Inverted:
-        """Compute P and T from nothing, in O(k²d)."""
-        rows = H[support]
-        P = inverse(rows[:, support])
-        return cls(support.copy(), P, rows, P @ rows)
+    def of(cls, H: Array, columns: Index) -> Elimination:
+        """On some columns of H (d, d)."""
+        units = np.sqrt(H.diagonal()[columns])
+        P = inverse(H[np.ix_(columns, columns)] / np.outer(units, units))
+        single = len(columns) > FEW and P.diagonal().max() <= MOST_INFLATION
+        return cls(columns, units, torch.from_numpy(P.astype(np.float32) if single else P))
 
-    def replace(self, H: Array, place: int, entering: int) -> None:
-        """Let a column come in at the place of another, by two updates of rank one of P and of T, in O(kd).
+    def batches(self, rows: int) -> list[slice]:
+        """So many rows, in batches that depend on nothing else."""
+        k = max(1, len(self.columns))
+        size = min(MOST_ROWS, max(1, CACHE // (self.P.element_size() * k * k)))
+        return [slice(first, first + size) for first in range(0, rows, size)]
 
-        Without column p, P is P − P·p Pp·/Ppp, and zero in row and column p. With column e in that place it is that
-        + vvᵀ/s, with v = T·e but v_p = −1 and s = Hee − H_eS T·e; T is P H_S·, and so T + v(vᵀH_S·)/s.
-        """
-        column = self.P[:, place].copy()
-        self.solved -= np.outer(column, self.solved[place] / column[place])
-        self.P -= np.outer(column / column[place], column)
-        self.P[place] = self.P[:, place] = self.solved[place] = 0.0
-        v = self.solved[:, entering].copy()
-        schur = max(H[entering, entering] - self.rows[:, entering] @ v, 1e-12 * H[entering, entering])
-        v[place], self.support[place], self.rows[place] = -1.0, entering, H[entering]
-        self.P += np.outer(v / schur, v)
-        self.solved += np.outer(v / schur, v @ self.rows)
+    def paths(self, cross: Array) -> list[EliminationPath]:
+        """The paths of a batch of rows with c (n, d), to none."""
+        c = cross[:, self.columns] / self.units
+        scale = np.abs(c).max(axis=1, initial=0.0)
+        scale[scale == 0] = 1.0
+        w = torch.from_numpy(c / scale[:, None]).to(self.P.dtype) @ self.P
+        if not len(self.columns):
+            order, cost = np.zeros((len(c), 0), dtype=np.intp), np.zeros((len(c), 0))
+        else:
+            order, cost = Eliminated(self.P, w).to_none()
+        found = zip(order, cost, scale, strict=True)
+        return [EliminationPath(self.columns[places], costs * unit**2) for places, costs, unit in found]
 
 
-def _best_pair(H: Array, c: Array, now: _Inverted, outside: Index) -> tuple[int, int] | None:
-    """The place in the support that is given up and the place outside that comes in; None if no pair gains."""
-    across, solved = now.rows[:, outside], now.solved[:, outside]
-    w = now.P @ c[now.support]
-    schur = H.diagonal()[outside] - np.einsum("ij,ij->j", across, solved)
-    schur = np.maximum(schur, 1e-12 * H.diagonal()[outside])
-    gradient = c[outside] - w @ across
-    gain = np.square(gradient) / schur
-    best, pair = LEAST_GAIN * abs(float(w @ c[now.support])), None
-    for entering in np.argsort(-gain, kind="stable")[:TRIED]:
-        u, s = solved[:, entering], schur[entering]
-        price = np.square(w - u * (gradient[entering] / s)) / (now.P.diagonal() + np.square(u) / s)
-        place = int(np.argmin(price))
-        if gain[entering] - price[place] > best:
-            best, pair = float(gain[entering] - price[place]), (place, int(entering))
-    return pair
+def block_size(left: int) -> int:
+    """How many columns go together where so many are left."""
+    return 1 if left <= SINGLY else max(1, min(int(BLOCK * left), left - SINGLY))
+
+
+class Eliminated:
+    """n rows in the middle of their elimination, of which ``left`` columns each are there still.
+
+    ``names`` (n, l) are the columns that are kept, with ``w`` (n, l), infinite where they are gone since, the
+    ``diagonal`` of P (n, l), and Z as ``roots`` (n, g, l), whose first ``gone`` are in use. ``P`` is P₀, (k, k), or
+    (n, l, l) where rows have one of their own.
+    """
+
+    def __init__(self, P: Tensor, w: Tensor) -> None:
+        self.P, self.w, (rows, self.left) = P, w, w.shape
+        self.diagonal = P.diagonal(dim1=-2, dim2=-1).expand_as(w).clone()
+        self.names = torch.arange(self.left).expand_as(w)
+        self.roots, self.gone = w.new_empty(rows, 0, self.left), 0
+
+    def to_none(self) -> tuple[Index, Array]:
+        """Order and costs, (n, k)."""
+        order: list[Tensor] = []
+        costs: list[Tensor] = []
+        while self.left:
+            places, cost = self._step()
+            order.append(self.names.gather(1, places))
+            costs.append(cost)
+            self._drop(places)
+        return torch.cat(order, 1).numpy(), torch.cat(costs, 1).double().numpy()
+
+    def _step(self) -> tuple[Tensor, Tensor]:
+        """The places of the columns that go next, from the cheapest, and what they cost, (n, b)."""
+        count = block_size(self.left)
+        price, places = (self.w.square() / self.diagonal).topk(count, largest=False)
+        across = self._rows_of(places)
+        going = self.w.gather(1, places)
+        root = torch.linalg.cholesky_ex(_at(across, places))[0]
+        solved = torch.linalg.solve_triangular(root, torch.cat([across, going[:, :, None]], 2), upper=False)
+        new, y = solved[:, :, :-1], solved[:, :, -1]
+        self.w = self.w - (y[:, None] @ new)[:, 0]
+        self.diagonal = self.diagonal - new.square().sum(1)
+        self._append(new)
+        total, together = price.sum(1, keepdim=True), y.square().sum(1, keepdim=True)
+        shares = torch.where(total > 0, price / total, 1 / count)
+        return places, together * shares
+
+    def _rows_of(self, places: Tensor) -> Tensor:
+        """P_B·, (n, b, l)."""
+        if self.P.ndim == 3:
+            rows = self.P.gather(1, places[:, :, None].expand(-1, -1, self.w.shape[1]))
+        else:
+            names = self.names.gather(1, places)
+            rows = self.P[names[:, :, None], self.names[:, None, :]]
+        if not self.gone:
+            return rows
+        Z = self.roots[:, : self.gone]
+        return torch.baddbmm(rows, _at(Z, places).transpose(1, 2), Z, alpha=-1)
+
+    def _append(self, new: Tensor) -> None:
+        """Rows of Zᵀ, (n, b, l)."""
+        count = self.gone + new.shape[1]
+        if count > self.roots.shape[1]:
+            roots = new.new_empty(len(new), count + self.left, self.w.shape[1])
+            roots[:, : self.gone] = self.roots[:, : self.gone]
+            self.roots = roots
+        self.roots[:, self.gone : count], self.gone = new, count
+
+    def _drop(self, places: Tensor) -> None:
+        """Let columns be gone, and gather those that are left where these are few."""
+        self.w.scatter_(1, places, torch.inf)
+        self.diagonal.scatter_(1, places, 1.0)
+        self.left -= places.shape[1]
+        own = self.P.ndim == 3
+        if not self.left or (self.left > DROPPED * self.w.shape[1] and (own or self.left > DENSE)):
+            return
+        staying = self.w.isfinite().nonzero()[:, 1].view(len(self.w), self.left)
+        self.names, self.w, self.diagonal = (one.gather(1, staying) for one in (self.names, self.w, self.diagonal))
+        Z = _at(self.roots[:, : self.gone], staying)
+        if not own and self.left > DENSE:
+            self.roots = Z
+            return
+        if own:
+            P = _at(self.P.gather(1, staying[:, :, None].expand(-1, -1, self.P.shape[2])), staying)
+        else:
+            P = self.P[self.names[:, :, None], self.names[:, None, :]]
+        self.P = torch.baddbmm(P, Z.transpose(1, 2), Z, alpha=-1)
+        self.roots, self.gone = Z[:, :0], 0
+
+
+def _at(matrices: Tensor, places: Tensor) -> Tensor:
+    """Some columns, (n, b), of matrices (n, m, l), as (n, m, b)."""
+    return matrices.gather(2, places[:, None, :].expand(-1, matrices.shape[1], -1))

@@ -19,24 +19,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.factor import LowRank
-from simplicit.training.support.elimination import (
-    LEAST_GAIN,
-    MAX_EXCHANGES,
-    REFRESHED,
-    SINGLY,
-    TRIED,
-    EliminationPath,
-    cheapest,
-    eliminate,
-    inverse,
-    shared,
-)
+from simplicit.training.support.elimination import SINGLY, Eliminated, EliminationPath, block_size
+from simplicit.training.support.exchange import LEAST_GAIN, MAX_EXCHANGES, REFRESHED, TRIED
 
 #: Rows are eliminated together as long as their parts of F take so many bytes, which stay in the cache.
 CACHE = 2**23
+#: Rows whose columns are exchanged by one thread after another.
+ROWS = 16
 #: Columns are gathered anew when this share of them, or of the trace of K, has gone.
 GONE, TRACE_GONE = 0.2, 0.5
 #: After an exchange with a 1 − q below this all is computed anew.
@@ -45,15 +38,22 @@ LEAST_LEFT = 1e-4
 LEAST = np.finfo(np.float64).eps
 
 
-def parts_of(H: LowRank, rows: int, columns: int) -> list[slice]:
-    """Which of so many rows are eliminated together from so many columns."""
-    together = max(1, CACHE // (8 * max(1, len(H.factor)) * columns))
-    return [slice(first, first + together) for first in range(0, rows, together)]
+@dataclass(frozen=True, eq=False)
+class LowRankElimination:
+    """What :class:`~simplicit.training.support.elimination.Elimination` is, of a Gram matrix H on ``columns`` (k,)."""
 
+    H: LowRank
+    columns: Index
 
-def eliminate_rows(H: LowRank, cross: Array, columns: Index) -> list[EliminationPath]:
-    """The paths of rows with c (r, d) from these ``columns`` to none."""
-    return _Eliminated.of(H.on(columns), cross[:, columns]).paths(columns)
+    def batches(self, rows: int) -> list[slice]:
+        """So many rows, in batches that depend on nothing else."""
+        together = max(1, CACHE // (8 * max(1, len(self.H.factor)) * max(1, len(self.columns))))
+        return [slice(first, first + together) for first in range(0, rows, together)]
+
+    def paths(self, cross: Array) -> list[EliminationPath]:
+        """The paths of a batch of rows with c (r, d), to none."""
+        order, cost = _Eliminated.of(self.H.on(self.columns), cross[:, self.columns]).to_none()
+        return [EliminationPath(self.columns[places], costs) for places, costs in zip(order, cost, strict=True)]
 
 
 @dataclass(eq=False)
@@ -83,19 +83,15 @@ class _Eliminated:
         stay = np.ones((r, d), dtype=bool)
         return cls(H.ridge, np.ascontiguousarray(H.factor.T), left, stay, np.ascontiguousarray(F), cross, d)
 
-    def paths(self, names: Index) -> list[EliminationPath]:
-        """Eliminate all columns, which have these names."""
+    def to_none(self) -> tuple[Index, Array]:
+        """Order and costs, (r, d)."""
         self._form()
         last = max(SINGLY, 2 * self.columns.shape[1])
         while self.count > last:
             self._step()
         self._gather()
-        tails = [self._tail(row) for row in range(len(self.left))]
-        order, cost = np.concatenate(self.order, axis=1), np.concatenate(self.costs, axis=1)
-        return [
-            EliminationPath(names[np.concatenate([first, tail.order])], np.concatenate([spent, tail.cost]))
-            for first, spent, tail in zip(order, cost, tails, strict=True)
-        ]
+        order, cost = self._tail()
+        return np.concatenate([*self.order, order], axis=1), np.concatenate([*self.costs, cost], axis=1)
 
     def _gather(self) -> None:
         """Take the columns that are left together."""
@@ -118,7 +114,7 @@ class _Eliminated:
         g = self.c - (np.einsum("rij,rj->ri", A, self.u)[:, None] @ T)[:, 0]
         price = np.square(g) / np.maximum(1 - np.einsum("rin,rin->rn", T, T), LEAST) / self.ridge
         price[~self.stay] = np.inf
-        block = np.array([cheapest(one, self.count) for one in price])
+        block = np.array([_cheapest(one, block_size(self.count)) for one in price])
         gone, g_B, c_B, own = (np.take_along_axis(one, block, axis=1) for one in (self.left, g, self.c, price))
         np.put_along_axis(self.stay, block, False, axis=1)
         self.count -= block.shape[1]
@@ -132,17 +128,62 @@ class _Eliminated:
         v = F_B @ g_B[:, :, None]
         raised = np.square(g_B).sum(axis=1) + (v * np.linalg.solve(self.K, v)).sum(axis=(1, 2))
         self.order.append(gone)
-        self.costs.append(np.array([shared(*one) for one in zip(own, raised / self.ridge, strict=True)]))
+        self.costs.append(np.array([_shared(*one) for one in zip(own, raised / self.ridge, strict=True)]))
 
-    def _tail(self, row: int) -> EliminationPath:
-        """The last columns of a row, by their own Gram matrix."""
-        F = self.F[row]
-        gram = self.ridge * (np.eye(F.shape[1]) + F.T @ F)
-        return eliminate(inverse(gram), self.c[row], self.left[row])
+    def _tail(self) -> tuple[Index, Array]:
+        """The last columns of all rows, by their own Gram matrices: order and costs."""
+        scale = np.abs(self.c).max(axis=1, keepdims=True, initial=0.0)
+        scale[scale == 0] = 1.0
+        P = torch.from_numpy(np.linalg.inv(np.eye(self.count) + self.F.transpose(0, 2, 1) @ self.F))
+        w = torch.from_numpy(self.c / scale)[:, None] @ P
+        order, cost = Eliminated(P, w[:, 0]).to_none()
+        return np.take_along_axis(self.left, order, axis=1), cost * scale * (scale / self.ridge)
+
+
+def _cheapest(price: Array, count: int) -> Index:
+    """So many columns, from the cheapest."""
+    gone = np.argpartition(price, count)[:count]
+    return gone[np.argsort(price[gone], kind="stable")]
+
+
+def _shared(price: Array, together: float) -> Array:
+    """What a block costs, spread over its members in proportion to their prices."""
+    total = float(price.sum())
+    return price * (together / total) if total > 0 else np.full(len(price), together / len(price))
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankExchange:
+    """What :class:`~simplicit.training.support.exchange.Exchange` is, of a Gram matrix H."""
+
+    H: LowRank
+
+    def batches(self, sizes: Index) -> list[Index]:
+        """Rows with supports of such ``sizes`` (r,), in batches that depend on nothing else."""
+        rows = np.arange(len(sizes))
+        return [rows[first : first + ROWS] for first in range(0, len(rows), ROWS)]
+
+    def supports(self, cross: Array, start: Mask, allowed: Mask, *, exchanged: bool = True) -> tuple[Mask, Array]:
+        """Supports (n, d) and least squares on them (n, d) of a batch with c (n, d), after exchanges if wanted.
+
+        Columns that are ``allowed`` (n, d) may come in.
+        """
+        support, values = start.copy(), np.zeros(start.shape)
+        for row, c in enumerate(cross):
+            chosen = np.flatnonzero(start[row])
+            if exchanged:
+                chosen = exchange_low_rank(self.H, c, chosen, np.flatnonzero(allowed[row]))
+                support[row] = False
+                support[row, chosen] = True
+            values[row] = self.H.least_squares(c, chosen)
+        return support, values
 
 
 def exchange_low_rank(H: LowRank, c: Array, support: Index, candidates: Index) -> Index:
-    """What :func:`~simplicit.training.support.elimination.exchange` gives, of a Gram matrix of low rank."""
+    """A support (k,) of the same size with a lower f, in increasing order, of H and c (d,).
+
+    ``candidates`` come in and others go out, one pair at a time, while that gains, ``MAX_EXCHANGES`` at most.
+    """
     used, inside = np.zeros((2, len(c)), dtype=bool)
     used[candidates] = used[support] = inside[support] = True
     columns, inside = np.flatnonzero(used), inside[used]
