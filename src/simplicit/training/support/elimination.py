@@ -26,7 +26,6 @@ used. No value of a weight comes from here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,8 +38,8 @@ from simplicit.rows.batch import Array, Index
 
 #: Share of the columns left that go together, and how many columns are eliminated one by one at the end.
 BLOCK, SINGLY = 0.05, 40
-#: Up to so many times 1/Hⱼⱼ the diagonal of P may be in float32, whose rounding is 6e-8 of it; and up to so many columns
-#: float64 takes no time worth saving.
+#: Up to so many times 1/Hⱼⱼ the diagonal of P may be in float32, whose rounding is 6e-8 of it; and up to so many
+#: columns float64 takes no time worth saving.
 MOST_INFLATION, FEW = 1e4, 64
 #: Columns that are gone are dropped from what a row keeps when no more than this share of them is left; from this
 #: number on P itself is kept. With shares from .5 to .9 rows of 384 and 1,536 columns took up to half as long again.
@@ -110,7 +109,7 @@ class Elimination:
         size = min(MOST_ROWS, max(1, CACHE // (self.P.element_size() * k * k)))
         return [slice(first, first + size) for first in range(0, rows, size)]
 
-    def paths(self, cross: Array) -> Iterator[EliminationPath]:
+    def paths(self, cross: Array) -> list[EliminationPath]:
         """The paths of a batch of rows with c (n, d), to none."""
         c = cross[:, self.columns] / self.units
         scale = np.abs(c).max(axis=1, initial=0.0)
@@ -120,8 +119,8 @@ class Elimination:
             order, cost = np.zeros((len(c), 0), dtype=np.intp), np.zeros((len(c), 0))
         else:
             order, cost = _Rows(self.P, w).to_none()
-        for places, costs, unit in zip(order, cost, scale, strict=True):
-            yield EliminationPath(self.columns[places], costs * unit**2)
+        found = zip(order, cost, scale, strict=True)
+        return [EliminationPath(self.columns[places], costs * unit**2) for places, costs, unit in found]
 
 
 class _Rows:

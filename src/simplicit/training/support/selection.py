@@ -21,7 +21,7 @@ from typing import TypeVar
 import numpy as np
 
 from simplicit.machine import one_thread_each, prepare_thread
-from simplicit.rows.batch import Array, Index, Mask
+from simplicit.rows.batch import Array, Mask
 from simplicit.training.problem import LeastSquares
 from simplicit.training.support.allocation import allocate
 from simplicit.training.support.elimination import Elimination, EliminationPath
@@ -56,7 +56,8 @@ def elimination_paths(problem: LeastSquares, candidates: Mask, workers: int) -> 
         for rows in _alike(candidates):
             begin = Elimination.of(problem.gram, np.flatnonzero(candidates[rows[0]]))
             cross = problem.cross[rows]
-            paths = side_by_side(lambda b: list(begin.paths(cross[b])), begin.batches(len(rows)), workers)
+            batches = [cross[batch] for batch in begin.batches(len(rows))]
+            paths = side_by_side(begin.paths, batches, workers)
             found.update(zip(rows, (path for batch in paths for path in batch), strict=True))
     return [found[i] for i in range(len(candidates))]
 
