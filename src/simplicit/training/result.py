@@ -41,7 +41,7 @@ class FitResult:
     trials : int
         How many times the rows were solved for that.
     exchanged : int
-        How many weights exchanges placed elsewhere than elimination alone.
+        How many weights exchanges placed elsewhere than elimination, or thresholding, alone.
     ridge : Ridge or None
         The ridge and anchor of the values, where they come from least squares.
     n_samples : int

@@ -1,10 +1,10 @@
 r"""Training: which weights stay, and their values, one pass over the layers of a provider.
 
 :meth:`Training.solve` takes the support from the penalty: the solution of problem (7) at one strength, and, with a
-refit, ridge on the support that it leaves. :meth:`Training.select` takes it from elimination or thresholding: a pilot on
-the baseline's states gives rows their paths of prices; one price for a weight in the whole network, in units of what a
-row's error does to the outputs, says how many each layer keeps, exactly; then the support of every layer is sought anew,
-and its columns exchanged, on the states that the student has there.
+refit, ridge on the support that it leaves. :meth:`Training.select` takes it from elimination or thresholding: a pilot
+on the baseline's states gives rows their paths of prices; one price for a weight in the whole network, in units of what
+a row's error does to the outputs, says how many each layer keeps, exactly; then the support of every layer is sought
+anew, and its columns exchanged, on the states that the student has there.
 
 What that costs decides how. A path is d³/6 products a row, ADMM some 500 d² (:mod:`~simplicit.training.support`), so
 that layers with more than :data:`WIDE` columns are thresholded, and of layers with many rows the pilot eliminates some,
@@ -83,8 +83,7 @@ class Trained:
 
     ``solutions`` are those of the groups of rows of each layer, by its name; the baseline has ``weight_count`` weights.
     ``ridge`` is that of the values where they come from least squares; ``strength`` is what the penalty was multiplied
-    by, found in so many ``trials``, and ``exchanged`` how many weights exchanges placed elsewhere than elimination
-    alone.
+    by, found in so many ``trials``, and ``exchanged`` how many weights exchanges placed elsewhere than they began.
     """
 
     student: Student
@@ -129,8 +128,8 @@ class Training(Generic[L]):
 
     ``penalty`` is f, or what proposes candidates. ``ridge`` is that of the least squares on the support; without one
     the values are those that the penalty gives. ``run`` is open. ``rounds`` are those of a re-weighted penalty,
-    ``normalize`` is a name in ``NORMALIZATIONS``, and ``thresholding`` says whether :meth:`select` also begins from a
-    support by thresholding.
+    ``normalize`` is a name in ``NORMALIZATIONS``, and ``thresholding`` says whether :meth:`select` begins from supports
+    by thresholding.
     """
 
     provider: Provider[L]

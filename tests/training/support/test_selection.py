@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from simplicit.training.problem import LeastSquares
+from simplicit.training.support import selection
 from simplicit.training.support.allocation import allocate
 from simplicit.training.support.elimination import least_squares
 from simplicit.training.support.selection import Selection, elimination_paths, select
@@ -96,6 +97,24 @@ def test_exchanged_are_the_columns_that_elimination_had_not_left() -> None:
         assert loss(given, found.support, scales) <= loss(given, eliminated, scales)
         moved += found.exchanged
     assert moved > 0
+
+
+def test_thresholding_alone_needs_no_paths() -> None:
+    given, scales = problem(5, r=8, d=16, correlated=3.0), np.ones(8)
+    found = select(given, (), scales, 40, 1, thresholding=True)
+    assert found.support.sum() == 40
+    both = selected(given, scales, 40, thresholding=True)
+    assert loss(given, both.support, scales) <= loss(given, found.support, scales) * (1 - 1e-9)
+
+
+def test_wide_rows_are_not_exchanged_but_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "EXCHANGED", 0)
+    given, scales = problem(5, r=8, d=16, correlated=3.0), np.ones(8)
+    found = select(given, (), scales, 40, 2, thresholding=True)
+    assert found.exchanged == 0
+    for row, chosen in enumerate(found.support):
+        expected = least_squares(given.gram, given.cross[row], np.flatnonzero(chosen))
+        np.testing.assert_allclose(found.coefficients[row], expected, atol=1e-12)
 
 
 def test_paths_start_from_each_row_s_own_candidates() -> None:

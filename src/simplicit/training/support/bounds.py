@@ -18,8 +18,8 @@ in the eigenvectors of G, so that ρ is free to follow the residuals, row by row
 (P) is xⱼ = zⱼ·tⱼ/(tⱼ + b), tⱼ = clip(θ|zⱼ| − b, 0, 1), b = 2α/ρ, with θ such that Σ t = k (Argyriou, Foygel and Srebro,
 *Sparse prediction with the k-support norm*, 2012).
 
-Where (P) at the point reached is nearly at no error at all, less what rounding may have done, no bound can say anything,
-and it is not sought on.
+Where (P) at the point reached is nearly at no error at all, less what rounding may have done, no bound can say
+anything, and it is not sought on.
 
 A bound of 0.8 of the error says that no other support is better by more than a fifth. A low one need not mean that
 there is a better support: the smaller α, which is the ridge where columns are dependent, the looser (P). What rounding

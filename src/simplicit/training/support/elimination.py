@@ -38,8 +38,8 @@ from simplicit.rows.batch import Array, Index
 
 #: Share of the columns left that go together, and how many columns are eliminated one by one at the end.
 BLOCK, SINGLY = 0.05, 40
-#: Up to so many times 1/Hⱼⱼ the diagonal of P may be in float32, whose rounding is 6e-8 of it; and up to so many columns
-#: float64 takes no time worth saving.
+#: Up to so many times 1/Hⱼⱼ the diagonal of P may be in float32, whose rounding is 6e-8 of it; and up to so many
+#: columns float64 takes no time worth saving.
 MOST_INFLATION, FEW = 1e4, 64
 #: Columns that are gone are dropped from what a row keeps when no more than this share of them is left; from this
 #: number on P itself is kept. With shares from .5 to .9 rows of 384 and 1,536 columns took up to half as long again.

@@ -183,7 +183,8 @@ class _Factored:
 class _Rows:
     """n rows with supports at ``places`` (n, m), of which those that are ``real`` are any.
 
-    ``P`` (n, m, m) is that of the identity elsewhere; ``w`` (n, d), ``g`` (n, d), and ``s`` (n, d) of the columns outside.
+    ``P`` (n, m, m) is that of the identity elsewhere; ``w`` (n, d), ``g`` (n, d), and ``s`` (n, d) of the columns
+    outside.
     """
 
     def __init__(self, H: Tensor, c: Tensor, support: Tensor, outside: Tensor, inner: _Inner) -> None:
@@ -275,7 +276,7 @@ class _Rows:
         s = self.s - (moves / pair.s)[:, None] * r.square() + (moves / pivot)[:, None] * t.square()
         inner = self._inside(self.w) - moves[:, None] * (pair.u * pair.step[:, None] + a * (left_w / pivot)[:, None])
         inner[at, p] = torch.where(pair.rows, pair.step + u_p / pair.s * left_w / pivot, inner[at, p])
-        self._update_P(pair, q, q_p, moves)
+        self._update_inverse(pair, q, q_p, moves)
         out = self.places[at, p]
         rows = pair.rows.nonzero()[:, 0]
         s[at, out] = torch.where(pair.rows, 1 / pivot, s[at, out])
@@ -294,7 +295,7 @@ class _Rows:
         both = torch.cat([-entering, removed]) @ self.H
         return both[: len(a)], both[len(a) :]
 
-    def _update_P(self, pair: _Pair, q: Tensor, q_p: Tensor, moves: Tensor) -> None:
+    def _update_inverse(self, pair: _Pair, q: Tensor, q_p: Tensor, moves: Tensor) -> None:
         at, p = torch.arange(len(q)), pair.place
         u_p = pair.u[at, p]
         v = pair.u - q * (u_p / q_p)[:, None]
