@@ -137,8 +137,8 @@ class StateEquation:
         bounds = [bound for _, bound in counts if bound is not None]
         return StateSolution(Z, X, max(steps for steps, _ in counts), max(bounds), step)
 
-    def rest(self, U: Tensor) -> StateSolution:
-        """Return an equilibrium for inputs U (m, p), found but not proved: there may be others.
+    def rest(self, U: Tensor, tol: float = 1e-10) -> StateSolution:
+        """Return an equilibrium for inputs U (m, p), found to ``tol`` but not proved: there may be others.
 
         It is for models that :meth:`solve` refuses; ConvergenceError is raised where none is found.
         """
@@ -147,7 +147,8 @@ class StateEquation:
 
         def iterate(loop: Loop, drive: Tensor) -> tuple[Tensor, Tensor]:
             inner = loop.plan
-            X = settled(lambda x: inner.activate(inner.product(x).add_(drive)), inner.activate(drive))
+            floor = 4.0 * torch.finfo(drive.dtype).eps
+            X = settled(lambda x: inner.activate(inner.product(x).add_(drive)), inner.activate(drive), max(tol, floor))
             z = inner.product(X).add_(drive)
             return z, inner.activate(z)
 

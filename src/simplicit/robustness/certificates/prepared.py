@@ -139,9 +139,8 @@ class PreparedModel:
 
     def _moved(self, stage: Stage, radius: Tensor) -> Tensor:
         """Return how far one stage's x moves where its z moves by at most ``radius``."""
-        if isinstance(stage.activation, Block):
-            radius = radius.amax(dim=1, keepdim=True).expand(-1, stage.activation.size)
-        return unknown(self.widened(stage.activation.slope * radius))
+        phi = stage.activation
+        return unknown(self.widened(phi.moved(radius) if isinstance(phi, Block) else phi.slope * radius))
 
     def loop_radii(
         self, loop: Loop, reach: Tensor, growth: float, left: Callable[[Loop, Contraction], Tensor] | None
@@ -189,7 +188,7 @@ class PreparedModel:
             at, rows, phi = stage.target, stage.rows, stage.activation
             if isinstance(phi, Block):  # z as computed may be larger than exact ones are
                 largest = 2.0 * float(unknown(sizes[:, rows]).max()) + 1.0
-                evaluating = phi.rounding(largest, dtype) / max(phi.slope, tiny)
+                evaluating = phi.rounding(largest, dtype) / max(phi.reach, tiny)
                 reach[:, rows] = gamma[rows] * sizes[:, rows] + 2.0 * tiny + evaluating
                 continue
             before = (gamma[rows] + self.ulps[at] * unit) * sizes[:, rows] + tiny
@@ -219,8 +218,7 @@ class PreparedModel:
             zeta = self.pre_errors(number, errors, sizes[:, rows], dtype)
             if isinstance(phi, Block):
                 largest = float((sizes[:, rows] + zeta).max()) if zeta.numel() else 0.0
-                moved = phi.slope * zeta.amax(dim=1, keepdim=True)
-                errors[:, at] = self.widened(moved + phi.rounding(largest, dtype) + self._underflow(dtype))
+                errors[:, at] = self.widened(phi.moved(zeta) + phi.rounding(largest, dtype) + self._underflow(dtype))
             else:
                 bounds = z_lower[:, rows] - zeta, z_upper[:, rows] + zeta
                 errors[:, at] = self.stage_errors(number, zeta, bounds, X[:, at], sizes[:, rows], dtype)

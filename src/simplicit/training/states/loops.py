@@ -5,9 +5,11 @@ A cell x = cell(x, u) is fitted on the states X* that it comes to rest at: one r
     min over w    λ‖z − w·[X*/s  U]‖² + h(w)     s.t.  Σ over the states j of the row's own loop of |wⱼ| ≤ κ sᵢ/Lᵢ
 
 with w = (A_ij sⱼ | B_i), so that what comes out has L|A| s ≤ κ s on every loop: λ_pf ≤ κ < 1, whatever the rows are
-(:mod:`simplicit.implicit.blockwise`; a block's states share one s). s is the vector that proves the baseline where one
-does, so that the baseline itself lies in the ball if κ lets it, and follows its Perron vector otherwise. Rows that lie
-on no loop have no ball.
+(:mod:`simplicit.implicit.blockwise`; a block's states share one s). A product of states, known by G in a box
+(:mod:`simplicit.implicit.domains`), has G t ≤ κ s for the balls t of its rows, which share it as the baseline's weights
+do; what comes out has boxes of its own, in which it has to be proved anew. s is the vector that proves the baseline
+where one does, so that the baseline itself lies in the ball if κ lets it, and follows its Perron vector otherwise. Rows
+that lie on no loop have no ball.
 
 *Wiring* stays: entries of M that are no weights (x_s = … + 1·x_g, an input that is added as it is, a mean) stay what
 they are; what they give is taken off the targets, and off κ. Without a readout y is the state, and no rows of [C D] are
@@ -24,7 +26,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import csr_array, diags_array, vstack
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from simplicit.checks import refused
@@ -38,13 +40,11 @@ from simplicit.rows import Ball
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.problem import Rows, Samples
 from simplicit.training.provider import Fit, relative_error
+from simplicit.training.states.equilibria import LoopData, with_room
 from simplicit.training.states.sensitivity import PROBES, SAMPLES
 from simplicit.training.states.structure import KAPPA
 from simplicit.training.support.allocation import least_sensitivity
 from simplicit.training.units import Scales
-
-# Wiring takes at most 1/_ROOM of a ball with weights, where s can be chosen so within so many rounds.
-_ROOM, _ENOUGH, _ROUNDING = 1.25, 200, 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,118 +64,6 @@ class LoopStage:
     @property
     def rows(self) -> int:
         return int(self.at.stop - self.at.start)
-
-
-@dataclass(frozen=True, eq=False)
-class LoopData:
-    """The equilibria of a cell: its ``model`` in float64, features [X U], targets [Z Y], and s of every state, (n,)."""
-
-    captured: CellCapture
-    model: ImplicitModel
-    features: Array
-    targets: Array
-    s: Array
-
-    @classmethod
-    def of(cls, captured: CellCapture, U: Tensor) -> Self:
-        """Those at inputs U (m, p)."""
-        found, model = captured.states(U), captured.model.astype(np.float64)
-        return cls(captured, model, np.hstack([found.X, found.U]), np.hstack([found.Z, found.Y]), _scales(model))
-
-    @property
-    def inputs(self) -> Array:
-        """U, (m, p)."""
-        return self.features[:, self.model.n_states :]
-
-    @cached_property
-    def columns(self) -> Array:
-        """What the columns of [X U] are divided by, (n + p,)."""
-        return np.concatenate([self.s, np.ones(self.model.n_inputs)])
-
-    @cached_property
-    def rows(self) -> Mapping[str, slice]:
-        """The rows of M of every group of states and of ``"output"``."""
-        n_pre = self.model.n_pre
-        return {**self.model.pre_slices, OUTPUT: slice(n_pre, n_pre + self.model.n_outputs)}
-
-    @cached_property
-    def wiring(self) -> csr_array:
-        """The entries of M that are no weights, (n_pre + q, n + p)."""
-        return self.captured.wiring()
-
-    @cached_property
-    def weights(self) -> csr_array:
-        """The entries of M that are weights, (n_pre + q, n + p)."""
-        found = csr_array(self.model.matrix - self.wiring)
-        found.eliminate_zeros()
-        return found
-
-    def radii(self, name: str) -> Array:
-        """sᵢ/Lᵢ of the rows of a group."""
-        group = next(one for one in self.model.groups if one.name == name)
-        s = self.s[self.model.slices[name]]
-        own = s if group.pointwise else np.full(group.pre_size, s.min())
-        return own / group.activation.slope
-
-    def with_rows(self, parts: Mapping[str, tuple[csr_array, Array]]) -> ImplicitModel:
-        """The model with coefficients (r, n + p), in the units of the columns, and constants of some groups of rows.
-
-        All others are the baseline's.
-        """
-        inverse = diags_array(1.0 / self.columns)
-        bias = np.concatenate([self.model.state_bias, self.model.output_bias]).astype(np.float64)
-        found = []
-        for name, at in self.rows.items():
-            if name in parts:
-                coefficients, bias[at] = parts[name]
-                found.append(csr_array(coefficients @ inverse + self.wiring[at]))
-            else:
-                found.append(csr_array(self.model.matrix[at]))
-        whole, n_pre = csr_array(vstack(found, format="csr")), self.model.n_pre
-        return self.model.with_matrix(whole, state_bias=bias[:n_pre], output_bias=bias[n_pre:])
-
-
-def _scales(model: ImplicitModel) -> Array:
-    """s of every state: what proves its loop, or nearly would; 1 where it lies on none."""
-    s = np.ones(model.n_states)
-    for cycle in model.state_equation.cycles:
-        places = [np.arange(model.n_states)[model.slices[group.name]] for group in cycle.groups]
-        s[np.concatenate(places)] = cycle.vector
-    return s
-
-
-def with_room(data: LoopData, kappa: float) -> LoopData:
-    """The same with s so large, where need be, that wiring on a loop fits into the balls and leaves room for weights.
-
-    InputError is raised where no s does.
-    """
-    cycles, states = data.model.state_equation.cycles, np.arange(data.model.n_states)
-    s = data.s.copy()
-    for cycle in cycles:
-        inside = np.zeros(data.model.n_states + data.model.n_inputs, dtype=bool)
-        for group in cycle.groups:
-            inside[states[data.model.slices[group.name]]] = True
-        if cycle.bounds.upper < 1.0 and cycle.contraction.rho <= kappa:
-            continue
-        for _ in range(_ENOUGH):
-            before = s.copy()
-            for group in cycle.groups:
-                at, rows = data.model.slices[group.name], data.rows[group.name]
-                taken = abs(data.wiring[rows]) @ np.where(
-                    inside, np.concatenate([s, np.ones(data.model.n_inputs)]), 0.0
-                )
-                free = np.diff(data.weights[rows].indptr) > 0
-                needed = np.where(free, _ROOM, 1.0) * group.activation.slope * taken / kappa * (1.0 + _ROUNDING)
-                s[at] = np.maximum(s[at], needed if group.pointwise else needed.max(initial=0.0))
-            if np.array_equal(s, before):
-                break
-        else:
-            raise refused(
-                "net",
-                "the cell's own connections that have no weights (a skip connection, a scaled state) take up the whole "
-                "ball, so that no weights can be proved well-posed",
-            )
-    return LoopData(data.captured, data.model, data.features, data.targets, s)
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,7 +200,8 @@ class LoopProvider:
                 features = np.hstack([X, self.data.inputs])
             (found,) = fit(stage, [self._rows(stage, features)])
             solved[stage.name] = found.coefficients, found.intercepts
-        return LoopStudent(self._model(solved), self.data, tuple(stage.name for stage in self.layers))
+        fitted = self.data.captured.bounded(self._model(solved))
+        return LoopStudent(fitted, self.data, tuple(stage.name for stage in self.layers))
 
     def _model(self, solved: Mapping[str, tuple[csr_array, Array]]) -> ImplicitModel:
         """The model of the stages solved so far; rows of later ones are zero."""
@@ -323,10 +212,8 @@ class LoopProvider:
         return self.data.with_rows(parts)
 
     def _radii(self, stage: LoopStage) -> Array:
-        """κ sᵢ/Lᵢ less what wiring takes up, (rows,)."""
         assert stage.loop is not None
-        taken = abs(self.data.wiring[stage.at]) @ np.where(stage.loop, self.data.columns, 0.0)
-        return np.asarray(self.kappa * self.data.radii(stage.name) - taken)
+        return self.data.radii(stage.name, stage.loop, self.kappa)
 
     def _rows(self, stage: LoopStage, features: Array) -> Rows:
         data, places = self.data, np.arange(self.shape[0])[stage.at]
