@@ -87,9 +87,25 @@ class Cycle:
         if self.bounds.upper < 1.0:
             return self.contraction.s
         N = self._elementwise if self._units is None else self._units.largest
-        found = resolvent(N, _OUTSIDE * self.bounds.upper)
-        s = np.ones(N.shape[0]) if found is None else np.maximum(found / found.max(), _TAME)
+        s = _outside(N, self.bounds.upper)
         return s if self._units is None else np.repeat(s, self._units.states)
+
+    def vector_on(self, classes: NDArray[np.int64]) -> Vector:
+        """A vector like :attr:`vector` that is the same for all states of a class, where all states are units.
+
+        ``classes`` (n,) numbers them from 0. Of each class the row with the largest sums stands for all.
+        """
+        count = int(classes.max(initial=-1)) + 1
+        if self._units is not None or count == len(classes) or count * len(classes) > _LARGEST_WRITTEN:
+            return self.vector
+        together = sp.csr_array((np.ones(len(classes)), (np.arange(len(classes)), classes)))
+        sums, largest = (self._elementwise @ together).toarray(), np.zeros((count, count))
+        np.maximum.at(largest, classes, sums)
+        N = sp.csr_array(largest)
+        bounds = spectral_bounds(N)
+        if bounds.upper < 1.0:
+            return np.asarray(best_contraction(N, bounds, lambda s: ratios(N, s)[1]).s[classes])
+        return np.asarray(_outside(N, bounds.upper)[classes])
 
     @cached_property
     def _elementwise(self) -> Csr:
@@ -153,6 +169,12 @@ class Cycle:
             for group in self.groups
         ]
         return sp.csr_array(sp.block_diag(parts, format="csr") @ sizes)
+
+
+def _outside(N: Csr, upper: float) -> Vector:
+    """A vector near the Perron vector of N, within a factor of 1000, whose eigenvalue is at most ``upper``."""
+    found = resolvent(N, _OUTSIDE * upper)
+    return np.ones(N.shape[0]) if found is None else np.maximum(found / found.max(), _TAME)
 
 
 def coupling_of(group: StateGroup) -> Csr | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from simplicit.network.closing import OpenCell, closed, ways_to_close
 from simplicit.network.gates import ungated
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.prepare import evaluation_copy
-from simplicit.network.probing import fixed_entries, parameters_for
+from simplicit.network.probing import Traced, fixed_entries, parameters_for, traced_entries, weights_in
 from simplicit.network.reader import read_values
 from simplicit.network.states import States
 from simplicit.network.stepping import CellCall, Step, called, checked_step
@@ -169,14 +170,17 @@ class CellCapture:
         """Whether y is something else than the state."""
         return getattr(self.graph.network, "readout", None) is not None
 
-    @property
+    @cached_property
     def weight_count(self) -> int:
-        """N₀, the entries of the weight matrices of cell and readout that multiply states or inputs: no embeddings."""
+        """N₀, the entries of the weight matrices of cell and readout that multiply states or inputs: no embeddings.
+
+        Those of a gate that says only how fast a cell comes to rest have no part in its equilibrium either.
+        """
         blocks = [group.activation for group in self.model.groups if isinstance(group.activation, Block)]
         held = {constant.ctypes.data for block in blocks for constant in block.constants}
         network = self.graph.network
-        names = [name for name in self.graph.parameters if network.get_parameter(name).data_ptr() not in held]
-        return count_weights(network, names)
+        names = weights_in(self.graph, self.read)
+        return count_weights(network, [one for one in names if network.get_parameter(one).data_ptr() not in held])
 
     @property
     def proved(self) -> bool:
@@ -186,6 +190,10 @@ class CellCapture:
     def wiring(self) -> csr_array:
         """The entries of M (n_pre + q, n + p) that are no weights: skip paths, means, what is added as it is."""
         return csr_array(self.model.matrix.astype(np.float64).multiply(fixed_entries(self.graph, self.read)))
+
+    def traced(self) -> Traced:
+        """Which entries of M are which of the cell's weights."""
+        return traced_entries(self.graph, self.read)
 
     def bounded(self, model: ImplicitModel) -> ImplicitModel:
         """A model of the same groups with the boxes of its own for blocks that need them.

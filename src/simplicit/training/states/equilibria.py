@@ -6,8 +6,8 @@ s > 0, one number for each state, are the units of the balls: with L|A| s <= κ 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -21,6 +21,7 @@ from simplicit.implicit.blockwise import coupling_of
 from simplicit.implicit.groups import OUTPUT, StateGroup
 from simplicit.network.cells import CellCapture
 from simplicit.rows.batch import Array, Mask
+from simplicit.training.states.ties import Tie, state_classes, ties_of
 
 # Wiring takes at most 1/_ROOM of a ball with weights, where s can be chosen so within so many rounds.
 _ROOM, _ENOUGH, _ROUNDING = 1.25, 200, 1e-12
@@ -28,24 +29,37 @@ _ROOM, _ENOUGH, _ROUNDING = 1.25, 200, 1e-12
 
 @dataclass(frozen=True, eq=False)
 class LoopData:
-    """The equilibria of a cell: its ``model`` in float64, features [X U], targets [Z Y], and s of every state, (n,)."""
+    """The equilibria of a cell: its ``model`` in float64, features [X U], targets [Z Y], and s of every state, (n,).
+
+    ``ties`` are the rows of a group that share weights, where its rows do.
+    """
 
     captured: CellCapture
     model: ImplicitModel
     features: Array
     targets: Array
     s: Array
+    ties: Mapping[str, Sequence[Tie]]
 
     @classmethod
-    def of(cls, captured: CellCapture, U: Tensor) -> Self:
-        """Those at inputs U (m, p)."""
+    def of(cls, captured: CellCapture, U: Tensor, *, tied: bool) -> Self:
+        """Those at inputs U (m, p); ``tied`` says whether rows may share weights."""
         found, model = captured.states(U), captured.model.astype(np.float64)
-        return cls(captured, model, np.hstack([found.X, found.U]), np.hstack([found.Z, found.Y]), _scales(model))
+        ties = dict[str, list[Tie]]()
+        if tied:
+            ties = ties_of(captured.traced(), [*_rows_of(model).items()], model.n_states + model.n_inputs)
+        s = _scales(model, [one for group in ties.values() for one in group])
+        return cls(captured, model, np.hstack([found.X, found.U]), np.hstack([found.Z, found.Y]), s, ties)
 
     @property
     def inputs(self) -> Array:
         """U, (m, p)."""
         return self.features[:, self.model.n_states :]
+
+    @cached_property
+    def bias(self) -> Array:
+        """The constants [b d], (n_pre + q,)."""
+        return np.concatenate([self.model.state_bias, self.model.output_bias]).astype(np.float64)
 
     @cached_property
     def columns(self) -> Array:
@@ -55,8 +69,7 @@ class LoopData:
     @cached_property
     def rows(self) -> Mapping[str, slice]:
         """The rows of M of every group of states and of ``"output"``."""
-        n_pre = self.model.n_pre
-        return {**self.model.pre_slices, OUTPUT: slice(n_pre, n_pre + self.model.n_outputs)}
+        return _rows_of(self.model)
 
     @cached_property
     def wiring(self) -> csr_array:
@@ -99,8 +112,7 @@ class LoopData:
         All others are the baseline's.
         """
         inverse = diags_array(1.0 / self.columns)
-        bias = np.concatenate([self.model.state_bias, self.model.output_bias]).astype(np.float64)
-        found = []
+        bias, found = self.bias.copy(), list[csr_array]()
         for name, at in self.rows.items():
             if name in parts:
                 coefficients, bias[at] = parts[name]
@@ -111,12 +123,23 @@ class LoopData:
         return self.model.with_matrix(whole, state_bias=bias[:n_pre], output_bias=bias[n_pre:])
 
 
-def _scales(model: ImplicitModel) -> Array:
-    """s of every state: what proves its loop, or nearly would; 1 where it lies on none."""
-    s = np.ones(model.n_states)
+def _rows_of(model: ImplicitModel) -> dict[str, slice]:
+    return {**model.pre_slices, OUTPUT: slice(model.n_pre, model.n_pre + model.n_outputs)}
+
+
+def _scales(model: ImplicitModel, ties: Sequence[Tie]) -> Array:
+    """s of every state: what proves its loop, or nearly would; 1 where it lies on none.
+
+    States whose rows are tied have the same.
+    """
+    s, states = np.ones(model.n_states), np.full(model.n_pre + model.n_outputs, -1)
+    for group in model.groups:
+        if group.pointwise:
+            states[model.pre_slices[group.name]] = np.arange(model.n_states)[model.slices[group.name]]
+    classes = state_classes(ties, states, model.n_states)
     for cycle in model.state_equation.cycles:
-        places = [np.arange(model.n_states)[model.slices[group.name]] for group in cycle.groups]
-        s[np.concatenate(places)] = cycle.vector
+        at = np.concatenate([np.arange(model.n_states)[model.slices[group.name]] for group in cycle.groups])
+        s[at] = cycle.vector_on(np.unique(classes[at], return_inverse=True)[1]) if ties else cycle.vector
     return s
 
 
@@ -153,4 +176,4 @@ def with_room(data: LoopData, kappa: float) -> LoopData:
                 "the cell's own connections that have no weights (a skip connection, a scaled state) take up the whole "
                 "ball, so that no weights can be proved well-posed",
             )
-    return LoopData(data.captured, data.model, data.features, data.targets, s)
+    return replace(data, s=s)

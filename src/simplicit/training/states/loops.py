@@ -11,6 +11,9 @@ do; what comes out has boxes of its own, in which it has to be proved anew. s is
 where one does, so that the baseline itself lies in the ball if κ lets it, and follows its Perron vector otherwise. Rows
 that lie on no loop have no ball.
 
+Rows that share weights, of a convolution or of a layer on tokens, are one problem over all their positions
+(:mod:`simplicit.training.states.ties`).
+
 *Wiring* stays: entries of M that are no weights (x_s = … + 1·x_g, an input that is added as it is, a mean) stay what
 they are; what they give is taken off the targets, and off κ. Without a readout y is the state, and no rows of [C D] are
 fitted.
@@ -26,7 +29,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array
 from torch import Tensor, nn
 
 from simplicit.checks import refused
@@ -36,13 +39,15 @@ from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.plan import plan_by_groups
 from simplicit.implicit.wellposed import row_norm
 from simplicit.network.cells import CellCapture
-from simplicit.rows import Ball
+from simplicit.rows import Ball, Solution
 from simplicit.rows.batch import Array, Index, Mask
+from simplicit.training.channels import has_tied_rows
 from simplicit.training.problem import Rows, Samples
 from simplicit.training.provider import Fit, relative_error
 from simplicit.training.states.equilibria import LoopData, with_room
 from simplicit.training.states.sensitivity import PROBES, SAMPLES
 from simplicit.training.states.structure import KAPPA
+from simplicit.training.states.ties import Tie, in_loop
 from simplicit.training.support.allocation import least_sensitivity
 from simplicit.training.units import Scales
 
@@ -52,7 +57,8 @@ class LoopStage:
     """The rows of one group of states, or of the output: those ``at`` a slice of the n_pre + q, with weight λ.
 
     ``loop`` are the states that the ball of its rows bounds, if it lies on a loop. Where the rows are ``propagated``
-    the features are the states of the model made by the stages before.
+    the features are the states of the model made by the stages before. ``ties`` are those of its rows, if they share
+    weights: then they are fitted once for all.
     """
 
     name: str
@@ -60,19 +66,22 @@ class LoopStage:
     weight: float
     loop: Mask | None
     propagated: bool
+    ties: Sequence[Tie] = ()
 
     @property
     def rows(self) -> int:
+        if self.ties:
+            return sum(len(tie.rows) for tie in self.ties)
         return int(self.at.stop - self.at.start)
 
 
 @dataclass(frozen=True, eq=False)
 class LoopStudent:
-    """A cell with new weights, ``fitted``; see ``Student``. ``trained`` are the groups whose rows were solved."""
+    """A cell with new weights, ``fitted``; see ``Student``. ``stages`` are the groups whose rows were solved."""
 
     fitted: ImplicitModel
     data: LoopData
-    trained: tuple[str, ...]
+    stages: tuple[LoopStage, ...]
 
     @property
     def model(self) -> ImplicitModel:
@@ -89,20 +98,20 @@ class LoopStudent:
         Z = X @ model.A.T + data.inputs @ model.B.T + model.state_bias
         Y = X @ model.C.T + data.inputs @ model.D.T + model.output_bias
         found = np.hstack([Z, Y])
-        return {
-            name: relative_error([(found[:, data.rows[name]], data.targets[:, data.rows[name]])])
-            for name in self.trained
-        }
+        return {stage.name: relative_error([(found[:, stage.at], data.targets[:, stage.at])]) for stage in self.stages}
 
     @property
     def weights(self) -> Mapping[str, int]:
-        counts = np.diff(self.data.weights.indptr)
-        return {name: int(counts[self.data.rows[name]].sum()) for name in self.trained}
+        counts, M = np.diff(self.data.weights.indptr), self.data.weights
+        return {
+            stage.name: sum(int(np.count_nonzero(tie.weights(M))) for tie in stage.ties) or int(counts[stage.at].sum())
+            for stage in self.stages
+        }
 
     @property
     def labels(self) -> npt.NDArray[np.str_]:
-        sizes = [self.data.rows[name].stop - self.data.rows[name].start for name in self.trained]
-        return np.repeat(np.array(self.trained), sizes)
+        names, sizes = zip(*((stage.name, stage.rows) for stage in self.stages), strict=True)
+        return np.repeat(np.array(names), sizes)
 
     @property
     def order(self) -> Index:
@@ -151,7 +160,7 @@ class LoopProvider:
         if kappa is not None and kappa >= 1.0:
             raise refused("kappa", f"got {kappa}; a cell at rest takes 0 < kappa < 1, which bounds λ_pf of the result")
         radius = KAPPA if kappa is None else kappa
-        data = with_room(LoopData.of(captured, U), radius)
+        data = with_room(LoopData.of(captured, U, tied=has_tied_rows(captured.graph)), radius)
         return cls(data, _stages(data, lambda1, lambda2, regenerate=regenerate), radius)
 
     @property
@@ -185,11 +194,13 @@ class LoopProvider:
         return result
 
     def sensitivities(self, layer: LoopStage) -> Array:
+        if layer.ties:
+            return np.concatenate([self._sensitivities[tie.rows].mean(axis=1) for tie in layer.ties])
         return self._sensitivities[layer.at]
 
     def on_baseline(self) -> Iterator[tuple[LoopStage, Sequence[Rows]]]:
         for stage in self.layers:
-            yield stage, [self._rows(stage, self.data.features)]
+            yield stage, self._groups(stage, self.data.features)
 
     def sweep(self, fit: Fit[LoopStage]) -> LoopStudent:
         solved: dict[str, tuple[csr_array, Array]] = {}
@@ -198,37 +209,82 @@ class LoopProvider:
             if stage.propagated and solved:
                 X = equilibrium(self._model(solved), self.data.inputs).states
                 features = np.hstack([X, self.data.inputs])
-            (found,) = fit(stage, [self._rows(stage, features)])
-            solved[stage.name] = found.coefficients, found.intercepts
+            found = fit(stage, self._groups(stage, features))
+            if stage.ties:
+                solved[stage.name] = self._placed(stage, found)
+            else:
+                solved[stage.name] = found[0].coefficients, found[0].intercepts
         fitted = self.data.captured.bounded(self._model(solved))
-        return LoopStudent(fitted, self.data, tuple(stage.name for stage in self.layers))
+        return LoopStudent(fitted, self.data, self.layers)
 
     def _model(self, solved: Mapping[str, tuple[csr_array, Array]]) -> ImplicitModel:
         """The model of the stages solved so far; rows of later ones are zero."""
         parts = dict(solved)
         for stage in self.layers:
             if stage.name not in parts:
-                parts[stage.name] = csr_array((stage.rows, self.shape[1])), np.zeros(stage.rows)
+                rows = stage.at.stop - stage.at.start
+                parts[stage.name] = csr_array((rows, self.shape[1])), np.zeros(rows)
         return self.data.with_rows(parts)
+
+    def _groups(self, stage: LoopStage, features: Array) -> list[Rows]:
+        """The rows of a stage, in groups that share their columns."""
+        if not stage.ties:
+            return [self._rows(stage, features)]
+        return [self._tied(stage, tie, features) for tie in stage.ties]
 
     def _radii(self, stage: LoopStage) -> Array:
         assert stage.loop is not None
         return self.data.radii(stage.name, stage.loop, self.kappa)
 
+    def _root(self, stage: LoopStage) -> float:
+        return float(np.sqrt(np.mean(np.square(self.data.targets[:, stage.at]))))
+
+    def _tied(self, stage: LoopStage, tie: Tie, features: Array) -> Rows:
+        """Rows that share weights over positions, in the units of ``tie.largest``."""
+        data, n = self.data, self.data.model.n_states
+        columns, own = tie.largest(data.columns), tie.weights(data.weights)
+        left = data.targets - data.bias - features @ data.wiring.T
+        ball = None
+        if stage.loop is not None:
+            radii = np.full(self.shape[0], np.inf)
+            radii[stage.at] = self._radii(stage)
+            ball = Ball(radii[tie.rows].min(axis=1), in_loop(tie, stage.loop))
+        scaled = tie.features(features) / columns
+        inputs = ~in_loop(tie, np.arange(self.shape[1]) < n)
+        return Rows(
+            data=Samples(scaled, tie.targets(left), bool(data.bias[stage.at].any())),
+            weight=stage.weight,
+            support=own != 0,
+            weights=own * columns,
+            scales=Scales(np.full(len(own), self._root(stage)), np.sqrt(np.mean(np.square(scaled), axis=0)), inputs),
+            pieces=lambda penalty: penalty.pieces(*own.shape),
+            ball=ball,
+            settled=features is data.features,
+        )
+
+    def _placed(self, stage: LoopStage, found: Sequence[Solution]) -> tuple[csr_array, Array]:
+        """Weights and constants of a stage whose rows are tied, as ``LoopData.with_rows`` takes them."""
+        data, (rows, width) = self.data, self.shape
+        whole, bias = csr_array((rows, width)), data.bias.copy()
+        for tie, one in zip(stage.ties, found, strict=True):
+            coo = tie.placed(one.coefficients.toarray() / tie.largest(data.columns))
+            whole = whole + csr_array((coo.data, (coo.row, coo.col)), shape=(rows, width))
+            bias[tie.rows] += one.intercepts[:, None]
+        return csr_array(whole[stage.at] @ diags_array(data.columns)), bias[stage.at]
+
     def _rows(self, stage: LoopStage, features: Array) -> Rows:
         data, places = self.data, np.arange(self.shape[0])[stage.at]
-        bias = np.concatenate([data.model.state_bias, data.model.output_bias])[stage.at]
+        bias = data.bias[stage.at]
         wiring, own = data.wiring[stage.at], data.weights[stage.at].toarray()
         scaled = features / data.columns if features is not data.features else self._scaled
         targets = data.targets[:, stage.at] - features @ wiring.T
-        root = np.sqrt(np.mean(np.square(data.targets[:, stage.at])))
         inputs = np.arange(self.shape[1]) >= data.model.n_states
         return Rows(
             data=Samples(scaled, targets, bool(bias.any())),
             weight=stage.weight,
             support=own != 0,
             weights=own * data.columns,
-            scales=Scales(np.full(stage.rows, root), self._column_scales, inputs),
+            scales=Scales(np.full(stage.rows, self._root(stage)), self._column_scales, inputs),
             pieces=lambda penalty: penalty.pieces(*self.shape).select(places),
             ball=None if stage.loop is None else Ball(self._radii(stage), stage.loop),
             settled=features is data.features,
@@ -262,9 +318,11 @@ def _stages(data: LoopData, lambda1: float, lambda2: float, *, regenerate: bool)
         behind = behind or name in loops
         if counts[data.rows[name]].any():
             propagated = regenerate and behind and name not in loops
-            stages.append(LoopStage(name, data.rows[name], lambda1, loops.get(name), propagated))
+            ties = data.ties.get(name, ())
+            stages.append(LoopStage(name, data.rows[name], lambda1, loops.get(name), propagated, ties))
     if data.captured.has_readout and counts[data.rows[OUTPUT]].any():
-        stages.append(LoopStage(OUTPUT, data.rows[OUTPUT], lambda2, None, regenerate))
+        ties = data.ties.get(OUTPUT, ())
+        stages.append(LoopStage(OUTPUT, data.rows[OUTPUT], lambda2, None, regenerate, ties))
     return tuple(stages)
 
 
