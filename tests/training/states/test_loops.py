@@ -134,7 +134,7 @@ def test_what_does_not_suit_a_cell_is_refused() -> None:
     with pytest.raises(InputError, match="scaled state"):
         sp.fit(*model_of(Doubled()), sp.Sparse(30))
     twice = sp.from_cell(Twice().double().eval(), torch.zeros(3, 6, dtype=F64), torch.zeros(3, 6, dtype=F64))
-    with pytest.raises(InputError, match=r"a weight of the cell is used in 'cell.relu' and in 'cell.tanh'"):
+    with pytest.raises(InputError, match=r"a weight of the cell is used in 'cell.tanh' and in 'cell.relu'"):
         sp.fit(twice, np.zeros((3, 6)))
 
 
