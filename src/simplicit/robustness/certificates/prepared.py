@@ -24,6 +24,7 @@ unit roundoff u, a sum of k products errs by at most γ = k u / (1 - k u) times 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -33,7 +34,8 @@ from torch import Tensor
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.equations import PREDICTION_TOL
 from simplicit.implicit.fixed_point import NOISE_ULPS
-from simplicit.implicit.groups import EVALUATION_ULPS, Activation, Block, per_state
+from simplicit.implicit.groups import EVALUATION_ULPS, INPUT, Activation, Block, per_state
+from simplicit.implicit.maps import CsrMap, LinearMap
 from simplicit.implicit.plan import Loop, Stage
 from simplicit.implicit.spectral import Contraction
 
@@ -101,6 +103,17 @@ class PreparedModel:
     def pull_back_drive(self, Z_bar: Tensor) -> Tensor:
         """Return Z̄ B, (m, p), for Z̄ (m, n)."""
         return self.system.pull_back_drive(self.system.plan.to_model(Z_bar))
+
+    @cached_property
+    def inputs(self) -> tuple[LinearMap | None, ...]:
+        """B of every stage, (rows of the stage, p); None where a stage reads no input."""
+        plan, model = self.system.plan, self.model.astype(np.float64)
+        if plan.order is not None:
+            B = model.B[plan.order.numpy()]
+            parts = [CsrMap(B[stage.rows]) for stage in self.stages]
+            return tuple(part if part.nnz else None for part in parts)
+        names = {at.start: name for name, at in self.system.slices.items()}
+        return tuple(model.blocks.get((names[stage.target.start], INPUT)) for stage in self.stages)
 
     def drive_reach(self, radii: Tensor) -> Tensor:
         """Return |B| r, (m, n), for r (m, p)."""
