@@ -91,17 +91,7 @@ def _clipped(model: ImplicitModel, domains: Mapping[str, Box]) -> ImplicitModel:
             margin = _MARGIN * (1.0 + torch.maximum(low.abs(), high.abs()))
             domain = ((low - margin).numpy(), (high + margin).numpy())
         groups.append(replace(group, activation=replace(phi, domain=domain)) if isinstance(phi, Block) else group)
-    return ImplicitModel(
-        groups,
-        model.blocks,
-        n_inputs=model.n_inputs,
-        n_outputs=model.n_outputs,
-        state_bias=model.state_bias,
-        output_bias=model.output_bias,
-        input_shape=model.input_shape,
-        output_shape=model.output_shape,
-        inputs=model.inputs,
-    )
+    return model.with_groups(groups)
 
 
 class _Boxes:

@@ -34,9 +34,7 @@ def ungated(
 
     None where it is no gated step.
     """
-    own = np.full(value.size, -1)
-    own[:] = np.arange(state.start, state.stop)
-    width = _width(value, pre_activations)
+    own, width = np.arange(state.start, state.stop), _width(value, pre_activations)
     if width is None:
         return None
     s = Affine(value.shape, {INPUT: GatherMap(own, width)}, np.zeros(value.size))

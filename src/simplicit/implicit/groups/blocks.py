@@ -127,6 +127,10 @@ class Block:
         """Z clipped to the domain, if there is one."""
         return z if self.domain is None else torch.clamp(z, *self._box(z.dtype))
 
+    def holds(self, z: Tensor) -> bool:
+        """Whether z (m, a) lies in the domain, so that clipping leaves it as it is."""
+        return self.domain is None or bool(torch.equal(self._inside(z), z))
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Block):
             return NotImplemented
