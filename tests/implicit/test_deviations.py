@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from simplicit.errors import InputError
 from simplicit.implicit import Block
 from simplicit.implicit.groups.program import Step, Value
 
@@ -53,3 +54,11 @@ def test_a_norm_has_none() -> None:
     block = Block(((4,),), (Step("layer_norm.default", (Value(0), (4,))),), 4, domain=(-np.ones(4), np.ones(4)))
     assert block.coupling is None
     assert block.slope == np.inf
+
+
+@pytest.mark.parametrize(
+    "ends", [(np.zeros(3), np.ones(4)), (np.zeros(6), -np.ones(6)), (np.zeros(6), np.full(6, np.inf))]
+)
+def test_a_domain_is_a_box(ends: tuple[np.ndarray, np.ndarray]) -> None:
+    with pytest.raises(InputError, match="two ends of 6 finite numbers"):
+        Block(((3,), (3,)), MUL, 3, domain=ends)

@@ -72,8 +72,11 @@ class Block:
             raise InputError("a block has no steps")
         for step in self.steps:
             operation(step.operation)
-        if self.domain is not None and any(np.shape(end) != (self.pre_size,) for end in self.domain):
-            raise InputError(f"a block's domain must have two ends of {self.pre_size} numbers")
+        if self.domain is not None:
+            low, high = self.domain
+            shaped = np.shape(low) == np.shape(high) == (self.pre_size,)
+            if not shaped or not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
+                raise InputError(f"a block's domain must be two ends of {self.pre_size} finite numbers, in order")
 
     # The fields by which a model of elementwise activations asks for properties; a block has none of them.
     homogeneous = False
