@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,8 +24,8 @@ import torch
 from census import environment, interpreter
 from networks import timm_nets, transformers_nets
 from networks.entry import SAMPLES, Inputs, Maker, call, first, first_output, stub_torchvision
-from networks.measure import _call_of, _peak, _reset_peak, made
-from results import arguments, command, grid, keep, machine, say, source_digest
+from networks.measure import call_of, made, peak_memory, reset_peak
+from results import arguments, command, grid, keep, machine, say, source_digest, timed
 from torch import nn
 
 import simplicit
@@ -100,13 +99,13 @@ def asked(make: Maker) -> Report:
     net, inputs = made(make)
     example = first(inputs, CAPTURED)
     call(net, example)
-    in_order, by_name, shapes = _call_of(net, example)
+    in_order, by_name, shapes = call_of(net, example)
     with torch.no_grad():
         export = partial(torch.export.export, net, in_order, by_name, dynamic_shapes=shapes, strict=False)
-        export_seconds, _ = timed(export)
-    before = _reset_peak()
-    seconds, model = timed(lambda: simplicit.from_torch(net, example))
-    peak = _peak() - before
+        _, export_seconds = timed(export)
+    before = reset_peak()
+    model, seconds = timed(lambda: simplicit.from_torch(net, example))
+    peak = peak_memory() - before
     own = sum(tensor.nbytes for tensor in [*net.parameters(), *net.buffers()])
     states = CAPTURED * model.n_states * model.dtype.itemsize
     report: Report = {"export_seconds": export_seconds, "capture_seconds": seconds, "peak_mb": peak / 2**20}
@@ -115,17 +114,10 @@ def asked(make: Maker) -> Report:
         some = first(inputs, count)
         ours, theirs = partial(model.predict, some), partial(call, net, some)
         y, reference = torch.as_tensor(ours()), first_output(theirs())
-        pairs = [(timed(ours)[0], timed(theirs)[0]) for _ in range(REPEATS)]
+        pairs = [(timed(ours)[1], timed(theirs)[1]) for _ in range(REPEATS)]
         report[f"predict_{count}"] = min(pair[0] for pair in pairs) / min(pair[1] for pair in pairs)
         report["error"] = float((y.reshape(reference.shape) - reference).abs().max() / reference.abs().max())
     return report
-
-
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds and result."""
-    begun = time.perf_counter()
-    result = function()
-    return time.perf_counter() - begun, result
 
 
 def page(report: Report) -> str:

@@ -20,7 +20,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from results import arguments, command, grid, keep, machine, say
+from results import arguments, command, grid, keep, machine, ran_on, say
 
 import simplicit as sp
 from simplicit.data import Dataset, load_dataset
@@ -113,11 +113,11 @@ def percent(outcome: Any) -> Any:
 
 def page(report: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    of, settings, rows = report["machine"], report["settings"], report["rows"]
+    settings, rows = report["settings"], report["rows"]
     lines = [
         "# Robust training on Fashion-MNIST, 784-64-32-16-10 without biases",
         "",
-        f"`{report['command']}`, {of['cores']} cores, Python {of['python']}, torch {of['torch']}. Fits on "
+        f"{ran_on(report)}. Fits on "
         f"{settings['fit_samples']:,} training images without labels; means and standard deviations over "
         f"{len(settings['seeds'])} seeds, each with its own baseline and images. Clean: all 10,000 test images; "
         f"PGD and certified, by linear relaxation (c): {settings['samples']:,} of them, drawn at random. All "

@@ -13,11 +13,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
-from results import arguments, command, grid, keep, machine, say
+from results import arguments, command, grid, keep, machine, say, timed
 from torch import Tensor, nn
 
 import simplicit as sp
@@ -63,17 +62,6 @@ CELLS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]
     "tanh, 512 wide": (lambda: Layer(512, 128, 0.9), (512,), (128,)),
     "convolution, 8 x 12 x 12": (lambda: Convolution(8, 3, 0.9), (8, 12, 12), (3, 12, 12)),
 }
-
-
-def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What it returns, and the median of its times."""
-    work()
-    times = []
-    for _ in range(REPEATS):
-        begun = time.perf_counter()
-        result = work()
-        times.append(time.perf_counter() - begun)
-    return result, median(times)
 
 
 def gradient(run: Callable[[Tensor], Tensor], u: Tensor, direction: Tensor) -> Tensor:
@@ -126,9 +114,9 @@ def measured(name: str) -> list[dict[str, Any]]:
     def add(
         what: str, run: Callable[[], Any], back: Callable[[], Tensor], steps: Callable[[Any], Any], bound: Any
     ) -> None:
-        found, seconds = timed(run)
+        found, seconds = timed(run, REPEATS)
         states, count = found if isinstance(found, tuple) else (found, None)
-        again, both = timed(back)
+        again, both = timed(back, REPEATS)
         rows.append(
             {
                 "cell": name,

@@ -26,7 +26,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from resnet20 import Data, trained
-from results import arguments, grid, keep, machine
+from results import arguments, grid, keep, machine, ran_on
 from torch import Tensor, nn
 
 from simplicit.data import load_dataset
@@ -181,11 +181,10 @@ def error(W: np.ndarray, found: np.ndarray, gram: np.ndarray) -> float:
 
 def page(report: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    of = report["machine"]
     lines = [
         "# The pruning methods that we compare with, against their authors' code",
         "",
-        f"`{report['command']}`, {of['cores']} cores, Python {of['python']}, torch {of['torch']}; commits "
+        f"{ran_on(report)}; commits "
         + ", ".join(f"{PEERS[name].title} `{sha[:12]}`" for name, sha in report["commits"].items())
         + ". Relative squared error of the layer's outputs on its inputs, the published code's and ours; how many of "
         "the weights that the published code keeps ours keeps too, in per cent.",

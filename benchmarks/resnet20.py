@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import arguments, command, grid, keep, machine, say, source_digest
+from results import arguments, command, grid, keep, machine, ran_on, say, source_digest
 from torch import Tensor, nn
 
 import simplicit as sp
@@ -258,12 +258,12 @@ def dense(options: argparse.Namespace) -> float:
 
 def page(report: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    of, settings, rows = report["machine"], report["settings"], report["rows"]
+    settings, rows = report["settings"], report["rows"]
     ours = [row for row in rows if row["name"] == OURS]
     lines = [
         "# ResNet-20 on CIFAR-10, one row per output channel",
         "",
-        f"`{report['command']}`, {of['cores']} cores, Python {of['python']}, torch {of['torch']}. Dense: "
+        f"{ran_on(report)}. Dense: "
         f"{report['dense']:.1f} %. Means over {len(settings['draws'])} draws, fewer where it is said, of "
         f"{settings['samples']:,} training "
         "images without labels, standard deviations in brackets; sparsity is over the 268,336 weights of all "

@@ -10,25 +10,17 @@ from __future__ import annotations
 
 import resource
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from resnet20 import Data, trained
-from results import arguments, keep, machine
+from results import arguments, keep, machine, timed
 
 import simplicit as sp
 
 BATCH, REPEATS = 128, 9
-
-
-def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    begun = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - begun
 
 
 def measured(folder: Path) -> dict[str, Any]:

@@ -9,8 +9,10 @@ import os
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
 import numpy as np
@@ -71,6 +73,24 @@ def machine() -> dict[str, Any]:
         "numpy": np.__version__,
         "scipy": scipy.__version__,
     }
+
+
+def ran_on(report: dict[str, Any]) -> str:
+    """The command of a report, and where it ran, as pages say it."""
+    of = report["machine"]
+    return f"`{report['command']}`, {of['cores']} cores, Python {of['python']}, torch {of['torch']}"
+
+
+def timed(work: Callable[[], T], repeats: int = 1) -> tuple[T, float]:
+    """What some work gives, and the seconds that it takes: the median of several runs after a first one, or of one."""
+    times: list[float] = []
+    if repeats > 1:
+        work()
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        result = work()
+        times.append(time.perf_counter() - begun)
+    return result, median(times)
 
 
 def source_digest() -> str:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from certified import RADII, percent
 from problems import fashion_baseline
-from results import arguments, command, grid, keep, machine, say
+from results import arguments, command, grid, keep, machine, ran_on, say
 
 import simplicit as sp
 from simplicit.data import Dataset
@@ -118,14 +118,14 @@ def measured(
 
 def page(report: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    of, settings, models = report["machine"], report["settings"], report["models"]
+    settings, models = report["settings"], report["models"]
     rows = [{"model": model, "place": place} for model in models for place in range(len(report["eps"]))]
     findings = [f"- {model['name']}: {finding}" for model in models for finding in model["findings"]]
     broken = sum(model["attacks_on_certified"] for model in models)
     lines = [
         "# Attacks and certificates on Fashion-MNIST, 784-64-32-16-10 without biases",
         "",
-        f"`{report['command']}`, {of['cores']} cores, Python {of['python']}, torch {of['torch']}. Fits on "
+        f"{ran_on(report)}. Fits on "
         f"{settings['fit_samples']:,} training images without labels. All accuracies in per cent.",
         "",
         "## Under attack, all test images",

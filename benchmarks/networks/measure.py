@@ -40,7 +40,7 @@ def export(make: Maker, note: Callable[[Report], None]) -> None:
     if not bool(torch.isfinite(result).all()):
         raise ValueError("the network's own output is not finite")
     example = first(inputs, 3)
-    arguments, named, shapes = _call_of(net, example)
+    arguments, named, shapes = call_of(net, example)
     begun = time.perf_counter()
     with torch.no_grad():
         program = torch.export.export(net, arguments, named, dynamic_shapes=shapes, strict=False)
@@ -50,7 +50,7 @@ def export(make: Maker, note: Callable[[Report], None]) -> None:
     note({"seconds": seconds, "operations": sorted(names), "nodes": len(calls)})
 
 
-def _call_of(net: nn.Module, example: Inputs) -> tuple[tuple[Any, ...], dict[str, Any] | None, Any]:
+def call_of(net: nn.Module, example: Inputs) -> tuple[tuple[Any, ...], dict[str, Any] | None, Any]:
     """Positional and named arguments, and which of their sizes are free."""
     batch = torch.export.Dim("batch")
 
@@ -69,10 +69,10 @@ def capture(make: Maker, note: Callable[[Report], None]) -> None:
     """Seconds and memory of ``from_torch``, and how far the model's predictions are from the network's outputs."""
     net, inputs = made(make)
     example = first(inputs, 3)
-    before = _reset_peak()
+    before = reset_peak()
     begun = time.perf_counter()
     model = _from_torch(net, example)
-    note({"seconds": time.perf_counter() - begun, "peak_bytes": _peak() - before, "states": model.n_states})
+    note({"seconds": time.perf_counter() - begun, "peak_bytes": peak_memory() - before, "states": model.n_states})
     begun = time.perf_counter()
     note({"float32": _differences(model, net, inputs), "predict_seconds": time.perf_counter() - begun})
     wide, wide_inputs = copy.deepcopy(net).double(), doubled(inputs)
@@ -131,7 +131,7 @@ def _status(name: str) -> int:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(name)), 0)
 
 
-def _reset_peak() -> int:
+def reset_peak() -> int:
     """Let the peak begin at what is taken now, and say how much that is."""
     file = Path("/proc/self/clear_refs")
     if file.exists():
@@ -139,5 +139,5 @@ def _reset_peak() -> int:
     return _status("VmRSS")
 
 
-def _peak() -> int:
+def peak_memory() -> int:
     return _status("VmHWM")

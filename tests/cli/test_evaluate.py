@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -45,6 +46,8 @@ def test_tables_and_the_folder(run: Run, fit: Path) -> None:
     told = ("PGD-2, ε = 0.1", "agreement", "λ_pf", "storage", "substitution", "first 50 test samples")
     assert [words for words in told if words not in out] == []
     assert "accuracy on the attacked samples" in out
+    assert "0, no state depends on itself" in out
+    assert "at most" in next(line for line in out.splitlines() if "rounding in the states" in line)
     bits = (64 * 12 + 12 * 8 + 8 * 10) * 32
     assert f"{bits / 8192:.1f}" in next(line for line in out.splitlines() if "storage, KiB" in line)
     assert files() == ["e", "e/evaluation.json", "e/run.json"]
@@ -100,3 +103,19 @@ def test_a_run_is_not_replaced_by_what_is_made_of_it(run: Run, fit: Path) -> Non
     before = {path: path.read_bytes() for path in fit.iterdir()}
     one_line(run("eval", fit, *QUICK, "--output", fit, "--overwrite"), f"is or holds {fit}, which this run")
     assert {path: path.read_bytes() for path in fit.iterdir()} == before
+
+
+def test_what_says_nothing_is_put_in_words(run: Run, fit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from simplicit.cli import evaluate
+    from simplicit.runs.evaluate import run_evaluation
+
+    def with_blocks(*arguments: Any, **options: Any) -> Any:
+        found = run_evaluation(*arguments, **options)
+        changed = {"equilibrium_error_bound": 268.3, "unbounded": ("layer_norm", "mul"), "storage_bits": None}
+        return dataclasses.replace(found, figures=dataclasses.replace(found.figures, **changed))
+
+    monkeypatch.setattr(evaluate, "run_evaluation", with_blocks)
+    code, out, _ = run("eval", fit, "--eps", "0.1", "--pgd-steps", "1", "--attack-samples", "5")
+    assert code == 0
+    assert "no useful bound, through layer_norm and mul" in " ".join(out.split())
+    assert not any(words in out for words in ("268", "2.7e", "A‖∞", "size(M)"))

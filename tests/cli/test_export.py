@@ -23,16 +23,26 @@ def digits() -> np.ndarray:
     return load_dataset("digits").test_inputs
 
 
-def test_onnx(run: Run, fitted: Any) -> None:
+@pytest.mark.parametrize("dtype", [None, "float64"])
+def test_onnx(run: Run, fitted: Any, dtype: str | None) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    code, out, err = run("export", fitted("matching"), "--output", "m.onnx")
+    options = () if dtype is None else ("--dtype", dtype)
+    code, out, err = run("export", fitted("matching"), "--output", "m.onnx", *options)
     assert (code, err) == (0, "")
     assert "checked by onnxruntime" in out
     session = onnxruntime.InferenceSession(Path("m.onnx").read_bytes(), providers=["CPUExecutionProvider"])
-    model = sp.load(fitted("matching"))
-    found = session.run(None, {"inputs": digits().astype(model.dtype)})[0]
-    np.testing.assert_allclose(found, model.predict(digits()), rtol=1e-10, atol=1e-10)
+    taken = dtype or "float32"  # that of the network, whose model is in float64
+    assert taken in out
+    found, tolerance = session.run(None, {"inputs": digits().astype(taken)})[0], 1e-10 if dtype else 1e-5
+    assert found.dtype == taken
+    np.testing.assert_allclose(found, sp.load(fitted("matching")).predict(digits()), rtol=tolerance, atol=tolerance)
     assert files() == ["m.onnx"]
+
+
+def test_weights_have_a_dtype_of_their_own(run: Run, fitted: Any) -> None:
+    told = "--dtype float32: is for .onnx files"
+    one_line(run("export", fitted("matching"), "--output", "w.safetensors", "--dtype", "float32"), told)
+    assert run("export", fitted("matching"), "--dtype", "float16")[0] == 2
 
 
 def check_weights(run: Run, base: Path, fit: Path, net: nn.Module) -> None:

@@ -47,6 +47,7 @@ def test_clean_figures() -> None:
     assert (found.norm_inf, found.perron_frobenius.upper) == (0.0, 0.0)
     assert (found.equilibrium_method, found.equilibrium_iterations) == ("substitution", 0)
     assert found.equilibrium_error_bound < 1e-12
+    assert (found.output_range, found.unbounded) == (float(np.ptp(linear().predict(DATA.test_inputs))), ())
     assert found.attacks == ()
     assert found.baseline_dense_weight_bits == 8 * 8 * linear().dtype.itemsize
     assert found.storage_bits == linear().storage_bits().total

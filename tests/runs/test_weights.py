@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import nn
+from torch.nn.utils import prune
 
 from simplicit.errors import DataError
 from simplicit.runs.weights import load_weights, read_state
@@ -80,3 +81,32 @@ def test_checkpoint_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         read_state(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("before", ["_orig_mod.", "module._orig_mod.", "model.", "net.module."])
+def test_names_of_wrappers_and_scripts(tmp_path: Path, before: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    state = {f"{before}{name}": value for name, value in net.state_dict().items()}
+    for content in (state, {"net": state, "acc": 95.1, "epoch": 3}):
+        torch.save(content, tmp_path / "weights.pt")
+        other = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+        load_weights(other, tmp_path / "weights.pt")
+        assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
+
+
+def test_masks_and_shared_tensors(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    pruned = prune.l1_unstructured(nn.Linear(6, 5), "weight", amount=0.5)
+    torch.save(pruned.state_dict(), tmp_path / "pruned.pt")
+    net = nn.Linear(6, 5)
+    load_weights(net, tmp_path / "pruned.pt")
+    assert torch.equal(net.weight, pruned.weight)
+    tied = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)})
+    tied["b"].weight = tied["a"].weight
+    save_model(tied, str(tmp_path / "tied.safetensors"))
+    with torch.no_grad():
+        expected = tied["a"].weight.clone()
+        tied["a"].weight.zero_()
+    load_weights(tied, tmp_path / "tied.safetensors")
+    assert torch.equal(tied["b"].weight, expected)

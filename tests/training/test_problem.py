@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 import simplicit as sp
 from simplicit.training.problem import LEAST_RIDGE, MOST_RIDGE, LeastSquares, Samples, Sums
@@ -107,3 +108,15 @@ def test_nothing_to_choose_from() -> None:
 def test_bad_ridges(change: dict[str, Any], message: str) -> None:
     with pytest.raises(sp.InputError, match=message):
         sp.Ridge(**change)
+
+
+@pytest.mark.parametrize("structure", ["baseline", "no-self"])
+def test_a_unit_that_is_off_on_all_samples_is_a_zero_column(structure: str) -> None:
+    torch.manual_seed(1)
+    net = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.Sigmoid(), torch.nn.Linear(6, 3)).double().eval()
+    with torch.no_grad():
+        net[0].bias[3] = -160.0  # a sigmoid of about 1e-70
+    X = torch.rand(50, 8, dtype=torch.float64)
+    result = sp.fit(net, X, sp.Matching(sp.L1(1e-3), structure=structure), executor="serial")
+    assert result.model.C[:, [3]].nnz == 0
+    assert result.layers[-1].error < 0.05

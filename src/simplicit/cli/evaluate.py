@@ -28,8 +28,9 @@ def evaluate(
 
     Prints accuracy, agreement, sparsity against the baseline's weights and against the size of M, λ_pf with its bounds,
     ‖A‖∞, storage, how the equilibrium is found, and accuracy under FGSM and PGD for every --eps. Each model is attacked
-    on its own gradient. Tables are in per cent, --json and files have shares; ε is in units of the inputs. With
-    --output, evaluation.json and run.json are written too.
+    on its own gradient. What says nothing of a network is left out or put in words: ‖A‖∞ beside norms and attention, a
+    bound on rounding that is larger than the outputs. Tables are in per cent, --json and files have shares and all
+    numbers; ε is in units of the inputs. With --output, evaluation.json and run.json are written too.
 
     A network that was fitted on --texts is measured on those held out, beside the dense one, as its head suggests:
     classifiers by agreement, and by accuracy where there are --labels; language models by perplexity, of hidden tokens
@@ -100,15 +101,27 @@ def _tables(figures: Evaluation) -> tuple[Any, ...]:
     table.add_row("agreement with the baseline", "", f"{percent(figures.agreement)} %")
     table.add_row("weights", f"{figures.baseline_weights:,}", f"{figures.nnz:,}")
     table.add_row("sparsity, against the baseline", "", f"{figures.sparsity:.2f} %")
-    table.add_row("sparsity, against size(M)", "", f"{figures.sparsity_of_size:.2f} %")
+    if figures.storage_bits is not None:  # where rows are tied M repeats its weights
+        table.add_row("sparsity, against size(M)", "", f"{figures.sparsity_of_size:.2f} %")
     pf = figures.perron_frobenius
-    table.add_row("λ_pf between", "", f"{pf.lower:.4g} and {pf.upper:.4g}")
-    table.add_row("‖A‖∞", "", f"{figures.norm_inf:.4f}")
+    bounds = f"between {pf.lower:.4g} and {pf.upper:.4g}" if pf.upper else "0, no state depends on itself"
+    table.add_row("λ_pf", "", bounds)
+    if not figures.unbounded:
+        table.add_row("‖A‖∞", "", f"{figures.norm_inf:.4f}")
     if figures.storage_bits is not None:
         stored = figures.baseline_dense_weight_bits, figures.storage_bits
         table.add_row("storage, KiB: dense weights, sparse model", *(f"{bits / 8192:.1f}" for bits in stored))
         table.add_row("storage, baseline / implicit model", "", f"{figures.storage_ratio:.2f}")
     steps = f", {figures.equilibrium_iterations} steps" if figures.equilibrium_iterations else ""
     table.add_row("equilibrium", "", f"{figures.equilibrium_method}{steps}")
-    table.add_row("error of the states at most", "", f"{figures.equilibrium_error_bound:.1e}")
+    table.add_row("rounding in the states", "", _rounding(figures))
     return table, *([f"\nAttacks on the first {figures.attacked_samples:,} test samples."] if some_attacked else [])
+
+
+def _rounding(figures: Evaluation) -> str:
+    """The bound on what rounding does to the states, where it is below what outputs span, or why there is none."""
+    bound = figures.equilibrium_error_bound
+    if bound < figures.output_range:
+        return f"at most {bound:.1e}"
+    through = f", through {' and '.join(figures.unbounded[:3])}" if figures.unbounded else ""
+    return f"no useful bound{through}"

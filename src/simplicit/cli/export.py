@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from simplicit.cli.console import print_json, say
 from simplicit.runs.exporting import check_target, export_run
 
 
-def export(run: Path, /, *, output: Path = Path("model.onnx"), overwrite: bool = False, json: bool = False) -> None:
+def export(
+    run: Path,
+    /,
+    *,
+    output: Path = Path("model.onnx"),
+    dtype: Literal["float32", "float64"] | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
     """Write a fitted model for other programs: as ONNX, or as weights of the network that was fitted.
 
     A file that ends in .onnx holds the implicit model, for models without cycles; it takes any number of samples, and
@@ -24,18 +33,20 @@ def export(run: Path, /, *, output: Path = Path("model.onnx"), overwrite: bool =
         Folder that `simplicit fit` wrote.
     output : Path
         File to write: .onnx for the implicit model, .safetensors for the weights of the network.
+    dtype : str, optional
+        Of the numbers in an .onnx file, its inputs and its outputs. Default: that of the network's weights.
     overwrite : bool
         Replace a file that is there.
     json : bool
         Print one JSON document on standard output, and nothing else.
     """
     check_target(output, overwrite=overwrite)
-    facts = export_run(run, output, overwrite=overwrite)
+    facts = export_run(run, output, dtype=dtype, overwrite=overwrite)
     if json:
         print_json(facts)
         return
     what = (
-        f"outputs differ by {facts['difference']:.1e}, checked by {facts['checked_by']}"
+        f"{facts['dtype']}, outputs differ by {facts['difference']:.1e}, checked by {facts['checked_by']}"
         if "difference" in facts
         else f"{facts['non_zeros']:,} of {facts['entries']:,} weights are not zero"
     )

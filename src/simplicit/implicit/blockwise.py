@@ -11,6 +11,9 @@ in maxᵢ |eᵢ|/sᵢ: there is one equilibrium for every input, and all bounds 
 λ_pf(N) < 1 for N_kl = L_k‖A_kl‖∞, or better (El Ghaoui, Gu, Travacca, Askari and Tsai, *Implicit Deep Learning*, 2021,
 "blockwise Lipschitz"); with elementwise φ alone it is λ_pf(diag(L)|A|) < 1.
 
+Where a block is one of z clipped to a box, and |φ(z) - φ(z')| <= G |z - z'| with a matrix G is known there
+(:mod:`simplicit.implicit.groups.deviations`), its states are units of their own too, with the rows of G|A|.
+
 T takes one row of each unit at a time, so that the least such ρ is max over choices of rows π of λ_pf(N_π), N_π the
 matrix of the chosen rows: a lower bound for every π, and T(s) = N_π s for the rows that are largest at s makes it an
 upper one (Howard's iteration; for v > 0 the Collatz-Wielandt bound max T(v)/v).
@@ -28,7 +31,7 @@ from numpy.typing import NDArray
 
 from simplicit.errors import NotWellPosedError
 from simplicit.implicit.assembly import assemble
-from simplicit.implicit.groups import StateGroup, per_state, pre_slices_of, slices_of
+from simplicit.implicit.groups import Block, StateGroup, per_state, pre_slices_of, slices_of
 from simplicit.implicit.maps import Csr, LinearMap
 from simplicit.implicit.spectral import (
     Contraction,
@@ -84,14 +87,31 @@ class Cycle:
         if self.bounds.upper < 1.0:
             return self.contraction.s
         N = self._elementwise if self._units is None else self._units.largest
-        found = resolvent(N, _OUTSIDE * self.bounds.upper)
-        s = np.ones(N.shape[0]) if found is None else np.maximum(found / found.max(), _TAME)
+        s = _outside(N, self.bounds.upper)
         return s if self._units is None else np.repeat(s, self._units.states)
+
+    def vector_on(self, classes: NDArray[np.int64]) -> Vector:
+        """A vector like :attr:`vector` that is the same for all states of a class, where all states are units.
+
+        ``classes`` (n,) numbers them from 0. Of each class the row with the largest sums stands for all.
+        """
+        count = int(classes.max(initial=-1)) + 1
+        if self._units is not None or count == len(classes) or count * len(classes) > _LARGEST_WRITTEN:
+            return self.vector
+        together = sp.csr_array((np.ones(len(classes)), (np.arange(len(classes)), classes)))
+        sums, largest = (self._elementwise @ together).toarray(), np.zeros((count, count))
+        np.maximum.at(largest, classes, sums)
+        N = sp.csr_array(largest)
+        bounds = spectral_bounds(N)
+        if bounds.upper < 1.0:
+            return np.asarray(best_contraction(N, bounds, lambda s: ratios(N, s)[1]).s[classes])
+        return np.asarray(_outside(N, bounds.upper)[classes])
 
     @cached_property
     def _elementwise(self) -> Csr:
-        slopes = per_state(self.groups, lambda phi: phi.slope)
-        return dominating(self._written, slopes)
+        if any(coupling_of(group) is not None for group in self.groups):
+            return self._weighted(dominating(self._written))
+        return dominating(self._written, per_state(self.groups, lambda phi: phi.slope))
 
     @cached_property
     def _written(self) -> Csr:
@@ -110,7 +130,7 @@ class Cycle:
                     lower=0.0,
                     upper=float("inf"),
                 )
-        apart = [group.pointwise for group in self.groups]
+        apart = [group.pointwise or coupling_of(group) is not None for group in self.groups]
         if sum(block.nnz for block in self.blocks.values()) > _LARGEST_WRITTEN:
             coarse = self._of_groups()
             if coarse.bounds.upper < 1.0:
@@ -121,13 +141,13 @@ class Cycle:
         """States of elementwise φ one by one, blocks as a whole."""
         rows, states = list[int](), list[int]()
         for group, single in zip(self.groups, apart, strict=True):
-            rows += [1] * group.pre_size if single else [group.pre_size]
+            rows += [1] * group.size if single else [group.pre_size]
             states += [1] * group.size if single else [group.size]
         together = sp.csr_array(
             (np.ones(sum(states)), (np.arange(sum(states)), np.repeat(np.arange(len(states)), states)))
         )
         sizes = sp.csr_array(abs(self._written), dtype=np.float64)
-        return Units(sp.csr_array(self._slopes(sizes @ together)), np.array(rows), np.array(states), _terms(sizes))
+        return Units(self._weighted(sizes @ together), np.array(rows), np.array(states), _terms(sizes))
 
     def _of_groups(self) -> Units:
         """Whole groups as units, by the row sums of their blocks alone."""
@@ -135,13 +155,31 @@ class Cycle:
         sums = np.zeros((sum(group.pre_size for group in self.groups), len(self.groups)))
         for (row, column), block in self.blocks.items():
             sums[pre[row], place[column]] += block.row_sums()
-        rows, states = ([getattr(group, name) for group in self.groups] for name in ("pre_size", "size"))
-        return Units(sp.csr_array(self._slopes(sp.csr_array(sums))), np.array(rows), np.array(states), sum(states))
+        states = [group.size for group in self.groups]
+        rows = [group.pre_size if coupling_of(group) is None else group.size for group in self.groups]
+        return Units(self._weighted(sp.csr_array(sums)), np.array(rows), np.array(states), sum(states))
 
-    def _slopes(self, sizes: Csr) -> Csr:
-        """Rows times L of their groups."""
-        slopes = np.repeat([group.activation.slope for group in self.groups], [one.pre_size for one in self.groups])
-        return sp.csr_array(sp.diags_array(slopes.astype(np.float64)) @ sizes)
+    def _weighted(self, sizes: Csr) -> Csr:
+        """Rows times L of their groups, or G times the rows of a group."""
+        if all(coupling_of(group) is None for group in self.groups):
+            slopes = np.repeat([group.activation.slope for group in self.groups], [one.pre_size for one in self.groups])
+            return sp.csr_array(sp.diags_array(slopes.astype(np.float64)) @ sizes)
+        parts = [
+            sp.eye_array(group.pre_size) * group.activation.slope if (G := coupling_of(group)) is None else G
+            for group in self.groups
+        ]
+        return sp.csr_array(sp.block_diag(parts, format="csr") @ sizes)
+
+
+def _outside(N: Csr, upper: float) -> Vector:
+    """A vector near the Perron vector of N, within a factor of 1000, whose eigenvalue is at most ``upper``."""
+    found = resolvent(N, _OUTSIDE * upper)
+    return np.ones(N.shape[0]) if found is None else np.maximum(found / found.max(), _TAME)
+
+
+def coupling_of(group: StateGroup) -> Csr | None:
+    """G of a group, where its block has a domain."""
+    return group.activation.coupling if isinstance(group.activation, Block) else None
 
 
 @dataclass(frozen=True, eq=False)

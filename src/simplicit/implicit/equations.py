@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from simplicit.errors import ConvergenceError
 from simplicit.implicit.assembly import Blocks, assemble
 from simplicit.implicit.blockwise import Cycle
 from simplicit.implicit.fixed_point import settled
@@ -137,21 +138,30 @@ class StateEquation:
         bounds = [bound for _, bound in counts if bound is not None]
         return StateSolution(Z, X, max(steps for steps, _ in counts), max(bounds), step)
 
-    def rest(self, U: Tensor) -> StateSolution:
-        """Return an equilibrium for inputs U (m, p), found but not proved: there may be others.
+    def rest(self, U: Tensor, tol: float = 1e-10) -> StateSolution:
+        """Return an equilibrium for inputs U (m, p), found to ``tol`` but not proved: there may be others.
 
-        It is for models that :meth:`solve` refuses; ConvergenceError is raised where none is found.
+        It is for models that :meth:`solve` refuses; ConvergenceError is raised where none is found, or where it lies
+        outside of the domain of a block: one that is proved never does.
         """
         plan = self.plan
         Z = plan.to_working(self.drive(U))
 
         def iterate(loop: Loop, drive: Tensor) -> tuple[Tensor, Tensor]:
             inner = loop.plan
-            X = settled(lambda x: inner.activate(inner.product(x).add_(drive)), inner.activate(drive))
+            floor = 4.0 * torch.finfo(drive.dtype).eps
+            X = settled(lambda x: inner.activate(inner.product(x).add_(drive)), inner.activate(drive), max(tol, floor))
             z = inner.product(X).add_(drive)
             return z, inner.activate(z)
 
-        return StateSolution(Z, plan.substitute_(Z, iterate))
+        X = plan.substitute_(Z, iterate)
+        for stage in plan.stages:
+            if isinstance(stage.activation, Block) and not stage.activation.holds(Z[:, stage.rows]):
+                raise ConvergenceError(
+                    "the states come to rest outside of the box that products of states are clipped to, where the "
+                    "model is no longer what it was made from; make it without clip"
+                )
+        return StateSolution(Z, X)
 
     def pull_back_(self, slopes: Slopes, X_bar: Tensor) -> Tensor:
         """Return Z̄ = (∂φ/∂z)ᵀ (Z̄ A + X̄), the gradient by the pre-activations, (m, n_pre) in the order of the states.

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simplicit.checks import as_number, check_choice
+from simplicit.checks import as_number, check_choice, check_flag
 from simplicit.errors import InputError
 from simplicit.implicit.batch import Batch, as_batch, check_range, chunks, like
 from simplicit.implicit.equations import PREDICTION_TOL
@@ -39,13 +39,13 @@ class Equilibrium:
     error_bound : array (m,), float64
         For every sample a bound on maxᵢ |x*ᵢ - xᵢ|, x* the exact equilibrium of the model as stored, for the inputs as
         cast to its dtype. It covers both what the iteration left over and all rounding, under the standard model of
-        floating-point arithmetic (torch's default matrix products).
+        floating-point arithmetic (torch's default matrix products). Infinite where nothing is proved.
     iterations : int
         Steps taken, the largest over all samples; 0 for a substitution. Of Picard's iteration they are evaluations of
         φ(A x + B u + b), Newton steps among them where it was slow; of Newton's method each solves a linear system; of
-        Anderson's mixing they are evaluations again, those that were thrown away among them.
+        Anderson's mixing they are evaluations again, those that were thrown away among them; 0 where nothing is proved.
     method : str
-        "substitution" where A is triangular, else the method that was asked for.
+        "substitution" where A is triangular, else the method that was asked for; "not proved" where none was to be.
     iteration_bound : int or None
         The number of Picard's steps that suffices in exact arithmetic for the tolerance asked for (or, if that is below
         the resolution of the dtype, for the latter), known after the first step; None for a substitution.
@@ -58,7 +58,9 @@ class Equilibrium:
     iteration_bound: int | None
 
 
-def equilibrium(model: ImplicitModel, U: Any, tol: float = PREDICTION_TOL, *, method: str = "picard") -> Equilibrium:
+def equilibrium(
+    model: ImplicitModel, U: Any, tol: float = PREDICTION_TOL, *, method: str = "picard", proved: bool = True
+) -> Equilibrium:
     """Find the equilibrium states for inputs U.
 
     Parameters
@@ -73,6 +75,9 @@ def equilibrium(model: ImplicitModel, U: Any, tol: float = PREDICTION_TOL, *, me
         How cycles are iterated: x ← φ(A x + B u + b); by Newton's method, which takes few steps but solves a dense
         system in each, for up to 1,500 states; or by Anderson's mixing of the last few points, which takes fewer steps
         than Picard's where λ_pf is close to 1. All end at the same equilibrium, with the same proof.
+    proved : bool
+        False finds a point that φ(A x + B u + b) leaves as it is, also where λ_pf < 1 fails: by Anderson's mixing from
+        0, with nothing known of other equilibria or of how far it is from one (``error_bound`` is infinite).
 
     Raises
     ------
@@ -82,7 +87,8 @@ def equilibrium(model: ImplicitModel, U: Any, tol: float = PREDICTION_TOL, *, me
     NotWellPosedError
         A has cycles and λ_pf(diag(L)|A|) < 1 fails.
     ConvergenceError
-        λ_pf is so close to 1 that the iteration takes too long, or no error bound exists in floating point.
+        λ_pf is so close to 1 that the iteration takes too long, or no error bound exists in floating point; without a
+        proof, the states do not come to rest.
     """
     tol = as_number("tol", tol, positive=True)
     check_choice("method", method, METHODS)
@@ -90,14 +96,16 @@ def equilibrium(model: ImplicitModel, U: Any, tol: float = PREDICTION_TOL, *, me
     states = batch.new_empty(batch.shape[0], model.n_states)
     bounds = torch.zeros(batch.shape[0], dtype=torch.float64)
     iterations, iteration_bounds = 0, list[int]()
+    check_flag("proved", proved)
+    unproved = not proved and not equation.plan.triangular
     for rows in chunks(len(batch), model.n_inputs + model.n_states):
-        solution = equation.solve(batch[rows], tol, method)
+        solution = equation.rest(batch[rows], tol) if unproved else equation.solve(batch[rows], tol, method)
         check_range(solution.X, "states", rows.start)
         states[rows] = equation.plan.to_model(solution.X)
-        bounds[rows] = error_bound(equation, solution, batch[rows])
+        bounds[rows] = torch.inf if unproved else error_bound(equation, solution, batch[rows])
         iterations = max(iterations, solution.iterations)
         iteration_bounds += [] if solution.iteration_bound is None else [solution.iteration_bound]
-    found = "substitution" if equation.plan.triangular else method
+    found = "substitution" if equation.plan.triangular else "not proved" if unproved else method
     given = first_array(U)
     return Equilibrium(like(states, given), like(bounds, given), iterations, found, max(iteration_bounds, default=None))
 

@@ -114,9 +114,7 @@ class _Roundings:
             phi, radius = stage.activation, before[:, stage.rows]
             if isinstance(phi, Block):
                 largest = float((Z[:, stage.rows].abs() + radius).max())
-                result[:, stage.target] = phi.slope * radius.amax(dim=1, keepdim=True) + phi.rounding(
-                    largest, self._dtype
-                )
+                result[:, stage.target] = phi.moved(radius) + phi.rounding(largest, self._dtype)
             else:
                 result[:, stage.target] = phi.slope * radius
         return self._widened(result)

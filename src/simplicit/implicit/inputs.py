@@ -93,6 +93,8 @@ class InputLayout:
         The inputs in the order of their columns, at least one.
     constants : tuple of (str, value)
         The arguments that were no arrays, with their values.
+    clip : (float, float), optional
+        The range of floating-point inputs, where what is proved of the model holds in a range only; others are refused.
 
     Raises
     ------
@@ -102,6 +104,7 @@ class InputLayout:
 
     specs: tuple[InputSpec, ...]
     constants: tuple[tuple[str, Constant], ...] = ()
+    clip: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         names = [*(spec.name for spec in self.specs), *dict(self.constants)]
@@ -157,11 +160,13 @@ class InputLayout:
         if is_array(inputs) and len(self.specs) == 1 and not self.specs[0].floating and not _fractional(inputs):
             inputs = (inputs,)
         if not is_several(inputs):
-            return self._checked(as_batch(inputs, self.width, self.shape, dtype, argument), argument)
+            return self._valid(
+                self._checked(as_batch(inputs, self.width, self.shape, dtype, argument), argument), argument
+            )
         given = self._named(inputs, argument)
         parts = [_flat(spec, given[spec.name], dtype, argument) for spec in self.specs]
         check_samples({spec.name: part for spec, part in zip(self.specs, parts, strict=True)}, argument)
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return self._valid(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), argument)
 
     def attached(self, U: Tensor, inputs: Any, argument: str = "inputs") -> Tensor:
         """The same U, (m, p), as :meth:`pack` made it of tensors, with gradients by those of them that ask for any.
@@ -222,6 +227,15 @@ class InputLayout:
                 spec.check(part, argument)
         return U
 
+    def _valid(self, U: Tensor, argument: str) -> Tensor:
+        """U itself, where its floating-point columns lie in the range."""
+        for spec, columns in zip(self.specs, self.columns.values(), strict=True) if self.clip else ():
+            part, (low, high) = U[:, columns], self.clip or (0.0, 0.0)
+            if spec.floating and not bool(((part >= low) & (part <= high)).all()):
+                defect = f"{spec.name!r} must lie in clip = {self.clip}, where the model is proved well-posed"
+                raise InputError(f"{argument}: {defect}; scale it, or prove it in a wider range", argument=argument)
+        return U
+
     def _named(self, inputs: Any, argument: str) -> dict[str, Any]:
         """The arrays by their names."""
         constants, names = dict(self.constants), [spec.name for spec in self.specs]
@@ -250,12 +264,18 @@ class InputLayout:
 
     def to_config(self) -> dict[str, Any]:
         """Return the layout as plain values, ready for JSON."""
-        return {"arrays": [asdict(spec) for spec in self.specs], "constants": [list(pair) for pair in self.constants]}
+        clip = {} if self.clip is None else {"clip": [*self.clip]}
+        arrays, constants = [asdict(spec) for spec in self.specs], [list(pair) for pair in self.constants]
+        return {"arrays": arrays, "constants": constants, **clip}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> InputLayout:
         """Return the layout that :meth:`to_config` described; InputError for anything else."""
-        if set(config) != {"arrays", "constants"} or not all(isinstance(one, list) for one in config.values()):
+        lists = set(config) - {"clip"} == {"arrays", "constants"} and all(
+            isinstance(one, list) for one in config.values()
+        )
+        clip = config.get("clip")
+        if not lists or (clip is not None and [type(end) for end in clip] != [float, float]):
             raise InputError(f'"inputs" must hold lists of arrays and constants, got {dict(config)!r:.80}')
         for entry in config["arrays"]:
             if not isinstance(entry, dict) or set(entry) != {"name", "shape", "dtype"}:
@@ -264,7 +284,8 @@ class InputLayout:
             if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str) or not is_constant(pair[1]):
                 raise InputError(f"a constant input must be a name and a value, got {pair!r:.80}")
         specs = (InputSpec(one["name"], _sizes(one["shape"]), one["dtype"]) for one in config["arrays"])
-        return cls(tuple(specs), tuple((name, value) for name, value in config["constants"]))
+        constants = tuple((name, value) for name, value in config["constants"])
+        return cls(tuple(specs), constants, None if clip is None else (clip[0], clip[1]))
 
 
 def is_array(value: Any) -> TypeGuard[Batch]:

@@ -195,31 +195,22 @@ class ImplicitModel:
         self, blocks: Blocks, *, state_bias: ArrayLike | None = None, output_bias: ArrayLike | None = None
     ) -> ImplicitModel:
         """Return the model of the same groups and shapes with other blocks, and its own biases where they are None."""
-        return ImplicitModel(
-            self.groups,
-            blocks,
-            n_inputs=self.n_inputs,
-            n_outputs=self.n_outputs,
-            state_bias=self.state_bias if state_bias is None else state_bias,
-            output_bias=self.output_bias if output_bias is None else output_bias,
-            input_shape=self.input_shape,
-            output_shape=self.output_shape,
-            inputs=self.inputs,
-        )
+        given = {"state_bias": state_bias, "output_bias": output_bias}
+        return self._changed(blocks=blocks, **{name: bias for name, bias in given.items() if bias is not None})
 
     def with_inputs(self, inputs: InputLayout | None) -> ImplicitModel:
         """Return the same model, which says of its inputs what lies where in U."""
-        return ImplicitModel(
-            self.groups,
-            self._blocks,
-            n_inputs=self.n_inputs,
-            n_outputs=self.n_outputs,
-            state_bias=self.state_bias,
-            output_bias=self.output_bias,
-            input_shape=None if inputs is None else inputs.shape,
-            output_shape=self.output_shape,
-            inputs=inputs,
-        )
+        return self._changed(inputs=inputs, input_shape=None if inputs is None else inputs.shape)
+
+    def with_groups(self, groups: Sequence[StateGroup]) -> ImplicitModel:
+        """Return the model of the same blocks and shapes with other groups, of the same names and sizes."""
+        return self._changed(groups=groups)
+
+    def _changed(self, **changes: Any) -> ImplicitModel:
+        """The same model, but for some arguments of the class."""
+        names = ("groups", "blocks", "n_inputs", "n_outputs", "state_bias", "output_bias", "input_shape")
+        kept = {name: getattr(self, name) for name in (*names, "output_shape", "inputs")}
+        return ImplicitModel(**(kept | changes))
 
     def __repr__(self) -> str:
         groups = ", ".join(f"{group.name}: {group.size} {group.activation.name}" for group in self.groups)

@@ -14,10 +14,14 @@ from simplicit.network.batches import gathered
 from simplicit.network.estimate import check_room
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.prepare import evaluation_copy
+from simplicit.network.probing import fixed_entries
 from simplicit.network.reader import read_model
 from simplicit.network.reading import OpenedGroup
 from simplicit.network.residual import last_of_blocks
 from simplicit.network.states import States, record_states
+
+# An output that is wired reads so many states or inputs on average at most.
+_WIRES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,15 @@ class Capture:
     def weight_count(self) -> int:
         """N₀, the entries of the weight matrices on which the output depends; see :func:`weight_count`."""
         return count_weights(self.graph.network, self.graph.parameters)
+
+    @property
+    def output_is_wired(self) -> bool:
+        """Whether the output is states and inputs as they are, without weights and constants: an activation, mostly."""
+        counts, q = self.model.part_nnz, self.model.n_outputs
+        if self.model.output_bias.any() or counts["C"] + counts["D"] > _WIRES * q:
+            return False
+        fixed = fixed_entries(self.graph, lambda graph: read_model(graph)[0])
+        return int(fixed[self.model.n_pre :].nnz) == counts["C"] + counts["D"]
 
     def states(self, inputs: Any, *, batch_size: int = 1024, groups: tuple[StateGroup, ...] | None = None) -> States:
         """Record U, Z, X and Y of the network for ``inputs``, of all groups or of some; see :func:`extract_states`."""

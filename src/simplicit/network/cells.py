@@ -4,23 +4,28 @@ A deep equilibrium layer is defined by the state that its cell leaves as it is (
 Equilibrium Models*, 2019), and so is a recurrent cell that runs under a constant input until it rests. One step is
 a network of the state and the input; that is captured like any other, and its loop is closed
 (:mod:`~simplicit.network.closing`). Whether there is one equilibrium for every input is then a question of λ_pf, of
-diag(L)|A| where φ are elementwise and by blocks where they are not (:mod:`simplicit.implicit.blockwise`).
+diag(L)|A| where φ are elementwise and by blocks where they are not (:mod:`simplicit.implicit.blockwise`). Products of
+states have a Lipschitz constant in a box that the cell does not leave (:mod:`simplicit.implicit.domains`): for a gated
+recurrent unit there is one whatever the inputs are, for an LSTM where these lie in a range.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from simplicit.checks import check_flag
+from simplicit.checks import as_interval, check_flag
 from simplicit.errors import InputError, NotWellPosedError
 from simplicit.implicit import Block, ImplicitModel, InputLayout, perron_frobenius
 from simplicit.implicit.batch import check_range
+from simplicit.implicit.domains import Bounded, bounded
 from simplicit.implicit.groups import INPUT
 from simplicit.implicit.maps import TooLargeError
 from simplicit.network.affine import Affine, Shape
@@ -28,9 +33,10 @@ from simplicit.network.assembling import model_of
 from simplicit.network.back import with_parameters
 from simplicit.network.capture import count_weights
 from simplicit.network.closing import OpenCell, closed, ways_to_close
+from simplicit.network.gates import ungated
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.prepare import evaluation_copy
-from simplicit.network.probing import fixed_entries, parameters_for
+from simplicit.network.probing import Traced, fixed_entries, parameters_for, traced_entries, weights_in
 from simplicit.network.reader import read_values
 from simplicit.network.states import States
 from simplicit.network.stepping import CellCall, Step, called, checked_step
@@ -43,6 +49,7 @@ def from_cell(
     inputs: Any,
     readout: nn.Module | Callable[..., Any] | None = None,
     *,
+    clip: tuple[float, float] | None = None,
     check: bool = True,
 ) -> CellModel:
     r"""Return the exact implicit model of the equilibrium x = cell(x, u), y = readout(x), of a cell in evaluation mode.
@@ -52,8 +59,8 @@ def from_cell(
     cell : nn.Module or callable
         One step. It is called as ``cell(state, inputs)``: a tuple or list of arrays is spread over its arguments in
         order, a mapping over its arguments by name, so that ``torch.nn.RNNCell``, whose order is (input, hidden), takes
-        ``state={"hx": h}``. It returns the next state, or a tuple (of a mapping: by name or in order) of all next
-        states, of the same shapes, and is never changed.
+        ``state={"hx": h}``, and ``torch.nn.LSTMCell`` ``{"hx": (h, c)}``. It returns the next state, or a tuple (of a
+        mapping: by name or in order) of all next states, of the same shapes, and is never changed.
     state : array (m, ...), tuple, list or mapping of them
         An example. Shapes and dtypes count, values do not: there is one equilibrium, and it is found from zero.
     inputs : array (m, ...), tuple, list or mapping of arrays and constants
@@ -61,9 +68,14 @@ def from_cell(
     readout : nn.Module or callable, optional
         What is computed of the equilibrium, ``readout(state)``, with several states spread like the cell's. Default:
         the state itself, several of them side by side.
+    clip : (float, float), optional
+        Range of valid inputs. It is needed where products of states are bounded for such inputs only (an LSTM, whose
+        forget gate has to stay away from 1); the model then refuses others, and the one equilibrium that is proved is
+        one among all states in a box that the cell maps into itself. What is proved without takes no notice of it.
     check : bool
         Whether the cell has to be proved well-posed. A model that is not refuses to be evaluated, but can be looked at
-        (``perron_frobenius(model)``) and fitted, which makes it so: see :func:`simplicit.fit`.
+        (``perron_frobenius(model)``), iterated without a proof (``equilibrium(model, U, proved=False)``) and, where its
+        blocks have Lipschitz constants, fitted, which makes it so: see :func:`simplicit.fit`.
 
     Returns
     -------
@@ -77,7 +89,7 @@ def from_cell(
         ``cell`` does not take or does not return states of these shapes; the message says what was tried.
     NotWellPosedError
         λ_pf < 1 could not be proved, which the message gives, or the cycle goes through a block that has no Lipschitz
-        constant (a norm, a product of states, attention), which it names.
+        constant and none in a box that was found (a norm, a product of states, attention), which it names.
     UnsupportedOperationError
         As :func:`simplicit.from_torch`.
 
@@ -99,10 +111,10 @@ def from_cell(
     True
     """
     check_flag("check", check)
-    captured = CellCapture.of(cell, state, inputs, readout)
+    captured = CellCapture.of(cell, state, inputs, readout, None if clip is None else as_interval("clip", clip))
     model = CellModel(captured)
     if check:
-        _check_well_posed(model)
+        _check_well_posed(captured)
     return model
 
 
@@ -111,6 +123,7 @@ class CellCapture:
     """A cell, captured once: the graph of one step, and how its states and inputs lie in the graph's U.
 
     ``own`` are the states that are groups of the model. ``model`` is its equilibrium, ``output_shape`` the shape of y.
+    ``unbounded`` names a block of a cycle for which no box was found; ``clip`` is the range of inputs that was given.
     """
 
     graph: NetworkGraph
@@ -119,9 +132,13 @@ class CellCapture:
     output_shape: Shape
     own: frozenset[int]
     model: ImplicitModel
+    unbounded: str | None
+    clip: tuple[float, float] | None
 
     @classmethod
-    def of(cls, cell: Any, state: Any, inputs: Any, readout: Any) -> CellCapture:
+    def of(
+        cls, cell: Any, state: Any, inputs: Any, readout: Any, clip: tuple[float, float] | None = None
+    ) -> CellCapture:
         """Capture a cell; arguments and errors are those of :func:`from_cell`, which proves it well-posed."""
         cell, readout = (unwrapped(one) if isinstance(one, nn.Module) else one for one in (cell, readout))
         if not callable(cell):
@@ -133,33 +150,37 @@ class CellCapture:
         graph = capture_graph(step, given, "inputs", output="all")
         plain = not call.inputs_by_name and len(call.inputs) == 1 and graph.layout.specs[-1].floating
         opened = _opened(graph, call, output_shape, with_readout=readout is not None)
-        found: tuple[frozenset[int], ImplicitModel] | None = None
+        found: tuple[frozenset[int], Bounded] | None = None
         for own in ways_to_close(opened):
             try:
                 model = _model(graph, opened, own, _layout(graph, call), plain=plain)
             except TooLargeError:
                 continue
-            if found is None or _is_proved(model):
-                found = own, model
-            if _is_proved(model):
+            one = _bounded(model, _layout(graph, call), clip)
+            if found is None or _is_proved(one.model):
+                found = own, one
+            if _is_proved(one.model):
                 break
         if found is None:
             raise InputError("the products of the cell's linear layers are too large to be written down")
-        return cls(graph, call, plain, output_shape, *found)
+        return cls(graph, call, plain, output_shape, found[0], found[1].model, found[1].unbounded, clip)
 
     @property
     def has_readout(self) -> bool:
         """Whether y is something else than the state."""
         return getattr(self.graph.network, "readout", None) is not None
 
-    @property
+    @cached_property
     def weight_count(self) -> int:
-        """N₀, the entries of the weight matrices of cell and readout that multiply states or inputs: no embeddings."""
+        """N₀, the entries of the weight matrices of cell and readout that multiply states or inputs: no embeddings.
+
+        Those of a gate that says only how fast a cell comes to rest have no part in its equilibrium either.
+        """
         blocks = [group.activation for group in self.model.groups if isinstance(group.activation, Block)]
         held = {constant.ctypes.data for block in blocks for constant in block.constants}
         network = self.graph.network
-        names = [name for name in self.graph.parameters if network.get_parameter(name).data_ptr() not in held]
-        return count_weights(network, names)
+        names = weights_in(self.graph, self.read)
+        return count_weights(network, [one for one in names if network.get_parameter(one).data_ptr() not in held])
 
     @property
     def proved(self) -> bool:
@@ -169,6 +190,28 @@ class CellCapture:
     def wiring(self) -> csr_array:
         """The entries of M (n_pre + q, n + p) that are no weights: skip paths, means, what is added as it is."""
         return csr_array(self.model.matrix.astype(np.float64).multiply(fixed_entries(self.graph, self.read)))
+
+    def traced(self) -> Traced:
+        """Which entries of M are which of the cell's weights."""
+        return traced_entries(self.graph, self.read)
+
+    def bounded(self, model: ImplicitModel) -> ImplicitModel:
+        """A model of the same groups with the boxes of its own for blocks that need them.
+
+        NotWellPosedError is raised where it had boxes and is not proved in its own.
+        """
+        if not _has_boxes(model):
+            return model
+        found = _bounded(model, _layout(self.graph, self.call), self.clip).model
+        bounds = perron_frobenius(found)
+        if bounds.upper < 1.0:
+            return found
+        raise NotWellPosedError(
+            f"the fitted cell is not proved to have one equilibrium: its products of states take larger values than "
+            f"the cell's had, with which λ_pf = {bounds.value:.6g}; fit it with a smaller kappa",
+            lower=bounds.lower,
+            upper=bounds.upper,
+        )
 
     def states(self, U: Tensor) -> States:
         """Record the equilibrium of the cell for inputs U (m, p), in float64.
@@ -237,7 +280,9 @@ def _opened(graph: NetworkGraph, call: CellCall, output_shape: Shape, *, with_re
     shapes = {spec.name: spec.shape for spec in graph.layout.specs}
     ends, following = 0, []
     for name, at in zip(call.states, states, strict=True):
-        following.append(_rows(read.output, ends, at.stop - at.start, shapes[name]))
+        value = _rows(read.output, ends, at.stop - at.start, shapes[name])
+        rested = ungated(value, at, [opened.group for opened in read.groups.values()], read.pre_activations)
+        following.append(value if rested is None else rested)
         ends += at.stop - at.start
     if with_readout:
         output = _rows(read.output, ends, read.output.size - ends, output_shape)
@@ -268,6 +313,25 @@ def _layout(graph: NetworkGraph, call: CellCall) -> InputLayout:
     return InputLayout(specs, graph.layout.constants)
 
 
+def _bounded(model: ImplicitModel, layout: InputLayout, clip: tuple[float, float] | None) -> Bounded:
+    """A model with boxes for blocks that need them: for all inputs if that proves it, else for those in a range."""
+    found = bounded(model, None)
+    if clip is None or _is_proved(found.model):
+        return found
+    ends = []
+    for end, other in zip(clip, (-math.inf, math.inf), strict=True):
+        ends.append(np.concatenate([np.full(spec.size, end if spec.floating else other) for spec in layout.specs]))
+    within = bounded(model, (ends[0], ends[1]))
+    if not _has_boxes(within.model):
+        return within
+    return replace(within, model=within.model.with_inputs(replace(layout, clip=clip)))
+
+
+def _has_boxes(model: ImplicitModel) -> bool:
+    """Whether a block of a model is clipped."""
+    return any(one.activation.domain is not None for one in model.groups if isinstance(one.activation, Block))
+
+
 def _is_proved(model: ImplicitModel) -> bool:
     try:
         return perron_frobenius(model).upper < 1.0
@@ -275,16 +339,35 @@ def _is_proved(model: ImplicitModel) -> bool:
         return False
 
 
-def _check_well_posed(model: ImplicitModel) -> None:
+def _check_well_posed(captured: CellCapture) -> None:
     """Refuse a cell that is not proved to have one equilibrium, with the figure and what can be done."""
-    bounds = perron_frobenius(model)
+    iterated = "iterate it without a proof, equilibrium(model, U, proved=False)"
+    remedy = "scale the weights on its state down, or take the model with check=False and"
+    if captured.unbounded is not None:
+        group = next(one for one in captured.model.groups if one.name == captured.unbounded)
+        known = captured.clip
+        inputs = "; give clip=(low, high), the range of its inputs" if known is None else f" for inputs in {known}"
+        raise NotWellPosedError(
+            f"cell is not proved to have one equilibrium: its cycle goes through group {group.name!r}, a block "
+            f"({group.activation.name}) without a Lipschitz constant in the maximum norm, and no bounded box of states "
+            f"was found that the cell maps into itself, in which it would have one{inputs}; {remedy} {iterated}",
+            lower=0.0,
+            upper=math.inf,
+        )
+    bounds = perron_frobenius(captured.model)
     if bounds.upper < 1.0:
         return
+    slopes = [
+        f"{group.name!r} ({group.activation.name}) L = {group.activation.slope:.4g}"
+        for cycle in captured.model.state_equation.cycles
+        for group in cycle.groups
+        if isinstance(group.activation, Block) and group.activation.domain is not None
+    ]
+    within = f", where its products are bounded: {', '.join(slopes)}" if slopes else ""
     raise NotWellPosedError(
         f"cell is not proved to have one equilibrium for every input: λ_pf = {bounds.value:.6g} (between "
-        f"{bounds.lower:.9g} and {bounds.upper:.9g}) is not below 1; scale the weights on its state down, or take the "
-        "model with check=False and fit it, simplicit.fit(model, inputs), which keeps its rows in a ball where it is "
-        "proved",
+        f"{bounds.lower:.9g} and {bounds.upper:.9g}{within}) is not below 1; {remedy} fit it, "
+        f"simplicit.fit(model, inputs), which keeps its rows in a ball where it is proved, or {iterated}",
         lower=bounds.lower,
         upper=bounds.upper,
     )

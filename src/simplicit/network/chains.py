@@ -34,7 +34,8 @@ _NAMES = """
 """
 #: Operations that act on each number by itself, by their names in ``aten`` without overload.
 ELEMENTWISE = frozenset(_NAMES.split())
-_SUMS = frozenset(["add", "sub", "rsub", "neg", "clone"])
+# Steps that are affine in all their operands, and those that are where one operand is a number.
+_AFFINE = frozenset(["add", "sub", "rsub", "neg", "clone"])
 _FACTORS = frozenset(["mul", "div"])
 #: How many steps are looked ahead for one that needs what came before them.
 _AHEAD = 6
@@ -59,7 +60,7 @@ def packet(node: Node) -> str:
 def is_affine_step(node: Node) -> bool:
     """Whether a step is affine in its operands: a sum, or a product with a number."""
     name = packet(node)
-    if name in _SUMS:
+    if name in _AFFINE:
         return True
     varying = [one for one in node.args if isinstance(one, Node)]
     return name in _FACTORS and len(varying) == 1 and not node.kwargs and isinstance(node.args[0], Node)

@@ -8,6 +8,8 @@ At an equilibrium s = s⁺. State by state (a cell may have several, s = (s_1, s
 
 - where D_s = 0, s is an affine value of the groups and of u, and takes its own place in every z_g: A_gh + B_gs C_h,
   B_gu + B_gs D_u, b_g + B_gs d. There are no states but the cell's own groups;
+- where s⁺ is s and something else in the shares of a gate, the same with the something else alone
+  (:mod:`simplicit.network.gates`), and groups that nothing reads any more are gone;
 - where D_s is diagonal without ones, as in a damped step s⁺ = (1 - a) s + a f(s), the same after (1 - D_s)⁻¹: the
   equilibria are those of f;
 - where D_s is anything else, or the products are larger than their factors, s stays as a group of its own with φ the
@@ -87,7 +89,20 @@ def closed(cell: OpenCell, own: frozenset[int]) -> ClosedCell:
     substituted = {name: _Parts.of(value, cell).substituted(states) for name, value in values.items()}
     groups = [StateGroup(names[number], cell.following[number].size, Activation("identity")) for number in sorted(own)]
     output = _Parts.of(cell.output, cell).substituted(states)
-    return ClosedCell((*groups[::-1], *cell.groups), substituted, output, own)
+    read = _read([output, *states.values()], substituted)
+    kept = tuple(group for group in (*groups[::-1], *cell.groups) if group.name in read)
+    return ClosedCell(kept, {group.name: substituted[group.name] for group in kept}, output, own)
+
+
+def _read(ends: Sequence[Affine], values: Mapping[str, Affine]) -> set[str]:
+    """The names of the groups that some values read, themselves or through others."""
+    found, left = set[str](), [name for value in ends for name in value.terms]
+    while left:
+        name = left.pop()
+        if name not in found and name in values:
+            found.add(name)
+            left += values[name].terms
+    return found
 
 
 def _names(taken: Sequence[str], numbers: Sequence[int]) -> dict[int, str]:

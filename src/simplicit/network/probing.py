@@ -178,6 +178,22 @@ class _Codes:
         return self.names[int(np.searchsorted(self.ends, entry, side="right")) - 1]
 
 
+def weights_in(graph: NetworkGraph, read: Read) -> list[str]:
+    """The names of the parameters of two dimensions or more on which M depends: those that multiply something."""
+    probe, found = _Probe(graph, read), list[str]()
+    with torch.no_grad():
+        codes = _Codes(probe.of_rank(matrices=True))
+        whole = _with(probe, codes, codes.first)
+        for name in codes.names:
+            value = probe.parameters[name]
+            kept = value.clone()
+            value.mul_(1.5)
+            if not _same(probe.read().M, whole.M):
+                found.append(name)
+            value.copy_(kept)
+    return found
+
+
 def _set_weights(probe: _Probe, wanted: _Whole) -> None:
     """Write into the probe's weights what M is to be."""
     codes = _Codes(probe.of_rank(matrices=True))
@@ -286,3 +302,27 @@ def _with(probe: _Probe, codes: _Codes, values: Array) -> _Whole:
 
 def _same(M: Any, other: Any) -> bool:
     return M.nnz == other.nnz and np.array_equal(M.indices, other.indices) and np.array_equal(M.data, other.data)
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """Of the entries of M (n_pre + q, n + p), by ``rows`` and ``columns``, the parameter each is a multiple of.
+
+    ``entries`` numbers the entries of the network's weights, and ``factors`` says which multiple.
+    """
+
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    entries: npt.NDArray[np.int64]
+    factors: Array
+
+
+def traced_entries(graph: NetworkGraph, read: Read) -> Traced:
+    """The entries of M that are multiples of one entry of the network's weights, in the order of their places."""
+    probe = _Probe(graph, read)
+    with torch.no_grad():
+        codes = _Codes(probe.of_rank(matrices=True))
+        first, second = (_with(probe, codes, values) for values in (codes.first, codes.first * (1.0 + codes.ratio)))
+    entry, known = codes.found(first.M.data, second.M.data)
+    rows, columns = np.divmod(first.places[known], first.M.shape[1])
+    return Traced(rows, columns, entry[known], first.M.data[known] / codes.first[entry[known]])

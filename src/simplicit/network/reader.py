@@ -72,7 +72,8 @@ from simplicit.network.repeated import remembering
 from simplicit.network.rules import Call, Elementwise, Filling, Linear, Moving
 from simplicit.network.trees import contains, mapped
 
-_SUMS = frozenset(["add", "sub", "rsub"])
+# Sums of two values, in which large constants may cancel.
+_ADDITIONS = frozenset(["add", "sub", "rsub"])
 
 # A value that is used several times gets states of its own where its maps would take so many products each time again.
 _WORK_AGAIN = 2**18
@@ -208,7 +209,7 @@ class _Reader:
     def _applied(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The affine value that an operation makes by its rule, else its expression or the states of its block."""
         if not contains(Expression, (args, kwargs)):
-            if name_of(node) in _SUMS:
+            if name_of(node) in _ADDITIONS:
                 args = mapped(self._apart_if_cancelling, args)
             try:
                 return self._by_rule(node, args, kwargs)

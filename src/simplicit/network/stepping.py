@@ -18,12 +18,16 @@ from simplicit.network.outputs import tensors_of
 
 @dataclass(frozen=True)
 class CellCall:
-    """How a cell is called: the names of states and inputs, whether each kind is given by name, and constants."""
+    """How a cell is called: the names of states and inputs, and whether each kind is given by name.
+
+    ``tuples`` are arguments that are tuples of states, each with the names of its parts.
+    """
 
     states: tuple[str, ...]
     inputs: tuple[str, ...]
     states_by_name: bool
     inputs_by_name: bool
+    tuples: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def said(self) -> str:
@@ -31,6 +35,7 @@ class CellCall:
         parts = [*(name for name in self.states if not self.states_by_name)]
         parts += [*(name for name in self.inputs if not self.inputs_by_name)]
         named = [*(self.states if self.states_by_name else ()), *(self.inputs if self.inputs_by_name else ())]
+        named = [*dict.fromkeys(self._holder.get(name, name) for name in named)]
         return f"cell({', '.join([*parts, *(f'{name}={name}' for name in named)])})"
 
     def arguments(self, given: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -38,10 +43,16 @@ class CellCall:
         in_order, by_name = list[Any](), dict[str, Any]()
         for names, named in ((self.states, self.states_by_name), (self.inputs, self.inputs_by_name)):
             if named:
-                by_name |= {name: given[name] for name in names}
+                by_name |= {name: given[name] for name in names if name not in self._holder}
             else:
                 in_order += [given[name] for name in names]
+        by_name |= {name: tuple(given[part] for part in parts) for name, parts in self.tuples}
         return in_order, by_name
+
+    @property
+    def _holder(self) -> dict[str, str]:
+        """The tuple that a state is a part of, by the state's name."""
+        return {part: name for name, parts in self.tuples for part in parts}
 
     def following(self, returned: Any) -> list[Any]:
         """The next states among what a cell returned."""
@@ -64,7 +75,7 @@ class Step(nn.Module):
         states = [given[name] for name in self._call.states]
         if self.readout is None:
             return tuple(following)
-        named = self._call.states_by_name and len(states) > 1
+        named = self._call.states_by_name and len(states) > 1 and not self._call.tuples
         y = self.readout(**dict(zip(self._call.states, states, strict=True))) if named else self.readout(*states)
         return (*following, y)
 
@@ -74,12 +85,14 @@ def called(cell: Any, state: Any, inputs: Any) -> tuple[CellCall, dict[str, Any]
     if isinstance(cell, nn.RNNCellBase) and not isinstance(state, Mapping):
         raise InputError(
             f"cell is a {type(cell).__name__}, whose order of arguments is (input, hx), and cell(state, inputs) was to "
-            "be called: give state={'hx': h}, or a module of your own around it",
+            "be called: give state={'hx': h}, of an LSTMCell {'hx': (h, c)}, or a module of your own around it",
             argument="cell",
         )
+    state, tuples = _spread(state)
     given = {"state": _examples(state, "state"), "inputs": _examples(inputs, "inputs")}
     by_name = {kind: [*one] if isinstance(one, dict) else [] for kind, one in given.items()}
-    free = [name for name in _parameters(cell) if name not in by_name["state"] and name not in by_name["inputs"]]
+    named = {*by_name["state"], *by_name["inputs"], *dict(tuples)}
+    free = [name for name in _parameters(cell) if name not in named]
     taken, arrays = [*by_name["state"], *by_name["inputs"]], dict[str, dict[str, Any]]()
     for kind, one in given.items():
         if isinstance(one, dict):
@@ -93,9 +106,25 @@ def called(cell: Any, state: Any, inputs: Any) -> tuple[CellCall, dict[str, Any]
             taken.append(name)
             names.append(name)
         arrays[kind] = dict(zip(names, one, strict=True))
-    call = CellCall(tuple(arrays["state"]), tuple(arrays["inputs"]), *map(bool, by_name.values()))
+    named_kinds = bool(by_name["state"]), bool(by_name["inputs"])
+    call = CellCall(tuple(arrays["state"]), tuple(arrays["inputs"]), *named_kinds, tuples)
     _check_examples(arrays)
     return call, arrays["state"] | arrays["inputs"]
+
+
+def _spread(state: Any) -> tuple[Any, tuple[tuple[str, tuple[str, ...]], ...]]:
+    """States by name with a name for each part of those that are tuples, and these tuples."""
+    if not isinstance(state, Mapping):
+        return state, ()
+    found, tuples = dict[Any, Any](), list[tuple[str, tuple[str, ...]]]()
+    for name, value in state.items():
+        if isinstance(name, str) and isinstance(value, tuple | list) and value and all(map(is_array, value)):
+            parts = tuple(f"{name}_{place}" for place in range(len(value)))
+            tuples.append((name, parts))
+            found |= dict(zip(parts, value, strict=True))
+        else:
+            found[name] = value
+    return found, tuple(tuples)
 
 
 def _parameters(cell: Any) -> list[str]:

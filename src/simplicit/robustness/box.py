@@ -193,6 +193,21 @@ def _of_columns(by_name: Mapping[str, float], given: Radius, layout: InputLayout
     return Reach(max(by_name.values()), given, radii, free)
 
 
+def check_valid(inputs: Tensor, clip: Clip, eps: float | Reach, layout: InputLayout | None) -> None:
+    """Refuse, with an InputError, a box of inputs (m, p) that leaves the range in which a model is proved."""
+    if layout is None or layout.clip is None or not len(inputs):
+        return
+    box = OuterBox.around(inputs, eps, clip)
+    (low, high), moving = layout.clip, Reach.of(eps)
+    lower, upper = (
+        moving.moving(end, 0.5 * (low + high)) for end in (box.centre - box.radius, box.centre + box.radius)
+    )
+    room = 1e-6 * (1.0 + abs(low) + abs(high))  # the box is rounded outwards
+    if bool((lower < low - room).any()) or bool((upper > high + room).any()):
+        defect = f"the box of inputs leaves {layout.clip}, where the model is proved to have one equilibrium"
+        raise InputError(f"clip: {defect}; pass clip={layout.clip}", argument="clip")
+
+
 def clipped(inputs: Tensor, clip: Clip, eps: float | Reach) -> tuple[Tensor, Clip]:
     """Return ``clip``, rounded towards the inside to the dtype of the inputs (m, p), and a copy of the inputs within.
 

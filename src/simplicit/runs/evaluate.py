@@ -16,7 +16,7 @@ from simplicit.checks import as_count, as_seed, refused
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.files import write_json
-from simplicit.implicit import ImplicitModel, PerronFrobenius, equilibrium, perron_frobenius
+from simplicit.implicit import Block, ImplicitModel, PerronFrobenius, equilibrium, perron_frobenius
 from simplicit.implicit.wellposed import row_norm
 from simplicit.progress import Meter, OnProgress
 from simplicit.robustness import accuracy, fgsm, pgd
@@ -112,7 +112,12 @@ class Evaluation:
     equilibrium_iterations : int
         Picard steps, the most over all batches; 0 for substitution.
     equilibrium_error_bound : float
-        Bound on |x - x*| over all states and samples.
+        Bound on |x - x*| over all states and samples. It is true, but says nothing where it is not below
+        ``output_range``.
+    output_range : float
+        The largest of the model's outputs on the test samples less the smallest.
+    unbounded : tuple of str
+        The operations of blocks that have no Lipschitz constant, through which a bound on rounding grows without limit.
     pgd_steps : int
     attacks : tuple of AttackFigures
     """
@@ -137,6 +142,8 @@ class Evaluation:
     equilibrium_method: str
     equilibrium_iterations: int
     equilibrium_error_bound: float
+    output_range: float
+    unbounded: tuple[str, ...]
     pgd_steps: int
     attacks: tuple[AttackFigures, ...]
 
@@ -172,7 +179,8 @@ def evaluate(
     meter = Meter(1 + 4 * len(set(settings.eps)), progress)
     meter.begin("clean accuracy")
     U, labels = data.test_inputs, data.test_labels
-    ours, theirs = _classes(model, U), _classes(baseline, U)
+    outputs = np.asarray(model.predict(U))
+    ours, theirs = outputs.argmax(axis=1), np.asarray(baseline.predict(U)).argmax(axis=1)
     method, iterations, bound = _equilibria(model, U)
     meter.count()
     count = min(settings.attack_samples or len(labels), len(labels))
@@ -190,6 +198,8 @@ def evaluate(
         equilibrium_method=method,
         equilibrium_iterations=iterations,
         equilibrium_error_bound=bound,
+        output_range=float(np.ptp(outputs)),
+        unbounded=_unbounded(model),
         pgd_steps=settings.pgd_steps,
         attacks=_attacks({"model": model, "baseline": baseline}, U[:count], labels[:count], data, settings, meter),
     )
@@ -246,9 +256,11 @@ def _check(model: ImplicitModel, baseline: ImplicitModel, data: Dataset) -> None
         check_labels(data, victim.n_outputs, name)
 
 
-def _classes(model: ImplicitModel, inputs: Any) -> Labels:
-    classes: Labels = np.asarray(model.predict(inputs)).argmax(axis=1)
-    return classes
+def _unbounded(model: ImplicitModel) -> tuple[str, ...]:
+    """The operations of blocks without a Lipschitz constant, each once, in the order of evaluation."""
+    blocks = [one.activation for one in reversed(model.groups) if isinstance(one.activation, Block)]
+    names = [name for one in blocks if not math.isfinite(one.slope) for name in one.name.split("+")]
+    return tuple(dict.fromkeys(names))
 
 
 def _equilibria(model: ImplicitModel, inputs: Floats) -> tuple[str, int, float]:

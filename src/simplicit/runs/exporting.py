@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from simplicit.checks import refused
 from simplicit.errors import InputError
 from simplicit.files import drafted, writing
@@ -30,19 +32,25 @@ def check_target(output: Path, *, overwrite: bool) -> None:
         raise refused("output", f"belongs to the run in {output.parent}; choose another --output", output)
 
 
-def export_run(run: Path, output: Path, *, overwrite: bool = False) -> dict[str, Any]:
+def export_run(run: Path, output: Path, *, dtype: str | None = None, overwrite: bool = False) -> dict[str, Any]:
     """Write `output` from a folder of ``simplicit fit``; its suffix says what: see :func:`check_target`.
 
-    Returned are ``file`` and ``bytes``, for ONNX ``checked_by`` and the ``difference`` of outputs, for weights
-    ``non_zeros`` and ``entries`` of all tensors with two dimensions or more. InputError is raised where the model has
-    cycles, or the network no parameters for it (:meth:`simplicit.FitResult.network`).
+    An ONNX file has numbers in ``dtype``, by default in that of the network's weights, or of the model where these are
+    not in the folder. Returned are ``file`` and ``bytes``, for ONNX ``dtype``, ``checked_by`` and the ``difference`` of
+    outputs, for weights ``non_zeros`` and ``entries`` of all tensors with two dimensions or more. InputError is raised
+    where the model has cycles, the network no parameters for it (:meth:`simplicit.FitResult.network`), or weights are
+    asked for in another dtype than their own.
     """
     check_target(output, overwrite=overwrite)
     read_manifest(run, "fit")
     if output.suffix == ONNX:
-        written = export_onnx(open_model(run), output, overwrite=overwrite)
-        facts = {"checked_by": written.checked_by, "difference": written.difference}
+        model = open_model(run)
+        taken = dtype or _network_dtype(run) or str(model.dtype)
+        written = export_onnx(model, output, dtype=taken, overwrite=overwrite)
+        facts = {"dtype": taken, "checked_by": written.checked_by, "difference": written.difference}
         return {"file": output, "bytes": written.size} | facts
+    if dtype is not None:
+        raise refused("dtype", f"is for {ONNX} files; weights are written in the network's own, leave it out", dtype)
     if not (run / WEIGHTS).is_file() and not (run / NETWORK).is_dir():
         raise InputError(
             f"{run}: has no {WEIGHTS}, for the network has no parameters of its own for all that its model has: "
@@ -58,3 +66,11 @@ def export_run(run: Path, output: Path, *, overwrite: bool = False) -> dict[str,
         "non_zeros": sum(int(value.count_nonzero()) for value in weights),
         "entries": sum(value.numel() for value in weights),
     }
+
+
+def _network_dtype(run: Path) -> str | None:
+    """Which of the dtypes of models the weights of a run's network have; float32 where theirs is narrower."""
+    if not (run / WEIGHTS).is_file():
+        return None
+    dtypes = {value.dtype for value in read_state(run / WEIGHTS).values() if value.is_floating_point()}
+    return "float64" if torch.float64 in dtypes else "float32" if dtypes else None

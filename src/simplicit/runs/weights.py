@@ -15,20 +15,24 @@ from torch import Tensor, nn
 
 from simplicit.errors import DataError
 
-_NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep the state dictionary
-_WRAPPED = "module."
+# Where training scripts keep the state dictionary.
+_NESTED = ("state_dict", "model_state_dict", "model", "net", "network")
+# What wrappers put before all names: data parallel training, torch.compile, Lightning and modules around a network.
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
 _SHOWN = 3
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
     """Load a safetensors file or a ``weights_only`` checkpoint into `net`, every tensor of it and nothing else.
 
+    Names may stand behind those of wrappers (``module.``, ``_orig_mod.``, ``model.``), weights beside the masks of
+    ``torch.nn.utils.prune``, and tensors that `net` shares under one of their names.
+
     DataError is raised for a file that is missing, damaged, holds pickled objects, NaN or infinite values, or tensors
     that do not fit `net`.
     """
-    state, own = read_state(path), net.state_dict()
-    if not own.keys() & state.keys():  # of a network that was wrapped, as for training on several devices
-        state = {name.removeprefix(_WRAPPED): tensor for name, tensor in state.items()}
+    own = net.state_dict()
+    state = _shared(_unmasked(_unwrapped(read_state(path), own), own), own)
     # Checkpoints of old versions of torch lack the counters of batch norms, which evaluation does not use.
     counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
     state = counters | state
@@ -47,6 +51,39 @@ def load_weights(net: nn.Module, path: Path) -> None:
             )
     check_finite(state, path)
     net.load_state_dict(state)
+
+
+def _unwrapped(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state without what wrappers put before all of its names, as long as none is a name of the network's own."""
+    while not own.keys() & state.keys():
+        before = next((one for one in _WRAPPERS if all(name.startswith(one) for name in state)), None)
+        if before is None:
+            break
+        state = {name.removeprefix(before): tensor for name, tensor in state.items()}
+    return state
+
+
+def _unmasked(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state with products in the place of weights and their masks, where the network knows neither."""
+    found = dict(state)
+    for name in state:
+        whole = name.removesuffix("_orig")
+        mask = f"{whole}_mask"
+        if name != whole and whole in own and name not in own and mask in state and mask not in own:
+            weight, kept = found.pop(name), found.pop(mask)
+            found[whole] = weight * kept if weight.shape == kept.shape else weight
+    return found
+
+
+def _shared(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state with every name of a tensor that the network has under several, of which one is there."""
+    places: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+    for name, tensor in own.items():
+        if name in state and tensor.numel():
+            places[tensor.data_ptr(), tensor.shape, tensor.stride()] = name
+    keys = {name: (tensor.data_ptr(), tensor.shape, tensor.stride()) for name, tensor in own.items()}
+    more = {name: state[places[key]] for name, key in keys.items() if name not in state and key in places}
+    return state | more
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from simplicit.checks import as_number
+from simplicit.checks import LARGEST, as_number
 from simplicit.errors import InputError
 from simplicit.rows import Ball, Gram, Penalty, PiecewiseQuadratic
 from simplicit.rows.batch import Array, Index, Mask
@@ -105,8 +105,14 @@ class Samples:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The problem as :func:`simplicit.solve_rows` takes it."""
-        return {"features": self.features, "targets": self.targets, "intercept": self.intercept}
+        """The problem as :func:`simplicit.solve_rows` takes it.
+
+        Columns whose squares are no float64 any more are zero there: a unit that is off on all samples has one.
+        """
+        sizes = np.abs(self.features).max(axis=0, initial=0.0)
+        gone = (sizes > 0.0) & (sizes < 1.0 / LARGEST)
+        features = np.where(gone, 0.0, self.features) if gone.any() else self.features
+        return {"features": features, "targets": self.targets, "intercept": self.intercept}
 
     @cached_property
     def _means(self) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from simplicit.implicit import Activation, ImplicitModel, equilibrium
 from simplicit.robustness import certify
 from simplicit.robustness.box import OuterBox
-from simplicit.robustness.certificates import interval
+from simplicit.robustness.certificates import interval, linear
 from simplicit.robustness.certificates.interval import Enclosure, Neighbourhood
 from simplicit.robustness.certificates.linear import Functionals, Relaxation, linear_margins, sharpened
 from simplicit.robustness.certificates.prepared import PreparedModel
@@ -85,7 +85,8 @@ def test_lines_bound_any_functional(kind: str) -> None:
     plan, rng = hood.prepared.system.plan, np.random.default_rng(0)
     v, w, z = (torch.from_numpy(rng.normal(size=(5, 7, size))) for size in (10, P, 10))
     constant = torch.from_numpy(rng.normal(size=(5, 7)))
-    functionals = Functionals(z=z, x=v, u=w, constant=constant)
+    of_stages = {number: z[..., stage.rows] for number, stage in enumerate(plan.stages)}
+    functionals = Functionals(constant, x=v, z=of_stages, u=w)
     relaxation = Relaxation(hood, sharpened(hood, hood.enclosure()))
     points = corners(U, 0.1, 400)
     Z, X = (
@@ -263,3 +264,14 @@ def test_margins_by_lines_are_those_of_the_labels(kind: str) -> None:
     expected = np.take_along_axis(Y, labels[:, None], axis=1) - Y
     expected[np.arange(10), labels] = np.inf
     assert_allclose(margins.numpy(), expected, atol=1e-7)
+
+
+def test_functionals_taken_one_by_one_have_the_same_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(KINDS[0], "relu", seed=4)
+    U, _ = data(model, 5)
+    hood = neighbourhood(model, U, 0.1)
+    coarse = hood.enclosure()
+    together = sharpened(hood, coarse, steps=2)
+    monkeypatch.setattr(linear, "_NUMBERS", 1)
+    for mine, theirs in zip(sharpened(hood, coarse, steps=2).bounds, together.bounds, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-13, atol=1e-13)

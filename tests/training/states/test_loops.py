@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import simplicit as sp
-from cells import F64, Convolved, Elementwise, P, Residual, flat, made, rest
+from cells import F64, Convolved, Elementwise, P, Residual, flat, made, rest, shrunk
 from simplicit.errors import InputError
 from simplicit.network import CellModel
 
@@ -133,9 +133,9 @@ def test_what_does_not_suit_a_cell_is_refused() -> None:
         sp.fit(model, u[:, :2])
     with pytest.raises(InputError, match="scaled state"):
         sp.fit(*model_of(Doubled()), sp.Sparse(30))
-    convolved = sp.from_cell(Convolved().double().eval(), *(torch.zeros(3, c, 3, 4, dtype=F64) for c in (2, 1)))
-    with pytest.raises(InputError, match="tied over positions"):
-        sp.fit(convolved, np.zeros((3, 1, 3, 4)))
+    twice = sp.from_cell(Twice().double().eval(), torch.zeros(3, 6, dtype=F64), torch.zeros(3, 6, dtype=F64))
+    with pytest.raises(InputError, match=r"a weight of the cell is used in 'cell.tanh' and in 'cell.relu'"):
+        sp.fit(twice, np.zeros((3, 6)))
 
 
 class Doubled(Elementwise):
@@ -143,3 +143,68 @@ class Doubled(Elementwise):
 
     def forward(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         return torch.tanh(self.inner(torch.tanh(x)) + self.outer(u)) + 1.5 * x.flip(1)
+
+
+class Twice(nn.Module):
+    """One layer before two groups of states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = shrunk(nn.Linear(6, 6), 0.8)
+
+    def forward(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.inner(torch.relu(self.inner(x) + u)))
+
+
+class Tokens(nn.Module):
+    """A layer on each of five tokens, with what is added to their places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = shrunk(nn.Linear(3, 3, bias=False), 0.8), nn.Linear(P, 3)
+        self.places = nn.Parameter(torch.randn(5, 3))
+
+    def forward(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.inner(x) + self.outer(u) + self.places)
+
+
+class GatedImages(nn.Module):
+    """A convolutional gated recurrent unit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.z, self.r, self.n = (shrunk(nn.Conv2d(3, 2, 3, padding=1), 1.0) for _ in range(3))
+
+    def forward(self, h: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([u, h], 1)
+        z, r = torch.sigmoid(self.z(x)), torch.sigmoid(self.r(x))
+        return z * h + (1 - z) * torch.tanh(self.n(torch.cat([u, r * h], 1)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "given", "weights"),
+    [
+        (Convolved, (2, 3, 4), (1, 3, 4), 54),
+        (Tokens, (5, 3), (5, P), 21),
+        pytest.param(GatedImages, (2, 3, 3), (1, 3, 3), 108, marks=pytest.mark.slow),
+    ],
+)
+def test_rows_that_share_weights_are_fitted_once_and_come_back(
+    kind: type[nn.Module], state: tuple[int, ...], given: tuple[int, ...], weights: int
+) -> None:
+    torch.manual_seed(0)
+    cell = kind().double().eval()
+    u, zeros = torch.randn(40, *given, dtype=F64), torch.zeros(40, *state, dtype=F64)
+    model = sp.from_cell(cell, zeros, u)
+    same = sp.fit(model, u, sp.Matching(sp.L1(1e-10)), executor="serial")
+    assert sum(layer.weights for layer in same.layers) == model.captured.weight_count == weights
+    for mine, theirs in zip(same.network().parameters(), cell.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, rtol=0.0, atol=1e-5)
+    result = sp.fit(model, u, sp.Sparse(40), executor="serial", throw=False)
+    back = result.network()
+    assert type(back) is kind
+    assert result.nnz <= 0.6 * weights
+    assert sp.perron_frobenius(result.model).upper < 1
+    with torch.no_grad():
+        x = rest(back, zeros, u)
+    assert float((result.model.predict(u).flatten(1) - flat(x)).abs().max()) < 1e-8

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import simplicit as sp
 from fitting import Subject, mlp, uniform
 from simplicit.training.states import StateData, state_data
 from simplicit.training.states.stages import Stage, features_on, stages_of
@@ -47,3 +49,19 @@ def test_without_propagation_all_states_are_one_stage(data: StateData, regenerat
 def test_features_are_the_baseline_s_states_until_there_is_a_model(data: StateData) -> None:
     assert features_on(data, None) is data.features
     np.testing.assert_allclose(features_on(data, data.model), data.features, atol=1e-12)
+
+
+@pytest.mark.parametrize("end", [torch.nn.Sigmoid, torch.nn.ReLU])
+@pytest.mark.parametrize("propagate", [False, True])
+def test_a_network_that_ends_in_an_activation_comes_back(end: type[torch.nn.Module], propagate: bool) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(9, 7), torch.nn.ReLU(), torch.nn.Linear(7, 9), end()).double().eval()
+    X = torch.rand(60, 9, dtype=torch.float64)
+    result = sp.fit(net, X, sp.Matching(sp.L1(1e-4), propagate=propagate), executor="serial")
+    assert [layer.name for layer in result.layers] == ["1", "3"]
+    back = result.network()
+    assert type(back) is type(net)
+    assert 0 < result.nnz == sum(int((layer.weight != 0).sum()) for layer in (back[0], back[2])) < 126
+    with torch.no_grad():
+        assert torch.allclose(back(X), result.model.predict(X), rtol=0.0, atol=1e-9)
+    assert result.layers[1].error < 0.05

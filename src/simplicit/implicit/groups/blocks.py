@@ -4,7 +4,9 @@ Softmax, norms, products of states, attention: φ is a short program of torch's 
 (:mod:`~simplicit.implicit.groups.program`) on operands that z holds one after the other. A product of two states, for
 instance, has z = (the first, the second) and a = 2b. A model without cycles is well-posed with any of them; a cycle
 needs a Lipschitz constant of each block on it in ‖·‖∞ (El Ghaoui, Gu, Travacca, Askari and Tsai, *Implicit Deep
-Learning*, SIAM J. Math. Data Sci. 2021, section 2), which is :attr:`Block.lipschitz`.
+Learning*, SIAM J. Math. Data Sci. 2021, section 2), which is :attr:`Block.slope`. A product of two states has none on
+all of R; of z clipped to a box it has (:mod:`~simplicit.implicit.groups.deviations`), which changes nothing where z
+never leaves the box.
 """
 
 from __future__ import annotations
@@ -12,20 +14,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from simplicit.checks import lookups_checked
 from simplicit.errors import InputError
 from simplicit.implicit.groups import lipschitz
+from simplicit.implicit.groups.deviations import coupling, rounding
 from simplicit.implicit.groups.images import ImageOf
 from simplicit.implicit.groups.program import Step, as_tensor, execute, from_config, operation, to_config
 
 Shape = tuple[int, ...]
+# Above so many entries G is not written down.
+_LARGEST_COUPLING = 2**26
+# What rounding may have taken off an entry of G, and off a sum over a row for each term.
+_COUPLED, _SUMMED = 1e-13, 2.0**-52
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +51,8 @@ class Block:
     constants : tuple of array
         Tensors that do not depend on the input: tables of an embedding, masks. Floating-point ones are used in the
         dtype of z.
+    domain : pair of arrays (a,), optional
+        The ends of a box: φ is taken of z clipped to it, and :attr:`slope` is its constant there.
 
     Raises
     ------
@@ -53,6 +64,7 @@ class Block:
     steps: tuple[Step, ...]
     size: int
     constants: tuple[NDArray[Any], ...] = ()
+    domain: tuple[NDArray[Any], NDArray[Any]] | None = None
     _cast: dict[torch.dtype, list[Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -60,6 +72,11 @@ class Block:
             raise InputError("a block has no steps")
         for step in self.steps:
             operation(step.operation)
+        if self.domain is not None:
+            low, high = self.domain
+            shaped = np.shape(low) == np.shape(high) == (self.pre_size,)
+            if not shaped or not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
+                raise InputError(f"a block's domain must be two ends of {self.pre_size} finite numbers, in order")
 
     # The fields by which a model of elementwise activations asks for properties; a block has none of them.
     homogeneous = False
@@ -87,13 +104,41 @@ class Block:
     @property
     def slope(self) -> float:
         """Its Lipschitz constant in ‖·‖∞; infinite where none is known."""
+        if self.coupling is not None:
+            return float(self.coupling.sum(axis=1).max(initial=0.0)) * (1.0 + _SUMMED * self.pre_size)
         return lipschitz.constant(self.steps, len(self.operands), len(self.constants))
+
+    @cached_property
+    def coupling(self) -> csr_array | None:
+        """G, (b, a), with |φ(z) - φ(z')| <= G |z - z'| over the domain; None without one, or where G is not finite."""
+        if self.domain is None or self.pre_size * self.size > _LARGEST_COUPLING:
+            return None
+        found = coupling(self.steps, self.operands, self._constants(torch.float64), self._box(torch.float64))
+        return (
+            csr_array(found.numpy() * (1.0 + _COUPLED + _SUMMED * self.pre_size))
+            if bool(torch.isfinite(found).all())
+            else None
+        )
+
+    def _box(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The domain as tensors."""
+        assert self.domain is not None
+        low, high = (torch.from_numpy(np.array(end, dtype=np.float64)).to(dtype) for end in self.domain)
+        return low, high
+
+    def _inside(self, z: Tensor) -> Tensor:
+        """Z clipped to the domain, if there is one."""
+        return z if self.domain is None else torch.clamp(z, *self._box(z.dtype))
+
+    def holds(self, z: Tensor) -> bool:
+        """Whether z (m, a) lies in the domain, so that clipping leaves it as it is."""
+        return self.domain is None or bool(torch.equal(self._inside(z), z))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Block):
             return NotImplemented
-        mine, theirs = ((b.operands, b.steps, b.size, len(b.constants)) for b in (self, other))
-        pairs = zip(self.constants, other.constants, strict=False)
+        mine, theirs = ((b.operands, b.steps, b.size, [*b.arrays]) for b in (self, other))
+        pairs = zip(self.arrays.values(), other.arrays.values(), strict=False)
         return mine == theirs and all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
     def __hash__(self) -> int:
@@ -110,7 +155,7 @@ class Block:
 
     def result(self, z: Tensor) -> Tensor:
         """Return what the program makes of z (m, a) for m >= 2, in its own shape and dtype."""
-        m = len(z)
+        m, z = len(z), self._inside(z)
         parts = torch.split(z, [math.prod(shape) for shape in self.operands], dim=1)
         # Contiguous, as some operations of torch ask for.
         shaped = [part.reshape(m, *shape).contiguous() for part, shape in zip(parts, self.operands, strict=True)]
@@ -153,16 +198,33 @@ class Block:
         They hold for exact arithmetic, and for evaluation in ``dtype``, however it rounds
         (:mod:`~simplicit.implicit.groups.images`). They are infinite where nothing is known, and never NaN.
         """
-        constants = self._constants(torch.float64)
-        return ImageOf(self.steps, self.operands, constants, self.size, dtype)(lower, upper)
+        constants, ends = self._constants(torch.float64), (self._inside(lower.double()), self._inside(upper.double()))
+        return ImageOf(self.steps, self.operands, constants, self.size, dtype)(*ends)
 
     def spread(self, z: Tensor, radius: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Bound |x - φ(z')| over all |z' - z| <= radius, (m, b), for x that is φ(z) as evaluated in ``dtype``."""
         low, high = self.image(z.double() - radius, z.double() + radius, dtype)
         return torch.maximum(high - x, x - low)
 
+    def moved(self, radius: Tensor) -> Tensor:
+        """Bound |φ(z') - φ(z)| for |z' - z| <= radius, (m, a) to (m, b): by G, else by :attr:`slope`."""
+        if self.coupling is None:
+            return (self.slope * radius.amax(dim=1, keepdim=True)).expand(-1, self.size)
+        found = torch.from_numpy(self.coupling @ radius.double().numpy().T).T
+        return found * (1.0 + _SUMMED * self.pre_size)
+
+    @property
+    def reach(self) -> float:
+        """What every number of the result moves at least by, as :meth:`moved` says, where all of z moves by 1."""
+        if self.coupling is None:
+            return self.slope
+        return float(self.coupling.sum(axis=1).min(initial=math.inf)) / (1.0 + _SUMMED * self.pre_size)
+
     def rounding(self, size: float, dtype: torch.dtype) -> float:
         """Bound what evaluating φ(z) in ``dtype`` may lose where |z| <= ``size``; infinite without :attr:`slope`."""
+        if self.coupling is not None:
+            constants = self._constants(torch.float64)
+            return rounding(self.steps, self.operands, constants, self._box(torch.float64), dtype)
         values: list[Any] = [torch.zeros(2, *shape, dtype=torch.float64) for shape in self.operands]
         values += self._constants(torch.float64)
         execute(self.steps, values, 2, torch.float64)
@@ -179,17 +241,20 @@ class Block:
             for step in self.steps
         ]
         shapes = [list(shape) for shape in self.operands]
-        return {"operands": shapes, "steps": steps, "constants": len(self.constants)}
+        bounded = {} if self.domain is None else {"domain": True}
+        return {"operands": shapes, "steps": steps, "constants": len(self.constants), **bounded}
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The constants by the names that they have in files."""
-        return {f"constant.{number}": constant for number, constant in enumerate(self.constants)}
+        """The constants, and the ends of the domain, by the names that they have in files."""
+        ends = {} if self.domain is None else {f"domain.{number}": end for number, end in enumerate(self.domain)}
+        return {f"constant.{number}": constant for number, constant in enumerate(self.constants)} | ends
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], size: int, arrays: Mapping[str, NDArray[Any]]) -> Block:
         """Return the block that :meth:`to_config` gave ``config`` for; InputError if it is none."""
         entries = dict(config) if isinstance(config, Mapping) else {}
+        bounded = entries.pop("domain", False) is True
         if set(entries) != {"operands", "steps", "constants"} or not isinstance(entries["steps"], list):
             raise InputError(f'a block is {{"operands": …, "steps": …, "constants": …}}, got {config!r:.80}')
         try:
@@ -203,6 +268,7 @@ class Block:
             )
             operands = tuple(tuple(int(length) for length in shape) for shape in entries["operands"])
             constants = tuple(arrays[f"constant.{number}"] for number in range(entries["constants"]))
+            domain = (arrays["domain.0"], arrays["domain.1"]) if bounded else None
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(f"a block of the model is damaged ({error!r:.80})") from error
-        return cls(operands, steps, size, constants)
+        return cls(operands, steps, size, constants, domain)

@@ -255,6 +255,20 @@ class Activation:
         middle = self(z)
         return torch.minimum(bound, torch.maximum(self(z + radius) - middle, middle - self(z - radius)))
 
+    def image(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Bound φ over [lower, upper], elementwise, float64, rounding included; infinite where nothing is known."""
+        lower, upper = lower.double(), upper.double()
+        if self.monotone:
+            low, high = self(lower), self(upper)
+        else:
+            centre = 0.5 * lower + 0.5 * upper
+            value, spread = self(centre), self.spread(centre, upper - centre)
+            low, high = value - spread, value + spread
+        low = low - self.jump - EVALUATION_ULPS * torch.finfo(torch.float64).eps * (1.0 + low.abs())
+        high = high + self.jump + EVALUATION_ULPS * torch.finfo(torch.float64).eps * (1.0 + high.abs())
+        unknown = ~(low <= high)
+        return low.masked_fill(unknown, -math.inf), high.masked_fill(unknown, math.inf)
+
     def steepest(self, lower: Tensor, upper: Tensor) -> Tensor:
         """Bound |φ'| over [lower, upper], elementwise: by the slopes of its half-lines for homogeneous φ, else by L."""
         if not self.homogeneous:

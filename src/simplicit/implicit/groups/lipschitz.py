@@ -35,25 +35,25 @@ _FACTORS = {
     **dict.fromkeys(("sigmoid", "hardsigmoid"), 0.25),
     **dict.fromkeys(_NON_EXPANSIVE.split(), 1.0),
 }
-# Operations that act on each number by itself.
+#: Operations that act on each number by itself, one of them varying.
 _POINTWISE_NAMES = """
     abs add atan cos div hardsigmoid hardtanh log_sigmoid mul neg relu relu6 rsub sigmoid sin softplus softshrink sub
     tanh
 """
-_POINTWISE = frozenset(_POINTWISE_NAMES.split())
+POINTWISE = frozenset(_POINTWISE_NAMES.split())
 
 
 def is_pointwise(steps: Sequence[Step]) -> bool:
     """Whether a program of one operand and no constants acts on each number by itself."""
-    return all(step.packet in _POINTWISE for step in steps)
+    return all(step.packet in POINTWISE for step in steps)
 
 
 def constant(steps: Sequence[Step], operands: int, constants: int) -> float:
     """Return a Lipschitz constant of a program in its operands; infinite where none is known."""
     found = [1.0] * operands + [0.0] * constants
     for step in steps:
-        parts = [found[one.number] for one in _values((step.arguments, [value for _, value in step.keywords]))]
-        found.append(_after(step, parts))
+        parts = [found[one.number] for one in values_of((step.arguments, [value for _, value in step.keywords]))]
+        found.append(after(step, parts))
     return found[-1]
 
 
@@ -67,11 +67,11 @@ def rounding(steps: Sequence[Step], at_zero: Sequence[Any], operands: int, size:
     constants = len(at_zero) - len(steps) - operands
     slopes, errors = [1.0] * operands + [0.0] * constants, [0.0] * (operands + constants)
     for number, step in enumerate(steps, operands + constants):
-        read = [one.number for one in _values((step.arguments, [value for _, value in step.keywords]))]
-        slopes.append(_after(step, [slopes[one] for one in read]))
+        read = [one.number for one in values_of((step.arguments, [value for _, value in step.keywords]))]
+        slopes.append(after(step, [slopes[one] for one in read]))
         sizes = [_size(at_zero[one]) + slopes[one] * size for one in (*read, number)]
         terms = 64.0 + 2.0 * max(_count(at_zero[one]) for one in (*read, number))
-        errors.append(_after(step, [errors[one] for one in read]) + terms * unit * (1.0 + sum(sizes)))
+        errors.append(after(step, [errors[one] for one in read]) + terms * unit * (1.0 + sum(sizes)))
     return errors[-1] if math.isfinite(slopes[-1]) else math.inf
 
 
@@ -91,15 +91,17 @@ def _count(value: Any) -> int:
     return max((one.numel() for one in _tensors(value)), default=1)
 
 
-def _values(argument: Any) -> list[Value]:
+def values_of(argument: Any) -> list[Value]:
+    """Return the values of a program among the arguments of a step."""
     if isinstance(argument, Value):
         return [argument]
     if isinstance(argument, tuple | list):
-        return [value for one in argument for value in _values(one)]
+        return [value for one in argument for value in values_of(one)]
     return []
 
 
-def _after(step: Step, parts: Sequence[float]) -> float:
+def after(step: Step, parts: Sequence[float]) -> float:
+    """Return a Lipschitz constant of a step's value, from those of what it reads; infinite where none is known."""
     largest = max(parts, default=0.0)
     if largest == 0.0:
         return 0.0

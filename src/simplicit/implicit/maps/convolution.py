@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from simplicit.errors import InputError
 from simplicit.implicit.maps.base import as_factors
-from simplicit.implicit.maps.files import Arrays, Entry, Stored, csr_arrays
+from simplicit.implicit.maps.files import Arrays, Entry, Stored
 from simplicit.implicit.maps.sparse import Csr
 from simplicit.implicit.maps.weighted import LARGEST_WEIGHT, WeightedMap
 
@@ -62,7 +62,7 @@ class ConvMap(WeightedMap, kind="convolution"):
     Parameters
     ----------
     weight : array, shape (O, I / groups, *kernel)
-        W. float32 for itself and float16, float64 for other real numbers.
+        W.
     input_shape : tuple of int
         (I, *sizes).
     stride, padding, dilation : tuple of int
@@ -72,12 +72,7 @@ class ConvMap(WeightedMap, kind="convolution"):
     left, right : array, shapes (O · product of out sizes,) and (I · product of sizes,), optional
         l and r, flattened; ones if None.
     copy : bool
-        Whether the weight is copied; otherwise nobody may change it.
-
-    Raises
-    ------
-    InputError
-        Shapes do not fit, or entries are not finite.
+        As of every :class:`~simplicit.implicit.maps.weighted.WeightedMap`, and so are errors.
     """
 
     _what = "a convolution"
@@ -133,10 +128,7 @@ class ConvMap(WeightedMap, kind="convolution"):
             out = self.weight.shape[0] // self.groups
             per_channel = np.repeat(per_channel.reshape(self.groups, -1), out, axis=0)
         trailing = (1,) * (self.weight.ndim - per_channel.ndim)
-        with np.errstate(over="ignore"):  # refused as infinite
-            self.weight = (self.weight * per_channel.reshape(*per_channel.shape, *trailing)).astype(
-                self.weight.dtype, copy=False
-            )
+        self._scale_weight_(per_channel.reshape(*per_channel.shape, *trailing))
         return None
 
     def __repr__(self) -> str:
@@ -234,16 +226,8 @@ class ConvMap(WeightedMap, kind="convolution"):
         return outputs, inputs
 
     def to_stored(self) -> tuple[Entry, Arrays]:
-        factors = self._stored_factors()
-        entry = {
-            "kind": "convolution",
-            "weight_shape": list(self.weight.shape),
-            "input_shape": list(self.input_shape),
-            "groups": self.groups,
-            "factors": list(factors),
-            **{name: list(getattr(self, name)) for name in _GEOMETRY},
-        }
-        return entry, csr_arrays(sp.csr_array(self.weight.reshape(len(self.weight), -1))) | factors
+        geometry: dict[str, Any] = {name: list(getattr(self, name)) for name in _GEOMETRY}
+        return self._stored_as("convolution", input_shape=list(self.input_shape), groups=self.groups, **geometry)
 
     @classmethod
     def from_stored(cls, stored: Stored) -> ConvMap:

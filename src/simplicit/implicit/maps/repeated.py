@@ -20,7 +20,7 @@ from torch import Tensor
 
 from simplicit.errors import InputError
 from simplicit.implicit.maps.base import as_factors
-from simplicit.implicit.maps.files import Arrays, Entry, Stored, csr_arrays
+from simplicit.implicit.maps.files import Arrays, Entry, Stored
 from simplicit.implicit.maps.sparse import Csr
 from simplicit.implicit.maps.weighted import LARGEST_WEIGHT, WeightedMap
 
@@ -31,18 +31,13 @@ class RepeatedMap(WeightedMap, kind="repeated"):
     Parameters
     ----------
     weight : array, shape (O, I)
-        W. float32 for itself and float16, float64 for other real numbers.
+        W.
     repeats, inner : int
         r and s, at least 1.
     left, right : array, shapes (r O s,) and (r I s,), optional
         l and r, flattened; ones if None.
     copy : bool
-        Whether the weight is copied; otherwise nobody may change it.
-
-    Raises
-    ------
-    InputError
-        Shapes do not fit, or entries are not finite.
+        As of every :class:`~simplicit.implicit.maps.weighted.WeightedMap`, and so are errors.
     """
 
     _what = "a repeated matrix"
@@ -81,9 +76,7 @@ class RepeatedMap(WeightedMap, kind="repeated"):
         if (places != places[:1, :, :1]).any():
             return given
         one = places[0, :, 0]
-        with np.errstate(over="ignore"):  # refused as infinite
-            scaled = self.weight * (one[:, None] if side == "left" else one)
-            self.weight = scaled.astype(self.weight.dtype, copy=False)
+        self._scale_weight_(one[:, None] if side == "left" else one)
         return None
 
     def with_weight(self, weight: NDArray[Any], **changes: Any) -> RepeatedMap:
@@ -122,15 +115,7 @@ class RepeatedMap(WeightedMap, kind="repeated"):
         return self._times_factors(sp.csr_array(core))
 
     def to_stored(self) -> tuple[Entry, Arrays]:
-        factors = self._stored_factors()
-        entry = {
-            "kind": "repeated",
-            "weight_shape": list(self.weight.shape),
-            "repeats": self.repeats,
-            "inner": self.inner,
-            "factors": list(factors),
-        }
-        return entry, csr_arrays(sp.csr_array(self.weight)) | factors
+        return self._stored_as("repeated", repeats=self.repeats, inner=self.inner)
 
     @classmethod
     def from_stored(cls, stored: Stored) -> RepeatedMap:

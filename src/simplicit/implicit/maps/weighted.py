@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch import Tensor
 from simplicit.checks import as_array
 from simplicit.errors import InputError
 from simplicit.implicit.maps.base import LinearMap, Product, as_factors, rounded
-from simplicit.implicit.maps.files import Stored
+from simplicit.implicit.maps.files import Arrays, Entry, Stored, csr_arrays
 from simplicit.implicit.maps.sparse import Csr, float_for
 
 #: Numbers in one weight that a file may ask for: 16 GB in float64.
@@ -30,7 +31,10 @@ LARGEST_WEIGHT = 2**31
 class WeightedMap(LinearMap):
     """A map diag(l) W̃ diag(r); a subclass says what W̃ is by :meth:`_multiplied`, and how W takes factors.
 
-    ``weight`` is W, ``left`` and ``right`` are l and r, (out,) and (in,) in float64, or None for ones.
+    ``weight`` is W, ``left`` and ``right`` are l and r, (out,) and (in,) in float64, or None for ones. Every subclass
+    takes all three; a weight is float32 for itself and float16, float64 for other real numbers, and is copied unless
+    ``copy`` is False: then nobody may change it. InputError is raised where shapes do not fit or entries are not
+    finite.
     """
 
     weight: NDArray[Any]
@@ -152,6 +156,17 @@ class WeightedMap(LinearMap):
     def product(self, values: Tensor | None = None) -> Product:
         weight = self._tensors[0] if values is None else self._weight_of(values)
         return lambda x: self._with_factors(x, weight)
+
+    def _scale_weight_(self, factors: NDArray[Any]) -> None:
+        """Multiply W by factors that are broadcast to it; what becomes infinite is refused later."""
+        with np.errstate(over="ignore"):
+            self.weight = (self.weight * factors).astype(self.weight.dtype, copy=False)
+
+    def _stored_as(self, kind: str, **geometry: Any) -> tuple[Entry, Arrays]:
+        """The entry and the arrays of a file, for a kind of map and what it has beside a weight and factors."""
+        factors, matrix = self._stored_factors(), sp.csr_array(self.weight.reshape(len(self.weight), -1))
+        entry = {"kind": kind, "weight_shape": list(self.weight.shape), **geometry, "factors": list(factors)}
+        return entry, csr_arrays(matrix) | factors
 
     def _stored_factors(self) -> dict[str, NDArray[np.float64]]:
         """The factors that there are, by the names of their arrays."""

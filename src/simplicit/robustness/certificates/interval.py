@@ -64,7 +64,11 @@ class Enclosure(PerSample):
     @property
     def largest(self) -> Tensor:
         """A bound on |x|, (m, n)."""
-        return torch.maximum(self.x_lower.abs(), self.x_upper.abs())
+        return self.largest_of(slice(None))
+
+    def largest_of(self, states: slice | Tensor) -> Tensor:
+        """A bound on |x| of some states, (m, k)."""
+        return torch.maximum(self.x_lower[:, states].abs(), self.x_upper[:, states].abs())
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +102,14 @@ class Neighbourhood(PerSample):
     def sizes(self, X: Tensor) -> Tensor:
         """Return |A| X + |B| |u| + |b|, (m, n), for bounds X on |x|: what rounding is measured against."""
         return self.prepared.widened(self.prepared.system.absolute.plan.product(X) + self.drive_sizes)
+
+    def stage_sizes(self, found: Enclosure, number: int) -> Tensor:
+        """Return :meth:`sizes` of one stage, (m, k), for the boxes of x in ``found``."""
+        stage = self.prepared.system.absolute.plan.stages[number]
+        total = self.drive_sizes[:, stage.rows]
+        for source, block in stage.terms:
+            total = total + block.apply(found.largest_of(source))
+        return self.prepared.widened(total)
 
     @cached_property
     def states(self) -> Tensor:
@@ -236,7 +248,7 @@ class Neighbourhood(PerSample):
         found.x_upper[:, at] = torch.fmin(found.x_upper[:, at], high)
         if found.errors is not None and not isinstance(phi, Block) and number not in self.prepared.looped:
             zeta, sizes = self._pre_errors(found, number)
-            bounds, X = (lower - zeta, upper + zeta), found.largest[:, at]
+            bounds, X = (lower - zeta, upper + zeta), found.largest_of(at)
             errors = self.prepared.stage_errors(number, zeta, bounds, X, sizes, self.prepared.dtype)
             found.errors[:, at] = errors.nan_to_num(nan=torch.inf)
 
@@ -245,8 +257,8 @@ class Neighbourhood(PerSample):
         stage = self.prepared.system.absolute.plan.stages[number]
         sizes = self.drive_sizes[:, stage.rows]
         for source, block in stage.terms:
-            sizes = sizes + block.apply(found.largest[:, source])
-        errors = torch.zeros_like(found.x_lower) if found.errors is None else found.errors
+            sizes = sizes + block.apply(found.largest_of(source))
+        errors = found.x_lower.new_zeros(()).expand_as(found.x_lower) if found.errors is None else found.errors
         zeta = self.prepared.pre_errors(number, errors, sizes, self.prepared.dtype)
         return zeta.nan_to_num(nan=torch.inf), sizes
 

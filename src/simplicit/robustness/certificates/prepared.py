@@ -24,6 +24,7 @@ unit roundoff u, a sum of k products errs by at most γ = k u / (1 - k u) times 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -33,7 +34,8 @@ from torch import Tensor
 from simplicit.implicit import ImplicitModel
 from simplicit.implicit.equations import PREDICTION_TOL
 from simplicit.implicit.fixed_point import NOISE_ULPS
-from simplicit.implicit.groups import EVALUATION_ULPS, Activation, Block, per_state
+from simplicit.implicit.groups import EVALUATION_ULPS, INPUT, Activation, Block, per_state
+from simplicit.implicit.maps import CsrMap, LinearMap
 from simplicit.implicit.plan import Loop, Stage
 from simplicit.implicit.spectral import Contraction
 
@@ -102,6 +104,17 @@ class PreparedModel:
         """Return Z̄ B, (m, p), for Z̄ (m, n)."""
         return self.system.pull_back_drive(self.system.plan.to_model(Z_bar))
 
+    @cached_property
+    def inputs(self) -> tuple[LinearMap | None, ...]:
+        """B of every stage, (rows of the stage, p); None where a stage reads no input."""
+        plan, model = self.system.plan, self.model.astype(np.float64)
+        if plan.order is not None:
+            B = model.B[plan.order.numpy()]
+            parts = [CsrMap(B[stage.rows]) for stage in self.stages]
+            return tuple(part if part.nnz else None for part in parts)
+        names = {at.start: name for name, at in self.system.slices.items()}
+        return tuple(model.blocks.get((names[stage.target.start], INPUT)) for stage in self.stages)
+
     def drive_reach(self, radii: Tensor) -> Tensor:
         """Return |B| r, (m, n), for r (m, p)."""
         system = self.system
@@ -139,9 +152,8 @@ class PreparedModel:
 
     def _moved(self, stage: Stage, radius: Tensor) -> Tensor:
         """Return how far one stage's x moves where its z moves by at most ``radius``."""
-        if isinstance(stage.activation, Block):
-            radius = radius.amax(dim=1, keepdim=True).expand(-1, stage.activation.size)
-        return unknown(self.widened(stage.activation.slope * radius))
+        phi = stage.activation
+        return unknown(self.widened(phi.moved(radius) if isinstance(phi, Block) else phi.slope * radius))
 
     def loop_radii(
         self, loop: Loop, reach: Tensor, growth: float, left: Callable[[Loop, Contraction], Tensor] | None
@@ -189,7 +201,7 @@ class PreparedModel:
             at, rows, phi = stage.target, stage.rows, stage.activation
             if isinstance(phi, Block):  # z as computed may be larger than exact ones are
                 largest = 2.0 * float(unknown(sizes[:, rows]).max()) + 1.0
-                evaluating = phi.rounding(largest, dtype) / max(phi.slope, tiny)
+                evaluating = phi.rounding(largest, dtype) / max(phi.reach, tiny)
                 reach[:, rows] = gamma[rows] * sizes[:, rows] + 2.0 * tiny + evaluating
                 continue
             before = (gamma[rows] + self.ulps[at] * unit) * sizes[:, rows] + tiny
@@ -219,8 +231,7 @@ class PreparedModel:
             zeta = self.pre_errors(number, errors, sizes[:, rows], dtype)
             if isinstance(phi, Block):
                 largest = float((sizes[:, rows] + zeta).max()) if zeta.numel() else 0.0
-                moved = phi.slope * zeta.amax(dim=1, keepdim=True)
-                errors[:, at] = self.widened(moved + phi.rounding(largest, dtype) + self._underflow(dtype))
+                errors[:, at] = self.widened(phi.moved(zeta) + phi.rounding(largest, dtype) + self._underflow(dtype))
             else:
                 bounds = z_lower[:, rows] - zeta, z_upper[:, rows] + zeta
                 errors[:, at] = self.stage_errors(number, zeta, bounds, X[:, at], sizes[:, rows], dtype)

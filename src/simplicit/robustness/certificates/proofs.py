@@ -32,7 +32,7 @@ from simplicit.implicit.batch import chunks
 from simplicit.implicit.model import as_model
 from simplicit.machine import check_memory
 from simplicit.progress import Meter, OnProgress
-from simplicit.robustness.box import Clip, OuterBox, Radius, Reach, as_reaches, clipped
+from simplicit.robustness.box import Clip, OuterBox, Radius, Reach, as_reaches, check_valid, clipped
 from simplicit.robustness.certificates.interval import Neighbourhood
 from simplicit.robustness.certificates.methods import METHODS, Evidence
 from simplicit.robustness.certificates.prepared import PreparedModel
@@ -157,7 +157,9 @@ def certify(
         raise InputError("a certificate needs a model with at least two outputs, one for each class")
     check_choice("method", method, METHODS)
     steps, reaches = as_count("steps", steps, minimum=0), as_reaches(eps, model.inputs)
-    inputs, _ = clipped(inputs, clip, max(reaches, key=lambda reach: reach.eps))
+    largest = max(reaches, key=lambda reach: reach.eps)
+    inputs, _ = clipped(inputs, clip, largest)
+    check_valid(inputs, clip, largest, model.inputs)
     chosen = torch.as_tensor(model.predict(inputs)).argmax(dim=1)
     classes = chosen if labels is None else as_labels(labels, len(inputs), model.n_outputs)
     names = [*METHODS][: [*METHODS].index(method) + 1]

@@ -25,7 +25,7 @@ from simplicit.implicit.groups import Block
 from simplicit.implicit.model import as_model
 from simplicit.implicit.picard import picard_adjoint
 from simplicit.implicit.plan import Loop, Plan, Slopes, Stage
-from simplicit.robustness.box import Clip, OuterBox, Radius, as_reach, clipped
+from simplicit.robustness.box import Clip, OuterBox, Radius, as_reach, check_valid, clipped
 from simplicit.robustness.certificates.interval import Neighbourhood
 from simplicit.robustness.certificates.prepared import PreparedModel
 
@@ -132,6 +132,7 @@ def box_radii(model: ImplicitModel, U: Any, eps: Radius, *, clip: Clip = (0.0, 1
     """
     inputs, reach = as_model(model).batch(U), as_reach(eps, model.inputs)
     inputs, _ = clipped(inputs, clip, reach)
+    check_valid(inputs, clip, reach, model.inputs)
     prepared = PreparedModel(model)
     radii = torch.empty(len(inputs), model.n_states, dtype=torch.float64)
     for rows in chunks(len(inputs), model.n_inputs + model.n_states):

@@ -20,7 +20,6 @@ from simplicit.network.cells import CellCapture
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows import Penalty
 from simplicit.solve import RunOptions
-from simplicit.training.channels import has_tied_rows
 from simplicit.training.training import RowOptions, Trained
 
 
@@ -92,13 +91,6 @@ class Task:
         self.check_untied(layers)
         if structure != "baseline":
             raise refused("structure", f"got {structure!r}; a cell at rest takes 'baseline', the weights that it has")
-        if has_tied_rows(self.graph):
-            raise refused(
-                "net",
-                "the cell has rows that are tied over positions (a convolution, a layer on tokens, a weight that is "
-                "used several times), and the rows of a cell at rest are fitted one by one; its model is exact, and "
-                "can be attacked and certified as it is",
-            )
         return self.cell
 
     @contextmanager

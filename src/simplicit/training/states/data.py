@@ -21,7 +21,8 @@ class StateData:
 
     ``model`` is the baseline whose states these are. They are ``rescaled`` where they are in the units s of Theorem
     2.4, in which ‖A‖∞ < 1, or ``chosen`` where they are some of the baseline's only, in units of their own. The
-    trained model may have biases (``intercept``) if the baseline has; ``weight_count`` is N₀.
+    trained model may have biases (``intercept``) if the baseline has; ``weight_count`` is N₀. Where outputs are
+    ``wired`` they are states, or inputs, as they are, and [C D] has no weights to be fitted.
     """
 
     model: ImplicitModel
@@ -31,6 +32,7 @@ class StateData:
     intercept: bool
     weight_count: int
     chosen: bool = False
+    wired: bool = False
 
     @property
     def n_states(self) -> int:
@@ -47,7 +49,13 @@ class StateData:
     @property
     def layers(self) -> Mapping[str, slice]:
         """The rows of each group of states and of ``"output"``, in the order in which the baseline computes them."""
-        return {**dict([*self.model.slices.items()][::-1]), "output": slice(self.n_states, self.n_rows)}
+        outputs = {} if self.wired else {"output": slice(self.n_states, self.n_rows)}
+        return {**dict([*self.model.slices.items()][::-1]), **outputs}
+
+    @property
+    def n_fitted(self) -> int:
+        """How many rows of M are fitted: all, but for outputs that are wired."""
+        return self.n_states if self.wired else self.n_rows
 
     @property
     def inputs(self) -> Array:
@@ -55,11 +63,17 @@ class StateData:
         return self.features[:, self.n_states :]
 
     def order(self, parts: Iterable[slice]) -> Index:
-        """For each row of M its place among the rows of some parts in turn, which are all of them."""
+        """For each fitted row of M its place among the rows of some parts in turn, which are all of them."""
         return np.argsort(np.concatenate([np.arange(self.n_rows)[part] for part in parts]))
 
     def with_rows(self, parts: Sequence[tuple[slice, csr_array, Array]]) -> ImplicitModel:
-        """The model with the coefficients (r, n + p) and constants (r,) of some parts of its rows, zero elsewhere."""
+        """The model with the coefficients (r, n + p) and constants (r,) of some parts of its rows, zero elsewhere.
+
+        Outputs that are wired stay as they are.
+        """
+        n = self.n_states
+        if self.wired:
+            parts = [*parts, (slice(n, self.n_rows), csr_array(self.model.matrix[n:]), self.model.output_bias)]
         place, bias, first = np.full(self.n_rows, -1), np.zeros(self.n_rows), 0
         for part, _, constants in parts:
             place[part] = first + np.arange(len(constants))
@@ -67,7 +81,6 @@ class StateData:
             first += len(constants)
         nothing = csr_array((1, self.n_columns))
         rows = vstack([*(coefficients for _, coefficients, _ in parts), nothing], format="csr")
-        n = self.n_states
         return self.model.with_matrix(csr_array(rows[place]), state_bias=bias[:n], output_bias=bias[n:])
 
 

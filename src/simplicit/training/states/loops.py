@@ -5,9 +5,14 @@ A cell x = cell(x, u) is fitted on the states X* that it comes to rest at: one r
     min over w    λ‖z − w·[X*/s  U]‖² + h(w)     s.t.  Σ over the states j of the row's own loop of |wⱼ| ≤ κ sᵢ/Lᵢ
 
 with w = (A_ij sⱼ | B_i), so that what comes out has L|A| s ≤ κ s on every loop: λ_pf ≤ κ < 1, whatever the rows are
-(:mod:`simplicit.implicit.blockwise`; a block's states share one s). s is the vector that proves the baseline where one
-does, so that the baseline itself lies in the ball if κ lets it, and follows its Perron vector otherwise. Rows that lie
-on no loop have no ball.
+(:mod:`simplicit.implicit.blockwise`; a block's states share one s). A product of states, known by G in a box
+(:mod:`simplicit.implicit.domains`), has G t ≤ κ s for the balls t of its rows, which share it as the baseline's weights
+do; what comes out has boxes of its own, in which it has to be proved anew. s is the vector that proves the baseline
+where one does, so that the baseline itself lies in the ball if κ lets it, and follows its Perron vector otherwise. Rows
+that lie on no loop have no ball.
+
+Rows that share weights, of a convolution or of a layer on tokens, are one problem over all their positions
+(:mod:`simplicit.training.states.ties`).
 
 *Wiring* stays: entries of M that are no weights (x_s = … + 1·x_g, an input that is added as it is, a mean) stay what
 they are; what they give is taken off the targets, and off κ. Without a readout y is the state, and no rows of [C D] are
@@ -24,7 +29,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import csr_array, diags_array, vstack
+from scipy.sparse import csr_array, diags_array
 from torch import Tensor, nn
 
 from simplicit.checks import refused
@@ -34,17 +39,17 @@ from simplicit.implicit.groups import INPUT, OUTPUT
 from simplicit.implicit.plan import plan_by_groups
 from simplicit.implicit.wellposed import row_norm
 from simplicit.network.cells import CellCapture
-from simplicit.rows import Ball
+from simplicit.rows import Ball, Solution
 from simplicit.rows.batch import Array, Index, Mask
+from simplicit.training.channels import has_tied_rows
 from simplicit.training.problem import Rows, Samples
 from simplicit.training.provider import Fit, relative_error
+from simplicit.training.states.equilibria import LoopData, with_room
 from simplicit.training.states.sensitivity import PROBES, SAMPLES
 from simplicit.training.states.structure import KAPPA
+from simplicit.training.states.ties import Tie, in_loop
 from simplicit.training.support.allocation import least_sensitivity
 from simplicit.training.units import Scales
-
-# Wiring takes at most 1/_ROOM of a ball with weights, where s can be chosen so within so many rounds.
-_ROOM, _ENOUGH, _ROUNDING = 1.25, 200, 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +57,8 @@ class LoopStage:
     """The rows of one group of states, or of the output: those ``at`` a slice of the n_pre + q, with weight λ.
 
     ``loop`` are the states that the ball of its rows bounds, if it lies on a loop. Where the rows are ``propagated``
-    the features are the states of the model made by the stages before.
+    the features are the states of the model made by the stages before. ``ties`` are those of its rows, if they share
+    weights: then they are fitted once for all.
     """
 
     name: str
@@ -60,131 +66,22 @@ class LoopStage:
     weight: float
     loop: Mask | None
     propagated: bool
+    ties: Sequence[Tie] = ()
 
     @property
     def rows(self) -> int:
+        if self.ties:
+            return sum(len(tie.rows) for tie in self.ties)
         return int(self.at.stop - self.at.start)
 
 
 @dataclass(frozen=True, eq=False)
-class LoopData:
-    """The equilibria of a cell: its ``model`` in float64, features [X U], targets [Z Y], and s of every state, (n,)."""
-
-    captured: CellCapture
-    model: ImplicitModel
-    features: Array
-    targets: Array
-    s: Array
-
-    @classmethod
-    def of(cls, captured: CellCapture, U: Tensor) -> Self:
-        """Those at inputs U (m, p)."""
-        found, model = captured.states(U), captured.model.astype(np.float64)
-        return cls(captured, model, np.hstack([found.X, found.U]), np.hstack([found.Z, found.Y]), _scales(model))
-
-    @property
-    def inputs(self) -> Array:
-        """U, (m, p)."""
-        return self.features[:, self.model.n_states :]
-
-    @cached_property
-    def columns(self) -> Array:
-        """What the columns of [X U] are divided by, (n + p,)."""
-        return np.concatenate([self.s, np.ones(self.model.n_inputs)])
-
-    @cached_property
-    def rows(self) -> Mapping[str, slice]:
-        """The rows of M of every group of states and of ``"output"``."""
-        n_pre = self.model.n_pre
-        return {**self.model.pre_slices, OUTPUT: slice(n_pre, n_pre + self.model.n_outputs)}
-
-    @cached_property
-    def wiring(self) -> csr_array:
-        """The entries of M that are no weights, (n_pre + q, n + p)."""
-        return self.captured.wiring()
-
-    @cached_property
-    def weights(self) -> csr_array:
-        """The entries of M that are weights, (n_pre + q, n + p)."""
-        found = csr_array(self.model.matrix - self.wiring)
-        found.eliminate_zeros()
-        return found
-
-    def radii(self, name: str) -> Array:
-        """sᵢ/Lᵢ of the rows of a group."""
-        group = next(one for one in self.model.groups if one.name == name)
-        s = self.s[self.model.slices[name]]
-        own = s if group.pointwise else np.full(group.pre_size, s.min())
-        return own / group.activation.slope
-
-    def with_rows(self, parts: Mapping[str, tuple[csr_array, Array]]) -> ImplicitModel:
-        """The model with coefficients (r, n + p), in the units of the columns, and constants of some groups of rows.
-
-        All others are the baseline's.
-        """
-        inverse = diags_array(1.0 / self.columns)
-        bias = np.concatenate([self.model.state_bias, self.model.output_bias]).astype(np.float64)
-        found = []
-        for name, at in self.rows.items():
-            if name in parts:
-                coefficients, bias[at] = parts[name]
-                found.append(csr_array(coefficients @ inverse + self.wiring[at]))
-            else:
-                found.append(csr_array(self.model.matrix[at]))
-        whole, n_pre = csr_array(vstack(found, format="csr")), self.model.n_pre
-        return self.model.with_matrix(whole, state_bias=bias[:n_pre], output_bias=bias[n_pre:])
-
-
-def _scales(model: ImplicitModel) -> Array:
-    """s of every state: what proves its loop, or nearly would; 1 where it lies on none."""
-    s = np.ones(model.n_states)
-    for cycle in model.state_equation.cycles:
-        places = [np.arange(model.n_states)[model.slices[group.name]] for group in cycle.groups]
-        s[np.concatenate(places)] = cycle.vector
-    return s
-
-
-def with_room(data: LoopData, kappa: float) -> LoopData:
-    """The same with s so large, where need be, that wiring on a loop fits into the balls and leaves room for weights.
-
-    InputError is raised where no s does.
-    """
-    cycles, states = data.model.state_equation.cycles, np.arange(data.model.n_states)
-    s = data.s.copy()
-    for cycle in cycles:
-        inside = np.zeros(data.model.n_states + data.model.n_inputs, dtype=bool)
-        for group in cycle.groups:
-            inside[states[data.model.slices[group.name]]] = True
-        if cycle.bounds.upper < 1.0 and cycle.contraction.rho <= kappa:
-            continue
-        for _ in range(_ENOUGH):
-            before = s.copy()
-            for group in cycle.groups:
-                at, rows = data.model.slices[group.name], data.rows[group.name]
-                taken = abs(data.wiring[rows]) @ np.where(
-                    inside, np.concatenate([s, np.ones(data.model.n_inputs)]), 0.0
-                )
-                free = np.diff(data.weights[rows].indptr) > 0
-                needed = np.where(free, _ROOM, 1.0) * group.activation.slope * taken / kappa * (1.0 + _ROUNDING)
-                s[at] = np.maximum(s[at], needed if group.pointwise else needed.max(initial=0.0))
-            if np.array_equal(s, before):
-                break
-        else:
-            raise refused(
-                "net",
-                "the cell's own connections that have no weights (a skip connection, a scaled state) take up the whole "
-                "ball, so that no weights can be proved well-posed",
-            )
-    return LoopData(data.captured, data.model, data.features, data.targets, s)
-
-
-@dataclass(frozen=True, eq=False)
 class LoopStudent:
-    """A cell with new weights, ``fitted``; see ``Student``. ``trained`` are the groups whose rows were solved."""
+    """A cell with new weights, ``fitted``; see ``Student``. ``stages`` are the groups whose rows were solved."""
 
     fitted: ImplicitModel
     data: LoopData
-    trained: tuple[str, ...]
+    stages: tuple[LoopStage, ...]
 
     @property
     def model(self) -> ImplicitModel:
@@ -201,20 +98,20 @@ class LoopStudent:
         Z = X @ model.A.T + data.inputs @ model.B.T + model.state_bias
         Y = X @ model.C.T + data.inputs @ model.D.T + model.output_bias
         found = np.hstack([Z, Y])
-        return {
-            name: relative_error([(found[:, data.rows[name]], data.targets[:, data.rows[name]])])
-            for name in self.trained
-        }
+        return {stage.name: relative_error([(found[:, stage.at], data.targets[:, stage.at])]) for stage in self.stages}
 
     @property
     def weights(self) -> Mapping[str, int]:
-        counts = np.diff(self.data.weights.indptr)
-        return {name: int(counts[self.data.rows[name]].sum()) for name in self.trained}
+        counts, M = np.diff(self.data.weights.indptr), self.data.weights
+        return {
+            stage.name: sum(int(np.count_nonzero(tie.weights(M))) for tie in stage.ties) or int(counts[stage.at].sum())
+            for stage in self.stages
+        }
 
     @property
     def labels(self) -> npt.NDArray[np.str_]:
-        sizes = [self.data.rows[name].stop - self.data.rows[name].start for name in self.trained]
-        return np.repeat(np.array(self.trained), sizes)
+        names, sizes = zip(*((stage.name, stage.rows) for stage in self.stages), strict=True)
+        return np.repeat(np.array(names), sizes)
 
     @property
     def order(self) -> Index:
@@ -263,7 +160,7 @@ class LoopProvider:
         if kappa is not None and kappa >= 1.0:
             raise refused("kappa", f"got {kappa}; a cell at rest takes 0 < kappa < 1, which bounds λ_pf of the result")
         radius = KAPPA if kappa is None else kappa
-        data = with_room(LoopData.of(captured, U), radius)
+        data = with_room(LoopData.of(captured, U, tied=has_tied_rows(captured.graph)), radius)
         return cls(data, _stages(data, lambda1, lambda2, regenerate=regenerate), radius)
 
     @property
@@ -297,11 +194,13 @@ class LoopProvider:
         return result
 
     def sensitivities(self, layer: LoopStage) -> Array:
+        if layer.ties:
+            return np.concatenate([self._sensitivities[tie.rows].mean(axis=1) for tie in layer.ties])
         return self._sensitivities[layer.at]
 
     def on_baseline(self) -> Iterator[tuple[LoopStage, Sequence[Rows]]]:
         for stage in self.layers:
-            yield stage, [self._rows(stage, self.data.features)]
+            yield stage, self._groups(stage, self.data.features)
 
     def sweep(self, fit: Fit[LoopStage]) -> LoopStudent:
         solved: dict[str, tuple[csr_array, Array]] = {}
@@ -310,38 +209,82 @@ class LoopProvider:
             if stage.propagated and solved:
                 X = equilibrium(self._model(solved), self.data.inputs).states
                 features = np.hstack([X, self.data.inputs])
-            (found,) = fit(stage, [self._rows(stage, features)])
-            solved[stage.name] = found.coefficients, found.intercepts
-        return LoopStudent(self._model(solved), self.data, tuple(stage.name for stage in self.layers))
+            found = fit(stage, self._groups(stage, features))
+            if stage.ties:
+                solved[stage.name] = self._placed(stage, found)
+            else:
+                solved[stage.name] = found[0].coefficients, found[0].intercepts
+        fitted = self.data.captured.bounded(self._model(solved))
+        return LoopStudent(fitted, self.data, self.layers)
 
     def _model(self, solved: Mapping[str, tuple[csr_array, Array]]) -> ImplicitModel:
         """The model of the stages solved so far; rows of later ones are zero."""
         parts = dict(solved)
         for stage in self.layers:
             if stage.name not in parts:
-                parts[stage.name] = csr_array((stage.rows, self.shape[1])), np.zeros(stage.rows)
+                rows = stage.at.stop - stage.at.start
+                parts[stage.name] = csr_array((rows, self.shape[1])), np.zeros(rows)
         return self.data.with_rows(parts)
 
+    def _groups(self, stage: LoopStage, features: Array) -> list[Rows]:
+        """The rows of a stage, in groups that share their columns."""
+        if not stage.ties:
+            return [self._rows(stage, features)]
+        return [self._tied(stage, tie, features) for tie in stage.ties]
+
     def _radii(self, stage: LoopStage) -> Array:
-        """κ sᵢ/Lᵢ less what wiring takes up, (rows,)."""
         assert stage.loop is not None
-        taken = abs(self.data.wiring[stage.at]) @ np.where(stage.loop, self.data.columns, 0.0)
-        return np.asarray(self.kappa * self.data.radii(stage.name) - taken)
+        return self.data.radii(stage.name, stage.loop, self.kappa)
+
+    def _root(self, stage: LoopStage) -> float:
+        return float(np.sqrt(np.mean(np.square(self.data.targets[:, stage.at]))))
+
+    def _tied(self, stage: LoopStage, tie: Tie, features: Array) -> Rows:
+        """Rows that share weights over positions, in the units of ``tie.largest``."""
+        data, n = self.data, self.data.model.n_states
+        columns, own = tie.largest(data.columns), tie.weights(data.weights)
+        left = data.targets - data.bias - features @ data.wiring.T
+        ball = None
+        if stage.loop is not None:
+            radii = np.full(self.shape[0], np.inf)
+            radii[stage.at] = self._radii(stage)
+            ball = Ball(radii[tie.rows].min(axis=1), in_loop(tie, stage.loop))
+        scaled = tie.features(features) / columns
+        inputs = ~in_loop(tie, np.arange(self.shape[1]) < n)
+        return Rows(
+            data=Samples(scaled, tie.targets(left), bool(data.bias[stage.at].any())),
+            weight=stage.weight,
+            support=own != 0,
+            weights=own * columns,
+            scales=Scales(np.full(len(own), self._root(stage)), np.sqrt(np.mean(np.square(scaled), axis=0)), inputs),
+            pieces=lambda penalty: penalty.pieces(*own.shape),
+            ball=ball,
+            settled=features is data.features,
+        )
+
+    def _placed(self, stage: LoopStage, found: Sequence[Solution]) -> tuple[csr_array, Array]:
+        """Weights and constants of a stage whose rows are tied, as ``LoopData.with_rows`` takes them."""
+        data, (rows, width) = self.data, self.shape
+        whole, bias = csr_array((rows, width)), data.bias.copy()
+        for tie, one in zip(stage.ties, found, strict=True):
+            coo = tie.placed(one.coefficients.toarray() / tie.largest(data.columns))
+            whole = whole + csr_array((coo.data, (coo.row, coo.col)), shape=(rows, width))
+            bias[tie.rows] += one.intercepts[:, None]
+        return csr_array(whole[stage.at] @ diags_array(data.columns)), bias[stage.at]
 
     def _rows(self, stage: LoopStage, features: Array) -> Rows:
         data, places = self.data, np.arange(self.shape[0])[stage.at]
-        bias = np.concatenate([data.model.state_bias, data.model.output_bias])[stage.at]
+        bias = data.bias[stage.at]
         wiring, own = data.wiring[stage.at], data.weights[stage.at].toarray()
         scaled = features / data.columns if features is not data.features else self._scaled
         targets = data.targets[:, stage.at] - features @ wiring.T
-        root = np.sqrt(np.mean(np.square(data.targets[:, stage.at])))
         inputs = np.arange(self.shape[1]) >= data.model.n_states
         return Rows(
             data=Samples(scaled, targets, bool(bias.any())),
             weight=stage.weight,
             support=own != 0,
             weights=own * data.columns,
-            scales=Scales(np.full(stage.rows, root), self._column_scales, inputs),
+            scales=Scales(np.full(stage.rows, self._root(stage)), self._column_scales, inputs),
             pieces=lambda penalty: penalty.pieces(*self.shape).select(places),
             ball=None if stage.loop is None else Ball(self._radii(stage), stage.loop),
             settled=features is data.features,
@@ -375,9 +318,11 @@ def _stages(data: LoopData, lambda1: float, lambda2: float, *, regenerate: bool)
         behind = behind or name in loops
         if counts[data.rows[name]].any():
             propagated = regenerate and behind and name not in loops
-            stages.append(LoopStage(name, data.rows[name], lambda1, loops.get(name), propagated))
+            ties = data.ties.get(name, ())
+            stages.append(LoopStage(name, data.rows[name], lambda1, loops.get(name), propagated, ties))
     if data.captured.has_readout and counts[data.rows[OUTPUT]].any():
-        stages.append(LoopStage(OUTPUT, data.rows[OUTPUT], lambda2, None, regenerate))
+        ties = data.ties.get(OUTPUT, ())
+        stages.append(LoopStage(OUTPUT, data.rows[OUTPUT], lambda2, None, regenerate, ties))
     return tuple(stages)
 
 

@@ -2,13 +2,15 @@ r"""Every state of a model as a row: problem (7) with its structures and its bal
 
     min over M   f(M) + λ₁‖Z − XAᵀ − UBᵀ‖² + λ₂‖Ŷ − XCᵀ − UDᵀ‖²   s.t.  ‖A‖∞ ≤ κ,  M zero off its structure
 
-M is filled stage by stage (:mod:`~simplicit.training.states.stages`); a stage is some rows, on some states.
+M is filled stage by stage (:mod:`~simplicit.training.states.stages`); a stage is some rows, on some states. Where a
+network ends in an activation its outputs are states as they are: with the structure of the baseline [C D] is kept, and
+what is matched is the last pre-activation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -72,7 +74,7 @@ class StateStudent:
 
     @property
     def labels(self) -> npt.NDArray[np.str_]:
-        labels = np.empty(self.data.n_rows, dtype=object)
+        labels = np.empty(self.data.n_fitted, dtype=object)
         for name, at in self.data.layers.items():
             labels[at] = name
         return labels.astype(str)
@@ -138,6 +140,8 @@ class StateProvider:
         """
         if states == "all":
             data = state_data(captured.model, captured.states(inputs), captured.weight_count)
+            if structure == "baseline" and data.n_states:
+                data = replace(data, wired=captured.output_is_wired)
         else:
             data = chosen_data(captured, inputs, states, bounded=kappa is not None)
         stages = stages_of(
@@ -181,7 +185,7 @@ class StateProvider:
     @cached_property
     def _scales(self) -> Scales:
         """Of all rows and columns, on the baseline's states."""
-        data, targets = self.data, np.empty(self.data.n_rows)
+        data, targets = self.data, np.ones(self.data.n_rows)
         for at in data.layers.values():
             targets[at] = np.sqrt(np.mean(np.square(data.targets[:, at])))
         columns = np.sqrt(np.einsum("ij,ij->j", data.features, data.features) / len(data.features))

@@ -43,24 +43,26 @@ class Stage:
 def stages_of(
     data: StateData, *, lambda1: float, lambda2: float, propagate: bool, regenerate: bool, by_group: bool
 ) -> tuple[Stage, ...]:
-    """What is solved, in order; together all rows of M.
+    """What is solved, in order; together all rows of M that are fitted.
 
     λ is ``lambda1`` of state and ``lambda2`` of output rows. Every group of states is fitted on the states of the model
     made so far with ``propagate``, the outputs also with ``regenerate``. Groups are solved one after the other with
     ``by_group`` too.
     """
     n, total = data.n_states, data.n_rows
-    outputs = Stage("output rows", slice(n, total), lambda2, bounded=False, propagated=regenerate or propagate)
+    outputs: tuple[Stage, ...] = ()
+    if not data.wired:
+        outputs = (Stage("output rows", slice(n, total), lambda2, bounded=False, propagated=regenerate or propagate),)
     if not n:
-        return (outputs,)
+        return outputs
     if not (propagate or by_group):
-        return Stage("state rows", slice(0, n), lambda1, bounded=True, propagated=False), outputs
+        return Stage("state rows", slice(0, n), lambda1, bounded=True, propagated=False), *outputs
     # The first layer stands last in x.
     layers = [
         Stage(f"state rows of {name}", at, lambda1, bounded=True, propagated=propagate)
         for name, at in [*data.model.slices.items()][::-1]
     ]
-    return *layers, outputs
+    return *layers, *outputs
 
 
 def features_on(data: StateData, model: ImplicitModel | None) -> Array:
