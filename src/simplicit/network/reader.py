@@ -267,6 +267,7 @@ class _Reader:
             return value
         if value not in self._settled:
             self._settled[value] = self._keep(value.node, self._made(value))
+            self._forget(value.node)
         return self._settled[value]
 
     def _made(self, chain: Chain) -> Affine | Expression:

@@ -70,6 +70,24 @@ def check_composed(outer: LinearMap, inner: LinearMap) -> None:
     known = any(isinstance(outer, one) and isinstance(inner, other) for one, other, _ in COMPOSITIONS)
     if not known and inner.work + outer.work > min(_bound(outer.stored, inner.stored), _LARGEST_WRITTEN):
         raise _too_large(outer, inner)
+    size, places = _size_of_product(outer, inner)
+    if size > _bound(outer.stored, inner.stored) or size * places > _bound(outer.work, inner.work):
+        raise _too_large(outer, inner)
+
+
+def _size_of_product(outer: LinearMap, inner: LinearMap) -> tuple[int, int]:
+    """How many numbers the weight of a product has, and at how many places it is used; 0 where that is not known."""
+    if isinstance(outer, RepeatedMap) and isinstance(inner, RepeatedMap):
+        alike = (outer.repeats, outer.inner) == (inner.repeats, inner.inner)
+        free = alike and outer.right is None and inner.left is None
+        return outer.weight.shape[0] * inner.weight.shape[1] * free, outer.repeats * outer.inner
+    if not (isinstance(outer, ConvMap) and isinstance(inner, ConvMap)) or outer.right is not None:
+        return 0, 0
+    each_channel = outer.groups == inner.groups == outer.input_shape[0]
+    if inner.left is not None or each_channel or not (outer.pointwise or inner.pointwise):
+        return 0, 0
+    taps = math.prod(inner.kernel if outer.pointwise else outer.kernel)
+    return outer.weight.shape[0] * inner.input_shape[0] * taps, math.prod(outer.output_shape[1:])
 
 
 def _bound(first: int, second: int) -> int:
