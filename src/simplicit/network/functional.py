@@ -27,15 +27,22 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
 from simplicit.network.rewrites import REWRITES
-from simplicit.network.trees import leaves
+from simplicit.network.trees import contains, leaves
 
 _aten = torch.ops.aten
 _BATCH_NORM = _aten.batch_norm.default
 _NORMALISED = _aten._native_batch_norm_legit_no_training.default
 # They say something of sizes and dtypes, which were the same for all samples when the network was exported.
 _ASSERTIONS = frozenset({_aten._assert_tensor_metadata.default})
+# They hand on what they are given, with no gradient, or as a constant.
+_SAME = frozenset({_aten.detach_.default, _aten.lift_fresh_copy.default})
 # They read nothing but sizes and dtypes.
-_UNREADING = _ASSERTIONS | {_aten.sym_size.int}
+_SIZE = _aten.sym_size.int
+_UNREADING = _ASSERTIONS | {_SIZE}
+
+
+class _Unknown:
+    """A size that no operation is known for."""
 
 
 class _UnclearError(Exception):
@@ -79,6 +86,7 @@ class _Writing:
         self._mode = mode
         self._new: dict[Node, Any] = {}  # a node, or a list of nodes for an operation of several results
         self._memory: dict[Node, _Memory] = {}
+        self._numbers: dict[str, Node] = {}  # sizes that depend on the number of samples, by what they are
         self._fragments: dict[Any, Graph | None] = {}
 
     def add(self, node: Node) -> None:
@@ -96,9 +104,11 @@ class _Writing:
         if target is operator.getitem and isinstance(args[0], list | tuple):
             self._new[node] = args[0][args[1]]
         elif not isinstance(target, OpOverload):
-            if target is not operator.getitem and not isinstance(node.meta.get("val"), torch.SymInt | int):
+            if target is not operator.getitem and not _is_number(node):
                 raise _UnclearError
-            self._new[node] = self.graph.node_copy(node, self._new.__getitem__)
+            self._new[node] = self._noted(self.graph.node_copy(node, self._new.__getitem__))
+        elif target in _SAME:
+            self._new[node] = args[0]
         elif target._schema.is_mutable:
             self._in_place(node, args, kwargs)
             return
@@ -154,7 +164,12 @@ class _Writing:
     def _written(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], meta: dict[str, Any]) -> Node:
         made = self.graph.call_function(target, args, kwargs)
         made.meta = copy(meta)
-        return made
+        return self._noted(made)
+
+    def _noted(self, node: Node) -> Node:
+        if _is_number(node):
+            self._numbers.setdefault(str(node.meta["val"]), node)
+        return node
 
     def _normalised(self, args: tuple[Any, ...], kwargs: dict[str, Any], meta: dict[str, Any]) -> Node:
         """Batch norm with running statistics, as torch opens it."""
@@ -206,17 +221,30 @@ class _Writing:
             target: Any = node.target
             if node.op != "call_function" or (isinstance(target, OpOverload) and target._schema.is_mutable):
                 raise _UnclearError
-            if target is operator.getitem and isinstance(args[0], list | tuple):
+            if _is_number(node):
+                inside[node] = self._number(node, args)
+            elif contains(_Unknown, (args, kwargs)):
+                raise _UnclearError
+            elif target is operator.getitem and isinstance(args[0], list | tuple):
                 inside[node] = args[0][args[1]]
             else:
                 inside[node] = self._called(target, args, kwargs, meta | {"val": node.meta["val"]})
         raise AssertionError("a graph has an output")
 
+    def _number(self, node: Node, args: tuple[Any, ...]) -> Any:
+        """A size inside of a fragment: one that the graph has already, or one that is written again if it can be."""
+        if (known := self._numbers.get(str(node.meta["val"]))) is not None:
+            return known
+        if contains(_Unknown, args) or (isinstance(node.target, OpOverload) and node.target is not _SIZE):
+            return _Unknown()
+        return self._written(node.target, args, {}, {"val": node.meta["val"]})
+
 
 def _pure_form(operation: Any) -> Any:
     """The operation that returns what another one, with an underscore, writes into its first argument."""
-    name, _, overload = operation._schema.name.partition("::")[2], None, operation._overloadname
-    written = [argument.alias_info is not None and argument.alias_info.is_write for argument in operation._schema.arguments]
+    name, overload = operation._schema.name.partition("::")[2], operation._overloadname
+    infos = [argument.alias_info for argument in operation._schema.arguments]
+    written = [info is not None and info.is_write for info in infos]
     tags = {torch.Tag.nondeterministic_seeded, torch.Tag.inplace_view}
     pure = getattr(_aten, name.removesuffix("_"), None)
     known = pure is not None and overload in pure.overloads()

@@ -92,6 +92,16 @@ class NetworkGraph:
         (last,) = self.module.graph.find_nodes(op="output")
         return last.args[0]  # type: ignore[no-any-return]
 
+    def taken(self) -> dict[str, Tensor]:
+        """The constants, which nobody else has afterwards: not the graph, which cannot be run, and not the network."""
+        taken = dict(self.constants)
+        object.__setattr__(self, "constants", {})
+        for module in self.network.modules():
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None:
+                    tensor.data = torch.empty(0, dtype=tensor.dtype)
+        return taken
+
     def batch(self, inputs: Any, argument: str = "inputs") -> Tensor:
         """U (m, p) for inputs in the form of the example, or for U itself, (m, p) or (m, *input_shape).
 

@@ -104,7 +104,9 @@ class GatherMap(LinearMap, kind="gather"):
     @cached_property
     def in_order(self) -> bool:
         """Whether it is diagonal: yᵢ = fᵢ xᵢ."""
-        return self.shape[0] == self._columns.size == self.width and bool((self._columns == np.arange(self.width)).all())
+        return self.shape[0] == self._columns.size == self.width and bool(
+            (self._columns == np.arange(self.width)).all()
+        )
 
     @cached_property
     def is_identity(self) -> bool:
@@ -205,7 +207,9 @@ class GatherMap(LinearMap, kind="gather"):
         for part in self._slices:
             taken, factors = part.rows_of(y), self._multipliers
             if factors is not None:
-                taken = taken * (part.rows_of(factors.to(y.dtype), self._first) if isinstance(factors, Tensor) else factors)
+                taken = taken * (
+                    part.rows_of(factors.to(y.dtype), self._first) if isinstance(factors, Tensor) else factors
+                )
             part.columns_of(made).copy_(taken)
         return made
 
