@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import detect_fake_mode
 from torch._ops import OpOverload
 from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -52,8 +53,7 @@ class _UnclearError(Exception):
 def make_functional(program: Any) -> bool:
     """Whether a program was made one of pure operations, in place; else it is as it was."""
     fakes = (node.meta["val"] for node in program.graph.find_nodes(op="placeholder"))
-    mode = next((fake.fake_mode for fake in fakes if isinstance(fake, Tensor)), None)
-    writing = _Writing(mode)
+    writing = _Writing(detect_fake_mode([fake for fake in fakes if isinstance(fake, Tensor)]))
     try:
         for node in program.graph.nodes:
             writing.add(node)
@@ -65,7 +65,8 @@ def make_functional(program: Any) -> bool:
 
 def is_composite(operation: OpOverload) -> bool:
     """Whether torch says of a composite operation that its result may be its argument, or a view of it."""
-    composite = torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), "CompositeImplicitAutograd")
+    name = f"{operation._schema.name}.{operation._schema.overload_name}".removesuffix(".")
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
     aliases = any(argument.alias_info is not None for argument in operation._schema.arguments)
     return composite and (aliases or torch.Tag.maybe_aliasing_or_mutating in operation.tags)
 
@@ -99,6 +100,8 @@ class _Writing:
             return
         if node.target in _ASSERTIONS and not node.users:
             return
+        args: Any
+        kwargs: Any
         args, kwargs = map_arg((node.args, node.kwargs), self._new.__getitem__)
         target: Any = node.target
         if target is operator.getitem and isinstance(args[0], list | tuple):

@@ -62,7 +62,7 @@ class NetworkGraph:
 
     network: nn.Module
     module: GraphModule
-    constants: Mapping[str, Tensor]
+    constants: dict[str, Tensor]
     parameters: frozenset[str]
     dtype: np.dtype[Any]
     call: Call
@@ -95,7 +95,7 @@ class NetworkGraph:
     def taken(self) -> dict[str, Tensor]:
         """The constants, which nobody else has afterwards: not the graph, which cannot be run, and not the network."""
         taken = dict(self.constants)
-        object.__setattr__(self, "constants", {})
+        self.constants.clear()
         for module in self.network.modules():
             for tensor in (*module._parameters.values(), *module._buffers.values()):
                 if tensor is not None:

@@ -233,11 +233,12 @@ class GatherMap(LinearMap, kind="gather"):
     def astype(self, dtype: Any) -> GatherMap:
         if self.dtype == np.dtype(dtype):
             return self
-        if self.moves:
+        factors = self.factors
+        if factors is None:
             same = copy(self)  # with the same columns in memory
             same.dtype = np.dtype(dtype)
             return same
-        return GatherMap(self.columns, self.width, rounded(self.factors, dtype), dtype)
+        return GatherMap(self.columns, self.width, rounded(factors, dtype), dtype)
 
     def to_csr(self) -> Csr:
         kept = self._columns >= 0
