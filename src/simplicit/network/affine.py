@@ -100,7 +100,8 @@ class Affine:
         if not self.constant.any():
             return Affine(shape, terms, np.zeros(linear.shape[0]))
         if isinstance(linear, GatherMap) and linear.moves:
-            return Affine(shape, terms, np.where(linear.columns >= 0, self.constant[linear.columns], 0.0))
+            columns = linear.columns
+            return Affine(shape, terms, np.where(columns >= 0, self.constant[columns], 0.0))
         constant = torch.from_numpy(self.constant)[None]
         return Affine(shape, terms, linear.astype(np.float64).apply(constant)[0].numpy())
 

@@ -45,10 +45,13 @@ class Capture:
     groups: dict[Node, OpenedGroup]
 
     @classmethod
-    def of(cls, graph: NetworkGraph) -> Capture:
-        """Read the implicit model of a graph; errors as :func:`~simplicit.network.reader.read_model` raises them."""
+    def of(cls, graph: NetworkGraph, *, consumed: bool = False) -> Capture:
+        """Read the implicit model of a graph; errors as :func:`~simplicit.network.reader.read_model` raises them.
+
+        Where the graph is ``consumed``, the model is all that the capture is good for.
+        """
         check_room(graph)
-        model, groups = read_model(graph)
+        model, groups = read_model(graph, consumed=consumed)
         return cls(model if graph.call.plain else model.with_inputs(graph.layout), graph, groups)
 
     @property
@@ -140,7 +143,7 @@ def from_torch(net: nn.Module, example: Any, output: str | int | None = None) ->
     TrainingModeWarning
         ``net`` is in training mode.
     """
-    return capture(net, example, output=output).model
+    return Capture.of(capture_graph(net, example, output=output), consumed=True).model
 
 
 def extract_states(net: nn.Module, inputs: Any, *, batch_size: int = 1024, output: str | int | None = None) -> States:

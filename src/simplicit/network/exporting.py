@@ -21,6 +21,7 @@ from torch.fx import Node
 
 from simplicit.errors import UnsupportedOperationError, first_line
 from simplicit.network.calls import Call
+from simplicit.network.functional import make_functional
 from simplicit.network.outputs import Choice
 from simplicit.network.prepare import refused_network
 from simplicit.network.recurrences import OWN, KeptWhole, PackedError
@@ -93,8 +94,7 @@ def _traced(network: nn.Module, U: Tensor) -> Any:
     try:
         with torch.no_grad(), _silence():
             program = _program(network, U)
-            if not all(_is_plain(node) for node in program.graph.nodes):
-                # A quarter of a second, whatever the network: torch registers its 500 composite operations anew.
+            if not all(_is_plain(node) for node in program.graph.nodes) and not make_functional(program):
                 program = program.run_decompositions(REWRITES)
     except Exception as error:  # torch.export raises errors of many unrelated classes
         fixed = "Constraints violated" in str(error)

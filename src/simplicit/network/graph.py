@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.export.graph_signature import OutputKind
 from torch.fx import GraphModule, Node
 
 from simplicit.implicit.batch import TORCH_DTYPES
@@ -61,7 +62,7 @@ class NetworkGraph:
 
     network: nn.Module
     module: GraphModule
-    constants: Mapping[str, Tensor]
+    constants: dict[str, Tensor]
     parameters: frozenset[str]
     dtype: np.dtype[Any]
     call: Call
@@ -90,6 +91,16 @@ class NetworkGraph:
         """The node whose value is the network's output."""
         (last,) = self.module.graph.find_nodes(op="output")
         return last.args[0]  # type: ignore[no-any-return]
+
+    def taken(self) -> dict[str, Tensor]:
+        """The constants, which nobody else has afterwards: not the graph, which cannot be run, and not the network."""
+        taken = dict(self.constants)
+        self.constants.clear()
+        for module in self.network.modules():
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None:
+                    tensor.data = torch.empty(0, dtype=tensor.dtype)
+        return taken
 
     def batch(self, inputs: Any, argument: str = "inputs") -> Tensor:
         """U (m, p) for inputs in the form of the example, or for U itself, (m, p) or (m, *input_shape).
@@ -126,8 +137,7 @@ def capture_graph(
     example = first_batch(network, example, argument)
     call, U, choice, dtype = read_call(network, example, output, argument)
     program, parameters = exported(network, call, choice, U)
-    (output_name,) = program.graph_signature.user_outputs
-    _prune(program.graph_module, output_name)
+    _prune(program)
     unroll(program.graph_module)
     used = {node.name for node in program.graph.find_nodes(op="placeholder") if node.users}
     return NetworkGraph(
@@ -144,11 +154,12 @@ def capture_graph(
     )
 
 
-def _prune(module: GraphModule, output_name: str) -> None:
+def _prune(program: Any) -> None:
     """Keep only what the user's output depends on."""
-    graph = module.graph
+    graph, specs = program.graph, program.graph_signature.output_specs
+    (place,) = (k for k, spec in enumerate(specs) if spec.kind is OutputKind.USER_OUTPUT)
     (output,) = graph.find_nodes(op="output")
-    output.args = (next(node for node in graph.nodes if node.name == output_name),)
+    output.args = (output.args[0][place],)
     for node in reversed(graph.nodes):
         if node.op not in ("placeholder", "output") and not node.users:
             graph.erase_node(node)

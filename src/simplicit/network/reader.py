@@ -82,14 +82,15 @@ _WIDE = ("float32", "float64")
 _WIDE_ENOUGH = {"float32": (torch.float32, torch.float64), "float64": (torch.float64,)}
 
 
-def read_model(graph: NetworkGraph) -> tuple[ImplicitModel, dict[Node, OpenedGroup]]:
+def read_model(graph: NetworkGraph, *, consumed: bool = False) -> tuple[ImplicitModel, dict[Node, OpenedGroup]]:
     """The implicit model, and its groups by the nodes that compute them, in the order of computation.
 
+    Where the graph may be ``consumed``, its weights are let go of as they are used, and it is of no use afterwards.
     UnsupportedOperationError is raised where an operation has no exact implicit form, InputError where the output does
     not depend on the input or a composed weight leaves the range of the dtype.
     """
     with remembering():
-        reader = _Reader(graph, rounded=True)
+        reader = _Reader(graph, rounded=True, consumed=consumed)
         output = reader.output()  # may open the last group
     groups = tuple(opened.group for opened in reversed(reader.groups.values()))
     model = model_of(groups, reader.pre_activations, output, dtype=graph.dtype, input_shape=graph.input_shape)
@@ -108,8 +109,8 @@ def read_values(graph: NetworkGraph) -> Reading:
 class _Reader:
     """The affine values of a graph's nodes, read once, front to back."""
 
-    def __init__(self, graph: NetworkGraph, *, rounded: bool) -> None:
-        self._graph = graph
+    def __init__(self, graph: NetworkGraph, *, rounded: bool, consumed: bool = False) -> None:
+        self._graph, self._constants = graph, graph.taken() if consumed else dict(graph.constants)
         self._own = torch.float32 if graph.dtype == np.float32 else torch.float64
         self.pre_activations: dict[str, Affine | Row] = {}
         self._opened_since: list[str] = []  # groups whose pre-activations are not rounded yet
@@ -167,7 +168,7 @@ class _Reader:
     def _value(self, node: Node) -> Any:
         """An affine value, or a list of them, if it depends on the input, else what torch computes."""
         if node.op == "placeholder":
-            constant = self._graph.constants.get(node.name)
+            constant = self._constants.pop(node.name, None)
             return Affine.source(INPUT, self._graph.input_shape) if constant is None else constant
         if node.op == "get_attr":
             return operator.attrgetter(str(node.target))(self._graph.module)
@@ -268,6 +269,7 @@ class _Reader:
             return value
         if value not in self._settled:
             self._settled[value] = self._keep(value.node, self._made(value))
+            self._forget(value.node)
         return self._settled[value]
 
     def _made(self, chain: Chain) -> Affine | Expression:

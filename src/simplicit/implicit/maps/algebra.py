@@ -70,6 +70,24 @@ def check_composed(outer: LinearMap, inner: LinearMap) -> None:
     known = any(isinstance(outer, one) and isinstance(inner, other) for one, other, _ in COMPOSITIONS)
     if not known and inner.work + outer.work > min(_bound(outer.stored, inner.stored), _LARGEST_WRITTEN):
         raise _too_large(outer, inner)
+    size, places = _size_of_product(outer, inner)
+    if size > _bound(outer.stored, inner.stored) or size * places > _bound(outer.work, inner.work):
+        raise _too_large(outer, inner)
+
+
+def _size_of_product(outer: LinearMap, inner: LinearMap) -> tuple[int, int]:
+    """How many numbers the weight of a product has, and at how many places it is used; 0 where that is not known."""
+    if isinstance(outer, RepeatedMap) and isinstance(inner, RepeatedMap):
+        alike = (outer.repeats, outer.inner) == (inner.repeats, inner.inner)
+        free = alike and outer.right is None and inner.left is None
+        return outer.weight.shape[0] * inner.weight.shape[1] * free, outer.repeats * outer.inner
+    if not (isinstance(outer, ConvMap) and isinstance(inner, ConvMap)) or outer.right is not None:
+        return 0, 0
+    each_channel = outer.groups == inner.groups == outer.input_shape[0]
+    if inner.left is not None or each_channel or not (outer.pointwise or inner.pointwise):
+        return 0, 0
+    taps = math.prod(inner.kernel if outer.pointwise else outer.kernel)
+    return outer.weight.shape[0] * inner.input_shape[0] * taps, math.prod(outer.output_shape[1:])
 
 
 def _bound(first: int, second: int) -> int:
@@ -122,13 +140,14 @@ def _scaled_columns(outer: LinearMap, inner: GatherMap) -> LinearMap | None:
 
 
 def _gathered_twice(outer: GatherMap, inner: GatherMap) -> GatherMap:
-    picked = np.where(outer.columns >= 0, inner.columns[outer.columns], -1)
-    factors = _at(inner.factors, outer.columns) * _at(outer.factors, slice(None))
+    columns = outer.columns
+    picked = np.where(columns >= 0, inner.columns[columns], -1)
+    factors = _at(inner.factors, columns) * _at(outer.factors, slice(None))
     return GatherMap(picked, inner.width, np.broadcast_to(factors, picked.shape).astype(inner.dtype))
 
 
 def _rows_taken(outer: GatherMap, inner: CsrMap) -> CsrMap | None:
-    return None if outer.factors is not None or outer.nnz < outer.shape[0] else inner.taken(outer.columns)
+    return inner.taken(outer.columns) if outer.moves and outer.nnz == outer.shape[0] else None
 
 
 def _gather_after(outer: GatherMap, inner: ConvMap) -> LinearMap | None:
@@ -179,8 +198,9 @@ def _gathered(after: GatherMap, core: WeightedMap, before: GatherMap) -> LinearM
 def _narrowed(after: GatherMap, core: WeightedMap, before: GatherMap) -> tuple[GatherMap, WeightedMap, GatherMap]:
     """P, W and R, with those features of W only that P takes, and those positions of a repeated W."""
     repeats, features, inner = _result_axes(core)
-    kept = after.columns >= 0
-    position, rest = np.divmod(after.columns[kept], features * inner)
+    taken = after.columns
+    kept = taken >= 0
+    position, rest = np.divmod(taken[kept], features * inner)
     feature, place = np.divmod(rest, inner)
     used, feature = np.unique(feature, return_inverse=True)
     used_positions, position = np.unique(position, return_inverse=True)
@@ -197,7 +217,7 @@ def _narrowed(after: GatherMap, core: WeightedMap, before: GatherMap) -> tuple[G
         core = RepeatedMap(core.weight, len(used_positions), inner, copy=False)
     else:
         position = used_positions[position]
-    columns = np.full(after.columns.size, -1)
+    columns = np.full(taken.size, -1)
     columns[kept] = (position * len(used) + feature) * inner + place
     return GatherMap(columns, core.shape[0], after.factors, after.dtype), core, before
 
@@ -236,16 +256,16 @@ def _whole_channels(gather: GatherMap, shape: tuple[int, ...]) -> tuple[NDArray[
     places of a channel are the same on both sides.
     """
     places = math.prod(shape[1:])
-    if gather.columns.size % places or gather.width % places:
+    if gather.shape[0] % places or gather.width % places:
         return None
     return _channels(gather, np.arange(places), places)
 
 
 def _channels(gather: GatherMap, grid: NDArray[np.int64], places: int) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
     """As :func:`_whole_channels`, for channels of which only the places ``grid`` of ``places`` are taken."""
-    columns = gather.columns.reshape(-1, grid.size)
+    columns, own = gather.columns.reshape(-1, grid.size), gather.factors
     source: NDArray[np.int64] = np.where(columns[:, :1] >= 0, (columns[:, :1] - grid[0]) // places, -1)
-    factors = np.ones(columns.shape) if gather.factors is None else gather.factors.reshape(columns.shape)
+    factors = np.ones(columns.shape) if own is None else own.reshape(columns.shape)
     if (columns != np.where(source >= 0, source * places + grid, -1)).any() or (factors != factors[:, :1]).any():
         return None
     return source[:, 0], factors[:, 0]
@@ -272,11 +292,12 @@ def _two_convolutions(outer: ConvMap, inner: ConvMap) -> ConvMap | None:
 
 def _side_by_side(first: GatherMap, second: GatherMap) -> LinearMap | None:
     """The sum of two gathers as one, if no row has an entry in both."""
-    if ((first.columns >= 0) & (second.columns >= 0)).any():
+    ours, theirs = first.columns, second.columns
+    from_first = ours >= 0
+    if (from_first & (theirs >= 0)).any():
         return None
-    from_first = first.columns >= 0
     factors = np.where(from_first, _at(first.factors, slice(None)), _at(second.factors, slice(None)))
-    return GatherMap(np.where(from_first, first.columns, second.columns), first.width, factors.astype(first.dtype))
+    return GatherMap(np.where(from_first, ours, theirs), first.width, factors.astype(first.dtype))
 
 
 def _merged(conv: ConvMap, other: ConvMap) -> ConvMap | None:

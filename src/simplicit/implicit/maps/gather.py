@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -36,37 +37,66 @@ class GatherMap(LinearMap, kind="gather"):
 
     is_written = True
 
+    # A part of a concatenation fills few of its rows: columns and factors are kept from the first to the last of those.
+    _first: int
+    _columns: NDArray[Any]
+    _factors: NDArray[Any] | None
+
     def __init__(
         self, columns: ArrayLike, width: int, factors: NDArray[Any] | None = None, dtype: Any = np.float64
     ) -> None:
         given = np.asarray(columns)
         if given.dtype.kind not in "iu":
             raise InputError(f"columns must be integers, got dtype {given.dtype}", argument="columns")
-        self.columns: NDArray[np.int64] = np.array(given, dtype=np.int64)
-        if self.columns.ndim != 1 or ((self.columns < -1) | (self.columns >= width)).any():
+        if given.ndim != 1 or ((given < -1) | (given >= width)).any():
             raise InputError(f"columns must be one-dimensional, each from -1 to {width - 1}", argument="columns")
-        self.width, self.shape, self.dtype = width, (self.columns.size, width), np.dtype(dtype)
-        self.factors: NDArray[Any] | None = None
+        self.width, self.shape, self.dtype = width, (given.size, width), np.dtype(dtype)
+        filled = given >= 0
         if factors is not None:
             taken = as_array("factors", factors)
-            self._take_factors(taken.astype(float_for(taken.dtype), copy=False))
+            factors = taken.astype(float_for(taken.dtype), copy=False)
+            self.dtype = factors.dtype
+            filled &= self._checked(factors, filled) != 0
+        rows = slice(int(filled.argmax()), filled.size - int(filled[::-1].argmax())) if filled.any() else slice(0, 0)
+        own = np.where(filled[rows], given[rows], -1)
+        self._first, self._columns = rows.start, own.astype(np.int32 if width < 2**31 else np.int64)
+        self._factors = None
+        if factors is not None:
+            kept = np.where(filled[rows], factors[rows], factors.dtype.type(1))
+            self._factors = kept if (kept != 1).any() else None
 
-    def _take_factors(self, factors: NDArray[Any]) -> None:
-        if factors.shape != self.columns.shape:
-            shape = self.columns.shape
-            raise InputError(f"factors must have shape {shape}, got {factors.shape}", argument="factors")
-        if not np.isfinite(factors[self.columns >= 0]).all():
+    def _checked(self, factors: NDArray[Any], filled: NDArray[np.bool_]) -> NDArray[Any]:
+        if factors.shape != filled.shape:
+            raise InputError(f"factors must have shape {filled.shape}, got {factors.shape}", argument="factors")
+        if not np.isfinite(factors[filled]).all():
             raise InputError("factors must be finite", argument="factors")
-        self.dtype = factors.dtype
-        self.columns[factors == 0] = -1
-        factors = np.where(self.columns >= 0, factors, factors.dtype.type(1))
-        if (factors != 1).any():
-            self.factors = factors
+        return factors
+
+    @property
+    def columns(self) -> NDArray[np.int64]:
+        """c, (out,), as a new array."""
+        columns = np.full(self.shape[0], -1)
+        columns[self._first : self._first + self._columns.size] = self._columns
+        return columns
+
+    @property
+    def factors(self) -> NDArray[Any] | None:
+        """f, (out,), as a new array, with ones in empty rows; None where all are ones."""
+        if self._factors is None:
+            return None
+        factors = np.ones(self.shape[0], self.dtype)
+        factors[self._first : self._first + self._factors.size] = self._factors
+        return factors
 
     @classmethod
     def identity(cls, size: int, dtype: Any = np.float64) -> GatherMap:
         """The identity on ``size`` numbers."""
         return cls(np.arange(size), size, dtype=dtype)
+
+    @cached_property
+    def nnz(self) -> int:
+        """How many rows are not empty."""
+        return int(np.count_nonzero(self._columns >= 0))
 
     def row_counts(self) -> NDArray[np.int64]:
         return (self.columns >= 0).astype(np.int64)
@@ -74,22 +104,24 @@ class GatherMap(LinearMap, kind="gather"):
     @cached_property
     def in_order(self) -> bool:
         """Whether it is diagonal: yᵢ = fᵢ xᵢ."""
-        return self.columns.size == self.width and bool((self.columns == np.arange(self.width)).all())
+        return self.shape[0] == self._columns.size == self.width and bool(
+            (self._columns == np.arange(self.width)).all()
+        )
 
     @cached_property
     def is_identity(self) -> bool:
         """Whether it is the identity."""
-        return self.in_order and self.factors is None
+        return self.in_order and self.moves
 
     @property
     def moves(self) -> bool:
         """Whether it has no factors, so that it computes nothing."""
-        return self.factors is None
+        return self._factors is None
 
     @cached_property
     def injective(self) -> bool:
         """Whether no element of x is used twice."""
-        return len(np.unique(self.columns[self.columns >= 0])) == self.nnz
+        return len(np.unique(self._columns[self._columns >= 0])) == self.nnz
 
     @property
     def work(self) -> int:
@@ -97,20 +129,21 @@ class GatherMap(LinearMap, kind="gather"):
 
     @property
     def stored(self) -> int:
-        return self.columns.size * (1 if self.factors is None else 2)
+        return self.shape[0] * (1 if self.moves else 2)
 
     @cached_property
     def _tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """The rows that are not empty, their columns, and their factors, None for ones."""
-        rows = np.flatnonzero(self.columns >= 0)
-        factors = None if self.factors is None else torch.from_numpy(self.factors[rows])
-        return torch.from_numpy(rows), torch.from_numpy(self.columns[rows]), factors
+        rows = np.flatnonzero(self._columns >= 0)
+        factors = None if self._factors is None else torch.from_numpy(self._factors[rows])
+        columns = self._columns[rows].astype(np.int64)
+        return torch.from_numpy(rows + self._first), torch.from_numpy(columns), factors
 
     @cached_property
     def _slices(self) -> tuple[Slice, ...]:
         """The rows that are not empty and their columns as slices of arrays; none where these are too many."""
-        rows = np.flatnonzero(self.columns >= 0)
-        return slices(rows, self.columns[rows])
+        rows = np.flatnonzero(self._columns >= 0)
+        return slices(rows + self._first, self._columns[rows].astype(np.int64))
 
     @property
     def is_sliced(self) -> bool:
@@ -119,11 +152,11 @@ class GatherMap(LinearMap, kind="gather"):
 
     @cached_property
     def _multipliers(self) -> Tensor | float | None:
-        """The factors of all rows, (1, out); one number where they are equal, None for ones."""
-        if self.factors is None:
+        """The factors from the first row with an entry on, (1, k); one number where they are equal, None for ones."""
+        if self._factors is None:
             return None
-        kept = self.factors[self.columns >= 0]
-        return float(kept[0]) if (kept == kept[0]).all() else torch.from_numpy(self.factors)[None]
+        kept = self._factors[self._columns >= 0]
+        return float(kept[0]) if (kept == kept[0]).all() else torch.from_numpy(self._factors)[None]
 
     def _gathered(self, x: Tensor, places: Tensor) -> Tensor:
         """Columns of x times the factors of the rows that are not empty, as a new tensor."""
@@ -133,13 +166,13 @@ class GatherMap(LinearMap, kind="gather"):
 
     def apply(self, x: Tensor) -> Tensor:
         if self.in_order:
-            return x.clone() if self.factors is None else x * torch.from_numpy(self.factors).to(x.dtype)
-        if self._slices and self.nnz == self.columns.size and self.moves:
-            made = x.new_empty(x.shape[0], self.columns.size)
+            return x.clone() if self._factors is None else x * torch.from_numpy(self._factors).to(x.dtype)
+        if self._slices and self.nnz == self.shape[0] and self.moves:
+            made = x.new_empty(x.shape[0], self.shape[0])
             for part in self._slices:
                 part.rows_of(made).copy_(part.columns_of(x))
             return made
-        made = x.new_zeros(x.shape[0], self.columns.size)
+        made = x.new_zeros(x.shape[0], self.shape[0])
         self.add_to_(made, x)
         return made
 
@@ -150,7 +183,7 @@ class GatherMap(LinearMap, kind="gather"):
         for part in self._slices:
             into, taken, factors = part.rows_of(sums), part.columns_of(x), self._multipliers
             if isinstance(factors, Tensor):
-                into.addcmul_(taken, part.rows_of(factors.to(x.dtype)))
+                into.addcmul_(taken, part.rows_of(factors.to(x.dtype), self._first))
             else:
                 into.add_(taken, alpha=1 if factors is None else factors)
 
@@ -160,7 +193,7 @@ class GatherMap(LinearMap, kind="gather"):
             into, taken, factors = part.rows_of(sums), part.columns_of(x), self._multipliers
             offset = part.rows_of(bias[None])
             if isinstance(factors, Tensor):
-                torch.addcmul(offset, taken, part.rows_of(factors.to(x.dtype)), out=into)
+                torch.addcmul(offset, taken, part.rows_of(factors.to(x.dtype), self._first), out=into)
             else:
                 torch.add(offset, taken, alpha=1 if factors is None else factors, out=into)
 
@@ -174,7 +207,9 @@ class GatherMap(LinearMap, kind="gather"):
         for part in self._slices:
             taken, factors = part.rows_of(y), self._multipliers
             if factors is not None:
-                taken = taken * (part.rows_of(factors.to(y.dtype)) if isinstance(factors, Tensor) else factors)
+                taken = taken * (
+                    part.rows_of(factors.to(y.dtype), self._first) if isinstance(factors, Tensor) else factors
+                )
             part.columns_of(made).copy_(taken)
         return made
 
@@ -186,25 +221,32 @@ class GatherMap(LinearMap, kind="gather"):
         return GatherMap(self.columns, self.width)
 
     def scaled(self, left: NDArray[Any] | None = None, right: NDArray[Any] | None = None) -> GatherMap:
-        factors = np.ones(self.columns.size) if self.factors is None else self.factors.astype(np.float64)
+        own, columns = self.factors, self.columns
+        factors = np.ones(columns.size) if own is None else own.astype(np.float64)
         with np.errstate(over="ignore"):  # refused as infinite
             if left is not None:
                 factors = factors * as_factors(left, self.shape[0], "left")
             if right is not None:
-                factors = factors * as_factors(right, self.width, "right")[self.columns]
-            return GatherMap(self.columns, self.width, factors.astype(self.dtype))
+                factors = factors * as_factors(right, self.width, "right")[columns]
+            return GatherMap(columns, self.width, factors.astype(self.dtype))
 
     def astype(self, dtype: Any) -> GatherMap:
         if self.dtype == np.dtype(dtype):
             return self
-        factors = None if self.factors is None else rounded(self.factors, dtype)
-        return GatherMap(self.columns, self.width, factors, dtype)
+        factors = self.factors
+        if factors is None:
+            same = copy(self)  # with the same columns in memory
+            same.dtype = np.dtype(dtype)
+            return same
+        return GatherMap(self.columns, self.width, rounded(factors, dtype), dtype)
 
     def to_csr(self) -> Csr:
-        kept = self.columns >= 0
-        values = np.ones(self.nnz, self.dtype) if self.factors is None else self.factors[kept]
-        indptr = np.concatenate([[0], np.cumsum(kept)])
-        return sp.csr_array((values, self.columns[kept], indptr), shape=self.shape)
+        kept = self._columns >= 0
+        values = np.ones(self.nnz, self.dtype) if self._factors is None else self._factors[kept]
+        indptr = np.full(self.shape[0] + 1, values.size, self._columns.dtype)
+        indptr[: self._first + 1] = 0
+        indptr[self._first + 1 : self._first + 1 + kept.size] = np.cumsum(kept)
+        return sp.csr_array((values, self._columns[kept], indptr), shape=self.shape)
 
     @property
     def values(self) -> Tensor:
@@ -218,7 +260,7 @@ class GatherMap(LinearMap, kind="gather"):
 
     def to_stored(self) -> tuple[Entry, Arrays]:
         arrays = {"columns": (self.columns + 1).astype(np.min_scalar_type(self.width))}
-        factors = {} if self.factors is None else {"factors": self.factors}
+        factors = {} if (own := self.factors) is None else {"factors": own}
         return {"kind": "gather", "factors": bool(factors)}, arrays | factors
 
     @classmethod

@@ -28,9 +28,9 @@ class Slice:
     columns: tuple[int, ...]
     first: tuple[int, int]
 
-    def rows_of(self, y: Tensor) -> Tensor:
-        """The rows in y (m, out), as a view (m, *shape)."""
-        return self._view(y, self.rows, self.first[0])
+    def rows_of(self, y: Tensor, start: int = 0) -> Tensor:
+        """The rows in y (m, out), or in what y has from row ``start`` on, as a view (m, *shape)."""
+        return self._view(y, self.rows, self.first[0] - start)
 
     def columns_of(self, x: Tensor) -> Tensor:
         """The columns in x (m, in), as a view (m, *shape)."""

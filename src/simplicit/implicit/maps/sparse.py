@@ -29,6 +29,8 @@ def canonical_csr(matrix: ArrayLike | sp.sparray | sp.spmatrix, name: str = "mat
     csr = sp.csr_array(entries, dtype=float_for(entries.dtype), copy=True)
     csr.sum_duplicates()
     csr.eliminate_zeros()
+    if csr.indices.dtype != np.int32 and max(csr.nnz, *csr.shape) < 2**31:
+        csr.indices, csr.indptr = csr.indices.astype(np.int32), csr.indptr.astype(np.int32)
     finite = np.isfinite(csr.data)
     if not finite.all():
         bad = int(np.argmin(finite))

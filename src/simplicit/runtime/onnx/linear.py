@@ -54,11 +54,12 @@ def _picked(graph: Graph, x: str, columns: NDArray[np.int64], width: int) -> str
 def _gather(graph: Graph, block: GatherMap, x: str) -> str:
     """Write the picked columns of X times their factors; a column of zeros stands behind X for the empty rows."""
     if not block.in_order:
-        if block.nnz < block.columns.size:
+        if block.nnz < block.shape[0]:
             x = graph.node("Pad", x, np.array([0, 0, 0, 1], dtype=np.int64))
-        columns = np.where(block.columns >= 0, block.columns, block.width)
-        x = graph.node("Gather", x, columns, axis=1)
-    return x if block.factors is None else graph.node("Mul", x, block.factors)
+        columns = block.columns
+        x = graph.node("Gather", x, np.where(columns >= 0, columns, block.width), axis=1)
+    factors = block.factors
+    return x if factors is None else graph.node("Mul", x, factors)
 
 
 def _convolution(graph: Graph, block: ConvMap, x: str) -> str:
