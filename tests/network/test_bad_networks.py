@@ -40,7 +40,8 @@ class Centred(nn.Module):
 UNSUPPORTED = {
     "division by zero": (lambda u: u / torch.zeros(4), "div", "its result is infinite"),
     "infinite constant": (lambda u: u + torch.tensor(torch.inf), "add", "its result is infinite"),
-    "complex": (lambda u: (u * 1j).real, "mul", "computes in complex64"),
+    "wide complex": (lambda u: (u.to(torch.complex128) * 1j).imag, "_to_copy", "computes in complex128"),
+    "by a mask": (lambda u: u + u[u > 0].sum(), "index", "write torch.where"),
     "mean of batch": (lambda u: u - u.mean(0, keepdim=True), "mean", "takes the samples of a batch together"),
     "sum of all": (lambda u: u / 2 + u.sum(), "sum", "takes the samples of a batch together"),
     "samples cut by three": (lambda u: u.triu(-3), "triu", "mixes the samples of a batch"),

@@ -64,6 +64,31 @@ def written(into: Tensor, u: Tensor) -> Tensor:
     return x.to(u.dtype)
 
 
+def overwritten(u: Tensor) -> Tensor:
+    """Complex numbers and others, written in place."""
+    spectrum = torch.fft.fft(u)
+    spectrum[:, 0] = u[:, 0]
+    spectrum[:, 1:3].mul_(2)
+    x = torch.zeros(u.shape[0], 4, dtype=u.dtype)
+    x.copy_(u)
+    x[:, :2].copy_(torch.tanh(x[:, 2:]))
+    return x + spectrum.real
+
+
+def pooled(u: Tensor) -> Tensor:
+    """Maxima with their places, and put back to these."""
+    maxima, places = functional.max_pool2d(u.view(-1, 1, 2, 2), (1, 2), return_indices=True)
+    largest, place = functional.adaptive_max_pool1d(u.view(-1, 2, 2), 1, return_indices=True)
+    sums = places.to(u.dtype).flatten(1).sum(1, keepdim=True) + place.to(u.dtype).sum(1) * largest.sum(1)
+    return functional.max_unpool2d(maxima, places, (1, 2)).flatten(1) + sums
+
+
+def rotated(u: Tensor) -> Tensor:
+    """Positions as complex numbers of size 1, as LLaMA has them."""
+    angles = torch.polar(torch.ones(2), torch.tensor([0.5, 2.0])).to(torch.complex128)
+    return torch.view_as_real(torch.view_as_complex(u.view(-1, 2, 2)) * angles).flatten(1)
+
+
 def experts(net: With, u: Tensor) -> Tensor:
     """Two of four experts, by the largest gates."""
     gates = torch.softmax(net.gate(u), 1)
@@ -137,6 +162,12 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "chain in single precision": lambda u: (u.float() * torch.sigmoid(u.float() + VECTOR.float())).to(u.dtype),
     "written into integers": lambda u: written(torch.zeros(1, 6, dtype=torch.long), u),
     "written into halves": lambda u: written(torch.zeros(1, 6).half(), u),
+    "Fourier layer": lambda u: torch.fft.irfft(torch.fft.rfft(u) * torch.tensor([1, 2j, 0.5j]), n=4),
+    "spectrum": lambda u: torch.stft(u, 4, 2, window=torch.ones(4).to(u.dtype), return_complex=True).abs().flatten(1),
+    "complex number": lambda u: ((u + 0.3j) * (2 - 1j)).imag,
+    "rotated": rotated,
+    "overwritten": overwritten,
+    "places of maxima": pooled,
 }  # fmt: skip
 
 CHAINS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -239,6 +270,25 @@ def test_gradients_are_those_of_the_network() -> None:
     np.testing.assert_allclose(ours, theirs, atol=1e-10)
     (module(u) * weights).sum().backward()
     assert all(value.grad is not None for value in module.values)
+
+
+def test_gradients_through_complex_numbers_and_copies() -> None:
+    net = With(lambda s, u: torch.cat([rotated(u), overwritten(u), FUNCTIONS["Fourier layer"](u)], 1)).eval()
+    u = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    module = sp.to_torch(sp.from_torch(net, u))
+    weights = torch.randn(3, 12, dtype=torch.float64)
+    (theirs,), (ours,) = (torch.autograd.grad((f(u) * weights).sum(), u) for f in (net, module))
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+def test_complex_buffers_are_constants_and_stored(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    net = With(lambda s, u: torch.view_as_real(torch.view_as_complex(u.view(-1, 2, 2)) * s.angles).flatten(1))
+    net.register_buffer("angles", torch.polar(torch.ones(2), torch.tensor([0.5, 2.0])))
+    u = torch.randn(5, 4)
+    model = sp.from_torch(net.eval(), u)
+    np.testing.assert_allclose(model.predict(u), net(u), atol=1e-6)
+    sp.save(model, tmp_path / "model")
+    np.testing.assert_array_equal(sp.load(tmp_path / "model").predict(u), model.predict(u))
 
 
 def test_a_block_is_stored_and_comes_back(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -192,6 +192,8 @@ class _Program:
             return self._operands[id(value)]
         if isinstance(value, Expression):
             return self.add(value)
+        if isinstance(value, Tensor) and value.is_complex():
+            return self._complex(value)
         if isinstance(value, Tensor):
             other = value.is_floating_point() and value.dtype != self._own
             return self._constant_in(value, value.dtype) if other else self._constant(value)
@@ -203,9 +205,17 @@ class _Program:
             return tuple(self._argument(one) for one in value)
         if isinstance(value, torch.memory_format | torch.layout | torch.device):
             return None
+        if isinstance(value, complex):
+            return self._complex(torch.tensor(value, dtype=self._own.to_complex()))
         if value is None or isinstance(value, bool | int | float | str):
             return value
         raise NotAffineError(f"an argument of it, {value!r:.40}, cannot be kept")
+
+    def _complex(self, value: Tensor) -> _Later:
+        """A complex constant, made of its real and imaginary parts."""
+        parts = self._argument(torch.view_as_real(value.resolve_conj()).contiguous())
+        self._steps.append(Step("view_as_complex.default", (parts,)))
+        return _Later(len(self._steps) - 1)
 
     def _constant_in(self, value: Tensor, dtype: torch.dtype) -> _Later:
         """A constant in another floating-point dtype than the network's own, which is that of a block's constants."""
@@ -256,6 +266,16 @@ def _named(operation: Any) -> str:
     if isinstance(operation, torch._ops.OpOverload) and operation.namespace == "aten":
         return str(operation).removeprefix("aten.")
     raise NotAffineError("it is not one of torch's own operations")
+
+
+def check_complex(dtypes: list[torch.dtype], own: torch.dtype) -> None:
+    """Refuse complex numbers that are no pairs of the network's own."""
+    for dtype in dtypes:
+        if dtype.is_complex:
+            try:
+                kind_of(dtype, own)
+            except InputError as error:
+                raise NotAffineError(str(error)) from None
 
 
 def _samples(value: BatchSize) -> Samples:

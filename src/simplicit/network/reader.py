@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.fx.node import map_arg
 
 from simplicit.checks import refused
@@ -48,6 +49,7 @@ from simplicit.network.expressions import (
     NotFiniteError,
     arranged,
     block_of,
+    check_complex,
     converted,
     inputs_to_try,
     operands_of,
@@ -66,6 +68,7 @@ from simplicit.network.operations import (
     rule_of,
     unsupported,
 )
+from simplicit.network.pooling import INDICES
 from simplicit.network.reading import OpenedGroup, Reading
 from simplicit.network.registry import ADVICE, REGISTRY
 from simplicit.network.repeated import remembering
@@ -222,6 +225,8 @@ class _Reader:
 
     def _by_rule(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         dtypes, rule = dtypes_of(node), rule_of(node)
+        if any(dtype.is_complex for dtype in dtypes):
+            raise NotAffineError("its result is complex")
         # What only moves numbers, or makes constants, computes nothing in the dtype that it has them in.
         if not isinstance(rule, Filling | Moving):
             self._check_dtype(node)
@@ -297,9 +302,12 @@ class _Reader:
         if random and name_of(node) not in RANDOM_WITH_DROPOUT:
             raise NotAffineError(reason)
         dtypes = dtypes_of(node)
-        if any(dtype.is_complex for dtype in dtypes):
-            raise NotAffineError(reason)
+        if free_unbacked_symbols(node.meta["val"]):
+            raise NotAffineError("how many numbers it gives depends on the input; write torch.where(mask, x, y)")
+        check_complex(dtypes, self._own)
         args, kwargs = map_arg((node.args, node.kwargs), self._operand)
+        if (with_maxima := INDICES.get(node.target)) is not None:
+            return Expression(operator.getitem, (Expression(with_maxima, args, kwargs), 1), {}, dtypes[0])
         if isinstance(node.meta["val"], Tensor):
             return self._as_states(node, Expression(node.target, args, kwargs, dtypes[0]), reason)
         expression = Expression(node.target, args, kwargs)

@@ -88,6 +88,18 @@ def _recurrent_cell(phi: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     return step
 
 
+def _scattered(op: Any) -> Callable[..., Any]:
+    """A scatter of complex numbers as one of pairs, which has a derivative."""
+
+    def scatter(self: Tensor, src: Tensor, dim: int = 0, *rest: Any, **named: Any) -> Any:
+        if not self.is_complex():
+            return NotImplemented
+        pairs, others = (torch.view_as_real(torch.resolve_conj(one.to(self.dtype))) for one in (self, src))
+        return torch.view_as_complex(op(pairs, others, dim % self.dim(), *rest, **named))
+
+    return scatter
+
+
 _TABLE: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("maximum.default max.other", lambda self, other: self + torch.relu(other - self)),
     ("minimum.default min.other", lambda self, other: self - torch.relu(self - other)),
@@ -103,6 +115,9 @@ _TABLE: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("celu.default", _celu),
     ("rrelu.default", _rrelu),
     ("zero.default", torch.zeros_like),
+    # These have no derivatives.
+    *((f"{name}.default", _scattered(getattr(_aten, name))) for name in ("slice_scatter", "select_scatter")),
+    ("copy.default", lambda self, src, non_blocking=False: src.to(self.dtype).expand(self.shape).clone()),
     ("rnn_tanh_cell.default", _recurrent_cell(torch.tanh)),
     ("rnn_relu_cell.default", _recurrent_cell(torch.relu)),
     ("addmm.default", lambda self, mat1, mat2, *, beta=1, alpha=1: beta * self + alpha * (mat1 @ mat2)),

@@ -163,6 +163,8 @@ class Block:
 
     def rounding(self, size: float, dtype: torch.dtype) -> float:
         """Bound what evaluating φ(z) in ``dtype`` may lose where |z| <= ``size``; infinite without :attr:`slope`."""
+        if math.isinf(self.slope):
+            return math.inf
         values: list[Any] = [torch.zeros(2, *shape, dtype=torch.float64) for shape in self.operands]
         values += self._constants(torch.float64)
         execute(self.steps, values, 2, torch.float64)
