@@ -183,6 +183,33 @@ def test_control_flow_and_fixed_numbers_of_samples():
         assert "\n" not in str(caught.value)
 
 
+class Translating(nn.Module):
+    def __init__(self, **said):
+        super().__init__()
+        self.net, self.said = nn.Transformer(4, 2, 1, 1, 8, batch_first=True), said
+
+    def forward(self, u):
+        return self.net(u, u, tgt_mask=torch.full((3, 3), -torch.inf).triu(1), **self.said)
+
+
+@pytest.mark.parametrize(
+    ("net", "remedy", "mended"),
+    [
+        (Translating(), "tgt_is_causal=", Translating(tgt_is_causal=True)),
+        (
+            Function(lambda u: torch.cdist(u[:, 0], VECTOR.diag())),
+            'compute_mode="donot_use_mm_for_euclid_dist"',
+            Function(lambda u: torch.cdist(u[:, 0], VECTOR.diag(), compute_mode="donot_use_mm_for_euclid_dist")),
+        ),
+    ],
+)
+def test_what_torch_asks_for_itself_has_a_remedy_that_works(net, remedy, mended):
+    u = torch.rand(2, 3, 4)
+    with pytest.raises(UnsupportedOperationError, match=r"at `.*`.*" + re.escape(remedy)):
+        from_torch(net.eval(), u)
+    from_torch(mended.eval(), u)
+
+
 class TwoInputs(nn.Module):
     def forward(self, u, v):
         return u + v

@@ -160,7 +160,7 @@ class _Noting(logging.Handler):
     place = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if re.match(r"set_replacement \w+ = \d", record.getMessage()):
+        if re.match(r"set_replacement \w+ = \d|eval \w+ <= 25\b", record.getMessage()):
             self.place = self.place or _place(traceback.extract_stack())
 
 
@@ -187,11 +187,21 @@ def _reason(error: Exception) -> str:
             "packed sequences have as many samples at a step as the lengths say, which are values of the input; give "
             "the recurrent layer padded ones, and fit with their mask"
         )
+    if any(frame.name == "_detect_is_causal_mask" for frame in traceback.extract_tb(error.__traceback__)):
+        return (
+            "torch compares the mask with a causal one there; say whether it is: src_is_causal=, tgt_is_causal= and "
+            "memory_is_causal= of nn.Transformer, mask= and is_causal= of an encoder or decoder"
+        )
+    if "size()[0] <= 25" in text:
+        return (
+            "torch.cdist and what is made of it computes in another way for more than 25 rows; give it "
+            'compute_mode="donot_use_mm_for_euclid_dist"'
+        )
     if "Constraints violated" in text:
         return (
-            "it fixes the number of samples, as `len(x)` does (write x.shape[0]), a number in a view, a recurrent "
-            "layer that has samples second (give it batch_first=True), or a module that was itself exported for one "
-            "batch size (give torch.export a dynamic first dimension)"
+            "it fixes the number of samples, as `len(x)` does (write x.shape[0]), a loop over x, a number in a "
+            "view, a recurrent layer that has samples second (give it batch_first=True), or a module that was itself "
+            "exported for one batch size (give torch.export a dynamic first dimension)"
         )
     if "DataDependent" in kind or "data-dependent" in text:
         return (
