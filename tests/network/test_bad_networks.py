@@ -377,3 +377,11 @@ def test_bad_inputs(inputs, batch_size, message):
 def test_extract_states_speaks_of_inputs():
     with pytest.raises(InputError, match=r"inputs must have shape"):
         extract_states(mlp(bias=True).eval(), torch.rand(5))
+
+
+def test_batches_and_nested_inputs_say_what_to_give():
+    net, u = nn.Linear(4, 2).eval(), torch.rand(3, 4)
+    with pytest.raises(InputError, match=r"got TensorDataset; give batches of it, torch\.utils\.data\.DataLoader"):
+        from_torch(net, torch.utils.data.TensorDataset(u))
+    with pytest.raises(InputError, match=r"holds a dict.*; wrap the network in a module that takes the arrays"):
+        from_torch(net, {"input": {"inner": u}})
