@@ -162,6 +162,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "chain in single precision": lambda u: (u.float() * torch.sigmoid(u.float() + VECTOR.float())).to(u.dtype),
     "written into integers": lambda u: written(torch.zeros(1, 6, dtype=torch.long), u),
     "written into halves": lambda u: written(torch.zeros(1, 6).half(), u),
+    "used twice after halves": lambda u: (lambda y: y * torch.tanh(y) * y)((2 * u).half().to(u.dtype)),
+    "used twice after singles": lambda u: (lambda y: y * y)(u.relu().float().double()),
     "Fourier layer": lambda u: torch.fft.irfft(torch.fft.rfft(u) * torch.tensor([1, 2j, 0.5j]), n=4),
     "spectrum": lambda u: torch.stft(u, 4, 2, window=torch.ones(4).to(u.dtype), return_complex=True).abs().flatten(1),
     "complex number": lambda u: ((u + 0.3j) * (2 - 1j)).imag,

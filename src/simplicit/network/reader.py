@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import operator
 from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -132,6 +133,8 @@ class _Reader:
 
     def _keep(self, node: Node, value: Any) -> Any:
         """Keep the value of a node, as states of its own where it is used so often that these are cheaper."""
+        if isinstance(value, Affine) and value in self._nodes and dtypes_of(self._nodes[value]) != dtypes_of(node):
+            value = copy(value)  # the same numbers in another dtype, in which chains that begin here compute
         self._values[node] = value
         if isinstance(value, Affine):
             self._nodes.setdefault(value, node)
