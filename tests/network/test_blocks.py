@@ -150,6 +150,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "jump": lambda u: functional.threshold(u, 1.0, 0.0),
     "negative alpha": lambda u: functional.celu(u, -1.5),
     "place of the largest": lambda u: u.max(1)[1][:, None] + u,
+    "place of the smallest": lambda u: u.min(1)[1][:, None] + u,
     "deviation": lambda u: u / u.std(1, keepdim=True),
     "root": lambda u: u.abs().sqrt(),
     "nothing left": lambda u: torch.cat([u, 2 * u[:, 4:]], 1),
@@ -255,6 +256,24 @@ def test_a_chain_is_one_activation(name: str) -> None:
     model = check_exact(net, (8,))
     assert [group.size for group in model.groups] == [6]
     assert model.n_pre == 6
+
+
+COMPARED: dict[str, Callable[[Tensor], Tensor]] = {
+    "largest": lambda x: x * (x == x.amax(1, keepdim=True)),
+    "largest with its place": lambda x: (x == x.max(1, keepdim=True)[0]) * x,
+    "of the largest two": lambda x: x * (x >= x.topk(2, 1)[0][:, -1:]),
+    "peaks": lambda x: x * (functional.max_pool1d(x[:, None], 3, 1, 1)[:, 0] == x),
+    "not clipped": lambda x: x * (x.clamp(-0.3, 0.3) == x),
+}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_what_is_compared_has_the_same_bits(name: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 7), Function(COMPARED[name])).eval()
+    u = torch.randn(100, 5)
+    with torch.no_grad():
+        np.testing.assert_allclose(sp.from_torch(net, u).predict(u), net(u), atol=1e-6)
 
 
 def test_activations_with_a_name_stay_what_they_are() -> None:

@@ -17,15 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from simplicit.errors import UnsupportedOperationError, first_line
 from simplicit.network.calls import Call
+from simplicit.network.comparing import compared
 from simplicit.network.outputs import Choice
 from simplicit.network.prepare import refused_network
 from simplicit.network.recurrences import OWN, KeptWhole, PackedError
 from simplicit.network.registry import REGISTRY, spelled
-from simplicit.network.rewrites import REWRITES
+from simplicit.network.rewrites import MAXIMA, REWRITES
 
 #: What :class:`_OfU` calls the network.
 _INSIDE = "network"
@@ -95,7 +96,7 @@ def _traced(network: nn.Module, U: Tensor) -> Any:
             program = _program(network, U)
             if not all(_is_plain(node) for node in program.graph.nodes):
                 # A quarter of a second, whatever the network: torch registers its 500 composite operations anew.
-                program = program.run_decompositions(REWRITES)
+                program = program.run_decompositions(_rewrites(program.graph))
     except Exception as error:  # torch.export raises errors of many unrelated classes
         fixed = "Constraints violated" in str(error)
         where = _place_that_fixes_samples(network, U) if fixed else _place(traceback.extract_tb(error.__traceback__))
@@ -106,6 +107,12 @@ def _traced(network: nn.Module, U: Tensor) -> Any:
             where=where or "net",
         ) from error
     return program
+
+
+def _rewrites(graph: Graph) -> dict[Any, Any]:
+    """What operations are written in terms of; maxima stay exact where something may be compared with them."""
+    exact = MAXIMA if compared(graph) else ()
+    return {operation: function for operation, function in REWRITES.items() if operation not in exact}
 
 
 def _program(network: nn.Module, U: Tensor) -> Any:

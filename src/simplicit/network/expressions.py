@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from simplicit.errors import InputError, first_line
 from simplicit.implicit import Block
@@ -268,12 +269,14 @@ def _named(operation: Any) -> str:
     raise NotAffineError("it is not one of torch's own operations")
 
 
-def check_complex(dtypes: list[torch.dtype], own: torch.dtype) -> None:
-    """Refuse complex numbers that are no pairs of the network's own."""
-    for dtype in dtypes:
-        if dtype.is_complex:
+def check_kept(result: Any, own: torch.dtype) -> None:
+    """Refuse results of a size that depends on values, and complex numbers that are no pairs of the network's own."""
+    if free_unbacked_symbols(result):
+        raise NotAffineError("how many numbers it gives depends on the input; write torch.where(mask, x, y)")
+    for one in leaves(result):
+        if isinstance(one, Tensor) and one.is_complex():
             try:
-                kind_of(dtype, own)
+                kind_of(one.dtype, own)
             except InputError as error:
                 raise NotAffineError(str(error)) from None
 

@@ -147,7 +147,8 @@ def max_along(sign: int) -> Callable[..., Any]:
 
     def along(self: Tensor, dim: int, keepdim: bool = False) -> Any:
         value = extremum(sign)(self, [dim], keepdim)
-        return NotImplemented if value is NotImplemented else (value, torch.argmax(self, dim, keepdim))
+        place = torch.argmax if sign > 0 else torch.argmin
+        return NotImplemented if value is NotImplemented else (value, place(self, dim, keepdim))
 
     return along
 

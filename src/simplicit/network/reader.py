@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.fx.node import map_arg
 
 from simplicit.checks import refused
@@ -44,13 +43,14 @@ from simplicit.network.chains import (
     times_used,
     with_root,
 )
+from simplicit.network.comparing import compared
 from simplicit.network.expressions import (
     Expression,
     MadeBlock,
     NotFiniteError,
     arranged,
     block_of,
-    check_complex,
+    check_kept,
     converted,
     inputs_to_try,
     operands_of,
@@ -121,6 +121,7 @@ class _Reader:
         self._settled: WeakKeyDictionary[Chain, Affine | Expression] = WeakKeyDictionary()
         self._nodes: WeakKeyDictionary[Affine, Node] = WeakKeyDictionary()  # that compute affine values
         self._origins = Origins()
+        self._compared = compared(graph.module.graph)
         self._tried = inputs_to_try(graph.layout)
         self._modules = dict(graph.network.named_modules())
         self._named: dict[str, int] = {}  # the numbers of the last groups of a name
@@ -138,6 +139,8 @@ class _Reader:
         self._values[node] = value
         if isinstance(value, Affine):
             self._nodes.setdefault(value, node)
+            if node in self._compared:
+                return self._as_own_states(value)
             again = times_used(node) - 1
             if again > 0 and again * value.work > _WORK_AGAIN:
                 return self._as_own_states(value)
@@ -305,9 +308,7 @@ class _Reader:
         if random and name_of(node) not in RANDOM_WITH_DROPOUT:
             raise NotAffineError(reason)
         dtypes = dtypes_of(node)
-        if free_unbacked_symbols(node.meta["val"]):
-            raise NotAffineError("how many numbers it gives depends on the input; write torch.where(mask, x, y)")
-        check_complex(dtypes, self._own)
+        check_kept(node.meta["val"], self._own)
         args, kwargs = map_arg((node.args, node.kwargs), self._operand)
         if (with_maxima := INDICES.get(node.target)) is not None:
             return Expression(operator.getitem, (Expression(with_maxima, args, kwargs), 1), {}, dtypes[0])

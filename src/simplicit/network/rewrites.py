@@ -138,6 +138,9 @@ REWRITES: dict[Any, Callable[..., Any]] = {
     attrgetter(name)(_aten): function for names, function in _TABLE for name in names.split()
 }
 
+#: Those of maxima and minima, whose last bits differ.
+MAXIMA = frozenset(one for one in REWRITES if any(word in str(one) for word in ("max", "min", "clamp", "clip")))
+
 #: Why an operation was left as it is.
 REFUSALS: dict[Any, str] = {
     _aten.threshold.default: "it jumps where its threshold and its value differ, so that it has no bounded slope",
