@@ -115,7 +115,8 @@ def as_number(name: str, value: Any, *, positive: bool = False) -> float:
     """``value``, a finite real number of at least 0, above 0 if ``positive``; arrays of one entry are no numbers."""
     if not _is_number(value) or value < 0 or (positive and value == 0):
         kind = "positive and finite" if positive else "a finite number of at least 0"
-        raise InputError(f"{name} must be {kind}, got {_short(value)}", argument=name)
+        remedy = "; give a number, such as 8 / 255" if isinstance(value, str) else ""
+        raise InputError(f"{name} must be {kind}, got {_short(value)}{remedy}", argument=name)
     return float(value)
 
 

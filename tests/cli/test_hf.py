@@ -199,6 +199,7 @@ def test_bad_folders_that_transformers_reads(run: Run, texts: Path, pretrained: 
         (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:500])
 
     refused("the weights miss classifier.bias", configured(architectures=["BertForTokenClassification"]))
+    refused("have another shape than those of a BertModel", configured(hidden_size=32))
     refused("is a Unheard, which transformers", configured(architectures=["Unheard"]))
     refused("is a pipeline, which transformers", configured(architectures=["pipeline"]))
     refused("cannot be loaded as a BertModel", cut)

@@ -40,7 +40,8 @@ class Centred(nn.Module):
 UNSUPPORTED = {
     "division by zero": (lambda u: u / torch.zeros(4), "div", "its result is infinite"),
     "infinite constant": (lambda u: u + torch.tensor(torch.inf), "add", "its result is infinite"),
-    "complex": (lambda u: (u * 1j).real, "mul", "computes in complex64"),
+    "wide complex": (lambda u: (u.to(torch.complex128) * 1j).imag, "_to_copy", "computes in complex128"),
+    "by a mask": (lambda u: u + u[u > 0].sum(), "index", "write torch.where"),
     "mean of batch": (lambda u: u - u.mean(0, keepdim=True), "mean", "takes the samples of a batch together"),
     "sum of all": (lambda u: u / 2 + u.sum(), "sum", "takes the samples of a batch together"),
     "samples cut by three": (lambda u: u.triu(-3), "triu", "mixes the samples of a batch"),
@@ -180,6 +181,33 @@ def test_control_flow_and_fixed_numbers_of_samples():
         with pytest.raises(UnsupportedOperationError, match=r"cannot be captured as one graph") as caught:
             from_torch(Function(function).eval(), torch.rand(2, 4))
         assert "\n" not in str(caught.value)
+
+
+class Translating(nn.Module):
+    def __init__(self, **said):
+        super().__init__()
+        self.net, self.said = nn.Transformer(4, 2, 1, 1, 8, batch_first=True), said
+
+    def forward(self, u):
+        return self.net(u, u, tgt_mask=torch.full((3, 3), -torch.inf).triu(1), **self.said)
+
+
+@pytest.mark.parametrize(
+    ("net", "remedy", "mended"),
+    [
+        (Translating(), "tgt_is_causal=", Translating(tgt_is_causal=True)),
+        (
+            Function(lambda u: torch.cdist(u[:, 0], VECTOR.diag())),
+            'compute_mode="donot_use_mm_for_euclid_dist"',
+            Function(lambda u: torch.cdist(u[:, 0], VECTOR.diag(), compute_mode="donot_use_mm_for_euclid_dist")),
+        ),
+    ],
+)
+def test_what_torch_asks_for_itself_has_a_remedy_that_works(net, remedy, mended):
+    u = torch.rand(2, 3, 4)
+    with pytest.raises(UnsupportedOperationError, match=r"at `.*`.*" + re.escape(remedy)):
+        from_torch(net.eval(), u)
+    from_torch(mended.eval(), u)
 
 
 class TwoInputs(nn.Module):
@@ -349,3 +377,11 @@ def test_bad_inputs(inputs, batch_size, message):
 def test_extract_states_speaks_of_inputs():
     with pytest.raises(InputError, match=r"inputs must have shape"):
         extract_states(mlp(bias=True).eval(), torch.rand(5))
+
+
+def test_batches_and_nested_inputs_say_what_to_give():
+    net, u = nn.Linear(4, 2).eval(), torch.rand(3, 4)
+    with pytest.raises(InputError, match=r"got TensorDataset; give batches of it, torch\.utils\.data\.DataLoader"):
+        from_torch(net, torch.utils.data.TensorDataset(u))
+    with pytest.raises(InputError, match=r"holds a dict.*; wrap the network in a module that takes the arrays"):
+        from_torch(net, {"input": {"inner": u}})

@@ -64,6 +64,31 @@ def written(into: Tensor, u: Tensor) -> Tensor:
     return x.to(u.dtype)
 
 
+def overwritten(u: Tensor) -> Tensor:
+    """Complex numbers and others, written in place."""
+    spectrum = torch.fft.fft(u)
+    spectrum[:, 0] = u[:, 0]
+    spectrum[:, 1:3].mul_(2)
+    x = torch.zeros(u.shape[0], 4, dtype=u.dtype)
+    x.copy_(u)
+    x[:, :2].copy_(torch.tanh(x[:, 2:]))
+    return x + spectrum.real
+
+
+def pooled(u: Tensor) -> Tensor:
+    """Maxima with their places, and put back to these."""
+    maxima, places = functional.max_pool2d(u.view(-1, 1, 2, 2), (1, 2), return_indices=True)
+    largest, place = functional.adaptive_max_pool1d(u.view(-1, 2, 2), 1, return_indices=True)
+    sums = places.to(u.dtype).flatten(1).sum(1, keepdim=True) + place.to(u.dtype).sum(1) * largest.sum(1)
+    return functional.max_unpool2d(maxima, places, (1, 2)).flatten(1) + sums
+
+
+def rotated(u: Tensor) -> Tensor:
+    """Positions as complex numbers of size 1, as LLaMA has them."""
+    angles = torch.polar(torch.ones(2), torch.tensor([0.5, 2.0])).to(torch.complex128)
+    return torch.view_as_real(torch.view_as_complex(u.view(-1, 2, 2)) * angles).flatten(1)
+
+
 def experts(net: With, u: Tensor) -> Tensor:
     """Two of four experts, by the largest gates."""
     gates = torch.softmax(net.gate(u), 1)
@@ -125,6 +150,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "jump": lambda u: functional.threshold(u, 1.0, 0.0),
     "negative alpha": lambda u: functional.celu(u, -1.5),
     "place of the largest": lambda u: u.max(1)[1][:, None] + u,
+    "place of the smallest": lambda u: u.min(1)[1][:, None] + u,
     "deviation": lambda u: u / u.std(1, keepdim=True),
     "root": lambda u: u.abs().sqrt(),
     "nothing left": lambda u: torch.cat([u, 2 * u[:, 4:]], 1),
@@ -137,6 +163,14 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "chain in single precision": lambda u: (u.float() * torch.sigmoid(u.float() + VECTOR.float())).to(u.dtype),
     "written into integers": lambda u: written(torch.zeros(1, 6, dtype=torch.long), u),
     "written into halves": lambda u: written(torch.zeros(1, 6).half(), u),
+    "used twice after halves": lambda u: (lambda y: y * torch.tanh(y) * y)((2 * u).half().to(u.dtype)),
+    "used twice after singles": lambda u: (lambda y: y * y)(u.relu().float().double()),
+    "Fourier layer": lambda u: torch.fft.irfft(torch.fft.rfft(u) * torch.tensor([1, 2j, 0.5j]), n=4),
+    "spectrum": lambda u: torch.stft(u, 4, 2, window=torch.ones(4).to(u.dtype), return_complex=True).abs().flatten(1),
+    "complex number": lambda u: ((u + 0.3j) * (2 - 1j)).imag,
+    "rotated": rotated,
+    "overwritten": overwritten,
+    "places of maxima": pooled,
 }  # fmt: skip
 
 CHAINS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -224,6 +258,24 @@ def test_a_chain_is_one_activation(name: str) -> None:
     assert model.n_pre == 6
 
 
+COMPARED: dict[str, Callable[[Tensor], Tensor]] = {
+    "largest": lambda x: x * (x == x.amax(1, keepdim=True)),
+    "largest with its place": lambda x: (x == x.max(1, keepdim=True)[0]) * x,
+    "of the largest two": lambda x: x * (x >= x.topk(2, 1)[0][:, -1:]),
+    "peaks": lambda x: x * (functional.max_pool1d(x[:, None], 3, 1, 1)[:, 0] == x),
+    "not clipped": lambda x: x * (x.clamp(-0.3, 0.3) == x),
+}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_what_is_compared_has_the_same_bits(name: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 7), Function(COMPARED[name])).eval()
+    u = torch.randn(100, 5)
+    with torch.no_grad():
+        np.testing.assert_allclose(sp.from_torch(net, u).predict(u), net(u), atol=1e-6)
+
+
 def test_activations_with_a_name_stay_what_they_are() -> None:
     net = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Tanh(), nn.Linear(6, 3))
     model = check_exact(net, (8,))
@@ -239,6 +291,25 @@ def test_gradients_are_those_of_the_network() -> None:
     np.testing.assert_allclose(ours, theirs, atol=1e-10)
     (module(u) * weights).sum().backward()
     assert all(value.grad is not None for value in module.values)
+
+
+def test_gradients_through_complex_numbers_and_copies() -> None:
+    net = With(lambda s, u: torch.cat([rotated(u), overwritten(u), FUNCTIONS["Fourier layer"](u)], 1)).eval()
+    u = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    module = sp.to_torch(sp.from_torch(net, u))
+    weights = torch.randn(3, 12, dtype=torch.float64)
+    (theirs,), (ours,) = (torch.autograd.grad((f(u) * weights).sum(), u) for f in (net, module))
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+def test_complex_buffers_are_constants_and_stored(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    net = With(lambda s, u: torch.view_as_real(torch.view_as_complex(u.view(-1, 2, 2)) * s.angles).flatten(1))
+    net.register_buffer("angles", torch.polar(torch.ones(2), torch.tensor([0.5, 2.0])))
+    u = torch.randn(5, 4)
+    model = sp.from_torch(net.eval(), u)
+    np.testing.assert_allclose(model.predict(u), net(u), atol=1e-6)
+    sp.save(model, tmp_path / "model")
+    np.testing.assert_array_equal(sp.load(tmp_path / "model").predict(u), model.predict(u))
 
 
 def test_a_block_is_stored_and_comes_back(tmp_path) -> None:  # type: ignore[no-untyped-def]

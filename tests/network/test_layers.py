@@ -102,6 +102,11 @@ OPERATIONS = {
     "unfold": lambda u: u.unfold(3, 3, 2),
     "upsample_nearest1d": lambda u: functional.interpolate(u.flatten(2), scale_factor=2),
     "upsample_nearest2d": lambda u: functional.interpolate(u, scale_factor=2),
+    "upsample_nearest3d": lambda u: functional.interpolate(u[:, None], (2, 6, 5)),
+    **{
+        f"upsample_nearest_exact{rank}d": lambda u, form=form: functional.interpolate(form(u), 5, mode="nearest-exact")
+        for rank, form in ((1, lambda u: u.flatten(2)), (2, lambda u: u), (3, lambda u: u[:, None]))
+    },
     "view": lambda u: u.view(u.size(0), 96),
     "view by arithmetic": lambda u: u.view(u.shape[0], u.numel() // u.shape[0]),
     "all samples": lambda u: 2 * u[: u.shape[0]][:],
@@ -288,7 +293,8 @@ def test_every_entry_is_exercised():
     # `t` of a value with samples always moves the samples; it is known so as to say that. The others are taken apart
     # where a graph is decomposed.
     assert set(REGISTRY) - names == {"t", "chunk", "flatten", "reshape", "dropout", "feature_dropout", "alpha_dropout"}
-    assert not seen & set(REWRITES)
+    # Scatters of real numbers stay what they are.
+    assert seen & set(REWRITES) <= {torch.ops.aten.slice_scatter.default, torch.ops.aten.select_scatter.default}
     assert set(REFUSALS) <= set(REWRITES)
 
 

@@ -38,6 +38,7 @@ ELEMENTWISE = [
     case(("to.dtype", X, Kind("int64")), ("div.Scalar_mode", Value(1), 3), span=(-9, 9), rounding_mode="trunc"),
     case(("to.dtype", X, Kind("int64")), ("remainder.Scalar", Value(1), 3), span=(-9, 9)),
     case(("to.dtype", X, Kind("int64")), ("add.Tensor", Value(1), 0.5), span=(-9, 9)),
+    case(("to.dtype", X, Kind("int64")), ("relu.default", Value(1)), span=(-9, 9)),
     case(("to.dtype", X, Kind("int64")), ("mean.dim", Value(1), (-1,)), span=(-9, 9), dtype=Kind("own")),
     case("remainder.Scalar", X, 0.7),
     case("remainder.Tensor", X, Y, shapes=PAIR),

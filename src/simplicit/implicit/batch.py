@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import cmath
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -83,7 +83,7 @@ def check_range(values: Tensor, what: str, first: int = 0) -> None:
 def is_finite(values: Tensor) -> bool:
     """Whether there is neither NaN nor an infinity among ``values``."""
     # A sum is several times faster than a test of every entry, and finite only if all entries are.
-    return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())
+    return cmath.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())
 
 
 def _not_finite(values: Tensor) -> int | None:

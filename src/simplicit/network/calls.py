@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from simplicit.errors import InputError
 from simplicit.implicit.batch import Batch
@@ -186,5 +187,9 @@ def _not_an_input(example: Any, value: Any, argument: str) -> InputError:
     got = type(example).__name__
     if value is not example:
         got += f" that holds a {type(value).__name__}, which is neither an array nor a bool, int, float, str or None"
-    form = "must be a NumPy array or a tensor, or a tuple or mapping of them"
-    return InputError(f"{argument} {form}, got {got}", argument=argument)
+    form, remedy = "must be a NumPy array or a tensor, or a tuple or mapping of them", ""
+    if isinstance(example, Dataset):
+        remedy = "; give batches of it, torch.utils.data.DataLoader(dataset, batch_size=100)"
+    elif isinstance(value, tuple | list | Mapping):
+        remedy = "; wrap the network in a module that takes the arrays one by one"
+    return InputError(f"{argument} {form}, got {got}{remedy}", argument=argument)

@@ -17,16 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from simplicit.errors import UnsupportedOperationError, first_line
 from simplicit.network.calls import Call
+from simplicit.network.comparing import compared
 from simplicit.network.functional import make_functional
 from simplicit.network.outputs import Choice
 from simplicit.network.prepare import refused_network
 from simplicit.network.recurrences import OWN, KeptWhole, PackedError
 from simplicit.network.registry import REGISTRY, spelled
-from simplicit.network.rewrites import REWRITES
+from simplicit.network.rewrites import MAXIMA, REWRITES
 
 #: What :class:`_OfU` calls the network.
 _INSIDE = "network"
@@ -94,8 +95,10 @@ def _traced(network: nn.Module, U: Tensor) -> Any:
     try:
         with torch.no_grad(), _silence():
             program = _program(network, U)
-            if not all(_is_plain(node) for node in program.graph.nodes) and not make_functional(program):
-                program = program.run_decompositions(REWRITES)
+            if not all(_is_plain(node) for node in program.graph.nodes):
+                rewrites = _rewrites(program.graph)
+                if not make_functional(program, rewrites):
+                    program = program.run_decompositions(rewrites)
     except Exception as error:  # torch.export raises errors of many unrelated classes
         fixed = "Constraints violated" in str(error)
         where = _place_that_fixes_samples(network, U) if fixed else _place(traceback.extract_tb(error.__traceback__))
@@ -106,6 +109,12 @@ def _traced(network: nn.Module, U: Tensor) -> Any:
             where=where or "net",
         ) from error
     return program
+
+
+def _rewrites(graph: Graph) -> dict[Any, Any]:
+    """What operations are written in terms of; maxima stay exact where something may be compared with them."""
+    exact = MAXIMA if compared(graph) else ()
+    return {operation: function for operation, function in REWRITES.items() if operation not in exact}
 
 
 def _program(network: nn.Module, U: Tensor) -> Any:
@@ -160,7 +169,7 @@ class _Noting(logging.Handler):
     place = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if re.match(r"set_replacement \w+ = \d", record.getMessage()):
+        if re.match(r"set_replacement \w+ = \d|eval \w+ <= 25\b", record.getMessage()):
             self.place = self.place or _place(traceback.extract_stack())
 
 
@@ -187,11 +196,21 @@ def _reason(error: Exception) -> str:
             "packed sequences have as many samples at a step as the lengths say, which are values of the input; give "
             "the recurrent layer padded ones, and fit with their mask"
         )
+    if any(frame.name == "_detect_is_causal_mask" for frame in traceback.extract_tb(error.__traceback__)):
+        return (
+            "torch compares the mask with a causal one there; say whether it is: src_is_causal=, tgt_is_causal= and "
+            "memory_is_causal= of nn.Transformer, mask= and is_causal= of an encoder or decoder"
+        )
+    if "size()[0] <= 25" in text:
+        return (
+            "torch.cdist and what is made of it computes in another way for more than 25 rows; give it "
+            'compute_mode="donot_use_mm_for_euclid_dist"'
+        )
     if "Constraints violated" in text:
         return (
-            "it fixes the number of samples, as `len(x)` does (write x.shape[0]), a number in a view, a recurrent "
-            "layer that has samples second (give it batch_first=True), or a module that was itself exported for one "
-            "batch size (give torch.export a dynamic first dimension)"
+            "it fixes the number of samples, as `len(x)` does (write x.shape[0]), a loop over x, a number in a "
+            "view, a recurrent layer that has samples second (give it batch_first=True), or a module that was itself "
+            "exported for one batch size (give torch.export a dynamic first dimension)"
         )
     if "DataDependent" in kind or "data-dependent" in text:
         return (

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from simplicit.errors import InputError, first_line
 from simplicit.implicit import Block
@@ -192,6 +193,8 @@ class _Program:
             return self._operands[id(value)]
         if isinstance(value, Expression):
             return self.add(value)
+        if isinstance(value, Tensor) and value.is_complex():
+            return self._complex(value)
         if isinstance(value, Tensor):
             other = value.is_floating_point() and value.dtype != self._own
             return self._constant_in(value, value.dtype) if other else self._constant(value)
@@ -203,9 +206,17 @@ class _Program:
             return tuple(self._argument(one) for one in value)
         if isinstance(value, torch.memory_format | torch.layout | torch.device):
             return None
+        if isinstance(value, complex):
+            return self._complex(torch.tensor(value, dtype=self._own.to_complex()))
         if value is None or isinstance(value, bool | int | float | str):
             return value
         raise NotAffineError(f"an argument of it, {value!r:.40}, cannot be kept")
+
+    def _complex(self, value: Tensor) -> _Later:
+        """A complex constant, made of its real and imaginary parts."""
+        parts = self._argument(torch.view_as_real(value.resolve_conj()).contiguous())
+        self._steps.append(Step("view_as_complex.default", (parts,)))
+        return _Later(len(self._steps) - 1)
 
     def _constant_in(self, value: Tensor, dtype: torch.dtype) -> _Later:
         """A constant in another floating-point dtype than the network's own, which is that of a block's constants."""
@@ -256,6 +267,18 @@ def _named(operation: Any) -> str:
     if isinstance(operation, torch._ops.OpOverload) and operation.namespace == "aten":
         return str(operation).removeprefix("aten.")
     raise NotAffineError("it is not one of torch's own operations")
+
+
+def check_kept(result: Any, own: torch.dtype) -> None:
+    """Refuse results of a size that depends on values, and complex numbers that are no pairs of the network's own."""
+    if free_unbacked_symbols(result):
+        raise NotAffineError("how many numbers it gives depends on the input; write torch.where(mask, x, y)")
+    for one in leaves(result):
+        if isinstance(one, Tensor) and one.is_complex():
+            try:
+                kind_of(one.dtype, own)
+            except InputError as error:
+                raise NotAffineError(str(error)) from None
 
 
 def _samples(value: BatchSize) -> Samples:

@@ -27,7 +27,7 @@ from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
-from simplicit.network.rewrites import REWRITES
+from simplicit.network.rewrites import Rewrites
 from simplicit.network.trees import contains, leaves
 
 _aten = torch.ops.aten
@@ -50,8 +50,11 @@ class _UnclearError(Exception):
     """A node is not written here; torch opens the program as a whole."""
 
 
-def make_functional(program: Any) -> bool:
-    """Whether a program was made one of pure operations, in place; else it is as it was."""
+def make_functional(program: Any, rewrites: Rewrites) -> bool:
+    """Whether a program was made one of pure operations, in place; else it is as it was.
+
+    ``rewrites`` are the operations that are written in terms of others, and how.
+    """
     fakes = (node.meta["val"] for node in program.graph.find_nodes(op="placeholder"))
     writing = _Writing(detect_fake_mode([fake for fake in fakes if isinstance(fake, Tensor)]))
     try:
@@ -82,9 +85,9 @@ class _Memory:
 class _Writing:
     """The new graph, and what nodes of the old one are in it."""
 
-    def __init__(self, mode: Any) -> None:
+    def __init__(self, mode: Any, rewrites: Rewrites) -> None:
         self.graph = Graph()
-        self._mode = mode
+        self._mode, self._rewrites = mode, rewrites
         self._new: dict[Node, Any] = {}  # a node, or a list of nodes for an operation of several results
         self._memory: dict[Node, _Memory] = {}
         self._numbers: dict[str, Node] = {}  # sizes that depend on the number of samples, by what they are
@@ -157,7 +160,7 @@ class _Writing:
         """A call in the new graph: as it is, or what it is made of."""
         if target is _BATCH_NORM:
             return self._normalised(args, kwargs, meta)
-        if isinstance(target, OpOverload) and (target in REWRITES or is_composite(target)):
+        if isinstance(target, OpOverload) and (target in self._rewrites or is_composite(target)):
             given = [*dict.fromkeys(one for one in leaves((args, kwargs)) if isinstance(one, Node))]
             fragment = self._fragment(target, args, kwargs, given)
             if fragment is not None:
@@ -193,7 +196,7 @@ class _Writing:
         return self._fragments[key]
 
     def _traced(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], given: list[Node]) -> Graph | None:
-        function: Callable[..., Any] = REWRITES.get(target, target)
+        function: Callable[..., Any] = self._rewrites.get(target, target)
         stays = False
 
         def call(*values: Any) -> Any:
@@ -207,7 +210,7 @@ class _Writing:
         try:
             with torch.no_grad(), self._mode:
                 # A rewriting is in torch's functions, which stay; a composite operation is what torch makes of it.
-                traced = make_fx(call, pre_dispatch=target in REWRITES)(*(one.meta["val"] for one in given))
+                traced = make_fx(call, pre_dispatch=target in self._rewrites)(*(one.meta["val"] for one in given))
         except Exception as error:  # torch raises errors of many unrelated classes
             raise _UnclearError from error
         return None if stays else traced.graph

@@ -3,6 +3,9 @@ r"""Maxima over windows, written with ReLU: max(a, b) = a + ReLU(b − a), in a 
 A maximum over a window of several dimensions is taken dimension by dimension, which needs fewer states than a tree over
 the whole window (1.5 instead of 2 per pixel for 3 × 3 windows of stride 2). Places of a window that lie in the padding
 are replaced by another of its own places, which leaves the maximum as it is.
+
+Where a network reads the indices of the maxima, as unpooling does, they come from torch's own operation, which an
+operation of our library stands for beside the maxima (:data:`INDICES`).
 """
 
 from __future__ import annotations
@@ -73,11 +76,10 @@ def max_pool(rank: int) -> Callable[..., Tensor]:
 
 
 def max_pool_with_indices(rank: int) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The forms that also say where the maxima are, which has no implicit form."""
+    """The forms that also say where the maxima are."""
 
     def pooled(self: Tensor, *args: Numbers, **kwargs: Numbers) -> tuple[Tensor, Tensor]:
-        # The indices stay an operation without an entry: it is refused by its name if they are used.
-        return max_pool(rank)(self, *args, **kwargs), torch.argmax(self, dim=-1)
+        return max_pool(rank)(self, *args, **kwargs), _STAND_INS[f"max_pool{rank}d"](self, *args, **kwargs)
 
     return pooled
 
@@ -96,14 +98,22 @@ def adaptive_max_pool(rank: int) -> Callable[..., tuple[Tensor, Tensor]]:
     """adaptive_max_pool1d, 2d or 3d, with indices as in :func:`max_pool_with_indices`."""
 
     def pooled(self: Tensor, output_size: Numbers) -> tuple[Tensor, Tensor]:
-        maxima = self
+        return _adaptive(rank)(self, output_size), _STAND_INS[f"adaptive_max_pool{rank}d"](self, output_size)
+
+    return pooled
+
+
+def _adaptive(rank: int) -> Callable[..., Tensor]:
+    """The maxima alone of :func:`adaptive_max_pool`."""
+
+    def maxima(self: Tensor, output_size: Numbers) -> Tensor:
         for dim, out in enumerate(each(output_size, rank), start=self.dim() - rank):
             n = self.shape[dim]
             windows = [list(range(i * n // out, math.ceil((i + 1) * n / out))) for i in range(out)]
-            maxima = _over_windows(maxima, dim, windows)
-        return maxima, torch.argmax(self, dim=-1)
+            self = _over_windows(self, dim, windows)
+        return self
 
-    return pooled
+    return maxima
 
 
 def extremum(sign: int) -> Callable[..., Any]:
@@ -137,7 +147,8 @@ def max_along(sign: int) -> Callable[..., Any]:
 
     def along(self: Tensor, dim: int, keepdim: bool = False) -> Any:
         value = extremum(sign)(self, [dim], keepdim)
-        return NotImplemented if value is NotImplemented else (value, torch.argmax(self, dim, keepdim))
+        place = torch.argmax if sign > 0 else torch.argmin
+        return NotImplemented if value is NotImplemented else (value, place(self, dim, keepdim))
 
     return along
 
@@ -146,3 +157,40 @@ def each(number: Numbers, rank: int) -> tuple[int, ...]:
     """One number per dimension; none for none."""
     numbers = (number,) if isinstance(number, int) else tuple(number)
     return numbers * rank if len(numbers) == 1 else numbers
+
+
+def _maxima(name: str) -> Callable[..., Tensor]:
+    """The rewritten form of a pooling by its name."""
+    rank = int(name[-2])
+    return _adaptive(rank) if name.startswith("adaptive") else max_pool(rank)
+
+
+_LIBRARY: Any = torch.library.Library("simplicit", "FRAGMENT")  # type: ignore[no-untyped-call]
+_POOLINGS = [f"{kind}max_pool{rank}d" for kind in ("", "adaptive_") for rank in (1, 2, 3)]
+_WITH_INDICES = {
+    name: getattr(_aten, name if name.startswith("adaptive") else f"{name}_with_indices").default for name in _POOLINGS
+}
+
+
+def _stand_in(name: str, operation: Any) -> Any:
+    """The operation of our library that gives the indices alone of one of torch's."""
+    schema = str(operation._schema)
+    indices = f"{name}_indices"
+    _LIBRARY.define(indices + schema[schema.index("(") : schema.index("->")] + "-> Tensor")
+
+    def places(*args: Any, **kwargs: Any) -> Tensor:
+        found: Tensor = operation(*args, **kwargs)[1]
+        return found
+
+    def shaped_alike(*args: Any, **kwargs: Any) -> Tensor:
+        # Not by torch's operation: those of one dimension are rewritten while a graph is made.
+        return torch.empty_like(_maxima(name)(*args, **kwargs), dtype=torch.int64)
+
+    torch.library.register_fake(f"simplicit::{indices}", shaped_alike, lib=_LIBRARY)
+    _LIBRARY.impl(indices, places, "CompositeExplicitAutograd")
+    return getattr(torch.ops.simplicit, indices).default
+
+
+_STAND_INS = {name: _stand_in(name, operation) for name, operation in _WITH_INDICES.items()}
+#: torch's own operation, whose second result they are, by what stands for the indices of its maxima.
+INDICES: dict[Any, Any] = {stand_in: _WITH_INDICES[name] for name, stand_in in _STAND_INS.items()}

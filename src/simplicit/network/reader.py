@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import operator
 from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -42,12 +43,14 @@ from simplicit.network.chains import (
     times_used,
     with_root,
 )
+from simplicit.network.comparing import compared
 from simplicit.network.expressions import (
     Expression,
     MadeBlock,
     NotFiniteError,
     arranged,
     block_of,
+    check_kept,
     converted,
     inputs_to_try,
     operands_of,
@@ -66,6 +69,7 @@ from simplicit.network.operations import (
     rule_of,
     unsupported,
 )
+from simplicit.network.pooling import INDICES
 from simplicit.network.reading import OpenedGroup, Reading
 from simplicit.network.registry import ADVICE, REGISTRY
 from simplicit.network.repeated import remembering
@@ -119,6 +123,7 @@ class _Reader:
         self._settled: WeakKeyDictionary[Chain, Affine | Expression] = WeakKeyDictionary()
         self._nodes: WeakKeyDictionary[Affine, Node] = WeakKeyDictionary()  # that compute affine values
         self._origins = Origins()
+        self._compared = compared(graph.module.graph)
         self._tried = inputs_to_try(graph.layout)
         self._modules = dict(graph.network.named_modules())
         self._named: dict[str, int] = {}  # the numbers of the last groups of a name
@@ -131,9 +136,13 @@ class _Reader:
 
     def _keep(self, node: Node, value: Any) -> Any:
         """Keep the value of a node, as states of its own where it is used so often that these are cheaper."""
+        if isinstance(value, Affine) and value in self._nodes and dtypes_of(self._nodes[value]) != dtypes_of(node):
+            value = copy(value)  # the same numbers in another dtype, in which chains that begin here compute
         self._values[node] = value
         if isinstance(value, Affine):
             self._nodes.setdefault(value, node)
+            if node in self._compared:
+                return self._as_own_states(value)
             again = times_used(node) - 1
             if again > 0 and again * value.work > _WORK_AGAIN:
                 return self._as_own_states(value)
@@ -224,6 +233,8 @@ class _Reader:
 
     def _by_rule(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         dtypes, rule = dtypes_of(node), rule_of(node)
+        if any(dtype.is_complex for dtype in dtypes):
+            raise NotAffineError("its result is complex")
         # What only moves numbers, or makes constants, computes nothing in the dtype that it has them in.
         if not isinstance(rule, Filling | Moving):
             self._check_dtype(node)
@@ -300,9 +311,10 @@ class _Reader:
         if random and name_of(node) not in RANDOM_WITH_DROPOUT:
             raise NotAffineError(reason)
         dtypes = dtypes_of(node)
-        if any(dtype.is_complex for dtype in dtypes):
-            raise NotAffineError(reason)
+        check_kept(node.meta["val"], self._own)
         args, kwargs = map_arg((node.args, node.kwargs), self._operand)
+        if (with_maxima := INDICES.get(node.target)) is not None:
+            return Expression(operator.getitem, (Expression(with_maxima, args, kwargs), 1), {}, dtypes[0])
         if isinstance(node.meta["val"], Tensor):
             return self._as_states(node, Expression(node.target, args, kwargs, dtypes[0]), reason)
         expression = Expression(node.target, args, kwargs)

@@ -10,7 +10,7 @@ An entry that returns NotImplemented leaves the operation as it is; :data:`REFUS
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -88,6 +88,18 @@ def _recurrent_cell(phi: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     return step
 
 
+def _scattered(op: Any) -> Callable[..., Any]:
+    """A scatter of complex numbers as one of pairs, which has a derivative."""
+
+    def scatter(self: Tensor, src: Tensor, dim: int = 0, *rest: Any, **named: Any) -> Any:
+        if not self.is_complex():
+            return NotImplemented
+        pairs, others = (torch.view_as_real(torch.resolve_conj(one.to(self.dtype))) for one in (self, src))
+        return torch.view_as_complex(op(pairs, others, dim % self.dim(), *rest, **named))
+
+    return scatter
+
+
 _TABLE: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("maximum.default max.other", lambda self, other: self + torch.relu(other - self)),
     ("minimum.default min.other", lambda self, other: self - torch.relu(self - other)),
@@ -103,6 +115,9 @@ _TABLE: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("celu.default", _celu),
     ("rrelu.default", _rrelu),
     ("zero.default", torch.zeros_like),
+    # These have no derivatives.
+    *((f"{name}.default", _scattered(getattr(_aten, name))) for name in ("slice_scatter", "select_scatter")),
+    ("copy.default", lambda self, src, non_blocking=False: src.to(self.dtype).expand(self.shape).clone()),
     ("rnn_tanh_cell.default", _recurrent_cell(torch.tanh)),
     ("rnn_relu_cell.default", _recurrent_cell(torch.relu)),
     ("addmm.default", lambda self, mat1, mat2, *, beta=1, alpha=1: beta * self + alpha * (mat1 @ mat2)),
@@ -119,9 +134,13 @@ _TABLE: tuple[tuple[str, Callable[..., Any]], ...] = (
 )
 
 #: The function of torch's own that each operation is.
-REWRITES: dict[Any, Callable[..., Any]] = {
-    attrgetter(name)(_aten): function for names, function in _TABLE for name in names.split()
-}
+#: From operations to how they are written.
+Rewrites = Mapping[Any, Callable[..., Any]]
+
+REWRITES: Rewrites = {attrgetter(name)(_aten): function for names, function in _TABLE for name in names.split()}
+
+#: Those of maxima and minima, whose last bits differ.
+MAXIMA = frozenset(one for one in REWRITES if any(word in str(one) for word in ("max", "min", "clamp", "clip")))
 
 #: Why an operation was left as it is.
 REFUSALS: dict[Any, str] = {

@@ -258,7 +258,7 @@ U_GOOD, Y_GOOD = np.full((2, P), 0.5), np.array([0, 1])
         ({"eps": float("inf"), "clip": None}, "eps must be a finite number"),
         ({"eps": 8.0}, r"eps = 8.0 is wider than the range of inputs, clip = \(0.0, 1.0\)"),
         ({"clip": (1.0, 0.0)}, "low < high"),
-        ({"eps": "a"}, "eps must be a finite number of at least 0, got 'a'"),
+        ({"eps": "8/255"}, "eps must be a finite number of at least 0, got '8/255'; give a number, such as 8 / 255"),
         ({"eps": None}, "eps must be a finite number"),
         ({"eps": True}, "eps must be a finite number"),
         ({"eps": np.array([0.1])}, "eps must be a finite number"),

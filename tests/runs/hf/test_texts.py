@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from simplicit.errors import DataError, InputError
 from simplicit.runs.hf.texts import largest_length, lengths_of, read_labels, read_texts, tokenised
@@ -38,11 +39,21 @@ def test_texts_are_filled_up_and_cut_off() -> None:
     assert found.inputs["input_ids"].dtype == torch.int64
 
 
+def network(**config: int) -> nn.Module:
+    """A network with a configuration."""
+    net = nn.Module()
+    net.config = SimpleNamespace(**config)  # type: ignore[assignment]
+    return net
+
+
 def test_the_largest_length_is_the_smallest_that_is_known() -> None:
-    assert largest_length(Letters(), SimpleNamespace()) is None
-    assert largest_length(Letters(), SimpleNamespace(max_position_embeddings=24)) == 24
+    assert largest_length(Letters(), network()) is None
+    assert largest_length(Letters(), network(max_position_embeddings=24)) == 24
     short = SimpleNamespace(model_max_length=16)
-    assert largest_length(short, SimpleNamespace(max_position_embeddings=24)) == 16
+    assert largest_length(short, network(max_position_embeddings=24)) == 16
+    like_roberta = network(max_position_embeddings=24)
+    like_roberta.position_embeddings = nn.Embedding(24, 2, padding_idx=1)
+    assert largest_length(Letters(), like_roberta) == 22
 
 
 def test_files_of_texts(tmp_path: Path) -> None:
@@ -57,6 +68,8 @@ def test_files_of_texts(tmp_path: Path) -> None:
         read_texts(path, "texts")
     path.write_text("\ufeffone\r\n\n two \n")
     assert read_texts(path, "texts") == ["one", "two"]
+    path.write_bytes("one\u2028text\r\n\r\nstill\x0cone\x85".encode())
+    assert read_texts(path, "texts") == ["one\u2028text", "still\x0cone"]
 
 
 def test_labels_are_numbers_or_names(tmp_path: Path) -> None:

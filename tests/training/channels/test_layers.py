@@ -242,3 +242,27 @@ def test_a_weight_that_is_turned_reaches_later_layers() -> None:
     assert [layer.error for layer in one.layers] == pytest.approx([layer.error for layer in other.layers], rel=1e-6)
     for key, value in one.network().state_dict().items():
         torch.testing.assert_close(value, other.network().state_dict()[key], rtol=1e-6, atol=1e-9)
+
+
+class _Computed(nn.Module):
+    """A layer, one whose weight is computed, and a block behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.low, self.high = (
+            nn.Linear(4, 6),
+            nn.Parameter(torch.rand(6, 2)),
+            nn.Parameter(torch.rand(2, 3)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (torch.relu(self.layer(x)) @ (self.low @ self.high)).softmax(-1)
+
+
+def test_sparse_takes_the_layers_that_there_are_where_states_cannot_be_matched() -> None:
+    torch.manual_seed(0)
+    net, samples = _Computed().eval(), torch.rand(20, 4)
+    result = sp.fit(net, samples, sp.Sparse(50))
+    assert [layer.name for layer in result.layers] == ["layer"]
+    assert torch.equal(result.network().low, net.low)
+    assert torch.isfinite(result.network()(samples)).all()

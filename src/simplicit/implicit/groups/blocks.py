@@ -225,6 +225,8 @@ class Block:
         if self.coupling is not None:
             constants = self._constants(torch.float64)
             return rounding(self.steps, self.operands, constants, self._box(torch.float64), dtype)
+        if math.isinf(self.slope):
+            return math.inf
         values: list[Any] = [torch.zeros(2, *shape, dtype=torch.float64) for shape in self.operands]
         values += self._constants(torch.float64)
         execute(self.steps, values, 2, torch.float64)

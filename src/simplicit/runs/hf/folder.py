@@ -80,10 +80,17 @@ def load_pretrained(folder: Path) -> nn.Module:
                 trust_remote_code=False,
                 dtype="auto",
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are told of below
             )
         except Exception as error:  # transformers documents no error of its own
             raise DataError(f"{folder}: cannot be loaded as a {name} ({_reason(error)})") from error
-    absent = sorted(map(str, [*told["missing_keys"], *told["mismatched_keys"]]))
+    other = [key[0] if isinstance(key, tuple) else key for key in told["mismatched_keys"]]
+    if other:
+        found = (
+            f"the weights have another shape than those of a {name} of {CONFIG}: {', '.join(sorted(other)[:_SHOWN])}"
+        )
+        raise DataError(f"{folder}: {found}; save both together, net.save_pretrained(folder)")
+    absent = sorted(map(str, told["missing_keys"]))
     if absent:
         more = f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else ""
         found = f"the weights miss {', '.join(absent[:_SHOWN])}{more} of a {name}, which would be random"

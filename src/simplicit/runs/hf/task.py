@@ -85,7 +85,7 @@ class TextTask:
                 found.append(f"{of_all} are longer than {tokens.mask.shape[1]} tokens, and cut off there")
             if tokens.unknown >= 0.01:
                 share = f"{100 * tokens.unknown:.0f} % of the tokens to be {what} on"
-                found.append(f"{share} are unknown to the tokenizer; is it that of these texts?")
+                found.append(f"{share} are unknown to the tokenizer, which may be that of other texts")
         return found
 
 
@@ -143,7 +143,7 @@ def _split(source: Source) -> tuple[list[str], list[str]]:
 
 def _length(source: Source, tokenizer: Any, net: nn.Module, texts: list[str]) -> int:
     """What was asked for, or the longest text, up to what the network takes."""
-    most = largest_length(tokenizer, net.config)
+    most = largest_length(tokenizer, net)
     if source.length is not None:
         if most is not None and source.length > most:
             raise refused("length", f"the network takes at most {most} tokens, got {source.length}")
@@ -164,6 +164,13 @@ def _tokens(net: nn.Module, tokenizer: Any, texts: list[str], length: int) -> To
             f"hf: {type(net).__name__} takes no {IDS}, so that texts are no inputs of it; name its samples with --data",
             argument="hf",
         )
+    table = net.get_input_embeddings()  # type: ignore[operator]
+    size, largest = getattr(table, "num_embeddings", None), int(found.inputs[IDS].max())
+    if size is not None and largest >= size:
+        what = (
+            f"its tokenizer gave token {largest}, and the network knows {size}; save the tokenizer that belongs to it"
+        )
+        raise refused("hf", what, net.name_or_path)
     kept = {name: value for name, value in found.inputs.items() if name in takes}
     return Tokens(kept, found.truncated, found.unknown)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from simplicit.checks import refused
 from simplicit.errors import DataError
@@ -51,7 +51,8 @@ def read_texts(path: Path, argument: str) -> list[str]:
     if not path.is_file():
         raise refused(argument, "no such file; name one with one text a line", path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Not by splitlines, which also breaks texts at form feeds and the line separators of Unicode.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is no text in UTF-8 (byte {error.start}); convert it") from error
     texts = [line.strip() for line in lines if line.strip()]
@@ -74,9 +75,15 @@ def read_labels(path: Path, count: int, names: Mapping[str, int]) -> npt.NDArray
     return np.array(found, dtype=np.int64)
 
 
-def largest_length(tokenizer: Any, config: Any) -> int | None:
-    """How many tokens a text may have at most, as tokenizer and network say it; None where neither does."""
-    known = (tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
+def largest_length(tokenizer: Any, net: nn.Module) -> int | None:
+    """How many tokens a text may have at most, as tokenizer and network say it; None where neither does.
+
+    Networks like RoBERTa number their positions from behind that of the padding.
+    """
+    tables = [one for name, one in net.named_modules() if name.split(".")[-1] == "position_embeddings"]
+    behind = max((1 + one.padding_idx for one in tables if getattr(one, "padding_idx", None) is not None), default=0)
+    positions = getattr(net.config, "max_position_embeddings", None)
+    known = (tokenizer.model_max_length, positions - behind if isinstance(positions, int) else None)
     limits = [limit for limit in known if isinstance(limit, int) and 0 < limit < _UNBOUNDED]
     return min(limits, default=None)
 

@@ -8,8 +8,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from simplicit.checks import named, refused
+from simplicit.implicit.groups import first_block
 from simplicit.rows import BasisPursuit, NoPenalty, Penalty
-from simplicit.training.channels import ChannelProvider, Choice, check_tied, has_convolutions, has_tied_rows, in_layers
+from simplicit.training.channels import (
+    ChannelProvider,
+    Choice,
+    channel_layers,
+    check_tied,
+    has_convolutions,
+    has_tied_rows,
+    in_layers,
+)
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
 from simplicit.training.recipes.base import Recipe, Task, check_penalty
@@ -86,7 +95,7 @@ class Sparse(Recipe):
             check_tied(self.structure)
         baseline = self.structure == "baseline"
         tied = baseline and has_tied_rows(task.graph)
-        channels = tied or (baseline and in_layers(task.graph))
+        channels = tied or (baseline and (in_layers(task.graph) or _only_by_layers(task)))
         if not channels:
             task.check_untied(self.layers)
         provider = self._channels(task, weighted=tied) if channels else self._states(task)
@@ -139,6 +148,11 @@ class Sparse(Recipe):
             return StateProvider.of(
                 task.captured, task.inputs, structure=self.structure, kappa=kappa, propagate=triangular
             )
+
+
+def _only_by_layers(task: Task) -> bool:
+    """Whether there are layers in a network with blocks, whose states cannot be matched one by one."""
+    return bool(channel_layers(task.graph)) and first_block(task.captured.model.groups) is not None
 
 
 def _for_states(sparsity: float | None) -> Ridge:

@@ -89,7 +89,8 @@ def check_elementwise(groups: Sequence[StateGroup]) -> None:
     if (block := first_block(groups)) is not None:
         raise InputError(
             f"this recipe matches the states of networks whose activations are all elementwise; group {block.name!r} "
-            f"is a block ({block.activation.name}); take simplicit.Sparse, which fits layer by layer"
+            f"is a block ({block.activation.name}); take simplicit.Sparse, which fits layer by layer the "
+            "weights that are not computed from others"
         )
 
 

@@ -23,7 +23,7 @@ from typing import TypeVar
 import numpy as np
 
 from simplicit.machine import one_thread_each, prepare_thread
-from simplicit.rows.batch import Array, Mask
+from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.problem import LeastSquares
 from simplicit.training.support.allocation import allocate
 from simplicit.training.support.elimination import Elimination, EliminationPath

@@ -68,8 +68,9 @@ def support_by_admm(
     """The support of the last D, (r, d), with ``count`` entries in all rows together.
 
     H (d, d), given or by its resolvents, is positive semidefinite with a diagonal of ones: columns are in units of
-    their norms, and so are the rows' cross-correlations C (r, d). The largest of the weights ``start`` (r, d) are
-    the first support; entries may be where it is ``allowed`` (r, d). ρ grows as ``growth`` says, which is GROWTH in the paper.
+    their norms, and so are the rows' cross-correlations C (r, d). The largest of the weights ``start`` (r, d) are the
+    first support; entries may be where it is ``allowed`` (r, d). ρ grows as ``growth`` says, which is GROWTH in the
+    paper.
     """
     scale = max(float(np.abs(C).max(initial=0.0)), float(np.abs(start).max(initial=0.0))) or 1.0
     c, D = (torch.from_numpy((one / scale).astype(np.float32)) for one in (C, start))

@@ -128,7 +128,7 @@ def _shaped(at: Rounding, call: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _cast(at: Rounding, call: Rule, x: Any, dtype: Any = None, *_: Any, **named: Any) -> Any:
     kind = named.get("dtype", dtype)
-    if not isinstance(x, Interval) or not isinstance(kind, torch.dtype | None):
+    if not isinstance(x, Interval) or not isinstance(kind, torch.dtype | None) or (kind and kind.is_complex):
         return None
     if kind is None or (kind.is_floating_point and x.is_real):
         return x if kind is None or kind == torch.float64 else at.out(x.lower, x.upper, ulps=2.0)
@@ -185,6 +185,8 @@ def _image(at: Rounding, step: Step, arguments: list[Any], keywords: dict[str, A
     if any(one is _UNKNOWN for one in _leaves((arguments, keywords))):
         return _UNKNOWN
     call, leaves = operation(step.operation), _leaves((arguments, keywords))
+    if any(isinstance(one, Tensor) and one.is_complex() for one in leaves):
+        return _UNKNOWN
     varying = [one for one in leaves if isinstance(one, Interval)]
     fixed_real = any(isinstance(one, Tensor) and one.is_floating_point() for one in leaves)
     rule = RULES.get(step.packet)
@@ -227,6 +229,8 @@ def _known(at: Rounding, found: Any, packet: str) -> Any:
     """Return what an operation made of constants: exact, but for the rounding of what it has computed."""
     if isinstance(found, list | tuple):
         return [_known(at, one, packet) for one in found]
+    if isinstance(found, Tensor) and found.is_complex():
+        return _UNKNOWN
     moved = packet in _MOVING or packet in _INDEXED or packet == GETITEM
     if moved or not isinstance(found, Tensor) or not found.is_floating_point():
         return found

@@ -18,6 +18,12 @@ def _named(name: str, *parameters: str) -> Entry:
     )
 
 
+def _relu(call: Call) -> str:
+    if call.result.dtype.is_floating_point:
+        return call.node("Relu", call.x())
+    return call.node("Max", call.x(), call.tensor(0))  # runtimes have Relu of floating-point numbers alone
+
+
 def _gelu(call: Call) -> str:
     name = "gelu_tanh" if call["approximate"] == "tanh" else "gelu"
     return activations.ACTIVATIONS[name](call.graph(), call.x())
@@ -89,7 +95,7 @@ def _log_sigmoid(call: Call, x: str) -> str:
 
 
 ACTIVATIONS: dict[str, Entry] = {
-    "relu": unary("Relu"),
+    "relu": _relu,
     "relu6": formula(lambda call, x: call.node("Clip", x, 0.0, 6.0)),
     "tanh": unary("Tanh"),
     "sigmoid": unary("Sigmoid"),
