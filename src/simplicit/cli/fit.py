@@ -51,7 +51,7 @@ def fit(
     trust_pt2 : bool
         Allow a .pt2 program in --weights. Loading one can run code that it carries: only from people you trust.
     """
-    output.check("fit", [*settings.source.paths, *([keeping.journal] if keeping.journal else [])])
+    output.check("fit", [*settings.source.paths, *(folder for folder in (keeping.journal, cache) if folder)])
     task = open_source(settings.source, trust_pt2=trust_pt2)
     if config is not None and not _SOURCE & invocation().given.keys():
         check_unchanged(recorded_inputs(config), task.provenance, config)

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from simplicit.checks import refused
+from simplicit.errors import InputError
 from simplicit.executors import Executor
 from simplicit.implicit.inputs import is_several
 from simplicit.network import CellModel, capture_graph, gathered, in_parts
@@ -165,7 +166,7 @@ def _read(net: nn.Module, inputs: Any, output: str | int | None, store: Store) -
         return graph, Samples.read(graph, in_slices(inputs), store)
     first = next(parts, None)
     if first is None:
-        raise refused("inputs", "must hold at least one batch, got none")
+        raise InputError("inputs must hold at least one batch, got none", argument="inputs")
     graph = capture_graph(net, first, "inputs", output)
     samples = Samples.read(graph, itertools.chain([first], parts), store)
     return replace(graph, samples=len(samples)), samples

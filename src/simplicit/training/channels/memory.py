@@ -19,6 +19,8 @@ from simplicit.training.channels.sweep import Walker
 MATRICES = 4
 #: And of one group, while the bound on its supports is sought: what is given, eigenvectors and their workspace.
 OF_THE_BOUND = 5
+#: Bytes of a file by those of the values in it: these are aligned.
+GAPS = 1.01
 #: Samples with which a graph is traced.
 TRACED = 2
 
@@ -60,7 +62,7 @@ def check_samples_fit(
         needs = Needs(states + grams)
     else:
         states = min(store.budget, everything) + work
-        needs = Needs(states + grams, max(0.0, everything - store.budget))
+        needs = Needs(states + grams, max(0.0, GAPS * everything - store.budget))
     what = (
         f"{samples:,} samples, with {gib(states)} for states and derivatives and {gib(grams)} for Gram matrices, need"
     )

@@ -67,8 +67,8 @@ class Piece:
     def mapped(self) -> torch.UntypedStorage:
         """The storage, from its file."""
         assert self.file is not None
-        first = self.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        skipped = self.offset - first
+        skipped = self.offset % mmap.ALLOCATIONGRANULARITY  # where a map may begin
+        first = self.offset - skipped
         with self.file.path.open("rb") as file:
             # A private map, for torch wants to be allowed to write; nobody does.
             found = mmap.mmap(file.fileno(), skipped + self.nbytes, access=mmap.ACCESS_COPY, offset=first)
@@ -87,8 +87,7 @@ class _File:
 
     def write(self, storage: torch.UntypedStorage) -> Piece:
         """Append the bytes of a storage, aligned as they are in memory."""
-        begin = -(-self.size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
-        begin += storage.data_ptr() % ALIGNED
+        begin = -(-self.size // ALIGNED) * ALIGNED + storage.data_ptr() % ALIGNED
         with self.path.open("r+b" if self.size else "w+b") as file:
             file.seek(begin)
             file.write(torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data)

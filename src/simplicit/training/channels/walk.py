@@ -81,18 +81,18 @@ class Walk:
         """
         self.changed |= constants
         fresh: dict[Node, Any] = {}
-
-        def value(node: Node) -> Any:
-            if node.op == "placeholder":
-                return self.changed.get(node.name, self.graph.constants[node.name])
-            if node not in fresh:
-                fresh[node] = _result(node, value)
-            return fresh[node]
-
         for node, names in self._of_constants.items():
             if node in self._baseline and not names.isdisjoint(constants):
                 with torch.no_grad():
-                    self._student[node] = [value(node)] * len(self.batches)
+                    self._student[node] = [self._fresh(node, fresh)] * len(self.batches)
+
+    def _fresh(self, node: Node, fresh: dict[Node, Any]) -> Any:
+        """What the student makes of constants alone, by its present ones; ``fresh`` is what is known of that."""
+        if node.op == "placeholder":
+            return self.changed.get(node.name, self.graph.constants[node.name])
+        if node not in fresh:
+            fresh[node] = _result(node, lambda one: self._fresh(one, fresh))
+        return fresh[node]
 
     def run_until(self, node: Node) -> None:
         """Compute all nodes before this one in the order of the graph."""
