@@ -35,7 +35,8 @@ from simplicit.runs.mlp import MlpSettings, train_mlp
 from simplicit.studies.peers import PEERS, Layer
 from simplicit.training.channels import channel_layers
 from simplicit.training.channels.patches import patches
-from simplicit.training.channels.walk import Walk, batches_of
+from simplicit.training.channels.samples import batches_of
+from simplicit.training.channels.walk import Walk
 
 SPARSITIES = (50, 70, 90)
 FILES = {"sparsegpt": "sparsegpt.py", "wanda": "lib/layerwrapper.py", "alps": "alps.py"}
@@ -87,7 +88,7 @@ def layers_of(title: str, net: nn.Module, samples: Tensor, every: int) -> Iterat
     graph = capture_graph(net, samples)
     walk = Walk(graph, batches_of(samples, 50))
     for layer in channel_layers(graph)[::every]:
-        columns = patches(torch.cat(walk.baseline(layer.source)), layer.geometry)[0]
+        columns = patches(torch.cat([*walk.baseline(layer.source)]), layer.geometry)[0]
         yield Case(f"{title}, {layer.name}", graph.constants[layer.weight].flatten(1), columns.T.contiguous())
 
 

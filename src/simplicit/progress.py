@@ -26,6 +26,8 @@ class Progress:
         The largest relative duality gap so far; None where nothing is solved.
     stage : str
         What the steps belong to.
+    message : str
+        What is to be read at once, in place of all that: how much memory a fit takes, before it starts.
     """
 
     done: int
@@ -35,6 +37,7 @@ class Progress:
     remaining: float | None = None
     worst_gap: float | None = None
     stage: str = "rows"
+    message: str = ""
 
     @property
     def note(self) -> str:
@@ -51,7 +54,9 @@ class Progress:
         return ", ".join(parts)
 
     def __str__(self) -> str:
-        return ", ".join(part for part in (f"{self.stage}: {self.done:,} of {self.total:,}", self.note) if part)
+        return self.message or ", ".join(
+            part for part in (f"{self.stage}: {self.done:,} of {self.total:,}", self.note) if part
+        )
 
 
 #: What a run calls as it goes on.

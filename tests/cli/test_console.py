@@ -30,6 +30,8 @@ def test_lines_tell_how_far_it_is_where_there_is_no_terminal(
     steps = Steps(None)
     steps(Progress(1, 4))
     assert capsys.readouterr().err == ""  # a moment after the start
+    steps(Progress(0, 1, message="The fit takes up to 1 GiB"))
+    assert capsys.readouterr().err == "The fit takes up to 1 GiB\n"
     monkeypatch.setattr("simplicit.cli.console.LOG_SECONDS", 0.0)
     steps(Progress(32, 100, rate=10.0, remaining=6.8, worst_gap=1e-7))
     steps(Progress(100, 100, rate=10.0, worst_gap=1e-7, stage="trial 2, output rows"))

@@ -52,6 +52,20 @@ def same(folder: str | Path, other: str | Path) -> bool:
 # --- what is written, and how it is repeated --------------------------------------------------------------------------
 
 
+def test_states_in_a_folder_change_nothing(run: Run, base: Path, fitted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simplicit.training.channels.store.BUDGET", 0)
+    words = ("--samples", 100, "--sparsity", 50, "--cache", "c", "--output", "f")
+    code, out, err = run("fit", base, *words)
+    assert code == 0
+    assert err.startswith("The fit takes up to ")
+    assert "states     up to " in out
+    assert same("f", fitted("sparse"))
+    assert not Path("c").exists()
+    assert "cache" not in settings("f")
+    Path("c").touch()
+    one_line(run("fit", base, *words[:-1], "g"), "--cache c: is no folder; name one")
+
+
 def test_a_model_with_its_certificates(fitted: Any) -> None:
     folder = fitted("sparse")
     assert files(folder) == ["config.json", WEIGHTS, "rows.json", "run.json", "weights.safetensors"]
@@ -539,8 +553,9 @@ def test_a_run_never_destroys_its_inputs(run: Run, base: Path, fitted: Any) -> N
     one_line(run("fit", fitted("sparse"), "--output", "g"), "written by `simplicit fit`", "`simplicit baseline` is")
     assert {path: path.read_bytes() for path in Path("b").iterdir()} == before
     assert files() == ["b", *(str(path) for path in sorted(before))]
-    for journal in ("g", "g/j"):
-        one_line(run("fit", "b", "--output", "g", "--journal", journal), f"is or holds {journal}, which this run")
+    for folder in ("g", "g/j"):
+        for option in ("--journal", "--cache"):
+            one_line(run("fit", "b", "--output", "g", option, folder), f"is or holds {folder}, which this run")
     shutil.copytree(fitted("sparse"), "f")
     words = ("--model", "nowhere:net", "--weights", "f/weights.safetensors", "--data", "digits")
     one_line(run("fit", *words, "--output", "f", "--overwrite"), "is or holds f/weights.safetensors, which this run")

@@ -19,7 +19,8 @@ from network.networks import Function, mlp
 from simplicit.errors import InputError, UnsupportedOperationError
 from simplicit.network import capture, extract_states, from_torch, gathered, weight_count
 from simplicit.network.graph import NetworkGraph, capture_graph
-from simplicit.training.channels.walk import Walk, batches_of, samples_of
+from simplicit.training.channels.samples import batches_of, samples_of
+from simplicit.training.channels.walk import Walk
 
 Pair = namedtuple("Pair", ["first", "second"])
 
@@ -121,7 +122,7 @@ def test_integers_and_truth_values(form: str) -> None:
     with torch.no_grad():
         expected = net(ids) if form == "ids" else net(ids, mask)
     walk = Walk(graph, batches_of(samples_of(graph, given), 3))
-    torch.testing.assert_close(torch.cat(walk.baseline(graph.output)), expected)
+    torch.testing.assert_close(torch.cat([*walk.baseline(graph.output)]), expected)
     assert graph.parameters == {name for name, _ in net.named_parameters()}
 
 

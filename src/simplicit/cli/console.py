@@ -107,7 +107,9 @@ class Steps:
 
     def __call__(self, state: Progress) -> None:
         """Show a state; a line is left out if the last one was written a moment ago."""
-        if self.bar is not None and self.task is not None:
+        if state.message:
+            print(state, file=sys.stderr, flush=True) if self.bar is None else self.bar.console.print(str(state))
+        elif self.bar is not None and self.task is not None:
             self.bar.update(
                 self.task, description=state.stage, completed=state.done, total=state.total, note=state.note
             )

@@ -25,6 +25,7 @@ def fit(
     output: Output = _OUTPUT,
     *,
     config: Path | None = None,
+    cache: Annotated[Path | None, "Running"] = None,
     trust_pt2: Annotated[bool, "Network and data"] = False,
 ) -> None:
     """Retrain a network as a sparse, well-posed implicit model, by convex optimisation on its own states.
@@ -44,10 +45,13 @@ def fit(
     settings, keeping, output
     config : Path, optional
         Repeat the run of a run.json, or read settings from a .toml file; options given here win.
+    cache : Path, optional
+        A folder for states that would take more than a GiB of memory, emptied at the end: memory then does not grow
+        with --samples.
     trust_pt2 : bool
         Allow a .pt2 program in --weights. Loading one can run code that it carries: only from people you trust.
     """
-    output.check("fit", [*settings.source.paths, *([keeping.journal] if keeping.journal else [])])
+    output.check("fit", [*settings.source.paths, *(folder for folder in (keeping.journal, cache) if folder)])
     task = open_source(settings.source, trust_pt2=trust_pt2)
     if config is not None and not _SOURCE & invocation().given.keys():
         check_unchanged(recorded_inputs(config), task.provenance, config)
@@ -55,9 +59,9 @@ def fit(
     baseline = None if settings.source.hf is not None or isinstance(task, TextTask) else capture_task(task).model
     with show_progress() as steps:
         if isinstance(task, TextTask):
-            run = run_text_fit(settings, task, journal=keeping.journal, progress=steps)
+            run = run_text_fit(settings, task, journal=keeping.journal, cache=cache, progress=steps)
         else:
-            run = run_fit(settings, task, baseline=baseline, journal=keeping.journal, progress=steps)
+            run = run_fit(settings, task, baseline=baseline, journal=keeping.journal, cache=cache, progress=steps)
     save_fit(run, output.folder, **output.saving())
     done = f"\nSaved in {output.folder}. Next: simplicit eval {output.folder}"
     output.show(run.results(), run.result.summary(), "", _table(run), *_remarks(run), done)

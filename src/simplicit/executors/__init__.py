@@ -12,7 +12,7 @@ from __future__ import annotations
 from simplicit.checks import check_choice
 from simplicit.executors.base import Executor
 from simplicit.executors.inprocess import Serial, Threads
-from simplicit.executors.journal import Journal, Section, digest
+from simplicit.executors.journal import Journal, Parts, Section, digest
 from simplicit.executors.processes import Processes
 from simplicit.executors.ray import Ray
 from simplicit.executors.running import Deadline, run_blocks
@@ -25,6 +25,7 @@ __all__ = [
     "Deadline",
     "Executor",
     "Journal",
+    "Parts",
     "Processes",
     "Ray",
     "Section",

@@ -20,7 +20,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,6 +53,15 @@ _CHUNK = 2**24
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Parts:
+    """An array that comes in ``parts`` along its first axis, and is hashed as if it were whole."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    parts: Callable[[], Iterable[npt.NDArray[Any]]]
+
+
 def digest(parts: Mapping[str, Any]) -> str:
     """The hash of arrays and plain values under names: of types, shapes and bytes, in the order of the names.
 
@@ -61,12 +70,13 @@ def digest(parts: Mapping[str, Any]) -> str:
     sha = hashlib.sha256()
     for name in sorted(parts):
         value = parts[name]
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray | Parts):
             sha.update(f"{name}:{value.dtype.str}:{value.shape}:".encode())
-            lines = np.atleast_1d(value)
-            step = max(1, _CHUNK // max(1, lines[:1].nbytes))
-            for first in range(0, len(lines), step):
-                sha.update(np.ascontiguousarray(lines[first : first + step]).data)
+            for part in [value] if isinstance(value, np.ndarray) else value.parts():
+                lines = np.atleast_1d(part)
+                step = max(1, _CHUNK // max(1, lines[:1].nbytes))
+                for first in range(0, len(lines), step):
+                    sha.update(np.ascontiguousarray(lines[first : first + step]).data)
         else:
             sha.update(f"{name}:{json.dumps(value, sort_keys=True)}:".encode())
     return sha.hexdigest()

@@ -5,7 +5,7 @@ The way in is :func:`capture`, or :func:`capture_graph` for the graph alone; the
 """
 
 from simplicit.network.back import NetworkTemplate, with_constants
-from simplicit.network.batches import gathered
+from simplicit.network.batches import gathered, in_parts
 from simplicit.network.capture import Capture, capture, extract_states, from_torch, weight_count
 from simplicit.network.cells import CellModel, from_cell
 from simplicit.network.graph import NetworkGraph, capture_graph
@@ -25,6 +25,7 @@ __all__ = [
     "from_cell",
     "from_torch",
     "gathered",
+    "in_parts",
     "weight_count",
     "with_constants",
 ]

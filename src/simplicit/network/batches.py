@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,13 @@ def gathered(net: nn.Module, inputs: Any, argument: str) -> Any:
     if isinstance(first, Mapping):
         return joined
     return joined[0] if len(joined) == 1 else tuple(joined.values())
+
+
+def in_parts(net: nn.Module, inputs: Any, argument: str) -> Iterator[Any] | None:
+    """The batches of an iterable, each as :func:`gathered` makes it of all of them; None where inputs are whole."""
+    if not _in_batches(inputs) or not isinstance(net, nn.Module):
+        return None
+    return (gathered(net, iter([batch]), argument) for batch in inputs)
 
 
 def first_batch(net: nn.Module, inputs: Any, argument: str) -> Any:

@@ -56,7 +56,7 @@ def make_functional(program: Any, rewrites: Rewrites) -> bool:
     ``rewrites`` are the operations that are written in terms of others, and how.
     """
     fakes = (node.meta["val"] for node in program.graph.find_nodes(op="placeholder"))
-    writing = _Writing(detect_fake_mode([fake for fake in fakes if isinstance(fake, Tensor)]))
+    writing = _Writing(detect_fake_mode([fake for fake in fakes if isinstance(fake, Tensor)]), rewrites)
     try:
         for node in program.graph.nodes:
             writing.add(node)

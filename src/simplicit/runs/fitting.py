@@ -130,11 +130,13 @@ def run_fit(
     *,
     baseline: ImplicitModel | None = None,
     journal: Path | None = None,
+    cache: Path | None = None,
     progress: OnProgress | None = None,
 ) -> FitRun:
     """Fit the network of a task, opened from the same settings, and measure it on the test part; see ``simplicit.fit``.
 
-    `baseline` is the network's exact implicit form, if it is at hand; `journal` and `progress` are as in ``fit``.
+    `baseline` is the network's exact implicit form, if it is at hand; `journal`, `cache` and `progress` are as in
+    ``fit``.
     """
     source, recipe = settings.source, settings.recipe
     if source.model is not None and source.weights is None:
@@ -146,7 +148,8 @@ def run_fit(
     if isinstance(recipe, Matching) and isinstance(recipe.penalty, BasisPursuit):
         inputs, net = inputs.double(), _in_float64(net)  # the rounding of float32 states cannot be matched exactly
     start = time.perf_counter()
-    result = fit(net, inputs, recipe, **vars(settings.running), journal=journal, progress=progress)
+    keeping: dict[str, Any] = {"journal": journal, "cache": cache, "progress": progress}
+    result = fit(net, inputs, recipe, **vars(settings.running), **keeping)
     seconds = time.perf_counter() - start
     labels, (ours, theirs) = task.data.test_labels, _classes(task, result, baseline)
     test = {

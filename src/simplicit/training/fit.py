@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
 from torch import nn
 
 from simplicit.checks import refused
+from simplicit.errors import InputError
 from simplicit.executors import Executor
 from simplicit.implicit.inputs import is_several
-from simplicit.network import CellModel, capture_graph, gathered
+from simplicit.network import CellModel, capture_graph, gathered, in_parts
+from simplicit.network.cells import CellCapture
+from simplicit.network.graph import NetworkGraph
 from simplicit.progress import OnProgress
 from simplicit.solve import RunOptions
+from simplicit.training.channels import Samples, Store, in_slices
 from simplicit.training.recipes import Recipe, Sparse, Task
 from simplicit.training.result import FitResult
 from simplicit.training.training import RowOptions
@@ -30,6 +36,7 @@ def fit(
     executor: str | Executor = "threads",
     block_rows: int | None = None,
     journal: str | PathLike[str] | None = None,
+    cache: str | PathLike[str] | None = None,
     device: str = "cpu",
     throw: bool = True,
     progress: OnProgress | None = None,
@@ -52,9 +59,9 @@ def fit(
     inputs : array (m, ...), tuple, list or mapping of arrays, or an iterable of batches
         A few hundred samples as the network takes them: one array, arrays in order, or by the names of its arguments,
         with constants among them, as for :func:`simplicit.from_torch`. Batches, from a DataLoader or any iterable that
-        is no tuple, list or mapping, are put together. A batch that is a tuple or list with one array more than
-        ``forward`` takes, or a pair of a mapping and an array, ends with labels, which are left out; where it could be
-        an optional argument too, it is refused.
+        is no tuple, list or mapping, are put together, or read one by one into ``cache``. A batch that is a tuple or
+        list with one array more than ``forward`` takes, or a pair of a mapping and an array, ends with labels, which
+        are left out; where it could be an optional argument too, it is refused.
     output : str or int, optional
         The output whose values are matched, of a network that returns several; see :func:`simplicit.from_torch`.
     recipe : Recipe
@@ -73,6 +80,11 @@ def fit(
     journal : path, optional
         A folder in which every block of rows is kept as soon as it is solved; a fit that was broken off goes on from
         there.
+    cache : path, optional
+        A folder, best on a fast disk of this machine, for what takes memory with every sample, where that is more than
+        a GiB: the inputs, the states between two layers and what positions count. Memory then no longer grows with the
+        samples; nothing else changes, and nothing is left there. For rows that are tied, as Sparse and Matching have
+        them on the baseline's structure.
     device : str
         Where the batched part of the row solver runs: ``"cpu"`` or ``"cuda"``.
     throw : bool
@@ -91,7 +103,8 @@ def fit(
     ------
     InputError
         For settings out of range, a recipe that does not suit the network, inputs that do not fit or are not finite, a
-        sparsity that is unreachable, an unknown executor, or a journal of another fit or in use.
+        sparsity that is unreachable, an unknown executor, a journal of another fit or in use, a cache that is no folder
+        or has no room, or samples for which there is not enough memory.
     UnsupportedOperationError
         If the network has an operation without an exact implicit form.
     ConvergenceError
@@ -113,18 +126,47 @@ def fit(
         raise refused("recipe", f"expected a recipe such as simplicit.Sparse(80), got {recipe!r}")
     rows, options = RowOptions(tol, block_rows, device, throw), RunOptions(executor, journal=journal, progress=progress)
     begun = time.perf_counter()
-    cell = net.captured if isinstance(net, CellModel) else None
+    with Store.opened(cache) as store:
+        graph, inputs, cell = _captured(net, inputs, output, store)
+        seconds = {"capture": time.perf_counter() - begun}
+        if not any(graph.network.get_parameter(name).ndim > 1 for name in graph.parameters):
+            raise refused("net", "it has no weights to be trained between its input and its output")
+        with options.opened() as run:
+            task = Task(graph, inputs, rows, run, seconds, mask, cell)
+            return FitResult.of(recipe, task, recipe.train(task))
+
+
+def _captured(
+    net: nn.Module | CellModel, inputs: Any, output: str | int | None, store: Store
+) -> tuple[NetworkGraph, Any, CellCapture | None]:
+    """The graph of a network, or of a cell, and its inputs; in the store where that has a folder."""
     if isinstance(net, CellModel):
         if output is not None:
             raise refused("output", "a cell at rest has one output, its readout; leave it out")
-        inputs, graph = net.batch(inputs), net.captured.graph
-    else:
-        inputs = gathered(net, inputs, "inputs")
+        if store.folder is not None:
+            raise refused("cache", "the rows of a cell at rest need all states at once; leave it out")
+        return net.captured.graph, net.batch(inputs), net.captured
+    if store.folder is not None:
+        return *_read(net, inputs, output, store), None
+    inputs = gathered(net, inputs, "inputs")
+    graph = capture_graph(net, inputs, "inputs", output)
+    return graph, graph.batch(inputs) if is_several(inputs) else inputs, None
+
+
+def _read(net: nn.Module, inputs: Any, output: str | int | None, store: Store) -> tuple[NetworkGraph, Samples]:
+    """The graph of a network, and its inputs, of which no more than a few batches are in memory.
+
+    An array of the network's own dtype stays where it is.
+    """
+    parts = in_parts(net, inputs, "inputs")
+    if parts is None:
         graph = capture_graph(net, inputs, "inputs", output)
-        inputs = graph.batch(inputs) if is_several(inputs) else inputs
-    seconds = {"capture": time.perf_counter() - begun}
-    if not any(graph.network.get_parameter(name).ndim > 1 for name in graph.parameters):
-        raise refused("net", "it has no weights to be trained between its input and its output")
-    with options.opened() as run:
-        task = Task(graph, inputs, rows, run, seconds, mask, cell)
-        return FitResult.of(recipe, task, recipe.train(task))
+        if not is_several(inputs) and graph.call.plain and str(inputs.dtype).endswith(str(graph.dtype)):
+            return graph, Samples.of(graph, inputs, store)
+        return graph, Samples.read(graph, in_slices(inputs), store)
+    first = next(parts, None)
+    if first is None:
+        raise InputError("inputs must hold at least one batch, got none", argument="inputs")
+    graph = capture_graph(net, first, "inputs", output)
+    samples = Samples.read(graph, itertools.chain([first], parts), store)
+    return replace(graph, samples=len(samples)), samples

@@ -89,7 +89,7 @@ class FitResult:
             seconds=task.seconds,
             student=found.student,
             graph=task.graph,
-            notes=_notes(task.graph) if task.cell is None else _notes_of_cell(task.cell),
+            notes=(_notes(task.graph) if task.cell is None else _notes_of_cell(task.cell)) | task.notes,
         )
 
     def network(self) -> nn.Module:

@@ -17,8 +17,9 @@ from reference import Prices, RowModel
 from simplicit.solve import RunOptions
 from simplicit.training.channels import ChannelProvider, channel_layers
 from simplicit.training.channels.patches import channels_first, patches
+from simplicit.training.channels.samples import batches_of
 from simplicit.training.channels.sensitivity import output_sensitivities
-from simplicit.training.channels.walk import Walk, batches_of
+from simplicit.training.channels.walk import Walk
 from simplicit.training.training import RowOptions, Training
 from tied_nets import NETS, Residual, images, made, subject
 
@@ -37,7 +38,7 @@ def weights_at_positions(own: Subject) -> Tensor:
     layers = channel_layers(own.graph)
     first = next(iter(output_sensitivities(own.graph, layers, batches_of(own.inputs, 50)).values()))
     assert first.positions is not None
-    return torch.cat(first.positions)
+    return torch.cat([*first.positions])
 
 
 def non_zeros_of(net: nn.Module) -> int:

@@ -17,8 +17,9 @@ from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.training.channels import ChannelProvider, channel_layers
 from simplicit.training.channels.layers import ChannelLayer
 from simplicit.training.channels.moments import sums_of
+from simplicit.training.channels.samples import batches_of
 from simplicit.training.channels.statistics import Gathering, Statistics
-from simplicit.training.channels.walk import Walk, batches_of
+from simplicit.training.channels.walk import Walk
 
 #: From input and weight to result.
 Product = Callable[[Tensor, Tensor], Tensor]

@@ -14,8 +14,9 @@ import simplicit as sp
 from simplicit.network.graph import capture_graph
 from simplicit.training.channels import ChannelProvider, channel_layers
 from simplicit.training.channels.masks import Masks, mask_of
+from simplicit.training.channels.samples import batches_of
 from simplicit.training.channels.statistics import Gathering
-from simplicit.training.channels.walk import Walk, batches_of
+from simplicit.training.channels.walk import Walk
 
 M, T, D = 11, 5, 6
 

@@ -11,8 +11,9 @@ from fitting import Subject
 from simplicit.training.channels import channel_layers
 from simplicit.training.channels.moments import Moments, sums_of
 from simplicit.training.channels.patches import channels_first, patches
+from simplicit.training.channels.samples import batches_of
 from simplicit.training.channels.statistics import Gathering
-from simplicit.training.channels.walk import Walk, batches_of
+from simplicit.training.channels.walk import Walk
 from tied_nets import NETS, subject
 
 
@@ -23,7 +24,7 @@ def test_sums_are_those_of_the_matrix_of_all_patches(name: str) -> None:
     for layer in channel_layers(graph):
         walk.run_until(layer.node)
         statistics = Gathering(walk, layer, propagated=False).statistics()
-        R = patches(torch.cat(walk.baseline(layer.source)), layer.geometry).numpy()
+        R = patches(torch.cat([*walk.baseline(layer.source)]), layer.geometry).numpy()
         assert statistics.count == R.shape[2]
         expected = R @ R.transpose(0, 2, 1)
         shifted = R - statistics.offset[:, :, None]
@@ -74,7 +75,7 @@ def test_weighted_sums_are_those_of_patches_that_stand_as_often_as_they_weigh(na
         channel = len(shape) - 1 if layer.geometry is None else 1
         sizes = [layer.groups if axis == channel else size for axis, size in enumerate(shape)]
         counts = [torch.randint(0, 3, (len(batch), *sizes[1:])) for batch in batches]
-        inputs_of_layer = torch.cat(walk.student(layer.source))
+        inputs_of_layer = torch.cat([*walk.student(layer.source)])
         omega = [part.double() for part in counts]
         weighted = Gathering(walk, layer, no_skips, omega=omega).statistics()
         often = channels_first(torch.cat(counts), layer.geometry)[:, 0]

@@ -16,9 +16,10 @@ from fitting import Subject
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.training.channels import channel_layers
 from simplicit.training.channels.moments import sums_of
+from simplicit.training.channels.samples import batches_of, samples_of
 from simplicit.training.channels.sensitivity import Sensitivity, output_sensitivities
 from simplicit.training.channels.statistics import Gathering
-from simplicit.training.channels.walk import Walk, batches_of, samples_of
+from simplicit.training.channels.walk import Walk
 from tied_nets import subject
 
 
@@ -34,7 +35,7 @@ def pooled(outputs: int) -> nn.Sequential:
 
 def positions(one: Sensitivity) -> Tensor:
     assert one.positions is not None
-    return torch.cat(one.positions)
+    return torch.cat([*one.positions])
 
 
 class Strip(nn.Module):

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 import simplicit as sp
 from simplicit.network.graph import capture_graph
 from simplicit.training.channels import channel_layers
+from simplicit.training.channels.samples import batches_of
 from simplicit.training.channels.statistics import Gathering
-from simplicit.training.channels.walk import Walk, batches_of
+from simplicit.training.channels.walk import Walk
 
 Lay = Callable[[Tensor, Tensor], Tensor]
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from simplicit.training.channels import channel_layers
-from simplicit.training.channels.walk import Walk, batches_of
+from simplicit.training.channels.samples import batches_of
+from simplicit.training.channels.walk import Walk
 from tied_nets import NETS, made, subject
 
 
@@ -17,7 +18,7 @@ def test_a_walk_computes_what_the_network_does(name: str) -> None:
     layers = channel_layers(graph)
     changed = {layer.weight: 0.9 * graph.constants[layer.weight] for layer in layers}
     walk.change(changed)
-    own, theirs = torch.cat(walk.student(graph.output)), torch.cat(walk.baseline(graph.output))
+    own, theirs = torch.cat([*walk.student(graph.output)]), torch.cat([*walk.baseline(graph.output)])
     with torch.no_grad():
         torch.testing.assert_close(theirs, net(inputs))
         for parameter in net.parameters():

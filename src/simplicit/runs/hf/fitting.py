@@ -26,7 +26,12 @@ from simplicit.training import Robust, fit
 
 
 def run_text_fit(
-    settings: FitSettings, task: TextTask, *, journal: Path | None = None, progress: OnProgress | None = None
+    settings: FitSettings,
+    task: TextTask,
+    *,
+    journal: Path | None = None,
+    cache: Path | None = None,
+    progress: OnProgress | None = None,
 ) -> FitRun:
     """Fit the network of a task, opened from the same settings, and measure it on the texts that were held out.
 
@@ -37,7 +42,8 @@ def run_text_fit(
         raise refused("recipe", what, type(settings.recipe).__name__.lower())
     inputs = task.training_inputs(settings.samples, settings.seed)
     begun = time.perf_counter()
-    result = fit(task.net, inputs, settings.recipe, **vars(settings.running), journal=journal, progress=progress)
+    keeping: dict[str, Any] = {"journal": journal, "cache": cache, "progress": progress}
+    result = fit(task.net, inputs, settings.recipe, **vars(settings.running), **keeping)
     seconds = time.perf_counter() - begun
     test = figures_of(task, result.network(), settings.seed)
     assert settings.source.hf is not None

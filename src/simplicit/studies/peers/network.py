@@ -24,9 +24,9 @@ from simplicit.training.channels.finding import channel_layers
 from simplicit.training.channels.layers import ChannelLayer
 from simplicit.training.channels.moments import sums_of
 from simplicit.training.channels.parts import part_of
+from simplicit.training.channels.samples import batches_of
 from simplicit.training.channels.statistics import Statistics
 from simplicit.training.channels.sweep import Sweep
-from simplicit.training.channels.walk import batches_of
 from simplicit.training.support.thresholding import keep_largest
 
 

@@ -2,7 +2,8 @@
 
 ``uses`` finds where a graph multiplies by weights, in which of the ``forms``, and ``after`` what follows; ``finding``
 says which of them are ``layers``, and ``choice`` what a user wants of these. ``patches`` unfolds what kernels see,
-``masks`` say where padding is, and ``walk`` carries baseline and student through the graph side by side. ``statistics``
+``masks`` say where padding is, and ``walk`` carries baseline and student through the graph side by side, on ``samples``
+in batches, with what it keeps in a ``store``, in memory or on disk; ``memory`` says beforehand how much. ``statistics``
 sums up what the rows need, ``moments`` makes problems of it, ``sensitivity`` says how far errors move the outputs,
 ``norms`` corrects constants; ``sweep`` is one pass over the network, and ``provider`` gives all that to
 :class:`~simplicit.training.training.Training`.
@@ -18,16 +19,23 @@ from simplicit.training.channels.finding import (
     has_tied_rows,
     in_layers,
 )
+from simplicit.training.channels.memory import Needs
 from simplicit.training.channels.provider import ChannelProvider, ChannelStudent
+from simplicit.training.channels.samples import Samples, in_slices
+from simplicit.training.channels.store import Store
 
 __all__ = [
     "EVERYTHING",
     "ChannelProvider",
     "ChannelStudent",
     "Choice",
+    "Needs",
+    "Samples",
+    "Store",
     "channel_layers",
     "check_tied",
     "has_convolutions",
     "has_tied_rows",
     "in_layers",
+    "in_slices",
 ]

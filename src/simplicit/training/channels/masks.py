@@ -23,7 +23,7 @@ from simplicit.network.graph import NetworkGraph
 from simplicit.training.channels.after import LAYING, laid_out
 from simplicit.training.channels.forms import Convolution
 from simplicit.training.channels.layers import ChannelLayer, Use
-from simplicit.training.channels.walk import batches_of
+from simplicit.training.channels.samples import batches_of
 
 #: What Hugging Face calls it.
 ATTENTION_MASK = "attention_mask"
@@ -44,11 +44,10 @@ class Masks:
 
     graph: NetworkGraph
     batches: Sequence[Tensor]
-    _known: dict[tuple[Node, int], Tensor | None] = field(default_factory=dict)
     _axis: dict[Node, int | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, graph: NetworkGraph, batches: list[Any], mask: Any, size: int) -> Masks | None:
+    def of(cls, graph: NetworkGraph, batches: Sequence[Any], mask: Any, size: int) -> Masks | None:
         """From what was given for all samples, or from the network's own mask; None where there is neither.
 
         False stands for no mask at all. InputError is raised where it has another shape, values other than 0 and 1, or
@@ -58,7 +57,7 @@ class Masks:
             return None
         if mask is None:
             columns = mask_of(graph)
-            found = None if columns is None else [batch[:, columns] for batch in batches]
+            kept: Sequence[Tensor] | None = None if columns is None else _Columns(batches, columns)
         else:
             array = torch.from_numpy(as_array("mask", mask).copy())
             m = sum(map(len, batches))
@@ -68,10 +67,9 @@ class Masks:
                 )
             if not bool(((array == 0) | (array == 1)).all()):
                 raise refused("mask", "expected 1 where a token counts and 0 where it is padding, got other values")
-            found = batches_of(array.expand(m, -1), size)
-        if found is None:
+            kept = [part != 0 for part in batches_of(array.expand(m, -1), size)]
+        if kept is None:
             return None
-        kept = [part != 0 for part in found]
         if not any(bool(part.any()) for part in kept):
             raise refused("mask", "it leaves no position of any sample; it is not zero where there are tokens")
         return cls(graph, kept)
@@ -84,12 +82,7 @@ class Masks:
 
     def kept(self, use: Use, place: int) -> Tensor | None:
         """Which positions of a use's result count in a batch, as it is laid out, with one channel; None for all."""
-        key = (use.node, place)
-        if key not in self._known:
-            self._known[key] = self._kept(use, self.batches[place])
-        return self._known[key]
-
-    def _kept(self, use: Use, mask: Tensor) -> Tensor | None:
+        mask = self.batches[place]
         node = use.node if isinstance(use.form, Convolution) else use.source
         chosen = self._chosen(use, node, mask)
         if chosen is None:
@@ -141,6 +134,19 @@ class Masks:
         inputs = self.graph.module.graph.find_nodes(op="placeholder")
         own = next(node for node in inputs if node.name not in self.graph.constants)
         return str(own.meta["val"].shape[0])
+
+
+class _Columns(Sequence[Tensor]):
+    """The mask among the columns of U, batch by batch, out of batches that may be on disk."""
+
+    def __init__(self, batches: Sequence[Tensor], columns: slice) -> None:
+        self._batches, self._columns = batches, columns
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._batches[place][:, self._columns] != 0
 
 
 def _along(mask: Tensor, sizes: Sequence[int], samples: int, tokens: int) -> Tensor:

@@ -29,18 +29,15 @@ from simplicit.training.channels.choice import EVERYTHING, Choice
 from simplicit.training.channels.finding import found_layers
 from simplicit.training.channels.layers import ChannelLayer, nodes_before
 from simplicit.training.channels.masks import Masks
-from simplicit.training.channels.memory import check_samples_fit
+from simplicit.training.channels.memory import Needs, check_samples_fit
 from simplicit.training.channels.moments import sums_of
+from simplicit.training.channels.samples import BATCH, Samples
 from simplicit.training.channels.sensitivity import Sensitivity, output_sensitivities
 from simplicit.training.channels.statistics import Statistics
 from simplicit.training.channels.sweep import Sweep
-from simplicit.training.channels.walk import batches_of, samples_of
 from simplicit.training.problem import Rows
 from simplicit.training.provider import Fit
 from simplicit.training.units import Scales
-
-#: Samples at a time, which decides no more than the rounding: what a layer makes of them should stay near the cache.
-BATCH = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,22 +78,22 @@ class ChannelStudent:
 
 @dataclass(frozen=True, eq=False)
 class ChannelProvider:
-    """The layers of a graph on some samples (m, *input_shape), which come in batches; see ``Provider``.
+    """The layers of a graph on some samples, which come in batches; see ``Provider``.
 
     λ is ``lambda1`` of all layers but the last, which has ``lambda2``. Every layer is fitted on the student's own
     states with ``propagate``, the last one with ``regenerate`` too; otherwise on the baseline's. Positions are
-    ``weighted`` where they count by what an error there does to the outputs.
+    ``weighted`` where they count by what an error there does to the outputs. ``needs`` is what all that takes at most.
     """
 
     graph: NetworkGraph
     layers: list[ChannelLayer]
-    samples: Tensor
-    batches: list[Tensor]
+    samples: Samples
     lambda1: float
     lambda2: float
     propagate: bool
     regenerate: bool
     weighted: bool
+    needs: Needs
     masks: Masks | None = None
     left_alone: Mapping[str, str] = field(default_factory=dict)
 
@@ -104,7 +101,7 @@ class ChannelProvider:
     def of(
         cls,
         graph: NetworkGraph,
-        inputs: Batch,
+        inputs: Batch | Samples,
         *,
         workers: int,
         differentiated: bool = True,
@@ -123,16 +120,16 @@ class ChannelProvider:
         be asked for (``differentiated``). InputError is raised where inputs or mask do not fit, no weight can be
         trained, or there is not enough memory.
         """
-        samples = samples_of(graph, inputs)
-        check_function(graph, samples)
+        samples = Samples.of(graph, inputs)
+        check_function(graph, samples.batches[0])
         layers, left_alone = choice.of(found_layers(graph))
-        check_samples_fit(graph, layers, len(samples), workers, differentiated=BATCH if differentiated else 0)
-        batches = batches_of(samples, BATCH)
-        masks = Masks.of(graph, batches, mask, BATCH)
+        at_a_time, store = BATCH if differentiated else 0, samples.store
+        needs = check_samples_fit(graph, layers, len(samples), workers, differentiated=at_a_time, store=store)
+        masks = Masks.of(graph, samples.batches, mask, BATCH)
         if mask is not None and masks is not None:
             masks.check_used(layers)
         options = (lambda1, lambda2, propagate, regenerate, weighted)
-        return cls(graph, layers, samples, batches, *options, masks, left_alone)
+        return cls(graph, layers, samples, *options, needs, masks, left_alone)
 
     @property
     def weight_count(self) -> int:
@@ -157,7 +154,8 @@ class ChannelProvider:
 
     @cached_property
     def _sensitivities(self) -> dict[str, Sensitivity]:
-        return output_sensitivities(self.graph, self.layers, self.batches, self.masks)
+        samples = self.samples
+        return output_sensitivities(self.graph, self.layers, samples.batches, self.masks, samples.store)
 
     def sensitivities(self, layer: ChannelLayer) -> Array:
         return self._sensitivities[layer.name].channels
@@ -168,11 +166,12 @@ class ChannelProvider:
         return Sweep(
             self.graph,
             self.layers,
-            self.batches,
+            self.samples.batches,
             propagate=self.propagate,
             regenerate=self.regenerate,
             omegas={name: one.positions for name, one in known.items() if one.positions is not None},
             masks=self.masks,
+            store=self.samples.store,
         )
 
     def on_baseline(self) -> Iterator[tuple[ChannelLayer, Sequence[Rows]]]:

@@ -19,6 +19,7 @@ products along the graph: exact with one for each output, from random signs wher
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ from simplicit.network.graph import NetworkGraph
 from simplicit.rows.batch import Array
 from simplicit.training.channels.layers import ChannelLayer, Use, nodes_before
 from simplicit.training.channels.masks import Masks
+from simplicit.training.channels.store import Store
 from simplicit.training.support.allocation import least_sensitivity
 
 #: Vector-Jacobian products behind the estimate, at most; each is a backward pass of the network over all samples.
@@ -49,17 +51,23 @@ class Sensitivity:
     """
 
     channels: Array
-    positions: list[Tensor] | None
+    positions: Sequence[Tensor] | None
 
 
 def output_sensitivities(
-    graph: NetworkGraph, layers: list[ChannelLayer], batches: list[Tensor], masks: Masks | None = None
+    graph: NetworkGraph,
+    layers: list[ChannelLayer],
+    batches: Sequence[Tensor],
+    masks: Masks | None = None,
+    store: Store | None = None,
 ) -> dict[str, Sensitivity]:
     """How far errors move the outputs, by the names of the layers; InputError if derivatives are not finite.
 
-    Positions that ``masks`` leave out are not counted.
+    Positions that ``masks`` leave out are not counted. What positions count is kept in the ``store``.
     """
-    sums = {use.node: _Squares(layer, use, masks, varies=_varies(graph, use)) for layer in layers for use in layer.uses}
+    store = Store() if store is None else store
+    pairs = [(layer, use) for layer in layers for use in layer.uses]
+    sums = {use.node: _Squares(layer, use, masks, store, varies=_varies(graph, use)) for layer, use in pairs}
     first = 0
     for place, batch in enumerate(batches):
         _differentiate(graph, sums, batch, first, place)
@@ -78,13 +86,15 @@ class _Squares:
     """g of a use of a layer, probe by probe and batch by batch: for each channel summed over positions, and for each
     position over the channels of each group."""
 
-    def __init__(self, layer: ChannelLayer, use: Use, masks: Masks | None, *, varies: bool) -> None:
+    def __init__(self, layer: ChannelLayer, use: Use, masks: Masks | None, store: Store, *, varies: bool) -> None:
         self.layer, self.use, self.masks, self.varies = layer, use, masks, varies
         self.channel = use.form.channel
         self.scale = 0.0  # of the derivatives, so that squares stay in the range of their dtype; 0: none seen yet
         self.channels = torch.zeros(layer.rows, dtype=torch.float64)
         self.count = 0
-        self.parts: list[Tensor] = []
+        self.parts = store.values(f"{use.node.name}-positions")  # as they were when their batch was summed up
+        self.ratios: list[float] = []  # of all rescalings,
+        self.since: list[int] = []  # and how many of them were before each batch
         self.squares = torch.zeros(())
 
     def begin(self, like: Tensor) -> None:
@@ -102,9 +112,17 @@ class _Squares:
     def rescale(self, scale: float) -> None:
         """What is summed up so far with another scale."""
         ratio = scale / (self.scale or scale)
-        for sums in (self.channels, self.squares, *self.parts):
+        for sums in (self.channels, self.squares):
             sums.mul_(ratio).mul_(ratio)
+        self.ratios.append(ratio)
         self.scale = scale
+
+    def part(self, place: int) -> Tensor:
+        """The sums over channels of a batch, as they are scaled now."""
+        part: Tensor = self.parts[place]
+        for ratio in self.ratios[self.since[place] :]:
+            part = part * ratio * ratio
+        return part
 
     def end(self, place: int) -> None:
         """Sum up the batch of that number."""
@@ -117,6 +135,8 @@ class _Squares:
         self.channels += squares.sum(dim=others, dtype=torch.float64)
         grouped = squares.reshape(*squares.shape[:channel], self.layer.groups, -1, *squares.shape[channel + 1 :])
         self.parts.append(grouped.sum(dim=channel + 1))
+        self.since.append(len(self.ratios))
+        self.squares = squares.new_zeros(())
         self.count += squares.numel() // self.layer.rows if kept is None else int(kept.sum())
 
 
@@ -127,7 +147,7 @@ def _together(uses: list[_Squares]) -> Sensitivity:
         raise refused(
             "net",
             f"the derivatives of the outputs by layer {layer.name!r}, by which errors are weighed, are not "
-            f"finite in {uses[0].parts[0].dtype}; take network and inputs in float64 if they are not",
+            f"finite in {uses[0].squares.dtype}; take network and inputs in float64 if they are not",
         )
     scale = min((one.scale for one in uses if one.scale), default=1.0)
     for one in uses:
@@ -138,15 +158,26 @@ def _together(uses: list[_Squares]) -> Sensitivity:
     if not any(one.varies for one in uses) or not bool(total.any()):
         return Sensitivity(channels, None)
     means = total.reshape(layer.groups, -1).sum(1) / count
-    return Sensitivity(channels, [part for one in uses for part in _relative(one, means)])
+    return Sensitivity(channels, _Positions(uses, means))
 
 
-def _relative(one: _Squares, means: Tensor) -> list[Tensor]:
-    """What positions count beside the mean of their group, batch by batch."""
-    shape = [1] * one.parts[0].ndim
-    shape[one.channel] = -1
-    means = means.reshape(shape)
-    return [torch.where(means > 0, part / means, 1.0).to(part.dtype) for part in one.parts]
+class _Positions(Sequence[Tensor]):
+    """What positions count beside the mean of their group, use by use and batch by batch."""
+
+    def __init__(self, uses: list[_Squares], means: Tensor) -> None:
+        self._uses, self._means = uses, means
+
+    def __len__(self) -> int:
+        return sum(len(one.parts) for one in self._uses)
+
+    def __getitem__(self, place: Any) -> Any:
+        number, batch = divmod(place, len(self._uses[0].parts))
+        one = self._uses[number]
+        part = one.part(batch)
+        shape = [1] * part.ndim
+        shape[one.channel] = -1
+        means = self._means.reshape(shape)
+        return torch.where(means > 0, part / means, 1.0).to(part.dtype)
 
 
 def _differentiate(graph: NetworkGraph, sums: dict[Node, _Squares], inputs: Tensor, first: int, place: int) -> None:

@@ -21,7 +21,7 @@ can also answer for what the skip path gets wrong, with
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -152,7 +152,7 @@ class Gathering:
     layer: ChannelLayer
     untrained: frozenset[str] = frozenset()
     propagated: bool = True
-    omega: list[Tensor] | None = None
+    omega: Sequence[Tensor] | None = None
     masks: Masks | None = None
 
     def statistics(self) -> Statistics:
@@ -187,54 +187,55 @@ class Gathering:
         bias = None
         if use.bias and use.biased:
             bias = part_of(use.bias_part, self.walk.graph.constants[use.bias]).reshape(layer.groups, -1, 1)
-        exactly = self._few(use)
-        for place, part, R in self._chunks(use):
-            omega = None if self.omega is None else form.split(self.omega[number * batches + place][part])
-            target = None if settled else form.split(form.laid(self._target(use, place, part, absorbs=absorbs)))
+        inputs = (self.walk.student if self.propagated else self.walk.baseline)(use.source)
+        exactly = self._few(use, inputs)
+        for place, x in enumerate(inputs):
+            weights = None if self.omega is None else self.omega[number * batches + place]
             kept = None if self.masks is None else self.masks.kept(use, place)
-            if kept is not None:
-                chosen = form.positions(kept[part])
-                R = R[:, :, chosen]
-                omega, target = (one if one is None else one[:, :, chosen] for one in (omega, target))
-            if R.shape[2]:
-                sums.add(R, target, omega, bias, exactly=exactly)
+            error = self._error(use, place) if absorbs else None
+            for part, R in self._chunks(use, x):
+                omega = None if weights is None else form.split(weights[part])
+                target = None if settled else form.split(form.laid(self._target(use, place, part, error)))
+                if kept is not None:
+                    chosen = form.positions(kept[part])
+                    R = R[:, :, chosen]
+                    omega, target = (one if one is None else one[:, :, chosen] for one in (omega, target))
+                if R.shape[2]:
+                    sums.add(R, target, omega, bias, exactly=exactly)
         return settled
 
-    def _inputs(self, use: Use) -> list[Tensor]:
-        """What a use is applied to, batch by batch."""
-        return (self.walk.student if self.propagated else self.walk.baseline)(use.source)
-
-    def _few(self, use: Use) -> bool:
+    def _few(self, use: Use, inputs: Iterable[Tensor]) -> bool:
         """Whether a use has so few patches that products of low rank are to be known as such."""
-        entries = sum(use.form.entries(x, self.layer.columns) for x in self._inputs(use))
+        entries = sum(use.form.entries(x, self.layer.columns) for x in inputs)
         return few_samples(entries // (self.layer.groups * self.layer.columns), self.layer.columns)
 
-    def _chunks(self, use: Use) -> Iterator[tuple[int, slice, Tensor]]:
-        """Batch by batch, a few samples at a time: the batch, its samples, their patches."""
-        for place, x in enumerate(self._inputs(use)):
-            entries = max(1, use.form.entries(x, self.layer.columns))
-            step = max(1, CHUNK * len(x) // entries) if use.form.sliced else len(x)
-            for first in range(0, len(x), step):
-                part = slice(first, first + step) if use.form.sliced else slice(None)
-                yield place, part, use.form.features(x[part])
+    def _chunks(self, use: Use, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Of a batch of inputs a few samples at a time: which they are, and their patches."""
+        entries = max(1, use.form.entries(x, self.layer.columns))
+        step = max(1, CHUNK * len(x) // entries) if use.form.sliced else len(x)
+        for first in range(0, len(x), step):
+            part = slice(first, first + step) if use.form.sliced else slice(None)
+            yield part, use.form.features(x[part])
 
-    def _target(self, use: Use, place: int, part: slice, *, absorbs: bool) -> Tensor:
-        """t of some samples of a batch, in the shape of z."""
-        walk = self.walk
-        target: Tensor = walk.baseline_on(use.node, use.source, place, part)
-        if not absorbs:
+    def _target(self, use: Use, place: int, part: slice, error: Callable[[slice], Tensor] | None) -> Tensor:
+        """t of some samples of a batch, in the shape of z, with what the skip path gets wrong on them."""
+        target: Tensor = self.walk.baseline_on(use.node, use.source, place, part)
+        if error is None:
             return target
-        assert use.skip is not None
-        skip = use.skip
-        theirs, ours = walk.baseline(skip.node)[place], walk.student(skip.node)[place]
-        if not skip.steps:
-            theirs, ours = theirs[part], ours[part]
-        error = skip.back(theirs - ours, walk.graph.constants)
-        error = error[part] if skip.steps else error
         if self.layer.norm is None:
-            return target + error
+            return target + error(part)
         shape = (-1,) if use.form.channel == -1 else (-1, *[1] * (target.ndim - 2))
-        return target.add(inverse_gain(norm_gain(walk, self.layer)).reshape(shape) * error)
+        return target.add(inverse_gain(norm_gain(self.walk, self.layer)).reshape(shape) * error(part))
+
+    def _error(self, use: Use, place: int) -> Callable[[slice], Tensor]:
+        """What the skip path of a use gets wrong in a batch, as the branch has to answer for it, by samples."""
+        assert use.skip is not None
+        skip, constants = use.skip, self.walk.graph.constants
+        theirs, ours = self.walk.baseline(skip.node)[place], self.walk.student(skip.node)[place]
+        if not skip.steps:
+            return lambda part: skip.back(theirs[part] - ours[part], constants)
+        whole = skip.back(theirs - ours, constants)
+        return lambda part: whole[part]
 
 
 def norm_gain(walk: Walk, layer: ChannelLayer) -> Tensor:

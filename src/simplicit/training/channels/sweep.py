@@ -9,7 +9,7 @@ starts from the network's inputs again, since the new weight stands before what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -23,6 +23,7 @@ from simplicit.training.channels.masks import Masks
 from simplicit.training.channels.moments import Moments
 from simplicit.training.channels.norms import constants_of
 from simplicit.training.channels.statistics import Gathering, Statistics
+from simplicit.training.channels.store import Store
 from simplicit.training.channels.walk import Walk
 from simplicit.training.provider import relative_error
 
@@ -37,47 +38,55 @@ class Sweep:
     Every layer is fitted on the student's inputs with ``propagate``, or on the baseline's; the last one on the
     student's with ``regenerate`` too. Constants and norms are corrected with ``correct``. ``omegas`` say how much
     positions count, ω by the layer's name and then use by use and batch by batch; they are all alike in a layer that is
-    not there. ``masks`` say which positions count at all.
+    not there. ``masks`` say which positions count at all. States are kept in the ``store``.
     """
 
     graph: NetworkGraph
     layers: list[ChannelLayer]
-    batches: list[Tensor]
+    batches: Sequence[Tensor]
     propagate: bool = True
     regenerate: bool = True
     correct: bool = True
-    omegas: Mapping[str, list[Tensor]] = field(default_factory=dict)
+    omegas: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
     masks: Masks | None = None
+    store: Store = field(default_factory=Store)
 
     def statistics(self) -> Iterator[tuple[ChannelLayer, Statistics]]:
         """Layer after layer, on the baseline."""
-        walker = _Walker(self.graph, self.batches)
+        walker = Walker(self.graph, self.batches, self.store)
         for layer in self.layers:
-            walk = walker.before(layer)
             omega = self.omegas.get(layer.name)
-            yield layer, Gathering(walk, layer, propagated=False, omega=omega, masks=self.masks).statistics()
+            gathering = Gathering(walker.before(layer), layer, propagated=False, omega=omega, masks=self.masks)
+            statistics = gathering.statistics()
+            del gathering  # and with it a walk that may be given up for another
+            yield layer, statistics
 
     def run(self, solve: Solver) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The new constants of the graph, by placeholder, and the relative error of each layer."""
-        walker, errors = _Walker(self.graph, self.batches), {layer.name: 0.0 for layer in self.layers}
+        walker, errors = Walker(self.graph, self.batches, self.store), {layer.name: 0.0 for layer in self.layers}
         for place, layer in enumerate(self.layers):
-            propagated = self.propagate or (self.regenerate and place == len(self.layers) - 1)
-            untrained = frozenset(use.node.name for one in self.layers[place:] for use in one.uses)
-            omega = self.omegas.get(layer.name)
-            walk = walker.before(layer)
-            statistics = Gathering(walk, layer, untrained, propagated, omega, self.masks).statistics()
-            weights = solve(layer, statistics)
-            now = {**self.graph.constants, **walker.changed}
-            changed = layer.changed(torch.from_numpy(weights), now[layer.weight])
-            if self.correct:
-                changed |= constants_of(now, layer, Moments.of(statistics, weights))
-            walker.change(layer, changed)
+            self._solve(walker, place, solve)
             if not layer.shared:
-                errors[layer.name] = self._error(walk, layer)
+                errors[layer.name] = self._error(walker.walk, layer)
         for layer in self.layers:
             if layer.shared:
                 errors[layer.name] = self._error(walker.before(layer), layer)
         return walker.changed, errors
+
+    def _solve(self, walker: Walker, place: int, solve: Solver) -> None:
+        """Come to the layer of that number, solve it, and go on with its new constants."""
+        layer = self.layers[place]
+        propagated = self.propagate or (self.regenerate and place == len(self.layers) - 1)
+        untrained = frozenset(use.node.name for one in self.layers[place:] for use in one.uses)
+        omega = self.omegas.get(layer.name)
+        gathering = Gathering(walker.before(layer), layer, untrained, propagated, omega, self.masks)
+        statistics = gathering.statistics()
+        weights = solve(layer, statistics)
+        now = {**self.graph.constants, **walker.changed}
+        changed = layer.changed(torch.from_numpy(weights), now[layer.weight])
+        if self.correct:
+            changed |= constants_of(now, layer, Moments.of(statistics, weights))
+        walker.change(layer, changed)
 
     def _error(self, walk: Walk, layer: ChannelLayer) -> float:
         """The error of the student's results of a layer, all uses together."""
@@ -97,26 +106,27 @@ def _chosen(use: Use, z: Tensor, kept: Tensor) -> Tensor:
     return use.form.split(use.form.laid(z))[:, :, use.form.positions(kept)]
 
 
-class _Walker:
+class Walker:
     """A walk that begins anew where a layer's first use lies behind it, or where what it has computed has changed."""
 
-    def __init__(self, graph: NetworkGraph, batches: list[Tensor]) -> None:
-        self.graph, self.batches = graph, batches
+    def __init__(self, graph: NetworkGraph, batches: Sequence[Tensor], store: Store) -> None:
+        self.graph, self.batches, self.store = graph, batches, store
         self.changed: dict[str, Tensor] = {}
         self._order: dict[Node, int] = {node: place for place, node in enumerate(graph.module.graph.nodes)}
         self._begin()
 
     def _begin(self) -> None:
-        self._walk, self._reached = Walk(self.graph, self.batches), 0
-        self._walk.change(self.changed)
+        self._reached = 0
+        self.walk = Walk(self.graph, self.batches, self.store)
+        self.walk.change(self.changed)
 
     def before(self, layer: ChannelLayer) -> Walk:
         """A walk that can go through the uses of a layer, from the first to the last."""
         if self._order[layer.uses[0].node] < self._reached:
             self._begin()
         self._reached = self._order[layer.node]
-        self._walk.run_until(layer.uses[0].node)
-        return self._walk
+        self.walk.run_until(layer.uses[0].node)
+        return self.walk
 
     def change(self, layer: ChannelLayer, constants: Mapping[str, Tensor]) -> None:
         """Give the student new constants of the layer that was come to."""
@@ -124,4 +134,4 @@ class _Walker:
         if layer.shared:
             self._reached = len(self._order)
         else:
-            self._walk.change(constants)
+            self.walk.change(constants)

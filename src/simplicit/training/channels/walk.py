@@ -1,13 +1,21 @@
-"""Two networks at once, node by node: the baseline, and the student that is made along the way.
+"""Two networks at once, pass by pass: the baseline, and the student that is made along the way.
 
-All calibration samples go through a node before the next one is computed, in batches, so that a layer can be solved
-when its inputs are there and be used right after. A value is kept until its last user is done. Where the student does
-not differ from the baseline yet, both share the value.
+A layer can be solved when its inputs are there for all samples, and be used right after. So the samples go through the
+graph in passes, each up to where something is asked for: batch by batch, all nodes of the pass one after another. Of a
+batch only what later passes read is kept, in a :class:`~simplicit.training.channels.store.Store`. While a pass is under
+way these are alive:
+
+    between passes          what was kept before and is still read, of the batches to come the rest too;
+                            what this pass keeps, of the batches that are done
+    of the batch at hand    the values of the nodes that others of the pass still read
+    of no batch             constants, and what is computed of these alone, once
+
+Where the student does not differ from the baseline yet, both share the value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,54 +25,37 @@ from torch.fx.node import map_arg
 
 from simplicit.checks import lookups_checked
 from simplicit.network.graph import NetworkGraph
-
-#: Values of a node on one side, batch by batch.
-Values = list[Any]
-
-
-def samples_of(graph: NetworkGraph, inputs: Any) -> Tensor:
-    """The inputs as U, (m, *input_shape), in the network's dtype; InputError where they do not fit."""
-    return graph.batch(inputs).reshape(-1, *graph.input_shape)
-
-
-def batches_of(inputs: Tensor, batch_size: int) -> list[Tensor]:
-    """Samples in batches of at least two, for which the graph was traced; a single sample counts twice."""
-    if len(inputs) == 1:
-        return [inputs.expand(2, *inputs.shape[1:])]
-    size = max(2, batch_size)
-    starts = list(range(0, len(inputs), size))
-    if len(starts) > 1 and len(inputs) - starts[-1] < 2:
-        starts.pop()
-    return [inputs[a:b] for a, b in zip(starts, [*starts[1:], len(inputs)], strict=True)]
+from simplicit.training.channels.store import Known, Store, Values, not_kept, taken
 
 
 class Walk:
     """The values of baseline and student on batches (b, *input_shape), up to the node that was computed last."""
 
-    def __init__(self, graph: NetworkGraph, batches: list[Tensor]) -> None:
+    def __init__(self, graph: NetworkGraph, batches: Sequence[Tensor], store: Store | None = None) -> None:
         self.graph = graph
         self.batches = batches
         self.changed: dict[str, Tensor] = {}
-        self._baseline: dict[Node, Values] = {}
-        self._student: dict[Node, Values] = {}
+        self._store = Store() if store is None else store
+        self._baseline: dict[Node, Sequence[Any]] = {}
+        self._student: dict[Node, Sequence[Any]] = {}
         nodes = list(graph.module.graph.nodes)
         self._nodes = [node for node in nodes if node.op not in ("placeholder", "output")]
+        self._order = {node: place for place, node in enumerate(self._nodes)}
         self._next = 0
         self._done: set[Node] = set()
-        self._pending = {node: len(node.users) for node in nodes}
         self._of_constants = _of_constants(nodes, graph)
         for node in nodes:
             if node.op == "placeholder":
                 known = graph.constants.get(node.name)
-                self._baseline[node] = list(batches) if known is None else [known] * len(batches)
+                self._baseline[node] = batches if known is None else [known] * len(batches)
 
-    def baseline(self, node: Node) -> Values:
-        """The baseline's values of a node."""
+    def baseline(self, node: Node) -> Sequence[Any]:
+        """The baseline's values of a node, batch by batch."""
         self._compute(node)
         return self._baseline[node]
 
-    def student(self, node: Node) -> Values:
-        """The student's values of a node; the same list as the baseline's where nothing has changed."""
+    def student(self, node: Node) -> Sequence[Any]:
+        """The student's values of a node; the same object as the baseline's where nothing has changed."""
         self._compute(node)
         return self._student.get(node, self._baseline[node])
 
@@ -90,51 +81,141 @@ class Walk:
         """
         self.changed |= constants
         fresh: dict[Node, Any] = {}
-
-        def value(node: Node) -> Any:
-            if node.op == "placeholder":
-                return self.changed.get(node.name, self.graph.constants[node.name])
-            if node not in fresh:
-                fresh[node] = _result(node, value)
-            return fresh[node]
-
         for node, names in self._of_constants.items():
             if node in self._baseline and not names.isdisjoint(constants):
                 with torch.no_grad():
-                    self._student[node] = [value(node)] * len(self.batches)
+                    self._student[node] = [self._fresh(node, fresh)] * len(self.batches)
+
+    def _fresh(self, node: Node, fresh: dict[Node, Any]) -> Any:
+        """What the student makes of constants alone, by its present ones; ``fresh`` is what is known of that."""
+        if node.op == "placeholder":
+            return self.changed.get(node.name, self.graph.constants[node.name])
+        if node not in fresh:
+            fresh[node] = _result(node, lambda one: self._fresh(one, fresh))
+        return fresh[node]
 
     def run_until(self, node: Node) -> None:
         """Compute all nodes before this one in the order of the graph."""
-        while self._nodes[self._next] is not node:
-            self._compute(self._nodes[self._next])
-            self._next += 1
+        place = self._order[node]
+        self._pass([one for one in self._nodes[self._next : place] if one not in self._done])
+        self._next = max(self._next, place)
 
     def _compute(self, node: Node) -> None:
-        if node in self._done or node.op == "placeholder":
-            return
-        self._done.add(node)
-        for argument in node.all_input_nodes:
-            self._compute(argument)
-        places = range(len(self.batches))
+        """Compute a node and what it is computed from."""
+        needed, left = set(), [node]
+        while left:
+            one = left.pop()
+            if one not in needed and one not in self._done and one.op != "placeholder":
+                needed.add(one)
+                left += one.all_input_nodes
+        self._pass(sorted(needed, key=self._order.__getitem__))
+
+    def _pass(self, nodes: list[Node]) -> None:
+        """Compute nodes, in the order of the graph, and forget what nobody reads any more."""
+        self._done.update(nodes)
+        moving = [node for node in nodes if not self._is_fixed(node)]
+        for node in nodes:
+            if self._is_fixed(node):
+                self._fix(node)
+        read = {argument for node in nodes for argument in node.all_input_nodes}
+        dead = [node for node in read.difference(moving) if node.op != "placeholder" and self._is_dead(node)]
+        if moving:
+            self._go_through(moving, dead)
+        for node in dead:
+            self._baseline.pop(node)
+            self._student.pop(node, None)
+
+    def _is_fixed(self, node: Node) -> bool:
+        """Whether a node has the same value for all batches because nothing of them goes into it."""
+        return node.op == "get_attr" or node in self._of_constants
+
+    def _is_dead(self, node: Node) -> bool:
+        """Whether all that reads a node is computed."""
+        return all(user in self._done for user in node.users)
+
+    def _fix(self, node: Node) -> None:
+        """Compute a node that is fixed."""
+        one = _Batch(self, 0)
         with torch.no_grad():
-            self._baseline[node] = [self._value(node, place, student=False) for place in places]
-            if any(a in self._student or a.name in self.changed for a in node.all_input_nodes):
-                self._student[node] = [self._value(node, place, student=True) for place in places]
-        for argument in node.all_input_nodes:
-            self._pending[argument] -= 1
-            if not self._pending[argument] and argument.op != "placeholder":
-                self._baseline.pop(argument)
-                self._student.pop(argument, None)
+            known = getattr(self.graph.module, str(node.target)) if node.op == "get_attr" else _result(node, one.theirs)
+            self._baseline[node] = [known] * len(self.batches)
+            if self._reads_a_change(node, set()):
+                self._student[node] = [_result(node, one.ours)] * len(self.batches)
 
-    def _value(self, node: Node, place: int, *, student: bool) -> Any:
-        def value(one: Node) -> Any:
-            if student and one.name in self.changed:
-                return self.changed[one.name]
-            if student and one in self._student:
-                return self._student[one][place]
-            return self._baseline[one][place]
+    def _reads_a_change(self, node: Node, differing: set[Node]) -> bool:
+        """Whether a node's student is another; ``differing`` are those of the pass at hand."""
+        return any(a in self._student or a in differing or a.name in self.changed for a in node.all_input_nodes)
 
-        return getattr(self.graph.module, str(node.target)) if node.op == "get_attr" else _result(node, value)
+    def _go_through(self, nodes: list[Node], dead: list[Node]) -> None:
+        """Compute nodes batch by batch, keep those that are read later, and of the ``dead`` ones what is left."""
+        differing: set[Node] = set()
+        for node in nodes:
+            if self._reads_a_change(node, differing):
+                differing.add(node)
+        kept = [node for node in nodes if not self._is_dead(node)]
+        last_reads = _last_reads(nodes, kept)
+        theirs = {node: self._store.values(f"{node.name}-baseline") for node in kept}
+        ours = {node: self._store.values(f"{node.name}-student") for node in kept if node in differing}
+        for place in range(len(self.batches)):
+            one = _Batch(self, place)
+            with torch.no_grad():
+                for node in nodes:
+                    one.compute(node, differs=node in differing)
+                    one.forget(last_reads.get(node, ()))
+            for node in kept:
+                theirs[node].append(one.baseline[node], one.known)
+                if node in ours:
+                    ours[node].append(one.student[node], one.known)
+            for values in (side[node] for side in (self._baseline, self._student) for node in dead if node in side):
+                if isinstance(values, Values):
+                    values.drop(place)
+        self._baseline |= theirs
+        self._student |= ours
+
+
+class _Batch:
+    """What is at hand of one batch while a pass goes through it: of baseline and student what was read or computed."""
+
+    def __init__(self, walk: Walk, place: int) -> None:
+        self._walk, self._place = walk, place
+        self.baseline: dict[Node, Any] = {}
+        self.student: dict[Node, Any] = {}
+        self.known: Known = {}
+
+    def compute(self, node: Node, *, differs: bool) -> None:
+        """Compute a node, for the student too where it is another there."""
+        self.baseline[node] = _result(node, self.theirs)
+        if differs:
+            self.student[node] = _result(node, self.ours)
+
+    def forget(self, nodes: Sequence[Node]) -> None:
+        """Let go of nodes of this pass."""
+        for node in nodes:
+            self.baseline.pop(node)
+            self.student.pop(node, None)
+
+    def theirs(self, node: Node) -> Any:
+        """The baseline's value."""
+        if node not in self.baseline:
+            self.baseline[node] = taken(self._walk._baseline[node], self._place, self.known)
+        return self.baseline[node]
+
+    def ours(self, node: Node) -> Any:
+        """The student's value."""
+        if node.name in self._walk.changed:
+            return not_kept(self._walk.changed[node.name], self.known)
+        if node not in self.student and node in self._walk._student:
+            self.student[node] = taken(self._walk._student[node], self._place, self.known)
+        return self.student[node] if node in self.student else self.theirs(node)
+
+
+def _last_reads(nodes: list[Node], kept: list[Node]) -> dict[Node, list[Node]]:
+    """By the nodes of a pass, those that none after it reads, nor a later pass."""
+    last = {argument: node for node in nodes for argument in node.all_input_nodes}
+    found: dict[Node, list[Node]] = {}
+    for node in set(nodes).difference(kept):
+        found.setdefault(last[node], []).append(node)
+    return found
 
 
 def _of_constants(nodes: list[Node], graph: NetworkGraph) -> dict[Node, frozenset[str]]:

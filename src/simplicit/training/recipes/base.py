@@ -18,8 +18,10 @@ from simplicit.executors import digest
 from simplicit.network import Capture
 from simplicit.network.cells import CellCapture
 from simplicit.network.graph import NetworkGraph
+from simplicit.progress import Progress
 from simplicit.rows import Penalty
 from simplicit.solve import RunOptions
+from simplicit.training.channels import Needs, Samples
 from simplicit.training.training import RowOptions, Trained
 
 
@@ -45,8 +47,8 @@ class Task:
     Attributes
     ----------
     graph : NetworkGraph
-    inputs : array or tensor (m, *input_shape) or (m, p)
-        As they were given, or as U where there are several.
+    inputs : array or tensor (m, *input_shape) or (m, p), or Samples
+        As they were given, or as U where there are several; in a store where there is a folder for states.
     rows : RowOptions
     run : RunOptions
         Opened.
@@ -56,6 +58,8 @@ class Task:
         Zero where a position of a sample is padding.
     cell : CellCapture, optional
         The cell at rest that is to be retrained; ``graph`` is that of one step of it then.
+    notes : dict of str to str
+        What the summary is to say of the fit, by its label.
     """
 
     graph: NetworkGraph
@@ -65,9 +69,19 @@ class Task:
     seconds: dict[str, float] = field(default_factory=dict)
     mask: Any = None
     cell: CellCapture | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def tell(self, needs: Needs) -> None:
+        """Say before the start what a fit with states on disk takes."""
+        if isinstance(self.inputs, Samples):
+            self.notes["states"] = str(needs)
+            if self.run.progress is not None:
+                self.run.progress(Progress(0, 1, stage="states", message=f"The fit takes {needs}"))
 
     def check_untied(self, layers: Any = ()) -> None:
-        """Refuse a mask, and rules for layers, where every state is a row of its own."""
+        """Refuse a mask, a folder for states, and rules for layers, where every state is a row of its own."""
+        if isinstance(self.inputs, Samples):
+            raise refused("cache", "rows are not tied over positions here, and need all states at once; leave it out")
         if self.mask is not None and self.mask is not False:
             raise refused(
                 "mask", "rows are not tied over positions here, so that none can be left out; leave it out too"
@@ -110,7 +124,8 @@ class Task:
 
         def key() -> str:
             parts: dict[str, Any] = {f"constant {name}": value.numpy() for name, value in self.graph.constants.items()}
-            parts |= {"graph": str(self.graph.module.graph), "inputs": np.asarray(samples)}
+            inputs = samples.parts if isinstance(samples, Samples) else np.asarray(samples)
+            parts |= {"graph": str(self.graph.module.graph), "inputs": inputs}
             parts |= {} if self.mask is None else {"mask": np.asarray(self.mask)}
             parts |= {"recipe": type(recipe).__name__, "tol": self.rows.tol, "block_rows": self.rows.block_rows}
             return digest(parts | _identity(recipe, shape) | {"device": self.rows.device})

@@ -183,6 +183,7 @@ class Matching(Recipe):
             mask=task.mask,
             choice=Choice.parse(self.layers),
         )
+        task.tell(channels.needs)
         channels.check_penalty("penalty", self.penalty)
         return channels
 

@@ -138,6 +138,7 @@ class Sparse(Recipe):
             mask=task.mask,
             choice=Choice.parse(self.layers),
         )
+        task.tell(channels.needs)
         channels.check_penalty("candidates", self.candidates)
         return channels
 
