@@ -65,3 +65,12 @@ def test_a_network_that_ends_in_an_activation_comes_back(end: type[torch.nn.Modu
     with torch.no_grad():
         assert torch.allclose(back(X), result.model.predict(X), rtol=0.0, atol=1e-9)
     assert result.layers[1].error < 0.05
+
+
+def test_so_does_a_robust_one() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(9, 7), torch.nn.ReLU(), torch.nn.Linear(7, 4), torch.nn.Sigmoid())
+    X = torch.rand(60, 9, dtype=torch.float64)
+    result = sp.fit(net.double().eval(), X, sp.Robust(attacks=0), executor="serial", throw=False)
+    with torch.no_grad():
+        assert torch.allclose(result.network()(X), result.model.predict(X), rtol=0.0, atol=1e-9)

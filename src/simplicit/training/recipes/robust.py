@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from simplicit.checks import refused, spelled
 from simplicit.training.channels import has_convolutions
@@ -61,6 +61,7 @@ class Robust(RobustOptions, Recipe):
         task.check_untied()
         with task.timed("states"):
             data = state_data(captured.model, captured.states(task.inputs), captured.weight_count, rescaled=False)
+            data = replace(data, wired=self.structure == "baseline" and captured.output_is_wired)
         with task.solving(self, data.inputs, (data.n_rows, data.n_columns)) as run:
             fit, trials = RobustTraining(data, self, task.rows, run).train()
         origin = network_of(captured, data, structure=self.structure)
