@@ -6,9 +6,9 @@
 
 Each network is asked in a process of its own, on one thread, after torch.export and a capture have run once on a small
 one. Memory is the largest that the process held above what it held with the network and its inputs; the bound is three
-times the weights and the states of the three samples that it is captured with, in the network's dtype. What torch.export takes
-alone is measured in the same way, in the same process and before the capture, which finds part of it free again. Times
-of predict and of the network are the least of several, one after the other.
+times the weights and the states of the three samples that it is captured with, in the network's dtype. What
+torch.export takes alone is measured in the same way, in the same process and before the capture, which finds part of it
+free again. Times of predict and of the network are the least of several, one after the other.
 """
 
 from __future__ import annotations
