@@ -66,7 +66,7 @@ def make_functional(program: Any, rewrites: Rewrites) -> bool:
     return True
 
 
-def is_composite(operation: OpOverload) -> bool:
+def _is_composite(operation: OpOverload) -> bool:
     """Whether torch says of a composite operation that its result may be its argument, or a view of it."""
     name = f"{operation._schema.name}.{operation._schema.overload_name}".removesuffix(".")
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
@@ -126,7 +126,7 @@ class _Writing:
         """Say in which memory the value of a node lies."""
         target: Any = node.target
         makes = isinstance(target, OpOverload) and not any(one.alias_info for one in target._schema.returns)
-        if makes and (target is _BATCH_NORM or not is_composite(target)):
+        if makes and (target is _BATCH_NORM or not _is_composite(target)):
             self._memory[node] = _Memory(own=True, nodes={node})
             return
         before = [self._memory[one] for one in node.all_input_nodes if not _is_number(one)]
@@ -160,7 +160,7 @@ class _Writing:
         """A call in the new graph: as it is, or what it is made of."""
         if target is _BATCH_NORM:
             return self._normalised(args, kwargs, meta)
-        if isinstance(target, OpOverload) and (target in self._rewrites or is_composite(target)):
+        if isinstance(target, OpOverload) and (target in self._rewrites or _is_composite(target)):
             given = [*dict.fromkeys(one for one in leaves((args, kwargs)) if isinstance(one, Node))]
             fragment = self._fragment(target, args, kwargs, given)
             if fragment is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -23,6 +25,8 @@ RANDOM_WITH_DROPOUT = frozenset({"scaled_dot_product_attention", "lstm", "gru", 
 _LAST = frozenset({"linear", "matmul", "mm"})
 _BROADCAST = frozenset({"add", "sub", "rsub", "mul", "div", "neg"})
 _UNARY = frozenset({"dropout", "feature_dropout", "alpha_dropout", "_to_copy", "type_as"})
+# What the model rounds to at its end holds whatever a network computes in its own dtype or in a wider one.
+_WIDE_ENOUGH = {"float32": (torch.float32, torch.float64), "float64": (torch.float64,)}
 
 
 def folded(call: Call) -> Any:
@@ -80,6 +84,14 @@ def reason_against(node: Node) -> str:
 def dtypes_of(node: Node) -> list[torch.dtype]:
     """The dtypes of the tensors that a node computes."""
     return [leaf.dtype for leaf in leaves(node.meta.get("val")) if isinstance(leaf, Tensor)]
+
+
+def check_dtypes(dtypes: Iterable[torch.dtype], own: np.dtype[Any]) -> None:
+    """Refuse what torch computes in a dtype that truncates, wraps or rounds what the network's own keeps."""
+    for dtype in dtypes:
+        if dtype not in _WIDE_ENOUGH[str(own)]:
+            name = str(dtype).removeprefix("torch.")
+            raise NotAffineError(f"it computes in {name}, while the network is in {own}")
 
 
 def name_of(node: Node) -> str:

@@ -60,6 +60,7 @@ from simplicit.network.layouts import Layout
 from simplicit.network.moving import BatchSize
 from simplicit.network.operations import (
     RANDOM_WITH_DROPOUT,
+    check_dtypes,
     common_layout,
     dtypes_of,
     folded,
@@ -81,9 +82,6 @@ _ADDITIONS = frozenset(["add", "sub", "rsub"])
 
 # A value that is used several times gets states of its own where its maps would take so many products each time again.
 _WORK_AGAIN = 2**18
-# What the model rounds to at its end holds whatever a network computes in its own dtype or in a wider one.
-_WIDE = ("float32", "float64")
-_WIDE_ENOUGH = {"float32": (torch.float32, torch.float64), "float64": (torch.float64,)}
 
 
 def read_model(graph: NetworkGraph, *, consumed: bool = False) -> tuple[ImplicitModel, dict[Node, OpenedGroup]]:
@@ -237,9 +235,9 @@ class _Reader:
             raise NotAffineError("its result is complex")
         # What only moves numbers, or makes constants, computes nothing in the dtype that it has them in.
         if not isinstance(rule, Filling | Moving):
-            self._check_dtype(node)
-        else:
-            self._check_moved(node)
+            check_dtypes(dtypes, self._graph.dtype)
+        elif dtypes:
+            check_dtypes(self._changed(node, dtypes[0]), self._graph.dtype)
         layout = None
         if not isinstance(rule, Filling | Moving) and name_of(node) != "sym_size":
             layout = common_layout(name_of(node), args, kwargs)
@@ -356,25 +354,11 @@ class _Reader:
             known = reason if "unknown operation" in str(refusal) or name_of(node) in ADVICE else str(refusal)
             raise NotAffineError(known) from None
 
-    def _check_dtype(self, node: Node) -> None:
-        """Refuse what torch computes in a dtype that truncates, wraps or rounds what the network's own keeps."""
-        own = str(self._graph.dtype)
-        for dtype in dtypes_of(node):
-            if dtype not in _WIDE_ENOUGH[own]:
-                name = str(dtype).removeprefix("torch.")
-                raise NotAffineError(f"it computes in {name}, while the network is in {own}")
-
-    def _check_moved(self, node: Node) -> None:
-        """Refuse to move numbers into a tensor of another dtype, which rounds them."""
-        own, (result, *_) = str(self._graph.dtype), [*dtypes_of(node), None]
-        for one in node.all_input_nodes:
-            meta, value = one.meta.get("val"), self._settle(self._values[one])
-            if not isinstance(value, Affine) or not isinstance(meta, Tensor) or meta.dtype == result:
-                continue
-            if result not in _WIDE_ENOUGH[own]:
-                raise NotAffineError(
-                    f"it computes in {str(result).removeprefix('torch.')}, while the network is in {own}"
-                )
+    def _changed(self, node: Node, dtype: torch.dtype) -> list[torch.dtype]:
+        """The dtype of a result, once for every affine value of another dtype that is moved into it."""
+        moved = [one for one in node.all_input_nodes if isinstance(self._settle(self._values[one]), Affine)]
+        metas = [one.meta.get("val") for one in moved]
+        return [dtype for meta in metas if isinstance(meta, Tensor) and meta.dtype != dtype]
 
     def _opened(
         self, node: Node, operands: list[Affine], phi: Activation | Block, shape: Shape, layout: Layout | None

@@ -1,8 +1,9 @@
 r"""Operations written in terms of others before the graph is read.
 
-Each entry is an identity between torch functions. torch.export applies it in place of the operation (as one of its own
-decompositions), so that the rest of the package never sees the left-hand side, neither when the model is built nor
-when states are recorded. A maximum, for instance, becomes a ReLU state: max(a, b) = a + ReLU(b - a).
+Each entry is an identity between torch functions. It is applied in place of the operation before the graph is read
+(:mod:`~simplicit.network.functional`, or torch.export itself, as one of its own decompositions), so that the rest of
+the package never sees the left-hand side, neither when the model is built nor when states are recorded. A maximum, for
+instance, becomes a ReLU state: max(a, b) = a + ReLU(b - a).
 
 An entry that returns NotImplemented leaves the operation as it is; :data:`REFUSALS` says why.
 """
