@@ -179,7 +179,15 @@ class Around(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.Linear(P, Q), nn.Linear(Q, Q)
+        self.first, self.second, self.third = nn.Linear(P, Q), nn.Linear(Q, Q), nn.Linear(Q, Q)
+
+    def forward(self, u: Tensor) -> Tensor:
+        x = torch.relu(self.first(u))
+        return self.third(torch.relu(self.second(x))) + x
+
+
+class AroundTheLast(Around):
+    """The same to the output, where nothing else is trained."""
 
     def forward(self, u: Tensor) -> Tensor:
         x = torch.relu(self.first(u))
@@ -187,6 +195,8 @@ class Around(nn.Module):
 
 
 def test_constants_of_the_network() -> None:
+    kept = Subject(AroundTheLast().double().eval(), samples()).fit(sp.Matching(sp.L1(beta=0.1)))
+    torch.testing.assert_close(kept.network()(samples(9, 2)), kept.model.predict(samples(9, 2)), rtol=0, atol=1e-12)
     result = Subject(Around().double().eval(), samples()).fit(sp.Matching(sp.L1(beta=0.1)))
     with pytest.raises(InputError, match=r"is a constant of the network \(a skip connection, or an act"):
         result.network()
