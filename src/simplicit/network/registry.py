@@ -116,16 +116,11 @@ def _kinds() -> dict[str, list[str]]:
 
 
 def summary(operation: str) -> str:
-    """What is supported, in a sentence or two, with names that are close to that of ``operation``."""
+    """Where it is said what is supported, and names that are close to that of ``operation``."""
     known = sorted({name for names in _kinds().values() for name in names})
     near = [name for name in get_close_matches(operation, known, n=3, cutoff=0.7) if name != operation]
-    close = f" Similar and supported: {', '.join(near)}." if near else ""
-    return (
-        "Supported are linear layers, convolutions, batch norm in evaluation mode, pooling, the activations "
-        f"{', '.join(_names(Elementwise))}, reshaping, sums, and as blocks norms, softmax, attention, products and "
-        "what else torch computes sample by sample; "
-        f"simplicit.network.registry.supported() gives the full list.{close}"
-    )
+    close = f"Similar and supported: {', '.join(near)}; " if near else ""
+    return f"{close}simplicit.network.registry.supported() lists all that goes in"
 
 
 def _names(kind: type) -> list[str]:
