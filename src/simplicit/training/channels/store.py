@@ -49,6 +49,8 @@ except ImportError:  # pragma: no cover - Windows has no flock: what a killed fi
 BUDGET, SHARE = 2**30, 0.25
 #: What torch aligns its memory by.
 ALIGNED = 64
+# Where the platform knows of it: maps that are shared with children count otherwise.
+_PRIVATE: dict[str, Any] = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 #: Begin of the names of the folders inside, and how old in seconds one is before it can count as left behind.
 PREFIX, SETTLED = "simplicit-", 60.0
 #: What helps where a file cannot be written.
@@ -59,20 +61,45 @@ REMEDY = (
 
 
 class Piece:
-    """The bytes of one storage, in memory where there is no file."""
+    """The bytes of one storage, ``offset`` bytes into a file or a map of the store's own, or still the tensors'."""
 
-    def __init__(self, nbytes: int, file: _File | None = None, offset: int = 0) -> None:
-        self.nbytes, self.file, self.offset = nbytes, file, offset
+    def __init__(self, nbytes: int, offset: int = 0, file: _File | None = None, own: mmap.mmap | None = None) -> None:
+        self.nbytes, self.offset, self.file, self.own = nbytes, offset, file, own
 
-    def mapped(self) -> torch.UntypedStorage:
-        """The storage, from its file."""
-        assert self.file is not None
-        skipped = self.offset % mmap.ALLOCATIONGRANULARITY  # where a map may begin
-        first = self.offset - skipped
-        with self.file.path.open("rb") as file:
-            # A private map, for torch wants to be allowed to write; nobody does.
-            found = mmap.mmap(file.fileno(), skipped + self.nbytes, access=mmap.ACCESS_COPY, offset=first)
+    def storage(self) -> torch.UntypedStorage | None:
+        """The store's own; None where the tensors have it."""
+        found, skipped = self.own, self.offset
+        if self.file is not None:
+            skipped = self.offset % mmap.ALLOCATIONGRANULARITY  # where a map may begin
+            first = self.offset - skipped
+            with self.file.path.open("rb") as file:
+                # A private map, for torch wants to be allowed to write; nobody does.
+                found = mmap.mmap(file.fileno(), skipped + self.nbytes, access=mmap.ACCESS_COPY, offset=first)
+        if found is None:
+            return None
         return torch.frombuffer(found, dtype=torch.uint8, offset=skipped, count=self.nbytes).untyped_storage()
+
+
+def _in_memory(storage: torch.UntypedStorage) -> Piece:
+    """A piece in memory: a copy in a map of its own, aligned alike, or the storage itself where there can be none.
+
+    What stays must not lie among what goes. Aligned memory that was freed beside it is not used again by glibc's
+    allocator, so that a process would hold several times what is alive. Not even an object of torch stays.
+    """
+    nbytes, skipped = storage.nbytes(), storage.data_ptr() % ALIGNED
+    if not nbytes:
+        return Piece(0)
+    try:
+        own = mmap.mmap(-1, skipped + nbytes, **_PRIVATE)
+    except OSError:  # a process may have so many maps and no more
+        return Piece(nbytes)
+    piece = Piece(nbytes, skipped, own=own)
+    torch.frombuffer(own, dtype=torch.uint8, offset=skipped).copy_(_bytes(storage))
+    return piece
+
+
+def _bytes(storage: torch.UntypedStorage) -> Tensor:
+    return torch.empty(0, dtype=torch.uint8).set_(storage)
 
 
 #: Pieces by the addresses of their storages, all of which are alive; None for what is not the store's to keep.
@@ -90,9 +117,9 @@ class _File:
         begin = -(-self.size // ALIGNED) * ALIGNED + storage.data_ptr() % ALIGNED
         with self.path.open("r+b" if self.size else "w+b") as file:
             file.seek(begin)
-            file.write(torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data)
+            file.write(_bytes(storage).numpy().data)
         self.size = begin + storage.nbytes()
-        return Piece(storage.nbytes(), self, begin)
+        return Piece(storage.nbytes(), begin, self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +135,9 @@ class _Kept:
         if self.tensor is not None:
             return self.tensor
         assert self.piece is not None
-        return torch.empty(0, dtype=self.dtype).set_(self.piece.mapped(), *self.form)
+        storage = self.piece.storage()
+        assert storage is not None
+        return torch.empty(0, dtype=self.dtype).set_(storage, *self.form)
 
 
 class Store:
@@ -167,7 +196,7 @@ class Store:
         """Keep a storage, in memory or in a file; DataError where it cannot be written."""
         nbytes = storage.nbytes()
         if self.folder is None or not nbytes or self.held + nbytes <= self.budget:
-            piece = Piece(nbytes)
+            piece = _in_memory(storage)
             self.held += nbytes
             self.most_held = max(self.most_held, self.held)
             weakref.finalize(piece, self._let_go, nbytes).atexit = False
@@ -240,8 +269,8 @@ class Values(Sequence[Any]):
         if address not in known:
             known[address] = self._store.keep(storage, self._open_file)
         piece = known[address]
-        in_memory = piece is None or piece.file is None
-        return _Kept(piece, value if in_memory else None, value.dtype, form)
+        of_the_tensors = piece is None or (piece.file is None and piece.own is None)
+        return _Kept(piece, value if of_the_tensors else None, value.dtype, form)
 
     def _open_file(self) -> _File:
         """The file of these values; the pieces in it keep it alive."""
