@@ -28,7 +28,7 @@ from simplicit.training.support.elimination import Elimination, EliminationPath
 from simplicit.training.support.exchange import Exchange
 from simplicit.training.support.thresholding import SLOW_GROWTH, support_by_admm
 
-#: Columns of d are exchanged where the squares of the supports' sizes are no more than so many d in the mean: where it
+#: After thresholding columns of d are exchanged where the squares of the supports' sizes are no more than so many d in the mean: where it
 #: takes no more products than half of thresholding.
 EXCHANGED = 240
 
@@ -85,7 +85,9 @@ def select(
         starts.append(eliminated)
     if thresholding:
         starts.append(_thresholded(problem, sensitivities, count, workers))
-    found = [_exchanged(problem, support, workers) for support in starts]
+    # Elimination took more than exchanges will.
+    pays = bool(paths) or float(np.square(starts[0].sum(axis=1)).mean()) <= EXCHANGED * starts[0].shape[1]
+    found = [_exchanged(problem, support, workers, pays=pays) for support in starts]
     # wᵀHw − 2cᵀw is −cᵀw at least squares on a support.
     losses = [-float(sensitivities @ np.einsum("ij,ij->i", problem.cross, w)) for _, w in found]
     best = int(np.argmin(losses))
@@ -93,11 +95,10 @@ def select(
     return Selection(support, coefficients, int((support & ~starts[best]).sum()))
 
 
-def _exchanged(problem: LeastSquares, start: Mask, workers: int) -> tuple[Mask, Array]:
-    """The support after exchanges, where they pay, and least squares on it."""
+def _exchanged(problem: LeastSquares, start: Mask, workers: int, *, pays: bool) -> tuple[Mask, Array]:
+    """The support after exchanges, where that pays, and least squares on it."""
     rows, allowed, cross = Exchange.of(problem.gram), problem.support, problem.cross
-    sizes = np.count_nonzero(start, axis=1)
-    batches, pays = rows.batches(sizes), float(np.square(sizes).mean()) <= EXCHANGED * start.shape[1]
+    batches = rows.batches(np.count_nonzero(start, axis=1))
     support, coefficients = np.zeros_like(start), np.zeros(start.shape)
     with one_thread_each():
         found = side_by_side(lambda b: rows.supports(cross[b], start[b], allowed[b], exchanged=pays), batches, workers)
