@@ -28,8 +28,8 @@ from simplicit.training.support.elimination import Elimination, EliminationPath
 from simplicit.training.support.exchange import Exchange
 from simplicit.training.support.thresholding import SLOW_GROWTH, support_by_admm
 
-#: After thresholding columns of d are exchanged where the squares of the supports' sizes are no more than so many d in the mean: where it
-#: takes no more products than half of thresholding.
+#: After thresholding columns of d are exchanged where the squares of the supports' sizes are no more than so many d in
+#: the mean: where it takes no more products than half of thresholding.
 EXCHANGED = 240
 
 A = TypeVar("A")
