@@ -397,3 +397,22 @@ def test_an_error_in_a_block_reaches_the_caller(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(sp.errors.ExecutionError, match=r"rows 0, 1, 2: could not be solved \(MemoryError: no room"):
             sp.solve_rows(*problem(40, 60, 3), penalty=sp.L1(0.01), executor=executor)
     assert torch.get_num_threads() >= 1
+
+
+def test_least_squares_that_are_proved_at_the_start_are_taken_as_they_are() -> None:
+    """And what is not, beside them, is solved."""
+    rng = np.random.default_rng(0)
+    features, targets = rng.normal(size=(60, 9)), rng.normal(size=(60, 4))
+    support = rng.random((4, 9)) < 0.6
+    exact = np.zeros((4, 9))
+    for row, chosen, target in zip(exact, support, targets.T, strict=True):
+        row[chosen] = np.linalg.lstsq(features[:, chosen], target, rcond=None)[0]
+    start = exact.copy()
+    start[2] *= 0.9
+    arguments: dict[str, Any] = {"penalty": sp.NoPenalty(), "support": support, "executor": "serial"}
+    solution = sp.solve_rows(features, targets, warm_start=start, **arguments)
+    assert solution.converged.all()
+    np.testing.assert_allclose(solution.coefficients.toarray(), exact, rtol=1e-9, atol=1e-12)
+    alone = sp.solve_rows(features, targets, warm_start=exact, **arguments)
+    assert alone.timings["factor"] == 0
+    np.testing.assert_allclose(alone.coefficients.toarray(), exact, rtol=1e-12)

@@ -103,11 +103,16 @@ class _Squares:
 
     def add(self, gradient: Tensor) -> None:
         """The derivatives at the batch by one probe."""
-        largest = float(gradient.abs().max())
+        low, high = torch.aminmax(gradient)
+        largest = max(-float(low), float(high))
         if 0 < largest < np.inf and (not self.scale or largest * self.scale > LARGEST):
             self.rescale(2.0 ** -min(max(round(math.log2(largest)), -LARGEST_POWER), LARGEST_POWER))
-        scaled = gradient * (self.scale or 1.0)
-        self.squares.addcmul_(scaled, scaled)
+        scale = self.scale or 1.0
+        if 1 / LARGEST < scale < LARGEST:  # a power of two, which rounds nothing
+            self.squares.addcmul_(gradient, gradient, value=scale * scale)
+        else:
+            scaled = gradient * scale
+            self.squares.addcmul_(scaled, scaled)
 
     def rescale(self, scale: float) -> None:
         """What is summed up so far with another scale."""

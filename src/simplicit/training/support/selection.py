@@ -31,8 +31,8 @@ from simplicit.training.support.exchange import Exchange
 from simplicit.training.support.lowrank import LowRankElimination, LowRankExchange
 from simplicit.training.support.thresholding import SLOW_GROWTH, support_by_admm
 
-#: Columns of d are exchanged where the squares of the supports' sizes are no more than so many d in the mean: where it
-#: takes no more products than half of thresholding.
+#: After thresholding columns of d are exchanged where the squares of the supports' sizes are no more than so many d in
+#: the mean: where it takes no more products than half of thresholding.
 EXCHANGED = 240
 
 A = TypeVar("A")
@@ -92,7 +92,10 @@ def select(
         starts.append(eliminated)
     if thresholding:
         starts.append(_thresholded(problem, sensitivities, count, workers))
-    found = [_exchanged(problem, support, workers) for support in starts]
+    # Elimination took more than exchanges will.
+    sizes = np.count_nonzero(starts[0], axis=1)
+    pays = bool(paths) or float(np.square(sizes).mean()) <= EXCHANGED * starts[0].shape[1]
+    found = [_exchanged(problem, support, workers, pays=pays) for support in starts]
     # wᵀHw − 2cᵀw is −cᵀw at least squares on a support.
     losses = [-float(sensitivities @ np.einsum("ij,ij->i", problem.cross, w)) for _, w in found]
     best = int(np.argmin(losses))
@@ -100,13 +103,12 @@ def select(
     return Selection(support, coefficients, int((support & ~starts[best]).sum()))
 
 
-def _exchanged(problem: LeastSquares, start: Mask, workers: int) -> tuple[Mask, Array]:
-    """The support after exchanges, where they pay, and least squares on it."""
+def _exchanged(problem: LeastSquares, start: Mask, workers: int, *, pays: bool) -> tuple[Mask, Array]:
+    """The support after exchanges, where that pays, and least squares on it."""
     allowed, cross, sizes = problem.support, problem.cross, np.count_nonzero(start, axis=1)
     low_rank = problem.low_rank_for(int(sizes.mean()))
     rows = Exchange.of(problem.gram) if low_rank is None else LowRankExchange(low_rank)
-    batches = rows.batches(sizes)
-    pays = low_rank is not None or float(np.square(sizes).mean()) <= EXCHANGED * start.shape[1]
+    pays, batches = pays or low_rank is not None, rows.batches(sizes)
     support, coefficients = np.zeros_like(start), np.zeros(start.shape)
     with one_thread_each():
         found = side_by_side(lambda b: rows.supports(cross[b], start[b], allowed[b], exchanged=pays), batches, workers)
