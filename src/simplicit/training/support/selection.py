@@ -94,7 +94,7 @@ def select(
         starts.append(_thresholded(problem, sensitivities, count, workers))
     # Elimination took more than exchanges will.
     sizes = np.count_nonzero(starts[0], axis=1)
-    pays = bool(paths) or float(np.square(sizes).mean()) <= EXCHANGED * starts[0].shape[1]
+    pays = bool(paths) or float(np.square(sizes).mean()) <= EXCHANGED * len(problem.gram)
     found = [_exchanged(problem, support, workers, pays=pays) for support in starts]
     # wᵀHw − 2cᵀw is −cᵀw at least squares on a support.
     losses = [-float(sensitivities @ np.einsum("ij,ij->i", problem.cross, w)) for _, w in found]
