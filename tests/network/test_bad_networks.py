@@ -110,8 +110,7 @@ def test_unsupported_operation(name):
     message = str(caught.value)
     assert caught.value.operation == operation
     assert f"operation {operation!r} (in module {name!r}, a Function" in message
-    assert "the activations abs, elu, gelu, hardtanh," in message
-    assert "simplicit.network.registry.supported()" in message
+    assert message.endswith("simplicit.network.registry.supported() lists all that goes in")
     assert "\n" not in message
 
 
@@ -126,7 +125,7 @@ def test_operation_that_fails_on_its_own(monkeypatch):
         raise RuntimeError("first line\nsecond line")
 
     monkeypatch.setitem(REGISTRY, "sin", Linear(failing))
-    with pytest.raises(UnsupportedOperationError, match=r"'sin'.*: torch says: first line\. Supported"):
+    with pytest.raises(UnsupportedOperationError, match=r"'sin'.*: torch says: first line\. Similar"):
         from_torch(Function(torch.sin).eval(), torch.rand(4, 4))
 
 
