@@ -45,7 +45,7 @@ def check_function(graph: NetworkGraph, samples: Tensor) -> None:
 def _outputs(graph: NetworkGraph, two: Tensor, seed: int) -> Tensor:
     with torch.no_grad(), torch.random.fork_rng(devices=()), lookups_checked():
         torch.manual_seed(seed)
-        result: Tensor = graph.module(*graph.constants.values(), two.clone())[0]
+        result: Tensor = graph.module(*graph.constants.values(), two.clone())
         return result
 
 

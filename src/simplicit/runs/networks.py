@@ -42,7 +42,7 @@ def classes_of(net: nn.Module, inputs: Tensor, output: str | None = None) -> npt
     for part in (inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH)):
         with torch.no_grad():
             returned = network(part.to(dtype) if part.is_floating_point() else part)
-        found.append(chosen(returned, output, len(part)).of(returned).flatten(1).argmax(1))
+        found.append(chosen(returned, output, len(part)).of(returned).reshape(len(part), -1).argmax(1))
     classes: npt.NDArray[np.int64] = torch.cat(found).numpy()
     return classes
 

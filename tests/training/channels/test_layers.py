@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import simplicit as sp
 from fitting import Subject, mlp, uniform
@@ -266,3 +267,22 @@ def test_sparse_takes_the_layers_that_there_are_where_states_cannot_be_matched()
     assert [layer.name for layer in result.layers] == ["layer"]
     assert torch.equal(result.network().low, net.low)
     assert torch.isfinite(result.network()(samples)).all()
+
+
+class Likeness(nn.Module):
+    """One number for a sample, without an axis of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(4, 6), nn.Linear(4, 6)
+
+    def forward(self, u: Tensor) -> Tensor:
+        return functional.cosine_similarity(self.one(u), self.other(u))
+
+
+def test_a_network_of_one_number_for_a_sample() -> None:
+    torch.manual_seed(0)
+    U = torch.randn(12, 4, dtype=torch.float64)
+    result = sp.fit(Likeness().double().eval(), U, sp.Sparse(50))
+    assert result.network()(U).shape == (12,)
+    torch.testing.assert_close(result.network()(U)[:, None], result.model.predict(U), rtol=1e-10, atol=1e-10)

@@ -190,7 +190,8 @@ def _differentiate(graph: NetworkGraph, sums: dict[Node, _Squares], inputs: Tens
     with torch.enable_grad():
         probed = _Probed(graph, set(sums))
         with lookups_checked():
-            outputs = probed.run(*graph.constants.values(), inputs).flatten(1)
+            outputs = probed.run(*graph.constants.values(), inputs)
+            outputs = outputs.reshape(len(outputs), -1)  # a network may give one number for a sample
         offsets = list(probed.offsets.values())
         for node, offset in probed.offsets.items():
             sums[node].begin(offset)
