@@ -16,6 +16,8 @@ from threadpoolctl import ThreadpoolController
 
 from simplicit.errors import InputError
 
+#: The version of a package that is imported from its source alone: a fit that ran for long must not end at this.
+NOT_INSTALLED = "not installed"
 #: Packages that decide which bits come out.
 _PACKAGES = ("simplicit", "torch", "numpy", "scipy")
 
@@ -27,7 +29,10 @@ def versions(*more: str) -> dict[str, str]:
 
 @cache
 def _version(name: str) -> str:
-    return metadata.version(name)
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return NOT_INSTALLED
 
 
 def available_processors() -> int:
