@@ -187,7 +187,8 @@ def _fit(entry: Entry) -> str:
     if fit is None:
         return ""
     if fit["ended"] == "done":
-        return f"{fit['seconds']:.1f} s"
+        some = f", {fit['layers'][0]} of {fit['layers'][1]} layers" if "layers" in fit else ""
+        return f"{fit['seconds']:.1f} s{some}"
     return f"{fit['ended']}: {fit.get('message', '')[:100]}"
 
 

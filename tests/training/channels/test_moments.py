@@ -14,6 +14,7 @@ from simplicit.training.channels.patches import channels_first, patches
 from simplicit.training.channels.samples import batches_of
 from simplicit.training.channels.statistics import Gathering
 from simplicit.training.channels.walk import Walk
+from simplicit.training.problem import LeastSquares, Ridge
 from tied_nets import NETS, subject
 
 
@@ -104,3 +105,23 @@ def test_weighted_sums_are_those_of_patches_that_stand_as_often_as_they_weigh(na
             np.testing.assert_allclose(moments.target_variance[rows], target.var(1), atol=1e-9)
             np.testing.assert_allclose(moments.variance[rows], (W @ repeated).var(1), atol=1e-9)
         walk.change({layer.weight: 0.9 * graph.constants[layer.weight]})
+
+
+def test_what_rounding_leaves_of_columns_far_from_their_offset_is_no_direction() -> None:
+    """The offset is that of the first batch; here another one has all of the weight but for a little."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 25, 3)).eval()
+    inputs = torch.randn(12, 1, 5, 5)
+    inputs[:6] *= 1e-3
+    graph = Subject(net, inputs).graph
+    walk = Walk(graph, batches_of(inputs, 6))
+    layer = channel_layers(graph)[0]
+    omega = torch.full((2, 6, 1, 5, 5), 1e-9)
+    omega[1, 3, :, 2, 2] = 300.0
+    walk.run_until(layer.node)
+    statistics = Gathering(walk, layer, propagated=False, omega=list(omega)).statistics()
+    sums = sums_of(statistics, 0, constant=True)
+    problem = LeastSquares.of(sums, statistics.weights[0], statistics.weights[0] != 0, Ridge(0.01, anchor=1.0))
+    scale = np.sqrt(problem.gram.diagonal())
+    assert np.linalg.eigvalsh(problem.gram / np.outer(scale, scale)).min() > 0
+    assert sums.rounding >= statistics.rounding

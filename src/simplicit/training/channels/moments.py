@@ -3,6 +3,11 @@ r"""From the sums over patches to the row problems of a layer, and to the moment
 A row's target is t = r + W⁰φ, the baseline's own result and a residual
 (:mod:`~simplicit.training.channels.statistics`): ΦᵀΦ, tᵀΦ and ‖t‖² follow from the sums with r, less the means of
 features and targets where a constant is free. Patches weigh as in the statistics.
+
+Sums about an offset o leave sums about the mean by taking n(m − o)(m − o)ᵀ away, and what rounding did to the first
+stays: ε times their diagonal. Where o is far from the mean, as it can be where a few patches have nearly all of the
+weight, that is most of what is left. A column that varies by no more than that is constant, and the ridge of the others
+is told of it.
 """
 
 from __future__ import annotations
@@ -16,14 +21,24 @@ from simplicit.rows.batch import Array
 from simplicit.training.channels.statistics import Statistics
 from simplicit.training.problem import Sums
 
+#: A column is constant where its squares about the mean are no more than so many roundings of those about the offset.
+CONSTANT = 4
+
 
 def sums_of(statistics: Statistics, group: int, *, constant: bool) -> Sums:
     """What the rows of a group of channels are fitted to; about the means if a ``constant`` is free."""
-    G, cross, energy = _centred(statistics, group) if constant else _plain(statistics, group)
-    W = statistics.weights[group]
+    s, rounding = statistics, statistics.rounding
+    if constant:
+        G, cross, energy = _centred(s, group)
+        varies = G.diagonal() > 0
+        about_offset, about_mean = (float(one.diagonal()[varies].sum()) for one in (s.products[group], G))
+        rounding *= max(1.0, about_offset / about_mean) if varies.any() else 1.0
+    else:
+        G, cross, energy = _plain(s, group)
+    W = s.weights[group]
     through = W @ G  # from products with the residual to those with the target t = r + W⁰φ
     energy = energy + 2 * np.einsum("ij,ij->i", cross, W) + np.einsum("ij,ij->i", through, W)
-    return Sums(G, cross + through, np.maximum(energy, 0.0), statistics.count, statistics.rounding)
+    return Sums(G, cross + through, np.maximum(energy, 0.0), s.count, rounding)
 
 
 def _plain(statistics: Statistics, group: int) -> tuple[Array, Array, Array]:
@@ -40,7 +55,7 @@ def _centred(statistics: Statistics, group: int) -> tuple[Array, Array, Array]:
     mean, shift = s.features[group] / n, s.shift[group]  # about the offset
     G = s.products[group] - n * np.outer(mean, mean)
     # A constant column leaves only rounding behind, which must not count as a direction.
-    constant = G.diagonal() <= 1e-12 * s.products[group].diagonal()
+    constant = G.diagonal() <= CONSTANT * s.rounding * s.products[group].diagonal()
     G[constant] = G[:, constant] = 0.0
     cross = s.cross[group] - n * np.outer(shift, mean)
     cross[:, constant] = 0.0
