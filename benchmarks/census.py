@@ -13,8 +13,9 @@ Every network is asked, each question in a process of its own with limits of tim
 2. Does `simplicit.from_torch`, how long and how much memory does that need, or what does it say?
 3. How far are the predictions from the network's output for 1, 2 and 7 samples, in float64 and in float32, relative to
    the largest entry of the output?
-4. Does `simplicit.fit` with `Sparse(50)` on 12 samples end with a finite network? Of a network of more than two million
-   weights the narrowest layers are fitted, up to so many weights; the page says how many of how many layers.
+4. Does `simplicit.fit` with `Sparse(50)` on 12 samples end with a finite network? Of a network of more than half a
+   million weights the narrowest layers are fitted, up to so many weights and five hundred groups of channels; the page
+   says how many layers of how many.
 
 Families are in `networks/`, one file each. Where `make census-env` has not run, only the small networks are asked.
 """

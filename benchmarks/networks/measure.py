@@ -7,7 +7,6 @@ import glob
 import inspect
 import time
 from collections.abc import Callable, Mapping
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,9 @@ Report = dict[str, Any]
 COUNTS = (1, 2, 7)
 SEED = 0
 
-#: Weights that a fit has at most, by default: of a larger network the widest layers are left alone.
-MOST_WEIGHTS = 2_000_000
+#: Weights, and groups of channels with a problem of their own, that a fit has at most: of a larger network the widest
+#: layers are left alone, and of many grouped convolutions the last ones.
+MOST_WEIGHTS, MOST_GROUPS = 500_000, 500
 
 
 def made(make: Maker) -> tuple[nn.Module, Inputs]:
@@ -138,12 +138,16 @@ def _narrow_layers(net: nn.Module, inputs: Inputs) -> tuple[dict[str, None], Rep
     if sum(p.numel() for p in net.parameters()) <= MOST_WEIGHTS:
         return {}, {}
     example: Any = inputs
-    layers = sorted(found_layers(capture_graph(net, example)).layers, key=lambda layer: (layer.columns, layer.size))
-    ends = list(accumulate(layer.size for layer in layers))
-    count = sum(end <= MOST_WEIGHTS for end in ends)
-    rules = {glob.escape(layer.name): None for layer in layers[count:]}
-    weights = [ends[count - 1] if count else 0, ends[-1] if ends else 0]
-    return rules, {"layers": [count, len(layers)], "weights": weights}
+    layers = found_layers(capture_graph(net, example)).layers
+    weights = groups = 0
+    rules: dict[str, None] = {}
+    for layer in sorted(layers, key=lambda layer: (layer.columns, layer.size)):
+        own = layer.groups if layer.groups > 1 else 0
+        if weights + layer.size > MOST_WEIGHTS or groups + own > MOST_GROUPS:
+            rules[glob.escape(layer.name)] = None
+        else:
+            weights, groups = weights + layer.size, groups + own
+    return rules, {"layers": [len(layers) - len(rules), len(layers)], "weights": weights}
 
 
 STEPS: dict[str, Callable[[Maker, Callable[[Report], None]], None]] = {"export": export, "capture": capture, "fit": fit}

@@ -31,7 +31,7 @@ from simplicit.rows import RowStatus, Solution
 from simplicit.rows.batch import Array, Mask
 from simplicit.rows.certificate import FLOOR
 from simplicit.rows.outcome import Stage
-from simplicit.training.factor import REST, LowRank
+from simplicit.training.factor import REST
 from simplicit.training.problem import LeastSquares, Rows
 
 
@@ -51,12 +51,16 @@ def proved(solution: Solution, problem: LeastSquares, support: Mask, weight: flo
     return replace(solution, dual_gap=gaps, relative_gap=relative, status=status)
 
 
-def certified(problem: LeastSquares, low_rank: LowRank, coefficients: Array, weight: float, tol: float) -> Solution:
+def certified(problem: LeastSquares, coefficients: Array, weight: float, tol: float) -> Solution:
     """Coefficients (r, d) of least squares on their supports, without a ball, as a solution with its proof."""
-    begun, w, delta = time.thread_time(), coefficients, low_rank.ridge
-    q = np.where(w != 0, problem.cross - low_rank.product(w), 0.0)
-    # What the factor leaves out of H has no eigenvalue above REST·δ.
-    gap = weight * np.square(np.linalg.norm(q, axis=1) + REST * delta * np.linalg.norm(w, axis=1)) / delta
+    begun, w, low_rank = time.thread_time(), coefficients, problem.low_rank
+    q = np.where(w != 0, problem.cross - (w @ problem.gram if low_rank is None else low_rank.product(w)), 0.0)
+    if low_rank is None:
+        gap = weight * np.array([_excess(problem, row, w[row], w[row] != 0) for row in range(len(w))])
+    else:
+        # What the factor leaves out of H has no eigenvalue above REST·δ.
+        delta = low_rank.ridge
+        gap = weight * np.square(np.linalg.norm(q, axis=1) + REST * delta * np.linalg.norm(w, axis=1)) / delta
     fit = np.maximum(problem.energy - np.einsum("ij,ij->i", problem.cross + q, w), 0.0)
     scale = weight * np.maximum(fit, FLOOR * problem.energy)
     relative = np.divide(gap, scale, out=np.where(gap > 0, np.inf, 0.0), where=scale > 0)

@@ -50,6 +50,9 @@ COARSE_TOL = 1e-4
 WIDE = 1500
 #: The rows of a layer that the pilot eliminates: so many at least, and as many as take so many products, in d³ each.
 PILOT_ROWS, PILOT_PRODUCTS = 96, 1e10
+#: Least squares of so few rows, as groups of channels have them by the hundreds, are proved by a factorisation a row:
+#: to hand them to an executor takes longer.
+FEW_ROWS = 2
 
 
 @dataclass(frozen=True)
@@ -294,8 +297,9 @@ class Training(Generic[L]):
         convex row problem like those before it, and certified like them.
         """
         known = None
-        if isinstance(start, np.ndarray) and rows.ball is None and problem.low_rank is not None:
-            known = certified(problem, problem.low_rank, start, rows.weight, self.rows.tol)
+        direct = problem.low_rank is not None or len(problem.cross) <= FEW_ROWS
+        if isinstance(start, np.ndarray) and rows.ball is None and direct:
+            known = certified(problem, start, rows.weight, self.rows.tol)
         if known is not None and known.converged.all():
             found = known
         else:

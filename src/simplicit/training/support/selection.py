@@ -22,7 +22,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from simplicit.machine import one_thread_each, prepare_thread
+from simplicit.machine import flushed_denormals, one_thread_each, prepare_thread
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.problem import LeastSquares
 from simplicit.training.support.allocation import allocate
@@ -145,5 +145,8 @@ def _alike(candidates: Mask) -> list[list[int]]:
 
 def side_by_side(work: Callable[[A], B], items: Sequence[A], workers: int) -> list[B]:
     """What the work makes of each of the items, on so many threads."""
+    if len(items) <= 1:  # to hand it over takes longer than most of it does
+        with flushed_denormals():
+            return [work(item) for item in items]
     with ThreadPoolExecutor(workers, initializer=prepare_thread) as pool:
         return list(pool.map(work, items))

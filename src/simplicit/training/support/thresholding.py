@@ -15,14 +15,15 @@ so that the number of threads does not change the rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.machine import prepare_thread
+from simplicit.machine import flushed_denormals, prepare_thread
 from simplicit.rows.batch import Array, Mask
 
 RHO, ITERATIONS, EVERY = 0.1, 300, 3
@@ -36,6 +37,8 @@ BLOCK_ROWS = 128
 
 #: ρ ↦ (rows ↦ rows·(H + ρI)⁻¹).
 Resolvents = Callable[[float], Callable[[Array], Array]]
+#: What is done for every block, one after another or by threads.
+Map = Callable[[Callable[[slice], Tensor], list[slice]], Iterable[Tensor]]
 
 
 def keep_largest(scores: Array, count: int) -> Mask:
@@ -75,9 +78,15 @@ def support_by_admm(
     scale = max(float(np.abs(C).max(initial=0.0)), float(np.abs(start).max(initial=0.0))) or 1.0
     c, D = (torch.from_numpy((one / scale).astype(np.float32)) for one in (C, start))
     outside = None if allowed is None or allowed.all() else torch.from_numpy(~allowed)
-    with ThreadPoolExecutor(workers, initializer=prepare_thread) as pool:
-        resolvent = _single(H) if callable(H) else _Spectrum(H, len(c), pool).resolvent
-        return np.asarray(_Splitting(resolvent, c, D, count, outside, pool).run(growth).numpy())
+    with ExitStack() as stack:
+        many: Map = map
+        if max(C.shape) > BLOCK_ROWS:
+            many = stack.enter_context(ThreadPoolExecutor(workers, initializer=prepare_thread)).map
+        else:
+            # Handing a single block over to a thread takes longer than it does.
+            stack.enter_context(flushed_denormals())
+        resolvent = _single(H) if callable(H) else _Spectrum(H, len(c), many).resolvent
+        return np.asarray(_Splitting(resolvent, c, D, count, outside, many).run(growth).numpy())
 
 
 def _single(resolvents: Resolvents) -> Callable[[float], Callable[[Tensor], Tensor]]:
@@ -93,11 +102,11 @@ def _single(resolvents: Resolvents) -> Callable[[float], Callable[[Tensor], Tens
 class _Spectrum:
     """H by its eigenvectors, in float32, for products of so many rows."""
 
-    def __init__(self, H: Array, rows: int, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, H: Array, rows: int, many: Map) -> None:
         values, vectors = np.linalg.eigh(H)
         self.values = torch.from_numpy(np.maximum(values, 0.0).astype(np.float32))
         self.vectors = torch.from_numpy(vectors.astype(np.float32))
-        self.rows, self.pool = rows, pool
+        self.rows, self.many = rows, many
 
     def resolvent(self, rho: float) -> Callable[[Tensor], Tensor]:
         """Rows to their products with (H + ρI)⁻¹, by whatever takes fewer products for a few iterations."""
@@ -106,12 +115,12 @@ class _Spectrum:
             return lambda rows: (rows @ self.vectors * share) @ self.vectors.T
         # Rows of the matrix in blocks too.
         scaled = self.vectors * share
-        matrix = torch.cat(list(self.pool.map(lambda b: scaled[b] @ self.vectors.T, _blocks(len(scaled)))))
+        matrix = torch.cat(list(self.many(lambda b: scaled[b] @ self.vectors.T, _blocks(len(scaled)))))
         return lambda rows: rows @ matrix
 
 
 class _Splitting:
-    """ADMM from D (r, d), in float32, with rows in blocks on a pool."""
+    """ADMM from D (r, d), in float32, with rows in blocks."""
 
     def __init__(
         self,
@@ -120,9 +129,9 @@ class _Splitting:
         D: Tensor,
         count: int,
         outside: Tensor | None,
-        pool: ThreadPoolExecutor,
+        many: Map,
     ) -> None:
-        self.resolvent, self.c, self.count, self.outside, self.pool = resolvent, c, count, outside, pool
+        self.resolvent, self.c, self.count, self.outside, self.many = resolvent, c, count, outside, many
         self.blocks = _blocks(len(c))
         self.support = self._kept(D)
         self.D, self.V = D * self.support, torch.zeros_like(D)
@@ -153,7 +162,7 @@ class _Splitting:
             V.add_(resolvent(self.c[block] - V + rho * self.D[block]), alpha=rho)
             return V / rho
 
-        D = torch.cat(list(self.pool.map(towards, self.blocks)))
+        D = torch.cat(list(self.many(towards, self.blocks)))
         self.support = self._kept(D)
         self.D = D * self.support
         self.V.sub_(self.D, alpha=rho)
