@@ -244,7 +244,9 @@ def _method(result: FitResult) -> list[str]:
             f"network, {result.exchanged:,} of {result.nnz:,} weights exchanged",
         )
         own = " in its pattern" if patterned else ""
-        lines += _labelled("", f"best >= x: no other{own} with as many weights per row has less than x of its squared error")
+        lines += _labelled(
+            "", f"best >= x: no other{own} with as many weights per row has less than x of its squared error"
+        )
     if result.ridge is not None:
         ridge = result.ridge
         lines += _labelled("values", f"ridge {ridge.ridge:.4g} towards {ridge.anchor:.4g} of the baseline's weights")

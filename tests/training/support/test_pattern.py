@@ -190,7 +190,10 @@ def test_rows_may_have_groups_of_their_own() -> None:
     kept = groups.largest(torch.tensor([[1.0, 2.0, 3.0, 4.0, 0.0], [1.0, 4.0, 3.0, 2.0, 0.0]]))
     assert kept.int().tolist() == [[0, 1, 0, 1, 1], [0, 1, 1, 0, 1]]
     assert groups.capacity(np.ones((2, 5), dtype=bool)).tolist() == [3, 3]
-    assert Groups.of_lines(Pattern(1, 4), lines, places, lengths).capacity(np.ones((2, 5), dtype=bool)).tolist() == [2, 5]
+    assert Groups.of_lines(Pattern(1, 4), lines, places, lengths).capacity(np.ones((2, 5), dtype=bool)).tolist() == [
+        2,
+        5,
+    ]
 
 
 @pytest.mark.parametrize("count", [3, 5, 8])

@@ -190,7 +190,7 @@ class Groups:
         return np.asarray(torch.minimum(counts, self.most).sum(1).numpy())
 
     def figures(self, name: str, pattern: Pattern, weights: Array) -> PatternFigures:
-        """The groups of the weights (r, d) of a layer of that name; those that may have all they can are not counted."""
+        """The groups of the weights (r, d) of a layer of that name; those that may have all are not counted."""
         bound = ((self.slots < self.columns).sum(2) > self.most).expand(len(weights), -1)
         over = self.counts(torch.from_numpy(weights != 0)) > self.most
         return PatternFigures(name, str(pattern), int(bound.sum()), int(over.sum()))
