@@ -63,10 +63,10 @@ class Sparse(Recipe):
     candidates : Penalty
         The weights that may stay are the non-zeros of the solution with this penalty; all, if it makes no zeros.
     pattern : str, optional
-        "N:M", such as "2:4": of every M consecutive inputs of a row, of a convolution of its channels at one position
-        of the kernel, at most N have a weight. Without `sparsity` exactly N have, with a higher one fewer in all. What
-        is left at the end of a row is a shorter group with the same share, rounded up; rows with fewer than M inputs
-        have no pattern.
+        At most N weights for every M consecutive inputs of a row, "N:M" such as "2:4"; of a convolution they are its
+        channels at one position of the kernel. Without `sparsity` there are exactly N, with a higher one fewer in all.
+        What is left at the end of a row is a shorter group with the same share, rounded up; rows with fewer than M
+        inputs have no pattern.
     layers : mapping of str to float, str or None, or tuple of str
         Rules for layers by patterns of their names, of which the first that matches holds: None leaves a layer alone,
         uncounted; a number is its own sparsity in per cent, without a pattern; "2:4" is its own pattern. `sparsity` and
