@@ -476,7 +476,7 @@ def test_the_default_ball_is_for_structures_with_cycles(run: Run, images: tuple[
         (("--sparsity", 0.8), "--sparsity is in per cent, got 0.8; did you mean 80?"),
         (("--sparsity", 30, "--pattern", "2:4"), "--sparsity: 30 % contradicts the pattern 2:4"),
         (("--pattern", "2:1"), "--pattern: expected N:M with 0 < N < M"),
-        (("--layers", "0=2:1"), "--layers['0']: expected a number of per cent, or N:M"),
+        (("--layers", "0=2:1"), "--layers: expected for '0' a number of per cent, or N:M"),
         (("--structure", "round"), "--structure: 'round' is unknown"),
         (("--ridge", -1), "--ridge must be"),
         (("--anchor", 2), "--anchor must lie between 0 and 1"),

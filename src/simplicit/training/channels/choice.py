@@ -139,7 +139,7 @@ def _wish(pattern: str, value: Any) -> Wish:
     if value is None:
         return None
     if isinstance(value, str | Pattern):
-        return Pattern.parse(f"layers[{pattern!r}]", value, "a number of per cent, or ")
+        return Pattern.parse("layers", value, f"for {pattern!r} a number of per cent, or ")
     share = as_number(f"layers[{pattern!r}]", value)
     if share >= 100 or 0 < share < 1:
         hint = f"; did you mean {100 * share:g}?" if share < 1 else ""
