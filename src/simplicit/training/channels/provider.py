@@ -76,8 +76,10 @@ class ChannelStudent:
         return np.arange(sum(layer.rows for layer in self.layers))
 
     def in_pattern(self) -> list[PatternFigures]:
-        network, own = self.network(), [layer for layer in self.layers if layer.name in self.patterns]
-        pairs = zip(self.graph.network.parameters(), network.parameters(), strict=True)
+        own = [layer for layer in self.layers if layer.name in self.patterns]
+        if not own:
+            return []
+        pairs = zip(self.graph.network.parameters(), self.network().parameters(), strict=True)
         now = {old.data_ptr(): new.detach() for old, new in pairs}
         weights = {layer.name: now[self.graph.constants[layer.weight].data_ptr()] for layer in own}
         return [counted(layer, self.patterns[layer.name], weights[layer.name]) for layer in own]
