@@ -154,7 +154,7 @@ def test_settings_of_all_kinds(settings_of: Callable[..., FitSettings]) -> None:
     assert isinstance(executor, sp.Processes)
     assert (executor.workers, executor.block_timeout, found.running.block_rows) == (2, 9.0, 7)
     assert (found.running.throw, found.samples, found.source.input_shape) == (False, None, (1, 8, 8))
-    assert settings_of("b").recipe == sp.Sparse(80)
+    assert settings_of("b").recipe == sp.Sparse()
 
 
 def test_a_network_of_ones_own_gives_way_to_another(settings_of: Callable[..., FitSettings]) -> None:
@@ -474,7 +474,9 @@ def test_the_default_ball_is_for_structures_with_cycles(run: Run, images: tuple[
         (("--sparsity", 100), "--sparsity is in per cent, from 0 to below 100, got 100"),
         (("--sparsity", -1), "--sparsity must be"),
         (("--sparsity", 0.8), "--sparsity is in per cent, got 0.8; did you mean 80?"),
-        (("--sparsity", "none"), "--sparsity: NoPenalty() gives no zeros"),
+        (("--sparsity", 30, "--pattern", "2:4"), "--sparsity: 30 % contradicts the pattern 2:4"),
+        (("--pattern", "2:1"), "--pattern: expected N:M with 0 < N < M"),
+        (("--layers", "0=2:1"), "--layers: expected for '0' a number of per cent, or N:M"),
         (("--structure", "round"), "--structure: 'round' is unknown"),
         (("--ridge", -1), "--ridge must be"),
         (("--anchor", 2), "--anchor must lie between 0 and 1"),

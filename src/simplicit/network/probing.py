@@ -308,13 +308,15 @@ def _same(M: Any, other: Any) -> bool:
 class Traced:
     """Of the entries of M (n_pre + q, n + p), by ``rows`` and ``columns``, the parameter each is a multiple of.
 
-    ``entries`` numbers the entries of the network's weights, and ``factors`` says which multiple.
+    ``entries`` numbers the entries of the network's weights, which have these ``shapes``, one after the other, and
+    ``factors`` says which multiple.
     """
 
     rows: npt.NDArray[np.int64]
     columns: npt.NDArray[np.int64]
     entries: npt.NDArray[np.int64]
     factors: Array
+    shapes: tuple[tuple[int, ...], ...] = ()
 
 
 def traced_entries(graph: NetworkGraph, read: Read) -> Traced:
@@ -325,4 +327,5 @@ def traced_entries(graph: NetworkGraph, read: Read) -> Traced:
         first, second = (_with(probe, codes, values) for values in (codes.first, codes.first * (1.0 + codes.ratio)))
     entry, known = codes.found(first.M.data, second.M.data)
     rows, columns = np.divmod(first.places[known], first.M.shape[1])
-    return Traced(rows, columns, entry[known], first.M.data[known] / codes.first[entry[known]])
+    shapes = tuple(tuple(probe.parameters[name].shape) for name in codes.names)
+    return Traced(rows, columns, entry[known], first.M.data[known] / codes.first[entry[known]], shapes)

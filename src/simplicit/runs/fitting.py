@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from simplicit.runs.networks import NETWORK, CallRecord, classes_of
 from simplicit.runs.settings import FitSettings
 from simplicit.runs.task import Task, check_labels
 from simplicit.runs.weights import write_state
-from simplicit.training import FitResult, Matching, Robust, RowFigures, fit
+from simplicit.training import FitResult, Matching, Robust, fit
 from simplicit.training.channels import ChannelStudent
 
 ROWS = "rows.json"
@@ -77,6 +77,8 @@ class FitRun:
         """The figures for ``run.json`` and ``--json``; shares are in [0, 1], sparsity is in per cent."""
         found = {**self.test, "wall_seconds": round(self.seconds, 3)} | self.result.figures()
         call = CallRecord.of(self.result.graph).to_config() if self.pretrained else None
+        if patterns := self.result.in_pattern():
+            found["patterns"] = [asdict(one) for one in patterns]
         return found | ({} if call is None else {"call": call})
 
 
@@ -202,7 +204,7 @@ def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: Sequence[st
             write_state(run.result.network().state_dict(), draft / WEIGHTS)
         except InputError as error:  # a structure of its own, or a network without parameters for it
             _log.warning("Note: no %s is written: %s", WEIGHTS, error)
-    write_json(draft / ROWS, _row_table(run.result.rows))
+    write_json(draft / ROWS, _row_table(run.result))
     Manifest(
         "fit",
         command=command,
@@ -214,10 +216,14 @@ def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: Sequence[st
     ).write(draft)
 
 
-def _row_table(rows: RowFigures) -> dict[str, Any]:
-    """Columns of equal length, one entry for each row, in the order of ``RowFigures``."""
+def _row_table(result: FitResult) -> dict[str, Any]:
+    """Columns of equal length, one entry for each row, in the order of ``RowFigures``, and patterns where there are."""
+    rows, patterns = result.rows, {layer.name: layer.pattern for layer in result.layers}
     columns = {item.name: getattr(rows, item.name) for item in fields(rows)}
-    return columns | {"status": [RowStatus(value).name.lower() for value in rows.status]}
+    columns["status"] = [RowStatus(value).name.lower() for value in rows.status]
+    if any(patterns.values()):
+        columns["pattern"] = [patterns[str(name)] for name in rows.group]
+    return columns
 
 
 def weights_of(folder: Path) -> tuple[int, int]:

@@ -111,7 +111,7 @@ def _fit_rows(found: Gathered) -> list[list[str]]:
 
 
 def _recipe(fit: FitFacts) -> str:
-    return ", ".join(filter(None, (fit.settings.get(name) for name in ("recipe", "penalty", "structure"))))
+    return ", ".join(filter(None, (fit.settings.get(name) for name in ("recipe", "penalty", "structure", "pattern"))))
 
 
 def _on_data(found: Gathered) -> list[FitFacts]:

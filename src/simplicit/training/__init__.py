@@ -14,6 +14,7 @@ from simplicit.training.fit import fit
 from simplicit.training.problem import Ridge
 from simplicit.training.recipes import RECIPES, Certified, Matching, Recipe, Robust, Sparse
 from simplicit.training.result import FitResult
+from simplicit.training.support.pattern import PatternFigures
 
 __all__ = [
     "RECIPES",
@@ -21,6 +22,7 @@ __all__ = [
     "FitResult",
     "LayerFigures",
     "Matching",
+    "PatternFigures",
     "Recipe",
     "Ridge",
     "Robust",

@@ -82,8 +82,10 @@ class LayerFigures:
         follows. It is 0 where all z are.
     support_bound : float or None
         The share of the rows' squared error that the best supports of their sizes leave at least: 1 is a proof that no
-        other support of as many columns is better in any row, given the states and the ridge. None where supports were
-        not selected. See :mod:`simplicit.training.support.bounds`.
+        other support of as many columns, in the pattern, is better in any row, given the states and the ridge. None
+        where supports were not selected. See :mod:`simplicit.training.support.bounds`.
+    pattern : str or None
+        The pattern that every row of it is in, such as ``"2:4"``.
     """
 
     name: str
@@ -92,3 +94,4 @@ class LayerFigures:
     non_zeros: int
     error: float
     support_bound: float | None
+    pattern: str | None = None

@@ -26,6 +26,7 @@ from simplicit.errors import InputError
 from simplicit.rows import Ball, Gram, Penalty, PiecewiseQuadratic
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.factor import LowRank
+from simplicit.training.support.pattern import Groups
 from simplicit.training.units import Scales
 
 #: The least ridge, in the same units: it keeps every support's Gram matrix positive definite in float64.
@@ -140,7 +141,8 @@ class Rows:
 
     ``weight`` is λ, ``support`` (r, d) says which coefficients are admissible, and ``weights`` (r, d) are w⁰, those of
     the baseline. ``scales`` are for the units of a penalty, and ``pieces`` says what a penalty is on these rows and
-    columns. Rows are ``settled`` where the student is the baseline still, so that what was found there holds.
+    columns. Rows are ``settled`` where the student is the baseline still, so that what was found there holds. Under a
+    pattern their columns are in ``groups``.
     """
 
     data: RowData
@@ -151,9 +153,10 @@ class Rows:
     pieces: Callable[[Penalty], PiecewiseQuadratic]
     ball: Ball | None = None
     settled: bool = False
+    groups: Groups | None = None
 
     def least_squares(self, ridge: Ridge) -> LeastSquares:
-        return LeastSquares.of(self.data.sums, self.weights, self.support, ridge)
+        return LeastSquares.of(self.data.sums, self.weights, self.support, ridge, self.groups)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -161,12 +164,13 @@ class LeastSquares(Sums):
     """Sums with a ridge in them: the error of a row at w is wᵀHw − 2cᵀw + energy.
 
     ``gram`` is H = ΦᵀΦ + δI, which is positive definite, ``cross`` c = Φᵀz + δa·w⁰, and ``energy`` ‖z‖² + δ‖a·w⁰‖².
-    ``support`` and ``weights`` are those of :class:`Rows`, and ``ridge`` is δ (0: unknown).
+    ``support``, ``weights`` and ``groups`` are those of :class:`Rows`, and ``ridge`` is δ (0: unknown).
     """
 
     support: Mask
     weights: Array
     ridge: float = 0.0
+    groups: Groups | None = None
 
     @cached_property
     def low_rank(self) -> LowRank | None:
@@ -178,7 +182,7 @@ class LeastSquares(Sums):
         return self.low_rank if self.low_rank is not None and self.low_rank.pays(columns) else None
 
     @classmethod
-    def of(cls, sums: Sums, weights: Array, support: Mask, ridge: Ridge) -> Self:
+    def of(cls, sums: Sums, weights: Array, support: Mask, ridge: Ridge, groups: Groups | None = None) -> Self:
         """Ridge on sums, with at least the δ that makes the Gram matrix of every support positive definite."""
         squares = sums.gram.diagonal()[support.any(axis=0)]
         least = max(LEAST_RIDGE, ROUNDINGS * sums.rounding * len(sums.gram))
@@ -195,6 +199,7 @@ class LeastSquares(Sums):
             support=support,
             weights=weights,
             ridge=delta,
+            groups=groups,
         )
 
     def of_rows(self, rows: Index) -> LeastSquares:
@@ -202,4 +207,4 @@ class LeastSquares(Sums):
         if len(rows) == len(self.cross):
             return self
         own = {name: getattr(self, name)[rows] for name in ("cross", "energy", "support", "weights")}
-        return replace(self, **own)
+        return replace(self, groups=None if self.groups is None else self.groups.of_rows(rows), **own)

@@ -12,7 +12,7 @@ is run, with one input or several, is the provider's own affair: training sees r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from simplicit.implicit import ImplicitModel
 from simplicit.rows import Solution
 from simplicit.rows.batch import Array, Index
 from simplicit.training.problem import Rows
+from simplicit.training.support.pattern import Pattern, PatternFigures
 
 
 class Layer(Protocol):
@@ -66,6 +67,13 @@ class Student(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """More figures, ready for JSON."""
 
+    @property
+    def patterns(self) -> Mapping[str, Pattern]:
+        """The patterns that layers are in."""
+
+    def in_pattern(self) -> Sequence[PatternFigures]:
+        """The groups of these layers, counted on the weights of :meth:`network`."""
+
     def network(self) -> nn.Module: ...
 
 
@@ -87,6 +95,10 @@ class Provider(Protocol[L]):
 
     @property
     def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def patterned(self) -> Collection[str]:
+        """The names of the layers whose rows are in a pattern."""
 
     def on_baseline(self) -> Iterator[tuple[L, Sequence[Rows]]]:
         """Every layer with its groups of rows on the baseline's states."""

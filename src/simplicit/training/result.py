@@ -20,6 +20,7 @@ from simplicit.training.figures import LayerFigures, RowFigures
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Student
 from simplicit.training.recipes.base import Recipe, Task
+from simplicit.training.support.pattern import PatternFigures
 from simplicit.training.training import Trained
 
 #: Columns of a line of options.
@@ -141,8 +142,18 @@ class FitResult:
             objective, gap = self.rows.objective[own].sum(), self.rows.cardinality_gap[own].sum()
             bound = (float(1 - gap / objective) if objective > 0 else 1.0) if selected else None
             weights, nnz = self.student.weights[name], int(self.rows.nnz[own].sum())
-            found.append(LayerFigures(name, int(own.sum()), weights, nnz, error, bound))
+            pattern = self.student.patterns.get(name)
+            text = None if pattern is None else str(pattern)
+            found.append(LayerFigures(name, int(own.sum()), weights, nnz, error, bound, text))
         return tuple(found)
+
+    def in_pattern(self) -> tuple[PatternFigures, ...]:
+        """The groups of every layer that has a pattern, counted on the weights of :meth:`network`.
+
+        The proof of a pattern: no layer has a violation. The rows of a cell may be of several kinds, with one entry
+        each. InputError is raised as :meth:`network` does.
+        """
+        return tuple(self.student.in_pattern())
 
     def figures(self) -> dict[str, Any]:
         """The summary as plain numbers, ready for JSON; sparsity in per cent."""
@@ -189,8 +200,8 @@ class FitResult:
 
 
 def _options(recipe: Recipe) -> list[Field[Any]]:
-    """The options that are worth a word: all but rules that are not there."""
-    return [one for one in fields(recipe) if getattr(recipe, one.name) != ()]
+    """The options that are worth a word: all but those that nobody has set and that stand for nothing."""
+    return [one for one in fields(recipe) if getattr(recipe, one.name) not in ((), None)]
 
 
 def _notes(graph: NetworkGraph) -> dict[str, str]:
@@ -223,16 +234,19 @@ def _shown(value: object) -> str:
 
 def _method(result: FitResult) -> list[str]:
     """What was done, one line for each part of it."""
-    lines = []
+    lines, patterned = [], bool(result.student.patterns)
     if result.trials > 1:
         lines += _labelled("strength", f"x {result.strength:.4g}, found in {result.trials} trials")
     if any(layer.support_bound is not None for layer in result.layers):
         lines += _labelled(
             "support",
-            "eliminated at one price for a weight in the whole network, "
-            f"{result.exchanged:,} of {result.nnz:,} weights exchanged",
+            f"eliminated {'to their patterns, others ' if patterned else ''}at one price for a weight in the whole "
+            f"network, {result.exchanged:,} of {result.nnz:,} weights exchanged",
         )
-        lines += _labelled("", "best >= x: no other with as many weights per row has less than x of its squared error")
+        own = " in its pattern" if patterned else ""
+        lines += _labelled(
+            "", f"best >= x: no other{own} with as many weights per row has less than x of its squared error"
+        )
     if result.ridge is not None:
         ridge = result.ridge
         lines += _labelled("values", f"ridge {ridge.ridge:.4g} towards {ridge.anchor:.4g} of the baseline's weights")

@@ -13,7 +13,7 @@ which stand for the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -38,9 +38,9 @@ L = TypeVar("L", bound=Layer)
 
 @dataclass(frozen=True)
 class Share:
-    """A layer's own ``sparsity``, in per cent, of its ``size``, the number of its weights."""
+    """A layer's own ``sparsity``, in per cent, of its ``size``, the number of its weights; None: what it can keep."""
 
-    sparsity: float
+    sparsity: float | None
     size: int
 
 
@@ -107,17 +107,18 @@ class Trained:
 class Candidates:
     """What a group of rows may keep, (r, d), and the elimination paths, on the baseline's states, of some of its rows.
 
-    ``rows`` says which; the ``sensitivities`` are theirs.
+    ``rows`` says which; the ``sensitivities`` are theirs. All rows can keep as many as are ``available``.
     """
 
     admitted: Mask
+    available: int
     rows: Index
     paths: Sequence[EliminationPath]
     sensitivities: Array
 
     @property
     def part(self) -> Part:
-        return Part(self.paths, self.sensitivities, int(self.admitted.sum()))
+        return Part(self.paths, self.sensitivities, self.available)
 
     @property
     def whole(self) -> bool:
@@ -132,7 +133,8 @@ class Training(Generic[L]):
     ``penalty`` is f, or what proposes candidates. ``ridge`` is that of the least squares on the support; without one
     the values are those that the penalty gives. ``run`` is open. ``rounds`` are those of a re-weighted penalty,
     ``normalize`` is a name in ``NORMALIZATIONS``, and ``thresholding`` says whether :meth:`select` begins from supports
-    by thresholding.
+    by thresholding. Of layers that are ``filled`` :meth:`select` keeps as many weights as their pattern allows, for
+    which no price is needed.
     """
 
     provider: Provider[L]
@@ -143,6 +145,7 @@ class Training(Generic[L]):
     rounds: int = 1
     normalize: str = "targets"
     thresholding: bool = True
+    filled: Collection[str] = ()
 
     @cached_property
     def pieces(self) -> PiecewiseQuadratic:
@@ -210,8 +213,11 @@ class Training(Generic[L]):
         thresholded = [self._thresholds(problem) for problem in problems]
         paths: list[Sequence[EliminationPath]] = [()] * len(groups)
         if self.makes_zeros or len(groups) > 1 or not all(thresholded):
+            priced = layer.name not in self.filled
             paths = [
-                before.paths if rows.settled and before.whole else elimination_paths(problem, before.admitted, workers)
+                before.paths
+                if rows.settled and before.whole
+                else elimination_paths(problem, before.admitted, workers, priced=priced)
                 for rows, problem, before in zip(groups, problems, known, strict=True)
             ]
             kept = allocate([path for one in paths for path in one], np.concatenate(sensitivities), sum(counts))
@@ -245,12 +251,15 @@ class Training(Generic[L]):
         problem, admitted = rows.least_squares(self.ridge), rows.support
         if self.makes_zeros:
             admitted = self._penalised(layer, rows, 1.0, None).coefficients.toarray() != 0
+        available = int(admitted.sum() if rows.groups is None else rows.groups.capacity(admitted).sum())
         chosen = np.arange(len(admitted))
+        if layer.name in self.filled:
+            return Candidates(admitted, available, chosen[:0], (), sensitivities[:0])
         if self._thresholds(problem):
             most = max(PILOT_ROWS, int(PILOT_PRODUCTS / max(1, len(problem.gram)) ** 3))
             chosen = spread(sensitivities * problem.energy, most)
         paths = elimination_paths(problem.of_rows(chosen), admitted[chosen], self.run.n_workers)
-        return Candidates(admitted, chosen, paths, sensitivities[chosen])
+        return Candidates(admitted, available, chosen, paths, sensitivities[chosen])
 
     def _counts(self, sparsity: float | None, own: Mapping[str, Share]) -> dict[str, list[int]]:
         """How many weights each group of each layer keeps."""
@@ -267,6 +276,8 @@ class Training(Generic[L]):
         if not layers:
             return {}
         groups = [self.pilot[layer.name] for layer in layers]
+        if sparsity is None:
+            return {layer.name: [one.available for one in own] for layer, own in zip(layers, groups, strict=True)}
         parts = [one.part for layer in groups for one in layer]
         available = sum(part.available for part in parts)
         kept = allocate_parts(parts, count_kept(weight_count, sparsity, available))

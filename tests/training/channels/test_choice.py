@@ -51,6 +51,7 @@ def test_without_rules_nothing_changes() -> None:
     ("layers", "message"),
     [
         ({"fc": None}, r"layers: 'fc' is the name of no layer; those there are: '0', '2', '4'"),
+        ({"fc": "2:4"}, r"layers: 'fc' is the name of no layer; those there are: '0', '2', '4'"),
         ({"*": None}, r"layers: no weight is left that can be trained \(0: as asked for; 2: .*"),
     ],
 )
@@ -64,7 +65,9 @@ def test_rules_that_do_not_fit_the_network(layers: Any, message: str) -> None:
     [
         ({"fc": 100}, r"layers: the sparsity of 'fc' is in per cent"),
         ({"fc": 0.5}, r"layers: .* did you mean 50\?"),
-        ({"fc": "many"}, r"layers\['fc'\] must be a finite number"),
+        ({"fc": "many"}, r"layers: expected for 'fc' a number of per cent, or N:M with 0 < N < M, .* got 'many'"),
+        ({"fc": "2/4"}, r"layers: .* got '2/4'"),
+        (("fc=2:1",), r"layers: expected for 'fc' .* got '2:1'"),
         ({3: None}, r"layers: 3 is no name of a layer"),
         (("fc",), r"layers: 'fc' says nothing of what it names"),
         (("fc=much",), r"layers: 'much' of 'fc' is neither 'none' nor a number"),

@@ -186,10 +186,10 @@ def test_unreachable_sparsity_says_the_nearest() -> None:
         NET.fit(sp.Sparse(1, candidates=sp.L1(0.1)))
 
 
-def test_what_makes_no_zeros_needs_a_sparsity() -> None:
-    for penalty in (sp.NoPenalty(), sp.Perspective(1e-3, 0.0)):
-        with pytest.raises(sp.InputError, match=r"sparsity: .* gives no zeros, so sparsity must say how many"):
-            NET.fit(sp.Sparse(None, candidates=penalty))
+def test_where_nothing_says_a_sparsity_it_is_80_per_cent() -> None:
+    assert NET.fit(sp.Sparse()).nnz == NET.fit(sp.Sparse(80)).nnz == int(0.2 * WEIGHTS)
+    with pytest.raises(sp.InputError, match=r"sparsity: .* gives no zeros, so sparsity must say how many"):
+        NET.fit(sp.Sparse(candidates=sp.Perspective(1e-3, 0.0)))
 
 
 # --- ridge and anchor -------------------------------------------------------------------------------------------------

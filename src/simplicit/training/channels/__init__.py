@@ -1,7 +1,8 @@
 """A network's channels as rows: one row problem for each output channel over all its patches, a provider of layers.
 
 ``uses`` finds where a graph multiplies by weights, in which of the ``forms``, and ``after`` what follows; ``finding``
-says which of them are ``layers``, and ``choice`` what a user wants of these. ``patches`` unfolds what kernels see,
+says which of them are ``layers``, ``choice`` what a user wants of these, and ``patterns`` which of their columns are in
+an N:M pattern together. ``patches`` unfolds what kernels see,
 ``masks`` say where padding is, and ``walk`` carries baseline and student through the graph side by side, on ``samples``
 in batches, with what it keeps in a ``store``, in memory or on disk; ``memory`` says beforehand how much. ``statistics``
 sums up what the rows need, ``moments`` makes problems of it, ``sensitivity`` says how far errors move the outputs,
@@ -20,6 +21,7 @@ from simplicit.training.channels.finding import (
     in_layers,
 )
 from simplicit.training.channels.memory import Needs
+from simplicit.training.channels.patterns import described
 from simplicit.training.channels.provider import ChannelProvider, ChannelStudent
 from simplicit.training.channels.samples import Samples, in_slices
 from simplicit.training.channels.store import Store
@@ -34,6 +36,7 @@ __all__ = [
     "Store",
     "channel_layers",
     "check_tied",
+    "described",
     "has_convolutions",
     "has_tied_rows",
     "in_layers",

@@ -72,6 +72,11 @@ class Form(ABC):
         """Entries of R, of which every group has so many columns."""
         return x.numel()
 
+    @property
+    def kernel_positions(self) -> int:
+        """How many consecutive columns are one channel of the input at as many positions."""
+        return 1
+
 
 @dataclass(frozen=True)
 class Linear(Form):
@@ -94,6 +99,10 @@ class Convolution(Form):
     """A convolution, whose columns are patches."""
 
     geometry: Geometry
+
+    @property
+    def kernel_positions(self) -> int:
+        return prod(self.geometry.kernel)
 
     @property
     def groups(self) -> int:

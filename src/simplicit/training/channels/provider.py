@@ -8,7 +8,7 @@ alike, as (7) has them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
@@ -31,24 +31,28 @@ from simplicit.training.channels.layers import ChannelLayer, nodes_before
 from simplicit.training.channels.masks import Masks
 from simplicit.training.channels.memory import Needs, check_samples_fit
 from simplicit.training.channels.moments import sums_of
+from simplicit.training.channels.patterns import counted, groups_of
 from simplicit.training.channels.samples import BATCH, Samples
 from simplicit.training.channels.sensitivity import Sensitivity, output_sensitivities
 from simplicit.training.channels.statistics import Statistics
 from simplicit.training.channels.sweep import Sweep
 from simplicit.training.problem import Rows
 from simplicit.training.provider import Fit
+from simplicit.training.support.pattern import Groups, Pattern, PatternFigures
 from simplicit.training.units import Scales
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelStudent:
-    """The network with new weights in its layers, biases and statistics of norms; see ``Student``."""
+    """The network with new weights in its layers, some of them in ``patterns``, biases and statistics of norms; see
+    ``Student``."""
 
     graph: NetworkGraph
     layers: Sequence[ChannelLayer]
     changed: Mapping[str, Tensor]
     errors: Mapping[str, float]
     left_alone: Mapping[str, str] = field(default_factory=dict)
+    patterns: Mapping[str, Pattern] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> ImplicitModel:
@@ -71,6 +75,15 @@ class ChannelStudent:
     def order(self) -> Index:
         return np.arange(sum(layer.rows for layer in self.layers))
 
+    def in_pattern(self) -> list[PatternFigures]:
+        own = [layer for layer in self.layers if layer.name in self.patterns]
+        if not own:
+            return []
+        pairs = zip(self.graph.network.parameters(), self.network().parameters(), strict=True)
+        now = {old.data_ptr(): new.detach() for old, new in pairs}
+        weights = {layer.name: now[self.graph.constants[layer.weight].data_ptr()] for layer in own}
+        return [counted(layer, self.patterns[layer.name], weights[layer.name]) for layer in own]
+
     @property
     def facts(self) -> Mapping[str, Any]:
         return {"left_alone": dict(self.left_alone)} if self.left_alone else {}
@@ -83,6 +96,7 @@ class ChannelProvider:
     λ is ``lambda1`` of all layers but the last, which has ``lambda2``. Every layer is fitted on the student's own
     states with ``propagate``, the last one with ``regenerate`` too; otherwise on the baseline's. Positions are
     ``weighted`` where they count by what an error there does to the outputs. ``needs`` is what all that takes at most.
+    ``wished`` are the patterns that layers are to have.
     """
 
     graph: NetworkGraph
@@ -96,6 +110,7 @@ class ChannelProvider:
     needs: Needs
     masks: Masks | None = None
     left_alone: Mapping[str, str] = field(default_factory=dict)
+    wished: Mapping[str, Pattern] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -129,7 +144,9 @@ class ChannelProvider:
         if mask is not None and masks is not None:
             masks.check_used(layers)
         options = (lambda1, lambda2, propagate, regenerate, weighted)
-        return cls(graph, layers, samples, *options, needs, masks, left_alone)
+        pairs = ((layer.name, choice.pattern(layer.name)) for layer in layers)
+        wished = {name: pattern for name, pattern in pairs if pattern is not None}
+        return cls(graph, layers, samples, *options, needs, masks, left_alone, wished)
 
     @property
     def weight_count(self) -> int:
@@ -139,6 +156,17 @@ class ChannelProvider:
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the first layer; :meth:`check_penalty` refuses what does not fit all of them."""
         return _shape(self.layers[0])
+
+    @cached_property
+    def groups(self) -> Mapping[str, Groups]:
+        """The groups of the columns of layers with a pattern and enough inputs for it."""
+        own = [layer for layer in self.layers if layer.name in self.wished]
+        found = {layer.name: groups_of(layer, self.wished[layer.name]) for layer in own}
+        return {name: groups for name, groups in found.items() if groups is not None}
+
+    @property
+    def patterned(self) -> Collection[str]:
+        return self.groups.keys()
 
     def check_penalty(self, argument: str, penalty: Penalty) -> None:
         """Refuse a penalty, given as that argument, with a number for each row or column where layers have others."""
@@ -183,7 +211,8 @@ class ChannelProvider:
             return np.stack([found.coefficients.toarray() for found in fit(layer, self._rows(layer, statistics))])
 
         changed, errors = self._sweep.run(solver)
-        return ChannelStudent(self.graph, self.layers, changed, errors, self.left_alone)
+        patterns = {name: self.wished[name] for name in self.groups}
+        return ChannelStudent(self.graph, self.layers, changed, errors, self.left_alone, patterns)
 
     @cached_property
     def _on_inputs(self) -> set[ChannelLayer]:
@@ -214,6 +243,7 @@ class ChannelProvider:
             scales=scales,
             pieces=lambda penalty: penalty.pieces(*weights.shape),
             settled=statistics.settled,
+            groups=self.groups.get(layer.name),
         )
 
 

@@ -78,7 +78,7 @@ class Task:
             if self.run.progress is not None:
                 self.run.progress(Progress(0, 1, stage="states", message=f"The fit takes {needs}"))
 
-    def check_untied(self, layers: Any = ()) -> None:
+    def check_untied(self, layers: Any = (), pattern: str | None = None) -> None:
         """Refuse a mask, a folder for states, and rules for layers, where every state is a row of its own."""
         if isinstance(self.inputs, Samples):
             raise refused("cache", "rows are not tied over positions here, and need all states at once; leave it out")
@@ -88,6 +88,12 @@ class Task:
             )
         if layers:
             raise refused("layers", "every state is a row of its own here, and all of them are trained; leave it out")
+        if pattern is not None:
+            raise refused(
+                "pattern",
+                "every state is a row of its own here, whose inputs are states, not those of a weight; leave "
+                "it out, or take structure='baseline' on a network of layers",
+            )
 
     @cached_property
     def captured(self) -> Capture:

@@ -15,6 +15,7 @@ from simplicit.training.channels import (
     Choice,
     channel_layers,
     check_tied,
+    described,
     has_convolutions,
     has_tied_rows,
     in_layers,
@@ -24,12 +25,17 @@ from simplicit.training.provider import Provider
 from simplicit.training.recipes.base import Recipe, Task, check_penalty
 from simplicit.training.states import STRUCTURES, LoopProvider, StateProvider, ball_of, structure_of
 from simplicit.training.strength import check_sparsity
+from simplicit.training.support.pattern import Pattern
 from simplicit.training.training import Share, Trained, Training
 
 #: What suits the rows of convolutions: a million patches say enough of their noise; where they say nothing the baseline
 #: knows best. Measured on ResNet-20, two draws at 90 %: 88.1/87.2 % agreement with the dense network on other images,
 #: 87.5/86.6 with a ridge of 0.001 and no anchor.
 _FOR_PATCHES = Ridge(0.01, anchor=1.0)
+
+
+#: The sparsity, in per cent, where nothing says one; and how near one is to that of a pattern to be the same.
+_USUAL, _IMPLIED = 80.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,9 @@ class Sparse(Recipe):
 
     Parameters
     ----------
-    sparsity : float or None
-        Wanted share of zeros in per cent of the baseline's weights, met to the weight. None keeps as many weights as
-        the candidates have.
+    sparsity : float, optional
+        Wanted share of zeros in per cent of the baseline's weights, met to the weight. Default: what `pattern` and
+        `candidates` leave, and 80 where they say nothing.
     structure : str
         Where weights may be: "baseline", where the baseline has them; "feedforward", on inputs and all earlier states;
         "no-self", everywhere but on the diagonal of A; "dense", everywhere.
@@ -56,27 +62,35 @@ class Sparse(Recipe):
         accuracy. Default: what suits the network and the sparsity.
     candidates : Penalty
         The weights that may stay are the non-zeros of the solution with this penalty; all, if it makes no zeros.
-    layers : mapping of str to float or None, or tuple of str
+    pattern : str, optional
+        At most N weights for every M consecutive inputs of a row, "N:M" such as "2:4"; of a convolution they are its
+        channels at one position of the kernel. Without `sparsity` there are exactly N, with a higher one fewer in all.
+        What is left at the end of a row is a shorter group with the same share, rounded up; rows with fewer than M
+        inputs have no pattern.
+    layers : mapping of str to float, str or None, or tuple of str
         Rules for layers by patterns of their names, of which the first that matches holds: None leaves a layer alone,
-        uncounted, and a number is its own sparsity in per cent, beside which `sparsity` is that of all the others. As
-        text "head=none" and "blocks.*.fc1=60".
+        uncounted; a number is its own sparsity in per cent, without a pattern; "2:4" is its own pattern. `sparsity` and
+        `pattern` are those of all the others. As text "head=none", "blocks.*.fc1=60" and "blocks.*.fc2=2:4".
 
     Raises
     ------
     InputError
-        An option is out of range or unknown, or nothing says how many weights are to stay.
+        An option is out of range or unknown, two of them contradict each other, or nothing says how many weights are to
+        stay.
     """
 
-    sparsity: float | None = 80.0
+    sparsity: float | None = None
     structure: str = field(default="baseline", metadata=named(STRUCTURES))
     ridge: float | None = None
     anchor: float | None = None
     candidates: Penalty = field(default_factory=NoPenalty)
-    layers: Mapping[str, float | None] | tuple[str, ...] = ()
+    pattern: str | None = None
+    layers: Mapping[str, float | str | None] | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", Choice.parse(self.layers).texts)
         check_sparsity(self.sparsity)
+        self._check_pattern()
         structure_of(self.structure)
         check_penalty("candidates", self.candidates)
         self._ridge(_FOR_PATCHES)  # refuses numbers out of range
@@ -85,38 +99,81 @@ class Sparse(Recipe):
                 "candidates", "BasisPursuit matches exactly, which elimination would undo; take another penalty"
             )
 
+    def _check_pattern(self) -> None:
+        """Refuse a pattern that is none, or that a sparsity contradicts; write it as others do."""
+        if self.pattern is None:
+            return
+        pattern = Pattern.parse("pattern", self.pattern)
+        object.__setattr__(self, "pattern", str(pattern))
+        if self.sparsity is not None and self.sparsity < pattern.sparsity - _IMPLIED:
+            raise refused(
+                "sparsity",
+                f"{self.sparsity:g} % contradicts the pattern {pattern}, which leaves at most "
+                f"{100 - pattern.sparsity:g} % of the weights; take {pattern.sparsity:g} or more, or leave one out",
+            )
+
+    @property
+    def _choice(self) -> Choice:
+        """What is to become of the layers."""
+        return Choice.parse(self.layers, None if self.pattern is None else Pattern.parse("pattern", self.pattern))
+
+    @property
+    def _wanted(self) -> float | None:
+        """The sparsity of the layers without one of their own; None for what pattern and candidates leave."""
+        usual = self._choice.usual
+        if usual is not None and (self.sparsity is None or self.sparsity < usual.sparsity + _IMPLIED):
+            return None
+        return _USUAL if self.sparsity is None and isinstance(self.candidates, NoPenalty) else self.sparsity
+
+    @property
+    def _expected(self) -> float | None:
+        """The same, and what the pattern leaves."""
+        usual = self._choice.usual
+        return self._wanted if self._wanted is not None or usual is None else usual.sparsity
+
     def train(self, task: Task) -> Trained:
         if task.cell is not None:
             cell = task.check_cell(self.structure, self.layers)
             with task.timed("states"):
-                rest = LoopProvider.of(cell, task.inputs)
-            return self._trained(task, rest, self._ridge(_for_states(self.sparsity)), thresholding=False)
+                rest = LoopProvider.of(cell, task.inputs, pattern=self._choice.usual)
+            if (usual := self._choice.usual) is not None:
+                task.notes["pattern"] = f"at most {usual.kept} of {usual.of} consecutive inputs of each weight"
+            return self._trained(task, rest, self._ridge(_for_states(self._expected)), thresholding=False)
         if has_convolutions(task.graph):
             check_tied(self.structure)
         baseline = self.structure == "baseline"
         tied = baseline and has_tied_rows(task.graph)
         channels = tied or (baseline and (in_layers(task.graph) or _only_by_layers(task)))
         if not channels:
-            task.check_untied(self.layers)
+            task.check_untied(self.layers, self.pattern)
         provider = self._channels(task, weighted=tied) if channels else self._states(task)
-        ridge = self._ridge(_FOR_PATCHES if tied else _for_states(self.sparsity))
+        ridge = self._ridge(_FOR_PATCHES if tied else _for_states(self._expected))
         return self._trained(task, provider, ridge, thresholding=tied)
 
     def _trained(self, task: Task, provider: Provider[Any], ridge: Ridge, *, thresholding: bool) -> Trained:
         with task.solving(self, provider.samples, provider.shape) as run:
-            training = Training(provider, self.candidates, ridge, task.rows, run, thresholding=thresholding)
-            if self.sparsity is None and not training.makes_zeros:
+            filled = self._filled(provider)
+            training = Training(
+                provider, self.candidates, ridge, task.rows, run, thresholding=thresholding, filled=filled
+            )
+            if self._wanted is None and self.pattern is None and not training.makes_zeros:
                 raise refused(
                     "sparsity",
                     f"{self.candidates} gives no zeros, so sparsity must say how many weights are to stay, such as 90",
                 )
-            return training.select(self.sparsity, self._shares(provider))
+            return training.select(self._wanted, self._shares(provider))
 
     def _shares(self, provider: Provider[Any]) -> dict[str, Share]:
-        """The layers with a sparsity of their own."""
-        choice = Choice.parse(self.layers)
-        pairs = [(layer, choice.sparsity(layer.name)) for layer in provider.layers]
-        return {layer.name: Share(share, layer.size) for layer, share in pairs if share is not None}
+        """The layers with a sparsity or a pattern of their own."""
+        choice = self._choice
+        own = [layer for layer in provider.layers if choice.rule(layer.name) is not None]
+        return {layer.name: Share(choice.sparsity(layer.name), layer.size) for layer in own}
+
+    def _filled(self, provider: Provider[Any]) -> set[str]:
+        """The layers with as many weights as their pattern allows."""
+        choice, usual = self._choice, self._wanted is None
+        names = [layer.name for layer in provider.layers if layer.name in provider.patterned]
+        return {name for name in names if choice.rule(name) is not None or usual}
 
     def _ridge(self, suited: Ridge) -> Ridge:
         """What was given, and what is suited where nothing was."""
@@ -136,9 +193,11 @@ class Sparse(Recipe):
             workers=task.run.n_workers,
             weighted=weighted,
             mask=task.mask,
-            choice=Choice.parse(self.layers),
+            choice=self._choice,
         )
         task.tell(channels.needs)
+        if text := described(channels.layers, channels.wished):
+            task.notes["pattern"] = text
         channels.check_penalty("candidates", self.candidates)
         return channels
 

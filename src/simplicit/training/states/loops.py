@@ -21,8 +21,8 @@ fitted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -45,10 +45,12 @@ from simplicit.training.channels import has_tied_rows
 from simplicit.training.problem import Rows, Samples
 from simplicit.training.provider import Fit, relative_error
 from simplicit.training.states.equilibria import LoopData, with_room
+from simplicit.training.states.patterns import entries_of, groups_in
 from simplicit.training.states.sensitivity import PROBES, SAMPLES
 from simplicit.training.states.structure import KAPPA
 from simplicit.training.states.ties import Tie, in_loop
 from simplicit.training.support.allocation import least_sensitivity
+from simplicit.training.support.pattern import Groups, Pattern, PatternFigures
 from simplicit.training.units import Scales
 
 
@@ -76,12 +78,31 @@ class LoopStage:
 
 
 @dataclass(frozen=True, eq=False)
+class LoopPattern:
+    """The ``pattern`` of a cell's rows, and the ``groups`` of their columns, for each group of rows of each stage."""
+
+    pattern: Pattern
+    groups: Mapping[str, Sequence[Groups]]
+
+    @classmethod
+    def of(cls, pattern: Pattern, data: LoopData, stages: Sequence[LoopStage]) -> Self:
+        traced = data.captured.traced()
+        entries, found = entries_of(traced, data.weights.shape), dict[str, list[Groups]]()
+        for stage in stages:
+            rows = [tie.entries(entries) for tie in stage.ties] or [entries[stage.at].toarray()]
+            found[stage.name] = [groups_in(pattern, one.astype(np.int64), traced.shapes) for one in rows]
+        return cls(pattern, found)
+
+
+@dataclass(frozen=True, eq=False)
 class LoopStudent:
-    """A cell with new weights, ``fitted``; see ``Student``. ``stages`` are the groups whose rows were solved."""
+    """A cell with new weights, ``fitted``; see ``Student``. ``stages`` are the groups whose rows were solved, in a
+    ``pattern`` where there is one."""
 
     fitted: ImplicitModel
     data: LoopData
     stages: tuple[LoopStage, ...]
+    pattern: LoopPattern | None = None
 
     @property
     def model(self) -> ImplicitModel:
@@ -90,6 +111,22 @@ class LoopStudent:
     def network(self) -> nn.Module:
         """A new copy of the cell; InputError where it has no parameters of its own for the model."""
         return self.data.captured.network(self.fitted)
+
+    @property
+    def patterns(self) -> Mapping[str, Pattern]:
+        """That of all rows, if there is one."""
+        return {} if self.pattern is None else {stage.name: self.pattern.pattern for stage in self.stages}
+
+    def in_pattern(self) -> list[PatternFigures]:
+        """Counted on the weights in M, which are those of :meth:`network`."""
+        if self.pattern is None:
+            return []
+        weights, found = csr_array(self.fitted.matrix - self.data.wiring), []
+        for stage in self.stages:
+            rows = [tie.weights(weights) for tie in stage.ties] or [weights[stage.at].toarray()]
+            pairs = zip(self.pattern.groups[stage.name], rows, strict=True)
+            found += [groups.figures(stage.name, self.pattern.pattern, own) for groups, own in pairs]
+        return found
 
     @cached_property
     def errors(self) -> Mapping[str, float]:
@@ -140,6 +177,7 @@ class LoopProvider:
     data: LoopData
     layers: tuple[LoopStage, ...]
     kappa: float
+    pattern: LoopPattern | None = None
 
     @classmethod
     def of(
@@ -151,8 +189,11 @@ class LoopProvider:
         lambda1: float = 0.1,
         lambda2: float = 0.1,
         regenerate: bool = True,
+        pattern: Pattern | None = None,
     ) -> Self:
         """The equilibria of a cell at inputs U (m, p); options as of :class:`simplicit.Matching`.
+
+        Rows are to be in a ``pattern``, if there is one.
 
         InputError is raised where κ proves nothing, or leaves no room beside wiring; ConvergenceError where the cell
         does not come to rest.
@@ -161,7 +202,12 @@ class LoopProvider:
             raise refused("kappa", f"got {kappa}; a cell at rest takes 0 < kappa < 1, which bounds λ_pf of the result")
         radius = KAPPA if kappa is None else kappa
         data = with_room(LoopData.of(captured, U, tied=has_tied_rows(captured.graph)), radius)
-        return cls(data, _stages(data, lambda1, lambda2, regenerate=regenerate), radius)
+        stages = _stages(data, lambda1, lambda2, regenerate=regenerate)
+        return cls(data, stages, radius, None if pattern is None else LoopPattern.of(pattern, data, stages))
+
+    @property
+    def patterned(self) -> Collection[str]:
+        return () if self.pattern is None else self.pattern.groups.keys()
 
     @property
     def weight_count(self) -> int:
@@ -215,7 +261,7 @@ class LoopProvider:
             else:
                 solved[stage.name] = found[0].coefficients, found[0].intercepts
         fitted = self.data.captured.bounded(self._model(solved))
-        return LoopStudent(fitted, self.data, self.layers)
+        return LoopStudent(fitted, self.data, self.layers, self.pattern)
 
     def _model(self, solved: Mapping[str, tuple[csr_array, Array]]) -> ImplicitModel:
         """The model of the stages solved so far; rows of later ones are zero."""
@@ -228,9 +274,10 @@ class LoopProvider:
 
     def _groups(self, stage: LoopStage, features: Array) -> list[Rows]:
         """The rows of a stage, in groups that share their columns."""
-        if not stage.ties:
-            return [self._rows(stage, features)]
-        return [self._tied(stage, tie, features) for tie in stage.ties]
+        found = [self._tied(stage, tie, features) for tie in stage.ties] or [self._rows(stage, features)]
+        if self.pattern is None:
+            return found
+        return [replace(one, groups=own) for one, own in zip(found, self.pattern.groups[stage.name], strict=True)]
 
     def _radii(self, stage: LoopStage) -> Array:
         assert stage.loop is not None

@@ -9,7 +9,7 @@ what is matched is the last pre-activation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -32,6 +32,7 @@ from simplicit.training.states.data import StateData, homogeneous, state_data
 from simplicit.training.states.sensitivity import state_sensitivities
 from simplicit.training.states.stages import Stage, features_on, stages_of
 from simplicit.training.states.structure import structure_of
+from simplicit.training.support.pattern import Pattern, PatternFigures
 from simplicit.training.units import Scales
 
 
@@ -53,6 +54,14 @@ class StateStudent:
         of the model."""
         given = self.data.rescaled or self.data.chosen or not homogeneous(self.fitted.groups)
         return self.fitted if given else rescale(self.fitted)
+
+    @property
+    def patterns(self) -> Mapping[str, Pattern]:
+        """None: a pattern is one of weights, not of states."""
+        return {}
+
+    def in_pattern(self) -> list[PatternFigures]:
+        return []
 
     def network(self) -> nn.Module:
         """A new copy of the network; InputError where it has no parameters of its own for the model."""
@@ -153,6 +162,10 @@ class StateProvider:
     @property
     def weight_count(self) -> int:
         return self.data.weight_count
+
+    @property
+    def patterned(self) -> Collection[str]:
+        return ()
 
     @property
     def samples(self) -> Array:

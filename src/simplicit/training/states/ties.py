@@ -55,10 +55,17 @@ class Tie:
         """θ, (r, K), of a matrix M that is tied so."""
         first = self.places.tocoo()
         slot, kept = np.unique(first.row % self.slots, return_index=True)
+        result = self.entries(M)
+        result[:, slot] /= first.data[kept]
+        return result
+
+    def entries(self, M: csr_array) -> Array:
+        """The entry of M at the first place of each weight, (r, K)."""
+        first = self.places.tocoo()
+        slot, kept = np.unique(first.row % self.slots, return_index=True)
         result = np.zeros((len(self.rows), self.slots))
         for number, rows in enumerate(self.rows):
-            at = rows[first.row[kept] // self.slots]
-            result[number, slot] = np.asarray(M[at, first.col[kept]]).ravel() / first.data[kept]
+            result[number, slot] = np.asarray(M[rows[first.row[kept] // self.slots], first.col[kept]]).ravel()
         return result
 
     def placed(self, theta: Array) -> coo_array:

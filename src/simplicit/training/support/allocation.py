@@ -106,7 +106,7 @@ def count_kept(total: int, sparsity: float | None, available: int) -> int:
         raise refused(
             "sparsity",
             f"{sparsity:g} % cannot be reached with these settings; the nearest is {100 * (1 - available / total):.2f} "
-            f"%, for there are {available:,} candidates, of the {count:,} weights wanted: take a weaker penalty for "
-            "the candidates, or none, so that all weights are candidates",
+            f"%, for there are {available:,} candidates, of the {count:,} weights wanted: ask for no less, or take a "
+            "weaker penalty for the candidates, or none, so that all weights are candidates",
         )
     return count

@@ -21,6 +21,9 @@ in the eigenvectors of G, so that ρ is free to follow the residuals, row by row
 Where (P) at the point reached is nearly at no error at all, less what rounding may have done, no bound can say
 anything, and it is not sought on.
 
+Under a pattern (:mod:`~simplicit.training.support.pattern`) the k largest in (D) are those of the pattern, which is the
+dual with Σ t over each group bounded too.
+
 A bound of 0.8 of the error says that no other support is better by more than a fifth. A low one need not mean that
 there is a better support: the smaller α, which is the ridge where columns are dependent, the looser (P). What rounding
 may have done to H is taken off the bound: ε·tr(H)·‖w‖², where α‖w‖² is at most the error at w = 0.
@@ -32,11 +35,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from simplicit.machine import one_thread_each
 from simplicit.rows import Solution
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.problem import LeastSquares
+from simplicit.training.support.pattern import Groups
 
 #: The bound is sought until the rows' relaxations are known to this share of their errors, or so many steps.
 TOLERANCE, STEPS, EVERY = 0.01, 200, 10
@@ -69,6 +74,7 @@ def with_support_gap(solution: Solution, problem: LeastSquares, weight: float) -
         problem.cross[:, columns],
         np.count_nonzero(start, axis=1),
         problem.support[:, columns],
+        None if problem.groups is None else problem.groups.on(np.flatnonzero(columns)),
     )
     scale = solution.objective / weight + NOISE * problem.energy
     bound = np.full(len(start), -np.inf)
@@ -159,12 +165,13 @@ class _Spectrum:
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """(P) of r rows: the spectrum of H (d, d), c (r, d), k (r,), and where a row may have columns, (r, d)."""
+    """(P) of r rows: the spectrum of H (d, d), c (r, d), k (r,), where a row may have columns, (r, d), in groups."""
 
     spectrum: _Spectrum
     c: Array
     k: Index
     allowed: Mask
+    groups: Groups | None = None
 
     @property
     def alpha(self) -> float:
@@ -177,11 +184,14 @@ class _Rows:
 
     def on(self, part: Index) -> _Rows:
         """Some of the rows."""
-        return replace(self, c=self.c[part], k=self.k[part], allowed=self.allowed[part])
+        groups = None if self.groups is None else self.groups.of_rows(part)
+        return replace(self, c=self.c[part], k=self.k[part], allowed=self.allowed[part], groups=groups)
 
     def dual(self, v: Array, Gv: Array) -> Array:
         """The value of (D) at v, (r,)."""
         squares = np.where(self.allowed, np.square(self.c - Gv), 0.0)
+        if self.groups is not None:
+            squares = np.where(self.groups.largest(torch.from_numpy(squares)).numpy(), squares, 0.0)
         largest = np.cumsum(-np.sort(-squares, axis=1), axis=1)
         taken = np.where(self.k > 0, largest[np.arange(len(v)), self.k - 1], 0.0)
         return np.asarray(-np.einsum("ij,ij->i", v, Gv) - taken / self.alpha)

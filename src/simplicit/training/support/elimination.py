@@ -22,6 +22,9 @@ Where many are left they go in blocks, one in twenty at a time; the last :data:`
 exact greedy path. Columns are in units of their norms, in which Pⱼⱼ ≥ 1 says how much of a column the others explain;
 while that is below :data:`MOST_INFLATION`, float32 has digits enough for the order and for prices, and else float64 is
 used. No value of a weight comes from here.
+
+Under a pattern (:mod:`~simplicit.training.support.pattern`) a group that is down to what it may have is frozen: first
+the columns go that have to, the cheapest of those that are not frozen, and from then on any. A path is from there.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from scipy.linalg.lapack import dpotri
 from torch import Tensor
 
 from simplicit.rows.batch import Array, Index
+from simplicit.training.support.pattern import Groups, Quota
 
 #: Share of the columns left that go together, and how many columns are eliminated one by one at the end.
 BLOCK, SINGLY = 0.05, 40
@@ -89,19 +93,24 @@ def least_squares(H: Array, c: Array, support: Index) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Elimination:
-    """What rows with the same ``columns`` (k,) start from: P₀ (k, k) in units of the columns' norms (k,)."""
+    """What rows with the same ``columns`` (k,) start from: P₀ (k, k) in units of the columns' norms (k,).
+
+    The columns may be in ``groups``, whose pattern paths begin in.
+    """
 
     columns: Index
     units: Array
     P: Tensor
+    groups: Groups | None = None
 
     @classmethod
-    def of(cls, H: Array, columns: Index) -> Elimination:
-        """On some columns of H (d, d)."""
+    def of(cls, H: Array, columns: Index, groups: Groups | None = None) -> Elimination:
+        """On some columns of H (d, d), with the groups of all d."""
         units = np.sqrt(H.diagonal()[columns])
         P = inverse(H[np.ix_(columns, columns)] / np.outer(units, units))
         single = len(columns) > FEW and P.diagonal().max() <= MOST_INFLATION
-        return cls(columns, units, torch.from_numpy(P.astype(np.float32) if single else P))
+        own = None if groups is None else groups.on(columns)
+        return cls(columns, units, torch.from_numpy(P.astype(np.float32) if single else P), own)
 
     def batches(self, rows: int) -> list[slice]:
         """So many rows, in batches that depend on nothing else."""
@@ -109,8 +118,11 @@ class Elimination:
         size = min(MOST_ROWS, max(1, CACHE // (self.P.element_size() * k * k)))
         return [slice(first, first + size) for first in range(0, rows, size)]
 
-    def paths(self, cross: Array) -> list[EliminationPath]:
-        """The paths of a batch of rows with c (n, d), to none."""
+    def paths(self, cross: Array, *, priced: bool = True) -> list[EliminationPath]:
+        """The paths of a batch of rows with c (n, d), to none.
+
+        Under a pattern they need not be ``priced``: all their costs are zero then.
+        """
         c = cross[:, self.columns] / self.units
         scale = np.abs(c).max(axis=1, initial=0.0)
         scale[scale == 0] = 1.0
@@ -118,7 +130,10 @@ class Elimination:
         if not len(self.columns):
             order, cost = np.zeros((len(c), 0), dtype=np.intp), np.zeros((len(c), 0))
         else:
-            order, cost = Eliminated(self.P, w).to_none()
+            quota = None if self.groups is None else Quota(self.groups, len(c))
+            forced = 0 if quota is None else quota.count
+            order, cost = Eliminated(self.P, w, quota).to_none(priced=priced)
+            order, cost = order[:, forced:], cost[:, forced:]
         found = zip(order, cost, scale, strict=True)
         return [EliminationPath(self.columns[places], costs * unit**2) for places, costs, unit in found]
 
@@ -133,30 +148,38 @@ class Eliminated:
 
     ``names`` (n, l) are the columns that are kept, with ``w`` (n, l), infinite where they are gone since, the
     ``diagonal`` of P (n, l), and Z as ``roots`` (n, g, l), whose first ``gone`` are in use. ``P`` is P₀, (k, k), or
-    (n, l, l) where rows have one of their own.
+    (n, l, l) where rows have one of their own. A ``quota`` says which may go at first.
     """
 
-    def __init__(self, P: Tensor, w: Tensor) -> None:
-        self.P, self.w, (rows, self.left) = P, w, w.shape
+    def __init__(self, P: Tensor, w: Tensor, quota: Quota | None = None, names: Tensor | None = None) -> None:
+        self.P, self.w, (rows, self.left), self.quota = P, w, w.shape, quota
         self.diagonal = P.diagonal(dim1=-2, dim2=-1).expand_as(w).clone()
-        self.names = torch.arange(self.left).expand_as(w)
+        self.names = torch.arange(self.left).expand_as(w) if names is None else names
         self.roots, self.gone = w.new_empty(rows, 0, self.left), 0
 
-    def to_none(self) -> tuple[Index, Array]:
-        """Order and costs, (n, k)."""
+    def to_none(self, *, priced: bool = True) -> tuple[Index, Array]:
+        """Order and costs, (n, k); if not ``priced`` no column goes that need not by the quota, and costs nothing."""
         order: list[Tensor] = []
         costs: list[Tensor] = []
-        while self.left:
+        while self.left and (priced or (self.quota is not None and self.quota.count)):
             places, cost = self._step()
             order.append(self.names.gather(1, places))
             costs.append(cost)
             self._drop(places)
+        if self.left:
+            staying = self.w.isfinite().nonzero()[:, 1].view(len(self.w), self.left)
+            order.append(self.names.gather(1, staying))
+            costs.append(self.w.new_zeros(staying.shape))
         return torch.cat(order, 1).numpy(), torch.cat(costs, 1).double().numpy()
 
     def _step(self) -> tuple[Tensor, Tensor]:
         """The places of the columns that go next, from the cheapest, and what they cost, (n, b)."""
-        count = block_size(self.left)
-        price, places = (self.w.square() / self.diagonal).topk(count, largest=False)
+        count, price = block_size(self.left), self.w.square() / self.diagonal
+        if self.quota is not None and self.quota.count:
+            count, price = min(count, self.quota.count), self.quota.priced(self.names, price)
+        price, places = price.topk(count, largest=False)
+        if self.quota is not None and self.quota.count:
+            self.quota.take(self.names.gather(1, places))
         across = self._rows_of(places)
         going = self.w.gather(1, places)
         root = torch.linalg.cholesky_ex(_at(across, places))[0]

@@ -18,6 +18,8 @@ float32 while the columns are not too dependent (:data:`MOST_INFLATION`), and is
 
 Values are in float64, whatever P is: the residual q = c_S − H_SS w is, and w + P q is nearer the solution by as many
 digits as P has, until there are no more to gain.
+
+Under a pattern columns are exchanged within their groups (:mod:`~simplicit.training.support.within`).
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from torch import Tensor
 
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.support.elimination import FEW, MOST_INFLATION, least_squares
+from simplicit.training.support.pattern import Groups
+from simplicit.training.support.within import Gains, Within
 
 #: Columns that are tried, and the least share of f's range that an exchange must gain.
 TRIED, LEAST_GAIN = 6, 1e-5
@@ -69,10 +73,12 @@ class Exchange:
             first += len(found[-1])
         return found
 
-    def supports(self, cross: Array, start: Mask, allowed: Mask, *, exchanged: bool = True) -> tuple[Mask, Array]:
+    def supports(
+        self, cross: Array, start: Mask, allowed: Mask, *, exchanged: bool = True, groups: Groups | None = None
+    ) -> tuple[Mask, Array]:
         """Supports (n, d) and least squares on them (n, d) of a batch with c (n, d), after exchanges if wanted.
 
-        Columns that are ``allowed`` (n, d) may come in.
+        Columns that are ``allowed`` (n, d) may come in, and supports stay in the pattern of ``groups``.
         """
         if not start.any():
             return start, np.zeros(start.shape)
@@ -80,7 +86,8 @@ class Exchange:
         scale = np.abs(c).max(axis=1, initial=0.0)
         scale[scale == 0] = 1.0
         exact = torch.from_numpy(c / scale[:, None])
-        support, w = self._found(exact, torch.from_numpy(start), torch.from_numpy(allowed), exchanged=exchanged)
+        masks = torch.from_numpy(start), torch.from_numpy(allowed)
+        support, w = self._found(exact, *masks, groups, exchanged=exchanged)
         values = w.numpy() * scale[:, None] / self.units
         residual = torch.where(support, exact - w @ self.H, 0.0).abs().amax(1)
         chosen = support.numpy()
@@ -88,7 +95,9 @@ class Exchange:
             values[row] = least_squares(self.H.numpy(), c[row], np.flatnonzero(chosen[row])) / self.units
         return chosen, values
 
-    def _found(self, c: Tensor, start: Tensor, allowed: Tensor, *, exchanged: bool) -> tuple[Tensor, Tensor]:
+    def _found(
+        self, c: Tensor, start: Tensor, allowed: Tensor, groups: Groups | None, *, exchanged: bool
+    ) -> tuple[Tensor, Tensor]:
         """Supports and values (n, d), in units of the columns."""
         if not exchanged:
             return start, self._refined(_Factored.of(self.single, start) or _Factored.of(self.H, start), c, start)
@@ -96,6 +105,7 @@ class Exchange:
         while True:
             rows = _Rows.of(self.single, c, support, allowed) or _Rows.of(self.H, c, support, allowed)
             assert rows is not None
+            rows.groups = groups
             for _ in range(min(REFRESHED, MAX_EXCHANGES - made)):
                 going = rows.exchange()
                 if not going:
@@ -184,8 +194,10 @@ class _Rows:
     """n rows with supports at ``places`` (n, m), of which those that are ``real`` are any.
 
     ``P`` (n, m, m) is that of the identity elsewhere; ``w`` (n, d), ``g`` (n, d), and ``s`` (n, d) of the columns
-    outside.
+    outside. Supports stay in the pattern of ``groups``.
     """
+
+    groups: Groups | None = None
 
     def __init__(self, H: Tensor, c: Tensor, support: Tensor, outside: Tensor, inner: _Inner) -> None:
         self.H, self.c, self.support, self.outside = H, c, support, outside
@@ -230,23 +242,25 @@ class _Rows:
 
     def exchange(self) -> bool:
         """Exchange the best pair of every row that gains by one; False where no row does."""
-        n, m, d = len(self.c), self.places.shape[1], self.c.shape[1]
+        n, m = self.places.shape
         if not m or not bool(self.outside.any()):
             return False
         gain = torch.where(self.outside, self.g.square() / self.s, -1.0)
-        gains, tried = gain.topk(min(TRIED, d), 1)
+        within = None if self.groups is None else Within.of(self.groups, self.support)
+        gains, tried = self._tried(gain, within)
         u = (self.H[tried[:, :, None], self.places[:, None, :]] * self.real[:, None, :]) @ self.P
         s = self.s.gather(1, tried)[:, :, None]
         step = self.g.gather(1, tried)[:, :, None] / s
         diagonal = self.P.diagonal(dim1=1, dim2=2)[:, None, :] + u.square() / s
         moved = self._inside(self.w)[:, None, :] - u * step
-        price = torch.where(self.real[:, None, :], moved.square() / diagonal, torch.inf)
+        real = self.real[:, None, :] if within is None else self.real[:, None, :] & within.partners(tried, self.places)
+        price = torch.where(real, moved.square() / diagonal, torch.inf)
         least, leaving = price.min(2)
         won, best = (gains - least).max(1)
-        gains_any = won > LEAST_GAIN * (self.w * self.c).sum(1).abs()
-        gains_any &= gains.gather(1, best[:, None])[:, 0] > 0
+        enough = LEAST_GAIN * (self.w * self.c).sum(1).abs()
+        gains_any = (won > enough) & (gains.gather(1, best[:, None])[:, 0] > 0)
         if not bool(gains_any.any()):
-            return False
+            return within is not None and self._exchange_within(within, enough)
         at = torch.arange(n)
         self._replace(
             _Pair(
@@ -258,6 +272,41 @@ class _Rows:
                 step=step[at, best, 0],
             )
         )
+        return True
+
+    def _tried(self, gain: Tensor, within: Within | None) -> tuple[Tensor, Tensor]:
+        """The gains (n, k) of the columns that are tried, and these."""
+        count = min(TRIED, gain.shape[1])
+        if within is None:
+            return gain.topk(count, 1)
+        price = self._spread(self._inside(self.w).square() / self.P.diagonal(dim1=1, dim2=2))
+        net = gain - within.cheapest(torch.where(self.support, price, torch.inf))
+        tried = torch.where(self.outside, net, -torch.inf).topk(count, 1).indices
+        return gain.gather(1, tried), tried
+
+    def _exchange_within(self, within: Within, enough: Tensor) -> bool:
+        """Exchange the best pair of all within groups in every row that gains ``enough`` (n,); False if none does."""
+        n, d = self.c.shape
+        leaving, entering = within.pairs(self.outside)
+        if not leaving.numel() or not entering.numel():
+            return False
+        places = torch.zeros(n, d + 1, dtype=torch.int64)
+        places.scatter_(1, torch.where(self.real, self.places, d), torch.arange(self.places.shape[1]).expand(n, -1))
+        rows = torch.arange(n)[:, None]
+        lines = self.P[rows, places.gather(1, leaving.flatten(1))].view(*leaving.shape, -1)
+        across = self.H[entering.flatten(1).clamp(max=d - 1)[:, :, None], self.places[:, None, :]]
+        across = (across * self.real[:, None, :]).view(*entering.shape, -1)
+        diagonal = self._spread(self.P.diagonal(dim1=1, dim2=2))
+        gains = Gains(self.w, self.g, self.s, diagonal)
+        won, out, into = gains.best(leaving, entering, lines @ across.mT)
+        wins = won > enough
+        if not bool(wins.any()):
+            return False
+        out, into = out.clamp(max=d - 1), into.clamp(max=d - 1)  # of rows without a pair, which do not exchange
+        at = torch.arange(n)
+        u = ((self.H[into[:, None], self.places] * self.real)[:, None, :] @ self.P)[:, 0]
+        s = self.s[at, into]
+        self._replace(_Pair(wins, into, places[at, out], u, s, self.g[at, into] / s))
         return True
 
     def _replace(self, pair: _Pair) -> None:

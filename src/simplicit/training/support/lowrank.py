@@ -12,10 +12,13 @@ lose does not add up. The last columns, when they are no more than twice the row
 small Gram matrix: 1 − q would have fewer digits than that.
 
 An exchange takes a column in and another out of K by updates of rank one of K⁻¹ and of q.
+
+A pattern is kept as it is there (:mod:`~simplicit.training.support.pattern`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +28,8 @@ from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.factor import LowRank
 from simplicit.training.support.elimination import SINGLY, Eliminated, EliminationPath, block_size
 from simplicit.training.support.exchange import LEAST_GAIN, MAX_EXCHANGES, REFRESHED, TRIED
+from simplicit.training.support.pattern import Groups, Quota
+from simplicit.training.support.within import Within
 
 #: Rows are eliminated together as long as their parts of F take so many bytes, which stay in the cache.
 CACHE = 2**23
@@ -44,15 +49,19 @@ class LowRankElimination:
 
     H: LowRank
     columns: Index
+    groups: Groups | None = None
 
     def batches(self, rows: int) -> list[slice]:
         """So many rows, in batches that depend on nothing else."""
         together = max(1, CACHE // (8 * max(1, len(self.H.factor)) * max(1, len(self.columns))))
         return [slice(first, first + together) for first in range(0, rows, together)]
 
-    def paths(self, cross: Array) -> list[EliminationPath]:
-        """The paths of a batch of rows with c (r, d), to none."""
-        order, cost = _Eliminated.of(self.H.on(self.columns), cross[:, self.columns]).to_none()
+    def paths(self, cross: Array, *, priced: bool = True) -> list[EliminationPath]:
+        """The paths of a batch of rows with c (r, d), to none; not ``priced`` as they are there."""
+        quota = None if self.groups is None else Quota(self.groups, len(cross))
+        forced = 0 if quota is None else quota.count
+        begin = _Eliminated.of(self.H.on(self.columns), cross[:, self.columns], quota)
+        order, cost = (one[:, forced:] for one in begin.to_none(priced=priced))
         return [EliminationPath(self.columns[places], costs) for places, costs in zip(order, cost, strict=True)]
 
 
@@ -62,7 +71,8 @@ class _Eliminated:
 
     ``left`` (r, n) are the columns' places, ``stay`` (r, n) says which are left, ``count`` in every row, ``F``
     (r, k, n) and ``c`` (r, n) are those of the columns, and K (r, k, k) and ``u`` = F_S c_S (r, k) those of the columns
-    left; ``trace`` (r,) was that of K − I when it was formed. ``columns`` (d, k) is Fᵀ of all.
+    left; ``trace`` (r,) was that of K − I when it was formed. ``columns`` (d, k) is Fᵀ of all. A ``quota`` says which
+    may go at first.
     """
 
     ridge: float
@@ -72,25 +82,29 @@ class _Eliminated:
     F: Array
     c: Array
     count: int
+    quota: Quota | None = None
     order: list[Index] = field(default_factory=list)
     costs: list[Array] = field(default_factory=list)
 
     @classmethod
-    def of(cls, H: LowRank, cross: Array) -> _Eliminated:
+    def of(cls, H: LowRank, cross: Array, quota: Quota | None = None) -> _Eliminated:
         """All rows with all columns, c (r, d)."""
         (r, d), k = cross.shape, len(H.factor)
         left, F = np.broadcast_to(np.arange(d), (r, d)), np.broadcast_to(H.factor, (r, k, d))
         stay = np.ones((r, d), dtype=bool)
-        return cls(H.ridge, np.ascontiguousarray(H.factor.T), left, stay, np.ascontiguousarray(F), cross, d)
+        return cls(H.ridge, np.ascontiguousarray(H.factor.T), left, stay, np.ascontiguousarray(F), cross, d, quota)
 
-    def to_none(self) -> tuple[Index, Array]:
-        """Order and costs, (r, d)."""
+    def to_none(self, *, priced: bool = True) -> tuple[Index, Array]:
+        """Order and costs, (r, d); if not ``priced`` no column goes that need not, and costs nothing."""
         self._form()
         last = max(SINGLY, 2 * self.columns.shape[1])
-        while self.count > last:
+        while self.count > last and (priced or (self.quota is not None and self.quota.count)):
             self._step()
         self._gather()
-        order, cost = self._tail()
+        if priced or (self.quota is not None and self.quota.count):
+            order, cost = self._tail(priced=priced)
+        else:
+            order, cost = self.left, np.zeros(self.left.shape)
         return np.concatenate([*self.order, order], axis=1), np.concatenate([*self.costs, cost], axis=1)
 
     def _gather(self) -> None:
@@ -114,7 +128,7 @@ class _Eliminated:
         g = self.c - (np.einsum("rij,rj->ri", A, self.u)[:, None] @ T)[:, 0]
         price = np.square(g) / np.maximum(1 - np.einsum("rin,rin->rn", T, T), LEAST) / self.ridge
         price[~self.stay] = np.inf
-        block = np.array([_cheapest(one, block_size(self.count)) for one in price])
+        block = self._block(price)
         gone, g_B, c_B, own = (np.take_along_axis(one, block, axis=1) for one in (self.left, g, self.c, price))
         np.put_along_axis(self.stay, block, False, axis=1)
         self.count -= block.shape[1]
@@ -130,14 +144,26 @@ class _Eliminated:
         self.order.append(gone)
         self.costs.append(np.array([_shared(*one) for one in zip(own, raised / self.ridge, strict=True)]))
 
-    def _tail(self) -> tuple[Index, Array]:
+    def _block(self, price: Array) -> Index:
+        """The places of the columns that go next, (r, b)."""
+        count, quota = block_size(self.count), self.quota
+        if quota is None or not quota.count:
+            return np.array([_cheapest(one, count) for one in price])
+        names, count = torch.from_numpy(np.ascontiguousarray(self.left)), min(count, quota.count)
+        free = quota.priced(names, torch.from_numpy(price)).numpy()
+        block = np.array([_cheapest(one, count) for one in free])
+        quota.take(names.gather(1, torch.from_numpy(block)))
+        return block
+
+    def _tail(self, *, priced: bool) -> tuple[Index, Array]:
         """The last columns of all rows, by their own Gram matrices: order and costs."""
         scale = np.abs(self.c).max(axis=1, keepdims=True, initial=0.0)
         scale[scale == 0] = 1.0
         P = torch.from_numpy(np.linalg.inv(np.eye(self.count) + self.F.transpose(0, 2, 1) @ self.F))
         w = torch.from_numpy(self.c / scale)[:, None] @ P
-        order, cost = Eliminated(P, w[:, 0]).to_none()
-        return np.take_along_axis(self.left, order, axis=1), cost * scale * (scale / self.ridge)
+        names = torch.from_numpy(np.ascontiguousarray(self.left))
+        order, cost = Eliminated(P, w[:, 0], self.quota, names).to_none(priced=priced)
+        return order, cost * scale * (scale / self.ridge)
 
 
 def _cheapest(price: Array, count: int) -> Index:
@@ -163,33 +189,37 @@ class LowRankExchange:
         rows = np.arange(len(sizes))
         return [rows[first : first + ROWS] for first in range(0, len(rows), ROWS)]
 
-    def supports(self, cross: Array, start: Mask, allowed: Mask, *, exchanged: bool = True) -> tuple[Mask, Array]:
+    def supports(
+        self, cross: Array, start: Mask, allowed: Mask, *, exchanged: bool = True, groups: Groups | None = None
+    ) -> tuple[Mask, Array]:
         """Supports (n, d) and least squares on them (n, d) of a batch with c (n, d), after exchanges if wanted.
 
-        Columns that are ``allowed`` (n, d) may come in.
+        Columns that are ``allowed`` (n, d) may come in, and supports stay in the pattern of ``groups``.
         """
         support, values = start.copy(), np.zeros(start.shape)
         for row, c in enumerate(cross):
             chosen = np.flatnonzero(start[row])
             if exchanged:
-                chosen = exchange_low_rank(self.H, c, chosen, np.flatnonzero(allowed[row]))
+                own = None if groups is None else groups.of_rows([row])
+                chosen = exchange_low_rank(self.H, c, chosen, np.flatnonzero(allowed[row]), own)
                 support[row] = False
                 support[row, chosen] = True
             values[row] = self.H.least_squares(c, chosen)
         return support, values
 
 
-def exchange_low_rank(H: LowRank, c: Array, support: Index, candidates: Index) -> Index:
+def exchange_low_rank(H: LowRank, c: Array, support: Index, candidates: Index, groups: Groups | None = None) -> Index:
     """A support (k,) of the same size with a lower f, in increasing order, of H and c (d,).
 
-    ``candidates`` come in and others go out, one pair at a time, while that gains, ``MAX_EXCHANGES`` at most.
+    ``candidates`` come in and others go out, one pair at a time, while that gains, ``MAX_EXCHANGES`` at most, and while
+    the pattern of ``groups`` holds.
     """
     used, inside = np.zeros((2, len(c)), dtype=bool)
     used[candidates] = used[support] = inside[support] = True
     columns, inside = np.flatnonzero(used), inside[used]
     if not inside.any() or inside.all():
         return np.sort(support)
-    now = _Kernel(H.factor.compress(used, axis=1), c[used], inside)
+    now = _Kernel(H.factor.compress(used, axis=1), c[used], inside, None if groups is None else groups.on(columns))
     for number in range(MAX_EXCHANGES):
         if number % REFRESHED == 0 or now.worn:
             now.refresh()
@@ -217,6 +247,7 @@ class _Kernel:
     F: Array
     c: Array
     inside: Mask
+    groups: Groups | None = None
     worn: bool = False
 
     def refresh(self) -> None:
@@ -233,17 +264,41 @@ class _Kernel:
         within, outside = np.flatnonzero(self.inside), np.flatnonzero(~self.inside)
         schur = 1 + self.q[outside]
         gain = np.square(g[outside]) / schur
-        tried = _largest(gain, TRIED)
         w, left = g[within], np.maximum(1 - self.q[within], LEAST)
-        solved = (self.inverse @ self.F[:, outside[tried]]).T @ self.F.compress(self.inside, axis=1)
-        best, pair = LEAST_GAIN * abs(float(w @ self.c[within])), None
-        for entering, u in zip(tried, solved, strict=True):
-            s = schur[entering]
-            price = np.square(w - u * (g[outside[entering]] / s)) / (left + np.square(u) / s)
-            place = int(np.argmin(price))
-            if gain[entering] - price[place] > best:
-                best, pair = float(gain[entering] - price[place]), (int(within[place]), int(outside[entering]))
-        return pair
+        least = LEAST_GAIN * abs(float(w @ self.c[within]))
+        for tried in self._tried(gain, np.square(w) / left, outside):
+            solved = (self.inverse @ self.F[:, outside[tried]]).T @ self.F.compress(self.inside, axis=1)
+            s, step = schur[tried, None], (g[outside[tried]] / schur[tried])[:, None]
+            price = np.square(w - solved * step) / (left + np.square(solved) / s)
+            price = np.where(self._partners(outside[tried], within), price, np.inf)
+            won = gain[tried] - price.min(axis=1)
+            best = int(np.argmax(won))
+            if won[best] > least:
+                return int(within[np.argmin(price[best])]), int(outside[tried[best]])
+        return None
+
+    def _within(self) -> Within | None:
+        return None if self.groups is None else Within.of(self.groups, torch.from_numpy(self.inside)[None])
+
+    def _tried(self, gain: Array, price: Array, outside: Index) -> Iterator[Index]:
+        """Which columns outside are tried: the first few, and, under a pattern, all where none of these gains."""
+        pattern = self._within()
+        if pattern is None:
+            yield _largest(gain, TRIED)
+            return
+        prices = np.full((1, len(self.inside)), np.inf)
+        prices[0, self.inside] = price
+        cheapest = pattern.cheapest(torch.from_numpy(prices)).numpy()[0, outside]
+        yield _largest(gain - cheapest, TRIED)
+        yield np.arange(len(outside))
+
+    def _partners(self, entering: Index, leaving: Index) -> Mask:
+        """Which columns may leave for which, of each of those that come in."""
+        pattern = self._within()
+        if pattern is None:
+            return np.ones((len(entering), len(leaving)), dtype=bool)
+        pair = (torch.from_numpy(one)[None] for one in (entering, leaving))
+        return np.asarray(pattern.partners(*pair)[0].numpy())
 
     def replace(self, leaving: int, entering: int) -> None:
         """Let a column come in, and then another go, in O(kn)."""

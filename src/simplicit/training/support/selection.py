@@ -29,6 +29,7 @@ from simplicit.training.support.allocation import allocate
 from simplicit.training.support.elimination import Elimination, EliminationPath
 from simplicit.training.support.exchange import Exchange
 from simplicit.training.support.lowrank import LowRankElimination, LowRankExchange
+from simplicit.training.support.pattern import Groups
 from simplicit.training.support.thresholding import SLOW_GROWTH, support_by_admm
 
 #: After thresholding columns of d are exchanged where the squares of the supports' sizes are no more than so many d in
@@ -52,22 +53,32 @@ class Selection:
     exchanged: int
 
 
-def elimination_paths(problem: LeastSquares, candidates: Mask, workers: int) -> list[EliminationPath]:
-    """The paths of all rows from their candidates, (r, d), to none; so many batches of rows at a time."""
+def elimination_paths(
+    problem: LeastSquares, candidates: Mask, workers: int, *, priced: bool = True
+) -> list[EliminationPath]:
+    """The paths of all rows from their candidates, (r, d), to none; so many batches of rows at a time.
+
+    Under a pattern they begin where a row has as many columns as that allows. If they are not ``priced``, rows keep
+    these, and costs are zero.
+    """
     found: dict[int, EliminationPath] = {}
     with one_thread_each():
         # Rows with the same candidates, such as all of a dense layer, start from the same inverse.
-        for rows in _alike(candidates):
-            begin, cross = _elimination(problem, np.flatnonzero(candidates[rows[0]])), problem.cross[rows]
+        for rows in _alike(candidates, problem.groups):
+            begin, cross = _elimination(problem, np.flatnonzero(candidates[rows[0]]), rows), problem.cross[rows]
             parts = [cross[batch] for batch in begin.batches(len(rows))]
-            found.update(zip(rows, chain(*side_by_side(begin.paths, parts, workers)), strict=True))
+            paths = side_by_side(partial(begin.paths, priced=priced), parts, workers)
+            found.update(zip(rows, chain(*paths), strict=True))
     return [found[i] for i in range(len(candidates))]
 
 
-def _elimination(problem: LeastSquares, columns: Index) -> Elimination | LowRankElimination:
-    """What the rows of a problem with these candidates start from, in the cheaper form."""
+def _elimination(problem: LeastSquares, columns: Index, rows: list[int]) -> Elimination | LowRankElimination:
+    """What some rows of a problem with these candidates start from, in the cheaper form."""
+    groups = None if problem.groups is None else problem.groups.of_rows(rows[:1])
     low_rank = problem.low_rank_for(len(columns))
-    return Elimination.of(problem.gram, columns) if low_rank is None else LowRankElimination(low_rank, columns)
+    if low_rank is None:
+        return Elimination.of(problem.gram, columns, groups)
+    return LowRankElimination(low_rank, columns, None if groups is None else groups.on(columns))
 
 
 def select(
@@ -111,8 +122,13 @@ def _exchanged(problem: LeastSquares, start: Mask, workers: int, *, pays: bool) 
     rows = Exchange.of(problem.gram) if low_rank is None else LowRankExchange(low_rank)
     pays, batches = pays or low_rank is not None, rows.batches(sizes)
     support, coefficients = np.zeros_like(start), np.zeros(start.shape)
+
+    def exchanged(batch: Index) -> tuple[Mask, Array]:
+        own = None if problem.groups is None else problem.groups.of_rows(batch)
+        return rows.supports(cross[batch], start[batch], allowed[batch], exchanged=pays, groups=own)
+
     with one_thread_each():
-        found = side_by_side(lambda b: rows.supports(cross[b], start[b], allowed[b], exchanged=pays), batches, workers)
+        found = side_by_side(exchanged, batches, workers)
     for batch, (chosen, values) in zip(batches, found, strict=True):
         support[batch], coefficients[batch] = chosen, values
     return support, coefficients
@@ -130,17 +146,18 @@ def _thresholded(problem: LeastSquares, sensitivities: Array, count: int, worker
             weights * problem.weights * units,
             count,
             problem.support,
+            problem.groups,
             growth=SLOW_GROWTH,
             workers=workers,
         )
 
 
-def _alike(candidates: Mask) -> list[list[int]]:
-    """The rows, in groups of equal candidates."""
-    groups: dict[bytes, list[int]] = {}
+def _alike(candidates: Mask, groups: Groups | None = None) -> list[list[int]]:
+    """The rows, with those of equal candidates, and groups of columns, together."""
+    found: dict[bytes, list[int]] = {}
     for i, row in enumerate(candidates):
-        groups.setdefault(row.tobytes(), []).append(i)
-    return list(groups.values())
+        found.setdefault(row.tobytes() + (b"" if groups is None else groups.row(i)), []).append(i)
+    return list(found.values())
 
 
 def side_by_side(work: Callable[[A], B], items: Sequence[A], workers: int) -> list[B]:

@@ -11,6 +11,9 @@ An iteration is a product of all rows with (H + ρI)⁻¹, by the eigenvectors o
 where rows are many, or by a factor of few rows (:mod:`~simplicit.training.factor`). With ρ ≥ :data:`RHO` and columns of
 norm one its condition is at most d/ρ, and what is wanted is a support: float32 has digits enough. Rows are in blocks,
 so that the number of threads does not change the rounding.
+
+Under a pattern (:mod:`~simplicit.training.support.pattern`) D keeps the largest entries of each group, and the
+``count`` largest of these, which is the projection on both.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from torch import Tensor
 
 from simplicit.machine import flushed_denormals, prepare_thread
 from simplicit.rows.batch import Array, Mask
+from simplicit.training.support.pattern import Groups
 
 RHO, ITERATIONS, EVERY = 0.1, 300, 3
 #: ρ grows by the factor if more than this share of the support changed since the last look.
@@ -41,13 +45,15 @@ Resolvents = Callable[[float], Callable[[Array], Array]]
 Map = Callable[[Callable[[slice], Tensor], list[slice]], Iterable[Tensor]]
 
 
-def keep_largest(scores: Array, count: int) -> Mask:
-    """The ``count`` largest scores of a whole array; of equal ones the first."""
-    return np.asarray(_largest(torch.from_numpy(np.ascontiguousarray(scores)), count).numpy())
+def keep_largest(scores: Array, count: int, groups: Groups | None = None) -> Mask:
+    """The ``count`` largest scores (≥ 0) of a whole array, in the pattern of ``groups``; of equal ones the first."""
+    return np.asarray(_largest(torch.from_numpy(np.ascontiguousarray(scores)), count, groups).numpy())
 
 
-def _largest(scores: Tensor, count: int) -> Tensor:
+def _largest(scores: Tensor, count: int, groups: Groups | None = None) -> Tensor:
     """The same of a tensor."""
+    if groups is not None:
+        scores = scores.masked_fill(~groups.largest(scores), -1.0)
     if not 0 < count < scores.numel():
         return torch.full_like(scores, count > 0, dtype=torch.bool)
     flat = scores.reshape(-1)
@@ -64,6 +70,7 @@ def support_by_admm(
     start: Array,
     count: int,
     allowed: Mask | None = None,
+    groups: Groups | None = None,
     *,
     growth: tuple[tuple[float, float], ...] = GROWTH,
     workers: int = 1,
@@ -72,8 +79,8 @@ def support_by_admm(
 
     H (d, d), given or by its resolvents, is positive semidefinite with a diagonal of ones: columns are in units of
     their norms, and so are the rows' cross-correlations C (r, d). The largest of the weights ``start`` (r, d) are the
-    first support; entries may be where it is ``allowed`` (r, d). ρ grows as ``growth`` says, which is GROWTH in the
-    paper.
+    first support; entries may be where it is ``allowed`` (r, d), in the pattern of ``groups``. ρ grows as ``growth``
+    says, which is GROWTH in the paper.
     """
     scale = max(float(np.abs(C).max(initial=0.0)), float(np.abs(start).max(initial=0.0))) or 1.0
     c, D = (torch.from_numpy((one / scale).astype(np.float32)) for one in (C, start))
@@ -86,7 +93,7 @@ def support_by_admm(
             # Handing a single block over to a thread takes longer than it does.
             stack.enter_context(flushed_denormals())
         resolvent = _single(H) if callable(H) else _Spectrum(H, len(c), many).resolvent
-        return np.asarray(_Splitting(resolvent, c, D, count, outside, many).run(growth).numpy())
+        return np.asarray(_Splitting(resolvent, c, D, count, outside, many, groups).run(growth).numpy())
 
 
 def _single(resolvents: Resolvents) -> Callable[[float], Callable[[Tensor], Tensor]]:
@@ -130,8 +137,10 @@ class _Splitting:
         count: int,
         outside: Tensor | None,
         many: Map,
+        groups: Groups | None = None,
     ) -> None:
         self.resolvent, self.c, self.count, self.outside, self.many = resolvent, c, count, outside, many
+        self.groups = groups
         self.blocks = _blocks(len(c))
         self.support = self._kept(D)
         self.D, self.V = D * self.support, torch.zeros_like(D)
@@ -139,7 +148,8 @@ class _Splitting:
     def _kept(self, D: Tensor) -> Tensor:
         """The support of the largest entries where there may be any."""
         scores = D.abs()
-        return _largest(scores if self.outside is None else scores.masked_fill(self.outside, -1.0), self.count)
+        scores = scores if self.outside is None else scores.masked_fill(self.outside, -1.0)
+        return _largest(scores, self.count, self.groups)
 
     def run(self, growth: tuple[tuple[float, float], ...]) -> Tensor:
         """The last support."""
