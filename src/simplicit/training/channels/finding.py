@@ -2,9 +2,9 @@ r"""The layers of a graph: which of its weights are trained, with their rows tie
 
 A weight is trained where all that uses it multiplies states (:mod:`~simplicit.training.channels.uses`) by the same
 rows, so that nothing else changes with it: an embedding that is also the head's weight stays as it is, and so does a
-weight that is computed in a way that cannot be undone (:mod:`~simplicit.training.channels.folding`). In a network that looks up its inputs in an embedding the layer that makes the
-outputs, its *head*, is left alone too, unless it is asked for: it belongs to a vocabulary or a task. Other networks
-have their last layer trained.
+weight that is computed in a way that cannot be undone (:mod:`~simplicit.training.channels.folding`). In a network that
+looks up its inputs in an embedding the layer that makes the outputs, its *head*, is left alone too, unless it is asked
+for: it belongs to a vocabulary or a task. Other networks have their last layer trained.
 """
 
 from __future__ import annotations
