@@ -14,7 +14,7 @@ from torch.nn import functional
 import simplicit as sp
 from network.networks import Function
 from simplicit.implicit import Activation, Block
-from simplicit.implicit.groups.program import OPERATIONS
+from simplicit.implicit.groups.program import OPERATIONS, Step, Value
 from simplicit.network import capture, pooling, recurrences
 
 torch.manual_seed(0)
@@ -353,11 +353,13 @@ def test_two_linear_maps_stay_two_where_their_product_is_larger() -> None:
 def test_stand_ins_for_operations_are_none_that_files_may_name() -> None:
     """They are in graphs only while they are read: a block has torch's own operation in their place."""
     own = [*pooling.INDICES, *(stand_in for stand_in in recurrences.OWN if stand_in.namespace != "aten")]
-    namespaces, names = zip(*(str(stand_in.overloadpacket).split(".") for stand_in in own), strict=True)
     assert len(own) > 12
-    assert set(namespaces) == {"simplicit"}
-    assert OPERATIONS.isdisjoint(names)
-    assert not any(hasattr(torch.ops.simplicit, name) for name in OPERATIONS)
+    for stand_in in own:
+        name = str(stand_in)
+        assert name.startswith("simplicit.")
+        assert OPERATIONS.isdisjoint({name, str(stand_in.overloadpacket)})
+        with pytest.raises(InputError, match="unknown operation"):
+            Block(((3,),), (Step(name, (Value(0),)),), 3)
 
 
 @pytest.mark.parametrize(
