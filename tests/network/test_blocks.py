@@ -13,6 +13,7 @@ from torch.nn import functional
 
 import simplicit as sp
 from network.networks import Function
+from simplicit.errors import InputError
 from simplicit.implicit import Activation, Block
 from simplicit.implicit.groups.program import OPERATIONS, Step, Value
 from simplicit.network import capture, pooling, recurrences
