@@ -63,6 +63,7 @@ def page(report: dict[str, Any]) -> str:
     """The table in Markdown: means over the seeds, and the least."""
     rows = report["rows"]
     *hidden, output = rows[0]["bounds"]
+    hidden.sort(key=int)  # places in the network, which runs of the first edition name from the last one on
 
     def shares(layer: str) -> Callable[[dict[str, Any]], str]:
         def cell(line: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from simplicit.network import Capture
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.progress import OnProgress
 from simplicit.solve import RunOptions
+from simplicit.training.channels import folded
 from simplicit.training.recipes import Task
 from simplicit.training.training import RowOptions
 
@@ -35,7 +36,7 @@ class Subject:
 
     @cached_property
     def graph(self) -> NetworkGraph:
-        return capture_graph(self.net, self.inputs)
+        return folded(capture_graph(self.net, self.inputs))
 
     @cached_property
     def captured(self) -> Capture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -35,6 +36,30 @@ def test_its_help_has_the_command(name: str) -> None:
 def test_the_page_lists_them() -> None:
     page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
     assert set(re.findall(r"`python benchmarks/(\w+\.py)", page)) == set(SCRIPTS)
+
+
+#: What is kept as figures and as a page, by the script that makes the one of the other.
+PAGES = {
+    "capture_size": "capture_size",
+    "certified": "certified",
+    "equilibria": "equilibria",
+    "figure5": "figure5_page",
+    "main_job": "main_job",
+    "peer_code": "peer_code",
+    "resnet20": "resnet20",
+    "row_solver": "results",
+    "scale": "scale",
+    "support_bounds": "support_bounds",
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_that_of_the_figures(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    page = importlib.import_module(PAGES[name]).page
+    kept = ROOT / "benchmarks" / "results" / name
+    figures = json.loads(kept.with_suffix(".json").read_text("utf-8"))
+    assert page(figures) == kept.with_suffix(".md").read_text("utf-8")
 
 
 @pytest.mark.slow

@@ -158,9 +158,13 @@ class Skip(nn.Module):
     ],
 )
 def test_what_has_no_place_in_the_network(net: nn.Module, message: str) -> None:
-    result = Subject(net.double().eval(), samples()).fit(sp.Matching())
+    """A ball is that of M as a whole; without one the layers are fitted, each by itself."""
+    own = Subject(net.double().eval(), samples())
+    result = own.fit(sp.Matching(kappa=50.0))
     with pytest.raises(InputError, match=message):
         result.network()
+    result, U = own.fit(sp.Matching()), samples(9, 2)
+    torch.testing.assert_close(result.network()(U), result.model.predict(U), rtol=1e-10, atol=1e-10)
 
 
 def test_rows_of_channels_have_a_place_in_such_networks_too() -> None:
@@ -197,7 +201,7 @@ class AroundTheLast(Around):
 def test_constants_of_the_network() -> None:
     kept = Subject(AroundTheLast().double().eval(), samples()).fit(sp.Matching(sp.L1(beta=0.1)))
     torch.testing.assert_close(kept.network()(samples(9, 2)), kept.model.predict(samples(9, 2)), rtol=0, atol=1e-12)
-    result = Subject(Around().double().eval(), samples()).fit(sp.Matching(sp.L1(beta=0.1)))
+    result = Subject(Around().double().eval(), samples()).fit(sp.Matching(sp.L1(beta=0.1), kappa=50.0))
     with pytest.raises(InputError, match=r"is a constant of the network \(a skip connection, or an act"):
         result.network()
 

@@ -13,8 +13,10 @@ from torch.nn import functional
 
 import simplicit as sp
 from network.networks import Function
+from simplicit.errors import InputError
 from simplicit.implicit import Activation, Block
-from simplicit.network import capture
+from simplicit.implicit.groups.program import OPERATIONS, Step, Value
+from simplicit.network import capture, pooling, recurrences
 
 torch.manual_seed(0)
 VECTOR = torch.randn(4, dtype=torch.float64)
@@ -347,3 +349,31 @@ def test_two_linear_maps_stay_two_where_their_product_is_larger() -> None:
     with torch.no_grad():
         np.testing.assert_allclose(captured.model.predict(u), net(u), atol=1e-4)
         np.testing.assert_allclose(captured.states(u).X[:, 8192:], net[0](u), atol=1e-5)
+
+
+def test_stand_ins_for_operations_are_none_that_files_may_name() -> None:
+    """They are in graphs only while they are read: a block has torch's own operation in their place."""
+    own = [*pooling.INDICES, *(stand_in for stand_in in recurrences.OWN if stand_in.namespace != "aten")]
+    assert len(own) > 12
+    for stand_in in own:
+        name = str(stand_in)
+        assert name.startswith("simplicit.")
+        assert OPERATIONS.isdisjoint({name, str(stand_in.overloadpacket)})
+        with pytest.raises(InputError, match="unknown operation"):
+            Block(((3,),), (Step(name, (Value(0),)),), 3)
+
+
+@pytest.mark.parametrize(
+    "through",
+    [
+        lambda z, x: z.half().to(x.dtype),
+        lambda z, x: (z.float() * 2).relu().type_as(x),
+        lambda z, x: torch.cat([z.bfloat16(), x.bfloat16()], 1).to(x.dtype),
+        lambda z, x: (3 * z).int().to(x.dtype) + x.half(),
+    ],
+)
+def test_a_value_that_passes_through_another_dtype_is_rounded_as_there(through: Callable[..., Tensor]) -> None:
+    torch.manual_seed(0)
+    net = With(lambda s, x: through(s.a(x), x), a=nn.Linear(4, 4)).double().eval()
+    U = torch.randn(9, 4, dtype=torch.float64)
+    np.testing.assert_allclose(sp.from_torch(net, U).predict(U), net(U).detach(), rtol=0, atol=1e-12)

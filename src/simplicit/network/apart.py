@@ -31,7 +31,7 @@ def check_function(graph: NetworkGraph, samples: Tensor) -> None:
     two = samples[:2] if len(samples) > 1 else samples.expand(2, *samples.shape[1:])
     first = _outputs(graph, two, seed=0)
     if not _alike(first, _outputs(graph, two, seed=1)):
-        seeded = [node for node in graph.module.graph.nodes if _is_random(node.target)]
+        seeded = [node for node in graph.module.graph.nodes if is_random(node.target)]
         plain = [node for node in seeded if name_of(node) not in RANDOM_WITH_DROPOUT]
         if seeded:
             raise unsupported((plain or seeded)[0], "it is random also in evaluation mode")
@@ -54,5 +54,5 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=0.0, atol=float(_DIFFER * scale), equal_nan=True)
 
 
-def _is_random(target: object) -> bool:
+def is_random(target: object) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(target, "tags", ())

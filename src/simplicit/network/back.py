@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from simplicit.implicit import ImplicitModel, scaling_vector
 from simplicit.network.capture import Capture
+from simplicit.network.folds import unfolded
 from simplicit.network.graph import NetworkGraph
 from simplicit.network.probing import parameters_for
 
@@ -71,7 +72,9 @@ def with_constants(graph: NetworkGraph, changed: Mapping[str, Tensor]) -> nn.Mod
     changed : mapping of str to tensor
         New values by the names of ``graph.constants``.
     """
-    places = {graph.constants[name].data_ptr(): value for name, value in changed.items()}
+    parameters = dict(graph.network.named_parameters())
+    places = {graph.constants[name].data_ptr(): value for name, value in changed.items() if name not in graph.folds}
+    places |= {parameters[name].data_ptr(): value for name, value in unfolded(graph.folds, parameters, changed).items()}
     network = copy.deepcopy(graph.network)
     pairs = [
         *zip(graph.network.parameters(), network.parameters(), strict=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -14,7 +15,7 @@ from simplicit.network.batches import gathered
 from simplicit.network.estimate import check_room
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.prepare import evaluation_copy
-from simplicit.network.probing import fixed_entries
+from simplicit.network.probing import fixed_entries, holds_any
 from simplicit.network.reader import read_model
 from simplicit.network.reading import OpenedGroup
 from simplicit.network.residual import last_of_blocks
@@ -67,6 +68,17 @@ class Capture:
             return False
         fixed = fixed_entries(self.graph, lambda graph: read_model(graph)[0])
         return int(fixed[self.model.n_pre :].nnz) == counts["C"] + counts["D"]
+
+    @cached_property
+    def holds_any(self) -> bool:
+        """Whether the network has a parameter of its own for every weight of M, and for every constant if for some.
+
+        Rows of outputs that are wired do not count.
+        """
+        model = self.model
+        rows = model.n_pre if self.output_is_wired else model.n_pre + model.n_outputs
+        constants = bool(model.state_bias.any() or model.output_bias.any())
+        return holds_any(self.graph, lambda graph: read_model(graph)[0], rows, constants=constants)
 
     def states(self, inputs: Any, *, batch_size: int = 1024, groups: tuple[StateGroup, ...] | None = None) -> States:
         """Record U, Z, X and Y of the network for ``inputs``, of all groups or of some; see :func:`extract_states`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from simplicit.implicit.inputs import InputLayout, first_array, is_several
 from simplicit.network.batches import first_batch
 from simplicit.network.calls import Call, check_kind
 from simplicit.network.exporting import exported
+from simplicit.network.folds import Fold
 from simplicit.network.outputs import Choice
 from simplicit.network.prepare import evaluation_copy, in_single_precision, read_call
 from simplicit.network.unrolling import unroll
@@ -58,6 +59,8 @@ class NetworkGraph:
         How many there were.
     halves : mapping of str to dtype
         The parameters and buffers that were in half precision, by name, with the dtype that they had.
+    folds : mapping of str to Fold
+        How those of the constants that are computed of a parameter depend on it.
     """
 
     network: nn.Module
@@ -70,6 +73,7 @@ class NetworkGraph:
     example: Tensor
     samples: int
     halves: Mapping[str, torch.dtype]
+    folds: Mapping[str, Fold] = field(default_factory=dict)
 
     @property
     def layout(self) -> InputLayout:

@@ -194,10 +194,11 @@ def weights_in(graph: NetworkGraph, read: Read) -> list[str]:
     return found
 
 
-def _set_weights(probe: _Probe, wanted: _Whole) -> None:
-    """Write into the probe's weights what M is to be."""
-    codes = _Codes(probe.of_rank(matrices=True))
-    own = codes.values
+def _found(
+    probe: _Probe, codes: _Codes
+) -> tuple[npt.NDArray[np.int64], Array, npt.NDArray[np.int64], Array, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Of every non-zero of M its place, its value at ``codes.first``, the entry it is a multiple of and the factor,
+    whether it is one, and whether it is a constant."""
     reads = [_with(probe, codes, values) for values in (codes.first, codes.first * (1.0 + codes.ratio), codes.last)]
     first, second, third = (read.M.data for read in reads)
     places = reads[0].places
@@ -207,6 +208,52 @@ def _set_weights(probe: _Probe, wanted: _Whole) -> None:
     factor = np.where(known, first / codes.first[entry] if codes.size else 0.0, 0.0)
     known &= np.abs(factor * codes.last[entry] - third if codes.size else first) <= 1e-10 * np.abs(third)
     fixed = np.abs(second - first) <= _RATIO_TOLERANCE * np.abs(first)
+    return places, first, entry, factor, known, fixed
+
+
+def holds_any(graph: NetworkGraph, read: Read, rows: int, *, constants: bool) -> bool:
+    """Whether the first ``rows`` of M can have any values where they have non-zeros, and any ``constants``.
+
+    That is whether :func:`parameters_for` finds parameters for all of them.
+    """
+    probe = _Probe(graph, read)
+    with torch.no_grad():
+        codes = _Codes(probe.of_rank(matrices=True))
+        own = codes.values
+        try:
+            places, _, entry, _, known, _ = _found(probe, codes)
+        except InputError:
+            return False
+        fitted = places < rows * probe.read().M.shape[1]
+        if not known[fitted].all() or len(np.unique(entry[known])) != int(known.sum()):
+            return False
+        codes.write(own)
+        return not constants or bool(_held(probe)[:rows].all())
+
+
+def _held(probe: _Probe) -> npt.NDArray[np.bool_]:
+    """The rows of M whose constants are those of an entry of a vector that stands nowhere else."""
+    held = np.zeros(len(probe.read().constants), dtype=bool)
+    for name, vector in probe.of_rank(matrices=False).items():
+        codes = _Codes({name: vector})
+        own = codes.values
+        trials = (np.zeros(codes.size), codes.first, codes.first * (1.0 + codes.ratio))
+        zero, first, second = (_with(probe, codes, values) for values in trials)
+        codes.write(own)
+        if _same(zero.M, first.M) and _same(first.M, second.M):
+            moved = first.constants - zero.constants
+            entry, known = codes.found(moved, second.constants - zero.constants)
+            rows = np.flatnonzero(known & (moved != 0))
+            alone = np.bincount(entry[rows], minlength=codes.size) == 1
+            held[rows[alone[entry[rows]]]] = True
+    return held
+
+
+def _set_weights(probe: _Probe, wanted: _Whole) -> None:
+    """Write into the probe's weights what M is to be."""
+    codes = _Codes(probe.of_rank(matrices=True))
+    own = codes.values
+    places, first, entry, factor, known, fixed = _found(probe, codes)
     target = _at(wanted, places)
     if np.any(unclear := ~known & ~fixed):
         place = int(places[np.argmax(unclear)])

@@ -19,7 +19,7 @@ from simplicit.network.cells import CellCapture
 from simplicit.network.graph import NetworkGraph
 from simplicit.progress import OnProgress
 from simplicit.solve import RunOptions
-from simplicit.training.channels import Samples, Store, in_slices
+from simplicit.training.channels import Samples, Store, folded, in_slices
 from simplicit.training.recipes import Recipe, Sparse, Task
 from simplicit.training.result import FitResult
 from simplicit.training.training import RowOptions
@@ -128,8 +128,9 @@ def fit(
     begun = time.perf_counter()
     with Store.opened(cache) as store:
         graph, inputs, cell = _captured(net, inputs, output, store)
+        graph = graph if cell is not None else folded(graph)
         seconds = {"capture": time.perf_counter() - begun}
-        if not any(graph.network.get_parameter(name).ndim > 1 for name in graph.parameters):
+        if not graph.folds and not any(graph.network.get_parameter(name).ndim > 1 for name in graph.parameters):
             raise refused("net", "it has no weights to be trained between its input and its output")
         with options.opened() as run:
             task = Task(graph, inputs, rows, run, seconds, mask, cell)

@@ -96,16 +96,17 @@ class FitResult:
     def network(self) -> nn.Module:
         """A new copy of the network that was fitted, of its own class and in evaluation mode, with the new weights.
 
-        Its ``state_dict`` has the keys, shapes and dtypes of the network's, but for weights that were computed (masks,
-        weight norm) and are plain now; its outputs are those of ``model``, to rounding. Biases, and the running
+        Its ``state_dict`` has the keys, shapes and dtypes of the network's, but for masks and parametrisations, whose
+        weights are plain now; its outputs are those of ``model``, to rounding. Biases, and the running
         statistics of batch norms behind tied rows, are corrected to the new weights. What was left free stays: scales
         of batch norms, and everything that does not reach the output.
 
         Raises
         ------
         InputError
-            The fit has another structure than ``baseline``; or the network has no parameter of its own for a block of
-            M: one that several layers without an activation between compose, or a skip connection.
+            The fit has another structure than ``baseline``; or it is one of M as a whole (Robust, Certified, and
+            Matching with ``kappa`` or BasisPursuit), and the network has no parameter of its own for a part of M: one
+            that several layers without an activation between compose, a skip connection, or a constant without a bias.
         """
         return self.student.network()
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from pretrained import claimed
 from simplicit.errors import DataError, InputError, MissingExtraError
-from simplicit.runs.hf.folder import load_pretrained, load_tokenizer, read_config
+from simplicit.runs.hf.folder import load_pretrained, load_tokenizer, read_config, save_pretrained
 
 BERT = {"architectures": ["BertModel"]}
 
@@ -57,3 +59,22 @@ def test_transformers_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monke
     for load in (load_pretrained, load_tokenizer):
         with pytest.raises(MissingExtraError, match=r"need transformers: pip install 'simplicit\[hf\]'"):
             load(folder)
+
+
+def test_a_disk_that_is_full_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors says so by an error of its own, which is no OSError."""
+
+    class Full:
+        def save_pretrained(self, folder: str) -> None:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setitem(sys.modules, "transformers", quiet_transformers())
+    with pytest.raises(DataError, match=r"net: cannot be written \(SafetensorError: .*No space left.*is the disk full"):
+        save_pretrained(Full(), tmp_path / "net")
+
+
+def quiet_transformers() -> Any:
+    """What is taken of transformers to be quiet."""
+    calls = ("get_verbosity", "is_progress_bar_enabled", "set_verbosity_error", "disable_progress_bar", "set_verbosity")
+    logging = SimpleNamespace(**dict.fromkeys(calls, lambda *_: False))
+    return SimpleNamespace(utils=SimpleNamespace(logging=logging))

@@ -58,6 +58,8 @@ def test_the_largest_length_is_the_smallest_that_is_known() -> None:
 
 def test_files_of_texts(tmp_path: Path) -> None:
     path = tmp_path / "texts.txt"
+    with pytest.raises(InputError, match=r"texts .*: is a folder; name a file"):
+        read_texts(tmp_path, "texts")
     with pytest.raises(InputError, match=r"texts .*: no such file"):
         read_texts(path, "texts")
     path.write_text("\n  \n")

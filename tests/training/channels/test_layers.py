@@ -11,8 +11,8 @@ from torch.nn import functional
 
 import simplicit as sp
 from fitting import Subject, mlp, uniform
-from simplicit.training.channels import channel_layers, has_convolutions, in_layers
-from simplicit.training.channels.finding import found_layers
+from simplicit.training.channels import channel_layers, has_convolutions
+from simplicit.training.channels.finding import _COMPUTED, found_layers
 from tied_nets import images, subject
 
 
@@ -66,7 +66,6 @@ def _partly_normed() -> nn.Module:
 def test_a_network_without_a_weight_to_train_is_refused() -> None:
     own = Subject(_normed().double().eval(), images())
     assert has_convolutions(own.graph)
-    assert not in_layers(own.graph)
     for recipe in (sp.Sparse(), sp.Matching()):
         with pytest.raises(sp.InputError, match=r"net: no weight is left .*\(0: a weight is computed from it"):
             own.fit(recipe)
@@ -91,7 +90,7 @@ def test_a_bias_of_two_layers_stays() -> None:
 def test_what_is_left_alone_is_said() -> None:
     result = Subject(_partly_normed().double().eval(), images()).fit(sp.Sparse(50))
     assert "left alone" in result.summary()
-    assert result.figures()["left_alone"] == {"0": "a weight is computed from it"}
+    assert result.figures()["left_alone"] == {"0": _COMPUTED}
 
 
 class _Words(nn.Module):
@@ -151,7 +150,6 @@ def test_layers_come_in_the_order_of_evaluation() -> None:
 
 def test_linear_layers_are_layers_without_convolutions() -> None:
     graph = Subject(mlp(6, 5, 3, bias=False), uniform(5, 6)).graph
-    assert in_layers(graph)
     assert not has_convolutions(graph)
     assert [(layer.name, layer.rows, layer.constant) for layer in channel_layers(graph)] == [
         ("0", 5, False),
@@ -161,7 +159,6 @@ def test_linear_layers_are_layers_without_convolutions() -> None:
 
 def test_a_network_without_weights_has_no_layers() -> None:
     graph = Subject(nn.Sequential(nn.ReLU(), nn.Flatten()).eval(), torch.rand(5, 6)).graph
-    assert not in_layers(graph)
     assert channel_layers(graph) == []
 
 

@@ -43,7 +43,7 @@ def test_rows_are_channels_where_the_structure_is_the_network_s_own(structure: s
     assert isinstance(NET.fit(sp.Sparse(90, structure)).student, kind)
 
 
-def test_weights_of_another_form_are_rows_of_states() -> None:
+def test_weights_of_another_form_are_channels_too() -> None:
     class Transposed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -58,7 +58,7 @@ def test_weights_of_another_form_are_rows_of_states() -> None:
     torch.manual_seed(0)
     own = Subject(Transposed().double().eval(), uniform(150))
     result = own.fit(sp.Sparse(60))
-    assert isinstance(result.student, StateStudent)
+    assert isinstance(result.student, ChannelStudent)
     assert result.nnz == int(0.4 * (12 * 9 + 9 * 4) + 1e-9)
     np.testing.assert_allclose(
         result.network()(torch.from_numpy(uniform(9))).detach(), result.model.predict(uniform(9)), atol=1e-10

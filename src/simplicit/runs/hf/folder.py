@@ -126,11 +126,17 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def save_pretrained(net: Any, folder: Path, tokenizer: Any = None) -> None:
-    """Write a network, and its tokenizer beside, as ``from_pretrained`` of their classes reads them."""
+    """Write a network, and its tokenizer beside, as ``from_pretrained`` of their classes reads them.
+
+    DataError is raised where that cannot be done, as on a full disk.
+    """
     with _quietly(_transformers()):
-        net.save_pretrained(str(folder))
-        if tokenizer is not None:
-            tokenizer.save_pretrained(str(folder))
+        try:
+            net.save_pretrained(str(folder))
+            if tokenizer is not None:
+                tokenizer.save_pretrained(str(folder))
+        except Exception as error:  # what safetensors and tokenizers raise of a full disk is no OSError
+            raise DataError(f"{folder}: cannot be written ({_reason(error)}); is the disk full?") from error
     rights = (folder / CONFIG).stat().st_mode  # safetensors gives its files to their owner alone
     for path in folder.iterdir():
         path.chmod(rights)

@@ -48,6 +48,8 @@ class Tokens:
 
 def read_texts(path: Path, argument: str) -> list[str]:
     """The lines of a file that hold more than white space; InputError or DataError where there is none to read."""
+    if path.is_dir():
+        raise refused(argument, "is a folder; name a file with one text a line", path)
     if not path.is_file():
         raise refused(argument, "no such file; name one with one text a line", path)
     try:

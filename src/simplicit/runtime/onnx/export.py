@@ -163,7 +163,7 @@ def _session(payload: bytes, onnx: Any) -> tuple[Any, str]:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError(
-            "checking the ONNX file needs onnxruntime: pip install 'simplicit[onnx]', or pass check=False"
+            "checking the ONNX file needs onnxruntime: pip install 'simplicit[onnx]', or, in Python, pass check=False"
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what it has to say comes as an error

@@ -19,7 +19,8 @@ from torch.fx import Node
 
 _aten = torch.ops.aten
 
-_NORMS = {_aten._native_batch_norm_legit_no_training.default: 6, _aten.batch_norm.default: 7}  # place of eps
+#: Batch norms in evaluation mode, with the place of ε among their arguments.
+NORMS = {_aten._native_batch_norm_legit_no_training.default: 6, _aten.batch_norm.default: 7}
 _RESHAPES = {
     *(_aten.view.default, _aten.reshape.default, _aten._unsafe_view.default, _aten.flatten.using_ints),
     *(_aten.unflatten.int, _aten.unsqueeze.default, _aten.squeeze.dim, _aten.squeeze.dims, _aten.squeeze.default),
@@ -88,10 +89,10 @@ def added_bias(node: Node) -> tuple[Node, Node] | None:
 def norm_after(node: Node) -> Norm | None:
     """The batch norm that alone reads a layer's result and whose statistics no other node reads."""
     user = only_user(node)
-    if user is None or user.target not in _NORMS or user.args[0] is not node:
+    if user is None or user.target not in NORMS or user.args[0] is not node:
         return None
     _, weight, _, mean, variance = user.args[:5]
-    eps = user.args[_NORMS[user.target]]
+    eps = user.args[NORMS[user.target]]
     result: Node | None = user
     if user.target is _aten._native_batch_norm_legit_no_training.default:
         result = only_user(user)

@@ -2,9 +2,9 @@ r"""The layers of a graph: which of its weights are trained, with their rows tie
 
 A weight is trained where all that uses it multiplies states (:mod:`~simplicit.training.channels.uses`) by the same
 rows, so that nothing else changes with it: an embedding that is also the head's weight stays as it is, and so does a
-weight that is computed from others. In a network that looks up its inputs in an embedding the layer that makes the
-outputs, its *head*, is left alone too, unless it is asked for: it belongs to a vocabulary or a task. Other networks
-have their last layer trained.
+weight that is computed in a way that cannot be undone (:mod:`~simplicit.training.channels.folding`). In a network that
+looks up its inputs in an embedding the layer that makes the outputs, its *head*, is left alone too, unless it is asked
+for: it belongs to a vocabulary or a task. Other networks have their last layer trained.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.fx import Node
 
 from simplicit.checks import refused
+from simplicit.implicit import ImplicitModel
 from simplicit.network.graph import NetworkGraph
 from simplicit.training.channels.after import LAYING, added_bias, norm_after, skip_after
 from simplicit.training.channels.forms import Linear, same_rows
 from simplicit.training.channels.layers import ChannelLayer, Found, Use, nodes_before
-from simplicit.training.channels.parts import Part
+from simplicit.training.channels.parts import Part, part_of
 from simplicit.training.channels.uses import (
     CONVOLVING,
     KEPT,
@@ -37,6 +39,7 @@ _aten = torch.ops.aten
 #: Where a parameter lies in memory, and which part of it is meant; None for all of it.
 Place = tuple[int, Part | None]
 
+_COMPUTED = "a weight is computed from it, in a way that cannot be undone or that something else depends on"
 _HEAD = "the head of a network with embeddings"
 
 
@@ -54,10 +57,15 @@ def has_tied_rows(graph: NetworkGraph) -> bool:
     return any(layer.shared or _has_positions(graph, layer.last) for layer in found_layers(graph).layers)
 
 
-def in_layers(graph: NetworkGraph) -> bool:
-    """Whether there are layers, and all other weights are those of embeddings and bilinear maps."""
-    found = found_layers(graph)
-    return bool(found.layers) and set(found.left_alone.values()) <= {*KEPT.values(), _HEAD}
+def are_all_weights(graph: NetworkGraph, model: ImplicitModel) -> bool:
+    """Whether M of the graph's implicit model has the weights of its layers, each once, and nothing else; if there are
+    constants, each layer has its own."""
+    layers = found_layers(graph).layers
+    own = [part_of(layer.part, graph.constants[layer.weight]).flatten() for layer in layers]
+    values = np.sort(torch.cat([torch.zeros(0), *own]).numpy())
+    if not np.array_equal(values[values != 0], np.sort(model.matrix.data)):
+        return False
+    return all(layer.free_bias for layer in layers) or not (model.state_bias.any() or model.output_bias.any())
 
 
 def check_tied(structure: str) -> None:
@@ -96,7 +104,7 @@ def found_layers(graph: NetworkGraph) -> Found:
             layers[place, part] = _layer(graph, name, own, [one.name for one in holders[place]], biases)
         else:
             left[name] = reason
-    left |= _others(graph, names, {one.node for own in uses.values() for one in own})
+    left |= _others(graph, names, {one.node for own in uses.values() for one in own}) | _beside(graph)
     order = {node: number for number, node in enumerate(graph.module.graph.nodes)}
     found = sorted(layers.values(), key=lambda layer: order[layer.node])
     head = _head(graph, found, names)
@@ -131,11 +139,19 @@ def _place(graph: NetworkGraph, placeholder: Node) -> int:
 
 
 def _parameter_names(graph: NetworkGraph) -> dict[str, str]:
-    """From placeholder to the parameter's name in the network."""
+    """From placeholder to the parameter's name in the network; of a computed weight that of what it is computed of.
+
+    Of several weights that are computed of one parameter each has a number behind that.
+    """
     by_place = {tensor.data_ptr(): name for name, tensor in graph.network.named_parameters(remove_duplicate=False)}
-    return {
+    names = {
         name: by_place[t.data_ptr()] for name, t in graph.constants.items() if t.data_ptr() in by_place and t.numel()
     }
+    owners = [fold.parameter for fold in graph.folds.values()]
+    for number, (name, fold) in enumerate(graph.folds.items()):
+        before = owners[:number].count(fold.parameter)
+        names[name] = f"{fold.parameter}:{before}" if owners.count(fold.parameter) > 1 else fold.parameter
+    return names
 
 
 def _holders(graph: NetworkGraph, names: dict[str, str]) -> dict[int, list[Node]]:
@@ -156,7 +172,7 @@ def _refusal(graph: NetworkGraph, uses: list[Product], holders: list[Node], besi
         return KEPT.get(target, f"also used by {target}")
     first, shape = uses[0], uses[0].weight.shape
     if any(not same_rows((first.form, first.weight.axes), (one.form, one.weight.axes), shape) for one in uses[1:]):
-        return "used with its rows as columns"
+        return "used with its rows as columns too, which are no problems of their own"
     for one in uses:
         if one.bias is not None and view_of(one.bias, graph.constants) is None:
             return "its bias is computed"
@@ -185,8 +201,15 @@ def _others(graph: NetworkGraph, names: dict[str, str], known: set[Node]) -> dic
             if seen is not None:
                 found[names[seen.placeholder.name]] = KEPT.get(node.target, f"multiplied by {node.target}")
             elif (name := _computed_from(graph, argument, names)) is not None:
-                found[name] = "a weight is computed from it"
+                found[name] = _COMPUTED
     return {name.split(".parametrizations.")[0].removesuffix(".weight"): reason for name, reason in found.items()}
+
+
+def _beside(graph: NetworkGraph) -> dict[str, str]:
+    """The other parameters that a weight is computed of, which stay as they are."""
+    own = {fold.parameter for fold in graph.folds.values()}
+    found = {name: fold.parameter for fold in graph.folds.values() for name in fold.beside if name not in own}
+    return {name.removesuffix(".weight"): f"part of the weight that {whole} makes" for name, whole in found.items()}
 
 
 def _computed_from(graph: NetworkGraph, node: Node, names: dict[str, str]) -> str | None:
@@ -194,7 +217,8 @@ def _computed_from(graph: NetworkGraph, node: Node, names: dict[str, str]) -> st
     before = [one for one in nodes_before(node) if one.op == "placeholder"]
     if node.op == "placeholder" or any(one.name not in graph.constants for one in before):
         return None
-    return next((names[one.name] for one in before if one.name in names and one.meta["val"].ndim > 1), None)
+    known = [one for one in before if one.name in names]
+    return next((names[one.name] for one in sorted(known, key=lambda one: -one.meta["val"].numel())), None)
 
 
 def _free_biases(graph: NetworkGraph, names: dict[str, str], uses: dict[Place, list[Product]]) -> dict[Place, Place]:

@@ -103,12 +103,9 @@ def seen_through(value: Any, names: dict[str, str]) -> Weight | None:
 def view_of(value: Any, names: Container[str]) -> Weight | None:
     """The constant, of any number of axes, that a value is, but for their order and but for one cut."""
     turns: list[Node] = []
-    while isinstance(value, Node) and (value.target in _SAME or value.target in _ORDERS or cut_of(value) is not None):
+    while (before := _turned(value)) is not None:
         turns.append(value)
-        value = value.args[0]
-        if isinstance(value, Node) and value.target in _SPLITS:
-            turns.append(value)
-            value = value.args[0]
+        value = before
     if not isinstance(value, Node) or value.op != "placeholder" or value.name not in names:
         return None
     axes, part = list(range(value.meta["val"].ndim)), None
@@ -123,6 +120,23 @@ def view_of(value: Any, names: Container[str]) -> Weight | None:
                 return None
             part = cut
     return Weight(value, tuple(axes), tuple(turns), part)
+
+
+def core_of(value: Node) -> Node:
+    """What a value is, but for the order of its axes and but for cuts."""
+    while (before := _turned(value)) is not None:
+        value = before
+    return value
+
+
+def _turned(value: Any) -> Node | None:
+    """What a node turns, or cuts, or what was split for it to take a part of; None where it does something else."""
+    if not isinstance(value, Node):
+        return None
+    split = value.target in _SPLITS
+    if split or value.target in _SAME or value.target in _ORDERS or cut_of(value) is not None:
+        return value.args[0] if isinstance(value.args[0], Node) else None
+    return None
 
 
 def _swapped(ndim: int, one: int, other: int) -> list[int]:

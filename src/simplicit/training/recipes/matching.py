@@ -8,8 +8,16 @@ from typing import Any, Self
 
 from simplicit.checks import as_count, as_number, check_choice, check_flag, named, refused, spelled
 from simplicit.errors import InputError
+from simplicit.implicit.groups import first_block
 from simplicit.rows import L1, BasisPursuit, Penalty
-from simplicit.training.channels import ChannelProvider, Choice, check_tied, has_convolutions, has_tied_rows
+from simplicit.training.channels import (
+    ChannelProvider,
+    Choice,
+    are_all_weights,
+    check_tied,
+    has_convolutions,
+    has_tied_rows,
+)
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
 from simplicit.training.recipes.base import Recipe, Task, check_penalty
@@ -145,11 +153,23 @@ class Matching(Recipe):
         if task.cell is not None:
             return self._trained(task, self._at_rest(task))
         tied = self.states == "all" and (
-            has_convolutions(task.graph) or (self.structure == "baseline" and has_tied_rows(task.graph))
+            has_convolutions(task.graph) or (self.structure == "baseline" and self._by_layers(task))
         )
         if not tied:
             task.check_untied(self.layers)
         return self._trained(task, self._channels(task) if tied else self._states(task))
+
+    def _by_layers(self, task: Task) -> bool:
+        """Whether the network's own weights are fitted, and not the rows of M: what it has no parameters for would not
+        come back.
+
+        A ball and exact matching are those of M, which is fitted then all the same.
+        """
+        if has_tied_rows(task.graph):
+            return True
+        if self.kappa is not None or isinstance(self.penalty, BasisPursuit) or first_block(task.captured.model.groups):
+            return False
+        return not (are_all_weights(task.graph, task.captured.model) or task.captured.holds_any)
 
     def _trained(self, task: Task, provider: Provider[Any]) -> Trained:
         with task.solving(self, provider.samples, provider.shape) as run:

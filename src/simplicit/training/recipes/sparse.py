@@ -8,17 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from simplicit.checks import named, refused
-from simplicit.implicit.groups import first_block
 from simplicit.rows import BasisPursuit, NoPenalty, Penalty
 from simplicit.training.channels import (
     ChannelProvider,
     Choice,
-    channel_layers,
     check_tied,
     described,
     has_convolutions,
     has_tied_rows,
-    in_layers,
 )
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Provider
@@ -141,9 +138,8 @@ class Sparse(Recipe):
             return self._trained(task, rest, self._ridge(_for_states(self._expected)), thresholding=False)
         if has_convolutions(task.graph):
             check_tied(self.structure)
-        baseline = self.structure == "baseline"
-        tied = baseline and has_tied_rows(task.graph)
-        channels = tied or (baseline and (in_layers(task.graph) or _only_by_layers(task)))
+        channels = self.structure == "baseline"
+        tied = channels and has_tied_rows(task.graph)
         if not channels:
             task.check_untied(self.layers, self.pattern)
         provider = self._channels(task, weighted=tied) if channels else self._states(task)
@@ -208,11 +204,6 @@ class Sparse(Recipe):
             return StateProvider.of(
                 task.captured, task.inputs, structure=self.structure, kappa=kappa, propagate=triangular
             )
-
-
-def _only_by_layers(task: Task) -> bool:
-    """Whether there are layers in a network with blocks, whose states cannot be matched one by one."""
-    return bool(channel_layers(task.graph)) and first_block(task.captured.model.groups) is not None
 
 
 def _for_states(sparsity: float | None) -> Ridge:
