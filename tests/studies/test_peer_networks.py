@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import simplicit as sp
 from simplicit.network.graph import capture_graph
 from simplicit.runs.resnet import resnet20
-from simplicit.studies.peers import PEERS, Layer, Network
+from simplicit.studies.peers import PEERS, Layer, Network, Pattern
 from tied_nets import made
 
 
@@ -58,6 +58,25 @@ def test_a_network_that_keeps_everything_stays_as_it_is(peer: str, name: str, st
     found = given.pruned(PEERS[peer], given.sizes, states=states)
     with torch.no_grad():
         torch.testing.assert_close(found(inputs), net(inputs), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_linear_layers_have_the_pattern_that_divides_them(peer: str) -> None:
+    """Of 9, 7 and 6 inputs groups of three divide the first and the last."""
+    _, _, given = network("mlp with biases")
+    counts = given.by_pattern(Pattern(1, 3))
+    assert counts == {"0": 21, "2": 42, "4": 6}
+    found = given.pruned(PEERS[peer], counts, states=True, pattern=Pattern(1, 3))
+    for part in (found[0], found[4]):
+        kept = (part.weight != 0).view(len(part.weight), -1, 3).sum(2)
+        assert (kept == 1).all()
+    assert (found[2].weight != 0).all()
+
+
+def test_convolutions_stay_dense_under_a_pattern() -> None:
+    _, _, given = network("residual")
+    counts = given.by_pattern(Pattern(1, 3))
+    assert counts["stem"] == given.sizes["stem"]
 
 
 def test_allocations() -> None:

@@ -2,23 +2,40 @@ r"""ALPS: the layer's ℓ0-constrained least squares by ADMM with hard threshold
 
     min over W  ‖T − XWᵀ‖² + δ‖W − W⁰‖²   s.t.  ‖W‖₀ ≤ count
 
-in columns scaled to unit norm (:mod:`simplicit.training.support.thresholding`). Least squares on the support, which the
+in columns scaled to unit norm (:mod:`simplicit.training.support.thresholding`); with a pattern the largest entries of
+every group are kept. Least squares on the support, which the
 paper approximates by conjugate gradients, is solved exactly.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
 
-from simplicit.studies.peers.base import Array, Layer, Peer
+import numpy as np
+import torch
+from torch import Tensor
+
+from simplicit.studies.peers.base import Array, Layer, Pattern, Peer, keep_in_groups
 from simplicit.training.support.thresholding import support_by_admm
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The groups of a pattern."""
+
+    pattern: Pattern
+
+    def largest(self, scores: Tensor) -> Tensor:
+        """Which scores (r, k) are the largest of their groups."""
+        return torch.from_numpy(keep_in_groups(scores.numpy(), self.pattern))
 
 
 def _prune(layer: Layer) -> Array:
     H, G = layer.damped()
     unit = np.sqrt(H.diagonal())
     H, G = H / np.outer(unit, unit), G / unit
-    support = support_by_admm(H, G, layer.weights * unit, layer.count)
+    groups = None if layer.pattern is None else _Groups(layer.pattern)
+    support = support_by_admm(H, G, layer.weights * unit, layer.count, groups=groups)
     W = np.zeros_like(layer.weights)
     for i, row in enumerate(support):
         columns = np.flatnonzero(row)

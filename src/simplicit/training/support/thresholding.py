@@ -11,12 +11,16 @@ An iteration is a product of all rows with (H + ρI)⁻¹, by the eigenvectors o
 where rows are many, or by a factor of few rows (:mod:`~simplicit.training.factor`). With ρ ≥ :data:`RHO` and columns of
 norm one its condition is at most d/ρ, and what is wanted is a support: float32 has digits enough. Rows are in blocks,
 so that the number of threads does not change the rounding.
+
+Where columns are in groups D keeps the largest entries of each, and the ``count`` largest of these, which is the
+projection on both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -36,6 +40,13 @@ BLOCK_ROWS = 128
 
 #: ρ ↦ (rows ↦ rows·(H + ρI)⁻¹).
 Resolvents = Callable[[float], Callable[[Array], Array]]
+
+
+class Groups(Protocol):
+    """Columns in groups of which only some may have entries."""
+
+    def largest(self, scores: Tensor) -> Tensor:
+        """Which scores (r, d) are the largest of their groups."""
 
 
 def keep_largest(scores: Array, count: int) -> Mask:
@@ -61,6 +72,7 @@ def support_by_admm(
     start: Array,
     count: int,
     allowed: Mask | None = None,
+    groups: Groups | None = None,
     *,
     growth: tuple[tuple[float, float], ...] = GROWTH,
     workers: int = 1,
@@ -69,15 +81,15 @@ def support_by_admm(
 
     H (d, d), given or by its resolvents, is positive semidefinite with a diagonal of ones: columns are in units of
     their norms, and so are the rows' cross-correlations C (r, d). The largest of the weights ``start`` (r, d) are the
-    first support; entries may be where it is ``allowed`` (r, d). ρ grows as ``growth`` says, which is GROWTH in the
-    paper.
+    first support; entries may be where it is ``allowed`` (r, d), and as many as ``groups`` have. ρ grows as ``growth``
+    says, which is GROWTH in the paper.
     """
     scale = max(float(np.abs(C).max(initial=0.0)), float(np.abs(start).max(initial=0.0))) or 1.0
     c, D = (torch.from_numpy((one / scale).astype(np.float32)) for one in (C, start))
     outside = None if allowed is None or allowed.all() else torch.from_numpy(~allowed)
     with ThreadPoolExecutor(workers, initializer=prepare_thread) as pool:
         resolvent = _single(H) if callable(H) else _Spectrum(H, len(c), pool).resolvent
-        return np.asarray(_Splitting(resolvent, c, D, count, outside, pool).run(growth).numpy())
+        return np.asarray(_Splitting(resolvent, c, D, count, outside, pool, groups).run(growth).numpy())
 
 
 def _single(resolvents: Resolvents) -> Callable[[float], Callable[[Tensor], Tensor]]:
@@ -121,8 +133,10 @@ class _Splitting:
         count: int,
         outside: Tensor | None,
         pool: ThreadPoolExecutor,
+        groups: Groups | None = None,
     ) -> None:
         self.resolvent, self.c, self.count, self.outside, self.pool = resolvent, c, count, outside, pool
+        self.groups = groups
         self.blocks = _blocks(len(c))
         self.support = self._kept(D)
         self.D, self.V = D * self.support, torch.zeros_like(D)
@@ -130,7 +144,10 @@ class _Splitting:
     def _kept(self, D: Tensor) -> Tensor:
         """The support of the largest entries where there may be any."""
         scores = D.abs()
-        return _largest(scores if self.outside is None else scores.masked_fill(self.outside, -1.0), self.count)
+        scores = scores if self.outside is None else scores.masked_fill(self.outside, -1.0)
+        if self.groups is not None:
+            scores = scores.masked_fill(~self.groups.largest(scores), -1.0)
+        return _largest(scores, self.count)
 
     def run(self, growth: tuple[tuple[float, float], ...]) -> Tensor:
         """The last support."""
