@@ -11,7 +11,7 @@ import hashlib
 import random
 import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -80,3 +80,13 @@ def prose() -> tuple[bytes, bytes]:
 def digest(text: bytes) -> str:
     """Twelve letters by which texts are told apart."""
     return hashlib.sha256(text).hexdigest()[:12]
+
+
+def kept(file: Path, make: Callable[[], str]) -> str:
+    """A text that takes minutes to make, from a file where it was made before."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(".partial")
+        draft.write_bytes(make().encode())
+        draft.replace(file)
+    return file.read_bytes().decode()

@@ -35,7 +35,7 @@ def _prune(layer: Layer) -> Array:
     unit = np.sqrt(H.diagonal())
     H, G = H / np.outer(unit, unit), G / unit
     groups = None if layer.pattern is None else _Groups(layer.pattern)
-    support = support_by_admm(H, G, layer.weights * unit, layer.count, groups=groups)
+    support = support_by_admm(H, G, layer.weights * unit, layer.count, groups=groups, workers=torch.get_num_threads())
     W = np.zeros_like(layer.weights)
     for i, row in enumerate(support):
         columns = np.flatnonzero(row)

@@ -22,6 +22,7 @@ from simplicit.network.graph import NetworkGraph
 from simplicit.studies.peers.base import Array, Layer, Pattern, Peer
 from simplicit.training.channels.finding import channel_layers
 from simplicit.training.channels.layers import ChannelLayer
+from simplicit.training.channels.masks import Masks
 from simplicit.training.channels.moments import sums_of
 from simplicit.training.channels.parts import part_of
 from simplicit.training.channels.samples import batches_of
@@ -39,6 +40,8 @@ class Network:
     graph : NetworkGraph
         Statistics are taken in the dtype of its network, and summed up in float64.
     samples : tensor (m, *input_shape)
+        As :func:`~simplicit.training.channels.samples.samples_of` makes them of other inputs; where the network has an
+        ``attention_mask``, padding is left out of the sums.
     batch_size : int
     """
 
@@ -126,7 +129,9 @@ class Network:
             own = pattern if pattern and _divided(layer, pattern) else None
             return np.stack([peer.prune(replace(part, pattern=own)) for part in parts])
 
-        sweep = Sweep(self.graph, self.layers, batches_of(self.samples, self.batch_size), correct=correct)
+        batches = batches_of(self.samples, self.batch_size)
+        masks = Masks.of(self.graph, batches, None, self.batch_size)
+        sweep = Sweep(self.graph, self.layers, batches, correct=correct, masks=masks)
         changed, _ = sweep.run(prune)
         return with_constants(self.graph, changed)
 
@@ -138,7 +143,7 @@ def _left(size: int, sparsity: float) -> int:
 
 def _divided(layer: ChannelLayer, pattern: Pattern) -> bool:
     """Whether the inputs of a linear layer are whole groups of a pattern."""
-    return layer.geometry is None and (layer.size // layer.rows) % pattern.of == 0
+    return layer.geometry is None and layer.columns % pattern.of == 0
 
 
 def _layer(statistics: Statistics, group: int, count: int, *, states: bool, constant: bool) -> Layer:
