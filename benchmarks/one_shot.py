@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--at", nargs="*", help="sparsities in per cent, or 2:4; all of a network's if left out")
     parser.add_argument("--lines", nargs="*", help="solvers, such as alps; all if left out")
     parser.add_argument("--gpt2", type=Path, default=Path("build/gpt2_bytes"), help="folder of train_gpt2.py")
+    parser.add_argument("--texts", type=Path, default=Path("build/texts"), help="where texts are kept")
     parser.add_argument("--woodfisher", type=Path, help="its checkpoint, resnet20_cifar10.pth.tar")
     parser.add_argument(
         "--parts",
@@ -75,7 +76,7 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what the tables should say of the circumstances")
     options = parser.parse_args()
     options.parts.mkdir(parents=True, exist_ok=True)
-    places = Places(options.data_dir, options.gpt2, options.parts, options.woodfisher)
+    places = Places(options.data_dir, options.gpt2, options.texts, options.woodfisher)
     chosen = options.only or [name for name in SUBJECTS if name != "woodfisher" or options.woodfisher]
     report: dict[str, Any] = {"command": command(), "machine": machine(), "note": options.note, "networks": {}}
     for name in chosen:

@@ -23,6 +23,7 @@ from networks.vision import VisionTransformer, WoodFisherResNet20
 from resnet20 import Data, trained
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from train_gpt2 import HELD_OUT, text_of, windows
 
 from simplicit.data import load_dataset
 from simplicit.runs.hf.folder import load_pretrained, load_tokenizer
@@ -38,7 +39,7 @@ class Places:
 
     data: Path
     gpt2: Path
-    kept: Path
+    texts: Path
     woodfisher: Path | None = None
 
 
@@ -88,7 +89,7 @@ class MiniLM(Subject):
 
     @cached_property
     def sentences(self) -> list[str]:
-        return texts.kept(self.places.kept / "sentences.txt", lambda: "\n".join(texts.sentences())).split("\n")
+        return texts.kept(self.places.texts / "sentences.txt", lambda: "\n".join(texts.sentences())).split("\n")
 
     def _tokens(self, sentences: Sequence[str]) -> Mapping[str, Tensor]:
         return tokenised(load_tokenizer(self.folder), sentences, self.LENGTH).inputs
@@ -191,21 +192,16 @@ class GPT2(Subject):
 
     def _text(self, held: bool) -> np.ndarray:
         """Bytes (n,), the same that the network was trained on or those held out."""
-        file = self.places.kept / f"prose-{'held-out' if held else 'trained'}.txt"
-        text = texts.kept(file, lambda: texts.prose()[held].decode("ascii")).encode("ascii")
+        text = text_of(self.places.texts, held)
         known = json.loads((self.places.gpt2 / "training.json").read_text())["digests"][held]
-        if texts.digest(text) != known:
+        if texts.digest(text.tobytes()) != known:
             raise SystemExit(f"the installed packages are not those that {self.places.gpt2} was trained on: train anew")
-        return np.frombuffer(text, dtype=np.uint8)
+        return text
 
     def drawn(self, draw: int) -> Any:
-        from train_gpt2 import windows
-
         return {IDS: windows(self._text(held=False), self.SAMPLES, seed=10_000 + draw), "use_cache": False}
 
     def measured(self, dense: nn.Module, found: nn.Module) -> dict[str, float]:
-        from train_gpt2 import HELD_OUT, windows
-
         ids = windows(self._text(held=True), HELD_OUT, seed=0)
         held = Held({IDS: ids, MASK: torch.ones_like(ids)}, {"use_cache": False})
         figures = NextTokens().measure(Both(dense, found), held)
