@@ -33,14 +33,14 @@ def _prune(layer: Layer) -> Array:
 
 def _exchange(layer: Layer, row: int, kept: Mask) -> None:
     """Improve the support of a row (k,) in place."""
-    w, G = layer.weights[row], layer.gram
+    w, G, diagonal = layer.weights[row], layer.gram, layer.gram.diagonal()
     c = layer.cross[row] - G @ (w * kept)
-    least = LEAST * float(np.square(w) @ G.diagonal())
+    least = LEAST * float(np.square(w) @ diagonal)
     stay, go = np.flatnonzero(kept), np.flatnonzero(~kept)
     joint = _joint(w, G, stay, go, layer.pattern)
     while joint.size:
-        leaving = w[stay] * (2 * c[stay] + w[stay] * G[stay, stay])
-        coming = w[go] * (w[go] * G[go, go] - 2 * c[go])
+        leaving = w[stay] * (2 * c[stay] + w[stay] * diagonal[stay])
+        coming = w[go] * (w[go] * diagonal[go] - 2 * c[go])
         changes = coming.astype(np.float32) - joint
         changes += leaving.astype(np.float32)[:, None]
         a, b = np.unravel_index(changes.argmin(), changes.shape)
