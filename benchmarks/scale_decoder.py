@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from networks.decoder import Decoder, Sizes
 from results import arguments, command, grid, keep, machine, ran_on, say
+from scipy.optimize import nnls
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from width import problem
@@ -97,9 +98,10 @@ FEATURES: dict[str, Callable[[Sizes], list[float]]] = {
 
 
 def fitted(points: Sequence[tuple[list[float], float]]) -> list[float]:
-    """Coefficients by least squares of relative errors."""
+    """Coefficients, none of them negative, by least squares of relative errors."""
     X, y = (np.array(part) for part in zip(*points, strict=True))
-    return [float(v) for v in np.linalg.lstsq(X / y[:, None], np.ones(len(y)), rcond=None)[0]]
+    scale = np.abs(X / y[:, None]).max(axis=0)
+    return [float(v) for v in nnls(X / y[:, None] / scale, np.ones(len(y)))[0] / scale]
 
 
 def said(name: str, sizes: Sizes, of: dict[str, list[float]]) -> float:

@@ -3,8 +3,8 @@ r"""ALPS: the layer's ℓ0-constrained least squares by ADMM with hard threshold
     min over W  ‖T − XWᵀ‖² + δ‖W − W⁰‖²   s.t.  ‖W‖₀ ≤ count
 
 in columns scaled to unit norm (:mod:`simplicit.training.support.thresholding`); with a pattern the largest entries of
-every group are kept. Least squares on the support, which the
-paper approximates by conjugate gradients, is solved exactly.
+every group are kept. Least squares on the support, which the paper approximates by conjugate gradients, is solved
+exactly.
 """
 
 from __future__ import annotations
