@@ -36,7 +36,8 @@ from simplicit.training.channels.finding import channel_layers
 from simplicit.training.channels.memory import MATRICES, OF_THE_BOUND, check_samples_fit, kept_bytes, live_numbers
 from simplicit.training.channels.samples import BATCH
 from simplicit.training.channels.store import Piece, Store
-from simplicit.training.support.selection import select
+from simplicit.training.support.selection import elimination_paths, select
+from simplicit.training.training import PILOT_PRODUCTS, PILOT_ROWS
 
 #: Llama 2 has these, and many others of its size.
 SEVEN = Sizes(width=4096, inner=11008, blocks=32, heads=32, words=32_000)
@@ -44,7 +45,7 @@ SAMPLES, TOKENS = 128, 2048
 TINY = [Sizes(*sizes) for sizes in ((32, 88, 1), (32, 88, 2), (64, 88, 1), (32, 176, 1), (48, 128, 2))]
 TINY_TOKENS = 16
 CHECKED, CHECKED_SAMPLES, CHECKED_TOKENS = Sizes(width=256, inner=688, blocks=1), 100, 32
-ROWS, COLUMNS = (32, 128), (256, 512, 1024, 2048)
+ROWS, COLUMNS, PILOTS = (32, 128), (256, 512, 1024, 2048), 16
 #: How much longer work takes while all cores are busy, as benchmarks/results/scale.md has it.
 CONTENTION, CORES = 1.15, 16
 #: Bytes a second between nodes, and how many there are.
@@ -189,8 +190,11 @@ def disk(megabytes: int = 256) -> float:
 
 
 def supports(columns: Sequence[int]) -> Numbers:
-    """Processor seconds of the supports of r rows on d columns: ``shared`` d³ + ``rows`` r d², by a few of them."""
-    points = []
+    """Processor seconds of the supports of r rows on d columns: ``shared`` d³ + ``rows`` r d², by a few of them.
+
+    Of the rows that the ``pilot`` eliminates each takes so many times d³.
+    """
+    points, pilots = [], []
     for d in columns:
         for rows in ROWS:
             given, _ = problem(rows, d)
@@ -198,17 +202,22 @@ def supports(columns: Sequence[int]) -> Numbers:
             select(given, (), np.ones(rows), rows * d // 2, 1, thresholding=True)
             points.append(([float(d**3), float(rows * d**2)], time.process_time() - begun))
             say(f"{rows} x {d}: {points[-1][1]:.2f} s")
-    return dict(zip(("shared", "rows"), fitted(points), strict=True))
+        given, _ = problem(PILOTS, d)
+        begun = time.process_time()
+        elimination_paths(given, given.support, 1)
+        pilots.append(([float(PILOTS * d**3)], time.process_time() - begun))
+    return dict(zip(("shared", "rows"), fitted(points), strict=True)) | {"pilot": fitted(pilots)[0]}
 
 
 def work(sizes: Sizes, samples: int, tokens: int, of: dict[str, list[float]], rates: Numbers) -> Numbers:
     """Processor seconds of a fit by what they go into, on one core, and bytes."""
     every = samples * tokens
     layers = sizes.layers * sizes.blocks
+    pilots = sum(min(r, max(PILOT_ROWS, int(PILOT_PRODUCTS / d**3))) * d**3 for r, d in layers)
     return {
         "passes": every * said("operations", sizes, of) / rates["products"],
         "shared": rates["shared"] * sum(d**3 for _, d in layers),
-        "rows": rates["rows"] * sum(r * d**2 for r, d in layers),
+        "rows": rates["rows"] * sum(r * d**2 for r, d in layers) + rates["pilot"] * pilots,
         "kept": 4 * every * said("kept", sizes, of),
         "read": 4 * every * said("read", sizes, of),
         "alive": 4 * every * said("alive", sizes, of),
@@ -260,7 +269,8 @@ def page(report: dict[str, Any]) -> str:
         *([report["note"]] if report["note"] else []),
         "",
         f"Of this machine: {rates['products'] / 1e9:.1f} G multiplications with additions in a processor second; "
-        f"supports of r rows on d columns in {1e12 * rates['shared']:.2f} ps·d³ + {1e9 * rates['rows']:.2f} ns·r·d²; "
+        f"supports of r rows on d columns in {1e12 * rates['shared']:.2f} ps·d³ + {1e9 * rates['rows']:.2f} ns·r·d², "
+        f"{1e12 * rates['pilot']:.2f} ps·d³ for every row of the pilot; "
         f"{rates['disk'] / 1e6:,.0f} MB/s onto the disk.",
         "",
         f"Checked on a decoder of {CHECKED.blocks} block of {CHECKED.width} states, {CHECKED_SAMPLES} samples of "
