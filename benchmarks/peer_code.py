@@ -5,11 +5,11 @@
     python benchmarks/peer_code.py --sparsegpt sparsegpt --wanda wanda --alps ALPS
 
 Layers of a Fashion-MNIST network (784-64-32-16-10, 1,000 samples) and convolutions of ResNet-20 (the patches of 100
-CIFAR-10 images, as one linear layer), each pruned alone, with its own targets. A method's published class gets the
-layer and its inputs, in float32 as it takes them; ours the same in float64. Compared are the relative squared error of
-the layer's outputs, ‖X(W − Ŵ)ᵀ‖²/‖XWᵀ‖², and the supports. The published files are read from clones that you made, and
-changed in memory in one respect: tensors stay on the processor. Prints the table and writes results/peer_code.json and
-results/peer_code.md beside this file.
+CIFAR-10 images, as one linear layer), each pruned alone, with its own targets, at three sparsities and at 2:4. A
+method's published class gets the layer and its inputs, in float32 as it takes them; ours the same in float64. Compared
+are the relative squared error of the layer's outputs, ‖X(W − Ŵ)ᵀ‖²/‖XWᵀ‖², and the supports. The published files are
+read from clones that you made, and changed in memory in one respect: tensors stay on the processor. SparseSwaps has no
+published code yet. Prints the table and writes results/peer_code.json and results/peer_code.md beside this file.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ from torch import Tensor, nn
 from simplicit.data import load_dataset
 from simplicit.network.graph import capture_graph
 from simplicit.runs.mlp import MlpSettings, train_mlp
-from simplicit.studies.peers import PEERS, Layer
+from simplicit.studies.peers import PEERS, Layer, Pattern
 from simplicit.training.channels import channel_layers
 from simplicit.training.channels.patches import patches
 from simplicit.training.channels.samples import batches_of
 from simplicit.training.channels.walk import Walk
 
-SPARSITIES = (50, 70, 90)
+#: Shares of zeros in per cent; or a pattern, for layers whose columns it divides.
+SETTINGS: tuple[int | Pattern, ...] = (50, 70, 90, Pattern(2, 4))
 FILES = {"sparsegpt": "sparsegpt.py", "wanda": "lib/layerwrapper.py", "alps": "alps.py"}
 
 
@@ -61,10 +62,11 @@ def main() -> None:
         parser.error("give at least one clone, such as --sparsegpt DIR")
     theirs = {name: THEIRS[name](loaded(clone / FILES[name])) for name, clone in clones.items()}
     rows = [
-        compared(case, name, prune, sparsity)
+        compared(case, name, prune, setting)
         for case in cases(options.data_dir)
         for name, prune in theirs.items()
-        for sparsity in SPARSITIES
+        for setting in SETTINGS
+        if not isinstance(setting, Pattern) or case.weights.shape[1] % setting.of == 0
     ]
     report = {
         "command": " ".join(["python benchmarks/peer_code.py", *(f"--{name} DIR" for name in clones)]),
@@ -107,40 +109,50 @@ def commit(clone: Path) -> str:
     return done.stdout.strip() or "unknown"
 
 
-Prune = Callable[[Case, int], Tensor]
+Prune = Callable[[Case, int | Pattern], Tensor]
 
 
 def published_sparsegpt(module: types.ModuleType) -> Prune:
-    def prune(case: Case, sparsity: int) -> Tensor:
+    def prune(case: Case, setting: int | Pattern) -> Tensor:
         layer = linear(case)
         worker = module.SparseGPT(layer)
         worker.add_batch(case.inputs, None)
-        worker.fasterprune(sparsity / 100)
+        if isinstance(setting, Pattern):
+            worker.fasterprune(0.0, setting.of - setting.kept, setting.of)
+        else:
+            worker.fasterprune(setting / 100)
         return layer.weight.data
 
     return prune
 
 
 def published_alps(module: types.ModuleType) -> Prune:
-    def prune(case: Case, sparsity: int) -> Tensor:
+    def prune(case: Case, setting: int | Pattern) -> Tensor:
         layer = linear(case)
         worker = module.ALPS_prune(layer, len(case.inputs), 1)
         worker.add_batch(case.inputs, layer(case.inputs))
-        worker.ALPS_admm(sparsity / 100)
+        if isinstance(setting, Pattern):
+            worker.ALPS_admm(0.0, setting.kept, setting.of)
+        else:
+            worker.ALPS_admm(setting / 100)
         return layer.weight.data
 
     return prune
 
 
 def published_wanda(module: types.ModuleType) -> Prune:
-    """Its file keeps the norms; the three lines that mask by them are inside a loop over a language model's layers."""
+    """Its file keeps the norms; the lines that mask by them are inside a loop over a language model's layers."""
 
-    def prune(case: Case, sparsity: int) -> Tensor:
+    def prune(case: Case, setting: int | Pattern) -> Tensor:
         layer = linear(case)
         worker = module.WrappedGPT(layer)
         worker.add_batch(case.inputs, None)
         scores = layer.weight.data.abs() * worker.scaler_row.sqrt()
-        least = scores.sort(dim=1, stable=True).indices[:, : int(scores.shape[1] * sparsity / 100)]
+        if isinstance(setting, Pattern):
+            groups = scores.view(len(scores), -1, setting.of)
+            gone = torch.topk(groups, setting.of - setting.kept, dim=2, largest=False).indices
+            return layer.weight.data.view_as(groups).scatter(2, gone, 0.0).view_as(scores)
+        least = scores.sort(dim=1, stable=True).indices[:, : int(scores.shape[1] * setting / 100)]
         return layer.weight.data.scatter(1, least, 0.0)
 
     return prune
@@ -155,19 +167,21 @@ def linear(case: Case) -> nn.Linear:
     return layer
 
 
-def compared(case: Case, name: str, theirs: Prune, sparsity: int) -> dict[str, Any]:
+def compared(case: Case, name: str, theirs: Prune, setting: int | Pattern) -> dict[str, Any]:
     """Both on one layer, at the number of weights that the published code keeps."""
     with torch.no_grad(), patch("torch.cuda.synchronize"), patch("builtins.print"):
-        published = theirs(case, sparsity).double().numpy()
+        published = theirs(case, setting).double().numpy()
     W, X = case.weights.double().numpy(), case.inputs.double().numpy()
     gram = X.T @ X
-    ours = PEERS[name].prune(Layer(W, gram, W @ gram, int(np.count_nonzero(published))))
+    pattern = setting if isinstance(setting, Pattern) else None
+    count = W.size * pattern.kept // pattern.of if pattern else int(np.count_nonzero(published))
+    ours = PEERS[name].prune(Layer(W, gram, W @ gram, count, pattern))
     mine, other = ours != 0, published != 0
     return {
         "method": name,
         "layer": case.name,
         "shape": list(W.shape),
-        "sparsity": sparsity,
+        "setting": f"{pattern.kept}:{pattern.of}" if pattern else f"{setting} %",
         "kept": [int(mine.sum()), int(other.sum())],
         "same_support": 100 * float((mine & other).sum() / max(1, other.sum())),
         "error": error(W, ours, gram),
@@ -193,7 +207,7 @@ def page(report: dict[str, Any]) -> str:
     columns = {
         "layer": lambda row: row["layer"],
         "rows x columns": lambda row: f"{row['shape'][0]} x {row['shape'][1]}",
-        "sparsity": lambda row: f"{row['sparsity']} %",
+        "zeros": lambda row: row["setting"],
         "published": lambda row: f"{row['published_error']:.5f}",
         "ours": lambda row: f"{row['error']:.5f}",
         "same weights": lambda row: f"{row['same_support']:.1f} %",

@@ -18,20 +18,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import resource
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 import torch
-from results import arguments, command, grid, keep, machine, ran_on, say, source_digest
+from pruning import OURS, Method, columns, failures, run_missing
+from results import arguments, command, grid, keep, machine, ran_on, source_digest
 from torch import Tensor, nn
 
 import simplicit as sp
@@ -42,25 +40,7 @@ from simplicit.runs.resnet import resnet20
 from simplicit.runs.weights import load_weights
 from simplicit.studies.peers import PEERS, Network
 
-OURS = "simplicit"
 SPARSITIES = (50.0, 70.0, 80.0, 90.0, 95.0)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A line of the table."""
-
-    solver: str
-    allocation: str = ""
-    targets: str = ""  # "own" or "fit"; "" where none are fitted
-    norms: bool = True
-
-    def __str__(self) -> str:
-        if self.solver == OURS:
-            return OURS
-        parts = [PEERS[self.solver].title, f"{self.allocation} allocation"]
-        parts += [f"{self.targets} targets"] if self.targets else []
-        return ", ".join([*parts, "norms" if self.norms else "as published"])
 
 
 def methods() -> list[Method]:
@@ -147,33 +127,19 @@ def tasks(options: argparse.Namespace, draws: list[int], chosen: list[Method]) -
     for draw in draws:
         for sparsity in options.sparsities:
             for method in chosen:
-                name = str(method).replace(", ", "-").replace(" ", "-").replace("'", "")
-                file = options.parts / f"{options.samples}-{draw}-{sparsity:g}-{name}.json"
+                file = options.parts / f"{options.samples}-{draw}-{sparsity:g}-{method.file}.json"
                 yield (options.data_dir, options.samples, draw, sparsity, method, options.parts), file
 
 
 def run_all(options: argparse.Namespace, draw: int, chosen: list[Method], workers: int) -> None:
     """Run what has no file yet, each in a process of its own."""
-    missing = [(task, file) for task, file in tasks(options, [draw], chosen) if not file.exists()]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1 if workers == 1 else None) as pool:
-        running = {pool.submit(run, task): (task, file) for task, file in missing}
-        for future in as_completed(running):
-            (*_, draw, sparsity, method, _), file = running[future]
-            try:
-                row = future.result()
-            except Exception as error:
-                row = {
-                    "name": str(method),
-                    "draw": draw,
-                    "wanted": sparsity,
-                    "error": f"{type(error).__name__}: {error}",
-                }
-            draft = file.with_suffix(".partial")
-            draft.write_text(json.dumps(row))
-            draft.replace(file)
-            kept = {key: row[key] for key in ("name", "wanted", "accuracy", "seconds", "error") if key in row}
-            say(json.dumps(kept))
+    run_missing(tasks(options, [draw], chosen), run, labelled, workers)
+
+
+def labelled(task: Any) -> dict[str, Any]:
+    """What a row says of its task."""
+    _, _, draw, sparsity, method, _ = task
+    return {"name": str(method), "draw": draw, "wanted": sparsity}
 
 
 def run(task: Any) -> dict[str, Any]:
@@ -195,10 +161,7 @@ def run(task: Any) -> dict[str, Any]:
     seconds = time.perf_counter() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     weights = [p for p in found.parameters() if p.ndim > 1]
-    row = {
-        "name": str(method),
-        "draw": draw,
-        "wanted": sparsity,
+    row = labelled(task) | {
         "sparsity": 100 * (1 - sum(int((p != 0).sum()) for p in weights) / sum(p.numel() for p in weights)),
         "seconds": seconds,
         "peak_megabytes": peak / 1024,
@@ -260,6 +223,7 @@ def page(report: dict[str, Any]) -> str:
     """The figures as Markdown."""
     settings, rows = report["settings"], report["rows"]
     ours = [row for row in rows if row["name"] == OURS]
+    headings = {sparsity: f"{sparsity:g} % sparse" for sparsity in settings["sparsities"]}
     lines = [
         "# ResNet-20 on CIFAR-10, one row per output channel",
         "",
@@ -276,10 +240,8 @@ def page(report: dict[str, Any]) -> str:
         ("held_out_agreement", "Agreement on the training images that were not drawn, per cent"),
         ("seconds", "Seconds per model (fit: all cores; peers: one core)"),
     ):
-        lines += ["", f"## {title}", "", *grid(columns(rows, figure, settings["sparsities"]), names(rows))]
-    failed = [
-        f"{row['name']}, {row['wanted']:g} %, draw {row['draw']}: {row['error']}" for row in rows if "error" in row
-    ]
+        found = columns(rows, figure, headings, digits=0 if figure == "seconds" else 1)
+        lines += ["", f"## {title}", "", *grid(found, names(rows))]
     certified = [row["certified"] for row in ours]
     lines += [
         "",
@@ -287,7 +249,7 @@ def page(report: dict[str, Any]) -> str:
         f"the process {max(row['peak_megabytes'] for row in ours):,.0f} MB, of which "
         f"{max(row['megabytes_before'] for row in ours):,.0f} MB before it began (torch, the images, the network).",
         *(["", report["note"]] if report.get("note") else []),
-        *(["", "Failed: " + "; ".join(failed)] if failed else []),
+        *failures(rows),
         "",
     ]
     return "\n".join(lines)
@@ -296,30 +258,6 @@ def page(report: dict[str, Any]) -> str:
 def names(rows: list[dict[str, Any]]) -> list[str]:
     found = {row["name"] for row in rows}
     return [str(method) for method in methods() if str(method) in found]
-
-
-def columns(rows: list[dict[str, Any]], figure: str, sparsities: list[float]) -> dict[str, Any]:
-    """A column for each sparsity."""
-
-    def at(sparsity: float) -> Any:
-        def cell(name: str) -> str:
-            cells = [row for row in rows if row["name"] == name and row["wanted"] == sparsity]
-            values = [row[figure] for row in cells if figure in row]
-            if not values:
-                return "failed" if cells else ""
-            digits = 0 if figure == "seconds" else 1
-            spread = f" ({stdev(values):.1f})" if len(values) > 1 and digits else ""
-            return f"{mean(values):.{digits}f}{spread}"
-
-        return cell
-
-    draws = {row["name"]: len({one["draw"] for one in rows if one["name"] == row["name"]}) for row in rows}
-    most = max(draws.values(), default=0)
-
-    def named(name: str) -> str:
-        return name if draws[name] == most else f"{name} ({draws[name]} draw{'s' * (draws[name] > 1)})"
-
-    return {"": named} | {f"{sparsity:g} % sparse": at(sparsity) for sparsity in sparsities}
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 RESULTS = Path(__file__).parent / "results"
 #: Options that say where something is.
-PLACES = ("--data-dir", "--output", "--parts")
+PLACES = ("--data-dir", "--output", "--parts", "--gpt2", "--texts", "--woodfisher")
 PHASES = ("gram", "factor", "iterations", "polish", "certificate")
 
 

@@ -27,7 +27,7 @@ def test_every_method_is_measured_at_every_sparsity_and_seed() -> None:
     assert [(state.stage, state.done, state.total) for state in states] == [("seeds", 1, 2), ("seeds", 2, 2)]
     assert settings.peer == tuple(PEERS)
     methods = methods_of(PEERS)
-    assert len(methods) == 1 + 3 + 2 + 4 + 4
+    assert len(methods) == 1 + 3 + 2 + 2 + 4 + 4
     assert len(found.measured) == 2 * (1 + 2 * len(methods))
     for method in methods:
         for sparsity in settings.sparsity:

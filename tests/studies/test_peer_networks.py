@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import simplicit as sp
 from simplicit.network.graph import capture_graph
 from simplicit.runs.resnet import resnet20
-from simplicit.studies.peers import PEERS, Layer, Network
+from simplicit.studies.peers import PEERS, Layer, Network, Pattern
+from simplicit.training.channels.samples import samples_of
 from tied_nets import made
 
 
@@ -58,6 +59,51 @@ def test_a_network_that_keeps_everything_stays_as_it_is(peer: str, name: str, st
     found = given.pruned(PEERS[peer], given.sizes, states=states)
     with torch.no_grad():
         torch.testing.assert_close(found(inputs), net(inputs), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_linear_layers_have_the_pattern_that_divides_them(peer: str) -> None:
+    """Of 9, 7 and 6 inputs groups of three divide the first and the last."""
+    _, _, given = network("mlp with biases")
+    counts = given.by_pattern(Pattern(1, 3))
+    assert counts == {"0": 21, "2": 42, "4": 6}
+    found = given.pruned(PEERS[peer], counts, states=True, pattern=Pattern(1, 3))
+    for part in (found[0], found[4]):
+        kept = (part.weight != 0).view(len(part.weight), -1, 3).sum(2)
+        assert (kept == 1).all()
+    assert (found[2].weight != 0).all()
+
+
+def test_convolutions_stay_dense_under_a_pattern() -> None:
+    _, _, given = network("residual")
+    counts = given.by_pattern(Pattern(1, 3))
+    assert counts["stem"] == given.sizes["stem"]
+
+
+class Tokens(nn.Module):
+    """Two layers on tokens (m, 5, 4), averaged over those that are there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+        there = attention_mask[..., None].to(x.dtype)
+        return (there * self.second(torch.relu(self.first(x)))).sum(1) / there.sum(1)
+
+
+def test_what_padding_holds_does_not_matter() -> None:
+    torch.manual_seed(0)
+    net, x = Tokens().double().eval(), torch.rand(11, 5, 4).double()
+    mask = (torch.arange(5) < torch.arange(2, 13)[:, None]).long()
+    found = []
+    for padding in (0.0, 30.0):
+        inputs = {"x": torch.where(mask[..., None] != 0, x, padding), "attention_mask": mask}
+        graph = capture_graph(net, inputs)
+        given = Network(graph, samples_of(graph, inputs))
+        found.append(given.pruned(PEERS["sparsegpt"], given.uniform(50), states=False).state_dict())
+    for key, value in found[0].items():
+        torch.testing.assert_close(value, found[1][key], rtol=1e-8, atol=1e-10)
 
 
 def test_allocations() -> None:

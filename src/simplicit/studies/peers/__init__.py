@@ -10,14 +10,17 @@ from simplicit.studies.peers.base import Layer, Peer
 from simplicit.studies.peers.magnitude import MAGNITUDE
 from simplicit.studies.peers.network import Network
 from simplicit.studies.peers.sparsegpt import SPARSEGPT
+from simplicit.studies.peers.sparseswaps import SPARSESWAPS
 from simplicit.studies.peers.wanda import WANDA
+from simplicit.training.support.pattern import Pattern
 
-__all__ = ["PEERS", "Layer", "Network", "Peer"]
+__all__ = ["PEERS", "Layer", "Network", "Pattern", "Peer"]
 
 #: The peers by name; one that is added here is part of the frontier.
 PEERS: dict[str, Peer] = {
     "magnitude": MAGNITUDE,
     "wanda": WANDA,
+    "sparseswaps": SPARSESWAPS,
     "sparsegpt": SPARSEGPT,
     "alps": ALPS,
 }

@@ -1,15 +1,14 @@
-"""Pruning by size: the largest weights of the layer stay as they are."""
+"""Pruning by size: the largest weights of the layer, or of every group of a pattern, stay as they are."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from simplicit.studies.peers.base import Array, Layer, Peer
-from simplicit.training.support.thresholding import keep_largest
 
 
 def _prune(layer: Layer) -> Array:
-    return layer.weights * keep_largest(np.abs(layer.weights), layer.count)
+    return layer.weights * layer.largest(np.abs(layer.weights))
 
 
 MAGNITUDE = Peer(

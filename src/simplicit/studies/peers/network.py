@@ -10,7 +10,7 @@ constants and the statistics of batch norms are corrected in the same way.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,11 +22,13 @@ from simplicit.network.graph import NetworkGraph
 from simplicit.studies.peers.base import Array, Layer, Peer
 from simplicit.training.channels.finding import channel_layers
 from simplicit.training.channels.layers import ChannelLayer
+from simplicit.training.channels.masks import Masks
 from simplicit.training.channels.moments import sums_of
 from simplicit.training.channels.parts import part_of
 from simplicit.training.channels.samples import batches_of
 from simplicit.training.channels.statistics import Statistics
 from simplicit.training.channels.sweep import Sweep
+from simplicit.training.support.pattern import Pattern
 from simplicit.training.support.thresholding import keep_largest
 
 
@@ -39,6 +41,8 @@ class Network:
     graph : NetworkGraph
         Statistics are taken in the dtype of its network, and summed up in float64.
     samples : tensor (m, *input_shape)
+        As :func:`~simplicit.training.channels.samples.samples_of` makes them of other inputs; where the network has an
+        ``attention_mask``, padding is left out of the sums.
     batch_size : int
     """
 
@@ -67,6 +71,13 @@ class Network:
         parts = np.split(kept, np.cumsum([len(one) for one in weights])[:-1])
         return {layer.name: int(part.sum()) for layer, part in zip(self.layers, parts, strict=True)}
 
+    def by_pattern(self, pattern: Pattern) -> dict[str, int]:
+        """Return how many weights stay where each layer has a pattern that can have it; others stay dense."""
+        return {
+            layer.name: layer.size * pattern.kept // pattern.of if _divided(layer, pattern) else layer.size
+            for layer in self.layers
+        }
+
     def counts_of(self, network: nn.Module) -> dict[str, int]:
         """Return how many weights each layer of another network of the same class has that are not zero."""
         weights = dict(network.named_parameters())
@@ -78,7 +89,15 @@ class Network:
         """Return the share of weights that another network of the same class lacks, in per cent."""
         return 100.0 * (1.0 - sum(self.counts_of(network).values()) / sum(self.sizes.values()))
 
-    def pruned(self, peer: Peer, counts: Mapping[str, int], *, states: bool, correct: bool = False) -> nn.Module:
+    def pruned(
+        self,
+        peer: Peer,
+        counts: Mapping[str, int],
+        *,
+        states: bool,
+        correct: bool = False,
+        pattern: Pattern | None = None,
+    ) -> nn.Module:
         """Return the network with every layer pruned, one after another, each on the states of those before it.
 
         Parameters
@@ -90,6 +109,8 @@ class Network:
             Match the baseline's states; otherwise the dense weights on the layer's own inputs.
         correct : bool
             Correct constants and batch norms.
+        pattern : Pattern, optional
+            What the rows of linear layers have whose inputs its groups divide, with ``counts`` of :meth:`by_pattern`.
 
         Raises
         ------
@@ -106,9 +127,12 @@ class Network:
             parts = (
                 _layer(statistics, g, int(count), states=states, constant=constant) for g, count in enumerate(each)
             )
-            return np.stack([peer.prune(part) for part in parts])
+            own = pattern if pattern and _divided(layer, pattern) else None
+            return np.stack([peer.prune(replace(part, pattern=own)) for part in parts])
 
-        sweep = Sweep(self.graph, self.layers, batches_of(self.samples, self.batch_size), correct=correct)
+        batches = batches_of(self.samples, self.batch_size)
+        masks = Masks.of(self.graph, batches, None, self.batch_size)
+        sweep = Sweep(self.graph, self.layers, batches, correct=correct, masks=masks)
         changed, _ = sweep.run(prune)
         return with_constants(self.graph, changed)
 
@@ -116,6 +140,11 @@ class Network:
 def _left(size: int, sparsity: float) -> int:
     """Return how many of ``size`` weights a sparsity in per cent leaves; rounding of the share takes none away."""
     return int(size * (1 - sparsity / 100) + 1e-9)
+
+
+def _divided(layer: ChannelLayer, pattern: Pattern) -> bool:
+    """Whether the inputs of a linear layer are whole groups of a pattern."""
+    return layer.geometry is None and layer.columns % pattern.of == 0
 
 
 def _layer(statistics: Statistics, group: int, count: int, *, states: bool, constant: bool) -> Layer:
