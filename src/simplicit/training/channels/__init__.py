@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from simplicit.training.channels.choice import EVERYTHING, Choice
 from simplicit.training.channels.finding import (
+    all_layers,
     channel_layers,
     check_tied,
     has_convolutions,
@@ -32,6 +33,7 @@ __all__ = [
     "Needs",
     "Samples",
     "Store",
+    "all_layers",
     "channel_layers",
     "check_tied",
     "has_convolutions",
