@@ -75,7 +75,7 @@ def test_what_a_unit_saves_is_counted() -> None:
     assert first.operations == 64 * 27 + 16 * (9 + 5)
     saved = plan.saved(plan.everything)
     assert saved["units"] == {"0": [6, 6], "6": [5, 5], "10": [7, 7]}
-    assert saved["parameters"] == [2 * (6 * 27 + 6 * 9 + 5 * 6 + 7 * 20 + 3 * 7) // 2] * 2
+    assert saved["weights"] == [6 * 27 + 6 * 9 + 5 * 6 + 7 * 20 + 3 * 7] * 2
 
 
 def test_an_operation_that_is_not_known_keeps_units_together() -> None:

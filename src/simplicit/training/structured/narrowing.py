@@ -30,7 +30,7 @@ from simplicit.training.problem import Ridge, Rows
 from simplicit.training.provider import Fit
 from simplicit.training.structured.dropping import Reader, exchanged
 from simplicit.training.structured.tableau import Tableau
-from simplicit.training.structured.widths import Plan, Width
+from simplicit.training.structured.widths import SIZES, Plan, Width
 from simplicit.training.training import Trained
 
 #: Widths that a summary names.
@@ -115,7 +115,7 @@ class Narrowing:
         each = [f"{int((~units).sum())} of {width.count} {width.kind} of {width.name}" for width, units in pairs]
         listed = ", ".join(each[:LISTED]) + (f" and {len(each) - LISTED} more" if len(each) > LISTED else "")
         saved = self.plan.saved(self.kept)
-        sizes = [f"{name} {before:,} -> {after:,}" for name, (before, after) in saved.items() if name != "units"]
+        sizes = [f"{name} {saved[name][0]:,} -> {saved[name][1]:,}" for name in SIZES]
         return {
             "dropped": f"{dropped:,} of {every:,} units, {self.exchanged:,} exchanged: {listed}",
             "left": ", ".join(sizes),

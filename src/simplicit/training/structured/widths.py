@@ -23,6 +23,8 @@ from simplicit.rows.batch import Index, Mask
 from simplicit.training.channels.layers import ChannelLayer
 from simplicit.training.structured.tracing import Traced, passes
 
+#: What the layers of a network have, and take for a sample.
+SIZES = ("weights", "multiply-adds")
 #: A group of a layer's rows, which share their columns.
 Group = tuple[str, int]
 
@@ -60,7 +62,7 @@ class Width:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The widths of a network, and what its layers are: ``positions`` says at how many of a sample each is used."""
+    """The widths of a network, and the layers that are trained; ``positions`` says at how many of a sample each is."""
 
     layers: Mapping[str, ChannelLayer]
     widths: list[Width]
@@ -86,7 +88,7 @@ class Plan:
             for roots in kinds.values()
             if len(roots) > 1
         ]
-        return cls(known, widths, traced.positions)
+        return cls({layer.name: layer for layer in trained}, widths, traced.positions)
 
     @property
     def everything(self) -> list[Mask]:
@@ -95,9 +97,12 @@ class Plan:
 
     def saved(self, kept: Sequence[Mask]) -> dict[str, Any]:
         """How many units each width has and keeps, and what its layers have and take, ready for JSON."""
-        named = zip(self.widths, kept, strict=True)
-        sizes = {"parameters": self.kept_weights, "multiply-adds": self.kept_operations}
-        return {"units": {width.name: [width.count, int(units.sum())] for width, units in named}} | {
+        counts: dict[str, list[int]] = {}
+        for width, units in zip(self.widths, kept, strict=True):
+            before = counts.get(width.name, [0, 0])
+            counts[width.name] = [before[0] + width.count, before[1] + int(units.sum())]
+        sizes = dict(zip(SIZES, (self.kept_weights, self.kept_operations), strict=True))
+        return {"units": counts} | {
             name: [sum(count(one).values()) for one in (self.everything, kept)] for name, count in sizes.items()
         }
 
