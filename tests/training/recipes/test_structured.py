@@ -98,7 +98,7 @@ def test_a_share_of_the_whole_network_is_met(allocation: str) -> None:
 
 def test_layers_have_shares_of_their_own_and_rows_may_be_sparse_too() -> None:
     rules = {"q": 0, "gate": 50, "head": None}
-    result = fitted("gated", sp.Structured(layers=rules, weights=70))
+    result = fitted("gated", sp.Structured(layers=rules, zeros=70))
     units = result.figures()["units"]
     assert units == {"q": [2, 2], "gate": [6, 3]}
     assert result.nnz == int(result.weight_count * 0.3 + 1e-9)
@@ -121,7 +121,7 @@ def test_the_summary_says_what_is_gone() -> None:
         ({"sparsity": 0.5}, "sparsity", "did you mean 50"),
         ({"sparsity": None}, "sparsity", "number"),
         ({"allocation": "best"}, "allocation", "uniform"),
-        ({"weights": 100}, "weights", "below 100"),
+        ({"zeros": 100}, "zeros", "below 100"),
         ({"anchor": 2}, "anchor", "between 0 and 1"),
     ],
 )
@@ -139,7 +139,7 @@ def test_options_out_of_range(options: dict[str, Any], argument: str, words: str
         ("mlp", sp.Structured(layers={"5": 30}), "layers", "'5'"),
         ("residual", sp.Structured(layers={"second": 30}), "layers", "can be dropped"),
         ("mlp", sp.Structured(layers={"0": None, "2": None}), "net", "no units"),
-        ("mlp", sp.Structured(50, weights=10), "weights", "already"),
+        ("mlp", sp.Structured(50, zeros=10), "zeros", "already"),
     ],
 )
 def test_what_a_network_cannot_give(name: str, recipe: sp.Structured, argument: str, words: str) -> None:

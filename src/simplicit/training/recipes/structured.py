@@ -35,7 +35,7 @@ class Structured(Recipe):
         Of what the sparsity is a share: "uniform", of the units of each layer; "states", of all units of the network,
         those with the lowest prices; "weights", of the weights, at one price for a weight that is saved; "operations",
         of the multiply-adds for a sample, at one price for one that is saved.
-    weights : float, optional
+    zeros : float, optional
         Wanted share of zeros in per cent of the baseline's weights: the rows of what is left are made sparse too, as by
         Sparse. Default: they keep all their weights on units that are left.
     ridge : float, optional
@@ -55,7 +55,7 @@ class Structured(Recipe):
 
     sparsity: float = 25.0
     allocation: str = field(default="uniform", metadata=named(ALLOCATIONS))
-    weights: float | None = None
+    zeros: float | None = None
     ridge: float | None = None
     anchor: float | None = None
     layers: Mapping[str, float | None] | tuple[str, ...] = ()
@@ -64,14 +64,12 @@ class Structured(Recipe):
         object.__setattr__(self, "layers", Choice.parse(self.layers).texts)
         check_sparsity(as_number("sparsity", self.sparsity))
         check_choice("allocation", self.allocation, ALLOCATIONS)
-        check_sparsity(self.weights, "weights")
+        check_sparsity(self.zeros, "zeros")
         self._ridge()  # refuses numbers out of range
 
     def train(self, task: Task) -> Trained:
         if task.cell is not None:
-            raise refused(
-                "recipe", "the states of a cell at rest read each other, so that none is dropped; take Sparse"
-            )
+            raise refused("recipe", "the states of a cell at rest read each other, and none is dropped; take Sparse")
         choice, tied = Choice.parse(self.layers), has_tied_rows(task.graph)
         provider = ChannelProvider.of(
             task.graph, task.inputs, workers=task.run.n_workers, weighted=tied, mask=task.mask, choice=choice
@@ -83,9 +81,9 @@ class Structured(Recipe):
             narrow = narrowed(provider, plan, self._ridge(), self.sparsity, self.allocation, own)
             training = Training(narrow, NoPenalty(), self._ridge(), task.rows, run, thresholding=tied)
             trained = training.refit()
-            if self.weights is not None:
-                self._check_weights(narrow)
-                trained = training.select(self.weights)
+            if self.zeros is not None:
+                self._check_zeros(narrow)
+                trained = training.select(self.zeros)
         task.notes.update(narrow.notes())
         return narrow.finished(trained)
 
@@ -93,13 +91,13 @@ class Structured(Recipe):
         ridge = _RIDGE.ridge if self.ridge is None else self.ridge
         return Ridge(ridge, _RIDGE.anchor if self.anchor is None else self.anchor)
 
-    def _check_weights(self, narrow: Narrowing) -> None:
+    def _check_zeros(self, narrow: Narrowing) -> None:
         """Refuse to leave more weights than there are once units are dropped."""
-        assert self.weights is not None
+        assert self.zeros is not None
         left = sum(narrow.plan.kept_weights(narrow.kept)[layer.name] for layer in narrow.layers)
         reached = 100 * (1 - left / narrow.weight_count)
-        if reached > self.weights + 1e-9:
+        if reached > self.zeros + 1e-9:
             raise refused(
-                "weights",
-                f"got {self.weights:g}, and without the units that are dropped {reached:.1f} % are zero already",
+                "zeros",
+                f"got {self.zeros:g}, and with the units dropped {reached:.1f} % are zero already",
             )
