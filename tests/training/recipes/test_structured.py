@@ -146,3 +146,18 @@ def test_what_a_network_cannot_give(name: str, recipe: sp.Structured, argument: 
     with pytest.raises(sp.InputError, match=words) as caught:
         subject(name).fit(recipe)
     assert caught.value.argument == argument
+
+
+def test_a_network_that_divides_by_what_is_gone_is_refused() -> None:
+    class Signs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 4, bias=False), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            result: torch.Tensor = self.second(y / y.abs())
+            return result
+
+    with pytest.raises(sp.InputError, match="divides by"):
+        Subject(Signs().double().eval(), torch.rand(40, 5, dtype=torch.float64)).fit(sp.Structured(50))

@@ -106,3 +106,19 @@ def test_a_loop_over_steps_has_units_too() -> None:
     assert width.count == 6
     assert set(width.rows) == {"first", "inner"}
     assert set(width.readers) == {"inner", "last"}
+
+
+def test_heads_of_an_attention_that_is_written_out() -> None:
+    class Written(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.o = nn.Linear(6, 24), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, 4, 2).unbind(2)
+            scores = torch.einsum("bthd,bshd->bhts", q, k).softmax(-1)
+            result: Tensor = self.o(torch.einsum("bhts,bshd->bthd", scores, v).flatten(2))
+            return result
+
+    (width,) = plan_of(Written(), torch.rand(4, 5, 6)).widths
+    assert (width.count, width.rows["qkv"].shape, width.kind) == (4, (4, 6), "heads")

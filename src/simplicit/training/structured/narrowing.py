@@ -19,6 +19,7 @@ from scipy.sparse import diags_array
 from torch import Tensor
 from torch.fx import Node
 
+from simplicit.checks import lookups_checked, refused
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows import RowStatus, Solution
 from simplicit.rows.batch import Array, Mask
@@ -95,6 +96,7 @@ class Narrowing:
         changed = dict(student.changed)
         for layer in self.layers:
             changed |= silenced(student.graph, layer, self.plan.masks(layer, self.kept)[0], changed)
+        _check_unread(student.graph, self.samples.batches[0], student.changed, changed)
         return NarrowStudent(
             student.graph, student.layers, changed, student.errors, student.left_alone, self.plan.saved(self.kept)
         )
@@ -160,6 +162,16 @@ def tableaus_of(
 def readers_of(width: Width, tableaus: Mapping[tuple[str, int], Tableau]) -> list[Reader]:
     """Who reads the units of a width."""
     return [Reader(tableaus[key], places) for key, places in width.columns.items()]
+
+
+def _check_unread(
+    graph: NetworkGraph, batch: Tensor, before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+) -> None:
+    """Refuse a network whose outputs change when rows that nobody reads become zero: it divides by them."""
+    with torch.no_grad(), lookups_checked():
+        one, other = (graph.module(*{**graph.constants, **changed}.values(), batch) for changed in (before, after))
+    if not torch.allclose(one, other, rtol=1e-4, atol=1e-5 * float(one.abs().max())):
+        raise refused("net", "it divides by states that are zero without their units, so that these cannot be dropped")
 
 
 def silenced(graph: NetworkGraph, layer: ChannelLayer, left: Mask, changed: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from simplicit.network.graph import NetworkGraph
 from simplicit.network.operations import name_of
 from simplicit.network.registry import REGISTRY
 from simplicit.network.rules import Elementwise, Moving
-from simplicit.network.trees import leaves
+from simplicit.network.trees import leaves, mapped
 from simplicit.training.channels.layers import ChannelLayer, Use
 from simplicit.training.structured.classes import Classes
 
@@ -37,7 +37,7 @@ _aten = torch.ops.aten
 _POINTWISE = frozenset(
     {"dropout", "feature_dropout", "alpha_dropout", "_to_copy", "to", "type_as", "contiguous", "alias", "hardswish"}
     | {"prelu", "_prelu_kernel", "log_sigmoid", "log_sigmoid_forward", "clone", "detach", "mish", "celu", "elu"}
-    | {"batch_norm", "_native_batch_norm_legit_no_training", "lift_fresh_copy"}
+    | {"_native_batch_norm_legit_no_training", "lift_fresh_copy"}
 )
 _SUMS = frozenset({"add", "sub", "rsub"})
 #: Operations along the dimensions in the argument "dim", or along all.
@@ -45,6 +45,8 @@ _ALONG = frozenset(
     {"softmax", "_softmax", "log_softmax", "_log_softmax", "sum", "mean", "amax", "amin", "var", "std", "prod", "norm"}
     | {"linalg_vector_norm", "logsumexp", "cumsum", "_safe_softmax"}
 )
+#: Norms of each channel by what it is in a sample, or in all of them.
+_OF_CHANNELS = frozenset({"batch_norm", "native_batch_norm", "_native_batch_norm_legit", "instance_norm"})
 _NORMS = frozenset({"layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"})
 _PRODUCTS = frozenset({"matmul", "mm", "bmm"})
 _IMAGES = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "upsample_", "_upsample", "lp_pool")
@@ -105,7 +107,9 @@ class Traced(Interpreter):
             return self._of_attention
         if name in _PRODUCTS:
             return self._of_product
-        if name in _ALONG or name in _NORMS or name == "group_norm":
+        if name == "einsum":
+            return self._of_contraction
+        if name in _ALONG | _NORMS | _OF_CHANNELS or name == "group_norm":
             return self._of_statistics
         if name.startswith(_IMAGES):
             return self._of_image
@@ -165,13 +169,14 @@ class Traced(Interpreter):
             return None
         operands = {name: one for name, one in arguments.items() if name not in places and name != "value"}
         target: Any = torch.Tensor.reshape if node.target in _VIEWS else node.target
-        moved = map_arg(operands, self._label)
+        # Not every operation that moves elements is there for integers.
+        moved = mapped(lambda one: one.double() if isinstance(one, Tensor) else one, map_arg(operands, self._label))
         given = moved | map_arg(places, self.env.__getitem__)
         if node.target in _VIEWS:
-            return target(given["self"], list(given["size"]))
+            return target(given["self"], list(given["size"])).long()
         if "value" in arguments and name_of(node) in ("fill", "masked_fill"):
             given["value"] = 0
-        return target(**given)
+        return mapped(lambda one: one.long() if isinstance(one, Tensor) else one, target(**given))
 
     def _label(self, node: Node) -> Any:
         """What stands for a node in an operation that moves elements: labels for tensors, or sizes as they are."""
@@ -198,6 +203,8 @@ class Traced(Interpreter):
 
     def _axes(self, node: Node, arguments: Mapping[str, Any], ndim: int) -> list[int]:
         """The axes along which an operation computes."""
+        if name_of(node) in _OF_CHANNELS:
+            return [axis for axis in range(ndim) if axis != 1]
         if name_of(node) in _NORMS:
             return [ndim - 1 - axis for axis in range(len(arguments["normalized_shape"]))]
         given = arguments.get("dim")
@@ -222,6 +229,24 @@ class Traced(Interpreter):
             return None
         rows, columns = self.classes.join_along(one, [one.ndim - 1]), self.classes.join_along(other, [other.ndim - 2])
         return self.classes.join(rows, columns).expand(value.shape)
+
+    def _of_contraction(self, node: Node, value: Tensor) -> Any:
+        """A sum of products of states that is written out."""
+        equation, operands = node.args[:2]
+        inputs, arrow, result = str(equation).replace(" ", "").partition("->")
+        if not arrow or "." in inputs or any(len(set(one)) < len(one) for one in inputs.split(",")):
+            return None
+        found = torch.zeros([1] * value.ndim, dtype=torch.int64)
+        for names, operand in zip(inputs.split(","), operands, strict=True):  # type: ignore[arg-type]
+            kept = "".join(name for name in names if name in result)
+            largest = self.classes.join_along(
+                self._label(operand),
+                [axis for axis, name in enumerate(names) if name not in result],
+            ).reshape([value.shape[result.index(name)] for name in kept])
+            order = sorted(range(len(kept)), key=lambda axis: result.index(kept[axis]))
+            places = [value.shape[axis] if name in kept else 1 for axis, name in enumerate(result)]
+            found = self.classes.join(found, largest.permute(order).reshape(places))
+        return found.expand(value.shape)
 
     def _of_attention(self, node: Node, value: Tensor) -> Any:
         """Scaled dot product attention: a head is one unit."""
