@@ -15,6 +15,11 @@ from fitting import Subject
 from unit_nets import made
 
 
+def uniform(sparsity: float = 25, **options: Any) -> sp.Structured:
+    """The same share of every layer."""
+    return sp.Structured(sparsity, "uniform", **options)
+
+
 @cache
 def subject(name: str) -> Subject:
     return Subject(*made(name))
@@ -22,7 +27,7 @@ def subject(name: str) -> Subject:
 
 @cache
 def fitted(name: str, recipe: sp.Structured | None = None) -> sp.FitResult:
-    return subject(name).fit(sp.Structured(50) if recipe is None else recipe)
+    return subject(name).fit(uniform(50) if recipe is None else recipe)
 
 
 @pytest.mark.parametrize("name", ["mlp", "residual", "excited", "gated"])
@@ -75,7 +80,7 @@ def test_heads_go_with_their_queries_keys_and_values() -> None:
 
 
 def test_dropping_none_keeps_the_network() -> None:
-    result = fitted("mlp", sp.Structured(0))
+    result = fitted("mlp", uniform(0))
     with torch.no_grad():
         outputs = result.network()(subject("mlp").inputs)
         assert torch.allclose(outputs, subject("mlp").net(subject("mlp").inputs), atol=1e-9)
@@ -98,7 +103,7 @@ def test_a_share_of_the_whole_network_is_met(allocation: str) -> None:
 
 def test_layers_have_shares_of_their_own_and_rows_may_be_sparse_too() -> None:
     rules = {"q": 0, "gate": 50, "head": None}
-    result = fitted("gated", sp.Structured(layers=rules, zeros=70))
+    result = fitted("gated", uniform(layers=rules, zeros=70))
     units = result.figures()["units"]
     assert units == {"q": [2, 2], "gate": [6, 3]}
     assert result.nnz == int(result.weight_count * 0.3 + 1e-9)
@@ -134,12 +139,12 @@ def test_options_out_of_range(options: dict[str, Any], argument: str, words: str
 @pytest.mark.parametrize(
     ("name", "recipe", "argument", "words"),
     [
-        ("mlp", sp.Structured(99, allocation="weights"), "sparsity", "can"),
-        ("mlp", sp.Structured(5), "sparsity", "none"),
-        ("mlp", sp.Structured(layers={"5": 30}), "layers", "'5'"),
-        ("residual", sp.Structured(layers={"second": 30}), "layers", "can be dropped"),
-        ("mlp", sp.Structured(layers={"0": None, "2": None}), "net", "no units"),
-        ("mlp", sp.Structured(50, zeros=10), "zeros", "already"),
+        ("mlp", sp.Structured(99), "sparsity", "can"),
+        ("mlp", uniform(5), "sparsity", "none"),
+        ("mlp", uniform(layers={"5": 30}), "layers", "'5'"),
+        ("residual", uniform(layers={"second": 30}), "layers", "can be dropped"),
+        ("mlp", uniform(layers={"0": None, "2": None}), "net", "no units"),
+        ("mlp", uniform(50, zeros=10), "zeros", "already"),
     ],
 )
 def test_what_a_network_cannot_give(name: str, recipe: sp.Structured, argument: str, words: str) -> None:
@@ -160,4 +165,4 @@ def test_a_network_that_divides_by_what_is_gone_is_refused() -> None:
             return result
 
     with pytest.raises(sp.InputError, match="divides by"):
-        Subject(Signs().double().eval(), torch.rand(40, 5, dtype=torch.float64)).fit(sp.Structured(50))
+        Subject(Signs().double().eval(), torch.rand(40, 5, dtype=torch.float64)).fit(uniform(50))

@@ -32,9 +32,9 @@ class Structured(Recipe):
     sparsity : float
         Wanted share of zeros in per cent, of what `allocation` says.
     allocation : str
-        Of what the sparsity is a share: "uniform", of the units of each layer; "states", of all units of the network,
-        those with the lowest prices; "weights", of the weights, at one price for a weight that is saved; "operations",
-        of the multiply-adds for a sample, at one price for one that is saved.
+        Of what the sparsity is a share: "weights", of the baseline's weights, at one price for a weight that is saved;
+        "operations", of the multiply-adds for a sample, at one price for one that is saved; "states", of all units of
+        the network, those with the lowest prices; "uniform", of the units of each layer.
     zeros : float, optional
         Wanted share of zeros in per cent of the baseline's weights: the rows of what is left are made sparse too, as by
         Sparse. Default: they keep all their weights on units that are left.
@@ -54,7 +54,7 @@ class Structured(Recipe):
     """
 
     sparsity: float = 25.0
-    allocation: str = field(default="uniform", metadata=named(ALLOCATIONS))
+    allocation: str = field(default="weights", metadata=named(ALLOCATIONS))
     zeros: float | None = None
     ridge: float | None = None
     anchor: float | None = None
