@@ -23,7 +23,7 @@ from simplicit.robustness import accuracy, attack, certify, fgsm, pgd
 from simplicit.rows import L1, Ball, BasisPursuit, ElasticNet, Gram, NoPenalty, Perspective, Solution
 from simplicit.runtime.onnx import export_onnx
 from simplicit.solve import beta_max, merge_journals, solve_part, solve_path, solve_rows
-from simplicit.training import Certified, FitResult, Matching, Ridge, Robust, Sparse, fit
+from simplicit.training import Certified, FitResult, Matching, Ridge, Robust, Sparse, Structured, fit
 
 __version__ = "0.1.0"
 
@@ -49,6 +49,7 @@ __all__ = [
     "SimplicitError",
     "Solution",
     "Sparse",
+    "Structured",
     "Threads",
     "accuracy",
     "attack",

@@ -561,3 +561,14 @@ def test_a_run_never_destroys_its_inputs(run: Run, base: Path, fitted: Any) -> N
     shutil.copytree(fitted("sparse"), "f")
     words = ("--model", "nowhere:net", "--weights", "f/weights.safetensors", "--data", "digits")
     one_line(run("fit", *words, "--output", "f", "--overwrite"), "is or holds f/weights.safetensors, which this run")
+
+
+def test_units_are_dropped(run: Run, base: Path) -> None:
+    words = ("--recipe", "structured", "--sparsity", 50, "--allocation", "weights", "--samples", 100, "--json")
+    code, out, _ = run("fit", base, *words, "--output", "f")
+    assert code == 0
+    before, after = json.loads(out)["weights"]
+    assert before == TOTAL
+    assert after <= TOTAL / 2
+    assert manifest("f")["results"]["non_zeros"] == after
+    one_line(run("fit", base, *words[:2], "--layers", "9=20", "--output", "g"), "'9' is the name of no layer")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from simplicit.training.figures import LayerFigures, RowFigures
 from simplicit.training.fit import fit
 from simplicit.training.problem import Ridge
-from simplicit.training.recipes import RECIPES, Certified, Matching, Recipe, Robust, Sparse
+from simplicit.training.recipes import RECIPES, Certified, Matching, Recipe, Robust, Sparse, Structured
 from simplicit.training.result import FitResult
 from simplicit.training.support.pattern import PatternFigures
 
@@ -28,5 +28,6 @@ __all__ = [
     "Robust",
     "RowFigures",
     "Sparse",
+    "Structured",
     "fit",
 ]

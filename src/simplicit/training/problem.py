@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 
 from simplicit.checks import LARGEST, as_number
 from simplicit.errors import InputError
@@ -201,6 +202,17 @@ class LeastSquares(Sums):
             ridge=delta,
             groups=groups,
         )
+
+    def minimiser(self) -> Array:
+        """The least of every row on its support, (r, d), with one factorisation for all rows of the same."""
+        found = np.zeros_like(self.cross)
+        supports, kind = np.unique(self.support, axis=0, return_inverse=True)
+        for number, support in enumerate(supports):
+            rows = np.flatnonzero(kind.ravel() == number)
+            H = self.gram[np.ix_(support, support)]
+            if len(H):
+                found[np.ix_(rows, support)] = cho_solve(cho_factor(H), self.cross[np.ix_(rows, support)].T).T
+        return found
 
     def of_rows(self, rows: Index) -> LeastSquares:
         """The problems of some rows."""

@@ -27,15 +27,15 @@ LIMIT = 1e7
 MAX_TRIALS = 40
 
 
-def check_sparsity(value: object) -> None:
+def check_sparsity(value: object, name: str = "sparsity") -> None:
     """Refuse what is no share in per cent, [0, 100), and ask back where it looks like one in (0, 1)."""
     if value is None:
         return
-    share = as_number("sparsity", value)
+    share = as_number(name, value)
     if share >= 100:
-        raise InputError(f"sparsity is in per cent, from 0 to below 100, got {value!r}", argument="sparsity")
+        raise InputError(f"{name} is in per cent, from 0 to below 100, got {value!r}", argument=name)
     if 0 < share < 1:
-        raise InputError(f"sparsity is in per cent, got {value!r}; did you mean {100 * share:g}?", argument="sparsity")
+        raise InputError(f"{name} is in per cent, got {value!r}; did you mean {100 * share:g}?", argument=name)
 
 
 def tolerance_of(weight_count: int) -> float:

@@ -190,6 +190,17 @@ class Training(Generic[L]):
 
         return replace(self._swept(fit), exchanged=exchanged)
 
+    def refit(self) -> Trained:
+        """Ridge on all admissible columns of every row."""
+        ridge = self.ridge
+        assert ridge is not None
+
+        def fit(layer: L, groups: Sequence[Rows]) -> Sequence[Solution]:
+            problems = [(rows, rows.least_squares(ridge)) for rows in groups]
+            return [self._refitted(layer, rows, one, rows.support, one.minimiser()) for rows, one in problems]
+
+        return self._swept(fit)
+
     def _swept(self, fit: Fit[L]) -> Trained:
         """One pass of the provider, with all solutions kept."""
         solutions: dict[str, Sequence[Solution]] = {}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from simplicit.training.channels.choice import EVERYTHING, Choice
 from simplicit.training.channels.finding import (
+    all_layers,
     are_all_weights,
     channel_layers,
     check_tied,
@@ -35,6 +36,7 @@ __all__ = [
     "Needs",
     "Samples",
     "Store",
+    "all_layers",
     "are_all_weights",
     "channel_layers",
     "check_tied",

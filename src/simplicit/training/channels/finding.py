@@ -83,6 +83,12 @@ def channel_layers(graph: NetworkGraph) -> list[ChannelLayer]:
     return found_layers(graph).layers
 
 
+def all_layers(graph: NetworkGraph) -> list[ChannelLayer]:
+    """All layers that can be trained, the head among them."""
+    found = found_layers(graph)
+    return found.layers if found.head is None else [*found.layers, found.head]
+
+
 def found_layers(graph: NetworkGraph) -> Found:
     """All layers of a graph, and the weights that are left alone."""
     names = _parameter_names(graph)

@@ -14,12 +14,25 @@ from simplicit.training.recipes.base import Recipe, Task
 from simplicit.training.recipes.matching import Matching
 from simplicit.training.recipes.robust import Certified, Robust
 from simplicit.training.recipes.sparse import Sparse
+from simplicit.training.recipes.structured import Structured
 
-__all__ = ["RECIPES", "Certified", "Matching", "Recipe", "Robust", "Sparse", "Task", "at_sparsity", "recipe_of"]
+__all__ = [
+    "RECIPES",
+    "Certified",
+    "Matching",
+    "Recipe",
+    "Robust",
+    "Sparse",
+    "Structured",
+    "Task",
+    "at_sparsity",
+    "recipe_of",
+]
 
 #: The recipes by name, each with the options that it has when none are given.
 RECIPES: dict[str, Recipe] = {
     "sparse": Sparse(),
+    "structured": Structured(),
     "robust": Robust(),
     "certified": Certified(),
     "matching": Matching(),
