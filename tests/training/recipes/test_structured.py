@@ -128,6 +128,7 @@ def test_the_summary_says_what_is_gone() -> None:
         ({"allocation": "best"}, "allocation", "uniform"),
         ({"zeros": 100}, "zeros", "below 100"),
         ({"anchor": 2}, "anchor", "between 0 and 1"),
+        ({"layers": {"0": "2:4"}}, "layers", "whole units"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], argument: str, words: str) -> None:

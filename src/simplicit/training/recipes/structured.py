@@ -12,6 +12,7 @@ from simplicit.training.problem import Ridge
 from simplicit.training.recipes.base import Recipe, Task
 from simplicit.training.strength import check_sparsity
 from simplicit.training.structured import ALLOCATIONS, Narrowing, Plan, narrowed, shares_of
+from simplicit.training.support.pattern import Pattern
 from simplicit.training.training import Trained, Training
 
 _RIDGE = Ridge(0.01, anchor=1.0)
@@ -61,7 +62,13 @@ class Structured(Recipe):
     layers: Mapping[str, float | None] | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", Choice.parse(self.layers).texts)
+        choice = Choice.parse(self.layers)
+        for name, share in choice.rules:
+            if isinstance(share, Pattern):
+                raise refused(
+                    "layers", f"{name!r} has the pattern {share}, and whole units go here; give a share in per cent"
+                )
+        object.__setattr__(self, "layers", choice.texts)
         check_sparsity(as_number("sparsity", self.sparsity))
         check_choice("allocation", self.allocation, ALLOCATIONS)
         check_sparsity(self.zeros, "zeros")

@@ -9,7 +9,7 @@ after the sweep: nobody reads them by then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,6 +80,10 @@ class Narrowing:
     def shape(self) -> tuple[int, int]:
         return self.provider.shape
 
+    @property
+    def patterned(self) -> Collection[str]:
+        return self.provider.patterned
+
     def sensitivities(self, layer: ChannelLayer) -> Array:
         return self.provider.sensitivities(layer)
 
@@ -97,8 +101,9 @@ class Narrowing:
         for layer in self.layers:
             changed |= silenced(student.graph, layer, self.plan.masks(layer, self.kept)[0], changed)
         _check_unread(student.graph, self.samples.batches[0], student.changed, changed)
+        saved = self.plan.saved(self.kept)
         return NarrowStudent(
-            student.graph, student.layers, changed, student.errors, student.left_alone, self.plan.saved(self.kept)
+            student.graph, student.layers, changed, student.errors, student.left_alone, student.patterns, saved=saved
         )
 
     def finished(self, trained: Trained) -> Trained:
