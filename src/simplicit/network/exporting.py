@@ -99,6 +99,7 @@ def _traced(network: nn.Module, U: Tensor) -> Any:
                 rewrites = _rewrites(program.graph)
                 if not make_functional(program, rewrites):
                     program = program.run_decompositions(rewrites)
+                    make_functional(program, rewrites)  # opens what torch has left
     except Exception as error:  # torch.export raises errors of many unrelated classes
         fixed = "Constraints violated" in str(error)
         where = _place_that_fixes_samples(network, U) if fixed else _place(traceback.extract_tb(error.__traceback__))
