@@ -234,7 +234,9 @@ class _Writing:
             if node.op != "call_function":
                 raise _UnclearError
             if _is_mutable(target):
-                made = self._called(self._pure(node, node.args, node.kwargs), args, kwargs, meta | {"val": node.meta["val"]})
+                made = self._called(
+                    self._pure(node, node.args, node.kwargs), args, kwargs, meta | {"val": node.meta["val"]}
+                )
                 inside.update(dict.fromkeys((node, *_written_into(node)), made))
             elif _is_number(node):
                 inside[node] = self._number(node, args)

@@ -100,6 +100,8 @@ ADVICE: dict[str, str] = {
         ("native_batch_norm", "_native_batch_norm_legit", "batch_norm"),
         "it takes the statistics of the batch; keep running ones (track_running_stats=True)",
     ),
+    "masked_scatter": "it takes the numbers of its source one after the other, over all samples; if these lie in their "
+    "places already, write torch.where(mask, source, x)",
     "native_dropout": "it is random also in evaluation mode; pass `training=self.training` to it",
 }
 
