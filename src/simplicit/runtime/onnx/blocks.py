@@ -29,14 +29,15 @@ def block(graph: Graph, phi: Block, z: str, group: str) -> str:
 
     InputError is raised where an operation of the block has no form in ONNX; it names the group.
     """
-    program = _Program(graph, phi, z)
-    for step in phi.steps:
+    opened = phi.opened(OPERATIONS)
+    program = _Program(graph, phi, z, opened.constants)
+    for step in opened.steps:
         try:
             program.add(step)
         except NotWrittenError as reason:
             raise refused(
                 "model",
-                f"group {group!r} is not written to ONNX: its operation {step.packet!r} {reason}. Leave that part of "
+                f"group {group!r} is not written to ONNX: its operation {(opened.missing or step.packet)!r} {reason}. Leave that part of "
                 "the network out of the model, or take simplicit.to_torch(model) and torch.onnx.export",
             ) from None
     return program.result()
@@ -45,7 +46,7 @@ def block(graph: Graph, phi: Block, z: str, group: str) -> str:
 class _Program:
     """A program that is traced and written step by step; values are kept traced, and as what stands for them."""
 
-    def __init__(self, graph: Graph, phi: Block, z: str) -> None:
+    def __init__(self, graph: Graph, phi: Block, z: str, constants: Sequence[Tensor]) -> None:
         self._own = torch.from_numpy(np.zeros(0, dtype=graph.dtype)).dtype
         self._size = phi.size
         self._writer = Writer(graph, z)
@@ -58,8 +59,7 @@ class _Program:
                 traced.append(torch.zeros(samples, *shape, dtype=self._own))
             name = self._writer.reshape(part, (Samples(1), *shape))
             self._values.append(Held((Samples(1), *shape), self._own, name))
-        for array in phi.constants:
-            tensor = torch.from_numpy(array)
+        for tensor in constants:
             self._keep(tensor.to(self._own) if tensor.is_floating_point() else tensor)
 
     def _split(self, z: str, lengths: Sequence[int]) -> list[str]:
