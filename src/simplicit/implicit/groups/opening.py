@@ -38,7 +38,7 @@ class UnopenedError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """A value of the opened program, what it is like at both numbers of samples, and whether it depends on the input."""
+    """A value of the opened program, what it is like at both numbers of samples, and whether it varies with z."""
 
     place: tuple[str, int]
     at: tuple[Tensor, Tensor]
@@ -185,7 +185,7 @@ class Writing:
             raise UnopenedError(name.partition(".")[0])
 
     def _added(self, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Write a call as it is if it is known, by its rule where numbers are complex, else as what torch makes of it."""
+        """Write a call as it is if it is known, by a rule where numbers are complex, else as what torch makes of it."""
         packet = name.partition(".")[0]
         if name == GETITEM:
             return args[0][args[1]]
@@ -291,7 +291,13 @@ def _bags(write: Writing, name: str, table: Held, ids: Held, offsets: Held, *res
     made = write.step(number) if kind == "step" else Step("")
     start, _, n, *_ = (*made.arguments, None, None, None)
     _, mode, _, weights, include_last, padding = (*rest, *(False, 0, False, None, False, None)[len(rest) :])
-    if made.operation != "arange.start_step" or start != 0 or not isinstance(n, int) or include_last or padding not in (None, -1):
+    if (
+        made.operation != "arange.start_step"
+        or start != 0
+        or not isinstance(n, int)
+        or include_last
+        or padding not in (None, -1)
+    ):
         raise UnopenedError("embedding_bag")
     rows = write.call("embedding.default", table, write.call("reshape.default", ids, (-1, n)))
     if weights is not None:
@@ -303,10 +309,10 @@ def _bags(write: Writing, name: str, table: Held, ids: Held, offsets: Held, *res
 #: Operations that are written by hand in terms of others.
 WRITTEN: dict[str, Rule] = {"embedding_bag": _bags}
 
-_MAKING = frozenset(
-    ["arange", "empty", "eye", "full", "full_like", "linspace", "new_full", "new_ones", "new_zeros", "ones", "ones_like"]
-    + ["scalar_tensor", "zeros", "zeros_like"]
-)
+_MAKING_NAMES = """
+    arange empty eye full full_like linspace new_full new_ones new_zeros ones ones_like scalar_tensor zeros zeros_like
+"""
+_MAKING = frozenset(_MAKING_NAMES.split())
 # They give complex numbers, whatever they are given.
 _MAKE_COMPLEX = frozenset(["view_as_complex", "complex", "polar", "_fft_r2c", "stft"])
 

@@ -37,8 +37,9 @@ def block(graph: Graph, phi: Block, z: str, group: str) -> str:
         except NotWrittenError as reason:
             raise refused(
                 "model",
-                f"group {group!r} is not written to ONNX: its operation {(opened.missing or step.packet)!r} {reason}. Leave that part of "
-                "the network out of the model, or take simplicit.to_torch(model) and torch.onnx.export",
+                f"group {group!r} is not written to ONNX: its operation {opened.missing or step.packet!r} {reason}. "
+                "Leave that part of the network out of the model, or take simplicit.to_torch(model) and "
+                "torch.onnx.export",
             ) from None
     return program.result()
 
