@@ -54,6 +54,15 @@ def tokens(y: Tensor) -> Tensor:
     return out.flatten(1)
 
 
+def chosen(y: Tensor) -> Tensor:
+    """Tokens of all samples in one row, each with the weights of its own two experts, as transformers' batched_mm."""
+    tokens = y.reshape(-1, 2)
+    weights, places = torch.softmax(functional.linear(tokens, W[:3, :2]), -1).topk(2, dim=-1)
+    each = tokens.repeat_interleave(2, dim=0)
+    out = torch.bmm(W[:, :2].reshape(3, 2, 2)[places.reshape(-1)], each.unsqueeze(-1)).squeeze(-1)
+    return (out * weights.reshape(-1, 1)).view(tokens.shape[0], 2, 2).sum(1).reshape(y.shape[0], 6)
+
+
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "scaled": scaled,
     "logarithms": logarithms,
@@ -61,6 +70,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "experts": experts,
     "tokens": tokens,
     "scattered": lambda y: y.masked_scatter(y > 0, torch.sin(y[y > 0])),
+    "chosen experts": chosen,
     "selected": lambda y: y.masked_scatter(y.abs() < 1, 2 * torch.masked_select(y, y.abs() < 1)),
     "trapezoid": lambda y: torch.trapezoid(y, dx=0.5)[:, None],
     "trapezoids so far": torch.cumulative_trapezoid,

@@ -47,7 +47,7 @@ class _Picked:
     @property
     def rest(self) -> int:
         """How many dimensions of a row are left."""
-        return _value(self.whole).ndim - _value(self.mask).ndim
+        return int(_value(self.whole).ndim - _value(self.mask).ndim)
 
 
 def write_choices(graph: Graph) -> None:
@@ -64,7 +64,8 @@ class _Writing:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._picked: dict[Node, _Picked] = {}
-        self._mode = detect_fake_mode([_value(one) for one in graph.nodes if isinstance(one.meta.get("val"), Tensor)])
+        fakes = [_value(one) for one in graph.nodes if isinstance(one.meta.get("val"), Tensor)]
+        self._mode: Any = detect_fake_mode(fakes)
 
     def add(self, node: Node) -> None:
         """Note what a node picks or makes of what is picked, and write a choice in its place where it puts it back."""

@@ -105,6 +105,9 @@ ADVICE: dict[str, str] = {
     "native_dropout": "it is random also in evaluation mode; pass `training=self.training` to it",
 }
 
+#: How the experts of transformers' models are computed for each token by itself.
+EXPERTS_REMEDY = 'call net.set_experts_implementation("batched_mm") before'
+
 
 def supported() -> str:
     """The operations that are known, by kind, without torch's internal spellings."""

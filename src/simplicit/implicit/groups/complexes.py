@@ -150,7 +150,8 @@ def _conjugate(write: Writing, name: str, z: Any) -> Any:
 
 def _angles(n: int, rows: int, columns: int) -> Matrix:
     """2π jk/n, (rows, columns), reduced to one turn first."""
-    return np.outer(np.arange(rows), np.arange(columns)) % n * (2.0 * math.pi / n)
+    turned: Matrix = np.outer(np.arange(rows), np.arange(columns)) % n * np.float64(2.0 * math.pi / n)
+    return turned
 
 
 def _along(write: Writing, x: Held, dim: int, matrix: Matrix) -> Held:
@@ -220,7 +221,8 @@ def _complex_to_real(write: Writing, name: str, z: Any, dims: Any, normalization
 
 def _short_time(write: Writing, name: str, x: Held, n: int, hop: Any, width: Any, window: Any, *options: Any) -> Any:
     """Transforms of windows of n numbers, which begin `hop` apart; frequencies come before the windows."""
-    normalized, onesided, as_complex, align = (*options, *(False, None, None, None)[len(options) :])
+    defaults: tuple[Any, ...] = (False, None, None, None)
+    normalized, onesided, as_complex, align = (*options, *defaults[len(options) :])
     if name != "stft.default" or align or width not in (None, n):
         raise UnopenedError("stft")
     frames = write.call("unfold.default", x, -1, n, n // 4 if hop is None else hop)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from simplicit.errors import InputError
+from simplicit.implicit.groups.decompositions import decompositions
 from simplicit.implicit.groups.program import GETITEM, Kind, Samples, Step, Value, kind_of, operation, resolved
 
 #: Numbers of samples at which steps are traced, which are no usual lengths.
@@ -245,7 +245,7 @@ class Writing:
     def _traced(self, name: str, args: Any, kwargs: dict[str, Any], held: list[Any], number: int) -> tuple[Graph, Any]:
         """The graph of what torch makes of a call at one number of samples."""
         m, function = _TRACED[number], _known_operation(name)
-        table = _table(frozenset(one for one in _decomposed() if one in self._known))
+        table = decompositions(self._known)
         function = table.get(function, function)
 
         def call(*tensors: Tensor) -> Any:
@@ -290,7 +290,8 @@ def _bags(write: Writing, name: str, table: Held, ids: Held, offsets: Held, *res
     kind, number = offsets.place
     made = write.step(number) if kind == "step" else Step("")
     start, _, n, *_ = (*made.arguments, None, None, None)
-    _, mode, _, weights, include_last, padding = (*rest, *(False, 0, False, None, False, None)[len(rest) :])
+    defaults: tuple[Any, ...] = (False, 0, False, None, False, None)
+    _, mode, _, weights, include_last, padding = (*rest, *defaults[len(rest) :])
     if (
         made.operation != "arange.start_step"
         or start != 0
@@ -309,10 +310,6 @@ def _bags(write: Writing, name: str, table: Held, ids: Held, offsets: Held, *res
 #: Operations that are written by hand in terms of others.
 WRITTEN: dict[str, Rule] = {"embedding_bag": _bags}
 
-_MAKING_NAMES = """
-    arange empty eye full full_like linspace new_full new_ones new_zeros ones ones_like scalar_tensor zeros zeros_like
-"""
-_MAKING = frozenset(_MAKING_NAMES.split())
 # They give complex numbers, whatever they are given.
 _MAKE_COMPLEX = frozenset(["view_as_complex", "complex", "polar", "_fft_r2c", "stft"])
 
@@ -391,28 +388,3 @@ def _name_of(target: Any, packet: str) -> str:
         raise UnopenedError(packet)
     name = str(target).removeprefix("aten.")
     return "reshape.default" if name in ("view.default", "_unsafe_view.default") else name
-
-
-@cache
-def _decomposed() -> frozenset[str]:
-    """The operations that torch's table has, by their names without overload."""
-    return frozenset(map(_packet, _whole_table()))
-
-
-@cache
-def _whole_table() -> dict[Any, Any]:
-    from torch._decomp import decomposition_table  # takes a second
-
-    found = {one: function for one, function in decomposition_table.items() if isinstance(one, torch._ops.OpOverload)}
-    # Composite ones are opened by themselves; what makes constants has nothing to open.
-    return {one: found[one] for one in found if not one._can_decompose() and _packet(one) not in _MAKING}
-
-
-def _packet(one: Any) -> str:
-    return str(one.overloadpacket).removeprefix("aten.")
-
-
-@cache
-def _table(known: frozenset[str]) -> dict[Any, Any]:
-    """Torch's decompositions of all but some operations."""
-    return {one: function for one, function in _whole_table().items() if _packet(one) not in known}

@@ -112,4 +112,5 @@ PRODUCTS: dict[str, Entry] = {
     "tensordot": _tensordot,
     "bilinear": _bilinear,
     "cdist": _distances,
+    "linalg_det": lambda call: call.node("Det", call.x()),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from simplicit.runtime.onnx.operations.calls import Call, Held
+from simplicit.runtime.onnx.operations.calls import Call, Held, NotWrittenError
 from simplicit.runtime.onnx.operations.reductions import kept
 from simplicit.runtime.onnx.operations.registry import Entry, alike
 
@@ -41,8 +41,10 @@ def _quantile(call: Call) -> str:
     """Between the numbers at the ranks around q (n - 1)."""
     q, axis = call["q"], call.dimension()
     call.refuse(call["dim"] is None, "is of all numbers")
-    call.refuse(isinstance(q, Held) and q.constant is None, "is at a share that depends on the input")
-    shares = q.constant.double() if isinstance(q, Held) else torch.tensor(q, dtype=torch.float64)
+    given = q.constant if isinstance(q, Held) else torch.tensor(q, dtype=torch.float64)
+    if given is None:
+        raise NotWrittenError("is at a share that depends on the input")
+    shares = given.double()
     ranks = shares.reshape(-1) * (call.first.length(axis) - 1)
     below, above = ranks.floor(), ranks.ceil()
     weights = {
