@@ -208,7 +208,7 @@ class Writing:
         held = [*dict.fromkeys(one for one in _leaves((args, kwargs)) if isinstance(one, Held | Pair))]
         graphs = [self._traced(name, args, kwargs, held, number) for number in range(2)]
         nodes = [[*graph.nodes] for graph, _ in graphs]
-        if len(nodes[0]) != len(nodes[1]) or sum(node.op == "call_function" for node in nodes[0]) == 0:
+        if len(nodes[0]) != len(nodes[1]):
             raise UnopenedError(packet)
         env: dict[Node, Any] = dict(zip([one for one in nodes[0] if one.op == "placeholder"], held, strict=True))
         for first, second in zip(*nodes, strict=True):

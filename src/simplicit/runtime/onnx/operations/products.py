@@ -112,5 +112,4 @@ PRODUCTS: dict[str, Entry] = {
     "tensordot": _tensordot,
     "bilinear": _bilinear,
     "cdist": _distances,
-    "linalg_det": lambda call: call.node("Det", call.x()),
 }

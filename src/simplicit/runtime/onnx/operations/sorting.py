@@ -54,7 +54,9 @@ def _quantile(call: Call) -> str:
         "nearest": (ranks.round() > below).double(),
     }.get(call["interpolation"], ranks - below)
     ordered = _top(call, axis, call.first.length(axis), largest=False)[0]
-    first, second = (call.node("Gather", ordered, call.numbers(one.long()), axis=axis) for one in (below, above))
+    first, second = (
+        call.node("Gather", ordered, call.numbers(one.long().tolist()), axis=axis) for one in (below, above)
+    )
     shape = [-1 if at == axis else 1 for at in range(call.first.rank)]
     share = call.node("Mul", weights.reshape(shape).numpy(), call.node("Sub", second, first))
     found = call.node("Add", first, share)
