@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from runtime.opened_operations import EXTRA
 from runtime.programs import IMAGE, PAIR, TOKENS, Case, M, X, Y, case, numbers
 from runtime.simple_operations import ELEMENTWISE, LOGIC, MAKING, MOVING
 from simplicit.implicit.groups.program import GETITEM, Kind, Samples, Value
@@ -250,5 +251,5 @@ RECURRENCES = [
 ]
 CASES = [
     *(*ELEMENTWISE, *LOGIC, *MOVING, *MAKING, *REDUCING, *SORTED, *NORMS),
-    *(*PRODUCTS, *ATTENTION, *CONVOLUTIONS, *INDEXING, *RECURRENCES),
+    *(*PRODUCTS, *ATTENTION, *CONVOLUTIONS, *INDEXING, *RECURRENCES, *EXTRA),
 ]

@@ -26,7 +26,7 @@ from simplicit.network.functional import make_functional
 from simplicit.network.outputs import Choice
 from simplicit.network.prepare import refused_network
 from simplicit.network.recurrences import OWN, KeptWhole, PackedError
-from simplicit.network.registry import REGISTRY, spelled
+from simplicit.network.registry import EXPERTS_REMEDY, REGISTRY, spelled
 from simplicit.network.rewrites import MAXIMA, REWRITES
 
 #: What :class:`_OfU` calls the network.
@@ -99,6 +99,7 @@ def _traced(network: nn.Module, U: Tensor) -> Any:
                 rewrites = _rewrites(program.graph)
                 if not make_functional(program, rewrites):
                     program = program.run_decompositions(rewrites)
+                    make_functional(program, rewrites)  # opens what torch has left
     except Exception as error:  # torch.export raises errors of many unrelated classes
         fixed = "Constraints violated" in str(error)
         where = _place_that_fixes_samples(network, U) if fixed else _place(traceback.extract_tb(error.__traceback__))
@@ -201,6 +202,8 @@ def _reason(error: Exception) -> str:
             "torch compares the mask with a causal one there; say whether it is: src_is_causal=, tgt_is_causal= and "
             "memory_is_causal= of nn.Transformer, mask= and is_causal= of an encoder or decoder"
         )
+    if any("expert_hit" in (frame.line or "") for frame in traceback.extract_tb(error.__traceback__)):
+        return f"it goes through the experts that the input chooses; {EXPERTS_REMEDY}"
     if "size()[0] <= 25" in text:
         return (
             "torch.cdist and what is made of it computes in another way for more than 25 rows; give it "

@@ -1,7 +1,8 @@
 r"""A program of torch.export in pure operations that the reader knows, without tracing the network a second time.
 
 What torch.export hands over has operations that change a tensor in place, composite ones that may return a view or a
-copy (``reshape``, ``to``), and those of :mod:`~simplicit.network.rewrites`. torch's own way to open them,
+copy (``reshape``, ``to``), composite ones that nobody knows (``kl_div``), and those of
+:mod:`~simplicit.network.rewrites`. torch's own way to open them,
 ``run_decompositions``, runs the whole network once more and takes longer than the export. Here only those nodes are
 written anew, each as the few operations that it is made of, which are found by tracing it alone and kept for nodes of
 the same sizes; all others stay as they are.
@@ -27,6 +28,7 @@ from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
+from simplicit.network.registry import is_opened
 from simplicit.network.rewrites import Rewrites
 from simplicit.network.trees import contains, leaves
 
@@ -68,10 +70,8 @@ def make_functional(program: Any, rewrites: Rewrites) -> bool:
 
 def _is_composite(operation: OpOverload) -> bool:
     """Whether torch says of a composite operation that its result may be its argument, or a view of it."""
-    name = f"{operation._schema.name}.{operation._schema.overload_name}".removesuffix(".")
-    composite = torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
     aliases = any(argument.alias_info is not None for argument in operation._schema.arguments)
-    return composite and (aliases or torch.Tag.maybe_aliasing_or_mutating in operation.tags)
+    return operation._can_decompose() and (aliases or torch.Tag.maybe_aliasing_or_mutating in operation.tags)
 
 
 @dataclass(eq=False)
@@ -125,8 +125,7 @@ class _Writing:
     def _place(self, node: Node) -> None:
         """Say in which memory the value of a node lies."""
         target: Any = node.target
-        makes = isinstance(target, OpOverload) and not any(one.alias_info for one in target._schema.returns)
-        if makes and (target is _BATCH_NORM or not _is_composite(target)):
+        if target is _BATCH_NORM or not _may_alias(target):
             self._memory[node] = _Memory(own=True, nodes={node})
             return
         before = [self._memory[one] for one in node.all_input_nodes if not _is_number(one)]
@@ -136,19 +135,25 @@ class _Writing:
 
     def _in_place(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The pure form of an operation that changes its first argument, for all that reads this from here on."""
-        changed, pure = node.args[0], _pure_form(node.target)
+        changed = node.args[0]
         assert isinstance(changed, Node)
         memory = self._memory[changed]
         others = memory.nodes - {changed}
         if not memory.own or any(self._is_read_later(one, node) for one in others):
             raise _UnclearError
+        pure = self._pure(node, args, kwargs)
+        self._new[changed] = self._new[node] = self._called(pure, args, kwargs, node.meta)
+        self._memory[changed] = self._memory[node] = _Memory(own=True, nodes={changed, node})
+
+    def _pure(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The pure form of a node's operation, which writes into its first argument; _UnclearError if it differs."""
+        pure = _pure_form(node.target)
         fakes = map_arg((args, kwargs), lambda one: one.meta["val"])
         with torch.no_grad(), self._mode:
             value = pure(*fakes[0], **fakes[1])
         if _described(value)[:2] != _described(node.meta["val"])[:2]:
             raise _UnclearError  # it is computed in another dtype than the tensor is kept in
-        self._new[changed] = self._new[node] = self._called(pure, args, kwargs, node.meta)
-        self._memory[changed] = self._memory[node] = _Memory(own=True, nodes={changed, node})
+        return pure
 
     def _is_read_later(self, one: Node, place: Node) -> bool:
         """Whether a node's values, not only its sizes, are read at a place or after it."""
@@ -160,7 +165,8 @@ class _Writing:
         """A call in the new graph: as it is, or what it is made of."""
         if target is _BATCH_NORM:
             return self._normalised(args, kwargs, meta)
-        if isinstance(target, OpOverload) and (target in self._rewrites or _is_composite(target)):
+        opened = isinstance(target, OpOverload) and (_is_composite(target) or is_opened(target))
+        if opened or target in self._rewrites:
             given = [*dict.fromkeys(one for one in leaves((args, kwargs)) if isinstance(one, Node))]
             fragment = self._fragment(target, args, kwargs, given)
             if fragment is not None:
@@ -225,9 +231,14 @@ class _Writing:
             if node.op == "output":
                 return args[0]
             target: Any = node.target
-            if node.op != "call_function" or (isinstance(target, OpOverload) and target._schema.is_mutable):
+            if node.op != "call_function":
                 raise _UnclearError
-            if _is_number(node):
+            if _is_mutable(target):
+                made = self._called(
+                    self._pure(node, node.args, node.kwargs), args, kwargs, meta | {"val": node.meta["val"]}
+                )
+                inside.update(dict.fromkeys((node, *_written_into(node)), made))
+            elif _is_number(node):
                 inside[node] = self._number(node, args)
             elif contains(_Unknown, (args, kwargs)):
                 raise _UnclearError
@@ -259,6 +270,30 @@ def _pure_form(operation: Any) -> Any:
     if not known or written != [True, *[False] * (len(written) - 1)]:
         raise _UnclearError
     return getattr(pure, overload)
+
+
+def _written_into(node: Node) -> list[Node]:
+    """The nodes of a fragment whose value an operation in place changes; _UnclearError if others may see it change."""
+    changed = [node.args[0]]
+    while isinstance(changed[-1], Node) and _is_mutable(changed[-1].target):
+        changed.append(changed[-1].args[0])
+    found = [one for one in changed if isinstance(one, Node)]
+    made = found[-1].target
+    fresh = isinstance(made, OpOverload) and not _may_alias(made)
+    if not fresh or any(_may_alias(user.target) for one in found for user in one.users if user not in (*found, node)):
+        raise _UnclearError
+    return found
+
+
+def _is_mutable(target: Any) -> bool:
+    return isinstance(target, OpOverload) and target._schema.is_mutable
+
+
+def _may_alias(target: Any) -> bool:
+    """Whether the result of an operation may lie in the memory of its argument."""
+    if not isinstance(target, OpOverload):
+        return True
+    return _is_composite(target) or any(one.alias_info for one in target._schema.returns)
 
 
 def _is_number(node: Node) -> bool:

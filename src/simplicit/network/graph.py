@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import OutputKind
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from simplicit.implicit.batch import TORCH_DTYPES
 from simplicit.implicit.inputs import InputLayout, first_array, is_several
 from simplicit.network.batches import first_batch
 from simplicit.network.calls import Call, check_kind
+from simplicit.network.choices import write_choices
 from simplicit.network.exporting import exported
 from simplicit.network.folds import Fold
 from simplicit.network.outputs import Choice
@@ -164,6 +165,12 @@ def _prune(program: Any) -> None:
     (place,) = (k for k, spec in enumerate(specs) if spec.kind is OutputKind.USER_OUTPUT)
     (output,) = graph.find_nodes(op="output")
     output.args = (output.args[0][place],)
+    _erase_unused(graph)
+    write_choices(graph)
+    _erase_unused(graph)
+
+
+def _erase_unused(graph: Graph) -> None:
     for node in reversed(graph.nodes):
         if node.op not in ("placeholder", "output") and not node.users:
             graph.erase_node(node)

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from simplicit.implicit import GatherMap, LinearMap
 from simplicit.network.affine import Affine, Indices, MixingError, NotAffineError, Shape, Vector, as_vector
@@ -65,6 +66,16 @@ class BatchSize:
         if (at_n - at_m) * (far - n) != (at_far - at_n) * (n - m):
             raise NotAffineError("its result depends on the number of samples")
         return at_m if at_m == at_n else BatchSize(values)
+
+    @staticmethod
+    def of(size: Any) -> Any:
+        """A size of torch.export's, which depends on nothing but the number of samples."""
+        if not isinstance(size, torch.SymInt):
+            return size
+        symbols = [*size.node.expr.free_symbols]
+        if free_unbacked_symbols(size) or len(symbols) != 1:
+            raise NotAffineError("how many numbers it gives depends on the input; write torch.where(mask, x, y)")
+        return BatchSize(tuple(int(size.node.expr.subs(symbols[0], number)) for number in NUMBER_OF_SAMPLES.at))
 
 
 # The third is only for arithmetic; nothing is run on so many samples.

@@ -14,7 +14,7 @@ from simplicit.errors import UnsupportedOperationError
 from simplicit.network.affine import Affine, NotAffineError
 from simplicit.network.graph import location
 from simplicit.network.layouts import Layout
-from simplicit.network.registry import ADVICE, REGISTRY, spelled, summary
+from simplicit.network.registry import ADVICE, EXPERTS_REMEDY, REGISTRY, spelled, summary
 from simplicit.network.rewrites import REFUSALS, REWRITES
 from simplicit.network.rules import Call, Rule
 from simplicit.network.trees import leaves
@@ -26,6 +26,8 @@ _LAST = frozenset({"linear", "matmul", "mm"})
 _BROADCAST = frozenset({"add", "sub", "rsub", "mul", "div", "neg"})
 _UNARY = frozenset({"dropout", "feature_dropout", "alpha_dropout", "_to_copy", "type_as"})
 # What the model rounds to at its end holds whatever a network computes in its own dtype or in a wider one.
+# Where transformers sorts tokens by their experts.
+_EXPERTS = "experts_forward(self"
 _WIDE_ENOUGH = {"float32": (torch.float32, torch.float64), "float64": (torch.float64,)}
 
 
@@ -102,5 +104,7 @@ def name_of(node: Node) -> str:
 def unsupported(node: Node, reason: str) -> UnsupportedOperationError:
     """The error that says where an operation stands and why it has no implicit form."""
     name, where = name_of(node), location(node)
+    if name in ("sort", "argsort") and _EXPERTS in (node.meta.get("stack_trace") or ""):
+        reason += f"; experts sort the tokens of all samples there, {EXPERTS_REMEDY}"
     message = f"operation {name!r} ({where}) has no exact implicit form: {reason}. {summary(name)}"
     return UnsupportedOperationError(message, operation=name, where=where)

@@ -194,6 +194,8 @@ class _Reader:
     def _called(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if node.target is operator.getitem and not isinstance(args[0], Expression):
             return args[0][args[1]]
+        if name_of(node) == "sym_size" and isinstance(args[0], Expression):
+            return BatchSize.of(node.meta["val"])
         if not contains((Affine, Expression, Chain), (args, kwargs)):
             if callable(node.target) and not isinstance(node.target, torch._ops.OpOverload):
                 return BatchSize.combined(node.target, args)

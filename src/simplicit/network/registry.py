@@ -20,6 +20,8 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
+from torch._ops import OpOverload
+
 from simplicit.implicit import Activation
 from simplicit.implicit.groups.program import OPERATIONS
 from simplicit.network import images, linear
@@ -89,14 +91,22 @@ _TABLE: tuple[tuple[str, Rule], ...] = (
 #: The rule of each operation by its name.
 REGISTRY: dict[str, Rule] = {name: rule for names, rule in _TABLE for name in names.split()}
 
+# Blocks know them, but what torch makes of them only moves numbers, and sums them.
+_LINEAR = frozenset(["cumulative_trapezoid", "fft_fftshift", "fft_ifftshift", "fliplr", "flipud"])
+
 #: The reasons for which operations have no entry, and what to do.
 ADVICE: dict[str, str] = {
     **dict.fromkeys(
         ("native_batch_norm", "_native_batch_norm_legit", "batch_norm"),
         "it takes the statistics of the batch; keep running ones (track_running_stats=True)",
     ),
+    "masked_scatter": "it takes the numbers of its source one after the other, over all samples; if these lie in their "
+    "places already, write torch.where(mask, source, x)",
     "native_dropout": "it is random also in evaluation mode; pass `training=self.training` to it",
 }
+
+#: How the experts of transformers' models are computed for each token by itself.
+EXPERTS_REMEDY = 'call net.set_experts_implementation("batched_mm") before'
 
 
 def supported() -> str:
@@ -121,6 +131,13 @@ def summary(operation: str) -> str:
     near = [name for name in get_close_matches(operation, known, n=3, cutoff=0.7) if name != operation]
     close = f"Similar and supported: {', '.join(near)}; " if near else ""
     return f"{close}simplicit.network.registry.supported() lists all that goes in"
+
+
+def is_opened(operation: OpOverload) -> bool:
+    """Whether an operation is read as those that torch itself makes of it: one that has no name here, or is linear."""
+    name = spelled(operation.overloadpacket)
+    known = name in REGISTRY or name in OPERATIONS - _LINEAR or operation._schema.is_mutable
+    return operation.namespace == "aten" and not known and operation._can_decompose()
 
 
 def _names(kind: type) -> list[str]:

@@ -115,6 +115,11 @@ _TABLE: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("prelu.default", _prelu),
     ("celu.default", _celu),
     ("rrelu.default", _rrelu),
+    # It has no derivative, and this one has the derivative 0.
+    (
+        "heaviside.default",
+        lambda self, values: torch.where(self == 0, values.to(self.dtype), (self > 0).to(self.dtype)),
+    ),
     ("zero.default", torch.zeros_like),
     # These have no derivatives.
     *((f"{name}.default", _scattered(getattr(_aten, name))) for name in ("slice_scatter", "select_scatter")),

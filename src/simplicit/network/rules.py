@@ -118,6 +118,8 @@ class Along(Moving):
     def __call__(self, call: Call) -> Any:
         arguments = call.arguments
         operand = arguments["self"]
+        if type(arguments.get("repeats")) is int:  # which does the same to every sample, however many there are
+            return super().__call__(call)
         if isinstance(operand, Affine) and _batch_axis(operand) in self._dimensions(call, _dimensions(operand)):
             if "step" not in call.defaults or not _is_whole(arguments):
                 raise MixingError("it mixes the samples of a batch, or takes some of them")

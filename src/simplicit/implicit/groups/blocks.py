@@ -12,7 +12,7 @@ never leaves the box.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,8 +26,10 @@ from torch import Tensor
 from simplicit.checks import lookups_checked
 from simplicit.errors import InputError
 from simplicit.implicit.groups import lipschitz
+from simplicit.implicit.groups.complexes import rule_of
 from simplicit.implicit.groups.deviations import coupling, rounding
-from simplicit.implicit.groups.images import ImageOf
+from simplicit.implicit.groups.images import RULES, ImageOf
+from simplicit.implicit.groups.opening import Opened, opened
 from simplicit.implicit.groups.program import Step, as_tensor, execute, from_config, operation, to_config
 
 Shape = tuple[int, ...]
@@ -106,19 +108,30 @@ class Block:
         """Its Lipschitz constant in ‖·‖∞; infinite where none is known."""
         if self.coupling is not None:
             return float(self.coupling.sum(axis=1).max(initial=0.0)) * (1.0 + _SUMMED * self.pre_size)
-        return lipschitz.constant(self.steps, len(self.operands), len(self.constants))
+        program = self.bounded_by
+        return lipschitz.constant(program.steps, len(self.operands), len(program.constants))
 
     @cached_property
     def coupling(self) -> csr_array | None:
         """G, (b, a), with |φ(z) - φ(z')| <= G |z - z'| over the domain; None without one, or where G is not finite."""
         if self.domain is None or self.pre_size * self.size > _LARGEST_COUPLING:
             return None
-        found = coupling(self.steps, self.operands, self._constants(torch.float64), self._box(torch.float64))
+        program = self.bounded_by
+        found = coupling(program.steps, self.operands, program.constants, self._box(torch.float64))
         return (
             csr_array(found.numpy() * (1.0 + _COUPLED + _SUMMED * self.pre_size))
             if bool(torch.isfinite(found).all())
             else None
         )
+
+    @cached_property
+    def bounded_by(self) -> Opened:
+        """The program in operations that have interval images, as far as it can be opened."""
+        return self.opened(RULES)
+
+    def opened(self, known: Container[str]) -> Opened:
+        """Return the program in operations of some names (:mod:`~simplicit.implicit.groups.opening`)."""
+        return opened(self.steps, self.operands, self._constants(torch.float64), known, rule_of)
 
     def _box(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The domain as tensors."""
@@ -198,8 +211,8 @@ class Block:
         They hold for exact arithmetic, and for evaluation in ``dtype``, however it rounds
         (:mod:`~simplicit.implicit.groups.images`). They are infinite where nothing is known, and never NaN.
         """
-        constants, ends = self._constants(torch.float64), (self._inside(lower.double()), self._inside(upper.double()))
-        return ImageOf(self.steps, self.operands, constants, self.size, dtype)(*ends)
+        program, ends = self.bounded_by, (self._inside(lower.double()), self._inside(upper.double()))
+        return ImageOf(program.steps, self.operands, program.constants, self.size, dtype)(*ends)
 
     def spread(self, z: Tensor, radius: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Bound |x - φ(z')| over all |z' - z| <= radius, (m, b), for x that is φ(z) as evaluated in ``dtype``."""
@@ -223,14 +236,15 @@ class Block:
     def rounding(self, size: float, dtype: torch.dtype) -> float:
         """Bound what evaluating φ(z) in ``dtype`` may lose where |z| <= ``size``; infinite without :attr:`slope`."""
         if self.coupling is not None:
-            constants = self._constants(torch.float64)
-            return rounding(self.steps, self.operands, constants, self._box(torch.float64), dtype)
+            program = self.bounded_by
+            return rounding(program.steps, self.operands, program.constants, self._box(torch.float64), dtype)
         if math.isinf(self.slope):
             return math.inf
         values: list[Any] = [torch.zeros(2, *shape, dtype=torch.float64) for shape in self.operands]
-        values += self._constants(torch.float64)
-        execute(self.steps, values, 2, torch.float64)
-        return lipschitz.rounding(self.steps, values, len(self.operands), size, 0.5 * torch.finfo(dtype).eps)
+        program = self.bounded_by
+        values += program.constants
+        execute(program.steps, values, 2, torch.float64)
+        return lipschitz.rounding(program.steps, values, len(self.operands), size, 0.5 * torch.finfo(dtype).eps)
 
     def to_config(self) -> dict[str, Any]:
         """Return the program, ready for JSON; the constants are kept beside it (:attr:`arrays`)."""

@@ -56,36 +56,42 @@ _DTYPES = {
     )
 }
 _NAMES = """
-    __and__ __or__ __xor__ _adaptive_avg_pool2d _conj _fused_rms_norm _log_softmax _native_batch_norm_legit
-    _native_batch_norm_legit_no_training _safe_softmax _softmax _to_copy _unsafe_view abs absolute acos acosh
-    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
-    adaptive_max_pool3d add addbmm addcdiv addcmul addmm addmv addr affine_grid_generator alias all amax amin
-    aminmax angle any arange arccos arcsin arctan arctan2 argmax argmin argsort asin asinh atan atan2 atanh
-    avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bilinear bitwise_and bitwise_not bitwise_or bitwise_xor bmm
-    bucketize cat cdist ceil celu chain_matmul channel_shuffle chunk clamp clamp_max clamp_min clip clone col2im
-    complex concat concatenate conj_physical constant_pad_nd contiguous conv1d conv2d conv3d conv_transpose1d
-    conv_transpose2d conv_transpose3d convolution copy copysign cos cosh cosine_similarity count_nonzero cross
-    cummax cummin cumprod cumsum cumulative_trapezoid deg2rad detach diag_embed diagonal diff dist div divide dot
-    dstack einsum elu embedding embedding_bag eq erf erfc erfcx erfinv exp exp2 expand expand_as expm1 eye
-    feature_dropout fft_fft fft_fft2 fft_fftn fft_fftshift fft_hfft fft_ifft fft_ifft2 fft_ifftn fft_ifftshift
-    fft_ihfft fft_irfft fft_irfft2 fft_irfftn fft_rfft fft_rfft2 fft_rfftn fill flatten flip fliplr flipud floor
-    floor_divide fmod fold frac full full_like gather ge gelu ger glu greater greater_equal grid_sampler
-    grid_sampler_2d group_norm gru gru_cell gt hardshrink hardsigmoid hardswish hardtanh heaviside hstack hypot
-    im2col imag index index_add index_copy index_fill index_put index_select inner instance_norm isfinite isin isinf
-    isnan istft kthvalue layer_norm le leaky_relu lerp less less_equal lgamma lift_fresh_copy linalg_norm
-    linalg_vector_norm linear linspace local_response_norm log log10 log1p log2 log_sigmoid log_softmax logaddexp
-    logcumsumexp logical_and logical_not logical_or logical_xor logit logsumexp lstm lstm_cell lt masked_fill
-    masked_scatter masked_select matmul max max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices
-    max_pool3d max_pool3d_with_indices max_unpool2d maximum mean median min minimum mish mm mode movedim msort mul
-    multiply mv nan_to_num nansum narrow native_batch_norm native_group_norm native_layer_norm ne neg negative
-    new_full new_ones new_zeros norm not_equal one_hot ones ones_like outer pad pairwise_distance permute
-    pixel_shuffle pixel_unshuffle polar pow prelu prod rad2deg real reciprocal reflection_pad1d reflection_pad2d
-    relu relu6 remainder renorm repeat repeat_interleave replication_pad1d replication_pad2d reshape resolve_conj
-    resolve_neg rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell roll rot90 round rsqrt rsub scalar_tensor
-    scaled_dot_product_attention scatter scatter_add scatter_reduce select select_scatter selu sgn sigmoid sign silu
-    sin sinc sinh slice slice_scatter softmax softplus softshrink sort special_erf special_expit special_log1p
-    special_log_softmax special_softmax split split_with_sizes sqrt square squeeze stack std std_mean stft sub
-    subtract sum sum_to_size swapaxes t take_along_dim tan tanh tensordot threshold tile to topk transpose tril
+    __and__ __lshift__ __or__ __rshift__ __xor__ _adaptive_avg_pool2d _conj _fused_rms_norm _log_softmax
+    _native_batch_norm_legit _native_batch_norm_legit_no_training _safe_softmax _softmax _to_copy _unsafe_view
+    _upsample_bicubic2d_aa _upsample_bilinear2d_aa abs absolute acos acosh adaptive_avg_pool1d adaptive_avg_pool2d
+    adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d add addbmm addcdiv addcmul addmm
+    addmv addr affine_grid_generator alias all amax amin aminmax angle any arange arccos arcsin arctan arctan2
+    argmax argmin argsort asin asinh atan atan2 atanh avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bilinear
+    binary_cross_entropy binary_cross_entropy_with_logits bitwise_and bitwise_left_shift bitwise_not bitwise_or
+    bitwise_right_shift bitwise_xor bmm bucketize cat cdist ceil celu chain_matmul channel_shuffle chunk clamp
+    clamp_max clamp_min clip clone col2im complex concat concatenate conj_physical constant_pad_nd contiguous conv1d
+    conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution copy copysign cos cosh
+    cosine_similarity count_nonzero cross cummax cummin cumprod cumsum cumulative_trapezoid deg2rad detach
+    diag_embed diagonal diff digamma dist div divide dot dstack einsum elu embedding embedding_bag eq erf erfc
+    erfinv exp exp2 expand expand_as expm1 eye feature_dropout fft_fft fft_fft2 fft_fftn fft_fftshift fft_hfft
+    fft_ifft fft_ifft2 fft_ifftn fft_ifftshift fft_ihfft fft_irfft fft_irfft2 fft_irfftn fft_rfft fft_rfft2
+    fft_rfftn fill flatten flip fliplr flipud floor floor_divide fmax fmin fmod frac frexp full full_like gather gcd
+    ge gelu ger glu greater greater_equal grid_sampler grid_sampler_2d group_norm gru gru_cell gt hardshrink
+    hardsigmoid hardswish hardtanh heaviside hstack huber_loss hypot i0 im2col imag index index_add index_copy
+    index_fill index_put index_select inner instance_norm isfinite isin isinf isnan istft kthvalue layer_norm lcm
+    ldexp le leaky_relu lerp less less_equal lgamma lift_fresh_copy linalg_cholesky linalg_cross linalg_det
+    linalg_eigvalsh linalg_inv linalg_matrix_exp linalg_norm linalg_pinv linalg_qr linalg_slogdet linalg_solve
+    linalg_solve_triangular linalg_svdvals linalg_vector_norm linear linspace log log10 log1p log2 log_sigmoid
+    log_softmax logaddexp logaddexp2 logcumsumexp logdet logical_and logical_not logical_or logical_xor logit
+    logsumexp lstm lstm_cell lt masked_fill masked_scatter masked_select matmul max max_pool1d
+    max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices max_unpool2d
+    maximum mean median min minimum mish mm mode movedim mse_loss msort mul multiply mv mvlgamma nan_to_num
+    nanmedian nanquantile nansum narrow native_batch_norm native_group_norm native_layer_norm ne neg negative
+    new_full new_ones new_zeros nextafter norm not_equal one_hot ones ones_like outer pad pairwise_distance permute
+    pixel_shuffle pixel_unshuffle polar polygamma pow prelu prod quantile rad2deg real reciprocal reflection_pad1d
+    reflection_pad2d relu relu6 remainder renorm repeat repeat_interleave replication_pad1d replication_pad2d
+    reshape resolve_conj resolve_neg rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell roll rot90 round rsqrt
+    rsub scalar_tensor scaled_dot_product_attention scatter scatter_add scatter_reduce searchsorted select
+    select_scatter selu sgn sigmoid sign signbit silu sin sinc sinh slice slice_scatter smooth_l1_loss
+    soft_margin_loss softmax softplus softshrink sort special_entr special_erf special_erfcx special_expit
+    special_i0e special_i1 special_i1e special_log1p special_log_ndtr special_log_softmax special_ndtri
+    special_softmax special_xlog1py special_zeta split split_with_sizes sqrt square squeeze stack std std_mean stft
+    sub subtract sum sum_to_size swapaxes t take_along_dim tan tanh tensordot threshold tile to topk transpose tril
     tril_indices triu triu_indices true_divide trunc type_as unbind unflatten unfold unsafe_chunk unsafe_split
     unsqueeze upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
     upsample_trilinear3d vander var var_mean view view_as view_as_complex view_as_real vstack where xlogy zeros

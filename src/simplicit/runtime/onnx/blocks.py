@@ -16,9 +16,10 @@ from torch import Tensor
 
 from simplicit.checks import refused
 from simplicit.implicit import Block
+from simplicit.implicit.groups.opening import Opened
 from simplicit.implicit.groups.program import GETITEM, Samples, Step, Value, operation, resolved
 from simplicit.runtime.onnx.graph import Graph
-from simplicit.runtime.onnx.operations import OPERATIONS, Call, Held, NotWrittenError, Writer
+from simplicit.runtime.onnx.operations import OPERATIONS, WITHOUT_FORM, Call, Held, NotWrittenError, Writer
 
 #: Numbers of samples at which a program is traced: a size is a linear function of them.
 _TRACED = (2, 3)
@@ -29,15 +30,17 @@ def block(graph: Graph, phi: Block, z: str, group: str) -> str:
 
     InputError is raised where an operation of the block has no form in ONNX; it names the group.
     """
-    program = _Program(graph, phi, z)
-    for step in phi.steps:
+    opened = phi.opened(OPERATIONS)
+    program = _Program(graph, phi, z, opened)
+    for step in opened.steps:
         try:
             program.add(step)
         except NotWrittenError as reason:
             raise refused(
                 "model",
-                f"group {group!r} is not written to ONNX: its operation {step.packet!r} {reason}. Leave that part of "
-                "the network out of the model, or take simplicit.to_torch(model) and torch.onnx.export",
+                f"group {group!r} is not written to ONNX: its operation {opened.missing or step.packet!r} {reason}. "
+                "Leave that part of the network out of the model, or take simplicit.to_torch(model) and "
+                "torch.onnx.export",
             ) from None
     return program.result()
 
@@ -45,7 +48,8 @@ def block(graph: Graph, phi: Block, z: str, group: str) -> str:
 class _Program:
     """A program that is traced and written step by step; values are kept traced, and as what stands for them."""
 
-    def __init__(self, graph: Graph, phi: Block, z: str) -> None:
+    def __init__(self, graph: Graph, phi: Block, z: str, opened: Opened) -> None:
+        self._missing = opened.missing
         self._own = torch.from_numpy(np.zeros(0, dtype=graph.dtype)).dtype
         self._size = phi.size
         self._writer = Writer(graph, z)
@@ -58,8 +62,7 @@ class _Program:
                 traced.append(torch.zeros(samples, *shape, dtype=self._own))
             name = self._writer.reshape(part, (Samples(1), *shape))
             self._values.append(Held((Samples(1), *shape), self._own, name))
-        for array in phi.constants:
-            tensor = torch.from_numpy(array)
+        for tensor in opened.constants:
             self._keep(tensor.to(self._own) if tensor.is_floating_point() else tensor)
 
     def _split(self, z: str, lengths: Sequence[int]) -> list[str]:
@@ -110,7 +113,7 @@ class _Program:
     def _written(self, step: Step, held: Held | list[Held]) -> Held | list[Held]:
         entry = OPERATIONS.get(step.packet)
         if entry is None:
-            raise NotWrittenError("has no form there")
+            raise NotWrittenError(WITHOUT_FORM.get(self._missing or step.packet, "has no form there"))
         call = Call(self._writer, step.packet, self._arguments(step), held if isinstance(held, list) else [held])
         names = entry(call)
         if isinstance(held, Held):

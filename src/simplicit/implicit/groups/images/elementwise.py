@@ -56,6 +56,13 @@ RISING = frozenset(
         "hardshrink",
         "nan_to_num",
         "special_erf",
+        "sgn",
+        "asin",
+        "atanh",
+        "erfinv",
+        "logit",
+        "special_log_ndtr",
+        "special_ndtri",
     ]
 )
 #: Those that never rise.

@@ -184,11 +184,6 @@ REDUCTIONS: dict[str, Rule] = {
         [
             "amax",
             "amin",
-            "max",
-            "min",
-            "topk",
-            "sort",
-            "kthvalue",
             "cummax",
             "cummin",
             "max_pool1d",

@@ -16,8 +16,10 @@ from torch import Tensor
 from simplicit.implicit.groups.images.elementwise import GATED, POINTWISE, TRUTHS, Rule
 from simplicit.implicit.groups.images.interval import Interval, Rounding, real
 from simplicit.implicit.groups.images.norms import NORMS
+from simplicit.implicit.groups.images.places import PLACES, ends
 from simplicit.implicit.groups.images.products import PRODUCTS
 from simplicit.implicit.groups.images.reductions import REDUCTIONS
+from simplicit.implicit.groups.images.special import SPECIAL
 from simplicit.implicit.groups.program import GETITEM, Kind, Samples, Step, Value, operation
 
 #: They move numbers, wherever they stand.
@@ -79,55 +81,48 @@ _MOVING = frozenset(
         "triu",
         "select_scatter",
         "slice_scatter",
+        "contiguous",
+        "resolve_conj",
+        "resolve_neg",
+        "lift_fresh_copy",
     ]
 )
 #: They move numbers to or from places that have to be known.
 _INDEXED = frozenset(
     [
-        "index",
-        "index_select",
-        "gather",
-        "take_along_dim",
         "repeat_interleave",
-        "scatter",
-        "index_put",
         "index_copy",
+        "index_fill",
+        "masked_scatter",
         "masked_select",
     ]
 )
 #: What they give has the shape of an operand, not its numbers.
-_SHAPED = frozenset(["zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "type_as"])
+_SHAPED = frozenset(["zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "type_as", "fill"])
 
 
 def _moved(at: Rounding, call: Rule, *args: Any, **kwargs: Any) -> Any:
-    low, high = (call(*_ends(args, end), **_ends(kwargs, end)) for end in ("lower", "upper"))
+    low, high = (call(*ends(args, end), **ends(kwargs, end)) for end in ("lower", "upper"))
     if isinstance(low, Tensor):
         return Interval(low, high)
     return [Interval(a, b) for a, b in zip(low, high, strict=True)]
 
 
-def _ends(argument: Any, end: str) -> Any:
-    """Return arguments with one end in the place of each interval."""
-    if isinstance(argument, Interval):
-        return getattr(argument, end)
-    if isinstance(argument, dict):
-        return {name: _ends(one, end) for name, one in argument.items()}
-    return type(argument)(_ends(one, end) for one in argument) if isinstance(argument, list | tuple) else argument
-
-
 def _indexed(at: Rounding, call: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
     places = [one for one in _leaves((args, kwargs)) if isinstance(one, Interval) and not one.is_real]
-    if places or True in [one is True for one in args]:  # index_put may add up
+    if places:
         return None
     return _moved(at, call, x, *args, **kwargs)
 
 
 def _shaped(at: Rounding, call: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
-    return call(_ends(x, "lower"), *args, **kwargs)
+    return call(ends(x, "lower"), *args, **kwargs)
 
 
 def _cast(at: Rounding, call: Rule, x: Any, dtype: Any = None, *_: Any, **named: Any) -> Any:
     kind = named.get("dtype", dtype)
+    if isinstance(x, Tensor) and x.is_floating_point():
+        x = real(x, at)
     if not isinstance(x, Interval) or not isinstance(kind, torch.dtype | None) or (kind and kind.is_complex):
         return None
     if kind is None or (kind.is_floating_point and x.is_real):
@@ -163,6 +158,8 @@ RULES: dict[str, Rule] = {
     **REDUCTIONS,
     **NORMS,
     **PRODUCTS,
+    **PLACES,
+    **SPECIAL,
     "embedding": _embedding,
 }
 
@@ -188,6 +185,8 @@ def _image(at: Rounding, step: Step, arguments: list[Any], keywords: dict[str, A
     if any(isinstance(one, Tensor) and one.is_complex() for one in leaves):
         return _UNKNOWN
     varying = [one for one in leaves if isinstance(one, Interval)]
+    if step.packet in _CLIPPING and len(varying) == 1 and varying[0] is arguments[0] and _is_whole(arguments[0]):
+        return _settled(arguments[0].moved(lambda end: call(end, *arguments[1:], **keywords)))
     fixed_real = any(isinstance(one, Tensor) and one.is_floating_point() for one in leaves)
     rule = RULES.get(step.packet)
     if not varying and not (fixed_real and rule is not None and step.packet not in _MOVING | _INDEXED):
@@ -207,7 +206,16 @@ class _Unknown:
 
 _UNKNOWN = _Unknown()
 # Operations that know what integers between two ends are.
-_OF_WHOLE = _MOVING | _SHAPED | frozenset(("_to_copy", "to", "embedding", "lt", "le", "gt", "ge", "eq", "ne"))
+_OF_WHOLE = (
+    _MOVING
+    | _SHAPED
+    | PLACES.keys()
+    | frozenset(("_to_copy", "to", "embedding", "lt", "le", "gt", "ge", "eq", "ne", "where", "add", "sub", "mul"))
+)
+
+
+# They never fall, of integers too.
+_CLIPPING = frozenset(("hardtanh", "clamp", "clamp_min", "clamp_max", "relu"))
 
 
 def _is_whole(x: Interval) -> bool:

@@ -18,7 +18,7 @@ from simplicit.runtime.onnx.operations.norms import NORMS
 from simplicit.runtime.onnx.operations.products import PRODUCTS
 from simplicit.runtime.onnx.operations.recurrences import RECURRENCES
 from simplicit.runtime.onnx.operations.reductions import REDUCTIONS
-from simplicit.runtime.onnx.operations.registry import Entry
+from simplicit.runtime.onnx.operations.registry import WITHOUT_FORM, Entry
 from simplicit.runtime.onnx.operations.sorting import SORTING
 
 #: How an operation is written, by its name in ``aten`` without overload.
@@ -38,4 +38,4 @@ OPERATIONS: dict[str, Entry] = {
     **RECURRENCES,
 }
 
-__all__ = ["OPERATIONS", "Call", "Held", "NotWrittenError", "Writer"]
+__all__ = ["OPERATIONS", "WITHOUT_FORM", "Call", "Held", "NotWrittenError", "Writer"]

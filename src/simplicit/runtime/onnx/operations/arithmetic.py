@@ -224,6 +224,50 @@ def _logit(call: Call) -> str:
     return call.node("Log", call.node("Div", x, call.node("Sub", call.tensor(1.0), x)))
 
 
+def _negative(call: Call, x: str) -> str:
+    """Whether a number has a negative sign, a zero too."""
+    graph = call.graph(call.first.dtype)
+    return call.node("Or", graph.node("Less", x, 0.0), graph.node("Less", call.node("Reciprocal", x), 0.0))
+
+
+def _angle(call: Call) -> str:
+    """The angle of the point (other, self)."""
+    y, x = _pair(call)
+    none = call.node("Equal", x, 0.0)
+    right = call.node("Atan", call.node("Div", y, call.node("Where", none, 1.0, x)))
+    half = call.node("Where", call.node("Less", y, 0.0), -math.pi, call.node("Where", none, 0.0, math.pi))
+    turned = call.node("Where", call.node("Less", x, 0.0), call.node("Add", right, half), right)
+    upright = call.node("Mul", call.node("Sign", y), math.pi / 2)
+    return call.node("Where", none, upright, turned)
+
+
+def _hypotenuse(call: Call) -> str:
+    return call.node("Sqrt", call.node("Add", *(call.node("Mul", one, one) for one in _pair(call))))
+
+
+def _with_sign(call: Call) -> str:
+    a, b = _pair(call)
+    size = call.node("Abs", a)
+    return call.node("Where", _negative(call, b), call.node("Neg", size), size)
+
+
+def _step(call: Call) -> str:
+    x, dtype = call.x(), call.result.dtype
+    over = call.cast(call.node("Greater", x, 0.0), dtype)
+    return call.node("Where", call.node("Equal", x, 0.0), call.tensor(call["values"], dtype), over)
+
+
+def _known_of(operator: str) -> Entry:
+    """The larger or smaller of two numbers, of which one may be none."""
+
+    def written(call: Call) -> str:
+        a, b = _pair(call)
+        either = call.node("Where", call.node("IsNaN", b), a, call.node(operator, a, b))
+        return call.node("Where", call.node("IsNaN", a), b, either)
+
+    return written
+
+
 ARITHMETIC: dict[str, Entry] = {
     "add": _added,
     "sub": _subtracted,
@@ -275,6 +319,14 @@ ARITHMETIC: dict[str, Entry] = {
     "addcdiv": _with_a_product("Div"),
     "lerp": _lerp,
     "logaddexp": _logaddexp,
+    **alike("atan2 arctan2", _angle),
+    "hypot": _hypotenuse,
+    "copysign": _with_sign,
+    "signbit": lambda call: _negative(call, call.x(call.first.dtype)),
+    "heaviside": _step,
+    "fmax": _known_of("Max"),
+    "fmin": _known_of("Min"),
+    "sgn": unary("Sign"),
     "xlogy": _xlogy,
     "logit": _logit,
     "nan_to_num": _numbers_only,

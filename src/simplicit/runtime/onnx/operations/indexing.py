@@ -77,6 +77,52 @@ def _scatter(call: Call) -> str:
     return call.node("ScatterElements", call.x(), places, updates, axis=axis, reduction=reduction)
 
 
+def _put(call: Call) -> str:
+    """x[i, :, j …] = values, or += values; truth values of the input are a choice."""
+    dtype, values, rank = call.result.dtype, call["values"], call.first.rank
+    indices: list[Held | None] = [*call["indices"], *[None] * (rank - len(call["indices"]))]
+    if isinstance(indices[0], Held) and indices[0].dtype == torch.bool and indices[0].constant is None:
+        return _put_by_truth(call, indices[0], values)
+    axes = [axis for axis, index in enumerate(indices) if index is not None]
+    found = [index for index in indices if index is not None]
+    call.refuse(any(index.dtype in (torch.bool, torch.uint8) for index in found), "has truth values as indices")
+    rest = [axis for axis in range(rank) if axis not in axes]
+    common = _broadcast(found)
+    columns = [
+        call.node("Unsqueeze", call.expand(call.tensor(one, torch.int64), one.sizes, common), call.numbers([-1]))
+        for one in found
+    ]
+    left, count = tuple(call.first.sizes[axis] for axis in rest), len(common)
+    contiguous = axes == list(range(axes[0], axes[-1] + 1))
+    front = axes[0] if contiguous else 0
+    updates = call.expand(call.tensor(values, dtype), values.sizes, (*left[:front], *common, *left[front:]))
+    inner = [*range(front, front + count), *range(front), *range(front + count, count + len(left))]
+    x = permuted(call, call.x(), axes + rest)
+    places = call.node("Concat", *columns, axis=-1)
+    reduction = "add" if call["accumulate"] else "none"
+    y = call.node("ScatterND", x, places, permuted(call, updates, inner), reduction=reduction)
+    return permuted(call, y, [(axes + rest).index(axis) for axis in range(rank)])
+
+
+def _put_by_truth(call: Call, mask: Held, values: Held) -> str:
+    call.refuse(len(call["indices"]) > 1 or bool(call["accumulate"]), "adds where the input says")
+    call.refuse(values.sizes not in ((), (1,)), "puts several numbers where the input says")
+    wide = (*mask.sizes, *(1,) * (call.first.rank - mask.rank))
+    return call.node("Where", call.reshape(call.tensor(mask), wide), call.tensor(values, call.result.dtype), call.x())
+
+
+def _bucket(call: Call) -> str:
+    """How many bounds are smaller, or not larger."""
+    bounds, x = (
+        call[name] for name in (("sorted_sequence", "self") if call["sorted_sequence"] else ("boundaries", "self"))
+    )
+    call.refuse(bounds.rank != 1 or not isinstance(x, Held) or call["sorter"] is not None, "has bounds for each row")
+    operator = "LessOrEqual" if call["right"] or call["side"] == "right" else "Less"
+    wide = call.node("Unsqueeze", call.tensor(x), call.numbers([-1]))
+    smaller = call.cast(call.node(operator, call.tensor(bounds, x.dtype), wide), torch.int64)
+    return call.cast(call.node("ReduceSum", smaller, call.numbers([-1]), keepdims=0), call.result.dtype)
+
+
 def _embedding(call: Call) -> str:
     return call.node("Gather", call.x(), call.tensor(call["indices"], torch.int64), axis=0)
 
@@ -113,6 +159,8 @@ INDEXING: dict[str, Entry] = {
     "gather": _gather,
     "take_along_dim": _take_along,
     **alike("scatter scatter_add scatter_reduce", _scatter),
+    "index_put": _put,
+    **alike("bucketize searchsorted", _bucket),
     "embedding": _embedding,
     "one_hot": _one_hot,
     "slice_scatter": _slice_scatter,

@@ -27,9 +27,18 @@ def _logical(operator: str) -> Entry:
     return written
 
 
+def _last_bits(call: Call, operator: str) -> str:
+    """x & (2ᵏ - 1), which is a remainder; opset 17 has no operators for bits."""
+    mask = call["other"]
+    known = operator == "And" and isinstance(mask, int) and mask > 0 and mask & (mask + 1) == 0
+    call.refuse(not known, "acts on the bits of integers")
+    return call.node("Mod", call.x(), call.tensor(mask + 1, call.result.dtype))
+
+
 def _bitwise(operator: str) -> Entry:
     def written(call: Call) -> str:
-        call.refuse(call.result.dtype != torch.bool, "acts on the bits of integers")
+        if call.result.dtype != torch.bool:
+            return _last_bits(call, operator)
         return _logical(operator)(call)  # type: ignore[return-value]
 
     return written

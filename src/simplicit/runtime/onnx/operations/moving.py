@@ -228,7 +228,7 @@ def _windows(call: Call) -> str:
 
 MOVING: dict[str, Entry] = {
     **alike("reshape view _unsafe_view flatten unflatten view_as squeeze unsqueeze", _reshaped),
-    **alike("clone alias detach _to_copy to type_as", _same),
+    **alike("clone alias detach _to_copy to type_as contiguous resolve_conj resolve_neg lift_fresh_copy", _same),
     "feature_dropout": _undropped,
     **alike("permute transpose t movedim swapaxes", _turned),
     "expand": _expanded,

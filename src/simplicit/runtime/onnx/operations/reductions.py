@@ -60,6 +60,11 @@ def _extreme(operator: str, which: str) -> Entry:
     return written
 
 
+def _extremes(call: Call) -> list[str]:
+    x, axes, keep = call.x(), call.dimensions(), kept(call)
+    return [reduced(call, operator, x, axes, keep) for operator in ("ReduceMin", "ReduceMax")]
+
+
 def _place(operator: str) -> Entry:
     def written(call: Call) -> str:
         x = call.x(call.first.dtype)
@@ -136,6 +141,31 @@ def _running_product(call: Call) -> str:
     return call.node("Concat", *parts, axis=axis)
 
 
+def _running_extreme(operator: str) -> Entry:
+    """The largest or smallest number so far, and where it is, from those before."""
+
+    def written(call: Call) -> list[str]:
+        axis, x = call.dimension(), call.x()
+        parts = [call.node("Gather", x, call.numbers([i]), axis=axis) for i in range(call.first.length(axis))]
+        places = [call.node("Mul", call.cast(call.node("Equal", parts[0], parts[0]), torch.int64), call.numbers([0]))]
+        for number in range(1, len(parts)):
+            newer = call.node(operator, parts[number], parts[number - 1])
+            parts[number] = call.node("Where", newer, parts[number], parts[number - 1])
+            places.append(call.node("Where", newer, call.numbers([number]), places[-1]))
+        return [call.node("Concat", *some, axis=axis) for some in (parts, places)]
+
+    return written
+
+
+def _running_logsumexp(call: Call) -> str:
+    axis, x = call.dimension(), call.x()
+    parts = [call.node("Gather", x, call.numbers([i]), axis=axis) for i in range(call.first.length(axis))]
+    for number in range(1, len(parts)):
+        both = call.node("Concat", parts[number - 1], parts[number], axis=axis)
+        parts[number] = logsumexp(call, both, [axis], keep=True)
+    return call.node("Concat", *parts, axis=axis)
+
+
 def _difference(call: Call) -> str:
     call.refuse(call["n"] != 1 or call["prepend"] is not None or call["append"] is not None, "takes more than one step")
     axis, x = call.dimension(), call.x()
@@ -178,6 +208,7 @@ REDUCTIONS: dict[str, Entry] = {
     "count_nonzero": _count_nonzero,
     "max": _extreme("ReduceMax", "ArgMax"),
     "min": _extreme("ReduceMin", "ArgMin"),
+    "aminmax": _extremes,
     "argmax": _place("ArgMax"),
     "argmin": _place("ArgMin"),
     "var": _spread(root=False, with_mean=False),
@@ -188,6 +219,9 @@ REDUCTIONS: dict[str, Entry] = {
     "logsumexp": lambda call: logsumexp(call, call.x(), call.dimensions(), kept(call)),
     "cumsum": _cumulative,
     "cumprod": _running_product,
+    "cummax": _running_extreme("GreaterOrEqual"),
+    "cummin": _running_extreme("LessOrEqual"),
+    "logcumsumexp": _running_logsumexp,
     "diff": _difference,
     "cosine_similarity": _cosine,
     "sum_to_size": _summed_to,
