@@ -104,13 +104,14 @@ class Trained:
 class Candidates:
     """What a group of rows may keep, (r, d), and the elimination paths, on the baseline's states, of some of its rows.
 
-    ``rows`` says which; the ``sensitivities`` are theirs.
+    ``rows`` says which; the ``sensitivities`` are theirs, and ``settled`` says whether all samples were seen.
     """
 
     admitted: Mask
     rows: Index
     paths: Sequence[EliminationPath]
     sensitivities: Array
+    settled: bool
 
     @property
     def part(self) -> Part:
@@ -208,7 +209,9 @@ class Training(Generic[L]):
         paths: list[Sequence[EliminationPath]] = [()] * len(groups)
         if self.makes_zeros or len(groups) > 1 or not all(thresholded):
             paths = [
-                before.paths if rows.settled and before.whole else elimination_paths(problem, before.admitted, workers)
+                before.paths
+                if rows.settled and before.settled and before.whole
+                else elimination_paths(problem, before.admitted, workers)
                 for rows, problem, before in zip(groups, problems, known, strict=True)
             ]
             kept = allocate([path for one in paths for path in one], np.concatenate(sensitivities), sum(counts))
@@ -247,7 +250,7 @@ class Training(Generic[L]):
             most = max(PILOT_ROWS, int(PILOT_PRODUCTS / max(1, len(problem.gram)) ** 3))
             chosen = spread(sensitivities * problem.energy, most)
         paths = elimination_paths(problem.of_rows(chosen), admitted[chosen], self.run.n_workers)
-        return Candidates(admitted, chosen, paths, sensitivities[chosen])
+        return Candidates(admitted, chosen, paths, sensitivities[chosen], rows.settled)
 
     def _counts(self, sparsity: float | None, own: Mapping[str, Share]) -> dict[str, list[int]]:
         """How many weights each group of each layer keeps."""

@@ -82,7 +82,8 @@ class ChannelProvider:
 
     λ is ``lambda1`` of all layers but the last, which has ``lambda2``. Every layer is fitted on the student's own
     states with ``propagate``, the last one with ``regenerate`` too; otherwise on the baseline's. Positions are
-    ``weighted`` where they count by what an error there does to the outputs. ``needs`` is what all that takes at most.
+    ``weighted`` where they count by what an error there does to the outputs. ``needs`` is what all that takes at most,
+    and batches are differentiated and summed up on so many ``workers``.
     """
 
     graph: NetworkGraph
@@ -96,6 +97,7 @@ class ChannelProvider:
     needs: Needs
     masks: Masks | None = None
     left_alone: Mapping[str, str] = field(default_factory=dict)
+    workers: int = 1
 
     @classmethod
     def of(
@@ -129,7 +131,7 @@ class ChannelProvider:
         if mask is not None and masks is not None:
             masks.check_used(layers)
         options = (lambda1, lambda2, propagate, regenerate, weighted)
-        return cls(graph, layers, samples, *options, needs, masks, left_alone)
+        return cls(graph, layers, samples, *options, needs, masks, left_alone, workers)
 
     @property
     def weight_count(self) -> int:
@@ -155,7 +157,7 @@ class ChannelProvider:
     @cached_property
     def _sensitivities(self) -> dict[str, Sensitivity]:
         samples = self.samples
-        return output_sensitivities(self.graph, self.layers, samples.batches, self.masks, samples.store)
+        return output_sensitivities(self.graph, self.layers, samples.batches, self.masks, samples.store, self.workers)
 
     def sensitivities(self, layer: ChannelLayer) -> Array:
         return self._sensitivities[layer.name].channels
@@ -172,6 +174,7 @@ class ChannelProvider:
             omegas={name: one.positions for name, one in known.items() if one.positions is not None},
             masks=self.masks,
             store=self.samples.store,
+            workers=self.workers,
         )
 
     def on_baseline(self) -> Iterator[tuple[ChannelLayer, Sequence[Rows]]]:
