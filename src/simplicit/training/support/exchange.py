@@ -22,6 +22,7 @@ digits as P has, until there are no more to gain.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,17 +93,14 @@ class Exchange:
         """Supports and values (n, d), in units of the columns."""
         if not exchanged:
             return start, self._refined(_Factored.of(self.single, start) or _Factored.of(self.H, start), c, start)
-        support, made, going = start, 0, True
+        support, made = start, 0
         while True:
             rows = _Rows.of(self.single, c, support, allowed) or _Rows.of(self.H, c, support, allowed)
             assert rows is not None
-            for _ in range(min(REFRESHED, MAX_EXCHANGES - made)):
-                going = rows.exchange()
-                if not going:
-                    break
-                made += 1
-            support = rows.support
-            if not going or made == MAX_EXCHANGES:
+            most = min(REFRESHED, MAX_EXCHANGES - made)
+            done = _exchanged(rows, most)
+            made, support = made + done, rows.support
+            if done < most or made == MAX_EXCHANGES:
                 return support, self._refined(rows, c, support)
 
     def _refined(self, factor: _Rows | _Factored | None, c: Tensor, support: Tensor) -> Tensor:
@@ -228,11 +226,23 @@ class _Rows:
         """P c_S, (n, d)."""
         return self._spread((self.P @ self._inside(c)[:, :, None])[:, :, 0])
 
-    def exchange(self) -> bool:
-        """Exchange the best pair of every row that gains by one; False where no row does."""
+    def only(self, rows: Tensor) -> _Rows:
+        """Some of the rows, as they are now."""
+        found = copy(self)
+        for name in ("c", *_OF_ROWS):
+            setattr(found, name, getattr(self, name)[rows])
+        return found
+
+    def take_back(self, rows: Tensor, found: _Rows) -> None:
+        """What has become of some of the rows."""
+        for name in _OF_ROWS:
+            getattr(self, name)[rows] = getattr(found, name)
+
+    def exchange(self) -> Tensor:
+        """Exchange the best pair of every row that gains by one, and say which do, (n,)."""
         n, m, d = len(self.c), self.places.shape[1], self.c.shape[1]
         if not m or not bool(self.outside.any()):
-            return False
+            return torch.zeros(n, dtype=torch.bool)
         gain = torch.where(self.outside, self.g.square() / self.s, -1.0)
         gains, tried = gain.topk(min(TRIED, d), 1)
         u = (self.H[tried[:, :, None], self.places[:, None, :]] * self.real[:, None, :]) @ self.P
@@ -246,7 +256,7 @@ class _Rows:
         gains_any = won > LEAST_GAIN * (self.w * self.c).sum(1).abs()
         gains_any &= gains.gather(1, best[:, None])[:, 0] > 0
         if not bool(gains_any.any()):
-            return False
+            return gains_any
         at = torch.arange(n)
         self._replace(
             _Pair(
@@ -258,7 +268,7 @@ class _Rows:
                 step=step[at, best, 0],
             )
         )
-        return True
+        return gains_any
 
     def _replace(self, pair: _Pair) -> None:
         """Let columns come in at the places of others."""
@@ -307,6 +317,32 @@ class _Rows:
         line = torch.where(pair.rows[:, None], -v / schur[:, None], self.P[at, p])
         self.P[at, p] = line
         self.P[at, :, p] = line
+
+
+#: What exchanges change of rows.
+_OF_ROWS = ("support", "outside", "places", "real", "P", "w", "g", "s")
+
+
+def _exchanged(rows: _Rows, most: int) -> int:
+    """Exchange columns of rows until none gains, or so many times, and say how many times it was.
+
+    Most rows need a few exchanges and some need many: when half of those that are left gain no more, they leave.
+    """
+    part, at = rows, torch.arange(len(rows.c))
+    for done in range(most):
+        going = part.exchange()
+        count = int(going.count_nonzero())
+        if count and 2 * count > len(at):
+            continue
+        if part is not rows:
+            rows.take_back(at, part)
+        if not count:
+            return done
+        at = at[going]
+        part = rows.only(at)
+    if part is not rows:
+        rows.take_back(at, part)
+    return most
 
 
 @dataclass(frozen=True, eq=False)
