@@ -126,7 +126,7 @@ class _Sums:
         self.residuals += (residual if root is None else residual * root).sum(dim=2, dtype=torch.float64)
         self.energy += residual.square().sum(dim=2, dtype=torch.float64)
 
-    def merge(self, other: _Sums, stands_for: float) -> None:
+    def merge(self, other: _Sums, stands_for: float = 1.0) -> None:
         """Add what was summed up apart, about the same offset, and stands for so many of its kind."""
         self.count += round(other.count * stands_for)
         for name in ("mass", "features", "products", "residuals", "energy", "cross"):
@@ -241,15 +241,24 @@ class Gathering:
                 own.add(R, target, omega, bias, exactly=exactly)
             return own
 
-        places = range(0, len(walk.batches), self._step(use, inputs))
+        every = range(len(walk.batches))
         if sums.offset is None:
-            seen = (chunk for place in places for chunk in self._chunks(use, number, place, inputs[place]))
+            seen = (chunk for place in every for chunk in self._chunks(use, number, place, inputs[place]))
             sums.begin(*next(((R, omega) for _, R, omega, _ in seen), (None, None)))
-        stands_for = sum(map(len, walk.batches)) / sum(len(walk.batches[place]) for place in places)
+        places = every[:: self._step(use, inputs)]
+        total = self._summed(of_batch, places, sums)
+        if len(places) < len(every) and not bool((total.mass > 0).all()):  # what counts is in the others
+            places, total = every, self._summed(of_batch, every, sums)
+        sums.merge(total, sum(map(len, walk.batches)) / sum(len(walk.batches[place]) for place in places))
+        return settled and len(places) == len(every)
+
+    def _summed(self, of_batch: Callable[[int], _Sums], places: Sequence[int], like: _Sums) -> _Sums:
+        """The sums of some batches together."""
+        total = like.anew()
         with one_thread_each():
             for one in side_by_side(of_batch, places, self.workers):
-                sums.merge(one, stands_for)
-        return settled and len(places) == len(walk.batches)
+                total.merge(one)
+        return total
 
     def _few(self, use: Use, inputs: Sequence[Tensor]) -> bool:
         """Whether a use has so few patches that products of low rank are to be known as such."""
