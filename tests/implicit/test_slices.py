@@ -11,7 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from torch import nn
+from torch.nn import functional
 
+import simplicit as sp
 from simplicit.implicit import GatherMap
 from simplicit.implicit.maps.slices import slices
 
@@ -65,3 +68,33 @@ def test_every_slice_is_found(shape: Any, order: Any, steps: Any, pad: int) -> N
     assert gather.is_sliced
     x = np.random.default_rng(0).normal(size=(2, places.size))
     assert_allclose(gather.apply(torch.from_numpy(x)), x @ gather.to_csr().toarray().T, atol=0)
+
+
+class Dense(nn.Module):
+    """What was made so far is joined, normalised and read again, as in DenseNet, in another order the second time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(5, 2, 1), nn.Conv2d(7, 2, 1)
+        self.norm, self.other = nn.BatchNorm2d(5), nn.BatchNorm2d(7)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = functional.relu(self.a(x))
+        second = functional.relu(self.b(functional.relu(self.norm(torch.cat([x, first], 1)))))
+        out: torch.Tensor = self.c(functional.relu(self.other(torch.cat([second, first, x], 1)))).flatten(1)
+        return out
+
+
+def test_what_stands_side_by_side_is_joined_at_once() -> None:
+    torch.manual_seed(0)
+    net, x = Dense().double(), torch.randn(5, 2, 4, 4, dtype=torch.float64)
+    net(x)  # gives the norms statistics
+    for norm in (net.norm, net.other):
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    model = sp.from_torch(net.eval(), x)
+    assert model._stream is not None
+    steps = model._stream._steps
+    assert sum(step.joined is not None and len(step.joined.runs) > 1 for step in steps) == 2
+    with torch.no_grad():
+        assert_allclose(model.predict(x.numpy()), net(x).numpy(), rtol=0, atol=1e-12)

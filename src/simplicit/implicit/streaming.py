@@ -30,6 +30,53 @@ Blocks = Mapping[tuple[str, str], LinearMap]
 _TOGETHER, _MOST_NUMBERS = 8, 2**24
 
 
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A term that takes some ``columns`` of its source, or of what a map makes of it, to the rows from ``first`` on."""
+
+    source: str
+    block: GatheredMap | None
+    first: int
+    columns: slice
+    factors: NDArray[Any] | None
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.first, self.first + self.columns.stop - self.columns.start)
+
+
+@dataclass(frozen=True, eq=False)
+class _Joined:
+    """Runs side by side: copied together at once, and then multiplied by ``factors`` (k,), None for ones.
+
+    A network that joins all that it has made so far, layer after layer, has hundreds of them.
+    """
+
+    runs: tuple[_Run, ...]
+    factors: Tensor | None
+
+    @classmethod
+    def of(cls, runs: Sequence[_Run], bias: Tensor) -> _Joined | None:
+        """Runs in the order of their rows, for results like ``bias``; None where they do not fill them."""
+        if sum(run.rows.stop - run.first for run in runs) < len(bias):
+            return None
+        factors = bias.new_ones(len(bias))
+        for run in runs:
+            if run.factors is not None:
+                factors[run.rows] = torch.from_numpy(run.factors[run.rows])
+        return cls(tuple(runs), None if bool((factors == 1).all()) else factors)
+
+    def apply(self, values: Mapping[str, Tensor], bias: Tensor) -> Tensor:
+        """The bias and the runs, as a new tensor (m, k)."""
+        found = []
+        for run in self.runs:
+            x = values[run.source]
+            found.append((x if run.block is None else run.block.core_of(x))[:, run.columns])
+        z = found[0] if len(found) == 1 else torch.cat(found, dim=1)
+        into = None if len(found) == 1 else z
+        return torch.add(bias, z, out=into) if self.factors is None else torch.addcmul(bias, z, self.factors, out=into)
+
+
 @dataclass(frozen=True)
 class _Step:
     """One group: x = φ(bias + Σ of the terms), after which the values of ``last`` are not read any more."""
@@ -44,17 +91,32 @@ class _Step:
     @cached_property
     def side_by_side(self) -> bool:
         """Whether each row has an entry of one term, which puts slices there."""
-        blocks = [block for _, block in self.terms]
-        gathers = [block.after if isinstance(block, GatheredMap) else block for block in blocks]
-        if not gathers or not all(isinstance(gather, GatherMap) and gather.is_sliced for gather in gathers):
+        gathers = [_gather_of(block) for _, block in self.terms]
+        sliced = [gather for gather in gathers if gather is not None and gather.is_sliced]
+        if not gathers or len(sliced) < len(gathers):
             return False
-        filled = sum((gather.row_counts() for gather in gathers), np.zeros(len(self.bias), np.int64))
+        filled = sum((gather.row_counts() for gather in sliced), np.zeros(len(self.bias), np.int64))
         return bool((filled == 1).all())
+
+    @cached_property
+    def joined(self) -> _Joined | None:
+        """The terms as runs that stand one after another and fill all rows, if they are."""
+        found = []
+        for source, block in self.terms if self.side_by_side else ():
+            gather = _gather_of(block)
+            if gather is None or gather.run is None:
+                return None
+            found.append(_Run(source, block if isinstance(block, GatheredMap) else None, *gather.run, gather.factors))
+        found.sort(key=lambda run: run.first)
+        return _Joined.of(found, self.bias) if found else None
 
     def states(self, values: Mapping[str, Tensor]) -> Tensor:
         """The states, (m, size), for the values of what it reads."""
-        terms = [(values[source], block) for source, block in self.terms]
-        z = (_written if self.side_by_side else _sum)(self.bias, terms, len(values[INPUT]))
+        if self.joined is not None:
+            z = self.joined.apply(values, self.bias)
+        else:
+            terms = [(values[source], block) for source, block in self.terms]
+            z = (_written if self.side_by_side else _sum)(self.bias, terms, len(values[INPUT]))
         if isinstance(self.activation, Activation) and self.activation.name in _IN_PLACE:
             return _IN_PLACE[self.activation.name](z)
         return self.activation(z)
@@ -177,6 +239,12 @@ def _written(bias: Tensor, terms: Sequence[tuple[Tensor, LinearMap]], m: int) ->
         assert isinstance(block, GatherMap | GatheredMap)
         block.write_(z, x, bias)
     return z
+
+
+def _gather_of(block: LinearMap) -> GatherMap | None:
+    """What moves the results of a map, or the map itself if it does no more."""
+    found = block.after if isinstance(block, GatheredMap) else block
+    return found if isinstance(found, GatherMap) else None
 
 
 def _fills(block: LinearMap) -> bool:

@@ -110,10 +110,14 @@ class Provider(Protocol[L]):
         """Go through all layers, fit each on the states that it is to be fitted on, and return what they make."""
 
 
-def relative_error(pairs: Iterable[tuple[Array, Array]]) -> float:
-    """Σ‖ẑ − z‖²/Σ‖z‖² of arrays ẑ and z, such as the batches of a layer's results; 0 where all z are zero."""
+def squared_error(found: Array, target: Array) -> tuple[float, float]:
+    """‖ẑ − z‖² and ‖z‖² of arrays ẑ and z."""
+    return float(np.square(found - target).sum()), float(np.square(target).sum())
+
+
+def relative_error(parts: Iterable[tuple[float, float]]) -> float:
+    """Σ‖ẑ − z‖²/Σ‖z‖² of the parts of a layer's results, by what :func:`squared_error` says of each; 0 for 0/0."""
     error = energy = 0.0
-    for found, target in pairs:
-        error += float(np.square(found - target).sum())
-        energy += float(np.square(target).sum())
+    for more, of in parts:
+        error, energy = error + more, energy + of
     return error / energy if energy else 0.0

@@ -107,7 +107,8 @@ class Trained:
 class Candidates:
     """What a group of rows may keep, (r, d), and the elimination paths, on the baseline's states, of some of its rows.
 
-    ``rows`` says which; the ``sensitivities`` are theirs. All rows can keep as many as are ``available``.
+    ``rows`` says which; the ``sensitivities`` are theirs, and ``settled`` says whether all samples were seen. All rows
+    can keep as many as are ``available``.
     """
 
     admitted: Mask
@@ -115,6 +116,7 @@ class Candidates:
     rows: Index
     paths: Sequence[EliminationPath]
     sensitivities: Array
+    settled: bool
 
     @property
     def part(self) -> Part:
@@ -227,7 +229,7 @@ class Training(Generic[L]):
             priced = layer.name not in self.filled
             paths = [
                 before.paths
-                if rows.settled and before.whole
+                if rows.settled and before.settled and before.whole
                 else elimination_paths(problem, before.admitted, workers, priced=priced)
                 for rows, problem, before in zip(groups, problems, known, strict=True)
             ]
@@ -265,12 +267,12 @@ class Training(Generic[L]):
         available = int(admitted.sum() if rows.groups is None else rows.groups.capacity(admitted).sum())
         chosen = np.arange(len(admitted))
         if layer.name in self.filled:
-            return Candidates(admitted, available, chosen[:0], (), sensitivities[:0])
+            return Candidates(admitted, available, chosen[:0], (), sensitivities[:0], rows.settled)
         if self._thresholds(problem):
             most = max(PILOT_ROWS, int(PILOT_PRODUCTS / max(1, len(problem.gram)) ** 3))
             chosen = spread(sensitivities * problem.energy, most)
         paths = elimination_paths(problem.of_rows(chosen), admitted[chosen], self.run.n_workers)
-        return Candidates(admitted, available, chosen, paths, sensitivities[chosen])
+        return Candidates(admitted, available, chosen, paths, sensitivities[chosen], rows.settled)
 
     def _counts(self, sparsity: float | None, own: Mapping[str, Share]) -> dict[str, list[int]]:
         """How many weights each group of each layer keeps."""

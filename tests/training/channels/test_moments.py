@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from simplicit.training.channels import channel_layers
 from simplicit.training.channels.moments import Moments, sums_of
 from simplicit.training.channels.patches import channels_first, patches
 from simplicit.training.channels.samples import batches_of
-from simplicit.training.channels.statistics import Gathering
+from simplicit.training.channels.statistics import Gathering, Statistics
 from simplicit.training.channels.walk import Walk
 from simplicit.training.problem import LeastSquares, Ridge
 from tied_nets import NETS, subject
@@ -125,3 +127,37 @@ def test_what_rounding_leaves_of_columns_far_from_their_offset_is_no_direction()
     scale = np.sqrt(problem.gram.diagonal())
     assert np.linalg.eigvalsh(problem.gram / np.outer(scale, scale)).min() > 0
     assert sums.rounding >= statistics.rounding
+
+
+def first_sums(inputs: torch.Tensor, **options: Any) -> Statistics:
+    """Of the first layer of a small network on batches of six."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * (inputs.shape[-1] - 2) ** 2, 3)
+    ).eval()
+    graph = Subject(net, inputs).graph
+    batches = batches_of(inputs, 6)
+    return Gathering(Walk(graph, batches), channel_layers(graph)[0], propagated=False, **options).statistics()
+
+
+def test_the_number_of_workers_changes_no_bit() -> None:
+    inputs = torch.randn(30, 2, 8, 8)
+    one, three = (first_sums(inputs, workers=workers) for workers in (1, 3))
+    assert np.array_equal(one.products, three.products)
+    assert np.array_equal(one.features, three.features)
+
+
+def test_some_batches_stand_for_all_where_patches_are_many() -> None:
+    inputs = torch.randn(6, 2, 12, 12).repeat(5, 1, 1, 1)
+    whole, thinned = (first_sums(inputs, thinned=thinned) for thinned in (False, True))
+    assert (whole.settled, thinned.settled) == (True, False)
+    assert whole.count == thinned.count
+    np.testing.assert_allclose(thinned.products, whole.products, rtol=1e-5)
+
+
+def test_no_batch_stands_for_others_where_it_does_not_count() -> None:
+    inputs = torch.randn(30, 2, 12, 12)
+    omega = [torch.full((6, 1, 10, 10), float(place == 1)) for place in range(5)]
+    whole, thinned = (first_sums(inputs, omega=omega, thinned=thinned) for thinned in (False, True))
+    assert np.array_equal(whole.products, thinned.products)
+    assert thinned.settled

@@ -151,6 +151,17 @@ class GatherMap(LinearMap, kind="gather"):
         return bool(self._slices)
 
     @cached_property
+    def run(self) -> tuple[int, slice] | None:
+        """The first row and the columns where it takes one run of an array to another; None where it does not."""
+        if len(self._slices) != 1:
+            return None
+        part = self._slices[0]
+        if part.shape and not part.rows == part.columns == (1,):
+            return None
+        row, column = part.first
+        return row, slice(column, column + self.nnz)
+
+    @cached_property
     def _multipliers(self) -> Tensor | float | None:
         """The factors from the first row with an entry on, (1, k); one number where they are equal, None for ones."""
         if self._factors is None:

@@ -50,18 +50,18 @@ class GatheredMap(LinearMap, kind="gathered"):
         return pattern.row_sums().astype(np.int64)
 
     def apply(self, x: Tensor) -> Tensor:
-        return self.after.apply(self._core_of(x)) if not self.after.is_identity else self._core_of(x)
+        return self.after.apply(self.core_of(x)) if not self.after.is_identity else self.core_of(x)
 
-    def _core_of(self, x: Tensor) -> Tensor:
+    def core_of(self, x: Tensor) -> Tensor:
         """W R x, as a new tensor."""
         return self.core.apply(x if self.before.is_identity else self.before.apply(x))
 
     def add_to_(self, sums: Tensor, x: Tensor) -> None:
-        self.after.add_to_(sums, self._core_of(x))
+        self.after.add_to_(sums, self.core_of(x))
 
     def write_(self, sums: Tensor, x: Tensor, bias: Tensor) -> None:
         """Write X Mᵀ + bias as :meth:`GatherMap.write_` does."""
-        self.after.write_(sums, self._core_of(x), bias)
+        self.after.write_(sums, self.core_of(x), bias)
 
     def apply_transpose(self, y: Tensor) -> Tensor:
         return self.before.apply_transpose(self.core.apply_transpose(self.after.apply_transpose(y)))

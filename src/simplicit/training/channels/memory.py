@@ -52,6 +52,7 @@ def check_samples_fit(
     """
     store = Store() if store is None else store
     work, positions = _of_a_batch(graph, layers, min(samples, BATCH), min(samples, differentiated))
+    work *= min(workers, -(-samples // BATCH))  # each has one of its own
     between, at_once = kept_bytes(graph, layers)
     columns = [(layer.groups, layer.columns) for layer in layers]
     grams = max((8 * d * d * (MATRICES * groups + max(2 * workers, OF_THE_BOUND)) for groups, d in columns), default=0)

@@ -95,8 +95,9 @@ class ChannelProvider:
 
     λ is ``lambda1`` of all layers but the last, which has ``lambda2``. Every layer is fitted on the student's own
     states with ``propagate``, the last one with ``regenerate`` too; otherwise on the baseline's. Positions are
-    ``weighted`` where they count by what an error there does to the outputs. ``needs`` is what all that takes at most.
-    ``wished`` are the patterns that layers are to have.
+    ``weighted`` where they count by what an error there does to the outputs. ``needs`` is what all that takes at most,
+    and batches are differentiated and summed up on so many ``workers``. ``wished`` are the patterns that layers are to
+    have.
     """
 
     graph: NetworkGraph
@@ -111,6 +112,7 @@ class ChannelProvider:
     masks: Masks | None = None
     left_alone: Mapping[str, str] = field(default_factory=dict)
     wished: Mapping[str, Pattern] = field(default_factory=dict)
+    workers: int = 1
 
     @classmethod
     def of(
@@ -146,7 +148,7 @@ class ChannelProvider:
         options = (lambda1, lambda2, propagate, regenerate, weighted)
         pairs = ((layer.name, choice.pattern(layer.name)) for layer in layers)
         wished = {name: pattern for name, pattern in pairs if pattern is not None}
-        return cls(graph, layers, samples, *options, needs, masks, left_alone, wished)
+        return cls(graph, layers, samples, *options, needs, masks, left_alone, wished, workers)
 
     @property
     def weight_count(self) -> int:
@@ -183,7 +185,7 @@ class ChannelProvider:
     @cached_property
     def _sensitivities(self) -> dict[str, Sensitivity]:
         samples = self.samples
-        return output_sensitivities(self.graph, self.layers, samples.batches, self.masks, samples.store)
+        return output_sensitivities(self.graph, self.layers, samples.batches, self.masks, samples.store, self.workers)
 
     def sensitivities(self, layer: ChannelLayer) -> Array:
         return self._sensitivities[layer.name].channels
@@ -200,6 +202,7 @@ class ChannelProvider:
             omegas={name: one.positions for name, one in known.items() if one.positions is not None},
             masks=self.masks,
             store=self.samples.store,
+            workers=self.workers,
         )
 
     def on_baseline(self) -> Iterator[tuple[ChannelLayer, Sequence[Rows]]]:

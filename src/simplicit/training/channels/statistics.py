@@ -21,7 +21,7 @@ can also answer for what the skip path gets wrong, with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from simplicit.checks import refused
+from simplicit.machine import one_thread_each, side_by_side
 from simplicit.rows.batch import Array
 from simplicit.training.channels.after import inverse_gain
 from simplicit.training.channels.layers import ChannelLayer, Use, nodes_before
@@ -40,6 +41,8 @@ from simplicit.training.factor import few_samples
 
 #: Entries of a patch matrix at a time: a few megabytes, which stay in the cache.
 CHUNK = 2**20
+#: Of batches that are thinned one in so many is summed up, as long as so many patches for each column are left.
+THINNED, ENOUGH_PATCHES = 4, 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +50,7 @@ class Statistics:
     """Sums over all patches, weighted where there are weights; a layer's rows come in g groups of r, each on d columns.
 
     ``rounding`` is the unit of rounding of the products that were summed, that of the network's dtype. Statistics are
-    ``settled`` where inputs and targets are the baseline's.
+    ``settled`` where inputs and targets are the baseline's, of all samples.
     """
 
     count: int  # n
@@ -74,15 +77,24 @@ class Statistics:
 
 
 class _Sums:
-    """Statistics in the making."""
+    """Statistics in the making, about an ``offset`` (g, d, 1), of which there is none to begin with."""
 
-    def __init__(self, weights: Tensor) -> None:
+    def __init__(self, weights: Tensor, offset: Tensor | None = None) -> None:
         g, r, d = weights.shape
-        self.weights = weights
-        self.count, self.mass, self.offset = 0, torch.zeros(g, 1).double(), torch.zeros(g, d, 1)
+        self.weights, self.offset = weights, offset
+        self.count, self.mass = 0, torch.zeros(g, 1).double()
         self.features, self.products = torch.zeros(g, d).double(), torch.zeros(g, d, d).double()
         self.residuals, self.energy = torch.zeros(g, r).double(), torch.zeros(g, r).double()
         self.cross = torch.zeros(g, r, d).double()
+
+    def begin(self, R: Tensor | None, omega: Tensor | None) -> None:
+        """Take the offset from the first patches, if there are any."""
+        if R is not None:
+            self.offset = _offset(R, omega)
+
+    def anew(self) -> _Sums:
+        """Others about the same offset."""
+        return _Sums(self.weights, self.offset)
 
     def add(
         self, R: Tensor, target: Tensor | None, omega: Tensor | None, bias: Tensor | None, *, exactly: bool
@@ -92,31 +104,42 @@ class _Sums:
         No targets where they are the baseline's own results; no weights where they are ones. Products are taken
         ``exactly`` in float64, or else in the network's dtype.
         """
-        if not self.count:
-            self.offset = _offset(R, omega)
+        assert self.offset is not None
+        dtype = torch.float64 if exactly else R.dtype
         self.count += R.shape[2]
         self.mass += R.shape[2] if omega is None else omega.sum(dim=2, dtype=torch.float64)
-        S = (R - self.offset).to(torch.float64 if exactly else R.dtype)
-        weighted_S = S if omega is None else S * omega
-        self.features += weighted_S.sum(dim=2, dtype=torch.float64)
-        self.products += weighted_S @ S.transpose(1, 2)
+        # Patches and residuals are multiplied by √ω once, so that products are those of a matrix with itself.
+        root = None if omega is None else omega.to(dtype).sqrt()
+        S = (R - self.offset).to(dtype)
+        if root is not None:
+            S *= root
+        self.features += S.sum(dim=2) if root is None else (S @ root.transpose(1, 2))[:, :, 0]
+        self.products += _with_itself(S)
         if target is None:
             return
-        residual = target - self.weights @ R
-        if bias is not None:
-            residual -= bias
-        residual = residual.to(S.dtype)
-        self.cross += residual @ weighted_S.transpose(1, 2)
-        weighted_residual = residual if omega is None else residual * omega
-        self.residuals += weighted_residual.sum(dim=2, dtype=torch.float64)
-        self.energy += (weighted_residual * residual).sum(dim=2, dtype=torch.float64)
+        constant = self.weights @ self.offset
+        residual = (target - (constant if bias is None else constant + bias)).to(dtype)
+        if root is not None:
+            residual *= root
+        residual -= self.weights.to(dtype) @ S
+        self.cross += residual @ S.transpose(1, 2)
+        self.residuals += (residual if root is None else residual * root).sum(dim=2, dtype=torch.float64)
+        self.energy += residual.square().sum(dim=2, dtype=torch.float64)
+
+    def merge(self, other: _Sums, stands_for: float = 1.0) -> None:
+        """Add what was summed up apart, about the same offset, and stands for so many of its kind."""
+        self.count += round(other.count * stands_for)
+        for name in ("mass", "features", "products", "residuals", "energy", "cross"):
+            getattr(self, name).add_(getattr(other, name), alpha=stands_for)
 
     def finished(self, *, settled: bool) -> Statistics:
+        g, _, d = self.weights.shape
+        offset = torch.zeros(g, d) if self.offset is None else self.offset.squeeze(2)
         products = (self.products + self.products.transpose(1, 2)) / 2
         return Statistics(
             count=self.count,
             mass=self.mass.numpy(),
-            offset=self.offset.double().squeeze(2).numpy(),
+            offset=offset.double().numpy(),
             features=self.features.numpy(),
             products=products.numpy(),
             residuals=self.residuals.numpy(),
@@ -126,6 +149,15 @@ class _Sums:
             rounding=float(torch.finfo(self.weights.dtype).eps),
             settled=settled,
         )
+
+
+def _with_itself(S: Tensor) -> Tensor:
+    """S Sᵀ of each group, (g, d, d)."""
+    if len(S) > 1:
+        return S @ S.transpose(1, 2)
+    rows = S[0].numpy()
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused in the end
+        return torch.from_numpy(rows @ rows.T).unsqueeze(0)  # NumPy computes one triangle of it
 
 
 def _offset(R: Tensor, omega: Tensor | None) -> Tensor:
@@ -139,13 +171,19 @@ def _offset(R: Tensor, omega: Tensor | None) -> Tensor:
     return torch.where(((first == R) | (omega == 0)).all(dim=2, keepdim=True), first, mean)
 
 
+#: Some samples of a batch, their patches R (g, d, n) with weights ω (g, 1, n), and which of their positions count.
+_Chunk = tuple[slice, Tensor, Tensor | None, Tensor | None]
+
+
 @dataclass(frozen=True, eq=False)
 class Gathering:
     """Where the statistics of a layer come from: a walk that has not passed the layer's first use.
 
     ``untrained`` names the nodes of this layer and of those after it. The inputs are the student's where
     they are ``propagated``, or the baseline's. ``omega`` is ω, use by use and batch by batch, as the result is laid out
-    with groups in place of channels; ``masks`` say which positions count at all.
+    with groups in place of channels; ``masks`` say which positions count at all. Batches are summed up on so many
+    ``workers``, and their sums come together in the order of the batches. Where they are ``thinned``, some batches
+    stand for all where patches are many.
     """
 
     walk: Walk
@@ -154,6 +192,8 @@ class Gathering:
     propagated: bool = True
     omega: Sequence[Tensor] | None = None
     masks: Masks | None = None
+    workers: int = 1
+    thinned: bool = False
 
     def statistics(self) -> Statistics:
         """Of the inputs and targets of all uses; InputError where they leave the range of the network's dtype."""
@@ -181,41 +221,76 @@ class Gathering:
 
     def _add(self, sums: _Sums, use: Use, number: int) -> bool:
         """Add a use, and say whether it is settled."""
-        form, layer, batches = use.form, self.layer, len(self.walk.batches)
+        layer, walk = self.layer, self.walk
         absorbs = self.absorbs(use)
-        settled = not absorbs and not (self.propagated and self.walk.differs(use.source))
+        settled = not absorbs and not (self.propagated and walk.differs(use.source))
         bias = None
         if use.bias and use.biased:
-            bias = part_of(use.bias_part, self.walk.graph.constants[use.bias]).reshape(layer.groups, -1, 1)
-        inputs = (self.walk.student if self.propagated else self.walk.baseline)(use.source)
+            bias = part_of(use.bias_part, walk.graph.constants[use.bias]).reshape(layer.groups, -1, 1)
+        inputs = (walk.student if self.propagated else walk.baseline)(use.source)
         exactly = self._few(use, inputs)
-        for place, x in enumerate(inputs):
-            weights = None if self.omega is None else self.omega[number * batches + place]
-            kept = None if self.masks is None else self.masks.kept(use, place)
+
+        def of_batch(place: int) -> _Sums:
+            own = sums.anew()
             error = self._error(use, place) if absorbs else None
-            for part, R in self._chunks(use, x):
-                omega = None if weights is None else form.split(weights[part])
-                target = None if settled else form.split(form.laid(self._target(use, place, part, error)))
-                if kept is not None:
-                    chosen = form.positions(kept[part])
-                    R = R[:, :, chosen]
-                    omega, target = (one if one is None else one[:, :, chosen] for one in (omega, target))
-                if R.shape[2]:
-                    sums.add(R, target, omega, bias, exactly=exactly)
-        return settled
+            for part, R, omega, kept in self._chunks(use, number, place, inputs[place]):
+                target = None
+                if not settled:
+                    target = use.form.split(use.form.laid(self._target(use, place, part, error)))
+                    target = target if kept is None else target[:, :, kept]
+                own.add(R, target, omega, bias, exactly=exactly)
+            return own
 
-    def _few(self, use: Use, inputs: Iterable[Tensor]) -> bool:
+        every = range(len(walk.batches))
+        if sums.offset is None:
+            seen = (chunk for place in every for chunk in self._chunks(use, number, place, inputs[place]))
+            sums.begin(*next(((R, omega) for _, R, omega, _ in seen), (None, None)))
+        places = every[:: self._step(use, inputs)]
+        total = self._summed(of_batch, places, sums)
+        if len(places) < len(every) and not bool((total.mass > 0).all()):  # what counts is in the others
+            places, total = every, self._summed(of_batch, every, sums)
+        sums.merge(total, sum(map(len, walk.batches)) / sum(len(walk.batches[place]) for place in places))
+        return settled and len(places) == len(every)
+
+    def _summed(self, of_batch: Callable[[int], _Sums], places: Sequence[int], like: _Sums) -> _Sums:
+        """The sums of some batches together."""
+        total = like.anew()
+        with one_thread_each():
+            for one in side_by_side(of_batch, places, self.workers):
+                total.merge(one)
+        return total
+
+    def _few(self, use: Use, inputs: Sequence[Tensor]) -> bool:
         """Whether a use has so few patches that products of low rank are to be known as such."""
-        entries = sum(use.form.entries(x, self.layer.columns) for x in inputs)
-        return few_samples(entries // (self.layer.groups * self.layer.columns), self.layer.columns)
+        return few_samples(self._patches(use, inputs), self.layer.columns)
 
-    def _chunks(self, use: Use, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Of a batch of inputs a few samples at a time: which they are, and their patches."""
-        entries = max(1, use.form.entries(x, self.layer.columns))
-        step = max(1, CHUNK * len(x) // entries) if use.form.sliced else len(x)
+    def _patches(self, use: Use, inputs: Sequence[Tensor]) -> int:
+        """The patches of a use, those of padding too."""
+        entries = sum(use.form.entries(x, self.layer.columns) for x in inputs)
+        return entries // (self.layer.groups * self.layer.columns)
+
+    def _step(self, use: Use, inputs: Sequence[Tensor]) -> int:
+        """Every which batch is summed up."""
+        if not self.thinned:
+            return 1
+        enough = self._patches(use, inputs) // (ENOUGH_PATCHES * self.layer.columns)
+        return max(1, min(THINNED, enough, len(inputs)))
+
+    def _chunks(self, use: Use, number: int, place: int, x: Tensor) -> Iterator[_Chunk]:
+        """The inputs of a batch that count, a few samples at a time."""
+        form = use.form
+        weights = None if self.omega is None else self.omega[number * len(self.walk.batches) + place]
+        mask = None if self.masks is None else self.masks.kept(use, place)
+        entries = max(1, form.entries(x, self.layer.columns))
+        step = max(1, CHUNK * len(x) // entries) if form.sliced else len(x)
         for first in range(0, len(x), step):
-            part = slice(first, first + step) if use.form.sliced else slice(None)
-            yield part, use.form.features(x[part])
+            part = slice(first, first + step) if form.sliced else slice(None)
+            R, omega = form.features(x[part]), None if weights is None else form.split(weights[part])
+            kept = None if mask is None else form.positions(mask[part])
+            if kept is not None:
+                R, omega = R[:, :, kept], None if omega is None else omega[:, :, kept]
+            if R.shape[2]:
+                yield part, R, omega, kept
 
     def _target(self, use: Use, place: int, part: slice, error: Callable[[slice], Tensor] | None) -> Tensor:
         """t of some samples of a batch, in the shape of z, with what the skip path gets wrong on them."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from simplicit.machine import one_thread_each, side_by_side
 from simplicit.network.graph import NetworkGraph
 from simplicit.rows.batch import Array
 from simplicit.training.channels.layers import ChannelLayer, Use
@@ -25,7 +26,7 @@ from simplicit.training.channels.norms import constants_of
 from simplicit.training.channels.statistics import Gathering, Statistics
 from simplicit.training.channels.store import Store
 from simplicit.training.channels.walk import Walk
-from simplicit.training.provider import relative_error
+from simplicit.training.provider import relative_error, squared_error
 
 #: From a layer and its statistics to its new weights, (g, r, d).
 Solver = Callable[[ChannelLayer, Statistics], Array]
@@ -38,7 +39,8 @@ class Sweep:
     Every layer is fitted on the student's inputs with ``propagate``, or on the baseline's; the last one on the
     student's with ``regenerate`` too. Constants and norms are corrected with ``correct``. ``omegas`` say how much
     positions count, ω by the layer's name and then use by use and batch by batch; they are all alike in a layer that is
-    not there. ``masks`` say which positions count at all. States are kept in the ``store``.
+    not there. ``masks`` say which positions count at all. States are kept in the ``store``, and
+    batches go on so many ``workers``.
     """
 
     graph: NetworkGraph
@@ -50,20 +52,32 @@ class Sweep:
     omegas: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
     masks: Masks | None = None
     store: Store = field(default_factory=Store)
+    workers: int = 1
 
     def statistics(self) -> Iterator[tuple[ChannelLayer, Statistics]]:
-        """Layer after layer, on the baseline."""
-        walker = Walker(self.graph, self.batches, self.store)
+        """Layer after layer, on the baseline, where patches are many of some samples."""
+        walker = Walker(self.graph, self.batches, self.store, self.workers)
         for layer in self.layers:
             omega = self.omegas.get(layer.name)
-            gathering = Gathering(walker.before(layer), layer, propagated=False, omega=omega, masks=self.masks)
+            gathering = Gathering(
+                walker.before(layer),
+                layer,
+                propagated=False,
+                omega=omega,
+                masks=self.masks,
+                workers=self.workers,
+                thinned=True,
+            )
             statistics = gathering.statistics()
             del gathering  # and with it a walk that may be given up for another
             yield layer, statistics
 
     def run(self, solve: Solver) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The new constants of the graph, by placeholder, and the relative error of each layer."""
-        walker, errors = Walker(self.graph, self.batches, self.store), {layer.name: 0.0 for layer in self.layers}
+        walker, errors = (
+            Walker(self.graph, self.batches, self.store, self.workers),
+            {layer.name: 0.0 for layer in self.layers},
+        )
         for place, layer in enumerate(self.layers):
             self._solve(walker, place, solve)
             if not layer.shared:
@@ -79,7 +93,7 @@ class Sweep:
         propagated = self.propagate or (self.regenerate and place == len(self.layers) - 1)
         untrained = frozenset(use.node.name for one in self.layers[place:] for use in one.uses)
         omega = self.omegas.get(layer.name)
-        gathering = Gathering(walker.before(layer), layer, untrained, propagated, omega, self.masks)
+        gathering = Gathering(walker.before(layer), layer, untrained, propagated, omega, self.masks, self.workers)
         statistics = gathering.statistics()
         weights = solve(layer, statistics)
         now = {**self.graph.constants, **walker.changed}
@@ -90,15 +104,21 @@ class Sweep:
 
     def _error(self, walk: Walk, layer: ChannelLayer) -> float:
         """The error of the student's results of a layer, all uses together."""
-        return relative_error(pair for use in layer.uses for pair in self._results(walk, use))
+        return relative_error(part for use in layer.uses for part in self._errors(walk, use))
 
-    def _results(self, walk: Walk, use: Use) -> Iterator[tuple[Array, Array]]:
+    def _errors(self, walk: Walk, use: Use) -> list[tuple[float, float]]:
+        """Squared error and energy of a use's results, batch by batch."""
         walk.run_until(use.node)
-        for place, pair in enumerate(zip(walk.student(use.result), walk.baseline(use.result), strict=True)):
+        student, baseline = walk.student(use.result), walk.baseline(use.result)
+
+        def of_batch(place: int) -> tuple[float, float]:
             kept = None if self.masks is None else self.masks.kept(use, place)
+            pair = student[place], baseline[place]
             parts = pair if kept is None else [_chosen(use, z, kept) for z in pair]
-            ours, theirs = (z.double().numpy() for z in parts)
-            yield ours, theirs
+            return squared_error(*(z.double().numpy() for z in parts))
+
+        with one_thread_each():
+            return list(side_by_side(of_batch, range(len(self.batches)), self.workers))
 
 
 def _chosen(use: Use, z: Tensor, kept: Tensor) -> Tensor:
@@ -109,15 +129,15 @@ def _chosen(use: Use, z: Tensor, kept: Tensor) -> Tensor:
 class Walker:
     """A walk that begins anew where a layer's first use lies behind it, or where what it has computed has changed."""
 
-    def __init__(self, graph: NetworkGraph, batches: Sequence[Tensor], store: Store) -> None:
-        self.graph, self.batches, self.store = graph, batches, store
+    def __init__(self, graph: NetworkGraph, batches: Sequence[Tensor], store: Store, workers: int = 1) -> None:
+        self.graph, self.batches, self.store, self.workers = graph, batches, store, workers
         self.changed: dict[str, Tensor] = {}
         self._order: dict[Node, int] = {node: place for place, node in enumerate(graph.module.graph.nodes)}
         self._begin()
 
     def _begin(self) -> None:
         self._reached = 0
-        self.walk = Walk(self.graph, self.batches, self.store)
+        self.walk = Walk(self.graph, self.batches, self.store, self.workers)
         self.walk.change(self.changed)
 
     def before(self, layer: ChannelLayer) -> Walk:

@@ -24,6 +24,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from simplicit.checks import lookups_checked
+from simplicit.machine import one_thread_each, side_by_side
 from simplicit.network.graph import NetworkGraph
 from simplicit.training.channels.store import Known, Store, Values, not_kept, taken
 
@@ -31,9 +32,11 @@ from simplicit.training.channels.store import Known, Store, Values, not_kept, ta
 class Walk:
     """The values of baseline and student on batches (b, *input_shape), up to the node that was computed last."""
 
-    def __init__(self, graph: NetworkGraph, batches: Sequence[Tensor], store: Store | None = None) -> None:
+    def __init__(
+        self, graph: NetworkGraph, batches: Sequence[Tensor], store: Store | None = None, workers: int = 1
+    ) -> None:
         self.graph = graph
-        self.batches = batches
+        self.batches, self.workers = batches, workers
         self.changed: dict[str, Tensor] = {}
         self._store = Store() if store is None else store
         self._baseline: dict[Node, Sequence[Any]] = {}
@@ -156,19 +159,24 @@ class Walk:
         last_reads = _last_reads(nodes, kept)
         theirs = {node: self._store.values(f"{node.name}-baseline") for node in kept}
         ours = {node: self._store.values(f"{node.name}-student") for node in kept if node in differing}
-        for place in range(len(self.batches)):
+
+        def of_batch(place: int) -> _Batch:
             one = _Batch(self, place)
             with torch.no_grad():
                 for node in nodes:
                     one.compute(node, differs=node in differing)
                     one.forget(last_reads.get(node, ()))
-            for node in kept:
-                theirs[node].append(one.baseline[node], one.known)
-                if node in ours:
-                    ours[node].append(one.student[node], one.known)
-            for values in (side[node] for side in (self._baseline, self._student) for node in dead if node in side):
-                if isinstance(values, Values):
-                    values.drop(place)
+            return one
+
+        with one_thread_each():
+            for place, one in enumerate(side_by_side(of_batch, range(len(self.batches)), self.workers)):
+                for node in kept:
+                    theirs[node].append(one.baseline[node], one.known)
+                    if node in ours:
+                        ours[node].append(one.student[node], one.known)
+                for values in (side[node] for side in (self._baseline, self._student) for node in dead if node in side):
+                    if isinstance(values, Values):
+                        values.drop(place)
         self._baseline |= theirs
         self._student |= ours
 

@@ -43,7 +43,7 @@ from simplicit.rows import Ball, Solution
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.channels import has_tied_rows
 from simplicit.training.problem import Rows, Samples
-from simplicit.training.provider import Fit, relative_error
+from simplicit.training.provider import Fit, relative_error, squared_error
 from simplicit.training.states.equilibria import LoopData, with_room
 from simplicit.training.states.patterns import entries_of, groups_in
 from simplicit.training.states.sensitivity import PROBES, SAMPLES
@@ -135,7 +135,10 @@ class LoopStudent:
         Z = X @ model.A.T + data.inputs @ model.B.T + model.state_bias
         Y = X @ model.C.T + data.inputs @ model.D.T + model.output_bias
         found = np.hstack([Z, Y])
-        return {stage.name: relative_error([(found[:, stage.at], data.targets[:, stage.at])]) for stage in self.stages}
+        return {
+            stage.name: relative_error([squared_error(found[:, stage.at], data.targets[:, stage.at])])
+            for stage in self.stages
+        }
 
     @property
     def weights(self) -> Mapping[str, int]:

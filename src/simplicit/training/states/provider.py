@@ -26,7 +26,7 @@ from simplicit.network import Capture, NetworkTemplate
 from simplicit.rows import Ball, Solution
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.problem import Rows, Samples
-from simplicit.training.provider import Fit, relative_error
+from simplicit.training.provider import Fit, relative_error, squared_error
 from simplicit.training.states.chosen import chosen_data
 from simplicit.training.states.data import StateData, homogeneous, state_data
 from simplicit.training.states.sensitivity import state_sensitivities
@@ -74,7 +74,9 @@ class StateStudent:
         Z = X @ model.A.T + data.inputs @ model.B.T + model.state_bias
         Y = X @ model.C.T + data.inputs @ model.D.T + model.output_bias
         found = np.hstack([Z, Y])
-        return {name: relative_error([(found[:, at], data.targets[:, at])]) for name, at in data.layers.items()}
+        return {
+            name: relative_error([squared_error(found[:, at], data.targets[:, at])]) for name, at in data.layers.items()
+        }
 
     @property
     def weights(self) -> Mapping[str, int]:

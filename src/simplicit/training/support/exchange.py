@@ -24,6 +24,7 @@ Under a pattern columns are exchanged within their groups (:mod:`~simplicit.trai
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.support.elimination import FEW, MOST_INFLATION, least_squares
+from simplicit.training.support.factored import Factored, Inner
 from simplicit.training.support.pattern import Groups
 from simplicit.training.support.within import Gains, Within
 
@@ -100,22 +102,19 @@ class Exchange:
     ) -> tuple[Tensor, Tensor]:
         """Supports and values (n, d), in units of the columns."""
         if not exchanged:
-            return start, self._refined(_Factored.of(self.single, start) or _Factored.of(self.H, start), c, start)
-        support, made, going = start, 0, True
+            return start, self._refined(Factored.of(self.single, start) or Factored.of(self.H, start), c, start)
+        support, made = start, 0
         while True:
             rows = _Rows.of(self.single, c, support, allowed) or _Rows.of(self.H, c, support, allowed)
             assert rows is not None
             rows.groups = groups
-            for _ in range(min(REFRESHED, MAX_EXCHANGES - made)):
-                going = rows.exchange()
-                if not going:
-                    break
-                made += 1
-            support = rows.support
-            if not going or made == MAX_EXCHANGES:
+            most = min(REFRESHED, MAX_EXCHANGES - made)
+            done = _exchanged(rows, most)
+            made, support = made + done, rows.support
+            if done < most or made == MAX_EXCHANGES:
                 return support, self._refined(rows, c, support)
 
-    def _refined(self, factor: _Rows | _Factored | None, c: Tensor, support: Tensor) -> Tensor:
+    def _refined(self, factor: _Rows | Factored | None, c: Tensor, support: Tensor) -> Tensor:
         """Least squares on the supports, in float64, (n, d)."""
         w = best = torch.zeros_like(c)
         before = rest = torch.full((len(c),), torch.inf, dtype=torch.float64)
@@ -135,61 +134,6 @@ class Exchange:
         return best
 
 
-@dataclass(frozen=True, eq=False)
-class _Inner:
-    """H on the supports of n rows: their ``places`` (n, m), which of these are ``real`` (n, m), the ``lines`` H_S·
-    (n, m, d) and the ``root`` of H_SS (n, m, m), which is that of the identity where places are not real."""
-
-    places: Tensor
-    real: Tensor
-    lines: Tensor
-    root: Tensor
-
-    @classmethod
-    def of(cls, H: Tensor, support: Tensor) -> _Inner | None:
-        """None where float32 has not the digits for it; LinAlgError is raised where float64 has not."""
-        counts = support.sum(1)
-        most = int(counts.max())
-        places = support.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
-        real = torch.arange(most) < counts[:, None]
-        lines = H[places]
-        inner = lines.gather(2, places[:, None, :].expand(-1, most, -1))
-        if not bool(real.all()):
-            inner = torch.where(real[:, :, None] & real[:, None, :], inner, torch.eye(most, dtype=H.dtype))
-        root, failed = torch.linalg.cholesky_ex(inner)
-        if not bool(failed.any()):
-            return cls(places, real, lines, root)
-        if H.dtype == torch.float64:
-            raise np.linalg.LinAlgError("the Gram matrix is singular")
-        return None
-
-    def at(self, full: Tensor) -> Tensor:
-        """Numbers of all columns (n, d) at the places, (n, m)."""
-        return full.gather(1, self.places) * self.real
-
-    def spread(self, inner: Tensor, columns: int) -> Tensor:
-        """Numbers of the places at all columns, (n, d)."""
-        return inner.new_zeros(len(inner), columns).scatter_add_(1, self.places, inner * self.real)
-
-
-@dataclass(frozen=True, eq=False)
-class _Factored:
-    """Rows whose supports stay."""
-
-    H: Tensor
-    inner: _Inner
-
-    @classmethod
-    def of(cls, H: Tensor, support: Tensor) -> _Factored | None:
-        inner = _Inner.of(H, support)
-        return None if inner is None else cls(H, inner)
-
-    def solution(self, c: Tensor) -> Tensor:
-        """H_SS⁻¹c_S, (n, d)."""
-        found = torch.cholesky_solve(self.inner.at(c)[:, :, None], self.inner.root)
-        return self.inner.spread(found[:, :, 0], len(self.H))
-
-
 class _Rows:
     """n rows with supports at ``places`` (n, m), of which those that are ``real`` are any.
 
@@ -199,7 +143,7 @@ class _Rows:
 
     groups: Groups | None = None
 
-    def __init__(self, H: Tensor, c: Tensor, support: Tensor, outside: Tensor, inner: _Inner) -> None:
+    def __init__(self, H: Tensor, c: Tensor, support: Tensor, outside: Tensor, inner: Inner) -> None:
         self.H, self.c, self.support, self.outside = H, c, support, outside
         self.places, self.real = inner.places, inner.real
         self.P = torch.cholesky_inverse(inner.root)
@@ -217,7 +161,7 @@ class _Rows:
     @classmethod
     def of(cls, H: Tensor, c: Tensor, support: Tensor, allowed: Tensor) -> _Rows | None:
         """Compute P and the rest from nothing; None where float32 has not the digits for it."""
-        inner = _Inner.of(H, support)
+        inner = Inner.of(H, support)
         if inner is None:
             return None
         rows = cls(H, c.to(H.dtype), support.clone(), allowed & ~support, inner)
@@ -240,11 +184,23 @@ class _Rows:
         """P c_S, (n, d)."""
         return self._spread((self.P @ self._inside(c)[:, :, None])[:, :, 0])
 
-    def exchange(self) -> bool:
-        """Exchange the best pair of every row that gains by one; False where no row does."""
-        n, m = self.places.shape
+    def only(self, rows: Tensor) -> _Rows:
+        """Some of the rows, as they are now."""
+        found = copy(self)
+        for name in ("c", *_OF_ROWS):
+            setattr(found, name, getattr(self, name)[rows])
+        return found
+
+    def take_back(self, rows: Tensor, found: _Rows) -> None:
+        """What has become of some of the rows."""
+        for name in _OF_ROWS:
+            getattr(self, name)[rows] = getattr(found, name)
+
+    def exchange(self) -> Tensor:
+        """Exchange the best pair of every row that gains by one, and say which do, (n,)."""
+        n, m = len(self.c), self.places.shape[1]
         if not m or not bool(self.outside.any()):
-            return False
+            return torch.zeros(n, dtype=torch.bool)
         gain = torch.where(self.outside, self.g.square() / self.s, -1.0)
         within = None if self.groups is None else Within.of(self.groups, self.support)
         gains, tried = self._tried(gain, within)
@@ -260,7 +216,7 @@ class _Rows:
         enough = LEAST_GAIN * (self.w * self.c).sum(1).abs()
         gains_any = (won > enough) & (gains.gather(1, best[:, None])[:, 0] > 0)
         if not bool(gains_any.any()):
-            return within is not None and self._exchange_within(within, enough)
+            return gains_any if within is None else self._exchange_within(within, enough)
         at = torch.arange(n)
         self._replace(
             _Pair(
@@ -272,7 +228,8 @@ class _Rows:
                 step=step[at, best, 0],
             )
         )
-        return True
+        # Rows in groups wait for each other: what is not tried here may gain within a group.
+        return gains_any if within is None else torch.ones_like(gains_any)
 
     def _tried(self, gain: Tensor, within: Within | None) -> tuple[Tensor, Tensor]:
         """The gains (n, k) of the columns that are tried, and these."""
@@ -284,12 +241,13 @@ class _Rows:
         tried = torch.where(self.outside, net, -torch.inf).topk(count, 1).indices
         return gain.gather(1, tried), tried
 
-    def _exchange_within(self, within: Within, enough: Tensor) -> bool:
-        """Exchange the best pair of all within groups in every row that gains ``enough`` (n,); False if none does."""
+    def _exchange_within(self, within: Within, enough: Tensor) -> Tensor:
+        """Exchange the best pair of all within groups in every row that gains ``enough`` (n,), and say which rows go
+        on, (n,): all, or none if none gains."""
         n, d = self.c.shape
         leaving, entering = within.pairs(self.outside)
         if not leaving.numel() or not entering.numel():
-            return False
+            return torch.zeros_like(enough, dtype=torch.bool)
         places = torch.zeros(n, d + 1, dtype=torch.int64)
         places.scatter_(1, torch.where(self.real, self.places, d), torch.arange(self.places.shape[1]).expand(n, -1))
         rows = torch.arange(n)[:, None]
@@ -301,13 +259,13 @@ class _Rows:
         won, out, into = gains.best(leaving, entering, lines @ across.mT)
         wins = won > enough
         if not bool(wins.any()):
-            return False
+            return wins
         out, into = out.clamp(max=d - 1), into.clamp(max=d - 1)  # of rows without a pair, which do not exchange
         at = torch.arange(n)
         u = ((self.H[into[:, None], self.places] * self.real)[:, None, :] @ self.P)[:, 0]
         s = self.s[at, into]
         self._replace(_Pair(wins, into, places[at, out], u, s, self.g[at, into] / s))
-        return True
+        return torch.ones_like(wins)
 
     def _replace(self, pair: _Pair) -> None:
         """Let columns come in at the places of others."""
@@ -356,6 +314,32 @@ class _Rows:
         line = torch.where(pair.rows[:, None], -v / schur[:, None], self.P[at, p])
         self.P[at, p] = line
         self.P[at, :, p] = line
+
+
+#: What exchanges change of rows.
+_OF_ROWS = ("support", "outside", "places", "real", "P", "w", "g", "s")
+
+
+def _exchanged(rows: _Rows, most: int) -> int:
+    """Exchange columns of rows until none gains, or so many times, and say how many times it was.
+
+    Most rows need a few exchanges and some need many: when half of those that are left gain no more, they leave.
+    """
+    part, at = rows, torch.arange(len(rows.c))
+    for done in range(most):
+        going = part.exchange()
+        count = int(going.count_nonzero())
+        if count and 2 * count > len(at):
+            continue
+        if part is not rows:
+            rows.take_back(at, part)
+        if not count:
+            return done
+        at = at[going]
+        part = rows.only(at)
+    if part is not rows:
+        rows.take_back(at, part)
+    return most
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,16 +13,14 @@ change the rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TypeVar
 
 import numpy as np
 
-from simplicit.machine import flushed_denormals, one_thread_each, prepare_thread
+from simplicit.machine import one_thread_each, side_by_side
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.problem import LeastSquares
 from simplicit.training.support.allocation import allocate
@@ -36,9 +34,6 @@ from simplicit.training.support.thresholding import SLOW_GROWTH, support_by_admm
 #: the mean: where it takes no more products than thresholding. With 1,536 columns, half of them kept, it takes 1 % off
 #: the error, with 384 a fifth of that.
 EXCHANGED = 480
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +124,8 @@ def _exchanged(problem: LeastSquares, start: Mask, workers: int, *, pays: bool) 
 
     with one_thread_each():
         found = side_by_side(exchanged, batches, workers)
-    for batch, (chosen, values) in zip(batches, found, strict=True):
-        support[batch], coefficients[batch] = chosen, values
+        for batch, (chosen, values) in zip(batches, found, strict=True):
+            support[batch], coefficients[batch] = chosen, values
     return support, coefficients
 
 
@@ -158,12 +153,3 @@ def _alike(candidates: Mask, groups: Groups | None = None) -> list[list[int]]:
     for i, row in enumerate(candidates):
         found.setdefault(row.tobytes() + (b"" if groups is None else groups.row(i)), []).append(i)
     return list(found.values())
-
-
-def side_by_side(work: Callable[[A], B], items: Sequence[A], workers: int) -> list[B]:
-    """What the work makes of each of the items, on so many threads."""
-    if len(items) <= 1:  # to hand it over takes longer than most of it does
-        with flushed_denormals():
-            return [work(item) for item in items]
-    with ThreadPoolExecutor(workers, initializer=prepare_thread) as pool:
-        return list(pool.map(work, items))
