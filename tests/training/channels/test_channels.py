@@ -197,7 +197,6 @@ def test_a_journal_is_taken_up(tmp_path: Any) -> None:
         (sp.Sparse(50, "dense"), r"structure: got 'dense'; .* takes 'baseline'", "structure"),
         (sp.Robust(), r"net: it has convolutions, .* take the recipe Sparse or Matching", "net"),
         (sp.Matching(sp.BasisPursuit()), r"penalty: got BasisPursuit\(.*\); .* takes another one", "penalty"),
-        (sp.Sparse(None), r"sparsity: NoPenalty\(\) gives no zeros", "sparsity"),
         (sp.Matching(sp.NoPenalty(), sparsity=50), r"sparsity: NoPenalty\(\) gives no zeros", "sparsity"),
     ],
 )
