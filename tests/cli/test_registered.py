@@ -177,7 +177,7 @@ def cut(layer: Layer) -> np.ndarray:
 
 def test_a_peer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PEERS, "cut", Peer("first come", cut, fits=False, source="here"))
-    assert "Known: magnitude, wanda, sparsegpt, alps, cut." in helped(run, "reproduce", "frontier")
+    assert "Known: magnitude, wanda, sparseswaps, sparsegpt, alps, cut." in helped(run, "reproduce", "frontier")
     words = ("--data", "digits", "--arch", "4", "--epochs", 1, "--seeds", 1, "--samples", 50, "--attack-samples", 10)
     words = (*words, "--pgd-steps", 1, "--workers", 1, "--sparsity", 50, "--peer", "cut", "--output", "f", "--json")
     code, out, _ = run("reproduce", "frontier", *words)

@@ -40,7 +40,8 @@ def test_samples_and_sums_make_the_same_problem(ridge: sp.Ridge, intercept: bool
     samples, weights = data(intercept)
     one, other = (LeastSquares.of(found, weights, SUPPORT, ridge) for found in (samples.sums, sums(samples)))
     for item in fields(LeastSquares):
-        np.testing.assert_allclose(getattr(one, item.name), getattr(other, item.name), rtol=1e-9, atol=1e-9)
+        if item.name != "groups":
+            np.testing.assert_allclose(getattr(one, item.name), getattr(other, item.name), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("intercept", [False, True])

@@ -204,7 +204,7 @@ def test_recipes_by_name() -> None:
     for name in ("sparse", "robust", "certified", "matching"):
         assert at_sparsity(name, 65).sparsity == 65  # type: ignore[attr-defined]
     for bad in ("fast", 1, ["robust"]):
-        with pytest.raises(sp.InputError, match=r"recipe: .* is unknown; choose one of 'sparse', 'robust'"):
+        with pytest.raises(sp.InputError, match=r"recipe: .* is unknown; choose one of 'sparse', 'structured'"):
             recipe_of(bad)
 
     @dataclass(frozen=True)
