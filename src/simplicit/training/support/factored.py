@@ -1,4 +1,4 @@
-"""H on the supports of rows, factored: all that least squares on supports that stay takes, and where exchanges begin."""
+"""H on the supports of rows, factored: what least squares on supports that stay takes, and where exchanges begin."""
 
 from __future__ import annotations
 
