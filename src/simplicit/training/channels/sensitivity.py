@@ -37,9 +37,9 @@ from simplicit.training.channels.masks import Masks
 from simplicit.training.channels.store import Store
 from simplicit.training.support.allocation import least_sensitivity
 
-#: Vector-Jacobian products behind the estimate, at most and at least, and otherwise one for two outputs; each is a
-#: backward pass of the network over all samples. Of 10 outputs 5 orthonormal vectors say as much as 10 of random signs.
-PROBES, FEWEST = 10, 4
+#: Vector-Jacobian products behind the estimate, at most; each is a backward pass of the network over all samples. Five
+#: for ten outputs saved a tenth of the time of ResNet-20, and cost a point and a half of its accuracy at 95 % zeros.
+PROBES = 10
 #: Scaled derivatives are at most so large, and the powers of two that scale them.
 LARGEST, LARGEST_POWER = 2.0**30, 1000
 
@@ -240,7 +240,7 @@ def _probes(outputs: Tensor, first: int) -> Tensor:
     They depend on the number of the sample alone, not on how samples come in batches.
     """
     q = outputs.shape[1]
-    count = min(q, max(FEWEST, min(q // 2, PROBES)))
+    count = min(q, PROBES)
     if q == count:
         return torch.eye(q, dtype=outputs.dtype).unsqueeze(1)
     generator, normal = torch.Generator(), torch.empty(len(outputs), q, count, dtype=torch.float64)
