@@ -222,9 +222,10 @@ class _Reader:
             if name_of(node) in _ADDITIONS:
                 args = mapped(self._apart_if_cancelling, args)
             try:
-                return self._by_rule(node, args, kwargs)
-            except TooLargeError:
-                return self._by_rule(node, *mapped(self._as_own_states, (args, kwargs)))
+                try:
+                    return self._by_rule(node, args, kwargs)
+                except TooLargeError:
+                    return self._by_rule(node, *mapped(self._as_own_states, (args, kwargs)))
             except MixingError:
                 raise
             except NotAffineError as reason:

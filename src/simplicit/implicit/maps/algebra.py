@@ -29,6 +29,8 @@ from simplicit.implicit.maps.weighted import WeightedMap
 LARGEST_NNZ = 5 * 10**7
 # Maps of so many entries are written down to see whether their product is no larger.
 _LARGEST_WRITTEN = 2**22
+# Rows of a map may be repeated up to so many entries: 200 MB as CSR in float64.
+_MOST_TAKEN = 2**24
 # A product is small up to so many numbers, and up to so many products for each sample; a weight that is filled up with
 # zeros up to so many.
 _SMALL_PRODUCT, _SMALL_WEIGHT = 2**20, 2**16
@@ -147,7 +149,12 @@ def _gathered_twice(outer: GatherMap, inner: GatherMap) -> GatherMap:
 
 
 def _rows_taken(outer: GatherMap, inner: CsrMap) -> CsrMap | None:
-    return inner.taken(outer.columns) if outer.moves and outer.nnz == outer.shape[0] else None
+    """The rows taken, unless full ones are repeated until they are many more entries: a mean over all tokens, say, for
+    each token."""
+    if not outer.moves or outer.nnz != outer.shape[0]:
+        return None
+    entries = int(inner.row_sizes[outer.columns].sum())
+    return inner.taken(outer.columns) if entries <= max(_MOST_TAKEN, outer.nnz + inner.nnz) else None
 
 
 def _gather_after(outer: GatherMap, inner: ConvMap) -> LinearMap | None:

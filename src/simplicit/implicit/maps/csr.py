@@ -113,6 +113,12 @@ class CsrMap(LinearMap, kind="csr"):
     def to_csr(self) -> Csr:
         return self._matrix.copy()
 
+    @property
+    def row_sizes(self) -> NDArray[np.int64]:
+        """How many entries each row has, (rows,)."""
+        sizes: NDArray[np.int64] = np.diff(self._matrix.indptr).astype(np.int64)
+        return sizes
+
     def taken(self, rows: NDArray[np.int64]) -> CsrMap:
         """Some of its rows, (k,), in any order."""
         return CsrMap(self._matrix[rows])
