@@ -33,6 +33,8 @@ from simplicit.network.outputs import Choice
 from simplicit.network.prepare import evaluation_copy, in_single_precision, read_call
 from simplicit.network.unrolling import unroll
 
+_VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+
 
 @dataclass(frozen=True, eq=False)
 class NetworkGraph:
@@ -144,6 +146,7 @@ def capture_graph(
     program, parameters = exported(network, call, choice, U)
     _prune(program)
     unroll(program.graph_module)
+    _reshape(program.graph_module)
     used = {node.name for node in program.graph.find_nodes(op="placeholder") if node.users}
     return NetworkGraph(
         network=network,
@@ -157,6 +160,16 @@ def capture_graph(
         samples=len(first_array(example)),
         halves=halves,
     )
+
+
+def _reshape(module: GraphModule) -> None:
+    """Write views as reshapes, in place: where a program is run with gradients, or on other values of torch's choosing,
+    results may lie in memory in another way than when it was exported, and a view of them is an error."""
+    for node in module.graph.nodes:
+        if node.target in _VIEWS:
+            node.args, node.kwargs = (node.args[0], node.kwargs.get("size", node.args[-1])), {}
+            node.target = torch.ops.aten.reshape.default
+    module.recompile()
 
 
 def _prune(program: Any) -> None:

@@ -75,7 +75,7 @@ _TABLE: tuple[tuple[str, Rule], ...] = (
     ("dropout feature_dropout alpha_dropout", Linear(linear.dropout)),
     ("_to_copy type_as", Linear(linear.converted)),
     ("sym_size", Linear(linear.sym_size)),
-    ("_unsafe_view view flatten reshape expand permute t transpose squeeze unsqueeze clone detach", Moving()),
+    ("flatten reshape expand permute t transpose squeeze unsqueeze clone detach", Moving()),
     ("cat hstack stack repeat tile diag_embed select select_scatter index index_put", Moving()),
     ("pixel_shuffle pixel_unshuffle channel_shuffle", Moving()),
     ("upsample_nearest1d upsample_nearest2d _upsample_nearest_exact1d _upsample_nearest_exact2d", Moving()),

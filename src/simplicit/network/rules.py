@@ -3,7 +3,7 @@ r"""The kinds of entries in the registry: each says how one call of an operation
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -83,13 +83,6 @@ class Linear:
         return self.function(*bound.args, **bound.kwargs)
 
 
-_VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
-
-
-def _reshaped(self: Tensor, size: Sequence[int]) -> Tensor:
-    return self.reshape(list(size))
-
-
 @dataclass(frozen=True)
 class Moving:
     """An operation that only moves elements; ``numbers`` names the arguments in which a number is an element."""
@@ -100,9 +93,7 @@ class Moving:
         arguments = call.arguments
         if arguments.get("accumulate") or "dtype" in arguments:
             raise NotAffineError("this form of it does more than move elements")
-        # The stand-ins of elements lie in memory in another way than the network's tensors do.
-        operation = _reshaped if call.operation in _VIEWS else call.operation
-        return move(operation, arguments, self.numbers)
+        return move(call.operation, arguments, self.numbers)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,6 @@ _OF_CHANNELS = frozenset({"batch_norm", "native_batch_norm", "_native_batch_norm
 _NORMS = frozenset({"layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"})
 _PRODUCTS = frozenset({"matmul", "mm", "bmm"})
 _IMAGES = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "upsample_", "_upsample", "lp_pool")
-_VIEWS = (_aten.view.default, _aten._unsafe_view.default)
 #: Arguments that say where elements go.
 _PLACES = frozenset({"indices", "index", "mask", "repeats"})
 
@@ -168,12 +167,10 @@ class Traced(Interpreter):
         if any(one in self._labels for one in leaves(places) if isinstance(one, Node)):
             return None
         operands = {name: one for name, one in arguments.items() if name not in places and name != "value"}
-        target: Any = torch.Tensor.reshape if node.target in _VIEWS else node.target
+        target: Any = node.target
         # Not every operation that moves elements is there for integers.
         moved = mapped(lambda one: one.double() if isinstance(one, Tensor) else one, map_arg(operands, self._label))
         given = moved | map_arg(places, self.env.__getitem__)
-        if node.target in _VIEWS:
-            return target(given["self"], list(given["size"])).long()
         if "value" in arguments and name_of(node) in ("fill", "masked_fill"):
             given["value"] = 0
         return mapped(lambda one: one.long() if isinstance(one, Tensor) else one, target(**given))
