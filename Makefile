@@ -33,7 +33,7 @@ test: $(STAMP) ## lint, types and tests, but those of test-slow
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-slow: $(STAMP) ## the tests that take their time: killed workers and runs, clusters, real attacks and data, studies
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses $(WORKERS) --dist worksteal
 
 format: $(STAMP) ## put the code into its format
 	$(BIN)/ruff check --fix .
