@@ -105,6 +105,16 @@ def test_kinds() -> None:
     assert all(isinstance(make(), LinearMap) for make in MAPS.values())
 
 
+def test_whether_a_gathered_map_is_zero_is_seen_without_writing_it_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = GatherMap(np.array([0, 0]), 1)  # two inputs of the weight are one element, so that entries add up
+    after = GatherMap(np.arange(1), 1)
+    assert GatheredMap(after, RepeatedMap(np.array([[1.0, -1.0]])), twice).is_zero
+    assert GatheredMap(after, RepeatedMap(np.zeros((1, 2))), twice).is_zero
+    some = GatheredMap(after, RepeatedMap(np.array([[1.0, 2.0]])), twice)
+    monkeypatch.delattr(GatheredMap, "to_csr")
+    assert not some.is_zero
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", MAPS)
 def test_products(name: str, dtype: type) -> None:
