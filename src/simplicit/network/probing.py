@@ -231,15 +231,22 @@ def holds_any(graph: NetworkGraph, read: Read, rows: int, *, constants: bool) ->
         return not constants or bool(_held(probe)[:rows].all())
 
 
+def _tried(probe: _Probe, name: str, vector: Tensor) -> tuple[_Codes, list[_Whole]]:
+    """The codes of a vector, and M and constants with zeros in it, with the codes, and with these again a little
+    larger; its own values stay in it."""
+    codes = _Codes({name: vector})
+    own = codes.values
+    trials = (np.zeros(codes.size), codes.first, codes.first * (1.0 + codes.ratio))
+    answers = [_with(probe, codes, values) for values in trials]
+    codes.write(own)
+    return codes, answers
+
+
 def _held(probe: _Probe) -> npt.NDArray[np.bool_]:
     """The rows of M whose constants are those of an entry of a vector that stands nowhere else."""
     held = np.zeros(len(probe.read().constants), dtype=bool)
     for name, vector in probe.of_rank(matrices=False).items():
-        codes = _Codes({name: vector})
-        own = codes.values
-        trials = (np.zeros(codes.size), codes.first, codes.first * (1.0 + codes.ratio))
-        zero, first, second = (_with(probe, codes, values) for values in trials)
-        codes.write(own)
+        codes, (zero, first, second) = _tried(probe, name, vector)
         if _same(zero.M, first.M) and _same(first.M, second.M):
             moved = first.constants - zero.constants
             entry, known = codes.found(moved, second.constants - zero.constants)
@@ -321,18 +328,14 @@ def _set_biases(probe: _Probe, wanted: _Whole) -> None:
     scale = max(np.abs(wanted.constants).max(initial=0.0), np.abs(now.constants).max(initial=0.0))
     free = np.ones(len(wanted.constants), dtype=bool)
     for name, vector in probe.of_rank(matrices=False).items():
-        codes = _Codes({name: vector})
-        own = codes.values
-        trials = (np.zeros(codes.size), codes.first, codes.first * (1.0 + codes.ratio))
-        zero, first, second = (_with(probe, codes, values) for values in trials)
-        codes.write(own)
+        codes, (zero, first, second) = _tried(probe, name, vector)
         if not (_same(zero.M, first.M) and _same(first.M, second.M)):
             continue  # a scale, which stays as it is
         moved = first.constants - zero.constants
         entry, known = codes.found(moved, second.constants - zero.constants)
         rows = np.flatnonzero(known & free & (moved != 0))
         factor = moved[rows] / codes.first[entry[rows]]
-        codes.write(_gathered(codes, entry[rows], (wanted.constants - zero.constants)[rows] / factor, own))
+        codes.write(_gathered(codes, entry[rows], (wanted.constants - zero.constants)[rows] / factor, codes.values))
         free[rows] = False
     left = np.abs(probe.read().constants - wanted.constants) > _EQUAL * scale
     if left.any():
