@@ -1,4 +1,4 @@
-"""Train the byte-level GPT-2 that benchmarks/transformers.py prunes: 3.2 M weights, on docstrings.
+"""Train the byte-level GPT-2 that benchmarks/one_shot.py prunes: 3.2 M weights, on docstrings.
 
     python benchmarks/train_gpt2.py --folder gpt2_bytes      # half an hour on one core; first `make census-env`
 

@@ -25,7 +25,7 @@ COUNTS = (1, 2, 7)
 SEED = 0
 
 #: Weights, and groups of channels with a problem of their own, that a fit has at most: of a larger network the widest
-#: layers are left alone, and of many grouped convolutions the last ones.
+#: layers are left alone, and of many grouped convolutions the last ones; the narrowest one is always fitted.
 MOST_WEIGHTS, MOST_GROUPS = 500_000, 500
 
 
@@ -143,7 +143,7 @@ def _narrow_layers(net: nn.Module, inputs: Inputs) -> tuple[dict[str, None], Rep
     rules: dict[str, None] = {}
     for layer in sorted(layers, key=lambda layer: (layer.columns, layer.size)):
         own = layer.groups if layer.groups > 1 else 0
-        if weights + layer.size > MOST_WEIGHTS or groups + own > MOST_GROUPS:
+        if weights and (weights + layer.size > MOST_WEIGHTS or groups + own > MOST_GROUPS):
             rules[glob.escape(layer.name)] = None
         else:
             weights, groups = weights + layer.size, groups + own

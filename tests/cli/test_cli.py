@@ -33,6 +33,11 @@ def test_help_explains_every_option_and_gives_an_example(run: Run, command: str)
     assert "--json" in out
 
 
+def test_help_keeps_the_stars_of_patterns(run: Run) -> None:
+    _, out, _ = run("fit", "--help")
+    assert "blocks.*.fc1=60" in out, "as Markdown reads it, what stands between two stars is emphasised, and they go"
+
+
 def test_families_and_the_bare_command_show_the_commands(run: Run) -> None:
     story = list(dict.fromkeys(name.split()[0] for name in COMMANDS))
     for words in ((), ("--help",), ("-h",)):

@@ -67,7 +67,7 @@ class Sparse(Recipe):
     layers : mapping of str to float, str or None, or tuple of str
         Rules for layers by patterns of their names, of which the first that matches holds: None leaves a layer alone,
         uncounted; a number is its own sparsity in per cent, without a pattern; "2:4" is its own pattern. `sparsity` and
-        `pattern` are those of all the others. As text "head=none", "blocks.*.fc1=60" and "blocks.*.fc2=2:4".
+        `pattern` are those of all the others. As text `head=none`, `blocks.*.fc1=60` and `blocks.*.fc2=2:4`.
 
     Raises
     ------

@@ -46,7 +46,7 @@ class Structured(Recipe):
     layers : mapping of str to float or None, or tuple of str
         Rules for layers by patterns of their names, of which the first that matches holds: None leaves a layer alone,
         with the units that it makes or reads, and a number is the share in per cent of the units that it makes, 0 for
-        none. As text "blocks.*.qkv=none" and "blocks.*.fc1=60".
+        none. As text `blocks.*.qkv=none` and `blocks.*.fc1=60`.
 
     Raises
     ------
