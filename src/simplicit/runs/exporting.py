@@ -15,7 +15,7 @@ from simplicit.runs.fitting import WEIGHTS
 from simplicit.runs.folder import MANIFEST, read_manifest
 from simplicit.runs.hf.folder import load_pretrained
 from simplicit.runs.networks import NETWORK, open_model
-from simplicit.runs.weights import read_state, write_state
+from simplicit.runtime.files.checkpoints import read_state, write_state
 from simplicit.runtime.onnx import export_onnx
 
 ONNX, STATE = ".onnx", ".safetensors"

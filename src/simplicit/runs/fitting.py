@@ -28,7 +28,7 @@ from simplicit.runs.hf.folder import PACKAGES, save_pretrained
 from simplicit.runs.networks import NETWORK, CallRecord, classes_of
 from simplicit.runs.settings import FitSettings
 from simplicit.runs.task import Task, check_labels
-from simplicit.runs.weights import write_state
+from simplicit.runtime.files.checkpoints import write_state
 from simplicit.training import FitResult, Matching, Robust, fit
 from simplicit.training.channels import ChannelStudent
 
