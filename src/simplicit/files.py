@@ -168,19 +168,23 @@ class Sealed:
     format: str
     versions: range
 
-    def write(self, target: Path, config: Mapping[str, Any], payload: bytes, *, overwrite: bool, lines: bool) -> None:
-        """Write both files, all or nothing; ``config`` is without its "sha256", and indented where ``lines``.
+    def text(self, config: Mapping[str, Any], payload: bytes, *, lines: bool = True) -> str:
+        """What ``config.json`` is to hold, of a ``config`` without its "sha256"; indented where ``lines``."""
+        sealed = {**config, "sha256": _digest(config, payload)}
+        text = dumps(sealed) if lines else json.dumps(sealed, separators=(",", ":"), allow_nan=False)
+        return f"{text}\n"
+
+    def write(self, target: Path, text: str, payload: bytes, *, overwrite: bool) -> None:
+        """Write both files, all or nothing.
 
         DataError is raised where ``target`` exists and ``overwrite`` is False, or it holds anything else, or writing
         fails.
         """
         self._check_target(target, overwrite)
-        sealed = {**config, "sha256": _digest(config, payload)}
-        text = dumps(sealed) if lines else json.dumps(sealed, separators=(",", ":"), allow_nan=False)
         with writing(target), drafted(target) as draft:
             draft.mkdir()
             (draft / self.arrays).write_bytes(payload)
-            (draft / CONFIG).write_text(f"{text}\n", encoding="utf-8")
+            (draft / CONFIG).write_text(text, encoding="utf-8")
 
     def _check_target(self, target: Path, overwrite: bool) -> None:
         if not target.exists():

@@ -311,7 +311,7 @@ def test_what_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DataError, match="cannot be written"):
         sp.save(nn.Linear(2, 2), tmp_path / "full")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w"]

@@ -59,7 +59,8 @@ def save(model: ImplicitModel, folder: str | os.PathLike[str], *, overwrite: boo
     """
     config, arrays = _stored(as_model(model))
     target = as_path("folder", folder)
-    _FOLDER.write(target, config, safetensors.numpy.save(arrays), overwrite=overwrite, lines=True)
+    payload = safetensors.numpy.save(arrays)
+    _FOLDER.write(target, _FOLDER.text(config, payload), payload, overwrite=overwrite)
 
 
 def _stored(model: ImplicitModel) -> tuple[dict[str, Any], Arrays]:

@@ -61,7 +61,7 @@ class KeptZeros:
                 return gradient  # of an embedding: its step is projected
             return gradient.masked_fill(self._on(name, gradient.device), 0)
 
-        hook: RemovableHandle = self._parameters[name].register_hook(projected)
+        hook: RemovableHandle = self._parameters[name].register_hook(projected)  # type: ignore[no-untyped-call]
         return hook
 
     def _on(self, name: str, device: torch.device) -> Tensor:

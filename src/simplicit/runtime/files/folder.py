@@ -9,6 +9,7 @@ network of many small tensors has no header for each. Both files are sealed (:cl
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zlib
 from collections import defaultdict
@@ -67,9 +68,12 @@ class SavedWeights:
     non_zeros, entries : int
         Of all tensors with two dimensions or more.
     forms : mapping of str to str
-        In which form each tensor is, by its name: dense, mask, gaps4, gaps8 or gaps16.
+        In which form each tensor is, by its name, but for those that are the same as one before: dense, mask, gaps4,
+        gaps8 or gaps16.
     change : float
         The largest difference of a value to the network's: 0.0 unless ``values="float16"``.
+    names : tuple of str
+        Of the tensors in the dense file.
     """
 
     folder: Path
@@ -79,12 +83,13 @@ class SavedWeights:
     entries: int
     forms: Mapping[str, str]
     change: float
+    names: tuple[str, ...]
 
     @cached_property
     def zipped_bytes(self) -> int:
         """Of the dense file after zlib, as in a zip archive; it is made from the folder when it is first asked for."""
-        once = {id(tensor): (name, tensor) for name, tensor in read_folder(self.folder).items()}
-        return zipped_size({name: tensor.dense() for name, tensor in once.values()})
+        found = read_folder(self.folder)
+        return zipped_size({name: found[name].dense() for name in self.names})
 
     def __str__(self) -> str:
         share = self.bytes / max(self.dense_bytes, 1)
@@ -167,28 +172,27 @@ def save_state(
 
     DataError is raised where it cannot be written, InputError where ``values`` is ``"float16"`` and some are too large.
     """
-    packing = _Packing(values)
-    for name, tensor in state.items():
-        packing.add(name, tensor)
-    config = {"format": FORMAT, "version": VERSION, "tensors": packing.entries, "same": packing.same}
-    payload = tensor_bytes(packing.arrays())
-    _FOLDER.write(target, config, payload, overwrite=overwrite, lines=False)
-    weights = [tensor for tensor in state.values() if tensor.ndim >= 2]
+    packing = _Packing(state, values)
+    text, payload = packing.files()
+    _FOLDER.write(target, text, payload, overwrite=overwrite)
+    once = untied(state)
+    weights = [tensor for tensor in once.values() if tensor.ndim >= 2]
     return SavedWeights(
         folder=target,
-        bytes=len(payload) + (target / CONFIG).stat().st_size,
-        dense_bytes=len(dense_bytes({name: tensor for name, tensor in state.items() if name not in packing.same})),
+        bytes=len(text.encode()) + len(payload),
+        dense_bytes=len(dense_bytes(once)),
         non_zeros=sum(int(tensor.count_nonzero()) for tensor in weights),
         entries=sum(tensor.numel() for tensor in weights),
         forms={entry["name"]: entry["form"] for entry in packing.entries},
         change=packing.change,
+        names=tuple(once),
     )
 
 
 class _Packing:
     """The tensors of a state_dict, packed one after another."""
 
-    def __init__(self, values: str) -> None:
+    def __init__(self, state: Mapping[str, Tensor], values: str = "exact") -> None:
         self._narrow = values == "float16"
         self._values: dict[str, list[Tensor]] = defaultdict(list)
         self._places: list[Bytes] = []
@@ -196,14 +200,18 @@ class _Packing:
         self.entries: list[dict[str, Any]] = []
         self.same: dict[str, str] = {}
         self.change = 0.0
+        for name, tensor in state.items():
+            self._add(name, tensor)
 
-    def add(self, name: str, tensor: Tensor) -> None:
-        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if tensor.numel() and key in self._known:
+    def _add(self, name: str, tensor: Tensor) -> None:
+        form, places, values = packed(self._narrowed(name, tensor))
+        contents = hashlib.sha256(places.data)
+        contents.update(values.contiguous().view(torch.uint8).numpy().data)
+        key = (contents.digest(), form, tensor.shape, tensor.dtype)
+        if key in self._known:
             self.same[name] = self._known[key]
             return
         self._known[key] = name
-        form, places, values = packed(self._narrowed(name, tensor))
         self.entries.append({"name": name, "shape": list(tensor.shape), "dtype": _name(tensor.dtype), "form": form})
         self.entries[-1] |= {"places": places.size, "values": values.numel()}
         self.entries[-1] |= {} if values.dtype == tensor.dtype else {"stored": _name(values.dtype)}
@@ -225,14 +233,31 @@ class _Packing:
             self.change = max(self.change, float((found.to(tensor.dtype) - tensor).abs().max()))
         return found
 
-    def arrays(self) -> dict[str, Tensor]:
-        """What ``weights.safetensors`` holds."""
-        values = {f"values.{dtype}": torch.cat(found) for dtype, found in self._values.items()}
-        return values | {"places": torch.from_numpy(np.concatenate([np.empty(0, np.uint8), *self._places]))}
+    def files(self) -> tuple[str, bytes]:
+        """What ``config.json`` and ``weights.safetensors`` hold."""
+        arrays = {f"values.{dtype}": torch.cat(found) for dtype, found in self._values.items()}
+        arrays["places"] = torch.from_numpy(np.concatenate([np.empty(0, np.uint8), *self._places]))
+        payload = tensor_bytes(arrays)
+        config = {"format": FORMAT, "version": VERSION, "tensors": self.entries, "same": self.same}
+        return _FOLDER.text(config, payload, lines=False), payload
 
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state with each tensor that is there under several names under the first of them."""
+    found: dict[Any, tuple[str, Tensor]] = {}
+    for name, tensor in state.items():
+        found.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name, (name, tensor))
+    return dict(found.values())
+
+
+def file_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Bytes of a state_dict of CPU tensors: a ``dense`` safetensors file, that ``zipped``, and a ``sparse`` folder."""
+    once, (text, payload) = untied(state), _Packing(state).files()
+    return {"dense": len(dense_bytes(once)), "zipped": zipped_size(once), "sparse": len(text.encode()) + len(payload)}
 
 
 def zipped_size(state: Mapping[str, Tensor]) -> int:

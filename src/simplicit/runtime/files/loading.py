@@ -19,9 +19,10 @@ from torch.nn.utils import parametrize, prune
 
 from simplicit.checks import as_path, refused
 from simplicit.errors import DataError, first_line
+from simplicit.files import CONFIG
 from simplicit.network.wrappers import unwrapped
 from simplicit.runtime.files.checkpoints import read_state
-from simplicit.runtime.files.folder import read_folder
+from simplicit.runtime.files.folder import ARRAYS, read_folder
 from simplicit.runtime.files.packing import Packed
 
 # What wrappers put before all names: data parallel training, torch.compile, Lightning and modules around a network.
@@ -70,6 +71,11 @@ def load_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
         _check_fits(f"{place}: {name}", packed, through[name].shown() if name in through else targets[name])
     _check_ties(place, state, targets)
     _write(place, net, {name: state[name] for name in targets.keys() & state.keys()}, targets, through, state)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that :func:`load_weights` reads."""
+    return [path / CONFIG, path / ARRAYS] if path.is_dir() else [path]
 
 
 def _read_dense(path: Path, own: Mapping[str, Tensor]) -> dict[str, Packed]:
@@ -146,7 +152,7 @@ def _check_fits(what: str, packed: Packed, target: Tensor) -> None:
             f"{what} has dtype {packed.dtype}, the network {target.dtype}; save real weights, "
             "integers of a quantised network multiplied by their scales"
         )
-    if not torch.isfinite(packed.values).all():
+    if not packed.is_finite():
         raise DataError(f"{what} has NaN or infinite values; the training diverged, train again")
 
 

@@ -64,6 +64,12 @@ class Packed:
         """The tensor itself."""
         return self.into(torch.empty(self.shape, dtype=self.dtype))
 
+    def is_finite(self) -> bool:
+        """Whether there is neither NaN nor an infinite value."""
+        if self.dtype.is_complex or not self.dtype.is_floating_point or not self.values.numel():
+            return bool(torch.isfinite(self.values).all())
+        return bool(torch.isfinite(torch.stack(self.values.aminmax())).all())  # far faster than to look at each
+
     def into(self, target: Tensor) -> Tensor:
         """Write all entries into a tensor of the same shape, of any floating dtype, device and strides; return it."""
         with torch.no_grad():
@@ -76,7 +82,7 @@ class Packed:
             if places.dtype == torch.bool:
                 flat.masked_scatter_(places, values)
             else:
-                flat.index_put_((places,), values)
+                flat.index_copy_(0, places, values)
         return target
 
 
@@ -148,6 +154,7 @@ def _places(words: Bytes, bits: int) -> NDArray[np.int64]:
         _check(words.size % 2 == 0, f"{words.size} bytes of words of two")
         words = np.frombuffer(words.tobytes(), "<u2")
     kept = words < 2**bits - 1
-    ends = np.cumsum(words.astype(np.int64) + kept)
-    places: NDArray[np.int64] = ends[kept] - 1
+    # A word below L ends at a value, one place further on; numbers of a word's own width hold that, for L + 0 = L.
+    ends = np.cumsum(words + kept, dtype=np.int64)
+    places: NDArray[np.int64] = ends[np.flatnonzero(kept)] - 1
     return places
