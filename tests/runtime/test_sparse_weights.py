@@ -278,6 +278,9 @@ def test_ties_and_kinds_that_do_not_fit(tmp_path: Path) -> None:
     sp.save(tied, tmp_path / "tied")
     sp.load_weights(free, tmp_path / "tied")
     assert torch.equal(free["a"].weight, free["b"].weight)  # type: ignore[arg-type]
+    sp.save(nn.Sequential(nn.BatchNorm1d(3)), tmp_path / "norm")
+    with pytest.raises(DataError, match=r"has unknown 0\.num_batches_tracked, 0\.running_mean"):
+        sp.load_weights(nn.Sequential(nn.LayerNorm(3)), tmp_path / "norm")
     counted = nn.Linear(4, 4)
     counted.weight = nn.Parameter(torch.ones(4, 4, dtype=torch.int64), requires_grad=False)
     sp.save(counted, tmp_path / "int")

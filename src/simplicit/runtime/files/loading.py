@@ -125,8 +125,6 @@ def _unmasked(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, 
 
 def _check_names(path: Path, state: Mapping[str, Packed], wanted: Iterable[str]) -> None:
     missing, unknown = sorted(set(wanted) - state.keys()), sorted(state.keys() - set(wanted))
-    # Counters may be missing, but where they are there they have a place.
-    unknown = [name for name in unknown if not name.endswith("num_batches_tracked")]
     if not missing and not unknown:
         return
     kinds = ("misses", missing), ("has unknown", unknown)
