@@ -37,7 +37,7 @@ from simplicit.data import load_dataset
 from simplicit.machine import one_thread_each
 from simplicit.network.graph import capture_graph
 from simplicit.runs.resnet import resnet20
-from simplicit.runs.weights import load_weights
+from simplicit.runtime.files import load_weights
 from simplicit.studies.peers import PEERS, Network
 
 SPARSITIES = (50.0, 70.0, 80.0, 90.0, 95.0)

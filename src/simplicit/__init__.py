@@ -15,12 +15,12 @@ from simplicit.implicit import (
     load,
     perron_frobenius,
     rescale,
-    save,
     to_torch,
 )
-from simplicit.network import extract_states, from_cell, from_torch, weight_count
+from simplicit.network import KeptZeros, extract_states, from_cell, from_torch, keep_zeros, weight_count
 from simplicit.robustness import accuracy, attack, certify, fgsm, pgd
 from simplicit.rows import L1, Ball, BasisPursuit, ElasticNet, Gram, NoPenalty, Perspective, Solution
+from simplicit.runtime.files import SavedWeights, load_weights, save
 from simplicit.runtime.onnx import export_onnx
 from simplicit.solve import beta_max, merge_journals, solve_part, solve_path, solve_rows
 from simplicit.training import Certified, FitResult, Matching, Ridge, Robust, Sparse, Structured, fit
@@ -38,6 +38,7 @@ __all__ = [
     "Gram",
     "ImplicitModel",
     "InputError",
+    "KeptZeros",
     "Matching",
     "NoPenalty",
     "Perspective",
@@ -45,6 +46,7 @@ __all__ = [
     "Ray",
     "Ridge",
     "Robust",
+    "SavedWeights",
     "Serial",
     "SimplicitError",
     "Solution",
@@ -63,7 +65,9 @@ __all__ = [
     "fit",
     "from_cell",
     "from_torch",
+    "keep_zeros",
     "load",
+    "load_weights",
     "merge_journals",
     "perron_frobenius",
     "pgd",

@@ -1,7 +1,8 @@
 """Files and folders that are there as a whole or not at all, whatever happens to the process, the machine or the disk.
 
 Everything that simplicit writes goes through :func:`drafted`: it is written beside its place under another name and
-renamed when it is complete.
+renamed when it is complete. A :class:`Sealed` folder holds ``config.json`` and one file of arrays, and in the first a
+SHA-256 of both: of the object without "sha256", as compact JSON with sorted keys in ASCII, followed by the other file.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from simplicit.errors import DataError, SimplicitError
+from simplicit.errors import DataError, InputError, SimplicitError
 
 #: Suffix of files and folders that are not finished.
 PARTIAL = ".partial"
+#: What says how the arrays of a sealed folder are read.
+CONFIG = "config.json"
 #: Characters of the target's name that temporary names repeat: the whole name might make one that is too long.
 _LONG_NAME = 40
 
@@ -150,3 +153,98 @@ def file_hash(path: Path) -> str:
             return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Sealed:
+    """A kind of folder with two files that belong together.
+
+    ``what`` it holds in words, the name of its file of ``arrays``, its ``format`` as ``config.json`` has it, and the
+    ``versions`` that are read.
+    """
+
+    what: str
+    arrays: str
+    format: str
+    versions: range
+
+    def text(self, config: Mapping[str, Any], payload: bytes, *, lines: bool = True) -> str:
+        """What ``config.json`` is to hold, of a ``config`` without its "sha256"; indented where ``lines``."""
+        sealed = {**config, "sha256": _digest(config, payload)}
+        text = dumps(sealed) if lines else json.dumps(sealed, separators=(",", ":"), allow_nan=False)
+        return f"{text}\n"
+
+    def write(self, target: Path, text: str, payload: bytes, *, overwrite: bool) -> None:
+        """Write both files, all or nothing.
+
+        DataError is raised where ``target`` exists and ``overwrite`` is False, or it holds anything else, or writing
+        fails.
+        """
+        self._check_target(target, overwrite)
+        with writing(target), drafted(target) as draft:
+            draft.mkdir()
+            (draft / self.arrays).write_bytes(payload)
+            (draft / CONFIG).write_text(text, encoding="utf-8")
+
+    def _check_target(self, target: Path, overwrite: bool) -> None:
+        if not target.exists():
+            return
+        if not overwrite:
+            raise DataError(f"{target} exists; choose another folder or pass overwrite=True")
+        if not target.is_dir():
+            raise DataError(f"{target} is not a folder; choose another name")
+        others = sorted(path.name for path in target.iterdir() if path.name not in (CONFIG, self.arrays))
+        if others:
+            raise DataError(f"{target} holds more than {self.what} ({', '.join(others[:3])}) and is not overwritten")
+
+    def read(self, folder: Path) -> tuple[dict[str, Any], bytes]:
+        """The object in ``config.json`` and the bytes of the other file, which :meth:`check` has to compare.
+
+        DataError is raised where a file is missing or cannot be read, of another format or an unknown version.
+        """
+        for file in (folder / CONFIG, folder / self.arrays):
+            if not file.is_file():
+                raise DataError(f"{file}: is not there; {self.what} is a folder with {CONFIG} and {self.arrays}")
+        file, config = folder / CONFIG, read_json(folder / CONFIG)
+        if config.get("format") != self.format:
+            raise DataError(f'{file} does not describe {self.what}: "format" is not {self.format!r}')
+        if config.get("version") not in self.versions:
+            raise DataError(
+                f"{file} has format version {config.get('version')!r}, this simplicit reads versions up to "
+                f"{self.versions[-1]}; use the version of simplicit that wrote it"
+            )
+        try:
+            return config, (folder / self.arrays).read_bytes()
+        except OSError as error:
+            raise DataError(f"{folder / self.arrays}: cannot be read ({error.strerror or error})") from error
+
+    def check(self, folder: Path, config: dict[str, Any], payload: bytes) -> None:
+        """Take "sha256" out of ``config``; DataError where the files are not those that were written together."""
+        if config.pop("sha256") != _digest(config, payload):
+            raise DataError(
+                f"{folder} is damaged: the SHA-256 of {CONFIG} and {self.arrays} is not the one in {CONFIG}"
+            )
+
+
+def _digest(config: Mapping[str, Any], payload: bytes) -> str:
+    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    sha256 = hashlib.sha256(canonical.encode("ascii"))
+    sha256.update(payload)
+    return sha256.hexdigest()
+
+
+def check_entries(found: Any, entries: Mapping[str, type], where: str) -> None:
+    """Raise :class:`InputError` for what is no JSON object with these entries, of these types, and with no others."""
+    if not isinstance(found, dict):
+        raise InputError(f"{where} must be an object, got {found!r}")
+    for key, kind in entries.items():
+        if key not in found:
+            raise InputError(f"{where} lacks the entry {key!r}")
+        if type(found[key]) is not kind:
+            raise InputError(f"{where}: the entry {key!r} must be a JSON {_JSON[kind]}, got {found[key]!r:.80}")
+    unknown = sorted(set(found) - set(entries))
+    if unknown:
+        raise InputError(f"{where} has the unknown entry {unknown[0]!r}")
+
+
+_JSON = {str: "text", int: "integer", list: "array", dict: "object"}

@@ -62,6 +62,27 @@ def test_weights_of_the_network(run: Run, base: Path, fitted: Any) -> None:
     check_weights(run, base, fitted("sparse"), nn.Sequential(*layers, nn.Linear(8, 10, bias=False)))
 
 
+def test_a_folder_of_sparse_weights(run: Run, fitted: Any) -> None:
+    code, out, _ = run("export", fitted("sparse"), "--output", "weights")
+    assert code == 0
+    assert "dense; these zipped take" in out
+    layers = [nn.Linear(64, 12, bias=False), nn.ReLU(), nn.Linear(12, 8, bias=False), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.Linear(8, 10, bias=False))
+    sp.load_weights(net, "weights")
+    expected = load_file(fitted("sparse") / "weights.safetensors")
+    assert all(torch.equal(value, expected[name]) for name, value in net.state_dict().items())
+    one_line(run("export", fitted("sparse"), "--output", "weights"), "exists already; choose another --output")
+    code, out, _ = run(
+        "export", fitted("sparse"), "--output", "weights", "--overwrite", "--values", "float16", "--json"
+    )
+    facts = json.loads(out)
+    assert max(facts["bytes"], facts["zipped_bytes"]) < facts["dense_bytes"]
+    assert 0 < facts["change"] < 1e-2
+    one_line(run("export", fitted("sparse"), "--output", "m.onnx", "--values", "float16"), "is for a folder")
+    manifest = json.loads((fitted("sparse") / "run.json").read_text())
+    assert manifest["results"]["bytes"].keys() == {"dense", "zipped", "sparse"}
+
+
 def test_weights_of_a_robust_network(run: Run) -> None:
     assert run("baseline", "--arch", "6", "--epochs", "1", "--output", "base")[0] == 0
     assert run("fit", "base", "--samples", "50", "--recipe", "robust", "--attacks", "0", "--output", "fit")[0] == 0

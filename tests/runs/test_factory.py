@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import simplicit as sp
 from simplicit.errors import DataError, InputError
 from simplicit.runs.factory import load_network, load_program
 
@@ -42,11 +43,14 @@ def make() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Dropout(0.5), nn.Linear(3, 2))
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "plain", "nested"])
+@pytest.mark.parametrize("kind", ["safetensors", "plain", "nested", "folder"])
 def test_factory_and_weights(module: str, tmp_path: Path, kind: str) -> None:
     state = make().state_dict()
     path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pt")
-    if kind == "safetensors":
+    if kind == "folder":
+        path = tmp_path / "weights"
+        sp.save(make(), path)
+    elif kind == "safetensors":
         save_file(state, path)
     else:
         nested = {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3}

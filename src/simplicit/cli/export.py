@@ -15,6 +15,7 @@ def export(
     *,
     output: Path = Path("model.onnx"),
     dtype: Literal["float32", "float64"] | None = None,
+    values: Literal["exact", "float16"] = "exact",
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
@@ -22,26 +23,31 @@ def export(
 
     A file that ends in .onnx holds the implicit model, for models without cycles; it takes any number of samples, and
     is compared with the model by onnxruntime before it appears (extra onnx). One that ends in .safetensors holds the
-    state_dict of the network that the fit started from, with its new weights: load it into the same class. The folder
-    network of a fit with --hf is one for transformers as it stands.
+    state_dict of the network that the fit started from, with its new weights: load it into the same class. A name
+    without a suffix is a folder with the same weights, of which only those that are not zero take room;
+    simplicit.load_weights puts them into the class, and --weights takes it. The folder network of a fit with --hf is
+    one for transformers as it stands.
 
-    Example: `simplicit export runs/fit --output model.onnx`
+    Example: `simplicit export runs/fit --output model.onnx`, or `simplicit export runs/fit --output weights`
 
     Parameters
     ----------
     run : Path
         Folder that `simplicit fit` wrote.
     output : Path
-        File to write: .onnx for the implicit model, .safetensors for the weights of the network.
+        File to write: .onnx for the implicit model, .safetensors for the weights of the network; or a folder for these
+        as small as they can be.
     dtype : str, optional
         Of the numbers in an .onnx file, its inputs and its outputs. Default: that of the network's weights.
+    values : str
+        Of weights in a folder: exact, or float16, which rounds them: half the bytes, and not the same network any more.
     overwrite : bool
-        Replace a file that is there.
+        Replace what is there.
     json : bool
         Print one JSON document on standard output, and nothing else.
     """
     check_target(output, overwrite=overwrite)
-    facts = export_run(run, output, dtype=dtype, overwrite=overwrite)
+    facts = export_run(run, output, dtype=dtype, values=values, overwrite=overwrite)
     if json:
         print_json(facts)
         return
@@ -50,4 +56,10 @@ def export(
         if "difference" in facts
         else f"{facts['non_zeros']:,} of {facts['entries']:,} weights are not zero"
     )
-    say(f"Saved in {output}: {facts['bytes']:,} bytes, {what}.")
+    beside = ""
+    if "zipped_bytes" in facts:
+        share = facts["bytes"] / facts["dense_bytes"]
+        beside = f" ({share:.1%} of {facts['dense_bytes']:,} dense; these zipped take {facts['zipped_bytes']:,})"
+    if facts.get("change"):
+        what += f", and none is more than {facts['change']:.1e} from its own value"
+    say(f"Saved in {output}: {facts['bytes']:,} bytes{beside}, {what}.")

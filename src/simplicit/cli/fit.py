@@ -64,7 +64,7 @@ def fit(
             run = run_fit(settings, task, baseline=baseline, journal=keeping.journal, cache=cache, progress=steps)
     save_fit(run, output.folder, **output.saving())
     done = f"\nSaved in {output.folder}. Next: simplicit eval {output.folder}"
-    output.show(run.results(), run.result.summary(), "", _table(run), *_remarks(run), done)
+    output.show(run.results(), run.result.summary(), *_sizes(run), "", _table(run), *_remarks(run), done)
 
 
 def _table(run: FitRun) -> Any:
@@ -84,6 +84,13 @@ def texts_table(figures: Mapping[str, Any], about: str = "On the test texts") ->
     for line in lines_of(figures["measures"]):
         table.add_row(*line)
     return table
+
+
+def _sizes(run: FitRun) -> list[str]:
+    if not run.file_sizes:
+        return []
+    dense, zipped, sparse = (f"{run.file_sizes[name]:,}" for name in ("dense", "zipped", "sparse"))
+    return [f"  files      {dense} bytes dense, {zipped} zipped, {sparse} as `simplicit export RUN --output FOLDER`"]
 
 
 def _remarks(run: FitRun) -> list[str]:

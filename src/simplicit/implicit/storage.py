@@ -1,18 +1,15 @@
 r"""Models on disk: a folder with ``config.json`` and ``model.safetensors``; never pickle.
 
-``config.json`` holds the groups with their activations, the shapes, the list of blocks, and a SHA-256 of all that and
-the other file: of the object without "sha256", as compact JSON with sorted keys in ASCII, followed by the other file.
-``model.safetensors`` holds both biases and, for block k of that list, arrays ``block.k.…``
-(:mod:`~simplicit.implicit.maps.files`). A block is listed as [row, column] where it is stored as compressed sparse
-rows; otherwise, since version 2, as [row, column, what it is]. Since version 3 there may be "inputs", what lies where
-in U (:mod:`~simplicit.implicit.inputs`), and since version 4 weights that are repeated over positions, and
-transposed convolutions.
+``config.json`` holds the groups with their activations, the shapes and the list of blocks, and seals both files
+(:class:`~simplicit.files.Sealed`). ``model.safetensors`` holds both biases and, for block k of that list, arrays
+``block.k.…`` (:mod:`~simplicit.implicit.maps.files`). A block is listed as [row, column] where it is stored as
+compressed sparse rows; otherwise, since version 2, as [row, column, what it is]. Since version 3 there may be "inputs",
+what lies where in U (:mod:`~simplicit.implicit.inputs`), and since version 4 weights that are repeated over positions,
+and transposed convolutions.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +21,7 @@ from safetensors import SafetensorError
 
 from simplicit.checks import as_path
 from simplicit.errors import DataError, InputError
-from simplicit.files import drafted, dumps, read_json, writing
+from simplicit.files import CONFIG, Sealed, check_entries
 from simplicit.implicit import groups
 from simplicit.implicit.groups import INPUT, OUTPUT, StateGroup
 from simplicit.implicit.inputs import InputLayout
@@ -33,11 +30,12 @@ from simplicit.implicit.maps.base import restored, stored_parts
 from simplicit.implicit.maps.files import Arrays, Stored
 from simplicit.implicit.model import ImplicitModel, as_model
 
-CONFIG, ARRAYS = "config.json", "model.safetensors"
+ARRAYS = "model.safetensors"
 FORMAT = "simplicit implicit model"
 # The first knows compressed sparse rows only, the second neither blocks of states nor names of inputs, the third no
 # weights that are repeated or transposed; each is written where it is enough.
 PLAIN_VERSION, MAPS_VERSION, INPUTS_VERSION, VERSION = 1, 2, 3, 4
+_FOLDER = Sealed("a model", ARRAYS, FORMAT, range(PLAIN_VERSION, VERSION + 1))
 _SHARED = ("repeated", "gathered", "transposed")
 _PLAIN = {"kind": "csr"}
 
@@ -61,31 +59,8 @@ def save(model: ImplicitModel, folder: str | os.PathLike[str], *, overwrite: boo
     """
     config, arrays = _stored(as_model(model))
     target = as_path("folder", folder)
-    _check_target(target, overwrite)
     payload = safetensors.numpy.save(arrays)
-    text = dumps(config | {"sha256": _digest(config, payload)}) + "\n"
-    with writing(target), drafted(target) as draft:
-        draft.mkdir()
-        (draft / ARRAYS).write_bytes(payload)
-        (draft / CONFIG).write_text(text, encoding="utf-8")
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if not target.exists():
-        return
-    if not overwrite:
-        raise DataError(f"{target} exists; choose another folder or pass overwrite=True")
-    if not target.is_dir():
-        raise DataError(f"{target} is not a folder; choose another name")
-    others = sorted(path.name for path in target.iterdir() if path.name not in (CONFIG, ARRAYS))
-    if others:
-        raise DataError(f"{target} holds more than a model ({', '.join(others[:3])}) and is not overwritten")
-
-
-def _digest(config: Mapping[str, Any], payload: bytes) -> str:
-    """The SHA-256 that both files share; ``config`` is without its entry "sha256"."""
-    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode("ascii") + payload).hexdigest()
+    _FOLDER.write(target, _FOLDER.text(config, payload), payload, overwrite=overwrite)
 
 
 def _stored(model: ImplicitModel) -> tuple[dict[str, Any], Arrays]:
@@ -126,41 +101,21 @@ def load(folder: str | os.PathLike[str]) -> ImplicitModel:
     """
     path = as_path("folder", folder)
     config_file, array_file = path / CONFIG, path / ARRAYS
-    for file in (config_file, array_file):
-        if not file.is_file():
-            raise DataError(f"{file}: is not there; a model is a folder with {CONFIG} and {ARRAYS}")
-    config = _read_config(config_file)
-    payload, arrays = _read_arrays(array_file)
+    config, payload = _FOLDER.read(path)
+    arrays = _read_arrays(array_file, payload)
     try:
         optional = {"inputs": dict} if config["version"] >= INPUTS_VERSION and "inputs" in config else {}
-        _check_entries(config, _ENTRIES | optional, "the file")
-        sha256 = config.pop("sha256")
-        if _digest(config, payload) != sha256:
-            raise DataError(f"{path} is damaged: the SHA-256 of {CONFIG} and {ARRAYS} is not the one in {CONFIG}")
+        check_entries(config, _ENTRIES | optional, "the file")
+        _FOLDER.check(path, config, payload)
         return _model(config, arrays, array_file)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         defect = f"there is no {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"{config_file} does not describe a model: {defect}") from error
 
 
-def _read_config(file: Path) -> dict[str, Any]:
-    config = read_json(file)
-    if config.get("format") != FORMAT:
-        raise DataError(f'{file} does not describe a model: "format" is not {FORMAT!r}')
-    if config.get("version") not in range(PLAIN_VERSION, VERSION + 1):
-        raise DataError(
-            f"{file} has format version {config.get('version')!r}, this simplicit reads versions up to "
-            f"{VERSION}; use the version of simplicit that wrote it"
-        )
-    return config
-
-
-def _read_arrays(file: Path) -> tuple[bytes, Arrays]:
+def _read_arrays(file: Path, payload: bytes) -> Arrays:
     try:
-        payload = file.read_bytes()
-        return payload, safetensors.numpy.load(payload)
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
+        return safetensors.numpy.load(payload)
     except (SafetensorError, KeyError, ValueError) as error:
         raise DataError(f"{file} is damaged or truncated: {error}") from error
 
@@ -178,22 +133,6 @@ _ENTRIES: dict[str, type] = {
     "blocks": list,
     "sha256": str,
 }
-
-
-def _check_entries(found: Any, entries: Mapping[str, type], where: str) -> None:
-    if not isinstance(found, dict):
-        raise InputError(f"{where} must be an object, got {found!r}")
-    for key, kind in entries.items():
-        if key not in found:
-            raise InputError(f"{where} lacks the entry {key!r}")
-        if type(found[key]) is not kind:
-            raise InputError(f"{where}: the entry {key!r} must be a JSON {_JSON[kind]}, got {found[key]!r:.80}")
-    unknown = sorted(set(found) - set(entries))
-    if unknown:
-        raise InputError(f"{where} has the unknown entry {unknown[0]!r}")
-
-
-_JSON = {str: "text", int: "integer", list: "array", dict: "object"}
 
 
 def _model(config: Mapping[str, Any], arrays: Arrays, file: Path) -> ImplicitModel:
@@ -241,5 +180,5 @@ def _group(entry: Any, number: int, stored: Stored) -> StateGroup:
     """The group of the kind whose entry there is; the first kind says what is missing where there is none."""
     kinds = [key for key in groups.KINDS if isinstance(entry, dict) and key in entry]
     key = kinds[0] if kinds else next(iter(groups.KINDS))
-    _check_entries(entry, {"name": str, "size": int, key: dict}, f"group {number}")
+    check_entries(entry, {"name": str, "size": int, key: dict}, f"group {number}")
     return StateGroup.from_config(entry, stored.of_group(number))

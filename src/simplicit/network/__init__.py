@@ -11,10 +11,12 @@ from simplicit.network.cells import CellModel, from_cell
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.prepare import TrainingModeWarning
 from simplicit.network.states import States
+from simplicit.network.zeros import KeptZeros, keep_zeros
 
 __all__ = [
     "Capture",
     "CellModel",
+    "KeptZeros",
     "NetworkGraph",
     "NetworkTemplate",
     "States",
@@ -26,6 +28,7 @@ __all__ = [
     "from_torch",
     "gathered",
     "in_parts",
+    "keep_zeros",
     "weight_count",
     "with_constants",
 ]

@@ -18,6 +18,7 @@ from simplicit.implicit.batch import is_finite
 from simplicit.network.calls import Call, network_dtype
 from simplicit.network.outputs import Choice, chosen
 from simplicit.network.wrappers import bake, copied, unwrapped
+from simplicit.network.zeros import forget_zeros
 
 _HALVES = (torch.float16, torch.bfloat16)
 _FLOATS = (torch.float32, torch.float64, *_HALVES)
@@ -49,6 +50,7 @@ def evaluation_copy(net: nn.Module) -> nn.Module:
         )
     network.eval()
     bake(network)
+    forget_zeros(network)  # of the copy, which goes its own way
     return network
 
 

@@ -45,6 +45,24 @@ def copied(net: nn.Module) -> nn.Module:
     return network
 
 
+def plain(net: nn.Module) -> nn.Module:
+    """The network inside of wrappers, if all of its weights are plain; else a copy in evaluation mode, baked."""
+    inner = unwrapped(net)
+    if not any(unwrapped(child) is not child or is_computed(child) for child in inner.modules()):
+        return inner
+    network = copied(inner).eval()
+    bake(network)
+    return network
+
+
+def is_computed(module: nn.Module) -> bool:
+    """Whether weights of a module itself, and not of those inside, are computed from others."""
+    hooks = (prune.BasePruningMethod, WeightNorm, SpectralNorm)
+    return parametrize.is_parametrized(module) or any(
+        isinstance(hook, hooks) for hook in module._forward_pre_hooks.values()
+    )
+
+
 def _computed(net: nn.Module) -> list[Tensor]:
     held = [value for module in net.modules() for value in (*vars(module).values(), *module._buffers.values())]
     return [value for value in held if isinstance(value, Tensor) and not value.is_leaf]

@@ -18,7 +18,7 @@ from simplicit.progress import OnProgress
 from simplicit.robustness import accuracy
 from simplicit.runs.folder import Manifest, kind_of, relative_to, run_folder
 from simplicit.runs.mlp import MlpSettings, build_mlp, train_mlp
-from simplicit.runs.weights import check_finite, read_safetensors, write_state
+from simplicit.runtime.files.checkpoints import check_finite, read_safetensors, write_state
 
 CONFIG = "config.json"
 WEIGHTS = "weights.safetensors"

@@ -1,4 +1,4 @@
-"""A finished fit for other programs: an ONNX file, or the weights of the network that was fitted."""
+"""A finished fit for other programs: an ONNX file, or the weights of the network that was fitted, dense or sparse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from simplicit.runs.fitting import WEIGHTS
 from simplicit.runs.folder import MANIFEST, read_manifest
 from simplicit.runs.hf.folder import load_pretrained
 from simplicit.runs.networks import NETWORK, open_model
-from simplicit.runs.weights import read_state, write_state
+from simplicit.runtime.files.checkpoints import read_state, write_state
+from simplicit.runtime.files.folder import save_state
 from simplicit.runtime.onnx import export_onnx
 
 ONNX, STATE = ".onnx", ".safetensors"
@@ -23,25 +24,32 @@ ONNX, STATE = ".onnx", ".safetensors"
 
 def check_target(output: Path, *, overwrite: bool) -> None:
     """Refuse a file of another kind, or one that is there."""
-    if output.suffix not in (ONNX, STATE):
+    if output.suffix not in (ONNX, STATE, ""):
         network = "the state_dict of the network that was fitted, with its new weights"
-        raise refused("output", f"name a file that ends in {ONNX} (the implicit model) or {STATE} ({network})", output)
-    if output.is_dir() or (output.exists() and not overwrite):
-        raise refused("output", "exists already; choose another --output, or replace it with --overwrite", output)
+        sparse = "or a folder, without a suffix, for the same as small as it can be"
+        files = f"{ONNX} (the implicit model) or {STATE} ({network}), {sparse}"
+        raise refused("output", f"name a file that ends in {files}", output)
     if output.name in (ARRAYS, WEIGHTS) and output.with_name(MANIFEST).exists():
         raise refused("output", f"belongs to the run in {output.parent}; choose another --output", output)
+    if (output.is_dir() and output.suffix != "") or (output.exists() and not overwrite):
+        raise refused("output", "exists already; choose another --output, or replace it with --overwrite", output)
 
 
-def export_run(run: Path, output: Path, *, dtype: str | None = None, overwrite: bool = False) -> dict[str, Any]:
+def export_run(
+    run: Path, output: Path, *, dtype: str | None = None, values: str = "exact", overwrite: bool = False
+) -> dict[str, Any]:
     """Write `output` from a folder of ``simplicit fit``; its suffix says what: see :func:`check_target`.
 
     An ONNX file has numbers in ``dtype``, by default in that of the network's weights, or of the model where these are
     not in the folder. Returned are ``file`` and ``bytes``, for ONNX ``dtype``, ``checked_by`` and the ``difference`` of
-    outputs, for weights ``non_zeros`` and ``entries`` of all tensors with two dimensions or more. InputError is raised
-    where the model has cycles, the network no parameters for it (:meth:`simplicit.FitResult.network`), or weights are
-    asked for in another dtype than their own.
+    outputs, for weights ``non_zeros`` and ``entries`` of all tensors with two dimensions or more; for a folder, which
+    :func:`simplicit.load_weights` reads and whose weights are in ``values``, also ``dense_bytes``, ``zipped_bytes`` and
+    the largest ``change`` of a value. InputError is raised where the model has cycles, the network no parameters for it
+    (:meth:`simplicit.FitResult.network`), or weights are asked for in another dtype than their own.
     """
     check_target(output, overwrite=overwrite)
+    if values != "exact" and output.suffix != "":
+        raise refused("values", "is for a folder of sparse weights; leave it out, or name a folder", values)
     read_manifest(run, "fit")
     if output.suffix == ONNX:
         model = open_model(run)
@@ -57,6 +65,10 @@ def export_run(run: Path, output: Path, *, dtype: str | None = None, overwrite: 
             f"weights of another structure than baseline, or constants in a layer without biases; export it to {ONNX}"
         )
     state = read_state(run / WEIGHTS) if (run / WEIGHTS).is_file() else load_pretrained(run / NETWORK).state_dict()
+    if output.suffix == "":
+        saved = save_state(state, output, overwrite=overwrite, values=values)
+        sizes = {"bytes": saved.bytes, "dense_bytes": saved.dense_bytes, "zipped_bytes": saved.zipped_bytes}
+        return {"file": output, **sizes, "change": saved.change, "non_zeros": saved.non_zeros, "entries": saved.entries}
     with writing(f"output {output}"), drafted(output) as draft:
         write_state(state, draft)
     weights = [value for value in state.values() if value.ndim >= 2]

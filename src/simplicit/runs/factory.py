@@ -14,7 +14,7 @@ from torch import nn
 
 from simplicit.checks import refused
 from simplicit.errors import DataError, InputError, first_line
-from simplicit.runs.weights import load_weights
+from simplicit.runtime.files import load_weights
 
 
 def load_network(model: str, weights: Path | None = None) -> nn.Module:

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from simplicit.runs.hf.folder import PACKAGES, save_pretrained
 from simplicit.runs.networks import NETWORK, CallRecord, classes_of
 from simplicit.runs.settings import FitSettings
 from simplicit.runs.task import Task, check_labels
-from simplicit.runs.weights import write_state
+from simplicit.runtime.files.checkpoints import write_state
+from simplicit.runtime.files.folder import file_sizes
 from simplicit.training import FitResult, Matching, Robust, fit
 from simplicit.training.channels import ChannelStudent
 
@@ -73,9 +75,21 @@ class FitRun:
         """Whether the network is of a Hugging Face folder: it goes back to one, and its model is made when needed."""
         return self.settings.source.hf is not None
 
+    @cached_property
+    def file_sizes(self) -> dict[str, int]:
+        """Bytes of the network with its new weights: ``dense``, that ``zipped``, and ``sparse`` in a folder.
+
+        There are none where the network cannot take the weights.
+        """
+        try:
+            return file_sizes(self.result.network().state_dict())
+        except InputError:
+            return {}
+
     def results(self) -> dict[str, Any]:
         """The figures for ``run.json`` and ``--json``; shares are in [0, 1], sparsity is in per cent."""
         found = {**self.test, "wall_seconds": round(self.seconds, 3)} | self.result.figures()
+        found["bytes"] = self.file_sizes
         call = CallRecord.of(self.result.graph).to_config() if self.pretrained else None
         if patterns := self.result.in_pattern():
             found["patterns"] = [asdict(one) for one in patterns]

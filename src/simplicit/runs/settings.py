@@ -45,7 +45,8 @@ class Source:
     model : str, optional
         A network of your own, MODULE:FACTORY: import this and call it; the current directory is searched too.
     weights : Path, optional
-        Its weights: .safetensors, or a checkpoint that torch.load(weights_only=True) reads; or a .pt2 program.
+        Its weights: .safetensors, a checkpoint that torch.load(weights_only=True) reads, or a folder of simplicit.save
+        or `simplicit export`; or a .pt2 program.
     hf : Path, optional
         A Hugging Face folder: config.json, safetensors and, for --texts, a tokenizer; its code is never run. Needs the
         extra `hf`.

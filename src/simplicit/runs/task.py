@@ -28,6 +28,7 @@ from simplicit.runs.folder import MANIFEST
 from simplicit.runs.hf.folder import CONFIG as HF_CONFIG
 from simplicit.runs.hf.folder import load_pretrained
 from simplicit.runs.settings import SAMPLES, Source, read_source, recorded_inputs
+from simplicit.runtime.files.loading import files_of
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _open_network(source: Source, trust_pt2: bool) -> tuple[nn.Module, list[Path
     if source.hf is not None:
         return load_pretrained(source.hf), [source.hf / HF_CONFIG]
     if source.model is not None:
-        return load_network(source.model, weights), [weights] if weights else []
+        return load_network(source.model, weights), files_of(weights) if weights else []
     if weights is None or weights.suffix != ".pt2":
         remedy = "name the network that they belong to with --model package.module:factory"
         raise refused("weights", remedy, weights)

@@ -1,1 +1,1 @@
-"""The model at work outside of this library."""
+"""The model and the network at work outside of this library."""

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from simplicit.errors import DataError
-from simplicit.runs.weights import load_weights, read_state
+from simplicit.runtime.files import load_weights
+from simplicit.runtime.files.checkpoints import read_state
 
 
 def make() -> nn.Sequential:
