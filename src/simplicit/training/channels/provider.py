@@ -289,12 +289,12 @@ class Together:
     def _step(self) -> Array:
         return self.outputs.fitted(self.passes)[0]
 
-    @property
+    @cached_property
     def problems(self) -> dict[str, list[LeastSquares]]:
         blocks, moved = self.outputs.blocks, self.outputs.moved(self._step)
         return {block.layer.name: problems for block, problems in zip(blocks, moved, strict=True)}
 
-    @property
+    @cached_property
     def values(self) -> dict[str, Array]:
         pairs = zip(self.outputs.blocks, self.outputs.split(self._step), strict=True)
         return {block.layer.name: block.values + delta for block, (delta, _) in pairs}
