@@ -22,7 +22,7 @@ from torch import nn
 from simplicit.implicit import ImplicitModel
 from simplicit.rows import Solution
 from simplicit.rows.batch import Array, Index
-from simplicit.training.problem import Rows
+from simplicit.training.problem import LeastSquares, Rows
 from simplicit.training.support.pattern import Pattern, PatternFigures
 
 
@@ -75,6 +75,23 @@ class Student(Protocol):
         """The groups of these layers, counted on the weights of :meth:`network`."""
 
     def network(self) -> nn.Module: ...
+
+
+class Together(Protocol):
+    """Values of all layers at once, on supports that are found, by what the network puts out.
+
+    ``problems`` are those of each layer's groups, by its name, with the targets that this gives them, and ``values``
+    (g, r, d) their solutions.
+    """
+
+    @property
+    def problems(self) -> Mapping[str, Sequence[LeastSquares]]: ...
+
+    @property
+    def values(self) -> Mapping[str, Array]: ...
+
+    def with_values(self, values: Mapping[str, Array]) -> Student:
+        """The student with the values that were found for these problems."""
 
 
 class Provider(Protocol[L]):

@@ -13,7 +13,7 @@ which stand for the others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -26,7 +26,7 @@ from simplicit.rows.batch import Array, Index, Mask
 from simplicit.solve import Method, RunOptions, solve_rows
 from simplicit.training.judgement import certified, proved, raise_if_wrong
 from simplicit.training.problem import LeastSquares, Ridge, Rows
-from simplicit.training.provider import Fit, Layer, Provider, Student
+from simplicit.training.provider import Fit, Layer, Provider, Student, Together
 from simplicit.training.support.allocation import Part, allocate, allocate_parts, count_kept, spread
 from simplicit.training.support.bounds import with_support_gap
 from simplicit.training.support.elimination import EliminationPath
@@ -34,6 +34,8 @@ from simplicit.training.support.selection import elimination_paths, select
 from simplicit.training.units import NORMALIZATIONS
 
 L = TypeVar("L", bound=Layer)
+#: From a student, its problems by layers and groups, and their values, to what all layers are together.
+Answer = Callable[[Any, Mapping[str, Sequence[LeastSquares]], Mapping[str, Array]], Together]
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Training(Generic[L]):
     the values are those that the penalty gives. ``run`` is open. ``rounds`` are those of a re-weighted penalty,
     ``normalize`` is a name in ``NORMALIZATIONS``, and ``thresholding`` says whether :meth:`select` begins from supports
     by thresholding. Of layers that are ``filled`` :meth:`select` keeps as many weights as their pattern allows, for
-    which no price is needed.
+    which no price is needed. With ``together`` it ends with values of all layers that answer for the outputs.
     """
 
     provider: Provider[L]
@@ -148,6 +150,7 @@ class Training(Generic[L]):
     normalize: str = "targets"
     thresholding: bool = True
     filled: Collection[str] = ()
+    together: Answer | None = None
 
     @cached_property
     def pieces(self) -> PiecewiseQuadratic:
@@ -183,14 +186,42 @@ class Training(Generic[L]):
         """
         counts = self._counts(sparsity, own or {})
         exchanged = 0
+        seen: list[tuple[L, Sequence[Rows]]] = []
 
         def fit(layer: L, groups: Sequence[Rows]) -> Sequence[Solution]:
             nonlocal exchanged
             found, moved = self._selected(layer, groups, counts[layer.name])
             exchanged += moved
+            if self.together is not None:
+                seen.append((layer, groups))
             return found
 
-        return replace(self._swept(fit), exchanged=exchanged)
+        return self._answered(replace(self._swept(fit), exchanged=exchanged), seen)
+
+    def _answered(self, trained: Trained, seen: Sequence[tuple[L, Sequence[Rows]]]) -> Trained:
+        """The same supports with the values by which all layers together answer for the outputs."""
+        if self.together is None:
+            return trained
+        assert self.ridge is not None
+        ridge, first = self.ridge, trained.solutions
+        together = self.together(
+            trained.student,
+            {layer.name: [rows.least_squares(ridge) for rows in groups] for layer, groups in seen},
+            {layer.name: _values(first[layer.name]) for layer, _ in seen},
+        )
+        solutions: dict[str, Sequence[Solution]] = {}
+        for layer, groups in seen:
+            parts = zip(
+                groups, together.problems[layer.name], together.values[layer.name], first[layer.name], strict=True
+            )
+            solutions[layer.name] = [self._moved(layer, *part) for part in parts]
+        student = together.with_values({name: _values(found) for name, found in solutions.items()})
+        return replace(trained, student=student, solutions=solutions)
+
+    def _moved(self, layer: L, rows: Rows, problem: LeastSquares, values: Array, before: Solution) -> Solution:
+        """A group of rows on its support, with targets that were moved."""
+        found = self._refitted(layer, rows, problem, before.coefficients.toarray() != 0, values)
+        return with_support_gap(found, problem, rows.weight)
 
     def refit(self) -> Trained:
         """Ridge on all admissible columns of every row."""
@@ -351,3 +382,8 @@ class Training(Generic[L]):
         """Raise ConvergenceError for wrong rows, if that is wanted."""
         if self.rows.throw:
             raise_if_wrong(found, rows, layer.name)
+
+
+def _values(solutions: Sequence[Solution]) -> Array:
+    """The coefficients of a layer's groups, (g, r, d)."""
+    return np.stack([one.coefficients.toarray() for one in solutions])

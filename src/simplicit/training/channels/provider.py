@@ -9,7 +9,7 @@ alike, as (7) has them.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -31,21 +31,29 @@ from simplicit.training.channels.layers import ChannelLayer, nodes_before
 from simplicit.training.channels.masks import Masks
 from simplicit.training.channels.memory import Needs, check_samples_fit
 from simplicit.training.channels.moments import sums_of
+from simplicit.training.channels.outputs import Block, Outputs
 from simplicit.training.channels.patterns import counted, groups_of
 from simplicit.training.channels.samples import BATCH, Samples
 from simplicit.training.channels.sensitivity import Sensitivity, output_sensitivities
 from simplicit.training.channels.statistics import Statistics
 from simplicit.training.channels.sweep import Sweep
-from simplicit.training.problem import Rows
+from simplicit.training.problem import LeastSquares, Rows
 from simplicit.training.provider import Fit
 from simplicit.training.support.pattern import Groups, Pattern, PatternFigures
 from simplicit.training.units import Scales
+
+#: A row counts in :mod:`~simplicit.training.channels.outputs` by so much of the largest sensitivity of its layer at
+#: least: outputs that hardly look at it on the baseline may ask for too much of it.
+LEAST_SHARE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelStudent:
     """The network with new weights in its layers, some of them in ``patterns``, biases and statistics of norms; see
-    ``Student``."""
+    ``Student``.
+
+    ``centres`` are the mean patch (g, d) and the mass of all patches (g, 1) that each layer met.
+    """
 
     graph: NetworkGraph
     layers: Sequence[ChannelLayer]
@@ -53,6 +61,7 @@ class ChannelStudent:
     errors: Mapping[str, float]
     left_alone: Mapping[str, str] = field(default_factory=dict)
     patterns: Mapping[str, Pattern] = field(default_factory=dict)
+    centres: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> ImplicitModel:
@@ -113,6 +122,7 @@ class ChannelProvider:
     left_alone: Mapping[str, str] = field(default_factory=dict)
     wished: Mapping[str, Pattern] = field(default_factory=dict)
     workers: int = 1
+    passes: int = 0
 
     @classmethod
     def of(
@@ -129,6 +139,7 @@ class ChannelProvider:
         regenerate: bool = True,
         mask: Any = None,
         choice: Choice = EVERYTHING,
+        passes: int = 0,
     ) -> Self:
         """All layers of a graph, or those of a ``choice``.
 
@@ -148,7 +159,7 @@ class ChannelProvider:
         options = (lambda1, lambda2, propagate, regenerate, weighted)
         pairs = ((layer.name, choice.pattern(layer.name)) for layer in layers)
         wished = {name: pattern for name, pattern in pairs if pattern is not None}
-        return cls(graph, layers, samples, *options, needs, masks, left_alone, wished, workers)
+        return cls(graph, layers, samples, *options, needs, masks, left_alone, wished, workers, passes)
 
     @property
     def weight_count(self) -> int:
@@ -210,12 +221,27 @@ class ChannelProvider:
             yield layer, self._rows(layer, statistics)
 
     def sweep(self, fit: Fit[ChannelLayer]) -> ChannelStudent:
+        centres: dict[str, tuple[Array, Array]] = {}
+
         def solver(layer: ChannelLayer, statistics: Statistics) -> Array:
+            centres[layer.name] = statistics.mean, statistics.mass
             return np.stack([found.coefficients.toarray() for found in fit(layer, self._rows(layer, statistics))])
 
         changed, errors = self._sweep.run(solver)
         patterns = {name: self.wished[name] for name in self.groups}
-        return ChannelStudent(self.graph, self.layers, changed, errors, self.left_alone, patterns)
+        return ChannelStudent(self.graph, self.layers, changed, errors, self.left_alone, patterns, centres)
+
+    def together(
+        self, student: ChannelStudent, problems: Mapping[str, Sequence[LeastSquares]], values: Mapping[str, Array]
+    ) -> Together:
+        """The layers of a student by what it puts out, with ``values`` (g, r, d) that solve their ``problems``."""
+        blocks = []
+        for layer in self.layers:
+            least = self.sensitivities(layer)
+            least = np.maximum(least, LEAST_SHARE * least.max())
+            blocks.append(Block(layer, problems[layer.name], values[layer.name], least, *student.centres[layer.name]))
+        outputs = Outputs(self.graph, self.samples.batches, blocks, student.changed, self.workers)
+        return Together(self._sweep, student, outputs, self.passes)
 
     @cached_property
     def _on_inputs(self) -> set[ChannelLayer]:
@@ -248,6 +274,34 @@ class ChannelProvider:
             settled=statistics.settled,
             groups=self.groups.get(layer.name),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """A student whose layers answer for the outputs together, in so many ``passes``; see ``Together`` of providers."""
+
+    whole: Sweep
+    student: ChannelStudent
+    outputs: Outputs
+    passes: int
+
+    @cached_property
+    def _step(self) -> Array:
+        return self.outputs.fitted(self.passes)[0]
+
+    @cached_property
+    def problems(self) -> dict[str, list[LeastSquares]]:
+        blocks, moved = self.outputs.blocks, self.outputs.moved(self._step)
+        return {block.layer.name: problems for block, problems in zip(blocks, moved, strict=True)}
+
+    @cached_property
+    def values(self) -> dict[str, Array]:
+        pairs = zip(self.outputs.blocks, self.outputs.split(self._step), strict=True)
+        return {block.layer.name: block.values + delta for block, (delta, _) in pairs}
+
+    def with_values(self, values: Mapping[str, Array]) -> ChannelStudent:
+        changed = self.outputs.constants(self.outputs.at(values, self._step))
+        return replace(self.student, changed=changed, errors=self.whole.errors(changed))
 
 
 def _shape(layer: ChannelLayer) -> tuple[int, int]:

@@ -87,6 +87,11 @@ class Sweep:
                 errors[layer.name] = self._error(walker.before(layer), layer)
         return walker.changed, errors
 
+    def errors(self, changed: Mapping[str, Tensor]) -> dict[str, float]:
+        """The relative error of each layer of a student with these constants."""
+        walker = Walker(self.graph, self.batches, self.store, self.workers, changed)
+        return {layer.name: self._error(walker.before(layer), layer) for layer in self.layers}
+
     def _solve(self, walker: Walker, place: int, solve: Solver) -> None:
         """Come to the layer of that number, solve it, and go on with its new constants."""
         layer = self.layers[place]
@@ -129,9 +134,16 @@ def _chosen(use: Use, z: Tensor, kept: Tensor) -> Tensor:
 class Walker:
     """A walk that begins anew where a layer's first use lies behind it, or where what it has computed has changed."""
 
-    def __init__(self, graph: NetworkGraph, batches: Sequence[Tensor], store: Store, workers: int = 1) -> None:
+    def __init__(
+        self,
+        graph: NetworkGraph,
+        batches: Sequence[Tensor],
+        store: Store,
+        workers: int = 1,
+        changed: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.graph, self.batches, self.store, self.workers = graph, batches, store, workers
-        self.changed: dict[str, Tensor] = {}
+        self.changed: dict[str, Tensor] = dict(changed or {})
         self._order: dict[Node, int] = {node: place for place, node in enumerate(graph.module.graph.nodes)}
         self._begin()
 

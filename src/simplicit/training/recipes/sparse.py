@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from simplicit.checks import named, refused
+from simplicit.checks import as_count, named, refused
 from simplicit.rows import BasisPursuit, NoPenalty, Penalty
 from simplicit.training.channels import (
     ChannelProvider,
@@ -68,6 +68,10 @@ class Sparse(Recipe):
         Rules for layers by patterns of their names, of which the first that matches holds: None leaves a layer alone,
         uncounted; a number is its own sparsity in per cent, without a pattern; "2:4" is its own pattern. `sparsity` and
         `pattern` are those of all the others. As text `head=none`, `blocks.*.fc1=60` and `blocks.*.fc2=2:4`.
+    passes : int
+        So many passes over the samples at most, after the supports are found, in which the values of all layers answer
+        for the outputs together; 0 for values layer by layer. For structure="baseline" and layers that are trained as
+        such.
 
     Raises
     ------
@@ -83,6 +87,7 @@ class Sparse(Recipe):
     candidates: Penalty = field(default_factory=NoPenalty)
     pattern: str | None = None
     layers: Mapping[str, float | str | None] | tuple[str, ...] = ()
+    passes: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", Choice.parse(self.layers).texts)
@@ -91,6 +96,9 @@ class Sparse(Recipe):
         structure_of(self.structure)
         check_penalty("candidates", self.candidates)
         self._ridge(_FOR_PATCHES)  # refuses numbers out of range
+        object.__setattr__(self, "passes", as_count("passes", self.passes, minimum=0))
+        if self.passes and self.structure != "baseline":
+            raise refused("passes", "only the layers of structure='baseline' can answer together; leave it out")
         if isinstance(self.candidates, BasisPursuit):
             raise refused(
                 "candidates", "BasisPursuit matches exactly, which elimination would undo; take another penalty"
@@ -130,6 +138,8 @@ class Sparse(Recipe):
 
     def train(self, task: Task) -> Trained:
         if task.cell is not None:
+            if self.passes:
+                raise refused("passes", "the rows of a cell at rest have no layers; leave it out")
             cell = task.check_cell(self.structure, self.layers)
             with task.timed("states"):
                 rest = LoopProvider.of(cell, task.inputs, pattern=self._choice.usual)
@@ -150,7 +160,14 @@ class Sparse(Recipe):
         with task.solving(self, provider.samples, provider.shape) as run:
             filled = self._filled(provider)
             training = Training(
-                provider, self.candidates, ridge, task.rows, run, thresholding=thresholding, filled=filled
+                provider,
+                self.candidates,
+                ridge,
+                task.rows,
+                run,
+                thresholding=thresholding,
+                filled=filled,
+                together=provider.together if self.passes and isinstance(provider, ChannelProvider) else None,
             )
             if self._wanted is None and self.pattern is None and not training.makes_zeros:
                 raise refused(
@@ -190,6 +207,7 @@ class Sparse(Recipe):
             weighted=weighted,
             mask=task.mask,
             choice=self._choice,
+            passes=self.passes,
         )
         task.tell(channels.needs)
         if text := described(channels.layers, channels.wished):
