@@ -21,6 +21,7 @@ from simplicit.implicit import (
 from simplicit.network import extract_states, from_cell, from_torch, weight_count
 from simplicit.robustness import accuracy, attack, certify, fgsm, pgd
 from simplicit.rows import L1, Ball, BasisPursuit, ElasticNet, Gram, NoPenalty, Perspective, Solution
+from simplicit.runtime.accelerate import accelerate
 from simplicit.runtime.onnx import export_onnx
 from simplicit.solve import beta_max, merge_journals, solve_part, solve_path, solve_rows
 from simplicit.training import Certified, FitResult, Matching, Ridge, Robust, Sparse, Structured, fit
@@ -51,6 +52,7 @@ __all__ = [
     "Sparse",
     "Structured",
     "Threads",
+    "accelerate",
     "accuracy",
     "attack",
     "beta_max",

@@ -1,1 +1,1 @@
-"""The model at work outside of this library."""
+"""The sparse network at work: in formats that are fast on this machine, and outside of this library."""

@@ -150,7 +150,7 @@ class Search:
             trial = exchange(same, choices, as_given=as_given)
             try:
                 self._run(trial, 2)
-            except (RuntimeError, AttributeError, TypeError):  # the user's own code, with other layers in it
+            except Exception:  # the user's own code, with other layers in it, can raise anything
                 continue
             return trial, as_given
         return None, False
