@@ -56,6 +56,10 @@ class CsrMap(LinearMap, kind="csr"):
         rows, columns = self._matrix.shape
         self.shape, self.dtype = (int(rows), int(columns)), self._matrix.dtype
 
+    def __getstate__(self) -> dict[str, Any]:
+        # torch warns of compressed rows again where they are read; they are made anew in no time.
+        return {name: value for name, value in vars(self).items() if name != "_compressed"}
+
     def row_counts(self) -> NDArray[np.int64]:
         return row_counts(self._matrix)
 
