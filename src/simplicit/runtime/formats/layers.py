@@ -65,7 +65,8 @@ class FormattedLayer(nn.Module):
         self.in_features, self.out_features = self.weight_shape[1], self.weight_shape[0]
         self.choices = tuple(sorted(choices))
         self._bounds = [sqrt(a * b) for (a, _), (b, _) in pairwise(self.choices)]
-        self._matrices: dict[str, tuple[list[int], Tensor, Mapping[str, Tensor]]] = {}
+        # With the buffers that they were made of, so that others in their place are seen.
+        self._matrices: dict[str, tuple[dict[str, Tensor], Tensor]] = {}
         weight = module.weight.detach().reshape(self.shape)
         for name in dict.fromkeys(name for _, name in self.choices):
             parts = {"weight": weight.clone()} if name == DENSE else FORMATS[name].keep(weight)
@@ -113,12 +114,13 @@ class FormattedLayer(nn.Module):
         return FORMATS[name].product(self._matrix(name), x, self.bias)
 
     def _matrix(self, name: str) -> Tensor:
+        known = self._matrices.get(name)
+        if known is not None and all(self._buffers[key] is tensor for key, tensor in known[0].items()):
+            return known[1]
         parts = self._parts(name)
-        places = [tensor.data_ptr() for tensor in parts.values()]
-        if name not in self._matrices or self._matrices[name][0] != places:
-            # Kept with its parts, so that no other tensors come to lie where they are.
-            self._matrices[name] = (places, FORMATS[name].matrix(parts, self.shape), parts)
-        return self._matrices[name][1]
+        matrix = FORMATS[name].matrix(parts, self.shape)
+        self._matrices[name] = ({_key(name, part): tensor for part, tensor in parts.items()}, matrix)
+        return matrix
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         errors: list[str] = rest[-1]
@@ -135,7 +137,8 @@ class FormattedLayer(nn.Module):
         return {part: self._part(name, part) for part in FORMATS[name].parts}
 
     def _part(self, name: str, part: str) -> Tensor:
-        found: Tensor = self.get_buffer(_key(name, part))
+        found = self._buffers[_key(name, part)]  # torch's get_buffer takes as long as a small product
+        assert found is not None
         return found
 
     def __getstate__(self) -> dict[str, Any]:
