@@ -20,6 +20,7 @@ from simplicit.implicit import (
 from simplicit.network import KeptZeros, extract_states, from_cell, from_torch, keep_zeros, weight_count
 from simplicit.robustness import accuracy, attack, certify, fgsm, pgd
 from simplicit.rows import L1, Ball, BasisPursuit, ElasticNet, Gram, NoPenalty, Perspective, Solution
+from simplicit.runtime.accelerate import accelerate
 from simplicit.runtime.files import SavedWeights, load_weights, save
 from simplicit.runtime.onnx import export_onnx
 from simplicit.solve import beta_max, merge_journals, solve_part, solve_path, solve_rows
@@ -53,6 +54,7 @@ __all__ = [
     "Sparse",
     "Structured",
     "Threads",
+    "accelerate",
     "accuracy",
     "attack",
     "beta_max",

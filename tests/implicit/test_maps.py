@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -96,3 +98,18 @@ def test_dtypes(given: type, kept: type) -> None:
 def test_bad_input(make, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.1, 0.5])
+def test_products_are_those_of_the_matrix_for_any_number_of_samples(share: float, dtype: type) -> None:
+    generator = np.random.default_rng(0)
+    matrix = (generator.normal(size=(90, 80)) * (generator.random((90, 80)) < share)).astype(dtype)
+    block, bias = CsrMap(matrix), torch.from_numpy(generator.normal(size=90).astype(dtype))
+    again = pickle.loads(pickle.dumps(block))
+    for samples in (0, 1, 7, 100):
+        x = torch.from_numpy(generator.normal(size=(samples, 80)).astype(dtype))
+        expected = x @ torch.from_numpy(matrix).T
+        for one in (block, again):
+            torch.testing.assert_close(one.apply(x), expected)
+            torch.testing.assert_close(one.affine(bias, x), expected + bias)

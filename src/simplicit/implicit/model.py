@@ -343,11 +343,15 @@ class ImplicitModel:
             λ_pf is so close to 1 that the iteration takes too long.
         """
         batch = self.batch(U)
-        Y = batch.new_empty(len(batch), self.n_outputs)
         if self._stream is not None:
-            for rows in self._stream.chunks(len(batch)):
+            pieces = [*self._stream.chunks(len(batch))]
+            if len(pieces) == 1:
+                return like(self._stream.outputs(batch).contiguous(), first_array(U))
+            Y = batch.new_empty(len(batch), self.n_outputs)
+            for rows in pieces:
                 Y[rows] = self._stream.outputs(batch[rows], rows.start)
             return like(Y, first_array(U))
+        Y = batch.new_empty(len(batch), self.n_outputs)
         for rows in chunks(len(batch), self.n_inputs + self.n_states + self.n_pre):
             Y[rows] = self.evaluate(batch[rows], rows.start).Y
         return like(Y, first_array(U))

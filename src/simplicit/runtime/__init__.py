@@ -1,1 +1,1 @@
-"""The model and the network at work outside of this library."""
+"""The sparse network at work: in formats that are fast on this machine, in small files, and outside of this library."""

@@ -101,6 +101,12 @@ class LinearMap(ABC):
         """Add X Mᵀ to ``sums``, (m, out), in place."""
         sums += self.apply(x)
 
+    def affine(self, bias: Tensor, x: Tensor) -> Tensor:
+        """X Mᵀ + b, (m, out), as a new tensor, for a bias b (out,)."""
+        sums = bias.repeat(len(x), 1)
+        self.add_to_(sums, x)
+        return sums
+
     def row_counts(self) -> NDArray[np.int64]:
         """How many entries of each row differ from zero, (out,)."""
         return row_counts(self.to_csr())

@@ -15,10 +15,14 @@ from simplicit.implicit.maps.base import LinearMap, Product, as_factors
 from simplicit.implicit.maps.files import Stored
 from simplicit.implicit.maps.gather import GatherMap
 from simplicit.implicit.maps.sparse import Csr, canonical_csr, row_counts
+from simplicit.products import LARGEST_INDEX, from_scipy, has_product, product
 
 # Measured in float32 on one core, 64 to 2,048 wide, with 1 to 1,000 samples: from 4 to 8 % non-zeros on a dense GEMM is
 # faster than SciPy's CSR product, which is one thread of axpy; up to 64 x 64 it always is, since both are all overhead.
 _DENSE_ABOVE = 0.04
+# Likewise of MKL's product, by the number of samples: up to 64 of them it wins while a quarter are non-zeros, above,
+# where what it reads leaves the caches, while a tenth are. What is fixed here gives the same bits on every machine.
+_FEW_SAMPLES, _FEW_DENSE_ABOVE, _MANY_DENSE_ABOVE = 64, 0.2, 0.08
 _SMALL_SIZE = 2**12
 _LARGEST_DENSE_BYTES = 256 * 2**20
 # Measured likewise, with 10 to 1,000 samples: from 0.5 to 1 % non-zeros on a dense product Ȳᵀ X is cheaper than
@@ -28,14 +32,16 @@ _DENSE_GRADIENT_ABOVE, _LARGEST_DENSE_GRADIENT = 0.01, 2**24
 _MOST_SLICES = 4
 # Gathered products are formed for so many numbers at a time.
 _GATHERED_NUMBERS = 2**22
+_TORCH_DTYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
 
 class CsrMap(LinearMap, kind="csr"):
     """A linear map that keeps its entries in compressed sparse rows.
 
-    Products go through a dense GEMM where that is faster (more than about 4 % non-zeros, or a very small matrix) and
-    the dense copy, made at the first product, takes at most 256 MiB; through SciPy's CSR product otherwise. Both sum
-    the same terms in a different order. Its values are the non-zeros, row by row; their places are fixed.
+    Products go through a dense GEMM where that is faster (a very small matrix, or more non-zeros than a share that
+    depends on the number of samples) and the dense copy, made at the first product, takes at most 256 MiB; through
+    torch's product of compressed rows otherwise, or SciPy's where torch has none. All sum the same terms, in different
+    orders. Its values are the non-zeros, row by row; their places are fixed.
 
     Parameters
     ----------
@@ -50,15 +56,32 @@ class CsrMap(LinearMap, kind="csr"):
         rows, columns = self._matrix.shape
         self.shape, self.dtype = (int(rows), int(columns)), self._matrix.dtype
 
+    def __getstate__(self) -> dict[str, Any]:
+        # torch warns of compressed rows again where they are read; they are made anew in no time.
+        return {name: value for name, value in vars(self).items() if name != "_compressed"}
+
     def row_counts(self) -> NDArray[np.int64]:
         return row_counts(self._matrix)
 
-    @property
+    @cached_property
     def multiplies_densely(self) -> bool:
-        """Whether products go through a dense copy."""
+        """Whether products go through a dense copy, but for those of a few samples by compressed rows."""
         size = self.shape[0] * self.shape[1]
         fits = size * self.dtype.itemsize <= _LARGEST_DENSE_BYTES
         return fits and (size <= _SMALL_SIZE or self.nnz > _DENSE_ABOVE * size)
+
+    def _is_dense_for(self, samples: int) -> bool:
+        """Whether a product with so many samples goes through the dense copy."""
+        size = self.shape[0] * self.shape[1]
+        if not self.multiplies_densely or size <= _SMALL_SIZE or self._compressed is None:
+            return self.multiplies_densely
+        return self.nnz > (_FEW_DENSE_ABOVE if samples <= _FEW_SAMPLES else _MANY_DENSE_ABOVE) * size
+
+    @cached_property
+    def _compressed(self) -> Tensor | None:
+        """The matrix as torch multiplies by it; None where it cannot."""
+        fits = max(self._matrix.nnz, *self.shape) <= LARGEST_INDEX
+        return from_scipy(self._matrix) if fits and has_product(_TORCH_DTYPES[self.dtype]) else None
 
     @cached_property
     def _dense(self) -> Tensor:
@@ -87,7 +110,18 @@ class CsrMap(LinearMap, kind="csr"):
             part.add_to_(sums, x)
 
     def apply(self, x: Tensor) -> Tensor:
-        return x @ self._dense.T if self.multiplies_densely else _sparse_product(self._matrix, x)
+        if self._is_dense_for(x.shape[0]):
+            return x @ self._dense.T
+        if self._compressed is None or not x.shape[0]:
+            return _sparse_product(self._matrix, x)
+        return product(self._compressed, x.detach())
+
+    def affine(self, bias: Tensor, x: Tensor) -> Tensor:
+        if self._is_dense_for(x.shape[0]):
+            return torch.addmm(bias, x, self._dense.T)
+        if self._compressed is None or self._slices is not None or not x.shape[0]:
+            return super().affine(bias, x)
+        return product(self._compressed, x.detach(), bias)
 
     def apply_transpose(self, y: Tensor) -> Tensor:
         return y @ self._dense if self.multiplies_densely else _sparse_product(self._matrix.T, y)
