@@ -83,12 +83,13 @@ class Deep(nn.Module):
 
 
 @cache
-def traced(name: str, dtype: torch.dtype = torch.float64) -> Subject:
+def traced(name: str) -> Subject:
     torch.manual_seed(0)
     if name == "residual":
         return subject(name)
-    net, shape = (Encoder(), (11, 5, 8)) if name == "encoder" else (Recurrent(), (11, 4, 3))
-    return Subject(net.to(dtype).eval(), torch.randn(shape, dtype=dtype))
+    if name == "encoder":
+        return Subject(Encoder().eval(), torch.randn(11, 5, 8))
+    return Subject(Recurrent().double().eval(), torch.randn(11, 4, 3, dtype=torch.float64))
 
 
 def cut(graph: NetworkGraph, share: float) -> Stages:
@@ -133,12 +134,9 @@ def at_once(graph: NetworkGraph, nodes: frozenset[Node], inputs: Tensor, first: 
 
 
 @pytest.mark.parametrize("share", [math.inf, 5, 1, 0])
-@pytest.mark.parametrize(
-    ("name", "dtype"),
-    [("residual", torch.float64), ("encoder", torch.float64), ("encoder", torch.float32), ("recurrent", torch.float64)],
-)
-def test_stages_do_not_change_a_bit(tmp_path: Path, name: str, dtype: torch.dtype, share: float) -> None:
-    own = traced(name, dtype)
+@pytest.mark.parametrize("name", ["residual", "encoder", "recurrent"])
+def test_stages_do_not_change_a_bit(tmp_path: Path, name: str, share: float) -> None:
+    own = traced(name)
     stages = cut(own.graph, share)
     assert len(stages.stages) > (0 if share else 5)
     wanted = at_once(own.graph, stages.results, own.inputs, 7)

@@ -104,9 +104,11 @@ class _Derivatives:
             return cls()
         stages = differentiated_in(graph, layers, samples)
         part = stages.at_a_time(samples)
+        part += part < samples  # of an odd number one has three
         uses = [(numbers(use.node), layer) for layer in layers for use in layer.uses]
         positions = sum(result * layer.groups // layer.rows for result, layer in uses) * graph.dtype.itemsize
-        return cls(part * stages.working + probe_bytes(graph, part), part * stages.crossing, positions)
+        channels = 8 * sum(layer.rows for _, layer in uses) / min(samples, part)
+        return cls(part * stages.working + probe_bytes(graph, part), part * stages.crossing, positions + channels)
 
 
 def kept_bytes(graph: NetworkGraph, layers: list[ChannelLayer]) -> tuple[float, float]:

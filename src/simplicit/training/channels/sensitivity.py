@@ -118,14 +118,14 @@ class _Squares:
     def __init__(self, layer: ChannelLayer, use: Use, masks: Masks | None, store: Store, axis: int | None) -> None:
         self.layer, self.use, self.masks, self.axis = layer, use, masks, axis
         self.channel = use.form.channel
-        self.batches: list[list[_Part]] = []  # without their positions, which are in the store
-        self.positions = store.values(f"{use.node.name}-positions")
+        self.batches: list[list[_Part]] = []  # without their tensors, which are in the store
+        self._kept = store.values(f"{use.node.name}-derivatives")
 
     def part(self, found: Scaled, place: int, first: int, samples: int) -> _Part:
         """What some samples of the batch of that number come to, as many as there are from the first on."""
         squares = self.use.form.laid(found.sums)
         channel = squares.ndim + self.channel
-        kept = self._kept(place, first, samples)
+        kept = self._counted(place, first, samples)
         if kept is not None:
             squares = squares * kept
         grouped = squares.reshape(*squares.shape[:channel], self.layer.groups, -1, *squares.shape[channel + 1 :])
@@ -133,7 +133,7 @@ class _Squares:
         channels = squares.movedim(channel, 0).reshape(self.layer.rows, -1).sum(dim=1, dtype=torch.float64)
         return _Part(channels, grouped.sum(dim=channel + 1), count, found.scale)
 
-    def _kept(self, place: int, first: int, samples: int) -> Tensor | None:
+    def _counted(self, place: int, first: int, samples: int) -> Tensor | None:
         """Which positions of some samples of a batch count."""
         kept = None if self.masks is None else self.masks.kept(self.use, place)
         if self.masks is None or kept is None or self.axis is None:
@@ -143,8 +143,9 @@ class _Squares:
 
     def add(self, parts: list[_Part]) -> None:
         """The next batch."""
-        self.positions.append(tuple(part.positions for part in parts))
-        self.batches.append([replace(part, positions=torch.empty(0)) for part in parts])
+        self._kept.append(tuple((part.positions, part.channels) for part in parts))
+        nothing = torch.empty(0)
+        self.batches.append([replace(part, positions=nothing, channels=nothing) for part in parts])
 
     @property
     def parts(self) -> list[_Part]:
@@ -162,13 +163,15 @@ class _Squares:
 
     def channels(self, scale: float) -> Tensor:
         """All batches together, (rows,), by that scale."""
-        return torch.stack([one.channels * _ratio(one, scale) * _ratio(one, scale) for one in self.parts]).sum(0)
+        kept = (channels for batch in self._kept for _, channels in batch)
+        ratios = [_ratio(one, scale) for one in self.parts]
+        return torch.stack([one * ratio * ratio for one, ratio in zip(kept, ratios, strict=True)]).sum(0)
 
     def at(self, place: int, scale: float) -> Tensor:
         """The positions of a batch, by that scale."""
         ratios = [_ratio(one, scale) for one in self.batches[place]]
-        pairs = zip(self.positions[place], ratios, strict=True)
-        found: list[Tensor] = [one if ratio == 1 else one * ratio * ratio for one, ratio in pairs]
+        pairs = zip(self._kept[place], ratios, strict=True)
+        found: list[Tensor] = [one if ratio == 1 else one * ratio * ratio for (one, _), ratio in pairs]
         return found[0] if len(found) == 1 else torch.cat(found, dim=self.axis or 0)
 
 
@@ -201,10 +204,10 @@ class _Positions(Sequence[Tensor]):
         self._uses, self._scale, self._means = uses, scale, means
 
     def __len__(self) -> int:
-        return sum(len(one.positions) for one in self._uses)
+        return sum(len(one.batches) for one in self._uses)
 
     def __getitem__(self, place: Any) -> Any:
-        number, batch = divmod(place, len(self._uses[0].positions))
+        number, batch = divmod(place, len(self._uses[0].batches))
         one = self._uses[number]
         part = one.at(batch, self._scale)
         shape = [1] * part.ndim
