@@ -225,10 +225,15 @@ def numbers(node: Node) -> int:
     return found
 
 
+def number_of_samples(graph: NetworkGraph) -> str:
+    """As the graph writes it in shapes."""
+    (own,) = (n for n in graph.module.graph.find_nodes(op="placeholder") if n.name not in graph.constants)
+    return str(own.meta["val"].shape[0])
+
+
 def _axes(graph: NetworkGraph, layers: Sequence[ChannelLayer]) -> dict[Node, int] | None:
     """By the results of layers the axis along which samples follow one another; None unless all have one."""
-    (own,) = (n for n in graph.module.graph.find_nodes(op="placeholder") if n.name not in graph.constants)
-    samples = str(own.meta["val"].shape[0])
+    samples = number_of_samples(graph)
     axes = {use.node: _axis(use, samples) for layer in layers for use in layer.uses}
     found = {node: axis for node, axis in axes.items() if axis is not None}
     return found if len(found) == len(axes) else None
