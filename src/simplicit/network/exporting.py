@@ -8,7 +8,7 @@ import logging
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from operator import getitem
 from pathlib import Path
@@ -60,9 +60,7 @@ def exported(network: nn.Module, call: Call, choice: Choice, U: Tensor) -> tuple
     """
     direct = call.plain and choice.bare and _takes_one(network)
     program = _traced(network if direct else _OfU(network, call, choice), U)
-    if changed := [*program.graph_signature.buffers_to_mutate.values()]:
-        name = changed[0] if direct else _inside(changed[0])
-        raise refused_network(f"changes its own buffer {name!r} in evaluation mode, so it is not a function")
+    _check_buffers(program, str if direct else _inside)
     parameters: dict[str, str] = dict(program.graph_signature.inputs_to_parameters)
     if direct:
         return program, parameters
@@ -91,25 +89,60 @@ def _forget_wrapper(node: Node, kind: type) -> None:
     node.meta["nn_module_stack"] = {key: (_inside(path), cls) for key, (path, cls) in kept.items()} or own
 
 
+def whole_program(network: nn.Module, call: Call, U: Tensor) -> Any:
+    """The program of a network as it is called, with all that it returns, in torch's own operations, none in place.
+
+    Its inputs are the arguments of the ``call``, for any number of samples; U holds two of them. Errors are those of
+    :func:`exported`.
+    """
+    in_order, by_name = call.arguments(U)
+    samples = {0: torch.export.Dim("batch")}
+    specs: Any = {name: samples if isinstance(value, Tensor) else None for name, value in by_name.items()}
+    if call.positional:
+        specs = tuple(samples if isinstance(value, Tensor) else None for value in in_order)
+
+    def program() -> Any:
+        return torch.export.export(network, in_order, by_name, dynamic_shapes=specs, strict=False)
+
+    with _explained(program):
+        found = program().run_decompositions({})
+    _check_buffers(found)
+    return found
+
+
+def _check_buffers(program: Any, name_of: Callable[[str], str] = str) -> None:
+    """Refuse a network that changes its buffers; ``name_of`` says what the network calls them."""
+    if changed := [*program.graph_signature.buffers_to_mutate.values()]:
+        name = name_of(changed[0])
+        raise refused_network(f"changes its own buffer {name!r} in evaluation mode, so it is not a function")
+
+
 def _traced(network: nn.Module, U: Tensor) -> Any:
+    with _explained(lambda: _program(network, U)):
+        program = _program(network, U)
+        if not all(_is_plain(node) for node in program.graph.nodes):
+            rewrites = _rewrites(program.graph)
+            if not make_functional(program, rewrites):
+                program = program.run_decompositions(rewrites)
+                make_functional(program, rewrites)  # opens what torch has left
+    return program
+
+
+@contextmanager
+def _explained(program: Callable[[], Any]) -> Iterator[None]:
+    """Say what torch.export refuses, where, and why; ``program`` exports once more."""
     try:
         with torch.no_grad(), _silence():
-            program = _program(network, U)
-            if not all(_is_plain(node) for node in program.graph.nodes):
-                rewrites = _rewrites(program.graph)
-                if not make_functional(program, rewrites):
-                    program = program.run_decompositions(rewrites)
-                    make_functional(program, rewrites)  # opens what torch has left
+            yield
     except Exception as error:  # torch.export raises errors of many unrelated classes
         fixed = "Constraints violated" in str(error)
-        where = _place_that_fixes_samples(network, U) if fixed else _place(traceback.extract_tb(error.__traceback__))
+        where = _place_that_fixes_samples(program) if fixed else _place(traceback.extract_tb(error.__traceback__))
         raise UnsupportedOperationError(
             f"net cannot be captured as one graph for any number of samples{where and f', {where}'}: {_reason(error)}. "
             f"torch.export says: {first_line(error)}",
             operation="torch.export",
             where=where or "net",
         ) from error
-    return program
 
 
 def _rewrites(graph: Graph) -> dict[Any, Any]:
@@ -174,7 +207,7 @@ class _Noting(logging.Handler):
             self.place = self.place or _place(traceback.extract_stack())
 
 
-def _place_that_fixes_samples(network: nn.Module, U: Tensor) -> str:
+def _place_that_fixes_samples(program: Callable[[], Any]) -> str:
     """The line of the user's code that fixes the number of samples, found by tracing once more."""
     log, noting = logging.getLogger("torch.fx.experimental.symbolic_shapes"), _Noting()
     before = log.handlers, log.level, log.propagate
@@ -183,7 +216,7 @@ def _place_that_fixes_samples(network: nn.Module, U: Tensor) -> str:
         log.handlers, log.level, log.propagate = [noting], logging.INFO, False
         log.manager._clear_cache()  # type: ignore[attr-defined]
         try:
-            _program(network, U)
+            program()
         finally:
             log.handlers, log.level, log.propagate = before
             log.manager._clear_cache()  # type: ignore[attr-defined]
