@@ -21,6 +21,7 @@ from simplicit.implicit import (
 from simplicit.network import extract_states, from_cell, from_torch, weight_count
 from simplicit.robustness import accuracy, attack, certify, fgsm, pgd
 from simplicit.rows import L1, Ball, BasisPursuit, ElasticNet, Gram, NoPenalty, Perspective, Solution
+from simplicit.runtime.compaction import compact
 from simplicit.runtime.onnx import export_onnx
 from simplicit.solve import beta_max, merge_journals, solve_part, solve_path, solve_rows
 from simplicit.training import Certified, FitResult, Matching, Ridge, Robust, Sparse, Structured, fit
@@ -56,6 +57,7 @@ __all__ = [
     "beta_max",
     "certify",
     "collatz_wielandt",
+    "compact",
     "equilibrium",
     "export_onnx",
     "extract_states",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from simplicit.runtime.compaction.compact import compact
 from simplicit.runtime.compaction.module import CompactNetwork
-from simplicit.runtime.compaction.networks import compact_network
 
-__all__ = ["CompactNetwork", "compact_network"]
+__all__ = ["CompactNetwork", "compact"]
