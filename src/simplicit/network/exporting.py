@@ -105,7 +105,9 @@ def whole_program(network: nn.Module, call: Call, U: Tensor) -> Any:
         return torch.export.export(network, in_order, by_name, dynamic_shapes=specs, strict=False)
 
     with _explained(program):
-        found = program().run_decompositions({})
+        found = program()
+        if not make_functional(found, {}):
+            found = found.run_decompositions({})
     _check_buffers(found)
     return found
 

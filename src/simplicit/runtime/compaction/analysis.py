@@ -43,7 +43,7 @@ _SIZES = frozenset({"sym_size", "sym_numel", "sym_stride"})
 class Analysis:
     """The facts of a program, and the rules of its operations, for the arrays of some samples."""
 
-    def __init__(self, program: Program, arrays: list[Tensor]) -> None:
+    def __init__(self, program: Program, arrays: Mapping[str, Tensor]) -> None:
         self.program = program
         self.facts = Facts(program.values(arrays), {}, {})
         self.rules: dict[Node, Rule] = {}
@@ -80,7 +80,9 @@ class Analysis:
     def _counts_samples(self, node: Node, rule: Rule) -> bool:
         """Whether a value may depend on the number of samples, other than by its size."""
         numbers = [one for one in node.all_input_nodes if isinstance(self.facts.values[one], int | float)]
-        return bool(numbers) and not isinstance(rule, Moved | Numbers) and name_of(node) not in ("zeros", "ones", "full")
+        return (
+            bool(numbers) and not isinstance(rule, Moved | Numbers) and name_of(node) not in ("zeros", "ones", "full")
+        )
 
     def _rule(self, node: Node) -> Rule:
         kind = _class_of(node, self.facts)
@@ -252,8 +254,3 @@ class _Keeping:
                 if len(places) and not bool(places.any()):
                     self.keep((node, axis), torch.arange(len(places)) == 0)
         return bool(self._left)
-
-
-def removed(kept: Mapping[Node, Axes]) -> int:
-    """How many places of constants are gone."""
-    return sum(int((~axis).sum()) for node, axes in kept.items() if node.op == "get_attr" for axis in axes)

@@ -50,7 +50,7 @@ class CompactNetwork(nn.Module):
         self.removed, self.dropped = removed, dropped
         self._names = call.names
         self._constants = dict(call.layout.constants)
-        self._arrays = tuple(spec.name for spec in call.layout.specs)
+        self._arrays = program.inputs
         self._alone = len(call.names) == 1
         self._structure = None if program.structure.is_leaf() else program.structure
         for name, value in program.constants.items():
@@ -121,7 +121,7 @@ class CompactNetwork(nn.Module):
 
 def _compiled(code: str) -> Any:
     names: dict[str, Any] = dict(_NAMES)
-    exec(code, names)  # noqa: S102  # written by torch.fx of a graph of torch's own operations
+    exec(code, names)  # written by torch.fx of a graph of torch's own operations
     return names["forward"]
 
 

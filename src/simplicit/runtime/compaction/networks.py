@@ -25,7 +25,8 @@ def compact_network(net: nn.Module, example: Any) -> CompactNetwork:
     example = first_batch(network, example, "example")
     call, U, _, _ = read_call(network, example, None, "example")
     program = program_of(network, call, U)
-    arrays = call.layout.unpack(U)
+    names = [spec.name for spec in call.layout.specs]
+    arrays = dict(zip(names, call.layout.unpack(U), strict=True))
     with torch.no_grad(), lookups_checked():
         analysis = Analysis(program, arrays)
         while _without_zeros(analysis):
@@ -85,4 +86,6 @@ def _check(network: nn.Module, module: CompactNetwork, given: tuple[tuple[Any, .
         wanted, found = (tensors_of(one(*in_order, **by_name)) for one in (network, module))
     for name, value in wanted.items():
         if not same(found[name], value, torch.ones(value.shape, dtype=torch.bool)):
-            raise refused("net", f"its output {name!r} differs once it is compacted: it may be random; please report this")
+            raise refused(
+                "net", f"its output {name!r} differs once it is compacted: it may be random; please report this"
+            )

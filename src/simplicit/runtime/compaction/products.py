@@ -257,4 +257,3 @@ class Attention(Rule):
         if self.given.get("scale") is None and not bool(axis.all()):
             kwargs["scale"] = len(axis) ** -0.5
         return args, kwargs
-

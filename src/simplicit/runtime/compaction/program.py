@@ -7,7 +7,7 @@ copies, or does nothing to a network in evaluation mode, is left out; parts of a
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +35,12 @@ _VIEWS = frozenset({"view", "_unsafe_view"})
 class Program:
     """A graph with one placeholder for each array that the network takes, and constants that it gets by their names.
 
-    ``trained`` are the names of parameters, and ``stored`` those of what is in the network's state_dict. ``structure``
+    ``inputs`` are the names of its arguments that are arrays, in the order of the placeholders, ``trained`` are the names of parameters, and ``stored`` those of what is in the network's state_dict. ``structure``
     is torch's description of what the network returns.
     """
 
     graph: Graph
+    inputs: tuple[str, ...]
     constants: dict[str, Tensor]
     trained: frozenset[str]
     stored: frozenset[str]
@@ -51,10 +52,10 @@ class Program:
         (last,) = self.graph.find_nodes(op="output")
         return list(last.args[0])  # type: ignore[arg-type]
 
-    def values(self, arrays: list[Tensor]) -> dict[Node, Any]:
-        """The values of all nodes for some arrays."""
+    def values(self, arrays: Mapping[str, Tensor]) -> dict[Node, Any]:
+        """The values of all nodes for some arrays, by the names of arguments."""
         found: dict[Node, Any] = {}
-        given = iter(arrays)
+        given = iter([arrays[name] for name in self.inputs])
         with torch.no_grad():
             for node in self.graph.nodes:
                 if node.op == "placeholder":
@@ -74,27 +75,31 @@ def program_of(network: nn.Module, call: Call, U: Tensor) -> Program:
     """
     exported = whole_program(network, call, U)
     signature = exported.graph_signature
-    writing = _Writing(_constant_names(signature))
-    arrays = _arrays(exported, signature, call, U)
-    outputs = [
-        spec.arg.name if hasattr(spec.arg, "name") and not hasattr(spec.arg, "value") else spec.arg
-        for spec in signature.output_specs
-        if spec.kind is OutputKind.USER_OUTPUT
-    ]
+    writing = _Writing()
+    given = zip(exported.graph.find_nodes(op="placeholder"), signature.input_specs, strict=True)
+    arguments = iter(_arguments(exported, call, U))
+    for node, spec in given:
+        if spec.kind is not InputKind.USER_INPUT:
+            writing.new[node] = writing.graph.get_attr(spec.target)
+        elif (name := next(arguments)) is not None:
+            writing.inputs.append(name)
+            writing.new[node] = writing.graph.placeholder(node.name)
+        else:
+            writing.new[node] = None
     for node in exported.graph.nodes:
-        if node.op == "placeholder":
-            writing.input(node, arrays)
-        elif node.op == "call_function":
+        if node.op == "call_function":
             writing.add(node)
-    by_name = {node.name: made for node, made in writing.new.items()}
-    results = [by_name[one] if isinstance(one, str) else getattr(one, "value", None) for one in outputs]
-    writing.graph.output(results)
+    (last,) = exported.graph.find_nodes(op="output")
+    pairs = zip(last.args[0], signature.output_specs, strict=True)
+    returned = [one for one, spec in pairs if spec.kind is OutputKind.USER_OUTPUT]
+    writing.graph.output([writing.new[one] if isinstance(one, Node) else one for one in returned])
     graph = writing.graph
     erase_unused(graph)
     state = exported.state_dict | exported.constants
     names = {str(node.target) for node in graph.find_nodes(op="get_attr")}
     return Program(
         graph,
+        tuple(writing.inputs),
         {name: state[name].detach() for name in sorted(names, key=[*state].index)},
         frozenset(names & {*signature.parameters}),
         frozenset(names & {*exported.state_dict} - {*signature.non_persistent_buffers}),
@@ -109,36 +114,19 @@ def erase_unused(graph: Graph) -> None:
             graph.erase_node(node)
 
 
-def _constant_names(signature: Any) -> dict[str, str]:
-    """The names of parameters, buffers and other constants by their placeholders."""
-    kinds = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
-    return {spec.arg.name: spec.target for spec in signature.input_specs if spec.kind in kinds}
-
-
-def _arrays(exported: Any, signature: Any, call: Call, U: Tensor) -> dict[str, str]:
-    """The arguments that are arrays, in their own order, by the placeholders that stand for them."""
+def _arguments(exported: Any, call: Call, U: Tensor) -> list[str | None]:
+    """The names of the arguments that are arrays, in the order of the program, and None for constants."""
     in_order, by_name = call.arguments(U)
-    names = [*call.names[: len(in_order)], *exported.call_spec.in_spec.child(1).context]
     given = dict(zip(call.names, in_order, strict=False)) | by_name
-    places = [spec.arg.name for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
-    return {place: name for place, name in zip(places, names, strict=True) if is_array(given[name])}
+    names = [*call.names[: len(in_order)], *exported.call_spec.in_spec.child(1).context]
+    return [name if is_array(given[name]) else None for name in names]
 
 
 class _Writing:
     """A graph that is written anew, and what the nodes of the old one are in it."""
 
-    def __init__(self, names: dict[str, str]) -> None:
-        self.graph, self.new = Graph(), dict[Node, Any]()
-        self._names = names
-
-    def input(self, node: Node, arrays: dict[str, str]) -> None:
-        """A constant by its name, or an array."""
-        if node.name in self._names:
-            self.new[node] = self.graph.get_attr(self._names[node.name])
-        elif node.name in arrays:
-            self.new[node] = self.graph.placeholder(node.name)
-        else:
-            self.new[node] = None
+    def __init__(self) -> None:
+        self.graph, self.new, self.inputs = Graph(), dict[Node, Any](), list[str]()
 
     def add(self, node: Node) -> None:
         """An operation, in its pure form."""

@@ -144,6 +144,7 @@ class Rewriting:
         new = names - {*before.constants}
         return Program(
             self.graph,
+            before.inputs,
             {name: value for name, value in self.constants.items() if name in names},
             before.trained & names | new,
             before.stored & names | new,
