@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import linecache
 import logging
@@ -28,6 +29,7 @@ from simplicit.network.prepare import refused_network
 from simplicit.network.recurrences import OWN, KeptWhole, PackedError
 from simplicit.network.registry import EXPERTS_REMEDY, REGISTRY, spelled
 from simplicit.network.rewrites import MAXIMA, REWRITES
+from simplicit.network.trees import mapped
 
 #: What :class:`_OfU` calls the network.
 _INSIDE = "network"
@@ -97,9 +99,8 @@ def whole_program(network: nn.Module, call: Call, U: Tensor) -> Any:
     """
     in_order, by_name = call.arguments(U)
     samples = {0: torch.export.Dim("batch")}
-    specs: Any = {name: samples if isinstance(value, Tensor) else None for name, value in by_name.items()}
-    if call.positional:
-        specs = tuple(samples if isinstance(value, Tensor) else None for value in in_order)
+    bound = inspect.signature(network.forward).bind(*in_order, **by_name).arguments
+    specs = mapped(lambda one: samples if isinstance(one, Tensor) else None, dict(bound))
 
     def program() -> Any:
         return torch.export.export(network, in_order, by_name, dynamic_shapes=specs, strict=False)

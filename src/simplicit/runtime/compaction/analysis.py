@@ -36,6 +36,8 @@ from simplicit.runtime.compaction.rules import (
 _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
 _FILLED = frozenset({"fill", "masked_fill", "where", "expand"})
 _NORMED = frozenset({"layer_norm", "rms_norm"})
+#: Numbers among their arguments are sizes.
+_SHAPED = frozenset({"expand", "zeros", "ones", "full", "new_zeros", "new_ones", "new_full"})
 #: They read nothing of values but their sizes.
 _SIZES = frozenset({"sym_size", "sym_numel", "sym_stride"})
 
@@ -55,7 +57,7 @@ class Analysis:
         """What of a node's value varies."""
         values, varies = self.facts.values, self.facts.varies
         value = values.get(node)
-        if node.op in ("placeholder", "get_attr"):
+        if value is not None and node.op in ("placeholder", "get_attr"):
             varies[node] = torch.full(value.shape, node.op == "placeholder")
         if node.op != "call_function" or not any(isinstance(one, Tensor) for one in leaves(value)):
             return
@@ -80,9 +82,7 @@ class Analysis:
     def _counts_samples(self, node: Node, rule: Rule) -> bool:
         """Whether a value may depend on the number of samples, other than by its size."""
         numbers = [one for one in node.all_input_nodes if isinstance(self.facts.values[one], int | float)]
-        return (
-            bool(numbers) and not isinstance(rule, Moved | Numbers) and name_of(node) not in ("zeros", "ones", "full")
-        )
+        return bool(numbers) and not isinstance(rule, Moved) and name_of(node) not in _SHAPED
 
     def _rule(self, node: Node) -> Rule:
         kind = _class_of(node, self.facts)
@@ -159,7 +159,9 @@ def _other_class(node: Node, facts: Facts, operands: list[Node]) -> type[Rule]:
     if kind is Kind.IMAGE and given.get("return_indices") is None:
         return Along if value.ndim == facts.values[operands[0]].ndim else Rule
     if kind is Kind.NUMBERS or name in _FILLED:
-        shape = torch.broadcast_shapes(*(facts.values[one].shape for one in operands))
+        shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+            *(facts.values[one].shape for one in operands)
+        )
         return Numbers if name == "expand" or shape == value.shape else Rule
     if kind is Kind.MOVED:
         still = Moved(node, facts).still

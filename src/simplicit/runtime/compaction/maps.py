@@ -66,7 +66,8 @@ def _shape(block: LinearMap, rows: bool) -> tuple[int, int, int] | None:
 
 def _cut(block: ConvMap | RepeatedMap, rows: Mask, columns: Mask) -> LinearMap:
     shapes = _shape(block, True), _shape(block, False)
-    assert shapes[0] is not None and shapes[1] is not None
+    assert shapes[0] is not None
+    assert shapes[1] is not None
     out, into = (mask.reshape(shape)[0, :, 0] for mask, shape in zip((rows, columns), shapes, strict=True))
     factors = {
         side: None if values is None else values[mask]

@@ -122,9 +122,9 @@ def _kept(model: ImplicitModel, varies: Mapping[str, Mask], read: Mapping[str, M
     while changed:
         changed = False
         for (row, column), block in model.blocks.items():
-            ends = (
-                [(column, False)] if row == OUTPUT or not _elementwise(groups[row]) else [(row, True), (column, False)]
-            )
+            ends = [(column, False)]
+            if row != OUTPUT and _elementwise(groups[row]):
+                ends.append((row, True))
             for name, rows in ends:
                 mask = whole(block, kept[name], rows=rows)
                 if name != INPUT and not _elementwise(groups[name]):

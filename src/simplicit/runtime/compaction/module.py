@@ -111,7 +111,7 @@ class CompactNetwork(nn.Module):
         return {name: value for name, value in self.__dict__.items() if name != "_computed"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._computed = _compiled(self.code)
 
     def extra_repr(self) -> str:

@@ -86,6 +86,4 @@ def _check(network: nn.Module, module: CompactNetwork, given: tuple[tuple[Any, .
         wanted, found = (tensors_of(one(*in_order, **by_name)) for one in (network, module))
     for name, value in wanted.items():
         if not same(found[name], value, torch.ones(value.shape, dtype=torch.bool)):
-            raise refused(
-                "net", f"its output {name!r} differs once it is compacted: it may be random; please report this"
-            )
+            raise refused("net", f"its output {name!r} differs once it is compacted; it may be random")

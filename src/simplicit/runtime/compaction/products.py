@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from simplicit.runtime.compaction.rules import Axes, Facts, Kept, Place, Rule
+from simplicit.runtime.compaction.rules import Axes, Facts, Kept, Place, Rule, rows
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -82,7 +82,7 @@ class Product(Rule):
         read = self.facts.read[self.node].float()
         for letter in sorted({*"".join(self.terms)} - {*self.result}):
             used = x * torch.einsum(f"{self.result},{self.terms[1]}->{self.terms[0]}", read, y) > 0
-            places = used.movedim(self.terms[0].index(letter), 0).flatten(1).any(1)
+            places = rows(used, self.terms[0].index(letter)).any(1)
             yield from ((place, places) for place in self._places(letter))
 
     def _folds(self) -> bool:
@@ -159,7 +159,7 @@ class Convolution(Rule):
         if self.groups > 1:
             return
         constant, _ = self._constant()
-        read = self.facts.read[self.node].movedim(1, 0).flatten(1).any(1).float()
+        read = rows(self.facts.read[self.node], 1).any(1).float()
         taps = self.facts.pattern(self.weight).flatten(2).sum(2)
         used = read @ (taps.T if self.transposed else taps)
         yield (self.x, 1), (used > 0) & ~constant
@@ -187,8 +187,8 @@ class Convolution(Rule):
         constant, values = self._constant()
         if self.groups > 1 or self.transposed or not bool((constant & gone & (values != 0)).any()):
             return None
-        rows = self.facts.values[self.weight][kept[self.node][1]][:, gone].flatten(2).sum(2)
-        return 2, self.bias, rows @ torch.where(constant, values, 0.0)[gone]
+        left = self.facts.values[self.weight][kept[self.node][1]][:, gone].flatten(2).sum(2)
+        return 2, self.bias, left @ torch.where(constant, values, 0.0)[gone]
 
 
 class Attention(Rule):

@@ -35,8 +35,9 @@ _VIEWS = frozenset({"view", "_unsafe_view"})
 class Program:
     """A graph with one placeholder for each array that the network takes, and constants that it gets by their names.
 
-    ``inputs`` are the names of its arguments that are arrays, in the order of the placeholders, ``trained`` are the names of parameters, and ``stored`` those of what is in the network's state_dict. ``structure``
-    is torch's description of what the network returns.
+    ``inputs`` are the names of its arguments that are arrays, in the order of the placeholders, ``trained`` those of
+    parameters, and ``stored`` those of what is in the network's state_dict. ``structure`` is torch's description of
+    what the network returns.
     """
 
     graph: Graph
@@ -50,7 +51,7 @@ class Program:
     def outputs(self) -> list[Any]:
         """The nodes, or constants, that are returned, in the order of the structure."""
         (last,) = self.graph.find_nodes(op="output")
-        return list(last.args[0])  # type: ignore[arg-type]
+        return list(last.args[0])
 
     def values(self, arrays: Mapping[str, Tensor]) -> dict[Node, Any]:
         """The values of all nodes for some arrays, by the names of arguments."""
@@ -154,7 +155,8 @@ class _Writing:
     def _part(self, node: Node) -> Any:
         """What ``getitem`` takes; of a split, a slice."""
         source, place = node.args
-        assert isinstance(source, Node) and isinstance(place, int)
+        assert isinstance(source, Node)
+        assert isinstance(place, int)
         if isinstance(self.new[source], list):
             return self.new[source][place]
         values = source.meta["val"]

@@ -39,6 +39,7 @@ class Rewriting:
 
     def write(self) -> Node | None:
         """Write all nodes; returned is the first that does not compute what it did, if there is one."""
+        node: Node
         for node in self.analysis.program.graph.nodes:
             if node.op == "get_attr":
                 name = str(node.target)

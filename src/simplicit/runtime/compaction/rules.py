@@ -35,7 +35,7 @@ Kept = Mapping[Node, Axes]
 
 @dataclass(eq=False)
 class Facts:
-    """What is known of a program's nodes: values, and for each element of them whether it varies and whether it is read.
+    """What is known of a program's nodes: values, and for each of their elements whether it varies and is read.
 
     Patterns of nodes with several results are one number for all of them.
     """
@@ -46,12 +46,13 @@ class Facts:
 
     def pattern(self, node: Node) -> Tensor:
         """1 where an element may differ from zero, else 0."""
-        return (self.varies[node] | (self.values[node] != 0)).float()
+        found: Tensor = self.varies[node] | (self.values[node] != 0)
+        return found.float()
 
     def constant(self, node: Node, axis: int) -> tuple[Tensor, Tensor]:
         """Along an axis: where all elements are the same constant, (length,) booleans, and its value."""
-        value = self.values[node].movedim(axis, 0).flatten(1)
-        varies = self.varies[node].movedim(axis, 0).flatten(1).any(1)
+        value = rows(self.values[node], axis)
+        varies = rows(self.varies[node], axis).any(1)
         return ~varies & (value == value[:, :1]).all(1), value[:, 0]
 
 
@@ -248,7 +249,7 @@ class Lookup(Rule):
         table = self.facts.values[self.operands[0]]
         if number == 0:
             return pattern.sum(0).expand(self.value.shape)
-        differs = (table != table[:1]).any(0) | self.facts.varies[self.operands[0]].any(0)
+        differs: Tensor = (table != table[:1]).any(0) | self.facts.varies[self.operands[0]].any(0)
         return (pattern.unsqueeze(-1) * differs.float()).expand(self.value.shape)
 
     def links(self) -> Iterator[tuple[Place, Place]]:
@@ -268,9 +269,15 @@ def box(axes: Axes) -> Tensor:
     return pattern
 
 
+def rows(value: Tensor, axis: int) -> Tensor:
+    """A value as a matrix, (length, others), with a row for each place along an axis."""
+    moved = value.movedim(axis, 0)
+    return moved.reshape(len(moved), -1 if moved.numel() else 0)
+
+
 def along_axes(pattern: Tensor) -> Axes:
     """For each axis the places at which a pattern has anything."""
-    return [pattern.movedim(axis, 0).flatten(1).any(1) for axis in range(pattern.ndim)]
+    return [rows(pattern, axis).any(1) for axis in range(pattern.ndim)]
 
 
 def cut(value: Tensor, axes: Axes) -> Tensor:
