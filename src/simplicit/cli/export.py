@@ -15,6 +15,7 @@ def export(
     *,
     output: Path = Path("model.onnx"),
     dtype: Literal["float32", "float64"] | None = None,
+    compact: bool = False,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
@@ -35,13 +36,15 @@ def export(
         File to write: .onnx for the implicit model, .safetensors for the weights of the network.
     dtype : str, optional
         Of the numbers in an .onnx file, its inputs and its outputs. Default: that of the network's weights.
+    compact : bool
+        Leave out of an .onnx file what its outputs do not depend on, such as the units that a structured fit dropped.
     overwrite : bool
         Replace a file that is there.
     json : bool
         Print one JSON document on standard output, and nothing else.
     """
     check_target(output, overwrite=overwrite)
-    facts = export_run(run, output, dtype=dtype, overwrite=overwrite)
+    facts = export_run(run, output, dtype=dtype, smaller=compact, overwrite=overwrite)
     if json:
         print_json(facts)
         return
@@ -50,4 +53,6 @@ def export(
         if "difference" in facts
         else f"{facts['non_zeros']:,} of {facts['entries']:,} weights are not zero"
     )
+    if "states" in facts:
+        what += f", {facts['states'][1]:,} of {facts['states'][0]:,} states left"
     say(f"Saved in {output}: {facts['bytes']:,} bytes, {what}.")

@@ -16,6 +16,7 @@ from simplicit.runs.folder import MANIFEST, read_manifest
 from simplicit.runs.hf.folder import load_pretrained
 from simplicit.runs.networks import NETWORK, open_model
 from simplicit.runs.weights import read_state, write_state
+from simplicit.runtime.compaction import compact
 from simplicit.runtime.onnx import export_onnx
 
 ONNX, STATE = ".onnx", ".safetensors"
@@ -32,23 +33,30 @@ def check_target(output: Path, *, overwrite: bool) -> None:
         raise refused("output", f"belongs to the run in {output.parent}; choose another --output", output)
 
 
-def export_run(run: Path, output: Path, *, dtype: str | None = None, overwrite: bool = False) -> dict[str, Any]:
+def export_run(
+    run: Path, output: Path, *, dtype: str | None = None, smaller: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
     """Write `output` from a folder of ``simplicit fit``; its suffix says what: see :func:`check_target`.
 
     An ONNX file has numbers in ``dtype``, by default in that of the network's weights, or of the model where these are
-    not in the folder. Returned are ``file`` and ``bytes``, for ONNX ``dtype``, ``checked_by`` and the ``difference`` of
-    outputs, for weights ``non_zeros`` and ``entries`` of all tensors with two dimensions or more. InputError is raised
-    where the model has cycles, the network no parameters for it (:meth:`simplicit.FitResult.network`), or weights are
-    asked for in another dtype than their own.
+    not in the folder; it is of a ``smaller`` model with the same outputs if :func:`simplicit.compact` is asked for.
+    Returned are ``file`` and ``bytes``, for ONNX ``dtype``, ``checked_by`` and the ``difference`` of outputs, and for a
+    smaller model how many ``states`` it had and has, for weights ``non_zeros`` and ``entries`` of all tensors with two
+    dimensions or more. InputError is raised where the model has cycles, the network no parameters for it
+    (:meth:`simplicit.FitResult.network`), or weights are asked for smaller, or in another dtype than their own.
     """
     check_target(output, overwrite=overwrite)
     read_manifest(run, "fit")
     if output.suffix == ONNX:
         model = open_model(run)
         taken = dtype or _network_dtype(run) or str(model.dtype)
-        written = export_onnx(model, output, dtype=taken, overwrite=overwrite)
-        facts = {"dtype": taken, "checked_by": written.checked_by, "difference": written.difference}
+        left = compact(model) if smaller else model
+        written = export_onnx(left, output, dtype=taken, overwrite=overwrite)
+        facts: dict[str, Any] = {"dtype": taken, "checked_by": written.checked_by, "difference": written.difference}
+        facts |= {"states": [model.n_states, left.n_states]} if smaller else {}
         return {"file": output, "bytes": written.size} | facts
+    if smaller:
+        raise refused("compact", f"is for {ONNX} files; weights are those of the class that came in, leave it out")
     if dtype is not None:
         raise refused("dtype", f"is for {ONNX} files; weights are written in the network's own, leave it out", dtype)
     if not (run / WEIGHTS).is_file() and not (run / NETWORK).is_dir():
