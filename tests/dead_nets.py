@@ -15,7 +15,7 @@ __all__ = ["NETS", "made", "zeroed"]
 def zeroed(parameter: Tensor, axis: int, places: Iterable[int]) -> None:
     """Set places along an axis to zero."""
     with torch.no_grad():
-        parameter.index_fill_(axis, torch.tensor([*places]), 0.0)
+        parameter.index_fill_(axis, torch.tensor([*places], dtype=torch.int64), 0.0)
 
 
 class Images(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import linecache
 import logging
@@ -29,7 +28,6 @@ from simplicit.network.prepare import refused_network
 from simplicit.network.recurrences import OWN, KeptWhole, PackedError
 from simplicit.network.registry import EXPERTS_REMEDY, REGISTRY, spelled
 from simplicit.network.rewrites import MAXIMA, REWRITES
-from simplicit.network.trees import mapped
 
 #: What :class:`_OfU` calls the network.
 _INSIDE = "network"
@@ -62,16 +60,16 @@ def exported(network: nn.Module, call: Call, choice: Choice, U: Tensor) -> tuple
     """
     direct = call.plain and choice.bare and _takes_one(network)
     program = _traced(network if direct else _OfU(network, call, choice), U)
-    _check_buffers(program, str if direct else _inside)
+    _check_buffers(program, str if direct else inside)
     parameters: dict[str, str] = dict(program.graph_signature.inputs_to_parameters)
     if direct:
         return program, parameters
     for node in program.graph.nodes:
         _forget_wrapper(node, type(network))
-    return program, {placeholder: _inside(name) for placeholder, name in parameters.items()}
+    return program, {placeholder: inside(name) for placeholder, name in parameters.items()}
 
 
-def _inside(name: str) -> str:
+def inside(name: str) -> str:
     """The name that a parameter or module of the traced network has in the network itself."""
     return name.removeprefix(_INSIDE).removeprefix(".")
 
@@ -88,28 +86,39 @@ def _forget_wrapper(node: Node, kind: type) -> None:
         return
     kept = {key: (path, cls) for key, (path, cls) in stack.items() if path.split(".")[0] == _INSIDE}
     own = {"": ("", kind.__qualname__)}
-    node.meta["nn_module_stack"] = {key: (_inside(path), cls) for key, (path, cls) in kept.items()} or own
+    node.meta["nn_module_stack"] = {key: (inside(path), cls) for key, (path, cls) in kept.items()} or own
+
+
+class _AsCalled(nn.Module):
+    """A network as a function of its arrays in order, whatever it is called with."""
+
+    def __init__(self, network: nn.Module, call: Call) -> None:
+        super().__init__()
+        self.network, self._call = network, call
+
+    def forward(self, *arrays: Tensor) -> Any:
+        in_order, by_name = self._call.arranged(arrays)
+        return self.network(*in_order, **by_name)
 
 
 def whole_program(network: nn.Module, call: Call, U: Tensor) -> Any:
-    """The program of a network as it is called, with all that it returns, in torch's own operations, none in place.
+    """The program of a network with all that it returns, in torch's own operations, none in place.
 
-    Its inputs are the arguments of the ``call``, for any number of samples; U holds two of them. Errors are those of
-    :func:`exported`.
+    Its inputs are the arrays of the ``call``, in order, for any number of samples; U holds two of them. Names of
+    parameters and buffers are those in the network behind :func:`inside`. Errors are those of :func:`exported`.
     """
-    in_order, by_name = call.arguments(U)
+    arrays = tuple(call.layout.unpack(U))
     samples = {0: torch.export.Dim("batch")}
-    bound = inspect.signature(network.forward).bind(*in_order, **by_name).arguments
-    specs = mapped(lambda one: samples if isinstance(one, Tensor) else None, dict(bound))
 
     def program() -> Any:
-        return torch.export.export(network, in_order, by_name, dynamic_shapes=specs, strict=False)
+        specs = (tuple(samples for _ in arrays),)
+        return torch.export.export(_AsCalled(network, call), arrays, dynamic_shapes=specs, strict=False)
 
     with _explained(program):
         found = program()
         if not make_functional(found, {}):
             found = found.run_decompositions({})
-    _check_buffers(found)
+    _check_buffers(found, inside)
     return found
 
 

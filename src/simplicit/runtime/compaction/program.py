@@ -17,9 +17,8 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
-from simplicit.implicit.inputs import is_array
 from simplicit.network.calls import Call
-from simplicit.network.exporting import whole_program
+from simplicit.network.exporting import inside, whole_program
 from simplicit.network.kinds import arguments_of
 from simplicit.network.operations import name_of
 
@@ -78,15 +77,11 @@ def program_of(network: nn.Module, call: Call, U: Tensor) -> Program:
     signature = exported.graph_signature
     writing = _Writing()
     given = zip(exported.graph.find_nodes(op="placeholder"), signature.input_specs, strict=True)
-    arguments = iter(_arguments(exported, call, U))
     for node, spec in given:
-        if spec.kind is not InputKind.USER_INPUT:
-            writing.new[node] = writing.graph.get_attr(spec.target)
-        elif (name := next(arguments)) is not None:
-            writing.inputs.append(name)
+        if spec.kind is InputKind.USER_INPUT:
             writing.new[node] = writing.graph.placeholder(node.name)
         else:
-            writing.new[node] = None
+            writing.new[node] = writing.graph.get_attr(inside(spec.target))
     for node in exported.graph.nodes:
         if node.op == "call_function":
             writing.add(node)
@@ -96,14 +91,15 @@ def program_of(network: nn.Module, call: Call, U: Tensor) -> Program:
     writing.graph.output([writing.new[one] if isinstance(one, Node) else one for one in returned])
     graph = writing.graph
     erase_unused(graph)
-    state = exported.state_dict | exported.constants
+    state = {inside(name): value for name, value in (exported.state_dict | exported.constants).items()}
     names = {str(node.target) for node in graph.find_nodes(op="get_attr")}
+    stored = {*exported.state_dict} - {*signature.non_persistent_buffers}
     return Program(
         graph,
-        tuple(writing.inputs),
+        tuple(spec.name for spec in call.layout.specs),
         {name: state[name].detach() for name in sorted(names, key=[*state].index)},
-        frozenset(names & {*signature.parameters}),
-        frozenset(names & {*exported.state_dict} - {*signature.non_persistent_buffers}),
+        frozenset(names & {*map(inside, signature.parameters)}),
+        frozenset(names & {*map(inside, stored)}),
         exported.call_spec.out_spec,
     )
 
@@ -115,19 +111,11 @@ def erase_unused(graph: Graph) -> None:
             graph.erase_node(node)
 
 
-def _arguments(exported: Any, call: Call, U: Tensor) -> list[str | None]:
-    """The names of the arguments that are arrays, in the order of the program, and None for constants."""
-    in_order, by_name = call.arguments(U)
-    given = dict(zip(call.names, in_order, strict=False)) | by_name
-    names = [*call.names[: len(in_order)], *exported.call_spec.in_spec.child(1).context]
-    return [name if is_array(given[name]) else None for name in names]
-
-
 class _Writing:
     """A graph that is written anew, and what the nodes of the old one are in it."""
 
     def __init__(self) -> None:
-        self.graph, self.new, self.inputs = Graph(), dict[Node, Any](), list[str]()
+        self.graph, self.new = Graph(), dict[Node, Any]()
 
     def add(self, node: Node) -> None:
         """An operation, in its pure form."""
