@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,3 +197,23 @@ def test_random_zeros(data: st.DataObject) -> None:
     check_same(net, sp.compact(net, inputs), inputs, 1e-12)
     model = sp.from_torch(net, inputs)
     torch.testing.assert_close(sp.compact(model).predict(inputs), model.predict(inputs), rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_networks_of_the_census(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    from networks.small import ENTRIES
+
+    refused = []
+    for number, (name, make) in enumerate(ENTRIES.items()):
+        net, inputs = make()[:2]
+        generator = torch.Generator().manual_seed(number)
+        for parameter in net.eval().parameters():
+            for axis in range(min(2, parameter.ndim) if parameter.ndim > 1 else 0):
+                gone = torch.rand(parameter.shape[axis], generator=generator) < 0.25
+                zeroed(parameter, axis, gone.nonzero().flatten().tolist())
+        try:
+            sp.compact(net, inputs)  # which compares the two on three samples
+        except sp.SimplicitError:
+            refused.append(name)
+    assert len(refused) < 0.1 * len(ENTRIES), refused
