@@ -45,7 +45,7 @@ def test_dead_units_of_every_kind_go(name: str) -> None:
     names = {*net.state_dict()}
     assert {*small.state_dict()} - names <= {"2.bias"}  # of the layer that had none
     assert {*small.removed} <= names
-    if name in ("relu", "encoder"):  # nothing is left to go
+    if name == "joined":  # nothing is left to go
         assert size(sp.compact(small, inputs)) == size(small)
 
 
@@ -181,7 +181,7 @@ def test_cycles_and_constants_of_a_model() -> None:
     torch.testing.assert_close(small.predict(U), model.predict(U), rtol=0, atol=1e-6)
 
 
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(st.data())
 def test_random_zeros(data: st.DataObject) -> None:
     widths = data.draw(st.lists(st.integers(1, 6), min_size=2, max_size=4))

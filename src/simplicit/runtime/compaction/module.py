@@ -108,10 +108,15 @@ class CompactNetwork(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_computed"}
+        state = {name: value for name, value in self.__dict__.items() if name != "_computed"}
+        # torch's own pickle of a structure warns.
+        structure = None if self._structure is None else pytree.treespec_dumps(self._structure)
+        return state | {"_structure": structure}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+        structure = state["_structure"]
+        self._structure = None if structure is None else pytree.treespec_loads(structure)
         self._computed = _compiled(self.code)
 
     def extra_repr(self) -> str:
