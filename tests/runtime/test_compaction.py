@@ -44,7 +44,7 @@ def test_dead_units_of_every_kind_go(name: str) -> None:
         check_same(net, small, NETS[name][1](samples))
     names = {*net.state_dict()}
     assert {*small.state_dict()} - names <= {"2.bias"}  # of the layer that had none
-    assert {*small.removed} <= names
+    assert {*small.compaction.removed} <= names
     if name == "joined":  # nothing is left to go
         assert size(sp.compact(small, inputs)) == size(small)
 
@@ -106,9 +106,22 @@ def test_nothing_to_remove_leaves_all_as_it_is() -> None:
     assert {name: value.shape for name, value in small.state_dict().items()} == {
         name: value.shape for name, value in net.state_dict().items()
     }
-    assert not small.removed
+    assert not small.compaction.removed
     model = sp.from_torch(net, torch.randn(2, 1, 6, 6))
     assert sp.compact(model) is model
+
+
+def test_parts_of_a_network_have_any_name() -> None:
+    class Coder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.code, self.removed = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.removed(torch.relu(self.code(x)))
+
+    net = Coder().eval()
+    check_same(net, sp.compact(net, torch.ones(2, 3)), torch.randn(5, 3))
 
 
 def test_a_branch_of_zeros_is_gone() -> None:
@@ -126,7 +139,7 @@ def test_a_branch_of_zeros_is_gone() -> None:
     zeroed(net.two.bias, 0, range(4))
     small = sp.compact(net, torch.randn(3, 3))
     assert {*small.state_dict()} == {"into.weight", "into.bias"}
-    assert "one.weight" in small.dropped
+    assert "one.weight" in small.compaction.dropped
     check_same(net, small, torch.randn(5, 3))
 
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from simplicit.runtime.compaction.compact import compact
-from simplicit.runtime.compaction.module import CompactNetwork
+from simplicit.runtime.compaction.module import Compaction, CompactNetwork
 
-__all__ = ["CompactNetwork", "compact"]
+__all__ = ["CompactNetwork", "Compaction", "compact"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,12 +23,9 @@ _NAMED = 8
 Removed = Mapping[str, tuple[tuple[int, ...], Mapping[int, tuple[int, ...]]]]
 
 
-class CompactNetwork(nn.Module):
-    """A network without what its outputs do not depend on, made by :func:`~simplicit.compact`.
-
-    It is called as the network was in the example, for any number of samples, and returns what the network returns, in
-    the same structure. Parameters and buffers have the names that they have in the network, and are as trainable; it
-    always computes as the network does in evaluation mode.
+@dataclass(frozen=True)
+class Compaction:
+    """What a compacted network computes, and what is gone.
 
     Attributes
     ----------
@@ -37,6 +35,24 @@ class CompactNetwork(nn.Module):
         For each tensor that became smaller the shape that it had, and by axis the places that are gone.
     dropped : tuple of str
         Names of tensors that nothing depends on any more.
+    """
+
+    code: str
+    removed: Removed
+    dropped: tuple[str, ...]
+
+
+class CompactNetwork(nn.Module):
+    """A network without what its outputs do not depend on, made by :func:`~simplicit.compact`.
+
+    It is called as the network was in the example, for any number of samples, and returns what the network returns, in
+    the same structure. Parameters and buffers have the names that they have in the network, and are as trainable; it
+    always computes as the network does in evaluation mode.
+
+    Attributes
+    ----------
+    compaction : Compaction
+        What it computes, and what is gone.
 
     Raises
     ------
@@ -47,7 +63,9 @@ class CompactNetwork(nn.Module):
 
     def __init__(self, program: Program, call: Call, removed: Removed, dropped: tuple[str, ...]) -> None:
         super().__init__()
-        self.removed, self.dropped = removed, dropped
+        # One name beside those of the network's own parts, of which any may be called "code".
+        code = str(program.graph.python_code("self").src).lstrip("\n")
+        self.compaction = Compaction(code, removed, dropped)
         self._names = call.names
         self._constants = dict(call.layout.constants)
         self._arrays = program.inputs
@@ -55,8 +73,7 @@ class CompactNetwork(nn.Module):
         self._structure = None if program.structure.is_leaf() else program.structure
         for name, value in program.constants.items():
             self._keep(name, value.clone(), name in program.trained, name in program.stored)
-        self.code = str(program.graph.python_code("self").src).lstrip("\n")
-        self._computed = _compiled(self.code)
+        self._computed = _compiled(code)
         super().train(False)
 
     def _keep(self, name: str, value: Tensor, trained: bool, stored: bool) -> None:
@@ -95,7 +112,7 @@ class CompactNetwork(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        for name, (shape, axes) in self.removed.items():
+        for name, (shape, axes) in self.compaction.removed.items():
             found = state_dict.get(prefix + name)
             if isinstance(found, Tensor) and tuple(found.shape) == shape and any(axes.values()):
                 gone = "; ".join(f"{_listed(places)} of axis {axis}" for axis, places in axes.items())
@@ -117,7 +134,7 @@ class CompactNetwork(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         structure = state["_structure"]
         self._structure = None if structure is None else pytree.treespec_loads(structure)
-        self._computed = _compiled(self.code)
+        self._computed = _compiled(self.compaction.code)
 
     def extra_repr(self) -> str:
         """Return how many numbers it has and had, for ``repr``."""
