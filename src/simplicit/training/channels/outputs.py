@@ -40,6 +40,8 @@ from simplicit.training.problem import LeastSquares
 
 #: The first secant goes so much of the step that the layers alone would make; the outputs know of more.
 FIRST_TRIAL = 0.1
+#: So many secants at most are taken for the length of a step.
+SECANTS = 6
 #: The rows of a layer are factorised where that takes no more bytes, or else the diagonal of H has to do.
 FACTORS = 2**28
 
@@ -175,22 +177,36 @@ class Outputs:
         solved = self._each("solved", gradient)
         direction = -solved
         for _ in range(passes):
-            tried = self._outputs({**self.graph.constants, **self.constants(step + trial * direction)})
-            curvature = _squares(tried, outputs) / trial**2 + float(direction @ self._each("weighed", direction))
-            slope = -float(gradient @ direction)
-            if not (np.isfinite(curvature) and curvature > 0 and slope > 0):
-                break
-            length = slope / curvature
-            further = step + length * direction
-            ahead, steeper = self._differentiated(further, targets)
-            loss = _squares(ahead, targets) + float(further @ self._each("weighed", further))
-            if not loss < losses[-1]:
+            length = self._length(step, outputs, direction, -float(gradient @ direction), trial)
+            for shorter in (1.0, 0.25):
+                further = step + shorter * length * direction
+                ahead, steeper = self._differentiated(further, targets)
+                loss = _squares(ahead, targets) + float(further @ self._each("weighed", further))
+                if loss < losses[-1]:
+                    break
+            else:
                 break
             known, solved = float(gradient @ solved), self._each("solved", steeper)
             turn = max(0.0, float(solved @ (steeper - gradient)) / known)
-            step, outputs, gradient, trial, direction = further, ahead, steeper, length, turn * direction - solved
-            losses.append(loss)
+            step, outputs, gradient, direction = further, ahead, steeper, turn * direction - solved
+            losses, trial = [*losses, loss], shorter * length
         return step, losses
+
+    def _length(self, step: Array, outputs: Sequence[Tensor], direction: Array, slope: float, trial: float) -> float:
+        """How far to go to where F is least by a secant of the outputs; 0 where it does not fall, or none is finite.
+
+        A secant that is much longer than what it says is of other outputs than those on the way: the next one is as
+        long as it said.
+        """
+        stiffness, length = float(direction @ self._each("weighed", direction)), 0.0
+        for _ in range(SECANTS if slope > 0 else 0):
+            tried = self._outputs({**self.graph.constants, **self.constants(step + trial * direction)})
+            curvature = _squares(tried, outputs) / trial**2 + stiffness
+            length = slope / curvature if 0 < curvature < np.inf else 0.0
+            if length >= trial / 4:
+                break
+            trial = length or trial / 100
+        return length
 
     def moved(self, step: Array) -> list[list[LeastSquares]]:
         """The problems of all blocks, with targets that move as their results do."""
