@@ -59,11 +59,7 @@ def export_run(
         return {"file": output, "bytes": written.size} | facts
     if dtype is not None:
         raise refused("dtype", f"is for {ONNX} files; weights are written in the network's own, leave it out", dtype)
-    if not (run / WEIGHTS).is_file() and not (run / NETWORK).is_dir():
-        raise InputError(
-            f"{run}: has no {WEIGHTS}, for the network has no parameters of its own for all that its model has: "
-            f"weights of another structure than baseline, or constants in a layer without biases; export it to {ONNX}"
-        )
+    check_weights(run)
     state = read_state(run / WEIGHTS) if (run / WEIGHTS).is_file() else load_pretrained(run / NETWORK).state_dict()
     if output.suffix == "":
         saved = save_state(state, output, overwrite=overwrite, values=values)
@@ -78,6 +74,15 @@ def export_run(
         "non_zeros": sum(int(value.count_nonzero()) for value in weights),
         "entries": sum(value.numel() for value in weights),
     }
+
+
+def check_weights(run: Path) -> None:
+    """Refuse, by an InputError, a fit whose network has no parameters for all that its model has."""
+    if not (run / WEIGHTS).is_file() and not (run / NETWORK).is_dir():
+        raise InputError(
+            f"{run}: has no {WEIGHTS}, for the network has no parameters of its own for all that its model has: "
+            f"weights of another structure than baseline, or constants in a layer without biases; export it to {ONNX}"
+        )
 
 
 def _network_dtype(run: Path) -> str | None:
