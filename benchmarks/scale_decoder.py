@@ -12,12 +12,14 @@ the tables and writes results/scale_decoder.json and results/scale_decoder.md be
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -32,9 +34,11 @@ from width import problem
 
 import simplicit as sp
 from simplicit.network.graph import capture_graph
+from simplicit.training.channels.derivatives import probe_bytes
 from simplicit.training.channels.finding import channel_layers
-from simplicit.training.channels.memory import MATRICES, OF_THE_BOUND, check_samples_fit, kept_bytes, live_numbers
+from simplicit.training.channels.memory import MATRICES, OF_THE_BOUND, kept_bytes, live_numbers
 from simplicit.training.channels.samples import BATCH
+from simplicit.training.channels.sensitivity import differentiated_in
 from simplicit.training.channels.store import Piece, Store
 from simplicit.training.support.selection import elimination_paths, select
 from simplicit.training.training import PILOT_PRODUCTS, PILOT_ROWS
@@ -45,6 +49,8 @@ SAMPLES, TOKENS = 128, 2048
 TINY = [Sizes(*sizes) for sizes in ((32, 88, 1), (32, 88, 2), (64, 88, 1), (32, 176, 1), (48, 128, 2))]
 TINY_TOKENS = 16
 CHECKED, CHECKED_SAMPLES, CHECKED_TOKENS = Sizes(width=256, inner=688, blocks=1), 100, 32
+#: A decoder so many times narrower has its values in the same proportions: how it is differentiated is seen there.
+NARROWER = 64
 ROWS, COLUMNS, PILOTS = (32, 128), (256, 512, 1024, 2048), 16
 #: How much longer work takes while all cores are busy, as benchmarks/results/scale.md has it.
 CONTENTION, CORES = 1.15, 16
@@ -58,16 +64,21 @@ def main() -> None:
     parser = arguments(__doc__, data=False)
     parser.add_argument("--gpu", type=float, default=30.0, help="Tflop/s of float32 products that a GPU is taken for")
     parser.add_argument("--columns", type=int, nargs="*", default=list(COLUMNS))
+    parser.add_argument("--kept-rates", action="store_true", help="those of results/scale_decoder.json, not measured")
     parser.add_argument("--note", default="", help="what the page should say of the circumstances")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    counted = [counts(sizes) for sizes in TINY]
+    with staged():
+        counted = [counts(sizes) for sizes in TINY]
     say(str(counted))
     of = {
         name: fitted([(FEATURES[name](s), one[name]) for s, one in zip(TINY, counted, strict=True)])
         for name in FEATURES
     }
-    rates = {"products": products(), "disk": disk(), **supports(options.columns)}
+    if options.kept_rates:
+        rates = json.loads((options.output / "scale_decoder.json").read_text())["rates"]
+    else:
+        rates = {"products": products(), "disk": disk(), **supports(options.columns)}
     say(str(of) + str(rates))
     report = {
         "command": command(),
@@ -94,7 +105,6 @@ FEATURES: dict[str, Callable[[Sizes], list[float]]] = {
     "read": lambda s: [s.blocks * s.width, s.blocks * s.inner],
     "alive": lambda s: [s.width, s.inner],
     "live": lambda s: [s.width, s.inner],
-    "differentiated": lambda s: [s.blocks * s.width, s.blocks * s.inner],
 }
 
 
@@ -126,6 +136,21 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
+def in_this_thread() -> Iterator[None]:
+    """Do what workers do side by side in the one thread that a counter sees."""
+    with ExitStack() as stack:
+        for module in ("sensitivity", "statistics", "sweep", "walk"):
+            name = f"simplicit.training.channels.{module}.side_by_side"
+            stack.enter_context(patch(name, lambda work, items, workers: map(work, items)))
+        yield
+
+
+def staged() -> Any:
+    """Differentiate small networks in stages too, as large ones are."""
+    return patch("simplicit.training.channels.stages.WHOLE", 0)
+
+
+@contextmanager
 def storing() -> Iterator[dict[str, int]]:
     """The bytes that stores keep, and those that are read out of them."""
     found, keep_, storage_ = {"kept": 0, "read": 0}, Store.keep, Piece.storage
@@ -152,19 +177,16 @@ def counts(sizes: Sizes) -> Numbers:
     found = []
     for samples in (BATCH, 2 * BATCH):
         net, ids = example(sizes, samples, TINY_TOKENS)
-        with storing() as stored, Counter() as counter:
+        with in_this_thread(), storing() as stored, Counter() as counter:
             sp.fit(net, ids, sp.Sparse(50))
         found.append((counter.operations, stored["kept"] / 4, stored["read"] / 4))
     each = [(b - a) / (BATCH * TINY_TOKENS) for a, b in zip(*found, strict=True)]
     graph = capture_graph(net, ids)
     layers = channel_layers(graph)
-    needs = [check_samples_fit(graph, layers, BATCH, 1, differentiated=k).memory for k in (0, BATCH)]
-    live = live_numbers(graph) / TINY_TOKENS
     return {
         **dict(zip(("operations", "kept", "read"), each, strict=True)),
         "alive": kept_bytes(graph, layers)[1] / 4 / TINY_TOKENS,
-        "live": live,
-        "differentiated": (needs[1] - needs[0]) / (4 * BATCH * TINY_TOKENS) + 2 * live,
+        "live": live_numbers(graph) / TINY_TOKENS,
     }
 
 
@@ -230,7 +252,7 @@ def checked(of: dict[str, list[float]], rates: Numbers) -> Numbers:
     begun = time.process_time()
     capture_graph(net, ids)
     capture = time.process_time() - begun
-    with storing() as stored:
+    with storing() as stored, staged():
         begun = time.process_time()
         sp.fit(net, ids, sp.Sparse(50))
         seconds = time.process_time() - begun - capture
@@ -248,13 +270,29 @@ def checked(of: dict[str, list[float]], rates: Numbers) -> Numbers:
 def memory(sizes: Sizes, tokens: int, of: dict[str, list[float]]) -> Numbers:
     """Bytes at the peak, with states on disk, as the library bounds them before the start."""
     most = max(columns for _, columns in sizes.layers)
-    batch = 4 * BATCH * tokens
     return {
         "weights of baseline and student": 2 * 4 * (sizes.weights + 2 * sizes.width * sizes.words),
         "Gram matrices of the widest layer": 8 * most**2 * (MATRICES + max(2 * CORES, OF_THE_BOUND)),
-        "a batch on its way": batch * 2 * said("live", sizes, of),
-        "a batch that is differentiated": batch * said("differentiated", sizes, of),
-        "one sample that is differentiated": 4 * tokens * said("differentiated", sizes, of),
+        "a batch on its way": 4 * BATCH * tokens * 2 * said("live", sizes, of),
+        **derivatives(sizes, tokens),
+    }
+
+
+def derivatives(sizes: Sizes, tokens: int) -> Numbers:
+    """Bytes of what is differentiated at a time, by the library's own stages of a decoder of the same proportions."""
+    parts = [size // NARROWER for size in (sizes.width, sizes.inner, sizes.words)]
+    narrow = Sizes(parts[0], parts[1], sizes.blocks, sizes.heads, parts[2])
+    graph = capture_graph(*example(narrow, 2, TINY_TOKENS))
+    times = NARROWER * tokens // TINY_TOKENS
+    layers = channel_layers(graph)
+    found = differentiated_in(graph, layers, BATCH * times)
+    found = replace(found, crossing=found.crossing * times, working=found.working * times)
+    samples = found.at_a_time(BATCH)
+    say(f"{len(found.stages)} stages, {samples} samples at a time")
+    return {
+        f"a stage of the derivative, {samples} samples": samples * found.working,
+        f"its probes, {samples} samples": times * probe_bytes(graph, samples),
+        "what crosses between its stages, which may be on disk": samples * found.crossing,
     }
 
 

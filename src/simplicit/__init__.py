@@ -21,6 +21,7 @@ from simplicit.network import KeptZeros, extract_states, from_cell, from_torch, 
 from simplicit.robustness import accuracy, attack, certify, fgsm, pgd
 from simplicit.rows import L1, Ball, BasisPursuit, ElasticNet, Gram, NoPenalty, Perspective, Solution
 from simplicit.runtime.accelerate import accelerate
+from simplicit.runtime.compaction import compact
 from simplicit.runtime.files import SavedWeights, load_weights, save
 from simplicit.runtime.onnx import export_onnx
 from simplicit.solve import beta_max, merge_journals, solve_part, solve_path, solve_rows
@@ -60,6 +61,7 @@ __all__ = [
     "beta_max",
     "certify",
     "collatz_wielandt",
+    "compact",
     "equilibrium",
     "export_onnx",
     "extract_states",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,7 +52,7 @@ def test_all_ways_and_their_report(run: Run, fitted: Any) -> None:
         "50.0 % of the weights are zero",
         "Saved in b",
     ):
-        assert told in out
+        assert told in " ".join(out.split())
     assert "Left out" not in out
     assert manifest("b")["kind"] == "bench"
     document = json.loads(Path("b/bench.json").read_text())
@@ -63,7 +64,7 @@ def test_all_ways_and_their_report(run: Run, fitted: Any) -> None:
         assert row["difference"] < 1e-5
         assert row["samples_per_second"] == pytest.approx(row["batch"] / row["median"])
         assert row["ratio"] == 1 or row["way"] != "dense"
-    assert document["files"].keys() >= {"dense", "zipped", "sparse", "onnx"}
+    assert document["files"].keys() >= {"dense", "zipped", "sparse", "onnx", "compacted", "onnx-compacted"}
     dense = document["ways"][0]
     assert dense["weight_bytes"] == 4 * document["weights"] == 4 * (64 * 12 + 12 * 8 + 8 * 10)
     if not can_draw():
@@ -128,6 +129,11 @@ def test_bad_options(run: Run, base: Path, words: tuple[object, ...], told: str)
     place, *options = (base if word == "base" else word for word in words)
     one_line(run("bench", place, *options), told)
     assert files() == []
+
+
+def test_data_that_the_network_does_not_take(run: Run, base: Path) -> None:
+    np.savez("mine.npz", inputs=np.ones((40, 6), dtype=np.float32), labels=np.arange(40) % 2)
+    one_line(run("bench", base, "--data", "mine.npz"), "--data mine: the network does not take its samples")
 
 
 def test_a_fit_whose_network_has_no_weights_for_it(run: Run, fitted: Any) -> None:

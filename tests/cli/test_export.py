@@ -45,6 +45,15 @@ def test_weights_have_a_dtype_of_their_own(run: Run, fitted: Any) -> None:
     assert run("export", fitted("matching"), "--dtype", "float16")[0] == 2
 
 
+def test_what_is_not_read_is_left_out(run: Run, fitted: Any) -> None:
+    pytest.importorskip("onnxruntime")
+    code, out, err = run("export", fitted("matching"), "--output", "small.onnx", "--compact")
+    assert (code, err) == (0, "")
+    assert "states left" in out
+    told = "compact: is for .onnx files"
+    one_line(run("export", fitted("matching"), "--output", "w.safetensors", "--compact"), told)
+
+
 def check_weights(run: Run, base: Path, fit: Path, net: nn.Module) -> None:
     """What is exported is the state_dict of the network, and makes it the fitted model."""
     code, out, _ = run("export", fit, "--output", "deep/w.safetensors", "--json")

@@ -20,7 +20,7 @@ def bench(
     source: OtherSource = OtherSource(),
     output: Output = Output(),
 ) -> None:
-    """Measure how fast the network of a run is: as dense torch runs it, accelerated, and by ONNX Runtime.
+    """Measure how fast a run's network is: as dense torch, accelerated, compacted, by ONNX Runtime.
 
     All ways take the same samples, the first of the test samples, in turn, so that a busy machine is as unjust to all;
     figures are medians with quartiles, and how many times as fast as dense torch. Beside them stand how far outputs are

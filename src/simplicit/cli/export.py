@@ -16,6 +16,7 @@ def export(
     output: Path = Path("model.onnx"),
     dtype: Literal["float32", "float64"] | None = None,
     values: Literal["exact", "float16"] = "exact",
+    compact: bool = False,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
@@ -41,13 +42,15 @@ def export(
         Of the numbers in an .onnx file, its inputs and its outputs. Default: that of the network's weights.
     values : str
         Of weights in a folder: exact, or float16, which rounds them: half the bytes, and not the same network any more.
+    compact : bool
+        Leave out of an .onnx file what its outputs do not depend on, such as the units that a structured fit dropped.
     overwrite : bool
         Replace what is there.
     json : bool
         Print one JSON document on standard output, and nothing else.
     """
     check_target(output, overwrite=overwrite)
-    facts = export_run(run, output, dtype=dtype, values=values, overwrite=overwrite)
+    facts = export_run(run, output, dtype=dtype, values=values, smaller=compact, overwrite=overwrite)
     if json:
         print_json(facts)
         return
@@ -62,4 +65,6 @@ def export(
         beside = f" ({share:.1%} of {facts['dense_bytes']:,} dense; these zipped take {facts['zipped_bytes']:,})"
     if facts.get("change"):
         what += f", and none is more than {facts['change']:.1e} from its own value"
+    if "states" in facts:
+        what += f", {facts['states'][1]:,} of {facts['states'][0]:,} states left"
     say(f"Saved in {output}: {facts['bytes']:,} bytes{beside}, {what}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,8 +93,12 @@ class Call:
 
     def arguments(self, U: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the network is called with for a batch U: arguments in order, and by name."""
-        arrays = zip((spec.name for spec in self.layout.specs), self.layout.unpack(U), strict=True)
-        values = dict(self.layout.constants) | dict(arrays)
+        return self.arranged(self.layout.unpack(U))
+
+    def arranged(self, arrays: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the network is called with for arrays in the order of the layout: arguments in order, and by name."""
+        named = zip((spec.name for spec in self.layout.specs), arrays, strict=True)
+        values = dict(self.layout.constants) | dict(named)
         if self.positional:
             return tuple(values[name] for name in self.names), {}
         return (), {name: values[name] for name in self.names}

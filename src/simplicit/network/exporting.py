@@ -8,7 +8,7 @@ import logging
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from operator import getitem
 from pathlib import Path
@@ -60,18 +60,16 @@ def exported(network: nn.Module, call: Call, choice: Choice, U: Tensor) -> tuple
     """
     direct = call.plain and choice.bare and _takes_one(network)
     program = _traced(network if direct else _OfU(network, call, choice), U)
-    if changed := [*program.graph_signature.buffers_to_mutate.values()]:
-        name = changed[0] if direct else _inside(changed[0])
-        raise refused_network(f"changes its own buffer {name!r} in evaluation mode, so it is not a function")
+    _check_buffers(program, str if direct else inside)
     parameters: dict[str, str] = dict(program.graph_signature.inputs_to_parameters)
     if direct:
         return program, parameters
     for node in program.graph.nodes:
         _forget_wrapper(node, type(network))
-    return program, {placeholder: _inside(name) for placeholder, name in parameters.items()}
+    return program, {placeholder: inside(name) for placeholder, name in parameters.items()}
 
 
-def _inside(name: str) -> str:
+def inside(name: str) -> str:
     """The name that a parameter or module of the traced network has in the network itself."""
     return name.removeprefix(_INSIDE).removeprefix(".")
 
@@ -88,28 +86,75 @@ def _forget_wrapper(node: Node, kind: type) -> None:
         return
     kept = {key: (path, cls) for key, (path, cls) in stack.items() if path.split(".")[0] == _INSIDE}
     own = {"": ("", kind.__qualname__)}
-    node.meta["nn_module_stack"] = {key: (_inside(path), cls) for key, (path, cls) in kept.items()} or own
+    node.meta["nn_module_stack"] = {key: (inside(path), cls) for key, (path, cls) in kept.items()} or own
+
+
+class _AsCalled(nn.Module):
+    """A network as a function of its arrays in order, whatever it is called with."""
+
+    def __init__(self, network: nn.Module, call: Call) -> None:
+        super().__init__()
+        self.network, self._call = network, call
+
+    def forward(self, *arrays: Tensor) -> Any:
+        in_order, by_name = self._call.arranged(arrays)
+        return self.network(*in_order, **by_name)
+
+
+def whole_program(network: nn.Module, call: Call, U: Tensor) -> Any:
+    """The program of a network with all that it returns, in torch's own operations, none in place.
+
+    Its inputs are the arrays of the ``call``, in order, for any number of samples; U holds two of them. Names of
+    parameters and buffers are those in the network behind :func:`inside`. Errors are those of :func:`exported`.
+    """
+    arrays = tuple(call.layout.unpack(U))
+    samples = {0: torch.export.Dim("batch")}
+
+    def program() -> Any:
+        specs = (tuple(samples for _ in arrays),)
+        return torch.export.export(_AsCalled(network, call), arrays, dynamic_shapes=specs, strict=False)
+
+    with _explained(program):
+        found = program()
+        if not make_functional(found, {}):
+            found = found.run_decompositions({})
+    _check_buffers(found, inside)
+    return found
+
+
+def _check_buffers(program: Any, name_of: Callable[[str], str] = str) -> None:
+    """Refuse a network that changes its buffers; ``name_of`` says what the network calls them."""
+    if changed := [*program.graph_signature.buffers_to_mutate.values()]:
+        name = name_of(changed[0])
+        raise refused_network(f"changes its own buffer {name!r} in evaluation mode, so it is not a function")
 
 
 def _traced(network: nn.Module, U: Tensor) -> Any:
+    with _explained(lambda: _program(network, U)):
+        program = _program(network, U)
+        if not all(_is_plain(node) for node in program.graph.nodes):
+            rewrites = _rewrites(program.graph)
+            if not make_functional(program, rewrites):
+                program = program.run_decompositions(rewrites)
+                make_functional(program, rewrites)  # opens what torch has left
+    return program
+
+
+@contextmanager
+def _explained(program: Callable[[], Any]) -> Iterator[None]:
+    """Say what torch.export refuses, where, and why; ``program`` exports once more."""
     try:
         with torch.no_grad(), _silence():
-            program = _program(network, U)
-            if not all(_is_plain(node) for node in program.graph.nodes):
-                rewrites = _rewrites(program.graph)
-                if not make_functional(program, rewrites):
-                    program = program.run_decompositions(rewrites)
-                    make_functional(program, rewrites)  # opens what torch has left
+            yield
     except Exception as error:  # torch.export raises errors of many unrelated classes
         fixed = "Constraints violated" in str(error)
-        where = _place_that_fixes_samples(network, U) if fixed else _place(traceback.extract_tb(error.__traceback__))
+        where = _place_that_fixes_samples(program) if fixed else _place(traceback.extract_tb(error.__traceback__))
         raise UnsupportedOperationError(
             f"net cannot be captured as one graph for any number of samples{where and f', {where}'}: {_reason(error)}. "
             f"torch.export says: {first_line(error)}",
             operation="torch.export",
             where=where or "net",
         ) from error
-    return program
 
 
 def _rewrites(graph: Graph) -> dict[Any, Any]:
@@ -174,7 +219,7 @@ class _Noting(logging.Handler):
             self.place = self.place or _place(traceback.extract_stack())
 
 
-def _place_that_fixes_samples(network: nn.Module, U: Tensor) -> str:
+def _place_that_fixes_samples(program: Callable[[], Any]) -> str:
     """The line of the user's code that fixes the number of samples, found by tracing once more."""
     log, noting = logging.getLogger("torch.fx.experimental.symbolic_shapes"), _Noting()
     before = log.handlers, log.level, log.propagate
@@ -183,7 +228,7 @@ def _place_that_fixes_samples(network: nn.Module, U: Tensor) -> str:
         log.handlers, log.level, log.propagate = [noting], logging.INFO, False
         log.manager._clear_cache()  # type: ignore[attr-defined]
         try:
-            _program(network, U)
+            program()
         finally:
             log.handlers, log.level, log.propagate = before
             log.manager._clear_cache()  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ from simplicit.runs.fitting import WEIGHTS
 from simplicit.runs.folder import MANIFEST, read_manifest
 from simplicit.runs.hf.folder import load_pretrained
 from simplicit.runs.networks import NETWORK, open_model
+from simplicit.runtime.compaction import compact
 from simplicit.runtime.files.checkpoints import read_state, write_state
 from simplicit.runtime.files.folder import save_state
 from simplicit.runtime.onnx import export_onnx
@@ -36,29 +37,51 @@ def check_target(output: Path, *, overwrite: bool) -> None:
 
 
 def export_run(
-    run: Path, output: Path, *, dtype: str | None = None, values: str = "exact", overwrite: bool = False
+    run: Path,
+    output: Path,
+    *,
+    dtype: str | None = None,
+    values: str = "exact",
+    smaller: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write `output` from a folder of ``simplicit fit``; its suffix says what: see :func:`check_target`.
 
     An ONNX file has numbers in ``dtype``, by default in that of the network's weights, or of the model where these are
-    not in the folder. Returned are ``file`` and ``bytes``, for ONNX ``dtype``, ``checked_by`` and the ``difference`` of
-    outputs, for weights ``non_zeros`` and ``entries`` of all tensors with two dimensions or more; for a folder, which
-    :func:`simplicit.load_weights` reads and whose weights are in ``values``, also ``dense_bytes``, ``zipped_bytes`` and
-    the largest ``change`` of a value. InputError is raised where the model has cycles, the network no parameters for it
-    (:meth:`simplicit.FitResult.network`), or weights are asked for in another dtype than their own.
+    not in the folder; it is of a ``smaller`` model with the same outputs if :func:`simplicit.compact` is asked for.
+    Returned are ``file`` and ``bytes``, for ONNX ``dtype``, ``checked_by`` and the ``difference`` of outputs, and for a
+    smaller model how many ``states`` it had and has, for weights ``non_zeros`` and ``entries`` of all tensors with two
+    dimensions or more; for a folder, which :func:`simplicit.load_weights` reads and whose weights are in ``values``,
+    also ``dense_bytes``, ``zipped_bytes`` and the largest ``change`` of a value. InputError is raised where the model
+    has cycles, the network no parameters for it (:meth:`simplicit.FitResult.network`), or an option is for another kind
+    of file.
     """
     check_target(output, overwrite=overwrite)
     if values != "exact" and output.suffix != "":
         raise refused("values", "is for a folder of sparse weights; leave it out, or name a folder", values)
+    if smaller and output.suffix != ONNX:
+        raise refused("compact", f"is for {ONNX} files; weights are those of the class that came in, leave it out")
+    if dtype is not None and output.suffix != ONNX:
+        raise refused("dtype", f"is for {ONNX} files; weights are written in the network's own, leave it out", dtype)
     read_manifest(run, "fit")
     if output.suffix == ONNX:
-        model = open_model(run)
-        taken = dtype or _network_dtype(run) or str(model.dtype)
-        written = export_onnx(model, output, dtype=taken, overwrite=overwrite)
-        facts = {"dtype": taken, "checked_by": written.checked_by, "difference": written.difference}
-        return {"file": output, "bytes": written.size} | facts
-    if dtype is not None:
-        raise refused("dtype", f"is for {ONNX} files; weights are written in the network's own, leave it out", dtype)
+        return _model(run, output, dtype=dtype, smaller=smaller, overwrite=overwrite)
+    return _weights(run, output, values=values, overwrite=overwrite)
+
+
+def _model(run: Path, output: Path, *, dtype: str | None, smaller: bool, overwrite: bool) -> dict[str, Any]:
+    """Write the implicit model of a fit as ONNX; what :func:`export_run` returns."""
+    model = open_model(run)
+    taken = dtype or _network_dtype(run) or str(model.dtype)
+    left = compact(model) if smaller else model
+    written = export_onnx(left, output, dtype=taken, overwrite=overwrite)
+    facts: dict[str, Any] = {"dtype": taken, "checked_by": written.checked_by, "difference": written.difference}
+    facts |= {"states": [model.n_states, left.n_states]} if smaller else {}
+    return {"file": output, "bytes": written.size} | facts
+
+
+def _weights(run: Path, output: Path, *, values: str, overwrite: bool) -> dict[str, Any]:
+    """Write the weights of a fit as a safetensors file, or a folder of sparse ones; what :func:`export_run` returns."""
     check_weights(run)
     state = read_state(run / WEIGHTS) if (run / WEIGHTS).is_file() else load_pretrained(run / NETWORK).state_dict()
     if output.suffix == "":

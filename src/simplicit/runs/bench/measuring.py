@@ -155,7 +155,7 @@ class BenchRun:
                 settings=vars(self.settings),
                 inputs=self.subject.provenance,
                 seconds={"bench": self.seconds},
-                packages=("onnx", "onnxruntime") if "onnx" in self.made else (),
+                packages=("onnx", "onnxruntime") if any(name.startswith("onnx") for name in self.made) else (),
             ).write(draft)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from simplicit.checks import refused
+from simplicit.errors import first_line
 from simplicit.implicit import ImplicitModel
 from simplicit.network.outputs import chosen
 from simplicit.network.prepare import evaluation_copy
@@ -43,7 +44,7 @@ class BenchSubject:
     inputs : mapping of str to Tensor
         Samples (m, ...) by the names of the network's inputs; one that takes a tensor alone has a single entry.
     model : callable
-        Makes the network's implicit form, which takes long for some.
+        Makes the network's implicit form, which takes long for some, once.
     data : str
         What the samples are of.
     provenance : dict
@@ -86,7 +87,10 @@ class BenchSubject:
         return output.reshape(samples, -1)
 
     def bytes_of(self, samples: int) -> int:
-        """About how many bytes a call with so many samples takes: twice what its layers return, and the inputs."""
+        """About how many bytes a call with so many samples takes: twice what its layers return, and the inputs.
+
+        InputError is raised where the network does not take its samples.
+        """
         returned: list[int] = []
 
         def count(_: nn.Module, __: Any, output: Any) -> None:
@@ -97,6 +101,9 @@ class BenchSubject:
         try:
             with torch.no_grad():
                 self.call(self.net, 2)()
+        except Exception as error:  # the user's own forward may raise anything
+            what = f"the network does not take its samples ({first_line(error)}); name those that it was trained on"
+            raise refused("data", what, self.data) from error
         finally:
             for handle in handles:
                 handle.remove()
@@ -129,7 +136,7 @@ def open_bench_subject(run: Path, **source: Any) -> BenchSubject:
 
 def _on_data(net: nn.Module, task: Task, model: Callable[[], ImplicitModel]) -> BenchSubject:
     inputs = task.shaped(task.data.test_inputs).to(dtype_of(net))
-    return BenchSubject(net, {_ONLY: inputs}, model, task.data.name, task.provenance)
+    return BenchSubject(net, {_ONLY: inputs}, cache(model), task.data.name, task.provenance)
 
 
 def _on_texts(run: Path, source: Mapping[str, Any]) -> BenchSubject:
@@ -139,7 +146,7 @@ def _on_texts(run: Path, source: Mapping[str, Any]) -> BenchSubject:
     task = reopened_texts(run)
     net, provenance = load_pretrained(run / NETWORK), task.provenance | {"model": model_hashes(run)}
     model, name = partial(open_model, run), str(task.provenance["data"]["name"])
-    return BenchSubject(net, task.test.inputs, model, name, provenance, task.constants, alone=False)
+    return BenchSubject(net, task.test.inputs, cache(model), name, provenance, task.constants, alone=False)
 
 
 def dtype_of(net: nn.Module) -> torch.dtype:

@@ -17,6 +17,7 @@ from simplicit.errors import DataError, MissingExtraError, first_line
 from simplicit.implicit import ImplicitModel
 from simplicit.runs.bench.subject import BenchSubject, onnx_dtype
 from simplicit.runtime.accelerate import accelerate
+from simplicit.runtime.compaction import compact
 from simplicit.runtime.files.folder import file_sizes
 from simplicit.runtime.onnx import export_onnx
 
@@ -86,9 +87,20 @@ def _accelerated(subject: BenchSubject, batches: Sequence[int]) -> Made:
     return _of_module(subject, fast, {}, f"formats: {', '.join(used) or 'none'}")
 
 
+def _compacted(subject: BenchSubject, _: Sequence[int]) -> Made:
+    """The network without what its outputs do not depend on, as torch runs it."""
+    small = compact(subject.net, subject.example(2))
+    return _of_module(subject, small, {"compacted": file_sizes(small.state_dict())["dense"]})
+
+
 def _onnx(subject: BenchSubject, _: Sequence[int]) -> Made:
     """The implicit model as ``simplicit export`` writes it, by ONNX Runtime."""
     return _by_onnx_runtime(subject, subject.model(), "onnx")
+
+
+def _onnx_compacted(subject: BenchSubject, _: Sequence[int]) -> Made:
+    """The implicit model as ``simplicit export --compact`` writes it, by ONNX Runtime."""
+    return _by_onnx_runtime(subject, compact(subject.model()), "onnx-compacted")
 
 
 def _by_onnx_runtime(subject: BenchSubject, model: ImplicitModel, name: str) -> Made:
@@ -131,5 +143,7 @@ def _session(payload: bytes) -> Any:
 WAYS: dict[str, Way] = {
     DENSE: Way("dense torch", _dense),
     "accelerated": Way("accelerated", _accelerated),
+    "compacted": Way("compacted", _compacted),
     "onnx": Way("ONNX Runtime", _onnx),
+    "onnx-compacted": Way("ONNX Runtime, compacted", _onnx_compacted),
 }

@@ -6,8 +6,9 @@ user wants of these, and ``patterns`` which of their columns are in an N:M patte
 kernels see, ``masks`` say where padding is, and ``walk`` carries baseline and student through the graph side by side,
 on ``samples`` in batches, with what it keeps in a ``store``, in memory or on disk; ``memory`` says beforehand how much.
 ``statistics`` sums up what the rows need, ``moments`` makes problems of it, ``sensitivity`` says how far errors move
-the outputs, ``norms`` corrects constants; ``sweep`` is one pass over the network, ``outputs`` lets all layers answer
-for what it puts out together, and ``provider`` gives all that to :class:`~simplicit.training.training.Training`.
+the outputs, by ``derivatives`` that are taken in ``stages``; ``norms`` corrects constants, ``sweep`` is one pass over
+the network, ``outputs`` lets all layers answer for what it puts out together, and ``provider`` gives all that to
+:class:`~simplicit.training.training.Training`.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from simplicit.training.channels.after import LAYING, laid_out
 from simplicit.training.channels.forms import Convolution
 from simplicit.training.channels.layers import ChannelLayer, Use
 from simplicit.training.channels.samples import batches_of
+from simplicit.training.channels.stages import number_of_samples
 
 #: What Hugging Face calls it.
 ATTENTION_MASK = "attention_mask"
@@ -130,10 +131,7 @@ class Masks:
 
     @property
     def _samples(self) -> str:
-        """The number of samples, as the graph writes it."""
-        inputs = self.graph.module.graph.find_nodes(op="placeholder")
-        own = next(node for node in inputs if node.name not in self.graph.constants)
-        return str(own.meta["val"].shape[0])
+        return number_of_samples(self.graph)
 
 
 class _Columns(Sequence[Tensor]):

@@ -1,17 +1,29 @@
-"""What tied training allocates at its peak, before it starts."""
+r"""What tied training allocates at its peak, before it starts.
+
+With m samples in batches of b, each on one of w workers, that is
+
+    weights and Gram matrices of the widest layer
+    m · what is kept of a sample between passes, and what its positions count
+    w · b · twice what is alive while a sample goes through the graph, or
+    w · n · a stage of the derivative with what is alive at its ends, and w · n · what crosses between its stages
+
+whichever of the last two is more, for n of the b samples at a time
+(:mod:`~simplicit.training.channels.stages`). Nothing of it grows with the depth of a network but what it keeps and what
+crosses, which may both be on disk.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
-from torch.fx import Node
+from typing import Self
 
 from simplicit.machine import check_memory, gib
 from simplicit.network.graph import NetworkGraph
+from simplicit.training.channels.derivatives import probe_bytes
 from simplicit.training.channels.layers import ChannelLayer
 from simplicit.training.channels.samples import BATCH
+from simplicit.training.channels.sensitivity import differentiated_in
+from simplicit.training.channels.stages import TRACED, numbers
 from simplicit.training.channels.store import Store
 from simplicit.training.channels.sweep import Walker
 
@@ -21,8 +33,6 @@ MATRICES = 4
 OF_THE_BOUND = 5
 #: Bytes of a file by those of the values in it: these are aligned.
 GAPS = 1.01
-#: Samples with which a graph is traced.
-TRACED = 2
 
 
 @dataclass(frozen=True)
@@ -51,15 +61,19 @@ def check_samples_fit(
     has by now.
     """
     store = Store() if store is None else store
-    work, positions = _of_a_batch(graph, layers, min(samples, BATCH), min(samples, differentiated))
-    work *= min(workers, -(-samples // BATCH))  # each has one of its own
+    batch = min(samples, BATCH)
+    walking = batch * 2 * live_numbers(graph) * graph.dtype.itemsize
+    derivatives = _Derivatives.of(graph, layers, min(samples, differentiated))
+    at_work = min(workers, -(-samples // BATCH))  # each has a batch of its own
+    work, crossing = at_work * max(walking, derivatives.working), at_work * derivatives.crossing
+    positions = derivatives.positions
     between, at_once = kept_bytes(graph, layers)
     columns = [(layer.groups, layer.columns) for layer in layers]
     grams = max((8 * d * d * (MATRICES * groups + max(2 * workers, OF_THE_BOUND)) for groups, d in columns), default=0)
     before = store.held + store.written
-    everything = before + samples * (at_once + positions)
+    everything = before + samples * positions + max(samples * at_once, crossing)
     if store.folder is None:
-        states = before + samples * (between + positions) + min(samples, BATCH) * between + work
+        states = before + samples * (between + positions) + batch * between + crossing + work
         needs = Needs(states + grams)
     else:
         states = min(store.budget, everything) + work
@@ -74,19 +88,27 @@ def check_samples_fit(
     return needs
 
 
-def _of_a_batch(
-    graph: NetworkGraph, layers: list[ChannelLayer], walked: int, differentiated: int
-) -> tuple[float, float]:
-    """Bytes for a batch of so many samples on its way through the graph, and of what positions count for one."""
-    size = graph.dtype.itemsize
-    work = walked * 2 * live_numbers(graph) * size
-    if not differentiated:
-        return work, 0.0
-    uses = [(_numbers(use.node), layer) for layer in layers for use in layer.uses]
-    # Every value of a batch, and the derivatives.
-    kept = sum(map(_numbers, graph.module.graph.nodes)) + 3 * sum(result for result, _ in uses)
-    positions = sum(result * layer.groups // layer.rows for result, layer in uses)
-    return max(work, differentiated * kept * size), positions * size
+@dataclass(frozen=True)
+class _Derivatives:
+    """Bytes of a batch while it is differentiated: of the largest stage, and of what crosses between stages; and bytes
+    of what the positions of a sample count."""
+
+    working: float = 0.0
+    crossing: float = 0.0
+    positions: float = 0.0
+
+    @classmethod
+    def of(cls, graph: NetworkGraph, layers: list[ChannelLayer], samples: int) -> Self:
+        """For so many samples in a batch; nothing for none."""
+        if not samples:
+            return cls()
+        stages = differentiated_in(graph, layers, samples)
+        part = stages.at_a_time(samples)
+        part += part < samples  # of an odd number one has three
+        uses = [(numbers(use.node), layer) for layer in layers for use in layer.uses]
+        positions = sum(result * layer.groups // layer.rows for result, layer in uses) * graph.dtype.itemsize
+        channels = 8 * sum(layer.rows for _, layer in uses) / min(samples, part)
+        return cls(part * stages.working + probe_bytes(graph, part), part * stages.crossing, positions + channels)
 
 
 def kept_bytes(graph: NetworkGraph, layers: list[ChannelLayer]) -> tuple[float, float]:
@@ -114,22 +136,10 @@ def live_numbers(graph: NetworkGraph) -> int:
     for node in graph.module.graph.nodes:
         if node.op in ("placeholder", "output"):
             continue
-        live += _numbers(node)
+        live += numbers(node)
         peak = max(peak, live)
         for argument in node.all_input_nodes:
             left[argument] -= 1
             if not left[argument] and argument.op != "placeholder":
-                live -= _numbers(argument)
+                live -= numbers(argument)
     return peak
-
-
-def _numbers(node: Node) -> int:
-    """Of one sample; the parts of a tuple are counted where they are taken out."""
-    value: Any = node.meta.get("val")
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        return 0
-    numbers = 1
-    for size in value.shape:  # a multiple of the number of samples, which was two when the graph was traced
-        known = size if isinstance(size, int) else size.node.hint
-        numbers *= known if isinstance(size, int) else max(1, (known or 0) // TRACED)
-    return numbers

@@ -25,6 +25,7 @@ import mmap
 import os
 import shutil
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -152,6 +153,7 @@ class Store:
         self.budget = _budget() if budget is None else budget
         self.held = self.written = self.most_held = self.most_written = 0
         self._files = 0
+        self._lock = threading.RLock()  # a value may be let go of wherever memory is asked for
 
     @classmethod
     @contextlib.contextmanager
@@ -195,33 +197,41 @@ class Store:
     def keep(self, storage: torch.UntypedStorage, file: Callable[[], _File]) -> Piece:
         """Keep a storage, in memory or in a file; DataError where it cannot be written."""
         nbytes = storage.nbytes()
-        if self.folder is None or not nbytes or self.held + nbytes <= self.budget:
+        with self._lock:
+            in_memory = self.folder is None or not nbytes or self.held + nbytes <= self.budget
+            if in_memory:
+                self.held += nbytes
+                self.most_held = max(self.most_held, self.held)
+        if in_memory:
             piece = _in_memory(storage)
-            self.held += nbytes
-            self.most_held = max(self.most_held, self.held)
             weakref.finalize(piece, self._let_go, nbytes).atexit = False
             return piece
+        assert self.folder is not None
         target = file()
         before = target.size
         with writing(f"cache {self.folder.parent}", REMEDY):
             piece = target.write(storage)
-        self.written += target.size - before
-        self.most_written = max(self.most_written, self.written)
+        with self._lock:
+            self.written += target.size - before
+            self.most_written = max(self.most_written, self.written)
         return piece
 
     def file(self, name: str) -> _File:
         """A new file, which is removed when no piece is in it any more."""
         assert self.folder is not None
-        self._files += 1
-        made = _File(self.folder / f"{self._files:06d}-{name[:100]}")
+        with self._lock:
+            self._files += 1
+            made = _File(self.folder / f"{self._files:06d}-{name[:100]}")
         weakref.finalize(made, self._remove, made.__dict__).atexit = False
         return made
 
     def _let_go(self, nbytes: int) -> None:
-        self.held -= nbytes
+        with self._lock:
+            self.held -= nbytes
 
     def _remove(self, file: dict[str, Any]) -> None:
-        self.written -= file["size"]
+        with self._lock:
+            self.written -= file["size"]
         with contextlib.suppress(OSError):  # it may be gone with the folder
             file["path"].unlink()
 
@@ -264,6 +274,8 @@ class Values(Sequence[Any]):
     def _packed(self, value: Any, known: Known) -> Any:
         if not isinstance(value, Tensor):
             return value
+        if value.is_conj() or value.is_neg():  # of which nothing is to be seen in the bytes
+            value, known = value.resolve_conj().resolve_neg(), {}
         storage, form = value.untyped_storage(), (int(value.storage_offset()), value.shape, value.stride())
         address = storage.data_ptr()
         if address not in known:

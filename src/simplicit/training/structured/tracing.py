@@ -13,7 +13,7 @@ if coarse: the label of a value names *at least* the rows that it depends on.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -24,34 +24,15 @@ from torch.fx.node import map_arg
 
 from simplicit.checks import lookups_checked
 from simplicit.network.graph import NetworkGraph
+from simplicit.network.kinds import PLACES, Kind, arguments_of, axes_of, image_rank, kind_of
 from simplicit.network.operations import name_of
-from simplicit.network.registry import REGISTRY
-from simplicit.network.rules import Elementwise, Moving
 from simplicit.network.trees import leaves, mapped
 from simplicit.training.channels.layers import ChannelLayer, Use
 from simplicit.training.structured.classes import Classes
 
 _aten = torch.ops.aten
 
-#: Operations on each number that torch does not tag as such, and norms whose statistics are constants.
-_POINTWISE = frozenset(
-    {"dropout", "feature_dropout", "alpha_dropout", "_to_copy", "to", "type_as", "contiguous", "alias", "hardswish"}
-    | {"prelu", "_prelu_kernel", "log_sigmoid", "log_sigmoid_forward", "clone", "detach", "mish", "celu", "elu"}
-    | {"_native_batch_norm_legit_no_training", "lift_fresh_copy"}
-)
 _SUMS = frozenset({"add", "sub", "rsub"})
-#: Operations along the dimensions in the argument "dim", or along all.
-_ALONG = frozenset(
-    {"softmax", "_softmax", "log_softmax", "_log_softmax", "sum", "mean", "amax", "amin", "var", "std", "prod", "norm"}
-    | {"linalg_vector_norm", "logsumexp", "cumsum", "_safe_softmax"}
-)
-#: Norms of each channel by what it is in a sample, or in all of them.
-_OF_CHANNELS = frozenset({"batch_norm", "native_batch_norm", "_native_batch_norm_legit", "instance_norm"})
-_NORMS = frozenset({"layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"})
-_PRODUCTS = frozenset({"matmul", "mm", "bmm"})
-_IMAGES = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "upsample_", "_upsample", "lp_pool")
-#: Arguments that say where elements go.
-_PLACES = frozenset({"indices", "index", "mask", "repeats"})
 
 
 class Traced(Interpreter):
@@ -100,24 +81,16 @@ class Traced(Interpreter):
         return self._of_unknown(labels, value) if found is None else found
 
     def _rule(self, node: Node) -> Callable[[Node, Any], Any] | None:
-        name = name_of(node)
-        known = REGISTRY.get(name)
-        if name == "scaled_dot_product_attention":
-            return self._of_attention
-        if name in _PRODUCTS:
-            return self._of_product
-        if name == "einsum":
-            return self._of_contraction
-        if name in _ALONG | _NORMS | _OF_CHANNELS or name == "group_norm":
-            return self._of_statistics
-        if name.startswith(_IMAGES):
-            return self._of_image
-        if isinstance(known, Moving) and name != "where":
-            return self._of_moved
-        tags = getattr(node.target, "tags", ())
-        if name in _POINTWISE or isinstance(known, Elementwise) or torch.Tag.pointwise in tags:
-            return self._of_numbers
-        return None
+        return {
+            Kind.ATTENTION: self._of_attention,
+            Kind.PRODUCT: self._of_product,
+            Kind.CONTRACTION: self._of_contraction,
+            Kind.STATISTICS: self._of_statistics,
+            Kind.IMAGE: self._of_image,
+            Kind.MOVED: self._of_moved,
+            Kind.NUMBERS: self._of_numbers,
+            None: None,
+        }[kind_of(node)]
 
     def _of_layer(self, layer: ChannelLayer, use: Use, value: Tensor) -> Tensor:
         """Note what a layer's columns read, and give its rows their own labels."""
@@ -161,9 +134,8 @@ class Traced(Interpreter):
 
     def _of_moved(self, node: Node, value: Any) -> Any:
         """An operation that moves elements, done to their labels."""
-        names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-        arguments = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-        places = {name: arguments[name] for name in arguments.keys() & _PLACES}
+        arguments = arguments_of(node)
+        places = {name: arguments[name] for name in arguments.keys() & PLACES}
         if any(one in self._labels for one in leaves(places) if isinstance(one, Node)):
             return None
         operands = {name: one for name, one in arguments.items() if name not in places and name != "value"}
@@ -184,34 +156,24 @@ class Traced(Interpreter):
 
     def _of_statistics(self, node: Node, value: Any) -> Any:
         """What is computed along some axes: sums, softmax, norms."""
-        labels, arguments = self._labels.get(node.all_input_nodes[0]), self._arguments(node)
+        labels, arguments = self._labels.get(node.all_input_nodes[0]), arguments_of(node)
         if labels is None or sum(one in self._labels for one in node.all_input_nodes) > 1:
             return None
         first = value if isinstance(value, Tensor) else value[0]
         if name_of(node) == "group_norm":
             parts = labels.reshape(len(labels), int(arguments["num_groups"]), -1)
             return self.classes.join_along(parts, [2]).expand(parts.shape).reshape(labels.shape)
-        axes = self._axes(node, arguments, labels.ndim)
+        axes = axes_of(node, arguments, labels.ndim)
         largest = self.classes.join_along(labels, axes)
         if first.ndim < labels.ndim:
             largest = largest.squeeze(axes) if axes else largest
         result = largest.expand(first.shape)
         return result if isinstance(value, Tensor) else [result, *[None] * (len(value) - 1)]
 
-    def _axes(self, node: Node, arguments: Mapping[str, Any], ndim: int) -> list[int]:
-        """The axes along which an operation computes."""
-        if name_of(node) in _OF_CHANNELS:
-            return [axis for axis in range(ndim) if axis != 1]
-        if name_of(node) in _NORMS:
-            return [ndim - 1 - axis for axis in range(len(arguments["normalized_shape"]))]
-        given = arguments.get("dim")
-        dims = [*range(ndim)] if given is None or given == [] else [given] if isinstance(given, int) else list(given)
-        return [dim % ndim for dim in dims]
-
     def _of_image(self, node: Node, value: Any) -> Any:
         """What is computed within a channel of an image."""
         labels = self._labels.get(node.all_input_nodes[0])
-        rank = next((int(one) for one in name_of(node) if one.isdigit()), 0)
+        rank = image_rank(node)
         if labels is None or not rank:
             return None
         largest = self.classes.join_along(labels, [*range(labels.ndim - rank, labels.ndim)])
@@ -247,7 +209,7 @@ class Traced(Interpreter):
 
     def _of_attention(self, node: Node, value: Tensor) -> Any:
         """Scaled dot product attention: a head is one unit."""
-        arguments = self._arguments(node)
+        arguments = arguments_of(node)
         given = [arguments["query"], arguments["key"], arguments["value"]]
         mask = arguments.get("attn_mask")
         if isinstance(mask, Node) and bool((self._label(mask) != 0).any()):
@@ -260,11 +222,6 @@ class Traced(Interpreter):
                 labels = labels.repeat_interleave(heads[-1] // labels.shape[-3], -3)
             result = self.classes.join(result, labels)
         return result.expand(value.shape)
-
-    @staticmethod
-    def _arguments(node: Node) -> dict[str, Any]:
-        names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-        return dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
 
 
 def passes(layer: ChannelLayer) -> bool:
