@@ -47,7 +47,8 @@ def test_all_ways_and_their_report(run: Run, fitted: Any) -> None:
     for told in (
         "dense torch",
         "accelerated",
-        "ONNX Runtime",
+        "compacted",
+        "ONNX Runtime, compacted",
         "quartiles",
         "50.0 % of the weights are zero",
         "Saved in b",
@@ -133,7 +134,7 @@ def test_bad_options(run: Run, base: Path, words: tuple[object, ...], told: str)
 
 def test_data_that_the_network_does_not_take(run: Run, base: Path) -> None:
     np.savez("mine.npz", inputs=np.ones((40, 6), dtype=np.float32), labels=np.arange(40) % 2)
-    one_line(run("bench", base, "--data", "mine.npz"), "--data mine: the network does not take its samples")
+    one_line(run("bench", base, "--data", "mine.npz"), "--data mine.npz: the network does not take its samples")
 
 
 def test_a_fit_whose_network_has_no_weights_for_it(run: Run, fitted: Any) -> None:

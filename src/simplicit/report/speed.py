@@ -43,7 +43,7 @@ def draw_speed(path: Path, lines: Sequence[SpeedLine]) -> None:
             style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 6, "linewidth": 2}
             low, middle, high = 1e3 * np.array([line.lower, line.median, line.upper])
             quartiles = np.stack([middle - low, high - middle])
-            left.errorbar(line.batches, middle, yerr=quartiles, capsize=3, label=line.label, **style)
+            left.errorbar(line.batches, middle, yerr=quartiles, elinewidth=1, capsize=3, label=line.label, **style)
             if number:
                 right.plot(line.batches, line.ratio, **style)
         left.set(title="Time of a call: median, quartiles", ylabel="milliseconds", yscale="log")
