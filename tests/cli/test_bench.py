@@ -14,7 +14,6 @@ import torch
 from command_line import Run, files, manifest, one_line
 from simplicit.report import can_draw
 from simplicit.runs.bench import WAYS, Made, Way
-from simplicit.runs.bench.measuring import WAYS as MEASURED
 from simplicit.runs.bench.subject import BenchSubject
 
 QUICK = ("--batch", 3, "--batch", 1, "--seconds", 0.001)
@@ -30,7 +29,6 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Leave the ways of these names, and put in others."""
 
     def leave(*names: str, **more: Way) -> None:
-        assert MEASURED is WAYS
         for name in [*WAYS]:
             if name not in names:
                 monkeypatch.delitem(WAYS, name)
