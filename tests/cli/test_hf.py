@@ -110,6 +110,11 @@ def test_an_encoder_from_its_folder_to_a_report(run: Run, texts: Path, pretraine
     assert found["measures"] == pytest.approx(results["measures"])
     assert files("e") == ["evaluation.json", "run.json"]
     assert found["measures"]["cosine"] > 0.9
+    code, out, _ = run("bench", "f", "--batch", 2, "--seconds", 0.001, "--json")
+    assert code == 0
+    assert json.loads(out)["left_out"] == {}
+    assert all(row["difference"] < 1e-4 for row in json.loads(out)["measurements"])
+    one_line(run("bench", "f", "--data", "digits"), "--data digits: f was fitted on texts")
 
 
 @needs_transformers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 import simplicit as sp
 from simplicit.runtime import search
 from simplicit.runtime.formats import FORMATS, FormattedLinear, cache, choosing
-from simplicit.runtime.formats.measuring import least_seconds
+from simplicit.runtime.formats.measuring import least_seconds, spreads
 
 
 @pytest.fixture(autouse=True)
@@ -258,6 +259,14 @@ def test_the_least_of_interleaved_calls_counts() -> None:
     assert calls[:2] == ["a", "b"]
     assert all(0 < seconds < 1 for seconds in found.values())
     assert set(least_seconds({"a": lambda: calls.append("a")}, 0.0)) == {"a"}
+
+
+def test_medians_are_of_calls_in_turn() -> None:
+    calls = list[str]()
+    found = spreads({name: partial(calls.append, name) for name in "ab"}, 1e-9)
+    in_turn = [name for place, name in enumerate(calls) if calls[place - 1] != name]
+    assert in_turn == ["a", "b"] * 4  # once before, and three rounds
+    assert all(0 < one.lower <= one.median <= one.upper and one.rounds == 3 for one in found.values())
 
 
 def test_two_of_four_is_torchs_own_form(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from simplicit.cli.baseline import baseline
+from simplicit.cli.bench import bench
 from simplicit.cli.demo import demo
 from simplicit.cli.evaluate import evaluate
 from simplicit.cli.export import export
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate,
     "attack": attack,
     "certify": certify,
+    "bench": bench,
     "export": export,
     "report": report,
     "solve": solve,

@@ -16,7 +16,7 @@ def report(
     *,
     title: str = "simplicit: finished runs",
 ) -> None:
-    """Put finished runs beside each other on one page: sparsity and accuracy, robustness, patterns, gaps, layers.
+    """Put finished runs beside each other on one page: accuracy, robustness, patterns, gaps, layers, speed.
 
     The page is made of the saved numbers alone; nothing is computed anew. It holds its pictures and needs nothing from
     elsewhere, so that it can be sent as one file; the pictures lie beside it as PNG too.
@@ -26,7 +26,7 @@ def report(
     Parameters
     ----------
     runs : list of Path
-        Folders that `simplicit fit`, `attack` and `certify` wrote, in any order.
+        Folders that `simplicit fit`, `attack`, `certify` and `bench` wrote, in any order.
     output
     title : str
         Title of the page.

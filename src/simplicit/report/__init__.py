@@ -6,12 +6,14 @@ from simplicit.report.canvas import can_draw
 from simplicit.report.images import Attacked, draw_attacked
 from simplicit.report.patterns import draw_patterns
 from simplicit.report.rows import draw_gaps, draw_path, draw_solution
+from simplicit.report.speed import SpeedLine, draw_speed
 from simplicit.report.table import Table
 
 __all__ = [
     "Attacked",
     "Bars",
     "Line",
+    "SpeedLine",
     "Table",
     "can_draw",
     "draw_attacked",
@@ -24,6 +26,7 @@ __all__ = [
     "draw_robustness",
     "draw_series",
     "draw_solution",
+    "draw_speed",
     "draw_tradeoff",
     "robust_lines",
 ]

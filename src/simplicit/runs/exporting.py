@@ -82,11 +82,7 @@ def _model(run: Path, output: Path, *, dtype: str | None, smaller: bool, overwri
 
 def _weights(run: Path, output: Path, *, values: str, overwrite: bool) -> dict[str, Any]:
     """Write the weights of a fit as a safetensors file, or a folder of sparse ones; what :func:`export_run` returns."""
-    if not (run / WEIGHTS).is_file() and not (run / NETWORK).is_dir():
-        raise InputError(
-            f"{run}: has no {WEIGHTS}, for the network has no parameters of its own for all that its model has: "
-            f"weights of another structure than baseline, or constants in a layer without biases; export it to {ONNX}"
-        )
+    check_weights(run)
     state = read_state(run / WEIGHTS) if (run / WEIGHTS).is_file() else load_pretrained(run / NETWORK).state_dict()
     if output.suffix == "":
         saved = save_state(state, output, overwrite=overwrite, values=values)
@@ -101,6 +97,15 @@ def _weights(run: Path, output: Path, *, values: str, overwrite: bool) -> dict[s
         "non_zeros": sum(int(value.count_nonzero()) for value in weights),
         "entries": sum(value.numel() for value in weights),
     }
+
+
+def check_weights(run: Path) -> None:
+    """Refuse, by an InputError, a fit whose network has no parameters for all that its model has."""
+    if not (run / WEIGHTS).is_file() and not (run / NETWORK).is_dir():
+        raise InputError(
+            f"{run}: has no {WEIGHTS}, for the network has no parameters of its own for all that its model has: "
+            f"weights of another structure than baseline, or constants in a layer without biases; export it to {ONNX}"
+        )
 
 
 def _network_dtype(run: Path) -> str | None:

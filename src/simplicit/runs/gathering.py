@@ -1,4 +1,4 @@
-"""What the folders of finished runs say, gathered for a report: fits, attacks on them, certificates of them."""
+"""What the folders of finished runs say, gathered for a report: fits, attacks, certificates, and how fast they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ import numpy.typing as npt
 from simplicit.errors import DataError, InputError
 from simplicit.files import read_json
 from simplicit.implicit import ImplicitModel, load
+from simplicit.report import SpeedLine, Table
 from simplicit.runs.attacking import EXAMPLES, AttackRun
+from simplicit.runs.bench.measuring import DOCUMENT, speed_lines
+from simplicit.runs.bench.tables import speed_table, ways_table
 from simplicit.runs.certifying import CertifyRun
 from simplicit.runs.evaluate import parse_eps
 from simplicit.runs.fitting import ROWS
@@ -23,7 +26,7 @@ from simplicit.runs.measured import MeasuredRun
 from simplicit.runs.networks import MODEL, NETWORK, model_hashes
 from simplicit.runs.subjects import BASELINE
 
-KINDS = ("fit", "attack", "certify")
+KINDS = ("fit", "attack", "certify", "bench")
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,15 @@ class Examples:
     arrays: dict[str, npt.NDArray[Any]]
 
 
+@dataclass(frozen=True)
+class Speed:
+    """What a folder of ``simplicit bench`` has: two tables, and the lines of a picture."""
+
+    run: str
+    tables: tuple[Table, Table]
+    lines: list[SpeedLine]
+
+
 @dataclass
 class Gathered:
     """All that a report is made of.
@@ -91,10 +103,11 @@ class Gathered:
     samples: dict[tuple[str, ...], tuple[Path, tuple[Any, ...]]] = field(default_factory=dict)
     attacked: bool = False
     findings: list[str] = field(default_factory=list)
+    speeds: list[Speed] = field(default_factory=list)
 
 
 def gather(folders: Sequence[Path]) -> Gathered:
-    """Read folders of fits, attacks and certificates, in any order.
+    """Read folders of fits, attacks, certificates and speeds, in any order.
 
     InputError is raised for no folder, one twice, or one that another command wrote, DataError for what is missing or
     damaged.
@@ -106,7 +119,10 @@ def gather(folders: Sequence[Path]) -> Gathered:
         found.fits.append(_fit(folder))
         hashes[model_hashes(folder)["model.safetensors"]] = str(folder)
     for folder, kind in kinds.items():
-        if kind != "fit":
+        if kind == "bench":
+            with _damage_of(folder):
+                found.speeds.append(_speed(folder))
+        elif kind != "fit":
             with _damage_of(folder):
                 _add_measured(found, folder, kind, hashes)
     return found
@@ -115,7 +131,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
 def _kind(folder: Path) -> str:
     kind = kind_of(folder)
     if kind is not None and kind not in KINDS:
-        what = "a report is made of folders of `simplicit fit`, `attack` and `certify`"
+        what = "a report is made of folders of `simplicit fit`, `attack`, `certify` and `bench`"
         raise InputError(f"{folder}: written by `simplicit {kind}`; {what}")
     return str(read_manifest(folder, *KINDS)["kind"])
 
@@ -139,6 +155,11 @@ def _fit(folder: Path) -> FitFacts:
         gaps = np.array([np.nan if gap is None else gap for gap in rows["relative_gap"]], dtype=np.float64)
         groups, nnz = np.array(rows["group"]), np.array(rows["nnz"], dtype=np.int64)
         return FitFacts(str(folder), manifest["settings"], results, groups, nnz, gaps, model)
+
+
+def _speed(folder: Path) -> Speed:
+    document = read_json(folder / DOCUMENT)
+    return Speed(str(document["run"]), (speed_table(document), ways_table(document)), speed_lines(document))
 
 
 def _add_measured(found: Gathered, folder: Path, kind: str, hashes: dict[str, str]) -> None:

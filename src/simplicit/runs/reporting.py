@@ -18,6 +18,7 @@ from simplicit.report import (
     draw_patterns,
     draw_robustness,
     draw_series,
+    draw_speed,
     robust_lines,
 )
 from simplicit.report.page import Page, Picture, Section
@@ -55,7 +56,7 @@ def save_report(
         page.sections += [*_frontier(found, draft), *_robustness(found, draft)]
         if found.fits:
             page.sections += [*_patterns(found, draft), _gaps(found, draft), _layers(found, draft)]
-        page.sections += _examples(found, draft)
+        page.sections += [*_examples(found, draft), *_speeds(found, draft)]
         (draft / PAGE).write_text(page.html(), encoding="utf-8")
         Manifest(
             "report",
@@ -328,6 +329,19 @@ def _attacked(one: Examples, path: Path, shape: tuple[int, ...], eps: str, *, se
     )
     title = f"Attacked samples, {one.folder}" if several else "Attacked samples"
     return Section(title, pictures=[Picture(path, alt, caption)])
+
+
+def _speeds(found: Gathered, draft: Path) -> list[Section]:
+    """How fast networks are: one section for each folder."""
+    sections = []
+    for number, one in enumerate(found.speeds):
+        path = draft / ("speed.png" if number == 0 else f"speed-{number + 1}.png")
+        draw_speed(path, one.lines)
+        alt = f"Times of a call of the network of {one.run}, as the table has them."
+        picture = Picture(path, alt, "Ways to run the network, measured in turn; logarithmic.")
+        title = f"Speed, {one.run}" if len(found.speeds) > 1 else "Speed"
+        sections.append(Section(title, pictures=[picture], tables=one.tables))
+    return sections
 
 
 def _wrapped(name: str) -> str:
