@@ -69,9 +69,9 @@ class Sparse(Recipe):
         uncounted; a number is its own sparsity in per cent, without a pattern; "2:4" is its own pattern. `sparsity` and
         `pattern` are those of all the others. As text `head=none`, `blocks.*.fc1=60` and `blocks.*.fc2=2:4`.
     passes : int
-        So many passes over the samples at most, after the supports are found, in which the values of all layers answer
-        for the outputs together; 0 for values layer by layer. For structure="baseline" and layers that are trained as
-        such.
+        After the supports are found, the values of all layers answer for the outputs together, in at most so many steps
+        of two or three passes over the samples each; 0 for values layer by layer. For structure="baseline" and layers
+        that are trained as such.
 
     Raises
     ------
