@@ -39,7 +39,7 @@ def networks(share: int) -> dict[str, nn.Module]:
     with torch.no_grad():
         for weight in convolutions.parameters():
             if weight.ndim > 1:
-                weight *= torch.rand_like(weight) >= share / 100
+                weight.mul_(torch.rand_like(weight) >= share / 100)
     return {
         "6 × 1024²": thinned((1024,) * 7, share), "ResNet-20": convolutions,
         "784-64-32-16-10": thinned(PERCEPTRON, share),
