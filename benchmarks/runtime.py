@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -65,7 +66,7 @@ def of_width(width: int, share: int, batches: list[int]) -> list[dict[str, Any]]
     for batch, whole in zip(sorted(batches), fast.formats().network, strict=True):
         x = torch.randn(batch, width)
         named = next(layer.format for layer in fast.formats().layers if layer.batch == batch)
-        figures = paired(lambda x=x: net(x), lambda x=x: fast(x))
+        figures = paired(partial(net, x), partial(fast, x))
         way = named if whole.tile is None else f"{named}, tiles of {whole.tile}"
         found.append({"width": width, "zeros": share, "batch": batch, "way": way, "choice_s": chosen, **figures})
         say(f"{width} wide, {share} % zeros, batch {batch}: {figures['ratio']:.2f} ({way})")
@@ -78,7 +79,7 @@ def of_predict(share: int, batches: list[int]) -> list[dict[str, Any]]:
     model, found = sp.from_torch(net, torch.rand(2, PERCEPTRON[0])), []
     for batch in batches:
         x = torch.rand(batch, PERCEPTRON[0])
-        figures = paired(lambda x=x: net(x), lambda x=x: model.predict(x))
+        figures = paired(partial(net, x), partial(model.predict, x))
         found.append({"zeros": share, "batch": batch, **figures})
         say(f"predict, {share} % zeros, batch {batch}: {figures['ratio']:.2f}")
     return found

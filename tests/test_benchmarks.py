@@ -44,6 +44,7 @@ PAGES = {
     "certified": "certified",
     "equilibria": "equilibria",
     "figure5": "figure5_page",
+    "files": "files",
     "main_job": "main_job",
     "peer_code": "peer_code",
     "resnet20": "resnet20",

@@ -2,7 +2,8 @@
 
 Everything that simplicit writes goes through :func:`drafted`: it is written beside its place under another name and
 renamed when it is complete. A :class:`Sealed` folder holds ``config.json`` and one file of arrays, and in the first a
-SHA-256 of both: of the object without "sha256", as compact JSON with sorted keys in ASCII, followed by the other file.
+SHA-256 or a CRC-32 of both: of the object without "sha256" or "crc32", as compact JSON with sorted keys in ASCII,
+followed by the other file.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import math
 import os
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -159,18 +161,20 @@ def file_hash(path: Path) -> str:
 class Sealed:
     """A kind of folder with two files that belong together.
 
-    ``what`` it holds in words, the name of its file of ``arrays``, its ``format`` as ``config.json`` has it, and the
-    ``versions`` that are read.
+    ``what`` it holds in words, the name of its file of ``arrays``, its ``format`` as ``config.json`` has it, the
+    ``versions`` that are read, and the ``seal``: "sha256", or "crc32", which finds damage as well, but for one in 2³²,
+    and takes a third of the time.
     """
 
     what: str
     arrays: str
     format: str
     versions: range
+    seal: str = "sha256"
 
     def text(self, config: Mapping[str, Any], payload: bytes, *, lines: bool = True) -> str:
-        """What ``config.json`` is to hold, of a ``config`` without its "sha256"; indented where ``lines``."""
-        sealed = {**config, "sha256": _digest(config, payload)}
+        """What ``config.json`` is to hold, of a ``config`` without its seal; indented where ``lines``."""
+        sealed = {**config, self.seal: self.digest(config, payload)}
         text = dumps(sealed) if lines else json.dumps(sealed, separators=(",", ":"), allow_nan=False)
         return f"{text}\n"
 
@@ -202,10 +206,11 @@ class Sealed:
 
         DataError is raised where a file is missing or cannot be read, of another format or an unknown version.
         """
-        for file in (folder / CONFIG, folder / self.arrays):
-            if not file.is_file():
-                raise DataError(f"{file}: is not there; {self.what} is a folder with {CONFIG} and {self.arrays}")
-        file, config = folder / CONFIG, read_json(folder / CONFIG)
+        file, arrays = folder / CONFIG, folder / self.arrays
+        for one in (file, arrays):
+            if not one.is_file():
+                raise DataError(f"{one}: is not there; {self.what} is a folder with {CONFIG} and {self.arrays}")
+        config = read_json(file)
         if config.get("format") != self.format:
             raise DataError(f'{file} does not describe {self.what}: "format" is not {self.format!r}')
         if config.get("version") not in self.versions:
@@ -214,23 +219,24 @@ class Sealed:
                 f"{self.versions[-1]}; use the version of simplicit that wrote it"
             )
         try:
-            return config, (folder / self.arrays).read_bytes()
+            return config, arrays.read_bytes()
         except OSError as error:
-            raise DataError(f"{folder / self.arrays}: cannot be read ({error.strerror or error})") from error
+            raise DataError(f"{arrays}: cannot be read ({error.strerror or error})") from error
 
     def check(self, folder: Path, config: dict[str, Any], payload: bytes) -> None:
-        """Take "sha256" out of ``config``; DataError where the files are not those that were written together."""
-        if config.pop("sha256") != _digest(config, payload):
-            raise DataError(
-                f"{folder} is damaged: the SHA-256 of {CONFIG} and {self.arrays} is not the one in {CONFIG}"
-            )
+        """Take the seal out of ``config``; DataError where the files are not those that were written together."""
+        if config.pop(self.seal) != self.digest(config, payload):
+            name = {"sha256": "SHA-256", "crc32": "CRC-32"}[self.seal]
+            raise DataError(f"{folder} is damaged: the {name} of {CONFIG} and {self.arrays} is not the one in {CONFIG}")
 
-
-def _digest(config: Mapping[str, Any], payload: bytes) -> str:
-    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    sha256 = hashlib.sha256(canonical.encode("ascii"))
-    sha256.update(payload)
-    return sha256.hexdigest()
+    def digest(self, config: Mapping[str, Any], payload: bytes) -> str:
+        """The seal of both files, of a ``config`` without it."""
+        canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+        if self.seal == "crc32":
+            return f"{zlib.crc32(payload, zlib.crc32(canonical)):08x}"
+        sha256 = hashlib.sha256(canonical)
+        sha256.update(payload)
+        return sha256.hexdigest()
 
 
 def check_entries(found: Any, entries: Mapping[str, type], where: str) -> None:

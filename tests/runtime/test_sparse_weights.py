@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import simplicit as sp
-from simplicit import files
 from simplicit.errors import DataError, InputError
-from simplicit.runtime.files.packing import GAPS, packed, unpacked
+from simplicit.runtime.files import folder
+from simplicit.runtime.files.packing import STEPS, packed, unpacked
 
 
 def sparse(shape: tuple[int, ...], density: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -58,40 +58,54 @@ def same(one: nn.Module, two: nn.Module) -> bool:
     return all(a == b and torch.equal(x, y) and x.dtype == y.dtype for (a, x), (b, y) in pairs)
 
 
-@pytest.mark.parametrize("density", [0, 0.0005, 0.004, 0.05, 0.1, 0.4, 1])
-@pytest.mark.parametrize("shape", [(), (1,), (0, 4), (301,), (40, 257)])
-def test_tensors_come_back_in_the_shortest_form(density: float, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("density", [0, 0.0005, 0.004, 0.05, 0.1, 0.4, 0.6, 1])
+@pytest.mark.parametrize("shape", [(), (1,), (0, 4), (301,), (40, 257), (3, 40_000)])
+def test_tensors_come_back_in_few_bytes(density: float, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     tensor = sparse(shape, density)
     form, places, values = packed(tensor)
-    assert torch.equal(unpacked(form, places, values, shape).dense(), tensor)
-    bits = np.flatnonzero(tensor.reshape(-1).numpy())
-    csr = bits.size * (1 if len(shape) < 2 or shape[1] <= 256 else 2) + (shape[0] if len(shape) > 1 else 0)
-    if form != "dense":
-        assert places.size <= min(-(-tensor.numel() // 8), csr + 1)
+    assert torch.equal(unpacked(form, torch.from_numpy(places), values, shape).dense(), tensor)
+    found = places.size + 4 * values.numel()
+    count, rows = int(tensor.count_nonzero()), shape[0] if len(shape) > 1 else 0
+    csr = count * (4 + (1 if len(shape) < 2 or shape[1] <= 256 else 2)) + 5 * rows
+    mask = -(-tensor.numel() // 8) + 4 * count
+    assert found <= min(4 * tensor.numel(), 1.15 * mask, csr + 4)
 
 
-@pytest.mark.parametrize("form", ["mask", *GAPS])
+def test_long_steps_keep_zeros_as_values() -> None:
+    tensor = torch.zeros(100_000)
+    tensor[[0, 1, 256, 512, 99_999]] = torch.tensor([1.0, 2.0, 3.0, 4.0, torch.nan])
+    form, places, values = packed(tensor)
+    assert (form, places.view("<i2").tolist()) == ("steps16", [0, 1, 255, 256, 32767, 32767, 32767, 1186])
+    assert values.tolist()[4:7] == [0, 0, 0]
+    assert torch.equal(unpacked(form, torch.from_numpy(places), values, (100_000,)).dense()[:-1], tensor[:-1])
+    tensor[600:604] = 5
+    form, places, values = packed(tensor[:800])
+    assert (form, places.tolist()) == ("steps8", [0, 1, 255, 255, 1, 88, 1, 1, 1])
+    assert values.tolist() == [1, 2, 3, 0, 4, 5, 5, 5, 5]
+
+
+@pytest.mark.parametrize("form", ["mask", *STEPS])
 def test_places_are_checked(form: str) -> None:
     tensor = torch.zeros(70)
     tensor[::7] = 1
-    places = np.packbits(tensor.numpy() != 0, bitorder="little")
+    places = torch.from_numpy(np.packbits(tensor.numpy() != 0, bitorder="little"))
     if form != "mask":
-        places = _words(GAPS[form])
+        places = _words(form, [0] + [7] * 9)
+        for steps in ([7, 0], [0, 7, 7, 0]) if form == "steps8" else ([-1, 7], [0, 7, -1], [0, 0]):
+            with pytest.raises(ValueError, match="places that do not rise"):
+                unpacked(form, _words(form, steps), torch.ones(len(steps)), (70,))
     assert torch.equal(unpacked(form, places, torch.ones(10), (70,)).dense(), tensor)
     with pytest.raises(ValueError, match=r"for 9 values"):
         unpacked(form, places, torch.ones(9), (70,))
     with pytest.raises(ValueError, match=r"place 63, its shape has 60|72 bytes|of 9 bytes, its shape has 60"):
         unpacked(form, places, torch.ones(10), (60,))
-    with pytest.raises(ValueError, match="the form 'csr', known are dense, mask, gaps4"):
+    with pytest.raises(ValueError, match="the form 'csr', known are dense, mask, steps8"):
         unpacked("csr", places, torch.ones(10), (70,))
 
 
-def _words(bits: int) -> Any:
-    gaps = np.array([0] + [6] * 9)
-    if bits == 4:
-        return (gaps[::2] | gaps[1::2] << 4).astype(np.uint8)
-    return gaps.astype("<u2" if bits == 16 else "u1").view(np.uint8)
+def _words(form: str, steps: list[int]) -> Tensor:
+    return torch.from_numpy(np.array(steps, STEPS[form]).view(np.uint8))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -116,6 +130,36 @@ def test_other_dtypes_and_wrappers(tmp_path: Path) -> None:
         sp.load_weights(other, tmp_path / "w")
     assert torch.equal(half.conv.weight, mixed().conv.weight.half())
     assert torch.equal(double.conv.weight, mixed().conv.weight.double())
+
+
+class Attention(nn.Module):
+    """A causal mask of -inf beside a weight, and a buffer with NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 3)
+        self.register_buffer("mask", torch.full((5, 5), -torch.inf).triu(1))
+        self.register_buffer("scale", torch.tensor([1.0, torch.nan, torch.inf]))
+
+
+@pytest.mark.parametrize("values", ["exact", "float16"])
+def test_buffers_may_be_infinite(values: str, tmp_path: Path) -> None:
+    net, other = Attention(), Attention()
+    for buffer in other.buffers():
+        buffer.zero_()
+    saved = sp.save(net, tmp_path / "w", values=values)
+    assert saved is not None
+    assert saved.change < 1e-3
+    sp.load_weights(other, tmp_path / "w")
+    for name, buffer in net.named_buffers():
+        assert buffer.numpy().tobytes() == other.get_buffer(name).numpy().tobytes()
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    sp.load_weights(other, tmp_path / "w.pt")
+    with torch.no_grad():
+        net.inner.weight[0, 0] = torch.inf
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(DataError, match=r"inner\.weight has NaN or infinite values"):
+        sp.load_weights(other, tmp_path / "w.pt")
 
 
 def test_sizes(tmp_path: Path) -> None:
@@ -206,16 +250,16 @@ def _no_number(config: dict[str, Any], arrays: dict[str, Tensor]) -> None:
     arrays["values.float32"] = torch.full_like(arrays["values.float32"], torch.nan)
 
 
-def change_both(folder: Path, change: Change) -> None:
+def change_both(place: Path, change: Change) -> None:
     """Change a folder and seal it again, as an ill-meaning author would."""
-    config = json.loads((folder / "config.json").read_text())
-    arrays = read_tensors((folder / "weights.safetensors").read_bytes())
+    config = json.loads((place / "config.json").read_text())
+    arrays = read_tensors((place / "weights.safetensors").read_bytes())
     change(config, arrays)
     payload = tensor_bytes(arrays)
-    config.pop("sha256", None)
-    config["sha256"] = files._digest(config, payload)
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "weights.safetensors").write_bytes(payload)
+    config.pop("crc32", None)
+    config["crc32"] = folder._FOLDER.digest(config, payload)
+    (place / "config.json").write_text(json.dumps(config))
+    (place / "weights.safetensors").write_bytes(payload)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import os
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,16 @@ from simplicit.implicit import ImplicitModel
 from simplicit.implicit import save as save_model
 from simplicit.network.wrappers import plain
 from simplicit.runtime.files.checkpoints import dense_bytes
-from simplicit.runtime.files.packing import Bytes, Packed, packed, unpacked
+from simplicit.runtime.files.packing import Bytes, Packed, all_finite, packed, unpacked
 
 ARRAYS = "weights.safetensors"
 FORMAT = "simplicit sparse weights"
 VERSION = 1
 #: What the values of weights are kept in.
 VALUES = ("exact", "float16")
-_FOLDER = Sealed("sparse weights", ARRAYS, FORMAT, range(1, VERSION + 1))
+_FOLDER = Sealed("sparse weights", ARRAYS, FORMAT, range(1, VERSION + 1), seal="crc32")
 _ENTRY: dict[str, type] = {"name": str, "shape": list, "dtype": str, "form": str, "places": int, "values": int}
-_CONFIG: dict[str, type] = {"format": str, "version": int, "tensors": list, "same": dict, "sha256": str}
+_CONFIG: dict[str, type] = {"format": str, "version": int, "tensors": list, "same": dict, "crc32": str}
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -68,8 +68,8 @@ class SavedWeights:
     non_zeros, entries : int
         Of all tensors with two dimensions or more.
     forms : mapping of str to str
-        In which form each tensor is, by its name, but for those that are the same as one before: dense, mask, gaps4,
-        gaps8 or gaps16.
+        In which form each tensor is, by its name, but for those that are the same as one before: dense, mask, steps8
+        or steps16.
     change : float
         The largest difference of a value to the network's: 0.0 unless ``values="float16"``.
     names : tuple of str
@@ -112,8 +112,9 @@ def save(
     overwrite : bool
         Whether what is there is replaced, if it is of the same kind.
     values : {"exact", "float16"}
-        "float16" rounds a network's weights with two dimensions or more, if they are wider: a relative error of up to
-        2⁻¹¹, and what is below 6e-8 is lost. It is *not* exact; ``change`` of the result says how far off it is.
+        "float16" rounds a network's weights with two dimensions or more, if they are wider and finite: a relative
+        error of up to 2⁻¹¹, and what is below 6e-8 is lost. It is *not* exact; ``change`` of the result says how far
+        off it is.
 
     Returns
     -------
@@ -123,8 +124,8 @@ def save(
     Raises
     ------
     InputError
-        ``model`` is neither, or a network with NaN, infinite or no values, or with state that is no tensor; ``values``
-        is "float16" for a model or for weights beyond 65504; ``folder`` is no path.
+        ``model`` is neither, or a network with no values, with NaN or infinite ones outside its buffers, or with state
+        that is no tensor; ``values`` is "float16" for a model or for weights beyond 65504; ``folder`` is no path.
     DataError
         ``folder`` exists and ``overwrite`` is False, or it holds anything else; writing fails.
     """
@@ -144,10 +145,11 @@ def save(
 def network_state(net: nn.Module) -> dict[str, Tensor]:
     """The state_dict of a network, with computed weights as plain ones, on the CPU; InputError for what has no file.
 
-    InputError is raised for tensors without values or with NaN or infinite ones, of a layout or dtype that files do
-    not have, and for state that is no tensor.
+    InputError is raised for tensors without values, of a layout or dtype that files do not have, with NaN or infinite
+    values where they are no buffers, which masks of attention are, and for state that is no tensor.
     """
     inner, found = plain(net), dict[str, Tensor]()
+    buffers = {name for name, _ in inner.named_buffers(remove_duplicate=False)}
     for name, value in inner.state_dict().items():
         if not isinstance(value, Tensor):
             raise refused("net", f"state {name!r} is {type(value).__name__}, no tensor; without pickle it has no file")
@@ -155,12 +157,8 @@ def network_state(net: nn.Module) -> dict[str, Tensor]:
             raise refused("net", f"{name!r} has no values yet; run the network once, or load its weights, before")
         if value.layout != torch.strided or value.dtype not in _DTYPES.values():
             raise refused("net", f"{name!r} is {value.layout} with dtype {value.dtype}; save it as a dense tensor")
-        if not torch.isfinite(value.float() if value.dtype.itemsize == 1 else value).all():
-            raise refused(
-                "net",
-                f"{name!r} holds NaN or infinite values; train again, or register a mask of infinite values with "
-                "persistent=False",
-            )
+        if name not in buffers and not all_finite(value):
+            raise refused("net", f"{name!r} holds NaN or infinite values; the training diverged, train again")
         found[name] = value.detach().cpu()
     return found
 
@@ -222,8 +220,10 @@ class _Packing:
         """A weight as float16 where that is asked for; biases, scales and statistics stay, for they are few."""
         if not self._narrow or tensor.ndim < 2 or tensor.dtype not in (torch.float32, torch.float64):
             return tensor
+        if not all_finite(tensor):  # a mask of attention
+            return tensor
         found = tensor.half()
-        if not torch.isfinite(found).all():
+        if not all_finite(found):
             largest = float(tensor.abs().max())
             raise InputError(
                 f"values: {name!r} has a weight of {largest:.3g}, float16 goes to 65504; take values='exact'",
@@ -286,6 +286,7 @@ class _Unpacking:
     def __init__(self, arrays: Mapping[str, Tensor]) -> None:
         self._arrays = arrays
         self._taken = dict.fromkeys(arrays, 0)
+        self._finite = {name: all_finite(array) for name, array in arrays.items()}  # of all at once: calls take longer
 
     def state(self, entries: list[Any], same: Mapping[str, Any]) -> dict[str, Packed]:
         found = dict[str, Packed]()
@@ -304,18 +305,20 @@ class _Unpacking:
         name, shape, dtype = entry["name"], entry["shape"], _DTYPES[entry["dtype"]]
         if not all(type(length) is int and length >= 0 for length in shape):
             raise InputError(f"tensor {name!r} has the shape {shape!r:.80}")
-        values = self._part(f"values.{entry.get('stored', entry['dtype'])}", entry["values"])
-        if values.dtype != _DTYPES[entry.get("stored", entry["dtype"])]:
+        stored = entry.get("stored", entry["dtype"])
+        values = self._part(f"values.{stored}", entry["values"])
+        if values.dtype != _DTYPES[stored]:
             raise InputError(f"tensor {name!r} has values of dtype {values.dtype}")
         try:
-            found = unpacked(entry["form"], self._part("places", entry["places"]).numpy(), values, shape)
+            places, finite = self._part("places", entry["places"]), self._finite[f"values.{stored}"]
+            found = unpacked(entry["form"], places, values, shape, finite=finite)
         except ValueError as error:
             raise InputError(f"tensor {name!r} has {error}") from error
-        return found if values.dtype == dtype else Packed(found.shape, found.values.to(dtype), found.places)
+        return found if values.dtype == dtype else replace(found, values=found.values.to(dtype))
 
     def _part(self, array: str, length: int) -> Tensor:
-        start = self._taken[array]
-        if self._arrays[array].ndim != 1 or not 0 <= length <= self._arrays[array].numel() - start:
+        start, found = self._taken[array], self._arrays[array]
+        if found.ndim != 1 or not 0 <= length <= found.numel() - start:
             raise InputError(f"{ARRAYS} holds fewer of {array} than are listed")
         self._taken[array] = start + length
-        return self._arrays[array][start : start + length]
+        return found.narrow(0, start, length)

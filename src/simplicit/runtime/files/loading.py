@@ -54,7 +54,7 @@ def load_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
         ``net`` is no network, or ``path`` no path.
     DataError
         What is there is missing, damaged, truncated or of an unknown version, holds pickled objects, NaN or infinite
-        values, or tensors that do not fit ``net``.
+        values of what is no buffer, or tensors that do not fit ``net``.
     """
     if not isinstance(net, nn.Module):
         raise refused("net", f"must be a torch.nn.Module, got {type(net).__name__}")
@@ -69,6 +69,7 @@ def load_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
     _check_names(place, state, (targets.keys() | through.keys()) - counters)
     for name, packed in state.items():
         _check_fits(f"{place}: {name}", packed, through[name].shown() if name in through else targets[name])
+    _check_finite(place, state, net)
     _check_ties(place, state, targets)
     _write(place, net, {name: state[name] for name in targets.keys() & state.keys()}, targets, through, state)
 
@@ -86,6 +87,8 @@ def _read_dense(path: Path, own: Mapping[str, Tensor]) -> dict[str, Packed]:
 def _matched(state: dict[str, Packed], own: Mapping[str, Tensor]) -> dict[str, Packed]:
     """The state under the network's own names, those of tensors that it has under several included."""
     state = _unwrapped(state, own)
+    if own.keys() <= state.keys():
+        return state
     places: dict[Any, str] = {}
     for name, tensor in own.items():
         if name in state and (key := _memory(tensor)) is not None:
@@ -144,14 +147,21 @@ def _check_fits(what: str, packed: Packed, target: Tensor) -> None:
         raise DataError(f"{what} has shape {tuple(packed.shape)}, the network {tuple(target.shape)}")
     if target.is_meta:
         raise DataError(f"{what}: the network has no values there (device meta); make it with to_empty(device=) first")
-    kinds = [(dtype.is_floating_point, dtype.is_complex) for dtype in (packed.dtype, target.dtype)]
-    if kinds[0] != kinds[1]:  # torch would cast, and drop what is lost
+    kinds = {(dtype.is_floating_point, dtype.is_complex) for dtype in {packed.dtype, target.dtype}}
+    if len(kinds) > 1:  # torch would cast, and drop what is lost
         raise DataError(
             f"{what} has dtype {packed.dtype}, the network {target.dtype}; save real weights, "
             "integers of a quantised network multiplied by their scales"
         )
-    if not packed.is_finite():
-        raise DataError(f"{what} has NaN or infinite values; the training diverged, train again")
+
+
+def _check_finite(path: Path, state: Mapping[str, Packed], net: nn.Module) -> None:
+    """Refuse NaN and infinite values but in buffers, which masks of attention are."""
+    unsound = [name for name, packed in state.items() if not packed.is_finite()]
+    buffers = {name for name, _ in net.named_buffers(remove_duplicate=False)} if unsound else set()
+    for name in unsound:
+        if name not in buffers:
+            raise DataError(f"{path}: {name} has NaN or infinite values; the training diverged, train again")
 
 
 def _check_ties(path: Path, state: Mapping[str, Packed], targets: Mapping[str, Tensor]) -> None:

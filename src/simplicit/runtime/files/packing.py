@@ -5,15 +5,15 @@ $0 \le p_1 < \dots < p_K < N$ in the shortest of these forms:
 
 - *dense*: no places, all N values;
 - *mask*: a bit for each entry, ⌈N/8⌉ bytes;
-- *gaps* of b = 4, 8 or 16 bits: the zeros before each value, $g_k = p_k - p_{k-1} - 1$ with $p_0 = -1$, as words. With
-  L = 2ᵇ − 1, a word c < L says "c zeros, then a value", and the word L says "L zeros and no value": ⌊g/L⌋ words L and
-  g mod L after them, $\lceil b (K + \sum_k \lfloor g_k / L \rfloor) / 8 \rceil$ bytes.
+- *steps* of b = 8 or 16 bits: $p_k - p_{k-1}$ with $p_0 = 0$, as words; where a step is longer than L, the most that a
+  word holds (255; 32,767, for torch counts signed words), zeros are kept as values, each L further than the one before.
 
-Gaps are the differences between the columns of compressed sparse rows, going on from row to row, so that there are no
-row pointers. Indices in the narrowest type take K words of 8 or 16 bits, and a pointer for each row; gaps of these bits
-take K words and, at the most, about one for each row. At a density q of independent places a word of b bits is needed
-1/(1 − (1 − q)^L) times per value: 4 bits take 6.3 bits per value at q = .1, where the entropy is 4.7, and 8 bits take
-8.0 at q = .05. Places that are read rise, whatever the words are; what remains to check is where they end.
+Steps are the differences between the columns of compressed sparse rows, going on from row to row, so that there are no
+row pointers. At a density q of independent places $(1-q)^L / (1 - (1-q)^L)$ zeros are kept per value: none at q = .05
+for words of 8 bits, .08 at q = .01. The entropy of places is 4.7 bits per value at q = .1, and words of 4 bits take 6.3
+there, but have to be taken apart first; of bytes the places are the sums, found in one pass. A mask, all of whose bits
+are looked at, must be a good deal shorter than steps to be taken. What remains to check is that words are not 0, so
+that places rise, and where they end.
 
 A negative zero is a zero and comes back as one; NaN is a value.
 """
@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +32,10 @@ from torch import Tensor
 
 Bytes = NDArray[np.uint8]
 DENSE, MASK = "dense", "mask"
-#: Bits of a word by the name of the form.
-GAPS = {"gaps4": 4, "gaps8": 8, "gaps16": 16}
+#: Words by the name of the form.
+STEPS: dict[str, np.dtype[Any]] = {"steps8": np.dtype("u1"), "steps16": np.dtype("<i2")}
+#: A mask is taken where steps are so many times as long.
+_SLOWER = 1.15
 #: Of which zeros are looked for; tensors of other dtypes are kept dense.
 _SEARCHED = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64),
@@ -41,14 +45,16 @@ _SEARCHED = (
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A tensor of a ``shape``: ``values`` (K,) at ``places`` of it laid flat.
+    """A tensor of a ``shape``: ``values`` (K,) at places of it laid flat that are the sums of ``steps``.
 
-    ``places`` are numbers (K,) that rise, int64, or a mask (N,) of K ones; None where all entries are kept, K = N.
+    These are integers (K,), added up when the tensor is written, for places take eight times their memory; None where
+    all entries are kept, K = N. ``finite`` is whether values are known to be neither NaN nor infinite.
     """
 
     shape: torch.Size
     values: Tensor
-    places: Tensor | None = None
+    steps: Tensor | None = None
+    finite: bool = False
 
     @classmethod
     def of(cls, tensor: Tensor) -> Packed:
@@ -66,79 +72,83 @@ class Packed:
 
     def is_finite(self) -> bool:
         """Whether there is neither NaN nor an infinite value."""
-        if self.dtype.is_complex or not self.dtype.is_floating_point or not self.values.numel():
-            return bool(torch.isfinite(self.values).all())
-        return bool(torch.isfinite(torch.stack(self.values.aminmax())).all())  # far faster than to look at each
+        return self.finite or all_finite(self.values)
 
     def into(self, target: Tensor) -> Tensor:
         """Write all entries into a tensor of the same shape, of any floating dtype, device and strides; return it."""
-        with torch.no_grad():
-            if self.places is None:
-                return target.copy_(self.values.reshape(self.shape))
-            if not target.is_contiguous():
-                return target.copy_(self.into(torch.empty(self.shape, dtype=target.dtype, device=target.device)))
-            flat, places = target.view(-1).zero_(), self.places.to(target.device)
-            values = self.values.to(target.device, target.dtype)
-            if places.dtype == torch.bool:
-                flat.masked_scatter_(places, values)
-            else:
-                flat.index_copy_(0, places, values)
+        if self.steps is None:
+            return target.copy_(self.values.view(self.shape))
+        if not target.is_contiguous():
+            return target.copy_(self.into(torch.empty(self.shape, dtype=target.dtype, device=target.device)))
+        flat = target.view(-1).zero_()
+        places = torch.cumsum(self.steps, 0)  # in int64
+        flat.index_copy_(0, places.to(target.device), self.values.to(target.device, target.dtype))
         return target
 
 
+def all_finite(values: Tensor) -> bool:
+    """Whether there is neither NaN nor an infinite value."""
+    if values.dtype.is_complex:
+        return bool(torch.isfinite(values).all())
+    if not values.dtype.is_floating_point or not values.numel():
+        return True
+    if values.dtype.itemsize == 1:
+        values = values.float()  # torch does not compare those of 8 bits
+    return bool(torch.isfinite(torch.stack(values.aminmax())).all())  # far faster than to look at each
+
+
 def packed(tensor: Tensor) -> tuple[str, Bytes, Tensor]:
-    """The shortest form of a strided CPU tensor: its name, the bytes of the places, and the values (K,)."""
+    """The form of a strided CPU tensor that is best: its name, the bytes of the places, and the values (K,)."""
     flat = tensor.detach().reshape(-1)
     if flat.dtype not in _SEARCHED:
         return DENSE, np.empty(0, np.uint8), flat
-    kept = flat != 0
-    gaps = np.diff(np.flatnonzero(kept.numpy()), prepend=-1) - 1
-    sizes = {form: _gap_bytes(gaps, bits) for form, bits in GAPS.items()} | {MASK: -(-flat.numel() // 8)}
+    kept = (flat != 0).numpy()
+    steps, each = np.diff(np.flatnonzero(kept), prepend=0), flat.element_size()
+    fillers = {form: _fillers(steps, words) for form, words in STEPS.items()}
+    mask = -(-flat.numel() // 8) + steps.size * each
+    sizes = {form: (steps.size + int(fillers[form].sum())) * (STEPS[form].itemsize + each) for form in STEPS}
     form = min(sizes, key=lambda one: sizes[one])
-    if sizes[form] + gaps.size * flat.element_size() >= flat.numel() * flat.element_size():
+    if min(sizes[form], mask) >= flat.numel() * each:
         return DENSE, np.empty(0, np.uint8), flat
-    places = np.packbits(kept.numpy(), bitorder="little") if form == MASK else _words(gaps, GAPS[form])
-    return form, places, flat[kept]
+    if sizes[form] >= _SLOWER * mask:
+        return MASK, np.packbits(kept, bitorder="little"), flat[torch.from_numpy(kept)]
+    words = _words(steps, fillers[form], STEPS[form])
+    return form, words.view(np.uint8), flat[torch.from_numpy(np.cumsum(words, dtype=np.int64))]
 
 
-def _gap_bytes(gaps: NDArray[np.int64], bits: int) -> int:
-    words = gaps.size + int((gaps // (2**bits - 1)).sum())
-    return -(-words * bits // 8)
+def _fillers(steps: NDArray[np.int64], words: np.dtype[Any]) -> NDArray[np.int64]:
+    """How many zeros are kept before each value (K,)."""
+    filled: NDArray[np.int64] = np.maximum(steps - 1, 0) // np.iinfo(words).max
+    return filled
 
 
-def _words(gaps: NDArray[np.int64], bits: int) -> Bytes:
-    """The words of gaps as bytes; of two words of 4 bits the first is the lower, and one too many is the word L."""
-    limit = 2**bits - 1
-    whole, rest = np.divmod(gaps, limit)
-    count = gaps.size + int(whole.sum())
-    words = np.full(count + (count % 2 if bits < 8 else 0), limit, "<u2" if bits > 8 else "u1")
-    words[np.cumsum(whole + 1) - 1] = rest
-    return words[::2] | (words[1::2] << 4) if bits < 8 else words.view(np.uint8)
+def _words(steps: NDArray[np.int64], fillers: NDArray[np.int64], kind: np.dtype[Any]) -> NDArray[Any]:
+    longest = np.iinfo(kind).max
+    words = np.full(steps.size + int(fillers.sum()), longest, kind)
+    words[np.cumsum(fillers + 1) - 1] = steps - longest * fillers
+    return words
 
 
-def unpacked(form: str, places: Bytes, values: Tensor, shape: Sequence[int]) -> Packed:
+def unpacked(form: str, places: Tensor, values: Tensor, shape: Sequence[int], *, finite: bool = False) -> Packed:
     """The tensor of a form that :func:`packed` names, from its bytes and values (K,), all of them checked.
 
-    ValueError says what is wrong with them: of another number than the shape, or places that go beyond it.
+    ValueError says what is wrong with them: of another number than the shape, or places that do not rise or go beyond
+    it.
     """
-    size, entries = torch.Size(shape), int(np.prod(shape, dtype=object))
+    size, entries = torch.Size(shape), prod(shape)
     if form == DENSE:
-        _check(places.size == 0 and values.numel() == entries, f"{values.numel()} values, its shape has {entries}")
-        return Packed(size, values)
+        _check(not places.numel() and values.numel() == entries, f"{values.numel()} values, its shape has {entries}")
+        return Packed(size, values, finite=finite)
     if form == MASK:
-        _check(places.size == -(-entries // 8), f"a mask of {places.size} bytes, its shape has {entries} entries")
-        mask = np.unpackbits(places, bitorder="little").astype(bool)
-        found = int(mask.sum())
-        _check(found == values.numel(), f"a mask of {found} ones for {values.numel()} values")
-        _check(not mask[entries:].any(), "a mask that goes beyond its shape")
-        return Packed(size, values, torch.from_numpy(mask[:entries]))
-    if form not in GAPS:
-        raise ValueError(f"the form {form!r}, known are {', '.join((DENSE, MASK, *GAPS))}")
-    found_places = _places(places, GAPS[form])
-    _check(found_places.size == values.numel(), f"{found_places.size} places for {values.numel()} values")
-    last = int(found_places[-1]) if found_places.size else -1
+        steps = _marked(places, entries)
+    elif form in STEPS:
+        steps = _stepped(places, STEPS[form])
+    else:
+        raise ValueError(f"the form {form!r}, known are {', '.join((DENSE, MASK, *STEPS))}")
+    _check(steps.numel() == values.numel(), f"{steps.numel()} places for {values.numel()} values")
+    last = int(steps.sum()) if steps.numel() else -1  # in int64
     _check(last < entries, f"a value at place {last}, its shape has {entries} entries")
-    return Packed(size, values, torch.from_numpy(found_places))
+    return Packed(size, values, steps, finite)
 
 
 def _check(right: bool, defect: str) -> None:
@@ -146,15 +156,16 @@ def _check(right: bool, defect: str) -> None:
         raise ValueError(defect)
 
 
-def _places(words: Bytes, bits: int) -> NDArray[np.int64]:
-    """The places (K,) that words say."""
-    if bits < 8:
-        words = np.stack([words & 15, words >> 4], axis=1).reshape(-1)
-    elif bits > 8:
-        _check(words.size % 2 == 0, f"{words.size} bytes of words of two")
-        words = np.frombuffer(words.tobytes(), "<u2")
-    kept = words < 2**bits - 1
-    # A word below L ends at a value, one place further on; numbers of a word's own width hold that, for L + 0 = L.
-    ends = np.cumsum(words + kept, dtype=np.int64)
-    places: NDArray[np.int64] = ends[np.flatnonzero(kept)] - 1
-    return places
+def _marked(mask: Tensor, entries: int) -> Tensor:
+    """The steps between the ones of a mask; those beyond its shape are among them."""
+    _check(mask.numel() == -(-entries // 8), f"a mask of {mask.numel()} bytes, its shape has {entries} entries")
+    places = np.flatnonzero(np.unpackbits(mask.numpy(), bitorder="little").view(bool))
+    return torch.from_numpy(np.diff(places, prepend=0))
+
+
+def _stepped(words: Tensor, kind: np.dtype[Any]) -> Tensor:
+    """The steps (K,) that words are."""
+    _check(words.numel() % kind.itemsize == 0, f"{words.numel()} bytes of words of {kind.itemsize}")
+    steps = words.numpy() if kind.itemsize == 1 else np.frombuffer(words.numpy().tobytes(), kind).astype(np.int16)
+    _check(not steps.size or (steps[0] >= 0 and steps[1:].min(initial=1) >= 1), "places that do not rise")
+    return torch.from_numpy(steps)
