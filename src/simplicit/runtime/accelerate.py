@@ -2,7 +2,7 @@ r"""``accelerate``: a network whose layers have the formats that a measurement o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -80,7 +80,11 @@ def accelerate(
 def _allowed(formats: Sequence[str] | None) -> tuple[str, ...]:
     if formats is None:
         return tuple(FORMATS)
-    if isinstance(formats, str) or not all(isinstance(name, str) for name in formats):
+    if (
+        not isinstance(formats, Collection)
+        or isinstance(formats, str)
+        or not all(isinstance(name, str) for name in formats)
+    ):
         raise refused("formats", f"must be a sequence of names, such as ('csr',), got {formats!r}")
     if unknown := [name for name in formats if name not in (DENSE, *FORMATS)]:
         raise refused("formats", f"{unknown[0]!r} is not one of {', '.join((DENSE, *FORMATS))}")
