@@ -73,6 +73,20 @@ def test_a_compacted_network_is_a_module_like_others() -> None:
         small(inputs["ids"])
 
 
+def test_sizes_that_are_computed() -> None:
+    class Bags(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bags, self.layer = nn.EmbeddingBag(9, 4), nn.Linear(4, 2)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.layer(self.bags(tokens))  # type: ignore[no-any-return]
+
+    tokens = torch.randint(9, (6, 3), generator=torch.Generator().manual_seed(0))
+    net = Bags().eval()
+    check_same(net, sp.compact(net, tokens[:2]), tokens)
+
+
 def test_what_is_frozen_stays_so() -> None:
     net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2, bias=False), nn.Linear(2, 2)).eval()
     with torch.no_grad():
