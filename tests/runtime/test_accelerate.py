@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import simplicit as sp
+from simplicit.errors import UnsupportedOperationError
 from simplicit.runtime import search
 from simplicit.runtime.formats import FORMATS, FormattedLinear, cache, choosing
 from simplicit.runtime.formats.measuring import least_seconds
@@ -361,7 +362,7 @@ def test_what_has_no_product_goes_through_the_dense_weight(fastest: Callable[...
         torch.testing.assert_close(fast(x), net(x))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         fast(torch.randn(4, 32))
-    with pytest.raises(sp.UnsupportedOperationError, match="give the network of before"):
+    with pytest.raises(UnsupportedOperationError, match="give the network of before"):
         sp.compact(fast, x)
     half = copy.deepcopy(fast).bfloat16()
     torch.testing.assert_close(half(x.bfloat16()), copy.deepcopy(net).bfloat16()(x.bfloat16()))
