@@ -284,6 +284,7 @@ def test_two_of_four_is_torchs_own_form(monkeypatch: pytest.MonkeyPatch) -> None
     ("change", "said"),
     [
         ({"batch": 0}, r"batch must be an integer of at least 1, got 0"),
+        ({"batch": 10**14}, r"batch: 100,000,000,000,000 samples take more memory than there is"),
         ({"batch": ()}, r"batch: must be a number of samples, or several"),
         ({"formats": "csr"}, r"formats: must be a sequence of names"),
         ({"formats": 3}, r"formats: must be a sequence of names"),
