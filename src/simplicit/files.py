@@ -184,11 +184,12 @@ class Sealed:
         DataError is raised where ``target`` exists and ``overwrite`` is False, or it holds anything else, or writing
         fails.
         """
-        self._check_target(target, overwrite)
-        with writing(target), drafted(target) as draft:
-            draft.mkdir()
-            (draft / self.arrays).write_bytes(payload)
-            (draft / CONFIG).write_text(text, encoding="utf-8")
+        with writing(target):
+            self._check_target(target, overwrite)
+            with drafted(target) as draft:
+                draft.mkdir()
+                (draft / self.arrays).write_bytes(payload)
+                (draft / CONFIG).write_text(text, encoding="utf-8")
 
     def _check_target(self, target: Path, overwrite: bool) -> None:
         if not target.exists():

@@ -191,6 +191,8 @@ def test_some_parameters_and_what_is_refused() -> None:
     for wrong in (prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5), parametrizations.weight_norm(nn.Linear(4, 4))):
         with pytest.raises(InputError, match="are computed by masks or a parametrisation; make them plain"):
             sp.keep_zeros(wrong)
+    with pytest.raises(InputError, match=r"names: must be names of parameters or patterns, got 3"):
+        sp.keep_zeros(nn.Linear(3, 2), 3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"net: must be a torch\.nn\.Module, got int"):
         sp.keep_zeros(3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="has no values yet"):

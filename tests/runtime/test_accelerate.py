@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import simplicit as sp
+from simplicit.errors import UnsupportedOperationError
 from simplicit.runtime import search
 from simplicit.runtime.formats import FORMATS, FormattedLinear, cache, choosing
 from simplicit.runtime.formats.measuring import least_seconds, spreads
@@ -292,8 +293,10 @@ def test_two_of_four_is_torchs_own_form(monkeypatch: pytest.MonkeyPatch) -> None
     ("change", "said"),
     [
         ({"batch": 0}, r"batch must be an integer of at least 1, got 0"),
+        ({"batch": 10**14}, r"batch: 100,000,000,000,000 samples take more memory than there is"),
         ({"batch": ()}, r"batch: must be a number of samples, or several"),
         ({"formats": "csr"}, r"formats: must be a sequence of names"),
+        ({"formats": 3}, r"formats: must be a sequence of names"),
         ({"formats": ("csc",)}, r"formats: 'csc' is not one of dense, csr, bsr4, bsr8, 2:4"),
         ({"example": torch.zeros(2, 63)}, r"net does not accept example of shape \(m, 63\)"),
         ({"net": 3}, r"net must be a torch\.nn\.Module, got int"),
@@ -337,3 +340,39 @@ def test_names_may_be_given_and_integers_too(fastest: Callable[..., None]) -> No
     assert fast.formats().layers[0].samples == 15
     for ours, theirs in zip(fast(ids=ids, scale=2.0), net(ids, 2.0), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+class Centred(nn.Module):
+    """A network of token counts whose outputs depend on the samples beside them: by the mean of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 64)
+        self.layer = nn.Linear(64, 64)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.layer(self.table(tokens).mean(dim=1))
+        return x - x.mean(dim=0)
+
+
+def test_samples_that_look_alike_in_the_example_are_not_parted_either(fastest: Callable[..., None]) -> None:
+    fastest("tiles", "at once", "csr")
+    net = thinned(Centred())
+    fast = sp.accelerate(net, torch.arange(12).reshape(2, 6) % 9, batch=96)
+    assert fast.formats().network[0].tile is None
+    tokens = torch.randint(9, (96, 6), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(fast(tokens), net(tokens))
+
+
+def test_what_has_no_product_goes_through_the_dense_weight(fastest: Callable[..., None]) -> None:
+    fastest("at once", "csr")
+    net, x = perceptron(), torch.randn(3, 64)
+    fast = sp.accelerate(net, x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(fast(x), net(x))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        fast(torch.randn(4, 32))
+    with pytest.raises(UnsupportedOperationError, match="give the network of before"):
+        sp.compact(fast, x)
+    half = copy.deepcopy(fast).bfloat16()
+    torch.testing.assert_close(half(x.bfloat16()), copy.deepcopy(net).bfloat16()(x.bfloat16()))

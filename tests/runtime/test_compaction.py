@@ -73,6 +73,31 @@ def test_a_compacted_network_is_a_module_like_others() -> None:
         small(inputs["ids"])
 
 
+def test_sizes_that_are_computed() -> None:
+    class Bags(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bags, self.layer = nn.EmbeddingBag(9, 4), nn.Linear(4, 2)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.layer(self.bags(tokens))  # type: ignore[no-any-return]
+
+    tokens = torch.randint(9, (6, 3), generator=torch.Generator().manual_seed(0))
+    net = Bags().eval()
+    check_same(net, sp.compact(net, tokens[:2]), tokens)
+
+
+def test_what_is_frozen_stays_so() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2, bias=False), nn.Linear(2, 2)).eval()
+    with torch.no_grad():
+        net[0].weight[1], net[0].bias[1] = 0.0, 1.0  # type: ignore[index]
+    net[2].requires_grad_(False)
+    compact = sp.compact(net, torch.randn(2, 4))
+    check_same(net, compact, torch.randn(5, 4))
+    frozen = {name for name, parameter in compact.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"2.weight", "2.bias"}  # which it got
+
+
 def test_constants_of_arguments_are_fixed() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
@@ -155,6 +180,13 @@ def test_what_does_not_fit_is_refused() -> None:
 
     with pytest.raises(sp.InputError, match="changes its own buffer 'count'"):
         sp.compact(Counting().eval(), torch.ones(2, 3))
+
+    class Noisy(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + torch.randn(2)
+
+    with pytest.raises(sp.InputError, match="other numbers each time, by randn, so it is not a function"):
+        sp.compact(Noisy(3, 2).eval(), torch.ones(2, 3))
     net = nn.Linear(3, 2).eval()
     with pytest.raises(sp.InputError, match="does not accept example"):
         sp.compact(net, torch.ones(2, 4))

@@ -162,6 +162,15 @@ def test_buffers_may_be_infinite(values: str, tmp_path: Path) -> None:
         sp.load_weights(other, tmp_path / "w.pt")
 
 
+def test_dtypes_that_torch_counts_no_zeros_of(tmp_path: Path) -> None:
+    for dtype in (torch.uint16, torch.float8_e5m2):
+        net = nn.Module()
+        net.register_buffer("codes", torch.tensor([[0, 1, 2], [0, 0, 3]]).to(dtype))
+        assert sp.save(net, tmp_path / str(dtype)).non_zeros == 3  # type: ignore[union-attr]
+    with pytest.raises(DataError, match="cannot be written"):
+        sp.save(net, tmp_path / ("long" * 100))
+
+
 def test_sizes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     for density, share in ((0.1, 0.15), (0.05, 0.08)):

@@ -265,6 +265,8 @@ def _reason(error: Exception) -> str:
             "what is computed there depends on values of the input: control flow (`if x.sum() > 0`, then write "
             "torch.where), a number that leaves torch (`.item()`), or a size (a mask as index)"
         )
+    if "compressed tensor" in text:
+        return "its weights are in a format of sparse matrices, as of simplicit.accelerate; give the network of before"
     if "fake" in text.lower() or "numpy" in text:
         return "values leave torch there, as for NumPy; compute with torch's operations alone"
     return "a usual reason is control flow that depends on the input (`if x.sum() > 0`)"

@@ -229,6 +229,8 @@ class _Writing:
                 continue
             args, kwargs = map_arg((node.args, node.kwargs), inside.__getitem__)
             if node.op == "output":
+                if contains(_Unknown, args):
+                    raise _UnclearError
                 return args[0]
             target: Any = node.target
             if node.op != "call_function":

@@ -193,6 +193,8 @@ def forget_zeros(net: nn.Module) -> None:
 
 def _named(names: Iterable[str], parameters: Mapping[str, nn.Parameter]) -> list[str]:
     """The parameters that names or patterns mean; InputError for one that means none."""
+    if not isinstance(names, Iterable):
+        raise refused("names", f"must be names of parameters or patterns, got {names!r}")
     patterns = [names] if isinstance(names, str) else [*names]
     for pattern in patterns:
         if not isinstance(pattern, str):

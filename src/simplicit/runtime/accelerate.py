@@ -2,7 +2,7 @@ r"""``accelerate``: a network whose layers have the formats that a measurement o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -59,7 +59,7 @@ def accelerate(
     ------
     InputError
         ``net`` is no network, is not a function of its inputs, or does not take the example; ``batch`` is no number of
-        samples; a format is unknown, or "2:4" is asked for without CUDA.
+        samples, or of more than memory holds; a format is unknown, or "2:4" is asked for without CUDA.
     """
     allowed, batches = _allowed(formats), _batches(batch)
     if isinstance(net, ImplicitModel):
@@ -74,13 +74,22 @@ def accelerate(
     if any(parameter.dtype not in _WIDE for parameter in network.parameters()):
         return _all_dense(network, allowed, batches)
     call, U, choice, _ = read_call(network, example, None, "example")
-    return Search(network, Samples(call, U, choice), allowed).best(batches)
+    try:
+        return Search(network, Samples(call, U, choice), allowed).best(batches)
+    except RuntimeError as error:  # of torch's allocator, which has no class of its own on a CPU
+        if "allocate memory" not in str(error):
+            raise
+        raise refused("batch", f"{max(batches):,} samples take more memory than there is; give fewer") from error
 
 
 def _allowed(formats: Sequence[str] | None) -> tuple[str, ...]:
     if formats is None:
         return tuple(FORMATS)
-    if isinstance(formats, str) or not all(isinstance(name, str) for name in formats):
+    if (
+        not isinstance(formats, Collection)
+        or isinstance(formats, str)
+        or not all(isinstance(name, str) for name in formats)
+    ):
         raise refused("formats", f"must be a sequence of names, such as ('csr',), got {formats!r}")
     if unknown := [name for name in formats if name not in (DENSE, *FORMATS)]:
         raise refused("formats", f"{unknown[0]!r} is not one of {', '.join((DENSE, *FORMATS))}")

@@ -74,6 +74,7 @@ class Accelerated(nn.Module):
     It is called as the network was, with any number of samples. Its weights are buffers: gradients go to inputs, not to
     them. Where a tile belongs to the number of samples, no gradient is asked for and all tensors of the call have the
     samples first, the network sees a few samples at a time, which is the same for a network that treats each alone.
+    Under autocast, and where it is moved to half precision on a CPU, its layers multiply by their weights written out.
 
     Attributes
     ----------

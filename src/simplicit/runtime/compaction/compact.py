@@ -48,7 +48,8 @@ def compact(net: nn.Module | ImplicitModel, example: Any = None) -> CompactNetwo
     -------
     CompactNetwork or ImplicitModel
         For a network a module that is called and answers as it does, with smaller parameters under their old names; a
-        network in half precision gives one in float32. For a model a model of the same inputs and outputs.
+        network in half precision gives one in float32, which ``.to(dtype)`` rounds. For a model a model of the same
+        inputs and outputs.
 
     Raises
     ------

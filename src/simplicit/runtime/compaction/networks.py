@@ -33,6 +33,7 @@ def compact_network(net: nn.Module, example: Any) -> CompactNetwork:
             analysis = Analysis(program, arrays)
         smaller, kept = rewritten(analysis)
     module = CompactNetwork(smaller, call, _removed(program, smaller, kept), _dropped(network, smaller))
+    _freeze(network, module)
     _check(network, module, call.arguments(_three(U)))
     return module
 
@@ -77,6 +78,14 @@ def _removed(before: Program, after: Program, kept: dict[Node, Any]) -> Removed:
 def _dropped(network: nn.Module, after: Program) -> tuple[str, ...]:
     """The tensors of the network that are not there any more."""
     return tuple(name for name in network.state_dict() if name not in after.constants)
+
+
+def _freeze(network: nn.Module, module: CompactNetwork) -> None:
+    """Leave those parameters without gradients that have none in the network, and new ones of a frozen part."""
+    trained = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+    parts = {name.rpartition(".")[0] for name, is_trained in trained.items() if is_trained}
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(trained.get(name, name.rpartition(".")[0] in parts))
 
 
 def _check(network: nn.Module, module: CompactNetwork, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
+from simplicit.checks import refused
+from simplicit.network.operations import name_of
 from simplicit.runtime.compaction.analysis import Analysis
 from simplicit.runtime.compaction.program import Program, erase_unused
 from simplicit.runtime.compaction.rules import Axes, Moved, cut
@@ -154,7 +156,7 @@ class Rewriting:
 
 
 def rewritten(analysis: Analysis) -> tuple[Program, dict[Node, Axes]]:
-    """The program without what goes, and the places that are kept of each value."""
+    """The program without what goes, and the places that are kept of each value; InputError for a random one."""
     whole: set[Node] = set()
     while True:
         kept = analysis.kept(whole)
@@ -162,7 +164,8 @@ def rewritten(analysis: Analysis) -> tuple[Program, dict[Node, Axes]]:
         wrong = writing.write()
         if wrong is None:
             return writing.program(), kept
-        assert wrong not in whole, wrong
+        if wrong in whole:  # with the very same operands
+            raise refused("net", f"computes other numbers each time, by {name_of(wrong)}, so it is not a function")
         whole.add(wrong)
 
 

@@ -179,7 +179,7 @@ def save_state(
         folder=target,
         bytes=len(text.encode()) + len(payload),
         dense_bytes=len(dense_bytes(once)),
-        non_zeros=sum(int(tensor.count_nonzero()) for tensor in weights),
+        non_zeros=sum(map(_non_zeros, weights)),
         entries=sum(tensor.numel() for tensor in weights),
         forms={entry["name"]: entry["form"] for entry in packing.entries},
         change=packing.change,
@@ -244,6 +244,12 @@ class _Packing:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _non_zeros(tensor: Tensor) -> int:
+    """How many entries are not zero, also of dtypes that torch counts none of."""
+    counted = tensor.dtype.is_complex or tensor.dtype == torch.float64
+    return int((tensor if counted else tensor.float()).count_nonzero())
 
 
 def untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 #: The name of torch's own format, which every weight has and every dtype has products for.
@@ -45,6 +46,10 @@ class Format(ABC):
     @abstractmethod
     def product(self, matrix: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
         """Y = X Wᵀ + b, (m, out), for X (m, in)."""
+
+    def multiplies(self, dtype: torch.dtype) -> bool:
+        """Whether torch has the product now, for a weight of a ``dtype`` that it may have been given since."""
+        return True
 
     @abstractmethod
     def dense(self, parts: Parts, shape: tuple[int, int]) -> Tensor:

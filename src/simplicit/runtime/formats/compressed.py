@@ -36,6 +36,9 @@ class CompressedRows(Format, name="csr"):
     def product(self, matrix: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
         return product(matrix, x, bias)
 
+    def multiplies(self, dtype: torch.dtype) -> bool:
+        return has_product(dtype) and not torch.is_autocast_enabled("cpu")
+
     def dense(self, parts: Parts, shape: tuple[int, int]) -> Tensor:
         return self.matrix(parts, shape).to_dense()
 

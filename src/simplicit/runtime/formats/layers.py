@@ -91,11 +91,22 @@ class FormattedLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return what the layer that it was made of does."""
         name = self.choices[bisect(self._bounds, self._samples(x))][1]
-        differentiated = torch.is_grad_enabled() and x.requires_grad
-        if name == DENSE or (differentiated and not FORMATS[name].has_gradients):
+        if name == DENSE or not (self._fits(x) and self._has_product(name, x)):
             return self._densely(x)
         found = self._by(name, x)
         return found.contiguous() if self.as_given else found
+
+    def _has_product(self, name: str, x: Tensor) -> bool:
+        """Whether a format has what is asked for: a gradient, or the product in the precision of the weights."""
+        differentiated = torch.is_grad_enabled() and x.requires_grad
+        return (FORMATS[name].has_gradients or not differentiated) and FORMATS[name].multiplies(self._dtype(name))
+
+    def _dtype(self, name: str) -> torch.dtype:
+        return self._part(name, FORMATS[name].parts[-1]).dtype
+
+    @abstractmethod
+    def _fits(self, x: Tensor) -> bool:
+        """Whether inputs have the size that the layer takes; of others torch's own layer says what is wrong."""
 
     @abstractmethod
     def _samples(self, x: Tensor) -> int:
@@ -109,7 +120,7 @@ class FormattedLayer(nn.Module):
 
     def product(self, name: str, x: Tensor) -> Tensor:
         """Y = X Wᵀ + b, (m, out), in a format, for X (m, in)."""
-        if x.dtype != (dtype := self._part(name, FORMATS[name].parts[-1]).dtype):
+        if x.dtype != (dtype := self._dtype(name)):
             raise InputError(f"inputs must be {dtype}, as the weights, got {x.dtype}", argument="inputs")
         return FORMATS[name].product(self._matrix(name), x, self.bias)
 
@@ -149,6 +160,9 @@ class FormattedLayer(nn.Module):
 class FormattedLinear(FormattedLayer):
     """A linear layer in one format or several."""
 
+    def _fits(self, x: Tensor) -> bool:
+        return x.ndim > 0 and x.shape[-1] == self.shape[1]
+
     def _samples(self, x: Tensor) -> int:
         return x.numel() // max(1, self.shape[1])
 
@@ -168,6 +182,9 @@ class FormattedConvolution(FormattedLayer):
         assert not isinstance(module.padding, str)
         self.kernel, self.stride = module.kernel_size, module.stride
         self.padding: tuple[int, ...] = module.padding
+
+    def _fits(self, x: Tensor) -> bool:
+        return x.ndim in (3, 4) and x.shape[-3] == self.weight_shape[1]
 
     def _samples(self, x: Tensor) -> int:
         return len(x)
