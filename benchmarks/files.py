@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from results import arguments, command, grid, keep, machine, ran_on, say
 from safetensors.torch import load_file, save_file
+from thinned import PERCEPTRON, thinned
 from torch import nn
 
 import simplicit as sp
-from runtime import PERCEPTRON, thinned
 from simplicit.runs.resnet import resnet20
 
 SHARES, ROUNDS = (80, 90, 95), 5

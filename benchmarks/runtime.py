@@ -15,12 +15,11 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
 from results import arguments, command, grid, keep, machine, ran_on, say
-from torch import nn
+from thinned import PERCEPTRON, thinned
 
 import simplicit as sp
 
@@ -28,19 +27,6 @@ WIDTHS, SHARES, BATCHES = (1024, 2048, 4096), (50, 80, 90, 95), (1, 16, 128, 102
 #: What issue 21 asks for, by the zeros in per cent and the batch.
 WANTED = {90: {1: 2.0, 16: 2.0, 128: 1.5}, 95: {1: 4.0, 16: 4.0, 128: 3.0, 1024: 1.8}}
 SECONDS, ROUNDS = 1.0, 7
-PERCEPTRON = (784, 64, 32, 16, 10)
-
-
-def thinned(widths: tuple[int, ...], share: float) -> nn.Module:
-    """A perceptron with so many per cent zeros in each layer."""
-    torch.manual_seed(0)
-    pairs = pairwise(widths)
-    layers = [layer for a, b in pairs for layer in (nn.Linear(a, b, bias=False), nn.ReLU())][:-1]
-    with torch.no_grad():
-        for layer in layers:
-            if isinstance(layer, nn.Linear):
-                layer.weight *= torch.rand_like(layer.weight) >= share / 100
-    return nn.Sequential(*layers).eval()
 
 
 def paired(dense: Callable[[], Any], ours: Callable[[], Any]) -> dict[str, float]:
