@@ -233,6 +233,8 @@ def test_half_precision_has_no_products_on_a_cpu() -> None:
     fast = sp.accelerate(perceptron(dtype=torch.bfloat16), torch.randn(2, 64))
     assert {layer.note for layer in fast.formats().layers} == {"torch has no product in bfloat16"}
     assert fast(torch.randn(2, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    with pytest.raises(sp.InputError, match=r"net does not accept example of shape \(m, 63\)"):
+        sp.accelerate(perceptron(dtype=torch.bfloat16), torch.randn(2, 63))
 
 
 def test_measurements_are_kept_and_damaged_files_replaced(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

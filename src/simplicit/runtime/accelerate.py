@@ -2,6 +2,7 @@ r"""``accelerate``: a network whose layers have the formats that a measurement o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from simplicit.checks import as_count, refused
 from simplicit.implicit import ImplicitModel
-from simplicit.network.prepare import evaluation_copy, read_call
+from simplicit.network.prepare import evaluation_copy, in_single_precision, read_call
 from simplicit.runtime.accelerated import Accelerated, FormatTable, Whole
 from simplicit.runtime.compaction import compact as compact_network
 from simplicit.runtime.formats import DENSE, FORMATS, plain_kind
@@ -77,6 +78,9 @@ def accelerate(
     if "2:4" in (formats or ()):
         raise refused("formats", "'2:4' needs CUDA, and the network is on the CPU; move it by net.to('cuda') before")
     if any(parameter.dtype not in _WIDE for parameter in network.parameters()):
+        single = copy.deepcopy(network)
+        in_single_precision(single)
+        read_call(single, example, None, "example")
         return _all_dense(network, allowed, batches)
     call, U, choice, _ = read_call(network, example, None, "example")
     try:

@@ -35,7 +35,7 @@ class Compaction:
     removed : mapping of str to (tuple of int, mapping of int to tuple of int)
         For each tensor that became smaller the shape that it had, and by axis the places that are gone.
     dropped : tuple of str
-        Names of tensors that nothing depends on any more.
+        Names of tensors that nothing depends on any more. A tied tensor that is left has one of its names.
     """
 
     code: str
