@@ -136,6 +136,21 @@ def test_options_that_are_mistyped(run: Run, base: Path, words: tuple[str, ...],
     assert files() == []
 
 
+def test_radii_in_levels_of_grey(run: Run, fitted: Callable[[str], Path]) -> None:
+    for command in ("eval", "attack", "certify"):
+        told = "--eps = 8.0 is wider than the range of inputs", "give it in units of the inputs, such as 8/255"
+        one_line(run(command, fitted("sparse"), "--eps", 8), *told)
+
+
+def test_folders_of_another_command(run: Run, base: Path, fitted: Callable[[str], Path]) -> None:
+    fit = fitted("sparse")
+    one_line(run("eval", base), "written by `simplicit baseline`, expected one of `simplicit fit`")
+    one_line(run("report", base, "--output", "r"), "a report is made of folders of `simplicit fit`")
+    one_line(run("fit", fit, "--output", "f"), "written by `simplicit fit`; a folder of `simplicit baseline` is needed")
+    one_line(run("fit", base, "--output", base, "--overwrite"), "which this run reads; choose another --output")
+    assert files() == []
+
+
 NORMED = """
 from torch import nn
 def make():
