@@ -76,6 +76,10 @@ def rows_of(subject: Subject, name: str, recipe: str, given: argparse.Namespace)
         }  # fmt: skip
 
 
+def _ratio(way: str, row: dict[str, Any]) -> str:
+    return f"{row['ratios'][way]:.2f}"
+
+
 def page(report: dict[str, Any]) -> str:
     """The table."""
     before, after = report["load"]
@@ -87,7 +91,7 @@ def page(report: dict[str, Any]) -> str:
         "parameters": lambda row: f"{row['parameters'][0]:,}",
         "compacted": lambda row: f"{row['parameters'][1]:,}",
     }
-    columns |= {f"ratio, {way}": lambda row, way=way: f"{row['ratios'][way]:.2f}" for way in WAYS}
+    columns |= {f"ratio, {way}": partial(_ratio, way) for way in WAYS}
     lines = [
         "# What zeros buy in whole networks",
         "",

@@ -382,7 +382,7 @@ def test_what_has_no_product_goes_through_the_dense_weight(fastest: Callable[...
 
 @pytest.mark.parametrize("make", [perceptron, lambda: thinned(nn.Sequential(Images(), nn.Linear(64, 64)))])
 def test_compacted_networks_get_formats_too(fastest: Callable[..., None], make: Callable[[], nn.Module]) -> None:
-    fastest("at once", "csr")
+    fastest("at once", "csr", "compacted")
     torch.manual_seed(0)
     net = make()
     x = torch.randn(3, 64) if isinstance(net[0], nn.Linear) else torch.randn(3, 8, 9, 10)  # type: ignore[index]
@@ -401,3 +401,16 @@ def test_compacted_networks_get_formats_too(fastest: Callable[..., None], make: 
         given = x.clone().requires_grad_()
         ours, theirs = (torch.autograd.grad(one(given).square().sum(), given)[0] for one in (fast, net))
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("first", ["compacted", "dense"])
+def test_a_network_is_compacted_only_where_that_is_faster(fastest: Callable[..., None], first: str) -> None:
+    fastest(first)
+    net, x = perceptron(), torch.randn(3, 64)
+    with torch.no_grad():
+        net[0].weight[:3] = 0  # type: ignore[index]
+        net[0].bias[:3] = 0  # type: ignore[index]
+    fast = sp.accelerate(net, x, compact=True)
+    whole, found = sum(p.numel() for p in net.parameters()), sum(p.numel() for p in fast.parameters())
+    assert (found < whole) == (first == "compacted")
+    torch.testing.assert_close(fast(x), net(x))
