@@ -60,14 +60,18 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
 
 
 def as_float_array(name: str, value: Any, *, ndim: int | None = None) -> npt.NDArray[np.floating[Any]]:
-    """``value`` as a float32 or float64 NumPy array, not copied where it is one already, such as a memory map.
+    """``value`` as a NumPy array of floats, float32 or float64 in the byte order of the machine.
 
-    InputError is raised for other types, for another number of dimensions than ``ndim``, and for an empty array.
+    Such an array is not copied, nor is a memory map in the other byte order, or of half precision, of which parts are
+    converted as they are read. Half precision becomes float32, which has all of its values; what is longer is rounded
+    to float64. InputError is raised for integers, booleans and objects, for another number of dimensions than
+    ``ndim``, and for an empty array.
     """
     array = as_array(name, value)
-    if array.dtype not in (np.float32, np.float64):
-        what = f"expected float32 or float64 values, got {array.dtype}; convert with {name}.astype('float64')"
-        raise refused(name, what)
+    if array.dtype.kind != "f":
+        raise refused(name, f"expected floats, got {array.dtype}; convert with {name}.astype('float64')")
+    if array.dtype not in (np.float32, np.float64) and not (isinstance(array, np.memmap) and array.itemsize <= 8):
+        array = array.astype(np.float32 if array.itemsize <= 4 else np.float64)
     if ndim is not None and array.ndim != ndim:
         raise refused(name, f"expected {ndim} dimensions, got shape {array.shape}")
     if not array.size:

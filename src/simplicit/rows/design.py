@@ -17,7 +17,6 @@ from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -170,15 +169,19 @@ class SampleDesign(Design):
     @classmethod
     def of_features(
         cls,
-        features: npt.NDArray[np.floating[Any]],
+        features: Any,
         columns: Index,
         mean: Array | None,
         device: str = "cpu",
         out: Array | None = None,
+        scale: Array | None = None,
     ) -> SampleDesign:
         """Make a design from some columns of Φ (m, d), none of them zero, less their means (d,) if those are given.
 
-        Φᵀ is written to ``out`` (k, m), such as memory that processes share, where that is given.
+        Φ is an array, or whatever gives columns as arrays when it is indexed like one.
+
+        Lines are multiplied by ``scale`` (m,) then, if that is given. Φᵀ is written to ``out`` (k, m), such as memory
+        that processes share, where that is given.
         """
         transposed = np.empty((len(columns), len(features))) if out is None else out
         for first in range(0, len(columns), CHUNK):
@@ -186,6 +189,8 @@ class SampleDesign(Design):
             transposed[part] = features[:, columns[part]].T
         if mean is not None:
             transposed -= mean[columns, None]
+        if scale is not None:
+            transposed *= scale
         units = 1 / power_of_two(np.sqrt(np.einsum("ij,ij->i", transposed, transposed)))
         transposed *= units[:, None]
         return cls(torch.from_numpy(transposed).to(device), units)

@@ -29,6 +29,7 @@ def solve_rows(
     ball: Ball | None = None,
     support: npt.ArrayLike | None = None,
     intercept: bool = False,
+    sample_weight: npt.ArrayLike | None = None,
     rounds: int = 1,
     tol: float = 1e-6,
     warm_start: Solution | csr_array | npt.ArrayLike | None = None,
@@ -51,11 +52,12 @@ def solve_rows(
 
     Parameters
     ----------
-    features : (m, d) array, memory map or tensor, float32 or float64; or Gram
-        Φ, samples first. A memory map with m > d is read in chunks and never whole in memory; a :class:`Gram` has been
-        accumulated from batches.
-    targets : (m, r) array or tensor
-        One column per row problem; none with a Gram.
+    features : (m, d) array, memory map, tensor or data frame of floats; SciPy's sparse matrix or array; or Gram
+        Φ, samples first. A memory map with m > d is read in chunks and never whole in memory; of sparse features with
+        m > 2d, and more than 8 million places, only ΦᵀΦ is formed, by sparse products, else the columns in the
+        support are made dense; a :class:`Gram` has been accumulated from batches.
+    targets : (m, r) or (m,) array, tensor or data frame of floats
+        One column per row problem, (m,) being one; none with a Gram.
     penalty : Penalty
         h: ``L1``, ``ElasticNet``, ``Perspective``, ``BasisPursuit`` or ``NoPenalty``.
     weight : float or (r,) array
@@ -66,6 +68,8 @@ def solve_rows(
         Admissible columns, shared or per row. All when left out.
     intercept : bool
         Fit an unpenalised constant as well, by centring; it is in ``solution.intercepts``.
+    sample_weight : (m,) array, optional
+        sᵢ ≥ 0, how much each sample counts: λ Σᵢ sᵢ(zᵢ − φᵢᵀw)² takes the place of the squares. All 1 when left out.
     rounds : int
         Solve so many times; from the second time on h is multiplied, column by column, by ε/(|wⱼ|‖Φⱼ‖ + ε), with w of
         the round before and ε a tenth of the row's largest |wⱼ|‖Φⱼ‖ (Candès, Wakin and Boyd 2008). Every round is
@@ -101,7 +105,7 @@ def solve_rows(
     Raises
     ------
     InputError
-        For shapes that do not fit, empty, integer or non-finite arrays, values out of range, more memory than there is,
+        For shapes that do not fit, empty, integer or non-finite arrays values out of range, more memory than there is,
         an unknown executor, or a journal of another problem or version, or in use.
     ConvergenceError
         If a row does not converge and ``throw`` is set; its ``solution`` holds all rows.
@@ -123,7 +127,9 @@ def solve_rows(
     """
     method = Method(tol=tol, rounds=rounds, solver=solver, block_rows=block_rows)
     options = RunOptions(executor, journal, progress)
-    given = RowInput.of(features, targets, intercept=intercept, device=device, penalties=[penalty])
+    given = RowInput.of(
+        features, targets, intercept=intercept, device=device, sample_weight=sample_weight, penalties=[penalty]
+    )
     problem = given.problem(penalty, weight, ball, support, warm_start)
     (solution,) = run_problems([problem], method, options).solutions()
     if throw:
@@ -140,6 +146,7 @@ def solve_path(
     ball: Ball | Sequence[Ball | None] | None = None,
     support: npt.ArrayLike | None = None,
     intercept: bool = False,
+    sample_weight: npt.ArrayLike | None = None,
     tol: float = 1e-6,
     executor: str | Executor = "threads",
     block_rows: int | None = None,
@@ -155,7 +162,7 @@ def solve_path(
 
     Parameters
     ----------
-    features, targets, weight, support, intercept, tol, device, throw
+    features, targets, weight, support, intercept, sample_weight, tol, device, throw
         As for :func:`solve_rows`.
     executor, block_rows, journal, progress
         As for :func:`solve_rows`; progress counts rows times members.
@@ -186,7 +193,17 @@ def solve_path(
     """
     method = Method(tol=tol, block_rows=block_rows)
     options = RunOptions(executor, journal, progress)
-    problems = path_problems(features, targets, penalties, ball, weight, support, intercept=intercept, device=device)
+    problems = path_problems(
+        features,
+        targets,
+        penalties,
+        ball,
+        weight,
+        support,
+        intercept=intercept,
+        device=device,
+        sample_weight=sample_weight,
+    )
     found = run_problems(problems, method, options).solutions()
     if throw:
         for solution in found:
@@ -202,6 +219,7 @@ def beta_max(
     column_weights: npt.NDArray[np.float64] | None = None,
     support: npt.ArrayLike | None = None,
     intercept: bool = False,
+    sample_weight: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.float64]:
     """The least β of every row at which w = 0 solves it, with ``L1(beta, column_weights)``.
 
@@ -210,7 +228,7 @@ def beta_max(
 
     Parameters
     ----------
-    features, targets, weight, support, intercept
+    features, targets, weight, support, intercept, sample_weight
         As for :func:`solve_rows`.
     column_weights : array of shape (d,) or (r, d), optional
         c ≥ 0, the price of each column. Default: 1.
@@ -224,7 +242,7 @@ def beta_max(
     InputError
         If an argument has another shape, is not finite or is out of range.
     """
-    given = RowInput.of(features, targets, intercept=intercept, device="cpu")
+    given = RowInput.of(features, targets, intercept=intercept, device="cpu", sample_weight=sample_weight)
     return strongest(given.problem(L1(1.0, column_weights), weight, None, support, None))
 
 

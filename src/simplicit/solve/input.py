@@ -13,8 +13,10 @@ from scipy.sparse import csr_array, issparse
 
 from simplicit.checks import as_float_array, as_positive_array, check_finite, refused
 from simplicit.rows import Ball, BasisPursuit, Gram, Penalty, PiecewiseQuadratic, Solution
-from simplicit.rows.gram import checked_samples
+from simplicit.rows.batch import Array
+from simplicit.rows.gram import as_sample_weight, checked_samples, checked_targets
 from simplicit.solve.cut import Problem
+from simplicit.solve.features import DenseFeatures, SparseFeatures
 from simplicit.solve.sources import GramSource, Samples, Source
 
 #: Entries of a memory map that are read at a time.
@@ -31,12 +33,19 @@ class RowInput:
 
     @classmethod
     def of(
-        cls, features: Any, targets: Any, *, intercept: bool, device: str, penalties: Sequence[Any] = ()
+        cls,
+        features: Any,
+        targets: Any,
+        *,
+        intercept: bool,
+        device: str,
+        sample_weight: npt.ArrayLike | None = None,
+        penalties: Sequence[Any] = (),
     ) -> RowInput:
-        """Check features (m, d) and targets (m, r), or a Gram without targets, for these penalties.
+        """Check features (m, d) and targets (m, r) or (m,), or a Gram without targets, for these penalties.
 
         A memory map with more samples than columns is read in chunks, and only its Gram matrix is kept, unless exact
-        matching needs the samples.
+        matching needs the samples; so it is of sparse features with many more samples than columns.
         """
         device = _device(device)
         exact = any(isinstance(p, BasisPursuit) or getattr(p, "equality", False) for p in penalties)
@@ -45,18 +54,28 @@ class RowInput:
                 raise refused("features", "exact matching needs the samples; pass arrays, not a Gram, for BasisPursuit")
             if targets is not None:
                 raise refused("targets", "a Gram has its targets in it already; leave them out")
+            if sample_weight is not None:
+                what = "a Gram has its samples weighted already; pass sample_weight to gram.update"
+                raise refused("sample_weight", what)
             if not features.n_samples:
                 raise refused("features", "the Gram has no samples yet; call gram.update(features, targets) first")
             return cls(GramSource(lambda: features, intercept=intercept), features.shape, device)
         if targets is None:
             raise refused("targets", "missing; give an array of shape (m, r), one column per row problem")
+        if issparse(targets):
+            raise refused("targets", "must be dense; convert them with .toarray()")
+        if issparse(features):
+            return cls(*_sparse_source(features, targets, sample_weight, intercept, exact), device)
         phi, z = checked_samples(features, targets)
         (m, d), r = phi.shape, z.shape[1]
+        s = None if sample_weight is None else as_sample_weight(sample_weight, m)
         if isinstance(features, np.memmap) and m > d and not exact:
-            origin = {"features": phi, "targets": z}
-            source = GramSource(lambda: Gram.from_batches(_chunks(phi, z)), intercept=intercept, origin=origin)
+            origin = {"features": phi, "targets": z} | ({} if s is None else {"sample_weight": s})
+            source = GramSource(lambda: Gram.from_batches(_chunks(phi, z, s)), intercept=intercept, origin=origin)
             return cls(source, (r, d), device)
-        return cls(Samples(phi, z, intercept=intercept), (r, d), device)
+        if s is not None and not s.all():  # what counts nothing goes, or a column with nothing else would be a live one
+            phi, z, s = phi[s > 0], z[s > 0], s[s > 0]
+        return cls(Samples(DenseFeatures(phi), z, intercept=intercept, sample_weight=s), (r, d), device)
 
     def problem(
         self,
@@ -99,12 +118,18 @@ def path_problems(
     *,
     intercept: bool,
     device: str,
+    sample_weight: npt.ArrayLike | None = None,
     warm_start: Any = None,
 ) -> list[Problem]:
     """The members of a path, checked: one problem for each penalty and ball; arguments as of ``solve_path``."""
     members = _members(penalties, ball)
     given = RowInput.of(
-        features, targets, intercept=intercept, device=device, penalties=[penalty for penalty, _ in members]
+        features,
+        targets,
+        intercept=intercept,
+        device=device,
+        sample_weight=sample_weight,
+        penalties=[penalty for penalty, _ in members],
     )
     problems = [given.problem(penalty, weight, one, support, warm_start) for penalty, one in members]
     if any(p.penalty.equality != problems[0].penalty.equality for p in problems):
@@ -137,11 +162,34 @@ def _device(device: Any) -> str:
     return str(chosen)
 
 
-def _chunks(features: npt.NDArray[Any], targets: npt.NDArray[Any]) -> Iterator[tuple[Any, Any]]:
-    """Some lines of both at a time."""
+def _sparse_source(
+    features: Any, targets: Any, sample_weight: npt.ArrayLike | None, intercept: bool, exact: bool
+) -> tuple[Source, tuple[int, int]]:
+    """The source of sparse features and what it solves, (r, d)."""
+    phi, z = SparseFeatures(features), checked_targets(targets)
+    if len(phi) != len(z):
+        raise refused("targets", f"shape {z.shape} does not fit features {features.shape}; both need a line per sample")
+    shape, s = (z.shape[1], int(features.shape[1])), None
+    if sample_weight is not None:
+        s = as_sample_weight(sample_weight, len(phi))
+        phi, z, s = phi.taken(s > 0), z[s > 0], s[s > 0]
+    samples = Samples(phi, z, intercept=intercept, sample_weight=s)
+    if exact or not phi.tall:
+        return samples, shape
+    return GramSource(lambda: phi.gram(z, s, centred=intercept), intercept=intercept, origin=samples.identity()), shape
+
+
+def _chunks(features: npt.NDArray[Any], targets: npt.NDArray[Any], weights: Array | None) -> Iterator[tuple[Any, ...]]:
+    """Some lines of all at a time, without those that count nothing."""
     step = max(1, CHUNK // (features.shape[1] + targets.shape[1]))
     for first in range(0, len(features), step):
-        yield features[first : first + step], targets[first : first + step]
+        phi, z = features[first : first + step], targets[first : first + step]
+        if weights is None:
+            yield phi, z
+            continue
+        s = weights[first : first + step]
+        if s.any():
+            yield phi[s > 0], z[s > 0], s[s > 0]
 
 
 def _support(support: npt.ArrayLike | None, n_rows: int, n_columns: int) -> npt.NDArray[np.bool_] | None:

@@ -68,6 +68,7 @@ def solve_part(
     ball: Ball | Sequence[Ball | None] | None = None,
     support: npt.ArrayLike | None = None,
     intercept: bool = False,
+    sample_weight: npt.ArrayLike | None = None,
     rounds: int = 1,
     tol: float = 1e-6,
     warm_start: Solution | csr_array | npt.ArrayLike | None = None,
@@ -91,7 +92,7 @@ def solve_part(
         One as for ``solve_rows``, or those of a path; ``rounds`` and ``warm_start`` go with one alone.
     journal : path
         The folder of the journal.
-    features, targets, weight, ball, support, intercept, rounds, tol, warm_start, solver
+    features, targets, weight, ball, support, intercept, sample_weight, rounds, tol, warm_start, solver
         The problem, as for :func:`solve_rows` and :func:`solve_path`.
     executor, block_rows, device, progress
         How it is solved, likewise.
@@ -106,20 +107,34 @@ def solve_part(
     InputError, ExecutionError, DataError, MissingExtraError
         As :func:`solve_rows`.
     """
-    if not isinstance(part, tuple | list) or len(part) != 2:
-        raise refused("part", f"expected a pair such as (1, 16), the first of 16 parts, got {part!r}")
-    number, of = as_count("part", part[0]), as_count("part", part[1])
-    if number > of:
-        raise refused("part", f"{number} of {of} does not exist; the parts are 1 to {of}")
     method = Method(tol=tol, rounds=rounds, solver=solver, block_rows=block_rows)
-    options = RunOptions(executor, journal, progress, (number, of))
+    options = RunOptions(executor, journal, progress, _checked_part(part))
     problems = path_problems(
-        features, targets, penalties, ball, weight, support, intercept=intercept, device=device, warm_start=warm_start
+        features,
+        targets,
+        penalties,
+        ball,
+        weight,
+        support,
+        intercept=intercept,
+        device=device,
+        sample_weight=sample_weight,
+        warm_start=warm_start,
     )
     if len(problems) > 1 and rounds > 1:
         raise refused("rounds", "a path has no re-weighted rounds; give one penalty, or leave rounds out")
     run_problems(problems, method, options)
     return journal_state([journal])
+
+
+def _checked_part(part: tuple[int, int]) -> tuple[int, int]:
+    """Which part of how many; InputError where there is none such."""
+    if not isinstance(part, tuple | list) or len(part) != 2:
+        raise refused("part", f"expected a pair such as (1, 16), the first of 16 parts, got {part!r}")
+    number, of = as_count("part", part[0]), as_count("part", part[1])
+    if number > of:
+        raise refused("part", f"{number} of {of} does not exist; the parts are 1 to {of}")
+    return number, of
 
 
 def journal_state(journals: Sequence[str | PathLike[str]]) -> JournalState:

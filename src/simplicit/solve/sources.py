@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from simplicit.executors.records import planned
 from simplicit.rows import Gram
@@ -18,37 +17,40 @@ from simplicit.rows.batch import Array, Index
 from simplicit.rows.design import GramDesign, SampleDesign, forms_gram
 from simplicit.rows.products import fill_gram
 from simplicit.solve.arrays import DesignArrays, TargetArrays
+from simplicit.solve.features import DenseFeatures, Features, Floats
 
 #: Rows or columns that are converted at a time.
 CHUNK = 256
 
 
 class Samples:
-    """Features (m, d) and targets (m, r) as they are, less their means where an intercept is wanted."""
+    """Features (m, d) and targets (m, r) as they are, less their means where an intercept is wanted.
+
+    With sample weights (m,), all above 0, the means are weighted, and every line is multiplied by the root of its own.
+    """
 
     def __init__(
-        self, features: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.floating[Any]], *, intercept: bool
+        self, features: Features, targets: Floats, *, intercept: bool, sample_weight: Array | None = None
     ) -> None:
         self.features, self.targets, self.n_samples = features, targets, len(features)
-        self.feature_mean = features.mean(axis=0, dtype=np.float64) if intercept else None
-        self.target_mean = targets.mean(axis=0, dtype=np.float64) if intercept else None
+        self.sample_weight = sample_weight
+        self.root = None if sample_weight is None else np.sqrt(sample_weight)
+        self.feature_mean = features.means(sample_weight) if intercept else None
+        self.target_mean = DenseFeatures(targets).means(sample_weight) if intercept else None
 
     def live(self, columns: Index) -> Index:
         """Those of the columns that are not zero, or, with an intercept, not constant."""
-        if self.feature_mean is None:
-            live = np.asarray(self.features.any(axis=0))
-        else:
-            # A constant column leaves only rounding behind, which must not count as a direction.
-            live = np.asarray(self.features.max(axis=0) != self.features.min(axis=0))
+        # A constant column leaves only rounding behind, which must not count as a direction.
+        live = self.features.nonzero() if self.feature_mean is None else self.features.varying()
         return columns[live[columns]]
 
     def norms(self) -> Array:
         """‖Φⱼ‖ of all d columns (centred)."""
-        return np.sqrt(_column_squares(self.features, self.feature_mean))
+        return np.sqrt(self.features.squares(self.feature_mean, self.sample_weight))
 
     def energies(self) -> Array:
         """‖z‖² of all r targets (centred)."""
-        return _column_squares(self.targets, self.target_mean)
+        return DenseFeatures(self.targets).squares(self.target_mean, self.sample_weight)
 
     def plan_design(self, columns: Index) -> DesignArrays:
         """The design on these columns; see :func:`simplicit.executors.records.planned`."""
@@ -59,7 +61,9 @@ class Samples:
     def fill_design(self, design: DesignArrays, columns: Index, device: str, threads: int) -> None:
         """Write it, with so many threads."""
         assert design.transposed is not None
-        made = SampleDesign.of_features(self.features, columns, self.feature_mean, device, out=design.transposed)
+        made = SampleDesign.of_features(
+            self.features, columns, self.feature_mean, device, out=design.transposed, scale=self.root
+        )
         design.columns[...], design.units[...] = columns, made.units
         if design.gram is None:
             return
@@ -81,22 +85,16 @@ class Samples:
             targets.samples[part] = self.targets[:, rows[part]].T
             if self.target_mean is not None:
                 targets.samples[part] -= self.target_mean[rows[part], None]
+            if self.root is not None:
+                targets.samples[part] *= self.root
         if self.target_mean is not None and targets.mean is not None:
             targets.mean[...] = self.target_mean[rows]
 
     def identity(self) -> dict[str, Any]:
         """Arrays and values that say which source this is."""
-        return {"features": self.features, "targets": self.targets, "intercept": self.feature_mean is not None}
-
-
-def _column_squares(array: npt.NDArray[np.floating[Any]], mean: Array | None) -> Array:
-    """Σᵢ (aᵢⱼ − meanⱼ)² of every column, in float64."""
-    squares = np.empty(array.shape[1])
-    for first in range(0, len(squares), CHUNK):
-        part = slice(first, first + CHUNK)
-        shifted = array[:, part] - (0.0 if mean is None else mean[part])
-        squares[part] = np.einsum("ij,ij->j", shifted, shifted, dtype=np.float64)
-    return squares
+        weights = {} if self.sample_weight is None else {"sample_weight": self.sample_weight}
+        known = {"targets": self.targets, "intercept": self.feature_mean is not None}
+        return self.features.identity() | known | weights
 
 
 class GramSource:
