@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[report]' --group dev
 	touch $@
 
-demo: $(STAMP) ## train, sparsify and measure a network on digits; writes demo/ (under two minutes)
+demo: $(STAMP) ## train, sparsify and measure a network on digits; writes demo/ (half a minute on two cores)
 	$(BIN)/simplicit demo --output demo --overwrite
 
 test: $(STAMP) ## lint, types and tests, but those of test-slow

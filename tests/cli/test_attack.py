@@ -102,7 +102,17 @@ def make():
 
 def test_checks_that_fail_are_told(run: Run) -> None:
     Path("saturated.py").write_text(SATURATED)  # tanh' is 0 for most samples
-    words = ("--model", "saturated:make", "--data", "digits", "--samples", "60", "--recipe", "matching")
+    words = (
+        "--model",
+        "saturated:make",
+        "--own-weights",
+        "--data",
+        "digits",
+        "--samples",
+        "60",
+        "--recipe",
+        "matching",
+    )
     assert run("fit", *words, "--output", "f")[0] == 0
     code, out, _ = run("attack", "f", "--eps", "0.3", "--steps", "3", "--restarts", "1", "--queries", "100")
     assert code == 0

@@ -40,10 +40,18 @@ def test_json_is_complete(run: Run, fit: Path) -> None:
 
 
 def test_tables_and_the_folder(run: Run, fit: Path) -> None:
-    words = ("--eps", "0.1", "--pgd-steps", "2", "--attack-samples", "50", "--output", "e")
+    words = ("--eps", "0.1", "--pgd-steps", "2", "--attack-samples", "50", "--against-size", "--output", "e")
     code, out, _ = run("eval", fit, *words)
     assert code == 0
-    told = ("PGD-2, ε = 0.1", "agreement", "λ_pf", "storage", "substitution", "first 50 test samples")
+    told = (
+        "PGD-2, ε = 0.1",
+        "agreement",
+        "λ_pf",
+        "storage",
+        "substitution",
+        "first 50 test samples",
+        "against size(M)",
+    )
     assert [words for words in told if words not in out] == []
     assert "accuracy on the attacked samples" in out
     assert "0, no state depends on itself" in out

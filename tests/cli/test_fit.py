@@ -78,7 +78,7 @@ def test_a_model_with_its_certificates(fitted: Any) -> None:
     assert sum(found["nnz"]) == model.nnz
     assert max(found["relative_gap"]) <= 1e-6
     assert settings(folder)["baseline"] == "../base"
-    assert set(manifest(folder)["inputs"]["network"]) == {"config.json", "weights.safetensors", "state_dict"}
+    assert set(manifest(folder)["inputs"]["network"]) == {"config.json", "weights.safetensors", "state_dict", "tensors"}
 
 
 def test_a_run_repeats_bit_for_bit_and_prints_its_summary(run: Run, fitted: Any) -> None:
@@ -320,13 +320,19 @@ def test_own_network_from_checkpoint_to_eval(run: Run, own: str) -> None:
     assert json.loads(out)["evaluation"]["agreement"] > 0.5
 
 
-def test_a_network_without_weights_is_told(run: Run, own: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_network_without_weights_is_asked_for_them(run: Run, own: str) -> None:
     words = ("--model", f"{own}:make", "--data", "digits", "--samples", "50")
-    assert run("fit", *words, "--output", "f")[0] == 0
-    assert "no --weights" in caplog.text
+    told = (f"--weights: none are named, so those that {own}:make makes would be used", "say --own-weights")
+    one_line(run("fit", *words, "--output", "f"), *told)
+    one_line(run("fit", *words, "--weights", "w.pt", "--own-weights"), "--own-weights: goes with --model alone")
+    assert not Path("f").exists()
+    code, out, _ = run("fit", *words, "--own-weights", "--output", "f")
+    assert code == 0
+    assert "Note: the network is right on " in out
+    assert "no more than always the most frequent class" in out
     code, _, err = run("fit", "--config", "f", "--output", "g")
     assert code == 2
-    assert "state_dict changed since that run" in err
+    assert "state_dict changed since that run (of 4 tensors 1.weight, 1.bias, 4.weight and 1 more)" in err
 
 
 def test_bad_networks(run: Run, own: str) -> None:
@@ -334,7 +340,7 @@ def test_bad_networks(run: Run, own: str) -> None:
     digits = ("--data", "digits", "--output", "out")
     one_line(run("fit"), "name one network")
     one_line(run("fit", "nowhere"), "no such folder")
-    one_line(run("fit", "--model", f"{own}:make"), "needs --data")
+    one_line(run("fit", "--model", f"{own}:make", "--own-weights"), "needs --data")
     one_line(run("fit", "--weights", "w.pt", *digits), "name the network")
     one_line(run("fit", "--weights", "p.pt2", *digits), "--trust-pt2")
     for factory, told in (
@@ -345,7 +351,7 @@ def test_bad_networks(run: Run, own: str) -> None:
         ("random", "operation 'rand_like'"),
         ("empty", "parameter 'weight' has no values (device meta)"),
     ):
-        code, out, err = run("fit", "--model", f"{own}:{factory}", *digits)
+        code, out, err = run("fit", "--model", f"{own}:{factory}", "--own-weights", *digits)
         assert (code, out, err.count("Error: ")) == (2, "", 1)
         assert told in err.splitlines()[-1]
     one_line(run("fit", "--model", f"{own}:unsupported", "--weights", "w.pt", *digits), "not the weights")
@@ -413,7 +419,7 @@ def images(tmp_path: Path) -> tuple[str, ...]:
     """Words that name a network with convolutions."""
     name = f"images_{abs(hash(tmp_path))}"
     (tmp_path / f"{name}.py").write_text(CONVOLUTIONS)
-    return ("--model", f"{name}:make", "--data", "digits", "--input-shape", "1x8x8")
+    return ("--model", f"{name}:make", "--own-weights", "--data", "digits", "--input-shape", "1x8x8")
 
 
 @pytest.mark.slow

@@ -277,7 +277,7 @@ def test_arrays_that_do_not_fit(run: Run) -> None:
     one_line(run("solve", "flat.npy", "t.npy"), "features flat.npy: expected 2 dimensions, got shape (60,)")
     one_line(run("solve", "f.npy", "flat.npy"), "targets flat.npy: shape (60,) is one target")
     one_line(run("solve", "cube.npy", "t.npy"), "features cube.npy: expected 2 dimensions")
-    one_line(run("solve", "whole.npy", "t.npy"), "features whole.npy: expected float32 or float64 values, got int64")
+    one_line(run("solve", "whole.npy", "t.npy"), "features whole.npy: expected floats, got int64")
     one_line(run("solve", "none.npy", "t.npy"), "features none.npy: is empty, shape (0, 20)")
     one_line(run("solve", "words.npy", "t.npy"), "features words.npy must hold real numbers")
     one_line(run("solve", "names.npy", "t.npy"), "features names.npy must hold real numbers")

@@ -135,6 +135,29 @@ def test_what_is_used_again_is_computed_once(monkeypatch: pytest.MonkeyPatch) ->
     assert sum(isinstance(block, RepeatedMap) for block in model.blocks.values()) == 5
 
 
+def test_a_value_of_several_parts_is_put_together_where_each_would_take_all_products() -> None:
+    """A pooled value is a sum over the same channels; what stands side by side takes its products once as it is."""
+    pooled = Of(lambda x, a: nn.functional.conv2d(nn.functional.max_pool2d(x, 3, 2), a), (64, 32, 3, 3))
+    beside = Of(lambda x, a: nn.functional.conv2d(torch.cat([x, torch.tanh(x)], 1), a), (64, 64, 3, 3))
+    for net, expected in ((pooled, 1), (beside, 0)):
+        model = sp.from_torch(net, u := inputs(32, 15, 15))
+        check_exact(net, model, u)
+        assert identities(model) == expected
+        products = sum(block.work for block in model.blocks.values() if isinstance(block, ConvMap | GatheredMap))
+        conv = 64 * 9 * (32 * 5 * 5 if expected else 64 * 13 * 13)
+        assert products == conv
+
+
+def test_a_product_that_is_too_large_is_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Of(lambda x, a: nn.functional.conv2d(nn.functional.avg_pool2d(x, 6, 2), a), (20, 40, 1, 1))
+    written = []
+    monkeypatch.setattr(ConvMap, "to_csr", lambda block: written.append(block))
+    model = sp.from_torch(net, u := inputs(40, 8, 8))
+    check_exact(net, model, u)
+    assert identities(model) == 1
+    assert not written
+
+
 def test_weights_are_not_copied_for_the_model() -> None:
     net = nn.Sequential(nn.Linear(300, 400), nn.ReLU(), nn.Conv1d(1, 2, 3)).eval()
     net = nn.Sequential(net[0], net[1], nn.Unflatten(1, (1, 400)), net[2]).eval()

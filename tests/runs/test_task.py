@@ -27,7 +27,7 @@ def opened(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, activation:
     monkeypatch.chdir(folder)
     (folder / f"{name}.py").write_text(FACTORY.format(activation))
     torch.manual_seed(0)
-    return open_task(Source(model=f"{name}:make", data="digits"))
+    return open_task(Source(model=f"{name}:make", own_weights=True, data="digits"))
 
 
 def test_a_factory_with_other_weights_or_code_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def test_a_factory_with_other_weights_or_code_is_noticed(tmp_path: Path, monkeyp
     edited = opened(tmp_path, monkeypatch, "task_third", "Tanh")
     with pytest.raises(DataError, match=r"run\.json: structure changed since that run"):
         check_unchanged(first.provenance, edited.provenance, CONFIG)
-    other = open_task(Source(model="task_first:make", data="digits"))
+    other = open_task(Source(model="task_first:make", own_weights=True, data="digits"))
     with pytest.raises(DataError, match=r"run\.json: state_dict changed since that run"):
         check_unchanged(first.provenance, other.provenance, CONFIG)
 
@@ -89,7 +89,7 @@ def test_the_shape_that_the_network_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: tuple[int, ...], taken: tuple[int, ...], dtype: str
 ) -> None:
     model = convolution(tmp_path, monkeypatch, taken, dtype)
-    assert open_task(Source(model=model, data=images(tmp_path / "d.npz", *own))).input_shape == taken
+    assert open_task(Source(model=model, own_weights=True, data=images(tmp_path / "d.npz", *own))).input_shape == taken
 
 
 @pytest.mark.parametrize("shape", [None, (3, 6, 6)])
@@ -97,7 +97,7 @@ def test_images_with_channels_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...] | None
 ) -> None:
     model = convolution(tmp_path, monkeypatch, (3, 6, 6))
-    settings = Source(model=model, data=images(tmp_path / "d.npz", 6, 6, 3), input_shape=shape)
+    settings = Source(model=model, own_weights=True, data=images(tmp_path / "d.npz", 6, 6, 3), input_shape=shape)
     with pytest.raises(InputError, match=r"samples have shape \(m, 6, 6, 3\), channels last.*np.moveaxis"):
         open_task(settings)
 

@@ -233,6 +233,8 @@ def test_half_precision_has_no_products_on_a_cpu() -> None:
     fast = sp.accelerate(perceptron(dtype=torch.bfloat16), torch.randn(2, 64))
     assert {layer.note for layer in fast.formats().layers} == {"torch has no product in bfloat16"}
     assert fast(torch.randn(2, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    with pytest.raises(sp.InputError, match=r"net does not accept example of shape \(m, 63\)"):
+        sp.accelerate(perceptron(dtype=torch.bfloat16), torch.randn(2, 63))
 
 
 def test_measurements_are_kept_and_damaged_files_replaced(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,3 +378,39 @@ def test_what_has_no_product_goes_through_the_dense_weight(fastest: Callable[...
         sp.compact(fast, x)
     half = copy.deepcopy(fast).bfloat16()
     torch.testing.assert_close(half(x.bfloat16()), copy.deepcopy(net).bfloat16()(x.bfloat16()))
+
+
+@pytest.mark.parametrize("make", [perceptron, lambda: thinned(nn.Sequential(Images(), nn.Linear(64, 64)))])
+def test_compacted_networks_get_formats_too(fastest: Callable[..., None], make: Callable[[], nn.Module]) -> None:
+    fastest("at once", "csr", "compacted")
+    torch.manual_seed(0)
+    net = make()
+    x = torch.randn(3, 64) if isinstance(net[0], nn.Linear) else torch.randn(3, 8, 9, 10)  # type: ignore[index]
+    with torch.no_grad():
+        for layer in net.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d) and len(layer.weight) > 64:
+                layer.weight[:3] = 0
+    small = sp.compact(net, x)
+    for fast in (sp.accelerate(small, x, batch=3), sp.accelerate(net, x, batch=3, compact=True)):
+        assert "csr" in formats(fast)
+        assert {layer.layer for layer in fast.formats().layers} <= {name for name, _ in net.named_modules()}
+        torch.testing.assert_close(fast(x), net(x))
+        other = copy.deepcopy(fast)
+        other.load_state_dict(fast.state_dict())
+        torch.testing.assert_close(other(x), fast(x))
+        given = x.clone().requires_grad_()
+        ours, theirs = (torch.autograd.grad(one(given).square().sum(), given)[0] for one in (fast, net))
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("first", ["compacted", "dense"])
+def test_a_network_is_compacted_only_where_that_is_faster(fastest: Callable[..., None], first: str) -> None:
+    fastest(first)
+    net, x = perceptron(), torch.randn(3, 64)
+    with torch.no_grad():
+        net[0].weight[:3] = 0  # type: ignore[index]
+        net[0].bias[:3] = 0  # type: ignore[index]
+    fast = sp.accelerate(net, x, compact=True)
+    whole, found = sum(p.numel() for p in net.parameters()), sum(p.numel() for p in fast.parameters())
+    assert (found < whole) == (first == "compacted")
+    torch.testing.assert_close(fast(x), net(x))

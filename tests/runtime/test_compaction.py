@@ -168,6 +168,15 @@ def test_a_branch_of_zeros_is_gone() -> None:
     check_same(net, small, torch.randn(5, 3))
 
 
+def test_a_tied_weight_that_is_left_is_not_called_dropped() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)).eval()
+    net[2].weight = net[0].weight
+    small = sp.compact(net, torch.randn(2, 4))
+    assert len(small.state_dict()) == 3
+    assert small.compaction.dropped == ()
+    check_same(net, small, torch.randn(5, 4))
+
+
 def test_what_does_not_fit_is_refused() -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:

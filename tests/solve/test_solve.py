@@ -338,7 +338,7 @@ GOOD = problem(8, 5, 2)
         ({"features": np.zeros((8,))}, "features: expected 2 dimensions"),
         ({"features": np.zeros((0, 5))}, "features: is empty"),
         ({"targets": np.zeros((8, 0))}, "targets: is empty"),
-        ({"features": np.ones((8, 5), dtype=int)}, "features: expected float32 or float64 values, got int64"),
+        ({"features": np.ones((8, 5), dtype=int)}, "features: expected floats, got int64"),
         ({"features": np.full((8, 5), None)}, "features must hold real numbers, got dtype object"),
         ({"targets": np.zeros((7, 2))}, r"targets: shape \(7, 2\) does not fit features \(8, 5\)"),
         (

@@ -7,6 +7,8 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 import simplicit as sp
 from fitting import Subject, errors_of, mlp, uniform
@@ -101,6 +103,46 @@ def test_the_summary_of_channels_says_what_their_values_are_drawn_to() -> None:
     assert "ridge 0.01 towards 1 of the baseline's weights" in fitted("convolutions").summary()
 
 
+def test_layers_have_the_names_that_the_network_gives_them() -> None:
+    result = NET.fit(sp.Matching(sp.L1(1e-3), structure="dense"))
+    assert [(layer.name, layer.modules) for layer in result.layers] == [
+        ("1", ("0",)),
+        ("3", ("2",)),
+        ("output", ("4",)),
+    ]
+    shown = [line.split()[:2] for line in result.summary().splitlines()[-3:]]
+    assert shown == [["0", "(1)"], ["2", "(3)"], ["4", "(output)"]]
+    assert [layer.shown for layer in fitted("channels").layers] == [layer.name for layer in fitted("channels").layers]
+
+
+class Skipping(nn.Module):
+    """A skip path beside a layer, whose weights make the same states, and a computed weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.utils.parametrizations.weight_norm(nn.Linear(6, 5))
+        self.inner, self.skip, self.head = nn.Linear(5, 5), nn.Linear(6, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.inner(torch.relu(self.up(x))) + self.skip(x)))
+
+
+def test_states_that_several_layers_make_have_all_their_names() -> None:
+    result = sp.fit(Skipping().eval(), torch.rand(40, 6), sp.Sparse(50, "dense"))
+    assert [layer.modules for layer in result.layers] == [("up",), ("inner", "skip"), ("head",)]
+    assert [line.split()[0] for line in result.summary().splitlines()[-3:]] == ["up", "inner+skip", "head"]
+
+
+def test_the_layer_that_lost_most_is_said() -> None:
+    result = fitted("channels")
+    worst = max(result.layers, key=lambda layer: layer.error)
+    (line,) = [line for line in result.summary().splitlines() if "most lost" in line]
+    assert f"in {worst.name}, whose results are off by {100 * worst.error**0.5:.2g} % of their norm" in line
+    assert f"with {100 * worst.non_zeros / worst.weights:.1f} % of its weights" in line
+    emptied = NET.fit(sp.Matching(sp.L1(1e4)))
+    assert "no weight is left in 0 (1), 2 (3), 4 (output)" in " ".join(emptied.summary().split())
+
+
 @pytest.mark.parametrize("name", ["states", "channels", "convolutions"])
 def test_bounds_of_the_supports_are_never_rounded_up(name: str) -> None:
     result = fitted(name)
@@ -112,8 +154,8 @@ def test_bounds_of_the_supports_are_never_rounded_up(name: str) -> None:
         rows = result.rows.group == layer.name
         assert layer.support_bound == pytest.approx(1 - gap[rows].sum() / objective[rows].sum())
         assert 0 < layer.support_bound <= 1
-        shown, *_, bound = line.split()
-        assert shown == layer.name
+        assert line.strip().startswith(f"{layer.shown} ")
+        bound = line.split()[-1]
         assert layer.support_bound - 1e-3 < float(bound) <= layer.support_bound
 
 
@@ -130,7 +172,7 @@ def test_layers_that_have_no_weights_of_the_network_s_own() -> None:
     recipe = sp.Matching(sp.L1(1e4), structure="feedforward", states="blocks")
     result = NET.fit(recipe)
     assert [(layer.weights, layer.non_zeros) for layer in result.layers] == [(0, 0)] * 3
-    assert [line.split()[4] for line in result.summary().splitlines()[-3:]] == ["-"] * 3
+    assert [line.split()[-2] for line in result.summary().splitlines()[-3:]] == ["-"] * 3
 
 
 def test_errors_are_those_of_the_model() -> None:

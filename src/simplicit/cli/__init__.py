@@ -31,8 +31,9 @@ _INTERRUPTED = 130
 _TERMINATED = 143
 _ABOUT = """Turn a trained PyTorch network into a sparse, robust, well-posed implicit model.
 
-Two commands to begin with: `simplicit baseline`, then `simplicit fit runs/baseline --sparsity 90`. Or all at once:
-`simplicit demo`.
+Two commands to begin with: `simplicit baseline`, then `simplicit fit runs/baseline --sparsity 90`, which takes the
+recipe `sparse`, the most accurate network with so many weights; `matching` and `paper` are the convex problem of the
+paper as it stands. Or all at once: `simplicit demo`.
 """
 
 

@@ -23,12 +23,13 @@ def evaluate(
     *,
     test_texts: Annotated[Path | None, "Network and data"] = None,
     labels: Annotated[Path | None, "Network and data"] = None,
+    against_size: Annotated[bool, "Output"] = False,
 ) -> None:
     """Measure a fitted model on the test samples, beside the baseline that it came from.
 
-    Prints accuracy, agreement, sparsity against the baseline's weights and against the size of M, λ_pf with its bounds,
-    ‖A‖∞, storage, how the equilibrium is found, and accuracy under FGSM and PGD for every --eps. Each model is attacked
-    on its own gradient. What says nothing of a network is left out or put in words: ‖A‖∞ beside norms and attention, a
+    Prints accuracy, agreement, sparsity against the baseline's weights, λ_pf with its bounds, ‖A‖∞, storage, how the
+    equilibrium is found, and accuracy under FGSM and PGD for every --eps. Each model is attacked on its own gradient.
+    What says nothing of a network is left out or put in words: ‖A‖∞ beside norms and attention, a
     bound on rounding that is larger than the outputs. Tables are in per cent, --json and files have shares and all
     numbers; ε is in units of the inputs. With --output, evaluation.json and run.json are written too.
 
@@ -48,6 +49,8 @@ def evaluate(
         Other texts to measure on, one a line, than those that were held out of the fit.
     labels : Path, optional
         The classes of the texts that are measured on, one a line.
+    against_size : bool
+        Print the sparsity against the size of M too, as the paper counts it: zeros that no network could fill included.
     """
     output.check("eval", [run])
     if read_source(run).texts is not None:
@@ -64,12 +67,12 @@ def evaluate(
         print_json(found.results())
     else:
         title = f"{run} on {found.figures.samples:,} test samples of {found.task.data.name}"
-        say(figures_table(title), *_tables(found.figures))
+        say(figures_table(title), *_tables(found.figures, against_size=against_size))
 
 
 def _on_texts(run: Path, settings: EvaluationSettings, output: Output, **others: Path | None) -> None:
     """Measure a fit on texts."""
-    for name in ("eps", "pgd_steps", "attack_samples", "baseline", "data", "data_dir", "trust_pt2"):
+    for name in ("against_size", "eps", "pgd_steps", "attack_samples", "baseline", "data", "data_dir", "trust_pt2"):
         if name in invocation().given:
             raise refused(name, f"{run} was fitted on texts, which are not attacked, and not on data; leave it out")
     found = run_text_evaluation(run, seed=settings.seed, **others)
@@ -84,7 +87,7 @@ def _on_texts(run: Path, settings: EvaluationSettings, output: Output, **others:
     say(table, *(f"Note: {remark}." for remark in found.task.remarks))
 
 
-def _tables(figures: Evaluation) -> tuple[Any, ...]:
+def _tables(figures: Evaluation, *, against_size: bool) -> tuple[Any, ...]:
     table = figures_table("", "baseline", "implicit model")
 
     def add_shares(name: str, *shares: float) -> None:
@@ -101,7 +104,7 @@ def _tables(figures: Evaluation) -> tuple[Any, ...]:
     table.add_row("agreement with the baseline", "", f"{percent(figures.agreement)} %")
     table.add_row("weights", f"{figures.baseline_weights:,}", f"{figures.nnz:,}")
     table.add_row("sparsity, against the baseline", "", f"{figures.sparsity:.2f} %")
-    if figures.storage_bits is not None:  # where rows are tied M repeats its weights
+    if against_size:
         table.add_row("sparsity, against size(M)", "", f"{figures.sparsity_of_size:.2f} %")
     pf = figures.perron_frobenius
     bounds = f"between {pf.lower:.4g} and {pf.upper:.4g}" if pf.upper else "0, no state depends on itself"

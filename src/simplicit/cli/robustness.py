@@ -95,7 +95,7 @@ def _measure(
 def _table(run: MeasuredRun, about: str, columns: Iterable[str], cells: Callable[[str, int], Iterable[str]]) -> Table:
     """A line for each model and radius, with the ``cells`` of the model's name and the place of the radius."""
     title = f"{run.subjects.data.name}, {len(run.samples.labels):,} test samples{about}"
-    table = figures_table("", "sparsity", "ε", *columns, title=title)
+    table = figures_table("run", "sparsity", "ε", *columns, title=title)
     for subject in run.subjects.members:
         sparsity = "" if subject.name == BASELINE else f"{subject.sparsity:.1f}"
         for place, text in enumerate(run.settings.radii):

@@ -109,7 +109,9 @@ def as_inputs(array: Array, what: str) -> npt.NDArray[np.float32]:
     if array.dtype.kind not in "buif":
         raise DataError(f"{what}: inputs must be real numbers, got dtype {array.dtype}; save them as float32 or uint8")
     if array.ndim < 2 or array.size == 0:
-        raise DataError(f"{what}: inputs must have shape (samples, ...) with at least one sample, got {array.shape}")
+        hint = "; are inputs and labels swapped?" if array.ndim == 1 and array.size else ""
+        found = f"inputs must have shape (samples, ...) with at least one sample, got {array.shape}{hint}"
+        raise DataError(f"{what}: {found}")
     if array.dtype == np.uint8:
         return _scaled(array, 255)
     flat = array.reshape(len(array), -1)
@@ -126,7 +128,12 @@ def as_inputs(array: Array, what: str) -> npt.NDArray[np.float32]:
 def as_labels(array: Array, samples: int, what: str, *, classes: int | None = None) -> npt.NDArray[np.int64]:
     """Labels as int64 of shape (samples,): integers from 0, below ``classes`` where that is known, else DataError."""
     if array.shape != (samples,):
-        raise DataError(f"{what}: labels must have shape ({samples},), one per sample, got {array.shape}")
+        remedy = f"labels must have shape ({samples},), one per sample, got {array.shape}"
+        if array.ndim == 2 and len(array) == samples:
+            remedy += "; take .argmax(1) of one-hot ones"
+        elif array.ndim == 1:
+            remedy += "; samples come first: are the inputs transposed?"
+        raise DataError(f"{what}: {remedy}")
     allowed = "integers 0, 1, ..." if classes is None else f"integers from 0 to {classes - 1}"
     if array.dtype.kind not in "buif":
         raise DataError(f"{what}: labels must be {allowed}, got dtype {array.dtype}")

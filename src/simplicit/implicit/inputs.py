@@ -128,7 +128,7 @@ class InputLayout:
         return {spec.name: slice(a, b) for spec, a, b in zip(self.specs, ends, ends[1:], strict=False)}
 
     def unpack(self, U: Tensor) -> tuple[Tensor, ...]:
-        """The inputs that a batch U, (m, p) or (m, *self.shape), stands for, each in the dtype that it has.
+        """The inputs that a batch U, (m, p) or ``(m, *self.shape)``, stands for, each in the dtype that it has.
 
         It is made of differentiable operations of torch, which torch.export traces for any m.
         """
@@ -144,8 +144,8 @@ class InputLayout:
         Parameters
         ----------
         inputs : mapping, tuple or list of arrays, or one array
-            Arrays (m, *shape) by name or in the order of the layout, with or without the constants; one array where
-            the layout has one input; or U, (m, p) or (m, *self.shape).
+            Arrays ``(m, *shape)`` by name or in the order of the layout, with or without the constants; one array where
+            the layout has one input; or U, (m, p) or ``(m, *self.shape)``.
         dtype : float32 or float64
             That of the model or the network.
         argument : str

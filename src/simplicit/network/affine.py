@@ -74,6 +74,10 @@ class Affine:
         """The same value, with its samples elsewhere in torch's tensor."""
         return self if layout == self.layout else replace(self, layout=layout)
 
+    def renamed(self) -> Affine:
+        """A source of the same shape and layout in its place."""
+        return Affine.source("states of its own", self.shape).laid_out(self.layout)
+
     @property
     def is_constant(self) -> bool:
         """Whether no source has a part in it."""

@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from simplicit.implicit import Block, ImplicitModel, StateGroup
 from simplicit.network.batches import gathered
+from simplicit.network.behind import layers_behind
 from simplicit.network.estimate import check_room
 from simplicit.network.graph import NetworkGraph, capture_graph
 from simplicit.network.prepare import evaluation_copy
@@ -68,6 +69,11 @@ class Capture:
             return False
         fixed = fixed_entries(self.graph, lambda graph: read_model(graph)[0])
         return int(fixed[self.model.n_pre :].nnz) == counts["C"] + counts["D"]
+
+    @property
+    def layers_behind(self) -> dict[str, tuple[str, ...]]:
+        """The network's own layers behind each group of states and the outputs; see :func:`layers_behind`."""
+        return layers_behind(self.graph, self.groups)
 
     @cached_property
     def holds_any(self) -> bool:

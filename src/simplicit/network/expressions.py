@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -139,8 +139,9 @@ def block_of(expression: Expression, own: torch.dtype, U: Tensor) -> MadeBlock:
     operands = operands_of(expression)
     block, integers = _written(expression, operands, own, 1)
     if block.constants or not operands or any(one.terms.keys() <= {INPUT} for one in operands):
-        parts = [_tried(one, number, number in integers, U) for number, one in enumerate(operands)]
-        shape, layout = _checked(block, torch.cat([U.new_zeros(SAMPLES, 0), *parts], dim=1))
+        shape, layout = _checked(
+            block, _side_by_side(_tried(one, k, k in integers, U) for k, one in enumerate(operands))
+        )
     else:
         shape, layout = _checked_before(block, tuple(number in integers for number in range(len(operands))))
     block, _ = _written(samples_first(expression, shape, layout), operands, own, math.prod(shape))
@@ -292,7 +293,9 @@ def _tried(operand: Affine, number: int, whole: bool, U: Tensor) -> Tensor:
     """Values of an operand to try a block on, (SAMPLES, size): those at inputs U if it depends on nothing else."""
     if operand.terms.keys() <= {INPUT}:
         value = torch.from_numpy(operand.constant)[None].repeat(SAMPLES, 1)
-        return value + sum((block.astype(np.float64).apply(U) for block in operand.terms.values()), U.new_zeros(1))
+        for block in operand.terms.values():
+            block.astype(np.float64).add_to_(value, U)
+        return value
     return _random(operand.size, number, whole)
 
 
@@ -307,34 +310,36 @@ def _random(size: int, number: int, whole: bool) -> Tensor:
 def _checked_before(block: Block, integers: tuple[bool, ...]) -> tuple[Shape, Layout | None]:
     """As :func:`_checked`, of a block without constants on states alone, some of them integers."""
     operands = enumerate(zip(block.operands, integers, strict=True))
-    return _checked(block, torch.cat([_random(math.prod(shape), k, whole) for k, (shape, whole) in operands], dim=1))
+    return _checked(block, _side_by_side(_random(math.prod(shape), k, whole) for k, (shape, whole) in operands))
+
+
+def _side_by_side(parts: Iterable[Tensor]) -> Tensor:
+    """Values of all operands, (SAMPLES, their sizes): a single one, the widest that there are, is not copied."""
+    found = [*parts]
+    return found[0] if len(found) == 1 else torch.cat([torch.zeros(SAMPLES, 0, dtype=torch.float64), *found], dim=1)
 
 
 def _checked(block: Block, z: Tensor) -> tuple[Shape, Layout | None]:
     """The shape of one sample of the result and its layout, after a look at whether samples stay apart."""
     try:
-        whole, alone = block.result(z), [block.result(z[[i, i]]) for i in _LOOKED_AT]
+        whole = block.result(z)
+        if torch.isinf(whole).any():
+            raise NotFiniteError("its result is infinite")
+        for layout in possible(tuple(whole.shape), SAMPLES):
+            # One after the other: the results of all of them are large where the states are many.
+            if all(_apart(whole, i, block.result(z[[i, i]]), layout) for i in _LOOKED_AT):
+                return tuple(canonical(whole, SAMPLES, layout).shape[1:]), layout
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
         raise NotAffineError(f"torch says: {first_line(error)}") from error
-    if torch.isinf(whole).any():
-        raise NotFiniteError("its result is infinite")
-    for layout in possible(tuple(whole.shape), SAMPLES):
-        if all(one.shape == alone[0].shape for one in alone) and _apart(whole, alone, layout):
-            return tuple(canonical(whole, SAMPLES, layout).shape[1:]), layout
     raise NotAffineError("it mixes the samples of a batch")
 
 
-def _apart(whole: Tensor, alone: list[Tensor], layout: Layout | None) -> bool:
-    """Whether each sample of a result, read by a layout, is what the program makes of that sample twice."""
-    if layout not in possible(tuple(alone[0].shape), 2):
+def _apart(whole: Tensor, i: int, alone: Tensor, layout: Layout | None) -> bool:
+    """Whether sample i of a result, read by a layout, is what the program makes of that sample twice."""
+    if layout not in possible(tuple(alone.shape), 2):
         return False
-    together = canonical(whole, SAMPLES, layout).double()
-    for i, one in zip(_LOOKED_AT, alone, strict=True):
-        own, found = canonical(one, 2, layout)[0].double(), together[i]
-        size = float(own.abs().nan_to_num(posinf=0.0).max()) if own.numel() else 0.0
-        close = own.shape == found.shape and torch.allclose(
-            own, found, rtol=0.0, atol=_SAME * max(size, 1e-30), equal_nan=True
-        )
-        if not close:
-            return False
-    return True
+    own, found = canonical(alone, 2, layout)[0].double(), canonical(whole, SAMPLES, layout)[i].double()
+    size = float(own.abs().nan_to_num(posinf=0.0).max()) if own.numel() else 0.0
+    return own.shape == found.shape and torch.allclose(
+        own, found, rtol=0.0, atol=_SAME * max(size, 1e-30), equal_nan=True
+    )

@@ -75,12 +75,12 @@ from simplicit.network.reading import OpenedGroup, Reading
 from simplicit.network.registry import ADVICE, REGISTRY
 from simplicit.network.repeated import remembering
 from simplicit.network.rules import Call, Elementwise, Filling, Linear, Moving
-from simplicit.network.trees import contains, mapped
+from simplicit.network.trees import contains, exchanged, leaves, mapped
 
 # Sums of two values, in which large constants may cancel.
 _ADDITIONS = frozenset(["add", "sub", "rsub"])
 
-# A value that is used several times gets states of its own where its maps would take so many products each time again.
+# A value gets states of its own where its maps would take so many products again, for each use or for each part of it.
 _WORK_AGAIN = 2**18
 
 
@@ -223,7 +223,7 @@ class _Reader:
                 args = mapped(self._apart_if_cancelling, args)
             try:
                 try:
-                    return self._by_rule(node, args, kwargs)
+                    return self._cheaper(node, args, kwargs, self._by_rule(node, args, kwargs))
                 except TooLargeError:
                     return self._by_rule(node, *mapped(self._as_own_states, (args, kwargs)))
             except MixingError:
@@ -231,6 +231,18 @@ class _Reader:
             except NotAffineError as reason:
                 return self._expressed(node, str(reason))
         return self._expressed(node, reason_against(node))
+
+    def _cheaper(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> Any:
+        """What a linear operation made, or makes of a pooled value, say, whose parts would all take its products."""
+        sums = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Affine) and len(leaf.terms) > 1]
+        if not sums or not isinstance(made, Affine) or not isinstance(rule_of(node), Linear):
+            return made
+        spare = made.work - sum(one.work for one in sums)
+        if spare > _WORK_AGAIN:
+            alone = self._by_rule(node, *exchanged(sums, Affine.renamed, (args, kwargs)))
+            if spare - alone.work > _WORK_AGAIN:
+                return self._by_rule(node, *exchanged(sums, self._own_states_of, (args, kwargs)))
+        return made
 
     def _by_rule(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         dtypes, rule = dtypes_of(node), rule_of(node)
@@ -297,9 +309,8 @@ class _Reader:
         expression, root = chain.expression, chain.root
         if expression.dtype is None or not expression.dtype.is_floating_point:
             return arranged(expression, root.shape, root.layout)
-        meta = self._nodes[root].meta["val"]
-        if meta.dtype != self._own:
-            expression = with_root(expression, root, converted(root, meta.dtype))
+        if (dtype := self._nodes[root].meta["val"].dtype) != self._own:
+            expression = with_root(expression, root, converted(root, dtype))
         try:
             block = block_of(expression, self._own, self._tried).block
         except NotFiniteError as refusal:

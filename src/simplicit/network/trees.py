@@ -5,7 +5,7 @@ torch's own functions for trees know many more kinds of containers, and take a h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 
@@ -30,6 +30,12 @@ def mapped(function: Callable[[Any], Any], arguments: Any) -> Any:
     if isinstance(arguments, dict):
         return {name: mapped(function, one) for name, one in arguments.items()}
     return function(arguments)
+
+
+def exchanged(some: Sequence[Any], function: Callable[[Any], Any], arguments: Any) -> Any:
+    """``arguments`` with ``function`` of those values that are one of ``some`` in their place."""
+    known = {id(one) for one in some}
+    return mapped(lambda leaf: function(leaf) if id(leaf) in known else leaf, arguments)
 
 
 def contains(kinds: type | tuple[type, ...], arguments: Any) -> bool:

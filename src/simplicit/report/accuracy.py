@@ -19,7 +19,6 @@ from simplicit.report.canvas import (
     clean,
     dashed_line,
     legend_outside,
-    note,
     one_panel,
     two_panels,
 )
@@ -84,24 +83,33 @@ def robust_lines(
 
 
 def draw_frontier(path: Path, lines: Sequence[Line], model: ImplicitModel, *, title: str) -> None:
-    """Write a PNG with two panels: one or two accuracies over sparsity, and under ``title`` the pattern of a model.
+    """Write a PNG with two panels: accuracies over sparsity, and under ``title`` the pattern of a model.
 
-    The lines carry their labels, each with its baseline. The pattern is the non-zeros of M = [[A, B], [C, D]], its
-    blocks outlined.
+    Each line has its baseline, dashed; one without is what others are compared with, in grey. The pattern is the
+    non-zeros of M = [[A, B], [C, D]], its blocks outlined.
     """
     with two_panels(path, (1.15, 1)) as (left, right):
         for line, colour, marker in zip(lines, PALETTE, MARKERS, strict=False):
             x, y = _ordered(line)
+            compared = line.baseline is None
             if line.baseline is not None:
                 # At the foot of the axis the word goes above the line.
                 dashed_line(left, 100 * line.baseline, "baseline", colour=colour, below=line.baseline >= 0.08)
-            left.plot(x, y, color=colour, marker=marker, markersize=6, linewidth=2, clip_on=False)
-            rises = len(y) > 1 and y[1] > y[0] + 2  # then the label goes below, off the line
-            note(left, line.label, (x[0], y[0]), (0, -9 if rises else 9), color=colour, fontweight="bold")
+            left.plot(
+                x,
+                y,
+                color=QUIET if compared else colour,
+                marker=marker,
+                markersize=5 if compared else 6,
+                linewidth=1.4 if compared else 2,
+                label=line.label,
+                clip_on=False,
+            )
+        left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(lines), fontsize=8)
         sparsities = sorted({value for line in lines for value in line.x})
         left.set_xticks(sparsities, [f"{value:.0f}" for value in sparsities])
         _accuracy_axis(left, "Accuracy on test samples", _SPARSITY)
-        left.set_ylim(0, 105)
+        left.set_ylim(0, 102)
         draw_pattern(right, model, title)
 
 

@@ -220,7 +220,8 @@ def clipped(inputs: Tensor, clip: Clip, eps: float | Reach) -> tuple[Tensor, Cli
     low, high = as_interval("clip", clip)
     reach = Reach.of(eps)
     if reach.eps > high - low:
-        raise InputError(f"eps = {reach.eps} is wider than the range of inputs, clip = {clip}", argument="eps")
+        found = f"eps = {reach.eps} is wider than the range of inputs, clip = {clip}"
+        raise InputError(f"{found}; give it in units of the inputs, such as 8/255", argument="eps")
     moving = inputs if reach.free is None else inputs[:, reach.free]
     smallest, largest = moving.min().item(), moving.max().item()
     least, most = torch.tensor((low, high), dtype=inputs.dtype).tolist()

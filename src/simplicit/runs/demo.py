@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+from torch import nn
+
 from simplicit.checks import as_count, as_seed, refused
 from simplicit.data import Dataset
 from simplicit.files import file_hash, write_json
 from simplicit.progress import OnProgress, within
 from simplicit.report import Line, can_draw, draw_frontier
+from simplicit.robustness import accuracy
 from simplicit.runs.baseline import CONFIG, WEIGHTS, Baseline, make_baseline, save_baseline
 from simplicit.runs.evaluate import Evaluation, EvaluationSettings, evaluate, parse_eps
 from simplicit.runs.fitting import FitRun, capture_task, fill_fit_folder, run_fit
@@ -23,6 +28,8 @@ from simplicit.runs.task import Task
 from simplicit.training import Sparse
 
 PICTURE = "picture.png"
+#: The folder of the network that is made sparse.
+BASELINE = "baseline"
 _NETWORK = MlpSettings(arch=(256, 128), bias=False, epochs=60, batch_size=64)
 
 
@@ -46,7 +53,7 @@ class DemoSettings:
 
     panel: ClassVar[str] = "What is measured"
 
-    sparsity: tuple[float, ...] = (50.0, 65.0, 80.0, 90.0)
+    sparsity: tuple[float, ...] = (70.0, 80.0, 90.0, 95.0)
     samples: int = 1000
     eps: str = "0.1"
     pgd_steps: int = 20
@@ -67,12 +74,16 @@ class DemoSettings:
 
 @dataclass(frozen=True)
 class FrontierPoint:
-    """One fit on the frontier between sparsity, in per cent, and accuracy; accuracies and agreement are in [0, 1]."""
+    """One fit on the frontier between sparsity, in per cent, and accuracy; accuracies and agreement are in [0, 1].
+
+    ``magnitude`` is the accuracy of the baseline with as many of its weights, the largest ones, as they are.
+    """
 
     folder: str
     sparsity: float
     nnz: int
     accuracy: float
+    magnitude: float
     fgsm: float
     pgd: float
     agreement: float
@@ -80,6 +91,7 @@ class FrontierPoint:
     rows: int
     rows_certified: int
     largest_relative_gap: float
+    perron_frobenius: float
     seconds: float
 
 
@@ -118,12 +130,21 @@ class Demo:
         return max(range(len(self.points)), key=lambda i: self.points[i].accuracy)
 
     def draw(self, path: Path) -> None:
-        """Write the picture: sparsity against clean and attacked accuracy, and the pattern of the fit to show."""
+        """Write the picture: sparsity against clean and attacked accuracy, beside pruning by magnitude, and a pattern.
+
+        The pattern is that of the fit to show.
+        """
         sparsities = [point.sparsity for point in self.points]
         clean, attacked = [point.accuracy for point in self.points], [point.pgd for point in self.points]
         lines = (
-            Line("clean", sparsities, clean, self.baseline.test_accuracy),
-            Line(f"PGD-{self.settings.pgd_steps}, ε = {self.settings.eps}", sparsities, attacked, self.baseline_pgd),
+            Line("simplicit", sparsities, clean, self.baseline.test_accuracy),
+            Line(
+                f"simplicit under PGD-{self.settings.pgd_steps}, ε = {self.settings.eps}",
+                sparsities,
+                attacked,
+                self.baseline_pgd,
+            ),
+            Line("pruned by magnitude", sparsities, [point.magnitude for point in self.points]),
         )
         title = f"Non-zeros of M at {sparsities[self.shown()]:.0f} % sparsity"
         draw_frontier(path, lines, self.fits[self.shown()].result.model, title=title)
@@ -148,7 +169,7 @@ def run_demo(
         manifest = Manifest("demo", command, {}, {"data": data.describe()})
         network = dataclasses.replace(_NETWORK, seed=settings.seed)
         baseline = make_baseline(data, network, data_dir=data_dir, progress=progress)
-        save_baseline(baseline, draft / "baseline")
+        save_baseline(baseline, draft / BASELINE)
         demo = _fit_all(baseline, data, output, draft, settings, progress)
         write_json(draft / "frontier.json", demo.frontier())
         if can_draw():
@@ -168,14 +189,14 @@ def _fit_all(
     settings: DemoSettings,
     progress: OnProgress | None,
 ) -> Demo:
-    hashes = {name: file_hash(draft / "baseline" / name) for name in (CONFIG, WEIGHTS)}
+    hashes = {name: file_hash(draft / BASELINE / name) for name in (CONFIG, WEIGHTS)}
     task = Task(baseline.net, data, (data.n_inputs,), {"network": hashes, "data": data.describe()})
     captured = capture_task(task)
     points, fits = list[FrontierPoint](), list[FitRun]()
     for sparsity in settings.sparsity:
         name, report = f"sparsity-{sparsity:g}", within(progress, f"{sparsity:g} % sparse")
         fit_settings = FitSettings(
-            Source(baseline=output / "baseline"),
+            Source(baseline=output / BASELINE),
             samples=min(settings.samples, len(data.train_labels)),
             seed=settings.seed,
             recipe=Sparse(sparsity),
@@ -186,20 +207,39 @@ def _fit_all(
         figures = evaluate(run.result.model, captured.model, weights, data, attacks, progress=report)
         (draft / name).mkdir()
         fill_fit_folder(run, draft / name, output / name)
-        points.append(_point(name, run, figures))
+        points.append(_point(name, run, figures, pruned_accuracy(baseline.net, data, figures.nnz)))
         fits.append(run)
     (attack,) = figures.attacks
     attacked = attack.baseline_fgsm, attack.baseline_pgd
     return Demo(baseline, captured.weight_count, *attacked, tuple(points), tuple(fits), settings)
 
 
-def _point(folder: str, run: FitRun, figures: Evaluation) -> FrontierPoint:
+def pruned_accuracy(net: nn.Module, data: Dataset, count: int) -> float:
+    """The accuracy, a share in [0, 1], on the test part of a copy of `net` with its `count` largest weights alone.
+
+    That is pruning by magnitude over the whole network, of every parameter with two dimensions or more, without
+    retraining; biases stay.
+    """
+    pruned = copy.deepcopy(net)
+    weights = [value for value in pruned.parameters() if value.ndim > 1]
+    with torch.no_grad():
+        sizes = torch.cat([value.abs().reshape(-1) for value in weights])
+        kept = torch.zeros_like(sizes, dtype=torch.bool)
+        kept[sizes.topk(count).indices] = True
+        parts = torch.split(kept, [value.numel() for value in weights])
+        for value, own in zip(weights, parts, strict=True):
+            value.mul_(own.reshape(value.shape))
+    return accuracy(pruned, data.test_inputs, data.test_labels)
+
+
+def _point(folder: str, run: FitRun, figures: Evaluation, magnitude: float) -> FrontierPoint:
     rows = run.result.rows
     return FrontierPoint(
         folder=folder,
         sparsity=figures.sparsity,
         nnz=figures.nnz,
         accuracy=figures.accuracy,
+        magnitude=magnitude,
         fgsm=figures.attacks[0].fgsm,
         pgd=figures.attacks[0].pgd,
         agreement=figures.agreement,
@@ -207,5 +247,6 @@ def _point(folder: str, run: FitRun, figures: Evaluation) -> FrontierPoint:
         rows=len(rows),
         rows_certified=int(rows.converged.sum()),
         largest_relative_gap=float(rows.relative_gap.max(initial=0.0)),
+        perron_frobenius=figures.perron_frobenius.upper,
         seconds=run.seconds,
     )

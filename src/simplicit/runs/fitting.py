@@ -24,6 +24,7 @@ from simplicit.implicit import ImplicitModel, save
 from simplicit.network import Capture, capture
 from simplicit.progress import OnProgress
 from simplicit.rows import BasisPursuit, RowStatus
+from simplicit.runs.doubts import doubts_of
 from simplicit.runs.folder import MANIFEST, Manifest, read_manifest, run_folder
 from simplicit.runs.hf.folder import PACKAGES, save_pretrained
 from simplicit.runs.networks import NETWORK, CallRecord, classes_of
@@ -93,6 +94,8 @@ class FitRun:
         call = CallRecord.of(self.result.graph).to_config() if self.pretrained else None
         if patterns := self.result.in_pattern():
             found["patterns"] = [asdict(one) for one in patterns]
+        if self.remarks:
+            found["remarks"] = list(self.remarks)
         return found | ({} if call is None else {"call": call})
 
 
@@ -152,13 +155,11 @@ def run_fit(
     """Fit the network of a task, opened from the same settings, and measure it on the test part; see ``simplicit.fit``.
 
     `baseline` is the network's exact implicit form, if it is at hand; `journal`, `cache` and `progress` are as in
-    ``fit``.
+    ``fit``. Data that :func:`~simplicit.runs.doubts.doubts_of` refuses is refused.
     """
-    source, recipe = settings.source, settings.recipe
-    if source.model is not None and source.weights is None:
-        note = "Note: no --weights, so the network of %s is used with the weights that it came with"
-        _log.warning(note, source.model)
+    recipe = settings.recipe
     inputs, net = task.training_inputs(settings.samples, settings.seed), task.net
+    remarks = doubts_of(task, inputs)
     if isinstance(recipe, Robust) and recipe.clip is None:
         recipe = replace(recipe, clip=task.data.input_range)
     if isinstance(recipe, Matching) and isinstance(recipe.penalty, BasisPursuit):
@@ -173,7 +174,7 @@ def run_fit(
         "baseline_accuracy": float(np.mean(theirs == labels)),
         "agreement": float(np.mean(ours == theirs)),
     }
-    return FitRun(settings, result, test, task.provenance, seconds)
+    return FitRun(settings, result, test, task.provenance, seconds, remarks=remarks)
 
 
 def _classes(task: Task, result: FitResult, baseline: ImplicitModel | None) -> Iterator[Labels]:

@@ -21,7 +21,7 @@ from simplicit.training import Recipe, Sparse
 #: Training samples of a fit that asks for no number.
 SAMPLES = 1000
 #: Settings of a network that stand for each other: where one is given, none of another run is kept.
-_NETWORK = ("baseline", "model", "weights", "hf", "input_shape")
+_NETWORK = ("baseline", "model", "weights", "own_weights", "hf", "input_shape")
 #: The same of samples: texts go with ``hf`` alone.
 _TEXTS = ("texts", "test_texts", "labels", "length")
 
@@ -47,6 +47,8 @@ class Source:
     weights : Path, optional
         Its weights: .safetensors, a checkpoint that torch.load(weights_only=True) reads, or a folder of simplicit.save
         or `simplicit export`; or a .pt2 program.
+    own_weights : bool
+        Without --weights: the factory of --model gives the network its trained weights itself.
     hf : Path, optional
         A Hugging Face folder: config.json, safetensors and, for --texts, a tokenizer; its code is never run. Needs the
         extra `hf`.
@@ -76,6 +78,7 @@ class Source:
     baseline: Path | None = None
     model: str | None = None
     weights: Path | None = None
+    own_weights: bool = False
     hf: Path | None = None
     texts: Path | None = None
     test_texts: Path | None = None
@@ -107,6 +110,16 @@ class Source:
             if self.hf is not None:
                 raise InputError("a network of --hf needs --texts, a file with one text a line, or --data")
             raise InputError("a network of your own needs --data, the data set that it was trained on")
+        self._check_weights()
+
+    def _check_weights(self) -> None:
+        """A factory makes random weights as a rule, so of one without a file it has to be said that it does not."""
+        if self.own_weights and (self.model is None or self.weights is not None):
+            raise refused("own_weights", "goes with --model alone, whose factory gives the network its weights")
+        if self.model is not None and self.weights is None and not self.own_weights:
+            what = f"none are named, so those that {self.model} makes would be used, as a rule random ones"
+            remedy = "name the file with --weights, or say --own-weights if it makes trained ones"
+            raise refused("weights", f"{what}; {remedy}")
 
     @property
     def paths(self) -> list[Path]:
@@ -128,9 +141,10 @@ class FitSettings:
     seed : int
         Seed of that draw.
     recipe : Recipe
-        What is made of the network: sparse, the most accurate network at a given number of weights; robust, much harder
-        to attack; certified, the largest provable accuracy; matching, problem (7) under a penalty; paper, (11) to the
-        letter. `--recipe NAME --help` lists the options of one.
+        What is made of the network: sparse, the most accurate network at a given number of weights; structured, whole
+        neurons, channels and heads are dropped; robust, much harder to attack; certified, the largest provable
+        accuracy. matching is the paper's convex problem (7) under a penalty, and paper its (11) to the letter: what the
+        paper does, with less accuracy at the same sparsity. `--recipe NAME --help` lists the options of one.
     running : Running
     """
 
@@ -252,7 +266,7 @@ def read_source(
         source: Source = restored(Source, values)
     except TypeError as error:
         raise DataError(f"{folder / MANIFEST}: damaged, {error}") from error
-    others: dict[str, Any] = dict.fromkeys(("model", "weights", "hf", *_TEXTS))
+    others: dict[str, Any] = dict.fromkeys(("model", "weights", "hf", *_TEXTS)) | {"own_weights": False}
     changed: dict[str, Any] = {} if baseline is None else others | {"baseline": baseline}
     changed |= {} if data is None else {"data": data}
     changed |= {} if data_dir is None else {"data_dir": data_dir}

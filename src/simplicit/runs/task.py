@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 from simplicit.checks import refused
 from simplicit.data import Dataset, load_dataset
 from simplicit.errors import DataError, InputError
-from simplicit.files import file_hash
+from simplicit.files import file_hash, read_json
 from simplicit.network.outputs import tensors_of
 from simplicit.runs.baseline import CONFIG, WEIGHTS, load_baseline
 from simplicit.runs.factory import load_network, load_program
@@ -29,6 +29,9 @@ from simplicit.runs.hf.folder import CONFIG as HF_CONFIG
 from simplicit.runs.hf.folder import load_pretrained
 from simplicit.runs.settings import SAMPLES, Source, read_source, recorded_inputs
 from simplicit.runtime.files.loading import files_of
+
+#: So many of the tensors that changed are named.
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def open_task(source: Source, *, trust_pt2: bool = False) -> Task:
     if source.texts is not None:
         what = "are token ids, whole numbers, around which there is no box of small changes; attacks and certificates"
         raise refused("texts", f"{what} take networks that were fitted with --data", source.texts)
-    name, data_dir = source.data, source.data_dir
+    name, data_dir, made = source.data, source.data_dir, None
     if source.baseline is not None:
         folder = source.baseline
         baseline = load_baseline(folder)
@@ -79,10 +82,13 @@ def open_task(source: Source, *, trust_pt2: bool = False) -> Task:
         files = [folder / CONFIG, folder / WEIGHTS]
         if name is None and data_dir is None and baseline.data_dir is not None and baseline.data_dir.is_dir():
             data_dir = baseline.data_dir
+        made = read_json(folder / MANIFEST).get("inputs") if (folder / MANIFEST).is_file() else None
         name = name or baseline.data
     else:
         net, files = _open_network(source, trust_pt2)
     data = load_dataset(str(name), data_dir)
+    if source.baseline is not None and isinstance(made, Mapping):
+        check_range(made, data, source.baseline)
     shape = source.input_shape or _shape_for(net, data)
     if math.prod(shape) != data.n_inputs:
         ours, theirs = ("x".join(map(str, one)) for one in (shape, data.input_shape))
@@ -90,7 +96,10 @@ def open_task(source: Source, *, trust_pt2: bool = False) -> Task:
         raise refused("input_shape", found)
     if len(shape) > 2 and shape == (data.input_shape[-1], *data.input_shape[:-1]) != data.input_shape:
         raise _channels_last(data)  # the numbers would fit, in a wrong order
-    hashes = {path.name: file_hash(path) for path in files} | {"state_dict": state_hash(net)}
+    hashes: dict[str, Any] = {path.name: file_hash(path) for path in files} | {
+        "state_dict": state_hash(net),
+        "tensors": tensor_hashes(net),
+    }
     if source.model is not None or source.hf is not None:
         hashes["structure"] = _structure_hash(net)
     return Task(net, data, shape, {"network": hashes, "data": data.describe()})
@@ -164,12 +173,29 @@ def state_hash(net: nn.Module) -> str:
     """``"sha256:..."`` of the names, types, shapes and values of everything that `net` would save."""
     digest = hashlib.sha256()
     for name, value in sorted(net.state_dict().items()):
-        if not isinstance(value, Tensor) or is_lazy(value) or value.is_meta or value.layout != torch.strided:
-            digest.update(f"{name} {type(value).__name__};".encode())  # no values: refused when it is captured
-            continue
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        for part in _parts_of(name, value):
+            digest.update(part)
     return "sha256:" + digest.hexdigest()
+
+
+def tensor_hashes(net: nn.Module) -> dict[str, str]:
+    """By the name of everything that `net` would save, 16 digits of the same of it alone: what changed has a name."""
+    hashes: dict[str, str] = {}
+    for name, value in net.state_dict().items():
+        digest = hashlib.sha256()
+        for part in _parts_of(name, value):
+            digest.update(part)
+        hashes[name] = digest.hexdigest()[:16]
+    return hashes
+
+
+def _parts_of(name: str, value: Any) -> Iterator[bytes]:
+    """Name, type, shape and values of what a network would save."""
+    if not isinstance(value, Tensor) or is_lazy(value) or value.is_meta or value.layout != torch.strided:
+        yield f"{name} {type(value).__name__};".encode()  # no values: refused when it is captured
+        return
+    yield f"{name} {value.dtype} {tuple(value.shape)};".encode()
+    yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _structure_hash(net: nn.Module) -> str:
@@ -186,24 +212,43 @@ def check_unchanged(recorded: Mapping[str, Any], found: Mapping[str, Any], confi
     """Refuse to repeat a run, or to compare with it, where its inputs are no longer those that its manifest names."""
     for section in ("network", "data"):
         old, new = _section(recorded, section, config), found[section]
-        if section == "data":
-            old, new = _section(old, "hashes", config), new["hashes"]
-        changed = [name for name in old if name in new and old[name] != new[name]]
+        inside = "hashes" if section == "data" else "tensors"
+        parts, others = _section(old, inside, config), new.get(inside, {})
+        first, second = (parts, others) if section == "data" else (old, new)
+        changed = [name for name in first if name in second and name != inside and first[name] != second[name]]
         if changed:
+            what = _facts(old, new) if section == "data" else _tensors(parts, others)
             raise DataError(
-                f"{config}: {', '.join(changed)} changed since that run, so it cannot be repeated or compared with; "
-                f"restore the {section}, or name another one explicitly"
+                f"{config}: {', '.join(changed)} changed since that run{what}, so it cannot be repeated or compared "
+                f"with; restore the {section}, or name another one explicitly"
             )
 
 
+def _tensors(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Which tensors of a network are others, in brackets."""
+    if not old:
+        return ""
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f" (of {len(new)} tensors {', '.join(names[:_SHOWN]) or 'none'}{more})"
+
+
+def _facts(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Which facts of a data set are others, in brackets."""
+    names = ("train_samples", "test_samples", "input_shape", "classes", "input_range")
+    changed = [name for name in names if name in old and old[name] != new.get(name)]
+    told = ", ".join(f"{name} {old[name]}, now {new.get(name)}" for name in changed)
+    return f" ({told})" if told else ""
+
+
 def check_range(recorded: Mapping[str, Any], data: Dataset, run: Path) -> None:
-    """Refuse data whose values go further beyond the range of a run than that is wide: pixels up to 255, say, not 1."""
+    """Refuse data whose values go beyond the range of a run by half of its width: pixels up to 255, say, not 1."""
     made = recorded.get("data")
     ends = made.get("input_range") if isinstance(made, Mapping) else None
     if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(isinstance(end, int | float) for end in ends):
         return
     (low, high), (least, largest) = ends, data.input_range
-    if least < low - (high - low) or largest > high + (high - low):
+    if least < low - (high - low) / 2 or largest > high + (high - low) / 2:
         found = f"values from {least:g} to {largest:g}, {run} was made on values from {low:g} to {high:g}"
         remedy = "bring them into that range, as the network was trained (uint8 is divided by 255)"
         raise refused("data", f"{found}; {remedy}", data.name)

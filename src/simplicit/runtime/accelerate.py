@@ -2,6 +2,7 @@ r"""``accelerate``: a network whose layers have the formats that a measurement o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,12 +11,13 @@ from torch import nn
 
 from simplicit.checks import as_count, refused
 from simplicit.implicit import ImplicitModel
-from simplicit.network.prepare import evaluation_copy, read_call
+from simplicit.network.prepare import evaluation_copy, in_single_precision, read_call
 from simplicit.runtime.accelerated import Accelerated, FormatTable, Whole
+from simplicit.runtime.compaction import compact as compact_network
 from simplicit.runtime.formats import DENSE, FORMATS, plain_kind
 from simplicit.runtime.formats.choosing import described
 from simplicit.runtime.formats.layers import LINEAR
-from simplicit.runtime.search import Samples, Search, exchange, plain_layers
+from simplicit.runtime.search import Samples, Search, exchange, faster, plain_layers
 
 # The dtypes that formats have products in on a CPU.
 _WIDE = (torch.float32, torch.float64)
@@ -36,6 +38,7 @@ def accelerate(
     *,
     batch: int | Sequence[int] = 1,
     formats: Sequence[str] | None = None,
+    compact: bool = False,
 ) -> Accelerated:
     """Make a network of the same outputs whose sparse layers are fast, by measurements on this machine.
 
@@ -49,6 +52,10 @@ def accelerate(
         How many samples it will be called with. It takes any number, in the formats of the nearest of these.
     formats : sequence of str, optional
         What layers may have beside "dense": "csr", "bsr4", "bsr8", "2:4". All that the weights allow if None.
+    compact : bool
+        Whether what its outputs do not depend on may be taken out first, as by :func:`simplicit.compact`: it is where
+        the result takes less time. It is called as in the example from then on, and errors are those of that function
+        too.
 
     Returns
     -------
@@ -67,15 +74,24 @@ def accelerate(
     given = net if isinstance(net, nn.Module) or not isinstance(net, HasNetwork) else net.network()
     network = evaluation_copy(given)
     device = next((parameter.device for parameter in given.parameters()), torch.device("cpu"))
+    small = evaluation_copy(compact_network(given, example)) if compact else None
     if device.type == "cuda":
-        return _on_gpu(network.to(device), allowed, batches)
+        return _on_gpu((small or network).to(device), allowed, batches)
     if "2:4" in (formats or ()):
         raise refused("formats", "'2:4' needs CUDA, and the network is on the CPU; move it by net.to('cuda') before")
     if any(parameter.dtype not in _WIDE for parameter in network.parameters()):
-        return _all_dense(network, allowed, batches)
+        single = copy.deepcopy(network)
+        in_single_precision(single)
+        read_call(single, example, None, "example")
+        return _all_dense(small or network, allowed, batches)
     call, U, choice, _ = read_call(network, example, None, "example")
+    samples = Samples(call, U, choice)
     try:
-        return Search(network, Samples(call, U, choice), allowed).best(batches)
+        found = Search(network, samples, allowed).best(batches)
+        if small is not None:
+            compacted = Search(small, samples, allowed).best(batches)
+            found = compacted if faster(compacted, found, samples, batches) else found
+        return found
     except RuntimeError as error:  # of torch's allocator, which has no class of its own on a CPU
         if "allocate memory" not in str(error):
             raise

@@ -212,6 +212,17 @@ class Search:
         return alike
 
 
+def faster(small: nn.Module, given: nn.Module, samples: Samples, batches: Sequence[int]) -> bool:
+    """Whether a compacted network takes less time than the one that it was made of, over all batch sizes."""
+    gain = 1.0
+    for batch in batches:
+        in_order, by_name = samples.arguments(batch)
+        ways = {DENSE: partial(given, *in_order, **by_name), "compacted": partial(small, *in_order, **by_name)}
+        seconds = least_seconds(ways, _OF_WHOLE)
+        gain *= seconds[DENSE] / seconds["compacted"]
+    return gain >= 1.0
+
+
 def _grown(length: int, batch: int) -> int:
     """The length for a batch of what has it for two samples; where it is odd, it does not grow with them."""
     return length if length % 2 else length // 2 * batch

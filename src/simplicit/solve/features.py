@@ -83,9 +83,9 @@ class SparseFeatures:
             raise refused("features", f"expected floats, got {matrix.dtype}; convert with features.astype('float64')")
         if matrix.ndim != 2 or 0 in matrix.shape:
             raise refused("features", f"expected samples x columns, at least one of each, got shape {matrix.shape}")
-        if not matrix.dtype.isnative:  # SciPy's own conversions know no other byte order
+        if not matrix.dtype.isnative or matrix.dtype.itemsize == 2:  # which SciPy's own conversions do not know
             matrix = copy(matrix)
-            matrix.data = matrix.data.astype(matrix.data.dtype.newbyteorder("="))
+            matrix.data = matrix.data.astype(np.float64)
         _check_entries(matrix)
         self.matrix = csc_array(matrix, dtype=np.float64, copy=True)
         self.matrix.sum_duplicates()

@@ -107,13 +107,8 @@ def solve_part(
     InputError, ExecutionError, DataError, MissingExtraError
         As :func:`solve_rows`.
     """
-    if not isinstance(part, tuple | list) or len(part) != 2:
-        raise refused("part", f"expected a pair such as (1, 16), the first of 16 parts, got {part!r}")
-    number, of = as_count("part", part[0]), as_count("part", part[1])
-    if number > of:
-        raise refused("part", f"{number} of {of} does not exist; the parts are 1 to {of}")
     method = Method(tol=tol, rounds=rounds, solver=solver, block_rows=block_rows)
-    options = RunOptions(executor, journal, progress, (number, of))
+    options = RunOptions(executor, journal, progress, _checked_part(part))
     problems = path_problems(
         features,
         targets,
@@ -130,6 +125,16 @@ def solve_part(
         raise refused("rounds", "a path has no re-weighted rounds; give one penalty, or leave rounds out")
     run_problems(problems, method, options)
     return journal_state([journal])
+
+
+def _checked_part(part: tuple[int, int]) -> tuple[int, int]:
+    """Which part of how many; InputError where there is none such."""
+    if not isinstance(part, tuple | list) or len(part) != 2:
+        raise refused("part", f"expected a pair such as (1, 16), the first of 16 parts, got {part!r}")
+    number, of = as_count("part", part[0]), as_count("part", part[1])
+    if number > of:
+        raise refused("part", f"{number} of {of} does not exist; the parts are 1 to {of}")
+    return number, of
 
 
 def journal_state(journals: Sequence[str | PathLike[str]]) -> JournalState:

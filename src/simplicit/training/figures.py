@@ -86,6 +86,8 @@ class LayerFigures:
         where supports were not selected. See :mod:`simplicit.training.support.bounds`.
     pattern : str or None
         The pattern that every row of it is in, such as ``"2:4"``.
+    modules : tuple of str
+        Where rows are those of states, and ``name`` is a group of them: the modules whose weights make it.
     """
 
     name: str
@@ -95,3 +97,9 @@ class LayerFigures:
     error: float
     support_bound: float | None
     pattern: str | None = None
+    modules: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """The name, behind those of the modules where these are others: ``"0 (1)"``."""
+        return f"{'+'.join(self.modules)} ({self.name})" if self.modules else self.name

@@ -16,6 +16,7 @@ from torch import nn
 from simplicit.implicit import ImplicitModel, perron_frobenius, save
 from simplicit.network.cells import CellCapture
 from simplicit.network.graph import NetworkGraph
+from simplicit.training.channels import ChannelStudent
 from simplicit.training.figures import LayerFigures, RowFigures
 from simplicit.training.problem import Ridge
 from simplicit.training.provider import Student
@@ -27,6 +28,8 @@ from simplicit.training.training import Trained
 _WIDTH = 100
 #: So many of the weights that were left alone for one reason are named.
 _LISTED = 4
+#: A relative squared error of rounding.
+_NOTHING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,8 @@ class FitResult:
         The network that came in.
     notes : mapping of str to str
         What else the summary says, by its label: the output that was taken, the dtype of the weights.
+    behind : mapping of str to tuple of str
+        Where rows are those of states: the modules whose weights make each group of them.
     """
 
     recipe: Recipe
@@ -73,10 +78,12 @@ class FitResult:
     student: Student
     graph: NetworkGraph
     notes: Mapping[str, str] = field(default_factory=dict)
+    behind: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, recipe: Recipe, task: Task, found: Trained) -> FitResult:
         """The result of a recipe that made of a task what it found."""
+        tied = isinstance(found.student, ChannelStudent)  # then layers are modules already
         return cls(
             recipe=recipe,
             rows=RowFigures.of([solution for groups in found.solutions.values() for solution in groups], found.student),
@@ -90,6 +97,7 @@ class FitResult:
             seconds=task.seconds,
             student=found.student,
             graph=task.graph,
+            behind={} if tied or task.cell is not None else task.captured.layers_behind,
             notes=(_notes(task.graph) if task.cell is None else _notes_of_cell(task.cell)) | task.notes,
         )
 
@@ -145,7 +153,8 @@ class FitResult:
             weights, nnz = self.student.weights[name], int(self.rows.nnz[own].sum())
             pattern = self.student.patterns.get(name)
             text = None if pattern is None else str(pattern)
-            found.append(LayerFigures(name, int(own.sum()), weights, nnz, error, bound, text))
+            modules = self.behind.get(name, ())
+            found.append(LayerFigures(name, int(own.sum()), weights, nnz, error, bound, text, modules))
         return tuple(found)
 
     def in_pattern(self) -> tuple[PatternFigures, ...]:
@@ -191,6 +200,7 @@ class FitResult:
                 f"{figures['largest_relative_gap']:.1e} (tol {self.tol:g})",
             ),
             *_labelled("weights", f"{self.nnz:,} non-zeros, the baseline has {self.weight_count:,}: {_compared(self)}"),
+            *_labelled("most lost", _most_lost(self)),
             *_unproved(self),
             *_left_alone(figures),
             *_stability(figures),
@@ -259,6 +269,30 @@ def _compared(result: FitResult) -> str:
     return f"{result.sparsity:.1f} % sparse" if more <= 0 else f"{100 * more / result.weight_count:.1f} % more"
 
 
+def _most_lost(result: FitResult) -> str:
+    """Which layer's results are furthest from the baseline's, and which layers have no weight left; nothing if none."""
+    layers = [layer for layer in result.layers if layer.weights]
+    worst = max(layers, key=lambda layer: layer.error, default=None)
+    said = []
+    if worst is not None and worst.error > _NOTHING:
+        kept = f", with {_share(worst)} of its weights" if worst.non_zeros <= worst.weights else ""
+        said.append(f"in {worst.shown}, whose results are off by {_off(worst)} of their norm{kept}")
+    if empty := [layer.shown for layer in layers if not layer.non_zeros]:
+        more = f" and {len(empty) - _LISTED} more" if len(empty) > _LISTED else ""
+        said.append(f"no weight is left in {', '.join(empty[:_LISTED])}{more}")
+    return "; ".join(said)
+
+
+def _share(layer: LayerFigures) -> str:
+    """The share of its weights that a layer keeps."""
+    return f"{100 * layer.non_zeros / layer.weights:.1f} %"
+
+
+def _off(layer: LayerFigures) -> str:
+    """How far a layer's results are from the baseline's, as a share of their norm."""
+    return f"{100 * math.sqrt(layer.error):.2g} %"
+
+
 def _unproved(result: FitResult) -> list[str]:
     """The rows that are kept without having converged, by layer."""
     rows = result.rows
@@ -290,14 +324,14 @@ def _stability(figures: dict[str, Any]) -> list[str]:
 def _table(result: FitResult) -> list[str]:
     """One line for each layer, as the network computes them."""
     bounded = any(layer.support_bound is not None for layer in result.layers)
-    width = max([22, *(len(layer.name) for layer in result.layers)]) + 2
-    head = f"  {'layer':<{width}}{'rows':>6}{'weights':>10}{'non-zeros':>12}{'sparse':>9}{'sq. error':>12}"
+    width = max([22, *(len(layer.shown) for layer in result.layers)]) + 2
+    head = f"  {'layer':<{width}}{'rows':>6}{'weights':>10}{'non-zeros':>12}{'kept':>9}{'rel. error':>12}"
     return [head + (f"{'best >=':>10}" if bounded else ""), *(_line(layer, width) for layer in result.layers)]
 
 
 def _line(layer: LayerFigures, width: int) -> str:
-    share = f"{100 * (1 - layer.non_zeros / layer.weights):.1f}%" if layer.non_zeros <= layer.weights > 0 else "-"
+    share = _share(layer).replace(" ", "") if layer.non_zeros <= layer.weights > 0 else "-"
     # A bound is rounded down.
     bound = "" if layer.support_bound is None else f"{math.floor(1000 * layer.support_bound) / 1000:>10.3f}"
     counts = f"{layer.rows:>6}{layer.weights:>10,}{layer.non_zeros:>12,}"
-    return f"  {layer.name:<{width}}{counts}{share:>9}{layer.error:>12.2g}{bound}"
+    return f"  {layer.shown:<{width}}{counts}{share:>9}{_off(layer).replace(' ', ''):>12}{bound}"

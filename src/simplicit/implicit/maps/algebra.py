@@ -13,6 +13,7 @@ from functools import reduce
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from simplicit.errors import InputError
@@ -33,7 +34,7 @@ _LARGEST_WRITTEN = 2**22
 _MOST_TAKEN = 2**24
 # A product is small up to so many numbers, and up to so many products for each sample; a weight that is filled up with
 # zeros up to so many.
-_SMALL_PRODUCT, _SMALL_WEIGHT = 2**20, 2**16
+_SMALL_PRODUCT, _SMALL_WEIGHT = 2**14, 2**16
 #: Two kinds of maps, ``object`` for any, and what makes one map of two such, or None where it finds no short form.
 Rule: TypeAlias = tuple[type[object], type[object], Callable[[Any, Any], LinearMap | None]]
 
@@ -58,13 +59,21 @@ def composed(outer: LinearMap, inner: LinearMap, *, no_larger: bool = False) -> 
                 raise _too_large(outer, inner)
         return known
     largest = _bound(outer.stored, inner.stored) if no_larger else LARGEST_NNZ
-    if inner.work + outer.work <= (min(largest, _LARGEST_WRITTEN) if no_larger else largest):
-        last, first = outer.to_csr(), inner.to_csr()
-        # What every entry of the last meets in its row of the first: the terms of the product, at least its entries.
-        terms = np.bincount(last.indices, minlength=last.shape[1]) @ np.diff(first.indptr).astype(np.int64)
-        if terms <= largest:
-            return CsrMap(last @ first)
+    written = inner.work + outer.work <= (min(largest, _LARGEST_WRITTEN) if no_larger else largest)
+    if written and _terms(outer, inner) <= largest:
+        return CsrMap(outer.to_csr() @ inner.to_csr())
     raise _too_large(outer, inner)
+
+
+def _terms(outer: LinearMap, inner: LinearMap) -> int:
+    """What all entries of the last map meet in their rows of the first: the terms of the product, at least its entries.
+
+    A weight is not written down for it, which takes several times its own memory.
+    """
+    met = inner.row_counts()
+    if isinstance(outer, WeightedMap):
+        return int(outer.pattern().apply(torch.from_numpy(met.astype(np.float64))[None]).sum())
+    return int(np.bincount(outer.to_csr().indices, minlength=outer.shape[1]) @ met)
 
 
 def check_composed(outer: LinearMap, inner: LinearMap) -> None:

@@ -118,7 +118,7 @@ def open_bench_subject(run: Path, **source: Any) -> BenchSubject:
     damaged, or changed.
     """
     if read_manifest(run, "fit", BASELINE)["kind"] == BASELINE:
-        others = {name: source.get(name) for name in ("data", "data_dir")}
+        others: dict[str, Any] = {name: source.get(name) for name in ("data", "data_dir")}
         task = open_task(Source(baseline=source.get("baseline") or run, **others))
         return _on_data(evaluation_copy(task.net), task, lambda: capture_task(task).model)
     check_weights(run)

@@ -26,7 +26,7 @@ from simplicit.runs.hf.texts import (
     tokenised,
 )
 from simplicit.runs.settings import SAMPLES, Source, read_source, recorded_inputs
-from simplicit.runs.task import Task, check_unchanged, draw, open_task, state_hash
+from simplicit.runs.task import Task, check_unchanged, draw, open_task, state_hash, tensor_hashes
 
 #: One in so many texts, the last ones, is held out where there is no file for that.
 HELD_OUT = 5
@@ -185,4 +185,7 @@ def _provenance(source: Source, net: nn.Module, train: Tokens, test: Tokens) -> 
         "truncated": train.truncated + test.truncated,
         "hashes": {name: file_hash(path) for name, path in files.items() if path is not None},
     }
-    return {"network": {"architecture": type(net).__name__, "state_dict": state_hash(net)}, "data": facts}
+    return {
+        "network": {"architecture": type(net).__name__, "state_dict": state_hash(net), "tensors": tensor_hashes(net)},
+        "data": facts,
+    }

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from simplicit.checks import refused
 from simplicit.network.calls import Call
+from simplicit.runtime.compaction.layers import take_layers
 from simplicit.runtime.compaction.program import Program
 
 #: Names that the code of a graph may use beside its own.
@@ -34,7 +35,7 @@ class Compaction:
     removed : mapping of str to (tuple of int, mapping of int to tuple of int)
         For each tensor that became smaller the shape that it had, and by axis the places that are gone.
     dropped : tuple of str
-        Names of tensors that nothing depends on any more.
+        Names of tensors that nothing depends on any more. A tied tensor that is left has one of its names.
     """
 
     code: str
@@ -46,8 +47,9 @@ class CompactNetwork(nn.Module):
     """A network without what its outputs do not depend on, made by :func:`~simplicit.compact`.
 
     It is called as the network was in the example, for any number of samples, and returns what the network returns, in
-    the same structure. Parameters and buffers have the names that they have in the network, and are as trainable; it
-    always computes as the network does in evaluation mode.
+    the same structure. Its linear layers and two-dimensional convolutions are modules of torch. Parameters and buffers
+    have the names that they have in the network, and are as trainable; it always computes as the network does in
+    evaluation mode.
 
     Attributes
     ----------
@@ -63,6 +65,7 @@ class CompactNetwork(nn.Module):
 
     def __init__(self, program: Program, call: Call, removed: Removed, dropped: tuple[str, ...]) -> None:
         super().__init__()
+        layers = take_layers(program)
         # One name beside those of the network's own parts, of which any may be called "code".
         code = str(program.graph.python_code("self").src).lstrip("\n")
         self.compaction = Compaction(code, removed, dropped)
@@ -72,21 +75,32 @@ class CompactNetwork(nn.Module):
         self._alone = len(call.names) == 1
         self._structure = None if program.structure.is_leaf() else program.structure
         for name, value in program.constants.items():
+            if (place := name.rpartition(".")[0]) in layers and not isinstance(self._at(place), type(layers[place])):
+                self._put(place, layers[place])
             self._keep(name, value.clone(), name in program.trained, name in program.stored)
         self._computed = _compiled(code)
         super().train(False)
 
     def _keep(self, name: str, value: Tensor, trained: bool, stored: bool) -> None:
         path, _, own = name.rpartition(".")
+        place = self._at(path)
+        if trained:
+            place.register_parameter(own, nn.Parameter(value))
+        else:
+            place.register_buffer(own, value, persistent=stored)
+
+    def _at(self, path: str) -> nn.Module:
+        """The part at a path, which is made if it is not there."""
         place: nn.Module = self
         for part in path.split(".") if path else ():
             if part not in place._modules:
                 place.add_module(part, nn.Module())
             place = place._modules[part]  # type: ignore[assignment]
-        if trained:
-            place.register_parameter(own, nn.Parameter(value))
-        else:
-            place.register_buffer(own, value, persistent=stored)
+        return place
+
+    def _put(self, path: str, layer: nn.Module) -> None:
+        before, _, own = path.rpartition(".")
+        self._at(before).add_module(own, layer)
 
     def forward(self, *in_order: Any, **by_name: Any) -> Any:
         """Return what the network returns for the same arguments, tensors (m, …) among them, m >= 1."""

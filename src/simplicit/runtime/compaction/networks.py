@@ -76,8 +76,10 @@ def _removed(before: Program, after: Program, kept: dict[Node, Any]) -> Removed:
 
 
 def _dropped(network: nn.Module, after: Program) -> tuple[str, ...]:
-    """The tensors of the network that are not there any more."""
-    return tuple(name for name in network.state_dict() if name not in after.constants)
+    """The tensors of the network that are not there any more; a tied one is there where one of its names is."""
+    state = network.state_dict(keep_vars=True)
+    there = {id(value) for name, value in state.items() if name in after.constants}
+    return tuple(name for name, value in state.items() if name not in after.constants and id(value) not in there)
 
 
 def _freeze(network: nn.Module, module: CompactNetwork) -> None:

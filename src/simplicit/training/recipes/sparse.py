@@ -22,6 +22,7 @@ from simplicit.training.provider import Provider
 from simplicit.training.recipes.base import Recipe, Task, check_penalty
 from simplicit.training.states import STRUCTURES, LoopProvider, StateProvider, ball_of, structure_of
 from simplicit.training.strength import check_sparsity
+from simplicit.training.support.allocation import count_kept
 from simplicit.training.support.pattern import Pattern
 from simplicit.training.training import Share, Trained, Training
 
@@ -158,6 +159,7 @@ class Sparse(Recipe):
 
     def _trained(self, task: Task, provider: Provider[Any], ridge: Ridge, *, thresholding: bool) -> Trained:
         with task.solving(self, provider.samples, provider.shape) as run:
+            self._check_some_stay(provider)
             filled = self._filled(provider)
             training = Training(
                 provider,
@@ -175,6 +177,13 @@ class Sparse(Recipe):
                     f"{self.candidates} gives no zeros, so sparsity must say how many weights are to stay, such as 90",
                 )
             return training.select(self._wanted, self._shares(provider))
+
+    def _check_some_stay(self, provider: Provider[Any]) -> None:
+        """Refuse a sparsity of the whole network that leaves no weight, and outputs that are constants."""
+        total, wanted = provider.weight_count, self._wanted
+        if wanted is not None and not self._choice.rules and total and count_kept(total, wanted, total) == 0:
+            most = math.floor(1e4 * (1 - 1 / total)) / 100
+            raise refused("sparsity", f"{wanted:g} % leaves none of the {total:,} weights; take {most:g} at most")
 
     def _shares(self, provider: Provider[Any]) -> dict[str, Share]:
         """The layers with a sparsity or a pattern of their own."""
