@@ -48,7 +48,7 @@ def refused(message: str, **change: Any) -> None:
         ({"targets": csr_array(np.ones((8, 2)))}, "targets: must be dense"),
         ({"sample_weight": -np.ones(8)}, "sample_weight must be finite and >= 0, got -1"),
         ({"sample_weight": np.ones(7)}, r"sample_weight has shape \(7,\)"),
-        ({"sample_weight": np.zeros(8)}, "sample_weight: is 0 for all samples"),
+        ({"sample_weight": np.zeros(8)}, "sample_weight: is zero for all samples"),
         ({"sample_weight": np.full(8, 1e40)}, "sample_weight: runs from 1e\\+40"),
         ({"weight": 0.0}, "weight must be finite and > 0, got 0"),
         ({"weight": np.nan}, "weight must be finite and > 0"),

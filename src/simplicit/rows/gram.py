@@ -200,7 +200,7 @@ def as_sample_weight(sample_weight: npt.ArrayLike, n_samples: int) -> Array:
     weights = np.array(np.broadcast_to(weights, (n_samples,)))
     used = weights[weights > 0]
     if not len(used):
-        raise refused("sample_weight", "is 0 for all samples; give at least one sample a weight above 0")
+        raise refused("sample_weight", "is zero for all samples; give at least one sample a weight above 0")
     if used.max() > LARGEST_WEIGHT or used.min() < 1 / LARGEST_WEIGHT:
         limits = f"outside {1 / LARGEST_WEIGHT:.0e} to {LARGEST_WEIGHT:.0e}; measure them in other units"
         raise refused("sample_weight", f"runs from {used.min():.3g} to {used.max():.3g}, {limits}")
