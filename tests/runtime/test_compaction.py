@@ -254,6 +254,7 @@ def test_random_zeros(data: st.DataObject) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")  # torch says it once in a process
 def test_networks_of_the_census(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     from networks.small import ENTRIES
