@@ -34,9 +34,9 @@ WEIGHTS = RNG.random(60) * (RNG.random(60) < 0.8)
         Lasso(executor="serial"),
         ElasticNet(executor="serial"),
         BallLasso(executor="serial"),
-        LassoCV(alphas=5, cv=3, executor="serial"),
-        ElasticNetCV(alphas=5, cv=3, executor="serial"),
-        BallLassoCV(radii=5, cv=3, executor="serial"),
+        LassoCV(alphas=3, cv=2, executor="serial"),
+        ElasticNetCV(alphas=3, cv=2, executor="serial"),
+        BallLassoCV(radii=3, cv=2, executor="serial"),
     ]
 )
 def test_scikit_learn_is_content(estimator: Any, check: Any) -> None:
