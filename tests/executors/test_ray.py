@@ -109,6 +109,7 @@ def test_one_process_has_one_cluster(pools: Any) -> None:
     assert use(executor) == 3
 
 
+@pytest.mark.slow
 def test_an_object_store_that_is_too_small(pools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEADROOM", 1e6)
     told = r"object store on node 127\.0\.0\.1 holds 0\.\d+ GiB, and the shared arrays .*--object-store-memory=\d+ or"

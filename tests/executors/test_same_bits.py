@@ -36,8 +36,8 @@ def case(penalty: str, *, support: str = "own", rows: int = 90) -> RowCase:
 
 
 def for_all(penalty: str) -> RowCase:
-    """Several blocks; exact matching is dear."""
-    return case(penalty, rows=40 if penalty == "BasisPursuit" else 90)
+    """Two blocks."""
+    return case(penalty, rows=40)
 
 
 @cache

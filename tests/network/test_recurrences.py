@@ -124,7 +124,8 @@ def test_a_recurrent_layer_is_exact(kind: str, layers: int, both: bool, bias: bo
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_form_of_a_recurrent_layer_is_exact(kind: str) -> None:
     torch.manual_seed(0)
-    for layers, both, bias, first, given in itertools.product((1, 2), *[(False, True)] * 4):
+    for layers, both, bias, first in itertools.product((1, 2), *[(False, True)] * 3):
+        given = (layers == 1) ^ both ^ bias ^ first  # with which any four of the five take all values together
         options: dict[str, Any] = {"num_layers": layers, "bidirectional": both, "bias": bias, "dropout": 0.3}
         options["dropout"] *= layers - 1
         check_exact(Whole(kind, first=first, given=given, **options), (STEPS, 3))

@@ -46,7 +46,7 @@ def check(case: RowCase, solution: sp.Solution) -> None:
         assert objective - solution.dual_gap[i] <= value * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("m", "d"), [(5, 30), (20, 60), (10, 10), (1, 7), (30, 8)])
 def test_least_norms_of_consistent_systems(m: int, d: int, seed: int) -> None:
     features, targets, truth = consistent(m, d, 3, seed)
@@ -120,7 +120,7 @@ def test_no_column_to_match_with() -> None:
         np.testing.assert_allclose(solution.residual, np.linalg.norm(targets, axis=0))
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(12))
 def test_random_systems(seed: int) -> None:
     """Duplicates, low rank, integers, supports, balls, prices by column."""
     regimes = ("normal", "duplicate and zero columns", "integers", "low rank", "positive", "tiny or huge features")

@@ -35,9 +35,15 @@ def series(penalty: str, strongest: float) -> list[Any]:
     }[penalty]
 
 
-@pytest.mark.parametrize("support", ["none", "own"])
-@pytest.mark.parametrize("ball", [None, sp.Ball(0.7, slice(0, 10))])
-@pytest.mark.parametrize("penalty", ["L1", "ElasticNet", "Perspective", "mixed"])
+#: Every penalty with and without a ball, and with and without supports; both pairs of these, two by two.
+@pytest.mark.parametrize(
+    ("penalty", "ball", "support"),
+    [
+        (penalty, (None, sp.Ball(0.7, slice(0, 10)))[j], ("none", "own")[(i + j) % 2])
+        for i, penalty in enumerate(("L1", "ElasticNet", "Perspective", "mixed"))
+        for j in range(2)
+    ],
+)
 def test_a_path_is_its_members(penalty: str, ball: sp.Ball | None, support: str) -> None:
     features, targets = problem(60, 20, 5)
     options: dict[str, Any] = {"ball": ball, "weight": np.linspace(0.5, 2, 5)}

@@ -37,8 +37,10 @@ def network(name: str) -> tuple[nn.Module, Tensor, Network]:
 
 
 @pytest.mark.parametrize("peer", PEERS)
-@pytest.mark.parametrize("name", ["residual", "depthwise", "mlp with biases"])
-@pytest.mark.parametrize(("states", "correct"), [(False, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    ("name", "states", "correct"),
+    [("residual", False, True), ("residual", True, True), ("depthwise", False, False), ("mlp with biases", True, True)],
+)
 def test_every_layer_keeps_its_number(peer: str, name: str, states: bool, correct: bool) -> None:
     net, inputs, given = network(name)
     counts = given.uniform(60)
@@ -52,8 +54,7 @@ def test_every_layer_keeps_its_number(peer: str, name: str, states: bool, correc
 
 
 @pytest.mark.parametrize("peer", PEERS)
-@pytest.mark.parametrize("name", ["residual", "mlp", "mlp with biases"])
-@pytest.mark.parametrize("states", [False, True])
+@pytest.mark.parametrize(("name", "states"), [("residual", True), ("mlp", False), ("mlp with biases", True)])
 def test_a_network_that_keeps_everything_stays_as_it_is(peer: str, name: str, states: bool) -> None:
     net, inputs, given = network(name)
     found = given.pruned(PEERS[peer], given.sizes, states=states)

@@ -143,8 +143,10 @@ class Unsettled:
         return self.provider.sweep(unsettled)
 
 
-@pytest.mark.parametrize("kind", ["states", "channels", "convolutions"])
-@pytest.mark.parametrize("candidates", [sp.NoPenalty(), sp.L1(0.01)])
+@pytest.mark.parametrize(
+    ("kind", "candidates"),
+    [("states", sp.NoPenalty()), ("states", sp.L1(0.01)), ("channels", sp.L1(0.01)), ("convolutions", sp.NoPenalty())],
+)
 def test_a_pilot_is_used_again_where_nothing_has_changed(kind: str, candidates: Any) -> None:
     if kind == "convolutions":
         own = subject("projection")  # two layers see the stem's result

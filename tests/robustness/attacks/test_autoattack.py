@@ -42,7 +42,7 @@ def test_it_is_about_as_strong_as_pgd_and_keeps_to_the_box(kind: str) -> None:
 @pytest.mark.parametrize("classes", [3, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 4, 7, 10))])
 def test_any_number_of_classes(classes: int) -> None:
     model = layered((7, 8, classes), seed=classes)
-    U, labels = data(model, 25)
+    U, labels = data(model, 10)
     attacked = autoattack(model, U, labels, 0.2, seed=3)
     assert accuracy(model, attacked, labels) < 1.0
 

@@ -93,7 +93,7 @@ def test_eps_zero_returns_the_input(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["triangular", "full"])
 def test_larger_eps_never_helps(kind: str) -> None:
     model = model_of(kind)
-    U, labels = data(model, 300)
+    U, labels = data(model, 80)
     assert accuracy(model, U, labels) == 1.0
     attacked = [accuracy(model, pgd(model, U, labels, eps, steps=10), labels) for eps in (0.0, 0.005, 0.02, 0.08, 0.3)]
     assert attacked == sorted(attacked, reverse=True)
@@ -197,7 +197,7 @@ def test_steps_longer_than_the_box_end_at_its_edges() -> None:
 )
 def test_adaptive_steps_are_at_least_as_strong_as_plain_ones(kind: str, seed: int) -> None:
     model = model_of(kind, "relu", seed=seed)
-    count, radii = (400, (0.02, 0.06)) if kind == "triangular" else (40, (0.06,))
+    count, radii = (200, (0.02, 0.06)) if kind == "triangular" else (40, (0.06,))
     U, labels = data(model, count)
     for eps in radii:
         plain = accuracy(model, pgd(model, U, labels, eps, steps=40, step_size=2.5 * eps / 40), labels)
@@ -206,7 +206,7 @@ def test_adaptive_steps_are_at_least_as_strong_as_plain_ones(kind: str, seed: in
         )
         adaptive = accuracy(model, pgd(model, U, labels, eps, steps=40), labels)
         again = accuracy(model, pgd(model, U, labels, eps, steps=40, restarts=5), labels)
-        assert adaptive <= plain + 0.0051  # two samples of four hundred, for the random start
+        assert adaptive <= plain + 0.0101  # two samples of two hundred, for the random start
         assert again <= plain_again
         assert again <= adaptive
 

@@ -88,9 +88,9 @@ def test_lines_bound_any_functional(kind: str) -> None:
     of_stages = {number: z[..., stage.rows] for number, stage in enumerate(plan.stages)}
     functionals = Functionals(constant, x=v, z=of_stages, u=w)
     relaxation = Relaxation(hood, sharpened(hood, hood.enclosure()))
-    points = corners(U, 0.1, 400)
+    points = corners(U, 0.1, 100)
     Z, X = (
-        plan.to_working(torch.from_numpy(part.reshape(-1, 10))).reshape(400, 5, 10) for part in states_of(model, points)
+        plan.to_working(torch.from_numpy(part.reshape(-1, 10))).reshape(100, 5, 10) for part in states_of(model, points)
     )
     inputs = torch.from_numpy(points)
     values = sum(torch.einsum("msk,cmk->cms", a, b) for a, b in ((z, Z), (v, X), (w, inputs))) + constant

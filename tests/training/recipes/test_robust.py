@@ -79,7 +79,7 @@ def test_equal_runs_are_equal() -> None:
 
 def test_a_journal_holds_every_layer(tmp_path: Path) -> None:
     seen: list[str | None] = []
-    U, recipe, journal = DIGITS.train_inputs[:150], replace(RECIPE, attacks=1), tmp_path / "journal"
+    U, recipe, journal = DIGITS.train_inputs[:60], replace(RECIPE, attacks=1), tmp_path / "journal"
     runs = [
         baseline().fit(recipe, U, journal=journal, progress=lambda state: seen.append(state.stage)) for _ in range(2)
     ]

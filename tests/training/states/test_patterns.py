@@ -61,10 +61,10 @@ def test_every_weight_of_a_cell_is_in_the_pattern() -> None:
 
 def test_kernels_of_a_cell_have_it_over_their_channels() -> None:
     torch.manual_seed(0)
-    net: Any = fitted(Tied(), (5, 4, 4), (2, 4, 4), sp.Sparse(pattern="1:4")).network()
+    net: Any = fitted(Tied(), (5, 3, 3), (2, 3, 3), sp.Sparse(pattern="1:4")).network()
     assert set((net.w.weight[:, :4] != 0).sum(1).flatten().tolist()) == {1}
     assert bool((net.u.weight != 0).all())  # fewer channels than 4
-    fitted(Tied(), (5, 4, 4), (2, 4, 4), sp.Sparse(85, pattern="1:4"))
+    fitted(Tied(), (5, 3, 3), (2, 3, 3), sp.Sparse(85, pattern="1:4"))
 
 
 def test_consecutive_are_the_inputs_of_a_weight_however_it_lies() -> None:

@@ -51,8 +51,7 @@ def test_features_are_the_baseline_s_states_until_there_is_a_model(data: StateDa
     np.testing.assert_allclose(features_on(data, data.model), data.features, atol=1e-12)
 
 
-@pytest.mark.parametrize("end", [torch.nn.Sigmoid, torch.nn.ReLU])
-@pytest.mark.parametrize("propagate", [False, True])
+@pytest.mark.parametrize(("end", "propagate"), [(torch.nn.Sigmoid, True), (torch.nn.ReLU, False)])
 def test_a_network_that_ends_in_an_activation_comes_back(end: type[torch.nn.Module], propagate: bool) -> None:
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(9, 7), torch.nn.ReLU(), torch.nn.Linear(7, 9), end()).double().eval()

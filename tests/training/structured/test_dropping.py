@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simplicit.training.structured.dropping import Reader, eliminated, exchanged, move, prices, prices_beside
@@ -48,6 +48,7 @@ class Problem:
         return other
 
 
+@settings(max_examples=20)
 @given(
     units=st.integers(2, 6),
     sizes=st.lists(st.integers(1, 3), min_size=1, max_size=2),
