@@ -56,7 +56,7 @@ def fit(
     if config is not None and not _SOURCE & invocation().given.keys():
         check_unchanged(recorded_inputs(config), task.provenance, config)
     # The implicit model of a network of a Hugging Face folder is made when a command needs it.
-    baseline = None if settings.source.hf is not None or isinstance(task, TextTask) else capture_task(task).model
+    baseline = None if settings.source.hf is not None or isinstance(task, TextTask) else capture_task(task)
     with show_progress() as steps:
         if isinstance(task, TextTask):
             run = run_text_fit(settings, task, journal=keeping.journal, cache=cache, progress=steps)

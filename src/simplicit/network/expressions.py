@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from simplicit.errors import InputError, first_line
 from simplicit.implicit import Block
@@ -31,7 +30,7 @@ from simplicit.implicit.groups.program import GETITEM, Samples, Step, Value, kin
 from simplicit.implicit.inputs import InputLayout
 from simplicit.network.affine import Affine, NotAffineError, Shape
 from simplicit.network.layouts import Layout, canonical, possible
-from simplicit.network.moving import NUMBER_OF_SAMPLES, BatchSize
+from simplicit.network.moving import NUMBER_OF_SAMPLES, BatchSize, depends_on_values
 from simplicit.network.trees import leaves
 
 #: Samples in the look at whether they stay apart, a number that is no usual length, and those that are looked at.
@@ -272,7 +271,7 @@ def _named(operation: Any) -> str:
 
 def check_kept(result: Any, own: torch.dtype) -> None:
     """Refuse results of a size that depends on values, and complex numbers that are no pairs of the network's own."""
-    if free_unbacked_symbols(result):
+    if depends_on_values(result):
         raise NotAffineError("how many numbers it gives depends on the input; write torch.where(mask, x, y)")
     for one in leaves(result):
         if isinstance(one, Tensor) and one.is_complex():

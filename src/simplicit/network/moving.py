@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from simplicit.implicit import GatherMap, LinearMap
 from simplicit.network.affine import Affine, Indices, MixingError, NotAffineError, Shape, Vector, as_vector
@@ -73,9 +72,17 @@ class BatchSize:
         if not isinstance(size, torch.SymInt):
             return size
         symbols = [*size.node.expr.free_symbols]
-        if free_unbacked_symbols(size) or len(symbols) != 1:
+        if depends_on_values(size) or len(symbols) != 1:
             raise NotAffineError("how many numbers it gives depends on the input; write torch.where(mask, x, y)")
         return BatchSize(tuple(int(size.node.expr.subs(symbols[0], number)) for number in NUMBER_OF_SAMPLES.at))
+
+
+def depends_on_values(result: Any) -> bool:
+    """Whether sizes among what torch.export found depend on the values of the input."""
+    # Here, since it imports SymPy: a second that only a capture needs, not every start of a command or a worker.
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+    return bool(free_unbacked_symbols(result))
 
 
 # The third is only for arithmetic; nothing is run on so many samples.

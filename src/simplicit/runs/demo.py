@@ -201,7 +201,7 @@ def _fit_all(
             seed=settings.seed,
             recipe=Sparse(sparsity),
         )
-        run = run_fit(fit_settings, task, baseline=captured.model, progress=report)
+        run = run_fit(fit_settings, task, baseline=capture_task(task), progress=report)
         attacks = EvaluationSettings((settings.eps,), settings.pgd_steps, seed=settings.seed)
         weights = captured.weight_count
         figures = evaluate(run.result.model, captured.model, weights, data, attacks, progress=report)

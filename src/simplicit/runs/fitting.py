@@ -21,7 +21,7 @@ from simplicit.checks import refused
 from simplicit.errors import DataError, InputError, SimplicitError
 from simplicit.files import write_json
 from simplicit.implicit import ImplicitModel, save
-from simplicit.network import Capture, capture
+from simplicit.network import Capture, NetworkGraph, capture
 from simplicit.progress import OnProgress
 from simplicit.rows import BasisPursuit, RowStatus
 from simplicit.runs.doubts import doubts_of
@@ -147,34 +147,40 @@ def run_fit(
     settings: FitSettings,
     task: Task,
     *,
-    baseline: ImplicitModel | None = None,
+    baseline: Capture | None = None,
     journal: Path | None = None,
     cache: Path | None = None,
     progress: OnProgress | None = None,
 ) -> FitRun:
     """Fit the network of a task, opened from the same settings, and measure it on the test part; see ``simplicit.fit``.
 
-    `baseline` is the network's exact implicit form, if it is at hand; `journal`, `cache` and `progress` are as in
-    ``fit``. Data that :func:`~simplicit.runs.doubts.doubts_of` refuses is refused.
+    `baseline` is the network's exact implicit form, if it is at hand, whose graph is used up; `journal`, `cache` and
+    `progress` are as in ``fit``. Data that :func:`~simplicit.runs.doubts.doubts_of` refuses is refused.
     """
     recipe = settings.recipe
-    inputs, net = task.training_inputs(settings.samples, settings.seed), task.net
+    inputs, net = task.training_inputs(settings.samples, settings.seed), _at_hand(task, baseline, cache)
     remarks = doubts_of(task, inputs)
     if isinstance(recipe, Robust) and recipe.clip is None:
         recipe = replace(recipe, clip=task.data.input_range)
     if isinstance(recipe, Matching) and isinstance(recipe.penalty, BasisPursuit):
-        inputs, net = inputs.double(), _in_float64(net)  # the rounding of float32 states cannot be matched exactly
+        inputs, net = inputs.double(), _in_float64(task.net)  # the rounding of float32 states cannot be matched exactly
     start = time.perf_counter()
     keeping: dict[str, Any] = {"journal": journal, "cache": cache, "progress": progress}
     result = fit(net, inputs, recipe, **vars(settings.running), **keeping)
     seconds = time.perf_counter() - start
-    labels, (ours, theirs) = task.data.test_labels, _classes(task, result, baseline)
+    model = None if baseline is None else baseline.model
+    labels, (ours, theirs) = task.data.test_labels, _classes(task, result, model)
     test = {
         "accuracy": float(np.mean(ours == labels)),
         "baseline_accuracy": float(np.mean(theirs == labels)),
         "agreement": float(np.mean(ours == theirs)),
     }
     return FitRun(settings, result, test, task.provenance, seconds, remarks=remarks)
+
+
+def _at_hand(task: Task, baseline: Capture | None, cache: Path | None) -> nn.Module | NetworkGraph:
+    """The graph of the task's network where there is one, and states are kept in memory; else the network."""
+    return task.net if baseline is None or cache is not None else baseline.graph
 
 
 def _classes(task: Task, result: FitResult, baseline: ImplicitModel | None) -> Iterator[Labels]:

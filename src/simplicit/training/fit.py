@@ -26,7 +26,7 @@ from simplicit.training.training import RowOptions
 
 
 def fit(
-    net: nn.Module | CellModel,
+    net: nn.Module | CellModel | NetworkGraph,
     inputs: Any,
     recipe: Recipe | None = None,
     *,
@@ -55,7 +55,8 @@ def fit(
         plain weights that they are at present, and come back as such; float16 and bfloat16 ones are fitted in float32
         and come back in their dtype. Of a cell at rest, the model from :func:`simplicit.from_cell`: its rows are fitted
         on its own equilibria, by Sparse or Matching, in a ball where λ_pf <= kappa < 1 is proved of the result, also
-        where it is not of the cell.
+        where it is not of the cell. A graph that :func:`simplicit.network.capture_graph` has made of a network is not
+        made again, and used up: the fit may change it.
     inputs : array (m, ...), tuple, list or mapping of arrays, or an iterable of batches
         A few hundred samples as the network takes them: one array, arrays in order, or by the names of its arguments,
         with constants among them, as for :func:`simplicit.from_torch`. Batches, from a DataLoader or any iterable that
@@ -138,7 +139,7 @@ def fit(
 
 
 def _captured(
-    net: nn.Module | CellModel, inputs: Any, output: str | int | None, store: Store
+    net: nn.Module | CellModel | NetworkGraph, inputs: Any, output: str | int | None, store: Store
 ) -> tuple[NetworkGraph, Any, CellCapture | None]:
     """The graph of a network, or of a cell, and its inputs; in the store where that has a folder."""
     if isinstance(net, CellModel):
@@ -147,6 +148,10 @@ def _captured(
         if store.folder is not None:
             raise refused("cache", "the rows of a cell at rest need all states at once; leave it out")
         return net.captured.graph, net.batch(inputs), net.captured
+    if isinstance(net, NetworkGraph):
+        if output is not None or store.folder is not None:
+            raise refused("net", "a graph has its output, and inputs in memory; give the network itself")
+        return replace(net, samples=len(inputs)), inputs, None
     if store.folder is not None:
         return *_read(net, inputs, output, store), None
     inputs = gathered(net, inputs, "inputs")
