@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from simplicit.cli import main
 
-__all__ = ["Run", "files", "invoker", "manifest", "one_line", "settings"]
+__all__ = ["Run", "files", "invoker", "manifest", "one_line", "settings", "unrendered"]
 
 #: From words to the exit code, standard output and standard error.
 Run = Callable[..., tuple[int, str, str]]
@@ -27,6 +29,26 @@ def invoker(capsys: pytest.CaptureFixture[str]) -> Run:
         return code, captured.out, captured.err
 
     return invoke
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+#: One white pixel.
+_PIXEL = b"\x89PNG\r\n\x1a\n" + b"".join(
+    _chunk(*parts)
+    for parts in (
+        (b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\x00\xff")),
+        (b"IEND", b""),
+    )
+)
+
+
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on figures are composed as ever, and saved as one pixel."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: Path(path).write_bytes(_PIXEL))
 
 
 def one_line(result: tuple[int, str, str], *told: str) -> None:

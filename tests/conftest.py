@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import math
 import os
@@ -16,13 +17,19 @@ import pytest
 import torch
 from hypothesis import settings
 
-from command_line import Run, invoker
+from command_line import Run, invoker, unrendered
 from simplicit.cli import main
 from simplicit.data import Dataset, load_dataset
 from simplicit.runs.mlp import MlpSettings, train_mlp
 
 settings.register_profile("simplicit", deadline=None, derandomize=True, max_examples=50, print_blob=True)
 settings.load_profile("simplicit")
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays, thousands of modules: the garbage collector need not look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +46,23 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in an empty folder of its own; returns code, standard output and standard error."""
+def rendered() -> None:
+    """For tests whose commands draw their pictures to the last pixel, which takes longer than all else they do."""
+
+
+@pytest.fixture
+def run(
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Run:
+    """Run a command in an empty folder of its own; returns code, standard output and standard error.
+
+    Its pictures are composed, but not rendered, where the test does not ask for `rendered`.
+    """
+    if "rendered" not in request.fixturenames:
+        unrendered(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SIMPLICIT_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "120")

@@ -36,11 +36,21 @@ def all_of(runs: Path) -> list[Path]:
     return [runs / name for name in (*FITS, "attack", "certify")]
 
 
-def test_the_page_and_its_pictures(run: Run, runs: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def page(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the report on all of them, its pictures rendered."""
+    folder = tmp_path_factory.mktemp("pages") / "r"
+    assert main(["report", *map(str, all_of(runs)), "--output", str(folder)]) == 0
+    return folder
+
+
+def test_the_page_and_its_pictures(run: Run, runs: Path, page: Path, tmp_path: Path) -> None:
+    wanted = [*(f"{name}.png" for name in PICTURES), "report.html", "run.json"]
+    assert sorted(path.name for path in page.iterdir()) == sorted(wanted)
+    assert min((page / f"{name}.png").stat().st_size for name in PICTURES) > 5000
     code, out, err = run("report", *all_of(runs), "--output", "r")
     assert (code, err) == (0, "")
     assert "Open r/report.html in a browser" in out
-    wanted = [*(f"{name}.png" for name in PICTURES), "report.html", "run.json"]
     assert sorted(path.name for path in (tmp_path / "r").iterdir()) == sorted(wanted)
     text = (tmp_path / "r" / "report.html").read_text()
     assert text.count("<img ") == len(PICTURES)
@@ -92,12 +102,11 @@ def test_bad_input(run: Run, runs: Path, tmp_path: Path) -> None:
     refused("damaged, not a JSON document", "damaged")
 
 
-def test_a_browser_shows_it(run: Run, runs: Path, tmp_path: Path) -> None:
+def test_a_browser_shows_it(page: Path, tmp_path: Path) -> None:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no Chromium on this machine")
-    assert run("report", *all_of(runs), "--output", "r")[0] == 0
-    text = (tmp_path / "r" / "report.html").read_text()
+    text = (page / "report.html").read_text()
     probe = """<script>
       const wrong = [];
       addEventListener("error", event => wrong.push(String(event.message || event.target.outerHTML)), true);

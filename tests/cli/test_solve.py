@@ -60,6 +60,7 @@ def test_the_lasso_of_scikit_learn(run: Run) -> None:
     assert "processor time: gram" in out
 
 
+@pytest.mark.usefixtures("rendered")
 def test_everything_is_in_the_folder(run: Run) -> None:
     np.save("s.npy", np.arange(20) != 7)
     words = ("--beta", 5, "--kappa", 0.5, "--ball-columns", "0:8", "--support", "s.npy", "--weight", 2, "--tol", 1e-7)
@@ -178,6 +179,7 @@ def test_a_path_from_zero_to_dense(run: Run, penalty: str) -> None:
     assert out.count("5 of 5") == 5
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_first_member_of_a_path_is_the_weakest_that_is_zero(run: Run) -> None:
     words = ("--penalty", "perspective", "--alpha", 2, "--gamma", 5)
     assert run("solve", "f.npy", "t.npy", *words, "--strengths", 2, "--smallest", 0.999, "--output", "out")[0] == 0
