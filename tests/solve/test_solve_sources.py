@@ -16,7 +16,7 @@ from cases import problem
 from families import PENALTIES, RowCase, flaws, random_case
 from kkt import assert_kkt
 from reference import Array
-from simplicit.rows import active_set, design
+from simplicit.rows import design, start
 from simplicit.solve import input as row_input
 
 SMOOTH = [penalty for penalty in PENALTIES if penalty != "BasisPursuit"]
@@ -189,7 +189,7 @@ def treat_as_wide(patch: pytest.MonkeyPatch) -> None:
     """No design has few enough columns for its Gram matrix, or for ADMM."""
     patch.setattr(design, "MOST_COLUMNS", 0)
     patch.setattr(design, "COLUMNS_PER_SAMPLE", 0)
-    patch.setattr(active_set, "admm_pays", lambda *_: False)
+    patch.setattr(start, "admm_pays", lambda *_: False)
 
 
 def with_and_without(case: RowCase, monkeypatch: pytest.MonkeyPatch) -> tuple[sp.Solution, sp.Solution]:

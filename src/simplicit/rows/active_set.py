@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.rows.admm import Start, admm
+from simplicit.rows.admm import Start
 from simplicit.rows.batch import Array, Index
-from simplicit.rows.certificate import certify
-from simplicit.rows.design import by_samples
 from simplicit.rows.outcome import BlockSolution, Stage, Stopwatch
 from simplicit.rows.problem import RowProblem
 from simplicit.rows.refinement import Refinement
+from simplicit.rows.start import by_first_twins, eased, initial, seeded, without_twins
 
 #: Bytes of factorisations that a block keeps at a time: those of 32 rows with 512 columns each.
 FACTOR_BYTES = 2**26
-#: ADMM finds the support with up to so many columns; by samples, where an iteration takes no more products. With 2,584
-#: columns the polish alone took seven times as long from zero.
-ADMM_COLUMNS = 4096
 #: A larger relative gap than this is not for want of digits alone: 12 of the 15 problems in
 #: ``benchmarks/results/row_solver.md`` end below it.
 ROUNDED = 1e-7
-#: What a row without ADMM begins with in an empty ball, as a share of the largest coefficient that it may have: small,
-#: so that little of it must be undone, and far from rounding. The family does not depend on it.
-SEED = 1e-3
-#: ADMM helps a warm start where more columns a row want in than this, or than a share of those that are in. From easy
-#: to .9 and .5 of its β it takes 530 iterations; with 1,000 here none, but then there are three times as many events.
-NEAR_LEAST, NEAR_SHARE = 32, 0.05
-
-
-def admm_pays(n_samples: int | None, n_columns: int) -> bool:
-    """Say whether ADMM finds the support of so many columns, not the polish alone; samples are None where unknown."""
-    if n_samples is not None and by_samples(n_samples, n_columns):
-        return 2 * n_columns * n_samples <= ADMM_COLUMNS**2
-    return n_columns <= ADMM_COLUMNS
 
 
 def solve_block(problem: RowProblem, *, tol: float, start: Tensor | None = None) -> BlockSolution:
@@ -54,13 +38,18 @@ def solve_block_path(problems: Sequence[RowProblem], *, tol: float, start: Tenso
     The polish of a row goes on from member to member, with the same factorisation as long as it serves.
     """
     begun, watch = time.perf_counter(), Stopwatch()
+    if start is not None:
+        start = by_first_twins(problems[0], start)
+    problems = [without_twins(problem) for problem in problems]
+    first_members = [] if start is not None else eased(problems[0])
+    members = [*first_members, *problems]
     with watch.stage(Stage.ITERATIONS):
-        first = _initial(problems[0], start)
+        first = initial(members[0], start)
     share = (time.perf_counter() - begun) / len(first.w)
     groups: list[list[BlockSolution]] = []
     for group in _groups(first.w.cpu().numpy()):
-        members = [problem.select(group) for problem in problems]
-        groups.append(list(_solved_path(members, tol, first.select(group), watch)))
+        found = _solved_path([member.select(group) for member in members], tol, first.select(group), watch)
+        groups.append(_without_eased(list(found), len(first_members)))
         groups[-1][0].seconds[:] += share
         watch = Stopwatch()
     blocks = [BlockSolution.joined(parts) for parts in zip(*groups, strict=True)]
@@ -80,6 +69,14 @@ def _solved_path(problems: Sequence[RowProblem], tol: float, start: Start, watch
         yield refinement.solution()
 
 
+def _without_eased(found: list[BlockSolution], eased: int) -> list[BlockSolution]:
+    """Return the solutions of a group without the first ones, whose time goes to the one after them."""
+    rest = found[eased:]
+    for one in found[:eased]:
+        rest[0] = replace(rest[0], seconds=rest[0].seconds + one.seconds, timings=rest[0].timings + one.timings)
+    return rest
+
+
 def _retried(block: BlockSolution, problem: RowProblem, tol: float, *, alone: bool) -> BlockSolution:
     """Solve rows that did not come near their solutions another way, and return the better of both.
 
@@ -91,7 +88,7 @@ def _retried(block: BlockSolution, problem: RowProblem, tol: float, *, alone: bo
     part = problem.select(failed)
     if not alone:
         return block.improved(failed, solve_block(part, tol=tol))
-    refinement = Refinement(part, tol, _seeded(part, torch.zeros_like(part.cross)), Stopwatch())
+    refinement = Refinement(part, tol, seeded(part, torch.zeros_like(part.cross)), Stopwatch())
     refinement.run()
     return block.improved(failed, refinement.solution())
 
@@ -102,58 +99,3 @@ def _groups(w: Array) -> Iterator[Index]:
     group = ((np.cumsum(size) - size) // FACTOR_BYTES).astype(int)
     for number in np.unique(group):
         yield np.flatnonzero(group == number)
-
-
-def _initial(problem: RowProblem, start: Tensor | None) -> Start:
-    """Return feasible coefficients with nearly the right support, or zero where the polish finds it by itself."""
-    # Where no column wants in at zero, zero is the solution, exactly.
-    wanted = problem.on_support(problem.cross.abs() > problem.penalty.kink)
-    moving = wanted.any(1)
-    nothing = torch.zeros_like(problem.cross)
-    if not bool(moving.any()):
-        return Start(nothing, nothing.sum(1), wanted)
-    if start is not None:
-        start = _useful(problem, start)
-    # Beyond that an iteration costs as much as one of the polish, which lets columns in little by little.
-    if admm_pays(problem.design.n_samples, problem.shape[1]) and (start is None or not _near(problem, start)):
-        found = admm(problem, start)
-    else:
-        found = _seeded(problem, nothing if start is None else start)
-    w = torch.where((moving & found.w.isfinite().all(1))[:, None], found.w, 0.0)
-    return Start(problem.feasible(w), found.multiplier, found.undecided)
-
-
-def _seeded(problem: RowProblem, w: Tensor) -> Start:
-    """Return a start without ADMM.
-
-    Where columns of the ball have no penalty of their own, all of them want in at once while the ball is slack. A path
-    for such rows begins in a ball that is tight around the column that wants in most.
-    """
-    inside = problem.ball_columns
-    kink = problem.penalty.kink.expand(problem.shape)[:, inside]
-    seeded, multiplier = w.clone(), problem.cross.new_zeros(len(w))
-    rows = torch.nonzero((kink == 0).any(1) & (w[:, inside] == 0).all(1))[:, 0]
-    if len(rows):
-        gradient = problem.on_support(problem.residuals(w)[1])[rows][:, inside]
-        excess = (gradient.abs() - kink[rows]) / problem.ball_weights
-        price, first = excess.max(1)
-        step = torch.minimum(price, problem.radius[rows, 0] / problem.ball_weights[0, first]) * SEED
-        sign = gradient.gather(1, first[:, None])[:, 0].sign()
-        seeded[rows, inside[first]] = torch.where(price > 0, sign * step, 0.0)
-        multiplier[rows] = price.clamp(min=0)
-    return Start(seeded, multiplier, torch.zeros_like(w, dtype=torch.bool))
-
-
-def _near(problem: RowProblem, start: Tensor) -> bool:
-    """Say whether so few columns want in at ``start``, in the mean over the rows, that the polish does without ADMM."""
-    violating = problem.residuals(start)[1].abs() > problem.penalty.kink
-    wanting = problem.on_support(violating & (start == 0))
-    wanting[:, problem.ball_columns] = False  # what these want depends on the multiplier
-    return float(wanting.sum()) <= max(NEAR_LEAST * len(start), NEAR_SHARE * int(start.count_nonzero()))
-
-
-def _useful(problem: RowProblem, start: Tensor) -> Tensor:
-    """Return the start, made feasible, with the rows at zero that are no better than zero."""
-    start = problem.feasible(start)
-    better = certify(problem, start).objective < 0.5 * problem.energy
-    return torch.where(better[:, None], start, 0.0)

@@ -10,6 +10,7 @@ so that float32 is enough for it.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -198,6 +199,19 @@ class SampleDesign(Design):
     @cached_property
     def gram(self) -> Tensor:
         return self.transposed @ self.transposed.T if self._gram is None else self._gram
+
+    @cached_property
+    def twins(self) -> tuple[Index, Index, Array]:
+        """These columns (t,) are s times an earlier one in every bit; the first of their kind (t,), and s = ±1 (t,)."""
+        lines = self.transposed_array
+        signs = np.sign(lines[np.arange(len(lines)), (lines != 0).argmax(axis=1)])
+        kinds: dict[bytes, int] = {}
+        first = np.empty(len(lines), dtype=np.intp)
+        for column, (line, sign) in enumerate(zip(lines, signs, strict=True)):
+            # Adding 0 makes a 0 of −0, which has other bits.
+            first[column] = kinds.setdefault(hashlib.blake2b((line * sign + 0.0).tobytes()).digest(), column)
+        twins = np.flatnonzero(first != np.arange(len(first)))
+        return twins, first[twins], signs[twins] * signs[first[twins]]
 
     @cached_property
     def transposed_array(self) -> Array:

@@ -13,8 +13,8 @@ from scipy.sparse import csr_array
 
 from simplicit.executors import Block
 from simplicit.rows import PiecewiseQuadratic
-from simplicit.rows.active_set import ADMM_COLUMNS
 from simplicit.rows.batch import Array, Index, Mask
+from simplicit.rows.start import ADMM_COLUMNS
 from simplicit.solve.arrays import PenaltyArrays
 from simplicit.solve.sources import Source
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from simplicit import machine
 from simplicit.executors import Executor
-from simplicit.rows.active_set import FACTOR_BYTES, admm_pays
+from simplicit.rows.active_set import FACTOR_BYTES
 from simplicit.rows.design import KEPT_BY_SAMPLES, by_samples, forms_gram
+from simplicit.rows.start import admm_pays
 from simplicit.solve.cut import Problem, block_rows
 
 
