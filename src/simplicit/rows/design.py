@@ -82,6 +82,15 @@ class Design(ABC):
     def gram(self) -> Tensor:
         """This is G = ΦᵀΦ, (k, k), float64."""
 
+    @cached_property
+    def twins(self) -> tuple[Index, Index, Array]:
+        """These columns (t,) are s times an earlier one in every bit; the first of their kind (t,), and s = ±1 (t,).
+
+        Without samples none are known.
+        """
+        none = np.empty(0, dtype=np.intp)
+        return none, none, np.empty(0)
+
     def block(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Return G on some rows and columns, given by index tensors."""
         if len(columns) < len(rows):  # the fewer are gathered first
@@ -202,7 +211,6 @@ class SampleDesign(Design):
 
     @cached_property
     def twins(self) -> tuple[Index, Index, Array]:
-        """These columns (t,) are s times an earlier one in every bit; the first of their kind (t,), and s = ±1 (t,)."""
         lines = self.transposed_array
         signs = np.sign(lines[np.arange(len(lines)), (lines != 0).argmax(axis=1)])
         kinds: dict[bytes, int] = {}

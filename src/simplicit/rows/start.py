@@ -9,7 +9,7 @@ from torch import Tensor
 
 from simplicit.rows.admm import Start, admm
 from simplicit.rows.certificate import certify
-from simplicit.rows.design import SampleDesign, by_samples
+from simplicit.rows.design import by_samples
 from simplicit.rows.problem import RowProblem
 
 #: ADMM finds the support with up to so many columns; by samples, where an iteration takes no more products. With 2,584
@@ -97,7 +97,7 @@ def by_first_twins(problem: RowProblem, w: Tensor) -> Tensor:
 def _alike(problem: RowProblem) -> Tensor | None:
     """Say which twins (r, t) are treated as the first of their kind; None where there are none."""
     design, penalty = problem.design, problem.penalty
-    if not isinstance(design, SampleDesign) or not penalty.only_kinks or not len(design.twins[0]):
+    if not penalty.only_kinks or not len(design.twins[0]):
         return None
     twins, firsts, _ = (problem.tensor(part) for part in design.twins)
     kink, prices, allowed = penalty.kink.expand(problem.shape), problem.ball_prices, problem.allowed
