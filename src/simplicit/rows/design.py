@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -161,6 +162,7 @@ class SampleDesign(Design):
     """This design has its samples, Φᵀ (k, m) with the columns of Φ in their units, and G where it is formed already."""
 
     n_samples: int
+    orthogonal: bool = False  # whether the polish factorises the samples themselves, for all their digits
 
     def __init__(self, transposed: Tensor, units: Array, gram: Tensor | None = None) -> None:
         super().__init__(units, transposed.shape[1], transposed.device)
@@ -198,6 +200,12 @@ class SampleDesign(Design):
     @cached_property
     def gram(self) -> Tensor:
         return self.transposed @ self.transposed.T if self._gram is None else self._gram
+
+    def with_all_digits(self) -> SampleDesign:
+        """Return the same design, whose factorisations are slower and do not square the condition of Φ."""
+        result = copy(self)
+        result.orthogonal = True
+        return result
 
     @cached_property
     def transposed_array(self) -> Array:
