@@ -15,8 +15,8 @@ import torch
 
 from simplicit.errors import InputError, first_line
 
-#: Largest magnitude of an entry; its inverse is the smallest of a column that is not zero.
-LARGEST = 1e60
+#: Largest magnitude of an entry, and the smallest of a column that is not zero.
+LARGEST, SMALLEST = 1e60, 1e-60
 #: Arrays are read in parts of about this many numbers, so that a memory map is never in memory as a whole.
 _PART_NUMBERS = 2**22
 
@@ -163,20 +163,24 @@ def check_finite(name: str, array: npt.NDArray[Any]) -> None:
             raise refused(name, f"{found}; remove or replace non-finite values first")
 
 
-def check_magnitudes(name: str, array: npt.NDArray[Any]) -> None:
+def check_magnitudes(name: str, array: npt.NDArray[Any], *, or_tiny: bool = False) -> None:
     """Raise :class:`InputError` for a value that is not finite, or a column whose squares leave float64.
 
-    Squares of norms, and products of such squares, must stay within float64.
+    Squares of norms, and products of such squares, must stay within float64. With ``or_tiny`` columns that are
+    everywhere below SMALLEST pass beside others that are not, for whoever takes them as zero then.
     """
     check_finite(name, array)
     largest = np.zeros(array.shape[1])
     for _, part in _parts(array):
         largest = np.maximum(largest, np.maximum(part.max(axis=0), -part.min(axis=0)))
-    odd = (largest > LARGEST) | ((largest > 0) & (largest < 1 / LARGEST))
+    tiny = (largest > 0) & (largest < SMALLEST)
+    odd = largest > LARGEST
+    if not or_tiny or (largest < SMALLEST).all():
+        odd |= tiny
     if odd.any():
         column = int(np.argmax(odd))
         found = f"the largest magnitude in column {column} is {largest[column]:.3g}"
-        limits = f"outside {1 / LARGEST:.0e} to {LARGEST:.0e}, where its square is not a float64 any more"
+        limits = f"outside {SMALLEST:.0e} to {LARGEST:.0e}, where its square is not a float64 any more"
         raise refused(name, f"{found}, {limits}; measure it in other units")
 
 

@@ -83,6 +83,26 @@ def test_singular_columns_are_no_crash(kind: str) -> None:
     torch.testing.assert_close(design.gram @ found, right, rtol=1e-4, atol=1e-4 * float(right.abs().max()))
 
 
+def test_a_factor_of_the_samples_does_not_square_their_condition() -> None:
+    """Of columns of condition 1e6 three corrections leave what a QR decomposition does; Cholesky's factor cannot."""
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=(30, 1))
+    features = np.hstack([common + 1e-6 * rng.normal(size=(30, 4)), rng.normal(size=(30, 3))])
+    target, nothing = torch.from_numpy(rng.normal(size=30)), torch.zeros(7).double()
+    design = SampleDesign.of_features(features, np.arange(7), None)
+    phi = design.transposed.T
+    best = np.linalg.lstsq(phi.numpy(), target.numpy(), rcond=None)[0]
+    error = []
+    for chosen in (design, design.with_all_digits()):
+        factor, w = factorise(chosen, torch.arange(7), nothing), torch.zeros(7, 1).double()
+        for _ in range(4):
+            w = w + solved(factor, phi.T @ (target[:, None] - phi @ w))
+        error.append(float(np.linalg.norm(w[:, 0].numpy() - best) / np.linalg.norm(best)))
+    assert error[1] < 1e-7
+    assert error[0] > 1e-4
+    assert not design.orthogonal
+
+
 def test_ridge_solutions() -> None:
     design = design_of(30, 12)
     cross = torch.from_numpy(np.random.default_rng(2).normal(size=(4, 12)))

@@ -13,7 +13,7 @@ from torch import Tensor
 from simplicit.rows.admm import Start
 from simplicit.rows.batch import Array, Index
 from simplicit.rows.outcome import BlockSolution, Stage, Stopwatch
-from simplicit.rows.problem import RowProblem
+from simplicit.rows.problem import RowProblem, SampleProblem
 from simplicit.rows.refinement import Refinement
 from simplicit.rows.start import by_first_twins, eased, initial, seeded, without_twins
 
@@ -25,7 +25,7 @@ ROUNDED = 1e-7
 
 
 def solve_block(problem: RowProblem, *, tol: float, start: Tensor | None = None) -> BlockSolution:
-    """Solve a block of row problems until gap ≤ tol·max(primal, 1e-6·½‖z‖²).
+    """Solve a block of row problems until gap ≤ tol·scale of their certificates.
 
     Rows of the start, coefficients (r, k) to begin from, are not used where they are no better than zero.
     """
@@ -82,6 +82,7 @@ def _retried(block: BlockSolution, problem: RowProblem, tol: float, *, alone: bo
 
     What was a member of a path is solved alone, else from zero without ADMM.
     """
+    block = _with_all_digits(block, problem, tol)
     failed = np.flatnonzero(block.relative_gap > max(tol, ROUNDED))
     if not len(failed):
         return block
@@ -91,6 +92,19 @@ def _retried(block: BlockSolution, problem: RowProblem, tol: float, *, alone: bo
     refinement = Refinement(part, tol, seeded(part, torch.zeros_like(part.cross)), Stopwatch())
     refinement.run()
     return block.improved(failed, refinement.solution())
+
+
+def _with_all_digits(block: BlockSolution, problem: RowProblem, tol: float) -> BlockSolution:
+    """Refine rows that are not converged where they are, by factorisations that do not square the condition of Φ."""
+    left = np.flatnonzero(block.relative_gap > tol)
+    if not len(left) or not isinstance(problem, SampleProblem):
+        return block
+    part = problem.select(left)
+    part = replace(part, design=part.design.with_all_digits())
+    w, multiplier = part.tensor(block.coefficients[left]), part.tensor(block.multiplier[left])
+    refinement = Refinement(part, tol, Start(w, multiplier, torch.zeros_like(w, dtype=torch.bool)), Stopwatch())
+    refinement.run()
+    return block.improved(left, refinement.solution())
 
 
 def _groups(w: Array) -> Iterator[Index]:

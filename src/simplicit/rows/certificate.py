@@ -14,7 +14,13 @@ as the columns outside the ball allow, with the μ that the columns inside it th
 Where h* is finite everywhere but steep, t is also tried at the kink. Everything here is float64.
 
 A column without any penalty asks of the dual that vⱼ = 0 exactly, which no rounded number meets; there vⱼ counts as
-zero up to 1e-12·‖z − Φw‖ + 1e-15·‖z‖, as if the column had a kink of that size.
+zero up to 1e-12·‖z − Φw‖ + 1e-15·‖z‖, as if the column had a kink of that size. So does one whose kink is smaller than
+that, which rounding cannot tell from none.
+
+Products of columns of norms near 1 round v by some 1e-16·(‖z‖ + ‖w‖₂), and with it the gap by that times ‖w‖₁. A gap
+above this, and above what those least kinks cost, is real, and is compared with the objective alone; below it a
+tolerance that is relative to an objective near zero could not be met, and there the gap is compared with a share of
+½‖z‖².
 """
 
 from __future__ import annotations
@@ -30,12 +36,13 @@ from simplicit.rows.batch import Batch
 from simplicit.rows.penalties import PiecewiseQuadratic
 from simplicit.rows.problem import RowProblem
 
-#: Below this share of ½‖z‖² the tolerance is relative to the share: float64 sums of m terms of ‖z‖² round by some
-#: 1e-14 of it, so that a relative gap of 1e-8 can just be told from rounding at this objective.
+#: Where the gap may be rounding alone, it is compared with no less than this share of ½‖z‖².
 FLOOR = 1e-6
 #: The kink of a column that has no penalty at all, as a share of ‖z − Φw‖ and of ‖z‖: a thousand roundings of the
 #: products with the residual, and a few of the residual itself.
 LEAST_KINK, ROUNDING = 1e-12, 1e-15
+#: A gap of so many times (‖z‖ + ‖w‖₂)·‖w‖₁ may be rounding: a few roundings of the products with the residual.
+GAP_ROUNDING = 5e-16
 
 
 @dataclass(frozen=True)
@@ -49,16 +56,16 @@ class Certificate(Batch):
     dual_gap: Tensor  # how far it is from the least possible one, at most; infinite where it is not a number
     gradient: Tensor  # Φᵀ(z − Φw), (r, k)
     multiplier: Tensor  # μ of the dual point that proves the gap
-    scale: Tensor  # the objective, or FLOOR·½‖z‖² if that is larger: what the gap is compared with
+    scale: Tensor  # what the gap is compared with: the objective; no less than FLOOR·½‖z‖² if the gap may be rounding
 
     @property
     def relative_gap(self) -> Tensor:
-        """The relative gap is gap / max(primal, 1e-6·½‖z‖²), and 0 where both are 0; (r,)."""
+        """The relative gap is gap / scale, and 0 where both are 0; (r,)."""
         relative = torch.where(self.dual_gap > 0, self.dual_gap / self.scale, 0.0)
         return torch.where(self.dual_gap.isinf(), torch.inf, relative)
 
     def converged(self, tol: float) -> Tensor:
-        """Say where gap ≤ tol·max(primal, 1e-6·½‖z‖²)."""
+        """Say where gap ≤ tol·scale."""
         return (self.dual_gap <= tol * self.scale) & self.objective.isfinite()
 
 
@@ -71,10 +78,14 @@ def certify(problem: RowProblem, w: Tensor | None, multiplier: Tensor | None = N
     w = torch.zeros_like(problem.cross) if w is None else w
     bound = _Bound(problem, fit, problem.on_support(gradient), w)
     gap, mu = bound.least(multiplier)
-    objective = 0.5 * fit + problem.penalty.value(w)
+    value = problem.penalty.value(w)
+    objective = 0.5 * fit + value
     # Rounding can leave the dual a hair above the primal; a gap is never negative.
     gap = torch.where(objective.isfinite(), gap.clamp(min=0), torch.inf)
-    return Certificate(objective, gap, gradient, mu, torch.maximum(objective, 0.5 * FLOOR * problem.energy))
+    rounding = GAP_ROUNDING * (problem.energy.sqrt() + w.norm(dim=1)) * w.abs().sum(1)
+    rounded = gap <= 2 * (bound.value - value) + rounding
+    floor = torch.where(rounded, 0.5 * FLOOR * problem.energy, 0.0)
+    return Certificate(objective, gap, gradient, mu, torch.maximum(objective, floor))
 
 
 class _Bound:
@@ -135,13 +146,13 @@ class _Bound:
 
 
 def _with_least_kink(problem: RowProblem, fit: Tensor) -> PiecewiseQuadratic:
-    """Return the penalty that is proved: a column without any has the least kink that rounding can meet."""
+    """Return the penalty that is proved: where nothing bends, no kink is below the least that rounding can meet."""
     penalty = problem.penalty
-    free = (penalty.kink == 0) & (penalty.curvature == 0)
-    if not bool(free.any()):
-        return penalty
     least = (LEAST_KINK * fit.sqrt() + ROUNDING * problem.energy.sqrt())[:, None] + torch.finfo(fit.dtype).tiny
-    return replace(penalty, kink=torch.where(free, least, penalty.kink))
+    below = (penalty.kink < least) & (penalty.curvature == 0)
+    if not bool(below.any()):
+        return penalty
+    return replace(penalty, kink=torch.where(below, least, penalty.kink))
 
 
 def _largest(over: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from simplicit.rows.batch import Batch, fill_up, padded
 from simplicit.rows.design import Design
-from simplicit.rows.factor import PROXIMAL, Factor, factorise
+from simplicit.rows.factor import Factor, factorise, proximal_of
 
 
 @dataclass
@@ -118,7 +118,7 @@ class Bases(Batch):
         partner = self._partner(new)
         entries = torch.baddbmm(self._gram(self.outside, fresh), self.border, partner, alpha=-1)
         among = self._gram(fresh, fresh)
-        among.diagonal(dim1=1, dim2=2).mul_(1 + PROXIMAL).add_(torch.where(fresh >= 0, curvature, 0.0))
+        among.diagonal(dim1=1, dim2=2).mul_(1 + proximal_of(self.design)).add_(torch.where(fresh >= 0, curvature, 0.0))
         corner = torch.baddbmm(among, new, partner, alpha=-1)
         at = torch.where(real, self.watched[:, None] + real.cumsum(1) - 1, 1)
         most = max(int(at.max()) + 1, self.outside.shape[1])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -171,6 +172,7 @@ class SampleDesign(Design):
     """This design has its samples, Φᵀ (k, m) with the columns of Φ in their units, and G where it is formed already."""
 
     n_samples: int
+    orthogonal: bool = False  # whether the polish factorises the samples themselves, for all their digits
 
     def __init__(self, transposed: Tensor, units: Array, gram: Tensor | None = None) -> None:
         super().__init__(units, transposed.shape[1], transposed.device)
@@ -208,6 +210,12 @@ class SampleDesign(Design):
     @cached_property
     def gram(self) -> Tensor:
         return self.transposed @ self.transposed.T if self._gram is None else self._gram
+
+    def with_all_digits(self) -> SampleDesign:
+        """Return the same design, whose factorisations are slower and do not square the condition of Φ."""
+        result = copy(self)
+        result.orthogonal = True
+        return result
 
     @cached_property
     def twins(self) -> tuple[Index, Index, Array]:

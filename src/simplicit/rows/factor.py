@@ -5,6 +5,10 @@ without moving the fixed point. With at most about m columns H is factorised its
 it is inverted by the identity of Woodbury, through a matrix of m × m:
 
     (C + ΦᵀΦ)⁻¹ = C⁻¹ − C⁻¹Φᵀ (I + ΦC⁻¹Φᵀ)⁻¹ ΦC⁻¹
+
+G_AA squares the condition of Φ_A. A design that is asked for all its digits is factorised by a QR decomposition of Φ_A
+instead, H = RᵀR with [Φ_A; C^½] = QR, whose proximal term can be much smaller. With a right-hand side that is computed
+from the residual itself, as that of every iteration is, these are the corrected seminormal equations (Björck 1987).
 """
 
 from __future__ import annotations
@@ -20,7 +24,8 @@ from simplicit.rows.design import Design, SampleDesign
 #: Relative size of the proximal term, multiplied by 100 until the factorisation succeeds: far above the 1e-16·n by
 #: which a Cholesky factorisation of n columns rounds, and so small that one more iteration removes what it changes.
 #: Woodbury's identity subtracts terms of its inverse size from each other, so that it must be larger there.
-PROXIMAL, WOODBURY_PROXIMAL = 1e-10, 1e-8
+#: Of a QR decomposition a rounding of 1e-16 in the right-hand side moves dependent columns by no more than their norms.
+PROXIMAL, WOODBURY_PROXIMAL, ORTHOGONAL_PROXIMAL = 1e-10, 1e-8, 1e-16
 #: More columns than so many times the samples go by Woodbury's identity: of n columns its matrix takes nm² + m³/6
 #: products, Cholesky's factor n³/6, which is as much at about n = 2.5m; and every right-hand side 2nm instead of n².
 COLUMNS_PER_SAMPLE = 2
@@ -50,6 +55,8 @@ def factorise(design: Design, columns: Tensor, curvature: Tensor) -> Factor:
     """Factorise G_AA + C + a proximal term, A (n,) and the diagonal of C (n,) ≥ 0, by whichever way is cheaper."""
     if not len(columns):
         return Factor()
+    if isinstance(design, SampleDesign) and design.orthogonal:
+        return _Orthogonal(design, columns, curvature)
     # Without curvature G_AA is singular and the identity loses digits: it is for what cannot be had otherwise.
     if (
         isinstance(design, SampleDesign)
@@ -80,6 +87,22 @@ class _Cholesky(Factor):
 
     def decode(self, right: Tensor) -> Tensor:
         return cast(Tensor, torch.linalg.solve_triangular(self.factor.T, right, upper=True))
+
+
+class _Orthogonal(_Cholesky):
+    """H is factorised by a QR decomposition of the samples; the rest is as of Cholesky's factor, which is Rᵀ."""
+
+    def __init__(self, design: SampleDesign, columns: Tensor, curvature: Tensor) -> None:
+        self.size = len(columns)
+        rows = design.transposed[columns]
+        added = (ORTHOGONAL_PROXIMAL * (rows * rows).sum(1) + curvature).sqrt()
+        triangle = torch.linalg.qr(torch.cat([rows, added.diag()], dim=1).T, mode="r").R
+        self.factor = (triangle * triangle.diagonal().sign()[:, None]).T.contiguous()
+
+
+def proximal_of(design: Design) -> float:
+    """Return the relative size of the proximal term that the factorisations of a design have at first."""
+    return ORTHOGONAL_PROXIMAL if isinstance(design, SampleDesign) and design.orthogonal else PROXIMAL
 
 
 def _cholesky(matrix: Tensor) -> tuple[Tensor, bool]:

@@ -179,7 +179,7 @@ def checked_samples(features: Any, targets: Any) -> tuple[npt.NDArray[np.floatin
     phi, z = as_float_array("features", features, ndim=2), checked_targets(targets)
     if len(phi) != len(z):
         raise refused("targets", f"shape {z.shape} does not fit features {phi.shape}; both need a line per sample")
-    check_magnitudes("features", phi)
+    check_magnitudes("features", phi, or_tiny=True)
     return phi, z
 
 

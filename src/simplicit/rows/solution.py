@@ -26,9 +26,11 @@ class Solution:
     dual_gap : array of shape (r,)
         The objective is within ``dual_gap`` of the least possible one: a proof, up to the rounding of the few float64
         sums that make it (about 1e-16·λ‖z‖²; with an intercept, of the centred data). For a column without any
-        penalty the dual asks for Φⱼᵀθ = 0, which is taken up to 1e-12·‖Φⱼ‖‖z − Φw‖.
+        penalty the dual asks for Φⱼᵀθ = 0, which is taken up to ‖Φⱼ‖(1e-12·‖z − Φw‖ + 1e-15·‖z‖); and so is a strength
+        that is smaller than this.
     relative_gap : array of shape (r,)
-        gap / max(objective, 1e-6·λ‖z‖²), what the tolerance is compared with.
+        gap / objective, what the tolerance is compared with. Where the gap is so small that it may be rounding, some
+        1e-16·λ(‖z‖ + ‖w‖₂)‖w‖₁ in units of the columns' norms, it is gap / max(objective, 1e-6·λ‖z‖²).
     cardinality_gap : array of shape (r,)
         For ``Perspective``: with the true price γ‖w‖₀ + α‖w‖² in place of its relaxation, no choice of non-zeros
         whatever has an objective smaller by more than this. NaN for other penalties.

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csc_array
 
-from simplicit.checks import check_magnitudes, refused
+from simplicit.checks import SMALLEST, check_magnitudes, refused
 from simplicit.rows import Gram
 from simplicit.rows.batch import Array, Index, Mask
 
@@ -56,12 +56,13 @@ class DenseFeatures:
         return squares
 
     def nonzero(self) -> Mask:
-        """Which columns have an entry that is not zero; (d,)."""
-        return np.asarray(self.array.any(axis=0))
+        """Which columns have an entry that is not zero, nor so small that the column counts as zero; (d,)."""
+        return np.asarray(np.maximum(self.array.max(axis=0), -self.array.min(axis=0)) >= SMALLEST)
 
     def varying(self) -> Mask:
-        """Which columns are not constant; (d,)."""
-        return np.asarray(self.array.max(axis=0) != self.array.min(axis=0))
+        """Which columns are neither constant nor everywhere so small that they count as zero; (d,)."""
+        largest, least = self.array.max(axis=0), self.array.min(axis=0)
+        return np.asarray((largest != least) & (np.maximum(largest, -least) >= SMALLEST))
 
     def identity(self) -> dict[str, Any]:
         """The arrays that say which features these are."""
@@ -90,7 +91,7 @@ class SparseFeatures:
         self.matrix = csc_array(matrix, dtype=np.float64, copy=True)
         self.matrix.sum_duplicates()
         self.matrix.eliminate_zeros()
-        check_magnitudes("features", np.stack([self._largest(), -self._largest()]))
+        check_magnitudes("features", np.stack([self._largest(), -self._largest()]), or_tiny=True)
 
     def __len__(self) -> int:
         return int(self.matrix.shape[0])
@@ -127,7 +128,7 @@ class SparseFeatures:
         return np.asarray(inside + np.where(counts < len(self), zeros, 0.0) * mean * mean)
 
     def nonzero(self) -> Mask:
-        return np.asarray(np.diff(self.matrix.indptr) > 0)
+        return self._largest() >= SMALLEST
 
     def varying(self) -> Mask:
         # Explicit, for min and max of a csc_array are sparse arrays of another shape from version to version.
@@ -137,7 +138,7 @@ class SparseFeatures:
         result = counts > 0
         entries = self.matrix.data[lines]
         result[full] = (entries != entries[:, :1]).any(axis=1)
-        return np.asarray(result)
+        return np.asarray(result & self.nonzero())
 
     def identity(self) -> dict[str, Any]:
         parts: dict[str, Any] = {

@@ -48,7 +48,8 @@ def solve_rows(
         min over w of  λ‖z − Φw‖² + Σⱼ h(wⱼ)   subject to  ‖w_J‖₁ ≤ κ,  wⱼ = 0 off the support
 
     which is one row of problem (7) of the paper; with ``BasisPursuit``, min Σⱼ h(wⱼ) subject to z = Φw besides, (8) and
-    (9). A row is converged when gap ≤ tol·max(primal, 1e-6·λ‖z‖²); all that is proved is proved in float64.
+    (9). A row is converged when gap ≤ tol·objective, or tol·1e-6·λ‖z‖² where the gap may be rounding (see
+    :class:`Solution`); all that is proved is proved in float64.
 
     Parameters
     ----------

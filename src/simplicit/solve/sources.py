@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from simplicit.checks import SMALLEST
 from simplicit.executors.records import planned
 from simplicit.rows import Gram
 from simplicit.rows.batch import Array, Index
@@ -125,7 +126,8 @@ class GramSource:
         return self.given.feature_mean if self.intercept else None
 
     def live(self, columns: Index) -> Index:
-        return columns[self.gram.gram.diagonal()[columns] > 0]
+        # As of samples, a column that is everywhere below SMALLEST counts as zero.
+        return columns[self.gram.gram.diagonal()[columns] >= SMALLEST**2]
 
     def norms(self) -> Array:
         return np.asarray(np.sqrt(self.gram.gram.diagonal()))

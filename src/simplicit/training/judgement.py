@@ -38,7 +38,7 @@ from simplicit.training.problem import LeastSquares, Rows
 def proved(solution: Solution, problem: LeastSquares, support: Mask, weight: float) -> Solution:
     """A solution of least squares on a support, with the rows that are not converged certified in closed form.
 
-    A row is converged where its gap is at most tol·max(objective, 1e-6·λ·energy), as everywhere.
+    A row is converged where this gap, which no dual point rounds, is at most tol·max(objective, 1e-6·λ·energy).
     """
     gaps, status, relative = solution.dual_gap.copy(), solution.status.copy(), solution.relative_gap.copy()
     scales = np.maximum(solution.objective, FLOOR * weight * problem.energy)
