@@ -21,8 +21,11 @@ project_copyright = author
 version = release = simplicit.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
+
+#: Types in docstrings are words, such as "shape" or "arrays", which several classes have as names of members.
+suppress_warnings = ["ref.python"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings give types and shapes

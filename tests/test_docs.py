@@ -9,11 +9,13 @@ import subprocess
 import sys
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-import simplicit
 from documents import commands, fences, prose, reader, run_blocks
+from simplicit.cli.commands import COMMANDS
+from simplicit.cli.signature import Signature, option_name
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -94,26 +96,50 @@ def test_the_batch_scripts_are_read(capsys: pytest.CaptureFixture[str], monkeypa
         assert code == 0, (script.name, error)
 
 
-def test_the_picture_of_the_rooms_is_that_of_the_code() -> None:
-    path = DOCS / "rooms.py"
-    spec = spec_from_file_location("rooms", path)
+def script(name: str) -> Any:
+    """A script of docs/ as a module."""
+    spec = spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    rooms = module_from_spec(spec)
-    sys.modules["rooms"] = rooms  # dataclasses look there
-    spec.loader.exec_module(rooms)
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_code() -> None:
+    rooms = script("rooms")
     assert rooms.PICTURE.read_text(encoding="utf-8") == rooms.svg(), "the rooms have changed; run python docs/rooms.py"
 
 
-def test_the_reference_has_every_public_name() -> None:
-    page = (DOCS / "reference.md").read_text(encoding="utf-8")
-    shown = re.findall(r"\.\. auto(?:function|class|exception):: ([\w.]+)", page)
-    assert set(shown) >= set(simplicit.__all__)
-    named = re.findall(r"^\| `(simplicit\.[\w.]+)` \|", page, flags=re.MULTILINE)
-    assert len(named) == 13
-    for name in [*shown, *named]:
+def test_the_reference_is_that_of_the_public_names() -> None:
+    reference = script("reference")
+    kept = reference.PAGE.read_text(encoding="utf-8")
+    assert kept == reference.page(), "public names have changed; run python docs/reference.py"
+    shown = {name.rpartition(".")[2] for name in re.findall(r"\.\. auto\w+:: ([\w.]+)", kept)}
+    rooms = [f"simplicit.{room}" for rooms, _ in reference.ROOMS.values() for room in rooms]
+    for room in map(importlib.import_module, ["simplicit", *rooms]):
+        shows = {name for name in getattr(room, "__all__", ()) if callable(getattr(room, name))}
+        assert shows <= shown, (room.__name__, shows - shown)
+    for name in reference.REGISTRIES:
         module, _, attribute = name.rpartition(".")
-        assert hasattr(importlib.import_module(module) if module else simplicit, attribute), name
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_the_page_of_the_command_line_names_every_option() -> None:
+    page = (DOCS / "commands.md").read_text(encoding="utf-8")
+    for name, command in COMMANDS.items():
+        section = page.partition(f"## simplicit {name}\n")[2].partition("\n## ")[0]
+        for option in Signature(command, {}).options:
+            word = option.name.upper() if option.argument else option_name(option.name)
+            assert f"`{word}" in section, (name, word)
+
+
+@pytest.mark.slow
+def test_the_page_of_the_command_line_is_what_help_says() -> None:
+    commands_page = script("commands")
+    kept = commands_page.PAGE.read_text(encoding="utf-8")
+    assert kept == commands_page.page(), "options have changed; run python docs/commands.py"
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:

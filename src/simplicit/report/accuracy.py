@@ -182,7 +182,7 @@ def draw_tradeoff(path: Path, panels: Mapping[str, Sequence[Line]]) -> None:
             _accuracy_axis(each, title, _SPARSITY)
         axes[1].set_ylabel("")
         # Above the attacked accuracies, which are the low ones.
-        axes[1].legend(frameon=False, fontsize=7, loc="upper right", ncol=2, handlelength=3.2, columnspacing=1.2)
+        axes[1].legend(frameon=False, fontsize=7, loc="upper right", handlelength=3.2)
 
 
 def _plot(axes: Any, line: Line, colour: str, x: Sequence[float] | None = None, **style: Any) -> None:

@@ -215,7 +215,12 @@ def _fit_all(
 
 
 def pruned_accuracy(net: nn.Module, data: Dataset, count: int) -> float:
-    """The accuracy, a share in [0, 1], on the test part of a copy of `net` with its `count` largest weights alone.
+    """The accuracy, a share in [0, 1], on the test part of `net` with its `count` largest weights alone."""
+    return accuracy(largest_kept(net, count), data.test_inputs, data.test_labels)
+
+
+def largest_kept(net: nn.Module, count: int) -> nn.Module:
+    """A copy of `net` in which only the `count` largest weights are not zero.
 
     That is pruning by magnitude over the whole network, of every parameter with two dimensions or more, without
     retraining; biases stay.
@@ -229,7 +234,7 @@ def pruned_accuracy(net: nn.Module, data: Dataset, count: int) -> float:
         parts = torch.split(kept, [value.numel() for value in weights])
         for value, own in zip(weights, parts, strict=True):
             value.mul_(own.reshape(value.shape))
-    return accuracy(pruned, data.test_inputs, data.test_labels)
+    return pruned
 
 
 def _point(folder: str, run: FitRun, figures: Evaluation, magnitude: float) -> FrontierPoint:

@@ -152,6 +152,15 @@ class Frontier:
     seconds: float
     processor_seconds: float
 
+    @classmethod
+    def of_figures(cls, figures: Mapping[str, Any]) -> Frontier:
+        """Return what was measured from the document ``frontier.json``, as :meth:`figures` has it."""
+        settings: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in figures["settings"].items()
+        }
+        measured = (MethodFigures(**{**one, "method": Method(**one["method"])}) for one in figures["measured"])
+        return cls(FrontierSettings(**settings), tuple(measured), figures["seconds"], figures["processor_seconds"])
+
     @property
     def methods(self) -> list[Method]:
         """The methods in the order of the study."""
@@ -306,20 +315,32 @@ def _seeds_of(settings: FrontierSettings) -> str:
     return f"seed {first}" if first == last else f"{settings.seeds} seeds, {first} to {last}"
 
 
+def shown(methods: Sequence[Method]) -> list[Method]:
+    """Return the lines of the picture: ours, each peer as published, and each that fits values given what ours has.
+
+    As published is by size in the whole network where a peer knows that, else equal shares; and its own targets. A
+    peer has one line of each kind at most, so that colour and dash tell any two lines apart.
+    """
+    chosen, by_size = [], {method.solver for method in methods if method.allocation == GLOBAL}
+    for method in methods:
+        published = method.allocation == (GLOBAL if method.solver in by_size else UNIFORM) and method.targets != STATES
+        given_ours = method.allocation == AS_OURS and method.targets == STATES
+        if method.solver == OURS or published or given_ours:
+            chosen.append(method)
+    return chosen
+
+
 def _draw(found: Frontier, path: Path) -> None:
-    """Draw the variants that do best, so that the picture can be read: each solver with equal shares and with ours."""
-    settings = found.settings
-    shown = [method for method in found.methods if method.solver != BASELINE and method.targets != OWN]
-    titles = {"clean": "Clean", "pgd": f"PGD-{settings.pgd_steps}, ε = {settings.eps}"}
-    draw_tradeoff(path, {title: _lines(found, shown, kind) for kind, title in titles.items()})
+    titles = {"clean": "Clean", "pgd": f"PGD-{found.settings.pgd_steps}, ε = {found.settings.eps}"}
+    lines = shown(found.methods)
+    draw_tradeoff(path, {title: _lines(found, lines, kind) for kind, title in titles.items()})
 
 
-def _lines(found: Frontier, shown: Sequence[Method], kind: str) -> list[Line]:
+def _lines(found: Frontier, methods: Sequence[Method], kind: str) -> list[Line]:
     sparsities, (baseline, _) = found.settings.sparsity, found.summary(Method(BASELINE), 0.0, kind)
     lines = []
-    for method in shown:
+    for method in methods:
         means, deviations = zip(*(found.summary(method, value, kind) for value in sparsities), strict=True)
-        label = str(method).removesuffix(", our targets")
         dashed = method.allocation in (UNIFORM, GLOBAL)
-        lines.append(Line(label, sparsities, means, baseline, deviations, family=method.solver, dashed=dashed))
+        lines.append(Line(str(method), sparsities, means, baseline, deviations, family=method.solver, dashed=dashed))
     return lines
