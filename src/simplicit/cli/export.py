@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from simplicit.cli.console import print_json, say
+from simplicit.cli.console import print_json, say, show_progress
 from simplicit.runs.exporting import check_target, export_run
 
 
@@ -50,7 +50,8 @@ def export(
         Print one JSON document on standard output, and nothing else.
     """
     check_target(output, overwrite=overwrite)
-    facts = export_run(run, output, dtype=dtype, values=values, smaller=compact, overwrite=overwrite)
+    with show_progress():
+        facts = export_run(run, output, dtype=dtype, values=values, smaller=compact, overwrite=overwrite)
     if json:
         print_json(facts)
         return

@@ -11,6 +11,7 @@ from simplicit.checks import refused
 from simplicit.errors import InputError
 from simplicit.files import drafted, writing
 from simplicit.implicit.storage import ARRAYS
+from simplicit.progress import phase
 from simplicit.runs.fitting import WEIGHTS
 from simplicit.runs.folder import MANIFEST, read_manifest
 from simplicit.runs.hf.folder import load_pretrained
@@ -71,10 +72,15 @@ def export_run(
 
 def _model(run: Path, output: Path, *, dtype: str | None, smaller: bool, overwrite: bool) -> dict[str, Any]:
     """Write the implicit model of a fit as ONNX; what :func:`export_run` returns."""
-    model = open_model(run)
+    with phase(f"reading {run}"):
+        model = open_model(run)
     taken = dtype or _network_dtype(run) or str(model.dtype)
-    left = compact(model) if smaller else model
-    written = export_onnx(left, output, dtype=taken, overwrite=overwrite)
+    left = model
+    if smaller:
+        with phase("compacting"):
+            left = compact(model)
+    with phase("writing and checking"):
+        written = export_onnx(left, output, dtype=taken, overwrite=overwrite)
     facts: dict[str, Any] = {"dtype": taken, "checked_by": written.checked_by, "difference": written.difference}
     facts |= {"states": [model.n_states, left.n_states]} if smaller else {}
     return {"file": output, "bytes": written.size} | facts
@@ -85,7 +91,8 @@ def _weights(run: Path, output: Path, *, values: str, overwrite: bool) -> dict[s
     check_weights(run)
     state = read_state(run / WEIGHTS) if (run / WEIGHTS).is_file() else load_pretrained(run / NETWORK).state_dict()
     if output.suffix == "":
-        saved = save_state(state, output, overwrite=overwrite, values=values)
+        with phase("packing"):
+            saved = save_state(state, output, overwrite=overwrite, values=values)
         sizes = {"bytes": saved.bytes, "dense_bytes": saved.dense_bytes, "zipped_bytes": saved.zipped_bytes}
         return {"file": output, **sizes, "change": saved.change, "non_zeros": saved.non_zeros, "entries": saved.entries}
     with writing(f"output {output}"), drafted(output) as draft:

@@ -22,7 +22,7 @@ from simplicit.errors import DataError, InputError, SimplicitError
 from simplicit.files import write_json
 from simplicit.implicit import ImplicitModel, save
 from simplicit.network import Capture, capture
-from simplicit.progress import OnProgress
+from simplicit.progress import OnProgress, counted, listening, phase
 from simplicit.rows import BasisPursuit, RowStatus
 from simplicit.runs.doubts import doubts_of
 from simplicit.runs.folder import MANIFEST, Manifest, read_manifest, run_folder
@@ -83,7 +83,8 @@ class FitRun:
         There are none where the network cannot take the weights.
         """
         try:
-            return file_sizes(self.result.network().state_dict())
+            with phase("sizes of files"):
+                return file_sizes(self.result.network().state_dict())
         except InputError:
             return {}
 
@@ -107,7 +108,8 @@ def capture_task(task: Task) -> Capture:
     """
     samples = task.shaped(task.data.test_inputs[:2])
     try:
-        captured = capture(task.net, samples)
+        with phase("capture"):
+            captured = capture(task.net, samples)
     except SimplicitError as error:
         if (misfit := _misfit(task, samples)) is None:
             raise
@@ -168,7 +170,9 @@ def run_fit(
     keeping: dict[str, Any] = {"journal": journal, "cache": cache, "progress": progress}
     result = fit(net, inputs, recipe, **vars(settings.running), **keeping)
     seconds = time.perf_counter() - start
-    labels, (ours, theirs) = task.data.test_labels, _classes(task, result, baseline)
+    labels = task.data.test_labels
+    with listening(progress):
+        theirs, ours = counted(_classes(task, result, baseline), "measuring", 2)
     test = {
         "accuracy": float(np.mean(ours == labels)),
         "baseline_accuracy": float(np.mean(theirs == labels)),
@@ -178,15 +182,15 @@ def run_fit(
 
 
 def _classes(task: Task, result: FitResult, baseline: ImplicitModel | None) -> Iterator[Labels]:
-    """The classes that the retrained network and the baseline give to the test samples.
+    """The classes that the baseline and the retrained network give to the test samples.
 
     The networks give them where rows are tied, for an implicit model of thousands of tokens or pixels is slower.
     """
     if isinstance(result.student, ChannelStudent):
         inputs, output = task.shaped(task.data.test_inputs), result.graph.output_name
-        yield from (classes_of(net, inputs, output) for net in (result.network(), task.net))
+        yield from (classes_of(net, inputs, output) for net in (task.net, result.network()))
         return
-    for model in (result.model, baseline or capture_task(task).model):
+    for model in (baseline or capture_task(task).model, result.model):
         yield model.predict(task.data.test_inputs).argmax(axis=1)
 
 

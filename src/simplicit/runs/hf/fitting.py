@@ -13,7 +13,7 @@ from torch import nn
 from simplicit.checks import refused
 from simplicit.errors import DataError
 from simplicit.files import write_json
-from simplicit.progress import OnProgress
+from simplicit.progress import OnProgress, listening
 from simplicit.runs.fitting import FitRun, weights_of
 from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.hf.folder import CONFIG, PACKAGES, load_pretrained, load_tokenizer
@@ -45,7 +45,8 @@ def run_text_fit(
     keeping: dict[str, Any] = {"journal": journal, "cache": cache, "progress": progress}
     result = fit(task.net, inputs, settings.recipe, **vars(settings.running), **keeping)
     seconds = time.perf_counter() - begun
-    test = figures_of(task, result.network(), settings.seed)
+    with listening(progress):
+        test = figures_of(task, result.network(), settings.seed)
     assert settings.source.hf is not None
     as_it_came = load_tokenizer(settings.source.hf)  # a call changes what a tokenizer cuts off and fills up
     return FitRun(settings, result, test, task.provenance, seconds, as_it_came, tuple(task.remarks))
