@@ -10,7 +10,8 @@ from simplicit.cli.console import figures_table, invocation, percent, show_progr
 from simplicit.cli.shared import Keeping, Output
 from simplicit.progress import phase
 from simplicit.runs.fitting import FitRun, capture_task, run_fit, save_fit
-from simplicit.runs.hf.fitting import lines_of, run_text_fit
+from simplicit.runs.hf.figures import lines_of
+from simplicit.runs.hf.fitting import run_text_fit
 from simplicit.runs.hf.task import TextTask, open_source
 from simplicit.runs.settings import FitSettings, recorded_inputs
 from simplicit.runs.task import check_unchanged

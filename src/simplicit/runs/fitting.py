@@ -24,10 +24,11 @@ from simplicit.implicit import ImplicitModel, save
 from simplicit.network import Capture, capture
 from simplicit.progress import OnProgress, counted, listening, phase
 from simplicit.rows import BasisPursuit, RowStatus
+from simplicit.runs.cards import CARD, card_of
 from simplicit.runs.doubts import doubts_of
 from simplicit.runs.folder import MANIFEST, Manifest, read_manifest, run_folder
 from simplicit.runs.hf.folder import PACKAGES, save_pretrained
-from simplicit.runs.networks import NETWORK, CallRecord, classes_of
+from simplicit.runs.networks import NETWORK, WEIGHTS, CallRecord, classes_of
 from simplicit.runs.settings import FitSettings
 from simplicit.runs.task import Task, check_labels
 from simplicit.runtime.files.checkpoints import write_state
@@ -36,8 +37,6 @@ from simplicit.training import FitResult, Matching, Robust, fit
 from simplicit.training.channels import ChannelStudent
 
 ROWS = "rows.json"
-#: Of the network with its new weights, where it can take them.
-WEIGHTS = "weights.safetensors"
 Labels = npt.NDArray[np.int64]
 _log = logging.getLogger(__name__)
 
@@ -217,6 +216,8 @@ def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: Sequence[st
     """Write the files of :func:`save_fit` into `draft`, which is going to be `folder`."""
     if run.pretrained:
         save_pretrained(run.result.network(), draft / NETWORK, run.tokenizer)
+        card = card_of(run.results(), run.inputs, "transformers")
+        (draft / NETWORK / CARD).write_text(card, encoding="utf-8")
     else:
         save(run.result.model, draft, overwrite=True)
         try:

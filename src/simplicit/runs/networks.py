@@ -24,6 +24,8 @@ from simplicit.progress import counted
 from simplicit.runs.folder import MANIFEST, read_manifest
 from simplicit.runs.hf.folder import load_pretrained
 
+#: The state_dict of a network with its new weights, where it can take them.
+WEIGHTS = "weights.safetensors"
 #: The folder of a network of ``--hf`` in that of its run, and the files of a model, where there is one.
 NETWORK, MODEL = "network", ("config.json", "model.safetensors")
 _BATCH = 256

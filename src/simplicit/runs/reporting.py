@@ -28,7 +28,7 @@ from simplicit.report.canvas import narrow_path
 from simplicit.report.page import Page, Picture, Section
 from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.gathering import Examples, FitFacts, Gathered, Measured
-from simplicit.runs.hf.fitting import as_text
+from simplicit.runs.hf.figures import as_text
 from simplicit.runs.hf.heads import MEASURES
 from simplicit.runs.subjects import BASELINE
 
