@@ -82,9 +82,9 @@ class Progress:
 
     @property
     def line(self) -> str:
-        """This phase alone, for people: how many steps, or for how long where their number is not known."""
+        """This phase alone, for people: how many steps, and what is left, or for how long where that is not known."""
         many = f"{self.stage}: {self.done:,} of {self.total:,}" if self.total else self.stage
-        since = "" if self.total or self.elapsed < 1 else f"for {duration(self.elapsed)}"
+        since = "" if self.remaining is not None or self.elapsed < 1 else f"for {duration(self.elapsed)}"
         return ", ".join(filter(None, (many, self.note, since)))
 
 
