@@ -104,7 +104,7 @@ class Card:
         if figures.get("ridge") is not None:
             towards = f"towards {figures['anchor']:.4g} of the dense network's weights"
             lines.append(f"- values by least squares with ridge {figures['ridge']:.4g} {towards}")
-        lines.append("- no gradient step, and no label, was used")
+        lines.append("- no label was used")
         return ["\n".join(lines)]
 
     def _data(self) -> str:

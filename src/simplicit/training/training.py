@@ -242,7 +242,7 @@ class Training(Generic[L]):
         with phase("fitting", len(self.provider.layers), self.provider.efforts) as layers:
 
             def kept(layer: L, groups: Sequence[Rows]) -> Sequence[Solution]:
-                with phase(layer.name):
+                with phase(f"in {layer.name}"):
                     solutions[layer.name] = fit(layer, groups)
                 layers.count()
                 return solutions[layer.name]
@@ -291,7 +291,7 @@ class Training(Generic[L]):
         result: dict[str, list[Candidates]] = {}
         with phase("pricing", len(self.provider.layers), self.provider.efforts) as layers:
             for layer, groups in self.provider.on_baseline():
-                with phase(layer.name):
+                with phase(f"in {layer.name}"):
                     sensitivities = np.array_split(self.provider.sensitivities(layer), len(groups))
                     pairs = zip(groups, sensitivities, strict=True)
                     result[layer.name] = [self._piloted(layer, *pair) for pair in pairs]
