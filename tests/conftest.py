@@ -42,7 +42,7 @@ def _seeded() -> None:
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands tell how far they are only where a test asks for it, however slow the machine is."""
-    monkeypatch.setattr("simplicit.cli.console.LOG_SECONDS", math.inf)
+    monkeypatch.setattr("simplicit.cli.console.FIRST_SECONDS", math.inf)
 
 
 @pytest.fixture

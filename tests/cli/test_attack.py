@@ -122,12 +122,13 @@ def test_checks_that_fail_are_told(run: Run) -> None:
 
 
 def test_progress_off_a_terminal(run: Run, one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simplicit.cli.console.LOG_SECONDS", 0.0)
+    monkeypatch.setattr("simplicit.cli.console.FIRST_SECONDS", 0.0)
     code, out, err = run("attack", one, "--eps", "0.1", "--samples", "10", "--steps", "2", "--json")
     assert code == 0
     json.loads(out)
-    assert re.search(r"^baseline: pgd, ε = 0.1: 1 of 7, .* left$", err, re.MULTILINE)
-    assert err.rstrip().splitlines()[-1] == f"{one}: checks: 7 of 7"
+    assert re.search(r"^reading the networks; reading digits$", err, re.MULTILINE)
+    assert re.search(r"^attacking baseline: 1 of 7, .* left; pgd, ε = 0.1: 1 of 3, .* left$", err, re.MULTILINE)
+    assert f"attacking {one}: 7 of 7; checks: 4 of 4" in err
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,30 @@ def test_what_is_not_read_is_left_out(run: Run, fitted: Any) -> None:
     one_line(run("export", fitted("matching"), "--output", "w.safetensors", "--compact"), told)
 
 
+def test_the_model_card(run: Run, fitted: Any) -> None:
+    for name in ("sparse", "matching"):
+        fit, code = fitted(name), run("export", fitted(name), "--output", f"{name}.md")[0]
+        assert code == 0
+        card, results = (
+            Path(f"{name}.md").read_text(encoding="utf-8"),
+            json.loads((fit / "run.json").read_text())["results"],
+        )
+        assert f"{results['non_zeros']:,} of {results['baseline_weights']:,} are left" in card
+        assert f"| accuracy | {100 * results['baseline_accuracy']:.2f} % | {100 * results['accuracy']:.2f} % |" in card
+        assert "Measured on the 360 test samples of digits." in card
+        assert f"- {results['recipe']}" in card
+        assert "sp.load_weights(net" in card
+    assert "exists already" in run("export", fitted("sparse"), "--output", "sparse.md")[2]
+    shutil.copytree(fitted("sparse"), "old")
+    manifest = json.loads(Path("old/run.json").read_text())
+    del manifest["results"]["recipe"]
+    Path("old/run.json").write_text(json.dumps(manifest))
+    one_line(
+        run("export", "old", "--output", "old.md"),
+        "its results have no 'recipe', of which a card is made; fit it again",
+    )
+
+
 def check_weights(run: Run, base: Path, fit: Path, net: nn.Module) -> None:
     """What is exported is the state_dict of the network, and makes it the fitted model."""
     code, out, _ = run("export", fit, "--output", "deep/w.safetensors", "--json")

@@ -90,12 +90,17 @@ def test_an_encoder_from_its_folder_to_a_report(run: Run, texts: Path, pretraine
     assert (code, err) == (0, "")
     for told in ("12 texts,", "cosine to the baseline's, mean", "texts to be fitted on are longer than 8 tokens"):
         assert told in out
-    names = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    names = ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     assert files("f") == ["network", *(f"network/{name}" for name in names), "rows.json", "run.json"]
     results = manifest("f")["results"]
     assert (results["head"], results["texts"], results["samples"], results["sparsity"]) == ("embeddings", 12, 48, 50.0)
     assert settings("f")["texts"] == "../texts.txt"
     assert Path("f", settings("f")["hf"]).resolve() == source
+    card = Path("f/network/README.md").read_text(encoding="utf-8")
+    assert "Fitted on 48 samples, without labels: lines of texts.txt, 8 tokens each." in card
+    assert "Measured on 12 texts of texts.txt that were held out." in card
+    assert f"| cosine to the baseline's, mean |  | {results['measures']['cosine']:.4f} |" in card
+    assert 'net = BertModel.from_pretrained("FOLDER")' in card
     net = transformers.BertModel.from_pretrained("f/network")
     dense = transformers.BertModel.from_pretrained(source)
     layers = [layer for layer in net.encoder.modules() if isinstance(layer, torch.nn.Linear)]

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simplicit.report import Line, Table, draw_series
+from simplicit.report import Line, Table, draw_series, twice
 from simplicit.report.page import Page, Picture, Section
 
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "source"}
 
 
 class Balanced(HTMLParser):
@@ -34,7 +34,7 @@ class Balanced(HTMLParser):
 
 def page(folder: Path) -> str:
     pytest.importorskip("matplotlib")
-    draw_series(folder / "p.png", [Line("clean", [50, 80], [0.9, 0.7], 0.95)])
+    twice(lambda path: draw_series(path, [Line("clean", [50, 80], [0.9, 0.7], 0.95)]), folder / "p.png")
     table = Table("Figures <of> runs", ("run", "value"), [("<b>one</b>", "1"), ('"two"', "2")])
     picture = Picture(folder / "p.png", 'What it "shows" & more', "A caption")
     return Page("Runs & <more>", ["A <line>."], [Section("Sparsity & accuracy", ["Text"], [picture], [table])]).html()
@@ -46,7 +46,7 @@ def test_it_is_one_document_with_everything_inside(tmp_path: Path) -> None:
     found.feed(text)
     assert not found.open
     for tag, attributes in found.seen:
-        for name in ("src", "href"):
+        for name in ("src", "srcset", "href"):
             if name in attributes:
                 assert str(attributes[name]).startswith(("data:", "#")), tag
     assert not re.search(r"url\(|@import|https?:", text)
@@ -76,4 +76,15 @@ def test_pictures_have_the_size_of_their_files(tmp_path: Path) -> None:
     mpl = pytest.importorskip("matplotlib")
     text = page(tmp_path)
     height, width = np.asarray(mpl.image.imread(tmp_path / "p.png")).shape[:2]
-    assert f'width="{2 * width // 3}" height="{2 * height // 3}"' in text
+    assert f'width="{2 * width // 3}" height="{2 * height // 3}" alt=' in text
+
+
+def test_phones_get_the_narrow_rendition(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    found = Balanced()
+    found.feed(text)
+    (source,) = (attributes for tag, attributes in found.seen if tag == "source")
+    assert source["media"] == "(max-width: 40rem)"
+    (tmp_path / "p-narrow.png").unlink()
+    picture = Picture(tmp_path / "p.png", "What it shows", "A caption").html()
+    assert "<source" not in picture

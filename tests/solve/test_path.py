@@ -113,7 +113,8 @@ def test_a_path_reports_its_progress_and_its_failures() -> None:
     penalties = [sp.L1(5.0), sp.L1(0.5), sp.L1(0.05)]
     sp.solve_path(features, targets, penalties, progress=seen.append)
     assert (seen[-1].done, seen[-1].total) == (210, 210)
-    assert [state.done for state in seen] == sorted({state.done for state in seen})
+    rows = [state.done for state in seen if state.of is None]
+    assert rows == sorted(set(rows))
     with pytest.raises(sp.ConvergenceError, match="rows did not reach tol=1e-300"):
         sp.solve_path(features, targets, penalties, tol=1e-300)
     marked = sp.solve_path(features, targets, penalties, tol=1e-300, throw=False)
@@ -243,7 +244,8 @@ def test_rounds_report_progress_and_failures() -> None:
     seen: list[sp.progress.Progress] = []
     sp.solve_rows(features, targets, penalty=sp.L1(0.5), rounds=2, progress=seen.append)
     assert (seen[-1].done, seen[-1].total) == (80, 80)
-    assert [state.done for state in seen] == sorted({state.done for state in seen})
+    rows = [state.done for state in seen if state.of is None]
+    assert rows == sorted(set(rows))
     with pytest.raises(sp.ConvergenceError):
         sp.solve_rows(features, targets, penalty=sp.L1(0.5), rounds=2, tol=1e-300)
     for rounds in (0, -1, 1.5, True):

@@ -319,9 +319,11 @@ def test_progress_counts_every_row_once() -> None:
     seen: list[sp.progress.Progress] = []
     solution = Case(features, targets, 0.5, extra={"progress": seen.append}).solve()
     assert (seen[-1].done, seen[-1].total, seen[-1].remaining) == (70, 70, 0.0)
-    assert [state.done for state in seen] == sorted({state.done for state in seen})
+    rows = [state for state in seen if state.of is None]
+    assert [state.done for state in rows] == sorted({state.done for state in rows})
     assert seen[-1].worst_gap == solution.relative_gap.max()
-    assert all(state.rate > 0 and state.resumed == 0 for state in seen)
+    assert all((state.rate > 0) == (state.done > 0) and state.resumed == 0 for state in rows)
+    assert {str(state.stage) for state in seen if state.of is not None} == {"Gram matrix"}
 
 
 def test_solution_describes_itself() -> None:

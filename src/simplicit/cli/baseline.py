@@ -27,9 +27,9 @@ def baseline(
     Example: `simplicit baseline --data fashion-mnist --arch 64-32-16 --no-bias --output runs/fashion`
     """
     output.check("baseline")
-    samples = load_dataset(data.data, data.data_dir)
-    manifest = Manifest("baseline", command=invocation().command, inputs={"data": samples.describe()})
     with show_progress() as steps:
+        samples = load_dataset(data.data, data.data_dir)
+        manifest = Manifest("baseline", command=invocation().command, inputs={"data": samples.describe()})
         trained = make_baseline(samples, settings, data_dir=data.data_dir, progress=steps)
     manifest.settings = settings.to_config() | trained.data_in(output.folder)
     manifest.seconds = {"training": trained.seconds}

@@ -7,6 +7,7 @@ from typing import Any
 
 from simplicit.cli.console import saved, show_progress, shown
 from simplicit.cli.shared import OtherSource, Output
+from simplicit.progress import phase
 from simplicit.runs.bench import BenchSettings, run_bench
 from simplicit.runs.bench.measuring import PICTURE
 from simplicit.runs.bench.subject import open_bench_subject
@@ -37,12 +38,15 @@ def bench(
     settings, source, output
     """
     output.check("bench", [run])
-    subject = open_bench_subject(run, **vars(source))
-    with show_progress(clock=True) as steps:
+    with show_progress() as steps:
+        with phase(f"reading {run}"):
+            subject = open_bench_subject(run, **vars(source))
         found = run_bench(run, subject, settings, progress=steps)
+        if output.output is not None:
+            with phase("drawing"):
+                found.save(output.output, **output.saving())
     where = []
     if output.output is not None:
-        found.save(output.output, **output.saving())
         where = [saved(output.output, PICTURE)]
     document: dict[str, Any] = found.results()
     notes = [f"Left out: {name}: {why}." for name, why in found.left_out.items()]

@@ -28,8 +28,8 @@ def demo(
     """
     begun = time.perf_counter()
     output.check("demo")
-    dataset = load_dataset(data.data, data.data_dir)
-    with show_progress(clock=True) as steps:
+    with show_progress() as steps:
+        dataset = load_dataset(data.data, data.data_dir)
         found = run_demo(dataset, output.folder, settings, data_dir=data.data_dir, progress=steps, **output.saving())
     done = f"{saved(output.folder, PICTURE)} {time.perf_counter() - begun:.0f} s."
     shown = found.points[found.shown()].folder

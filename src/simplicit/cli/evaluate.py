@@ -75,7 +75,8 @@ def _on_texts(run: Path, settings: EvaluationSettings, output: Output, **others:
     for name in ("against_size", "eps", "pgd_steps", "attack_samples", "baseline", "data", "data_dir", "trust_pt2"):
         if name in invocation().given:
             raise refused(name, f"{run} was fitted on texts, which are not attacked, and not on data; leave it out")
-    found = run_text_evaluation(run, seed=settings.seed, **others)
+    with show_progress():
+        found = run_text_evaluation(run, seed=settings.seed, **others)
     if output.output is not None:
         found.save(output.output, **output.saving())
     if output.json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from simplicit.cli.console import print_json, say
+from simplicit.cli.console import print_json, say, show_progress
 from simplicit.runs.exporting import check_target, export_run
 
 
@@ -20,14 +20,15 @@ def export(
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
-    """Write a fitted model for other programs: as ONNX, or as weights of the network that was fitted.
+    """Write a fitted model for other programs: as ONNX, as weights of the network that was fitted, or its model card.
 
     A file that ends in .onnx holds the implicit model, for models without cycles; it takes any number of samples, and
     is compared with the model by onnxruntime before it appears (extra onnx). One that ends in .safetensors holds the
     state_dict of the network that the fit started from, with its new weights: load it into the same class. A name
     without a suffix is a folder with the same weights, of which only those that are not zero take room;
     simplicit.load_weights puts them into the class, and --weights takes it. The folder network of a fit with --hf is
-    one for transformers as it stands.
+    one for transformers as it stands, with its model card in README.md. One that ends in .md is the model card: how
+    sparse the network is, recipe, data, agreement with the dense one, a table of the layers, and limits.
 
     Example: `simplicit export runs/fit --output model.onnx`, or `simplicit export runs/fit --output weights`
 
@@ -36,8 +37,8 @@ def export(
     run : Path
         Folder that `simplicit fit` wrote.
     output : Path
-        File to write: .onnx for the implicit model, .safetensors for the weights of the network; or a folder for these
-        as small as they can be.
+        File to write: .onnx for the implicit model, .safetensors for the weights of the network, .md for its model
+        card; or a folder for the weights as small as they can be.
     dtype : str, optional
         Of the numbers in an .onnx file, its inputs and its outputs. Default: that of the network's weights.
     values : str
@@ -50,9 +51,13 @@ def export(
         Print one JSON document on standard output, and nothing else.
     """
     check_target(output, overwrite=overwrite)
-    facts = export_run(run, output, dtype=dtype, values=values, smaller=compact, overwrite=overwrite)
+    with show_progress():
+        facts = export_run(run, output, dtype=dtype, values=values, smaller=compact, overwrite=overwrite)
     if json:
         print_json(facts)
+        return
+    if "dtype" not in facts and "entries" not in facts:
+        say(f"Saved in {output}: {facts['bytes']:,} bytes, the model card.")
         return
     what = (
         f"{facts['dtype']}, outputs differ by {facts['difference']:.1e}, checked by {facts['checked_by']}"

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 from simplicit.cli.console import figures_table, invocation, percent, show_progress
 from simplicit.cli.shared import Keeping, Output
+from simplicit.progress import phase
 from simplicit.runs.fitting import FitRun, capture_task, run_fit, save_fit
-from simplicit.runs.hf.fitting import lines_of, run_text_fit
+from simplicit.runs.hf.figures import lines_of
+from simplicit.runs.hf.fitting import run_text_fit
 from simplicit.runs.hf.task import TextTask, open_source
 from simplicit.runs.settings import FitSettings, recorded_inputs
 from simplicit.runs.task import check_unchanged
@@ -52,17 +54,18 @@ def fit(
         Allow a .pt2 program in --weights. Loading one can run code that it carries: only from people you trust.
     """
     output.check("fit", [*settings.source.paths, *(folder for folder in (keeping.journal, cache) if folder)])
-    task = open_source(settings.source, trust_pt2=trust_pt2)
-    if config is not None and not _SOURCE & invocation().given.keys():
-        check_unchanged(recorded_inputs(config), task.provenance, config)
-    # The implicit model of a network of a Hugging Face folder is made when a command needs it.
-    baseline = None if settings.source.hf is not None or isinstance(task, TextTask) else capture_task(task)
     with show_progress() as steps:
+        task = open_source(settings.source, trust_pt2=trust_pt2)
+        if config is not None and not _SOURCE & invocation().given.keys():
+            check_unchanged(recorded_inputs(config), task.provenance, config)
+        # The implicit model of a network of a Hugging Face folder is made when a command needs it.
+        baseline = None if settings.source.hf is not None or isinstance(task, TextTask) else capture_task(task)
         if isinstance(task, TextTask):
             run = run_text_fit(settings, task, journal=keeping.journal, cache=cache, progress=steps)
         else:
             run = run_fit(settings, task, baseline=baseline, journal=keeping.journal, cache=cache, progress=steps)
-    save_fit(run, output.folder, **output.saving())
+        with phase(f"writing {output.folder}"):
+            save_fit(run, output.folder, **output.saving())
     done = f"\nSaved in {output.folder}. Next: simplicit eval {output.folder}"
     output.show(run.results(), run.result.summary(), *_sizes(run), "", _table(run), *_remarks(run), done)
 

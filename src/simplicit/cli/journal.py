@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from simplicit.cli.console import figures_table, print_json, say
+from simplicit.cli.console import figures_table, print_json, say, show_progress
 from simplicit.cli.shared import Output
-from simplicit.cli.solve import write_and_print
+from simplicit.cli.solve import print_figures
 from simplicit.executors import Journal, Section
+from simplicit.progress import counted, phase
 from simplicit.runs.rowfiles import merge_solve
+from simplicit.runs.solutions import save_solve
 
 
 def show(journal: Path, /, *, json: bool = False) -> None:
@@ -25,7 +27,8 @@ def show(journal: Path, /, *, json: bool = False) -> None:
         Print one JSON document on standard output, and nothing else.
     """
     opened = Journal.read(journal)
-    solves = [_solve(section) for section in opened.sections()]
+    with show_progress():
+        solves = [_solve(section) for section in opened.sections()]
     facts = {name: opened.facts.get(name) for name in ("kind", "key", "versions")}
     if json:
         print_json({"journal": journal} | facts | {"solves": solves})
@@ -41,7 +44,7 @@ def show(journal: Path, /, *, json: bool = False) -> None:
 def _solve(section: Section) -> dict[str, Any]:
     """How far one solve is."""
     numbers = section.numbers()
-    whole = sum(map(section.intact, numbers))
+    whole = sum(map(section.intact, counted(numbers, "blocks", len(numbers))))
     facts = {name: int(section.facts.get(name, 0)) for name in ("rows", "columns", "blocks")}
     return {"key": section.key} | facts | {"finished": whole, "damaged": len(numbers) - whole}
 
@@ -69,4 +72,8 @@ def merge(
         Stop if a row misses its tolerance, or write it, marked. Default: as the parts did.
     """
     output.check("solve", journals)
-    write_and_print(merge_solve(journals, throw=throw), output)
+    with show_progress():
+        with phase("merging"):
+            run = merge_solve(journals, throw=throw)
+        save_solve(run, output.folder, **output.saving())
+    print_figures(run, output)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from simplicit.cli.console import show_progress
 from simplicit.cli.shared import Output
+from simplicit.progress import phase
 from simplicit.runs.gathering import gather
 from simplicit.runs.reporting import PAGE, save_report
 
@@ -32,6 +34,9 @@ def report(
         Title of the page.
     """
     output.check("report", runs)
-    save_report(gather(runs), output.folder, title=title, runs=runs, **output.saving())
+    with show_progress():
+        with phase("reading the runs"):
+            found = gather(runs)
+        save_report(found, output.folder, title=title, runs=runs, **output.saving())
     page = output.folder / PAGE
     output.show({"page": page}, f"Saved in {output.folder}. Open {page} in a browser.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from simplicit.cli.console import saved, show_progress, shown
 from simplicit.cli.shared import Named, Output
 from simplicit.data import Dataset, load_dataset
-from simplicit.progress import OnProgress
+from simplicit.progress import OnProgress, phase
 from simplicit.studies.figure5 import Figure5Settings, figure5_study, run_figure5
 from simplicit.studies.frontier import FrontierSettings, frontier_study, run_frontier
 from simplicit.studies.study import KIND, Study
@@ -20,10 +20,11 @@ _DATA = Named("fashion-mnist")
 def _reproduce(run: Callable[[Dataset, OnProgress], Study], data: Named, output: Output) -> None:
     """Run a study on named data, write its folder, and print its tables."""
     output.check(KIND)
-    dataset = load_dataset(data.data, data.data_dir)
-    with show_progress(clock=True) as steps:
+    with show_progress() as steps:
+        dataset = load_dataset(data.data, data.data_dir)
         study = run(dataset, steps)
-    study.save(output.folder, dataset, **output.saving())
+        with phase("drawing"):
+            study.save(output.folder, dataset, **output.saving())
     where = saved(output.folder, study.picture) if study.picture else f"Saved in {output.folder}."
     output.show(study.figures, *map(shown, study.tables), "", *study.notes, where)
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from simplicit.cli.console import figures_table, percent, saved, show_progress
 from simplicit.cli.shared import OtherSource, Output
+from simplicit.progress import phase
 from simplicit.robustness import ATTACKS
 from simplicit.robustness.attacks.suite import transfer_name
 from simplicit.runs.attacking import AttackRun, AttackSettings, run_attack
@@ -82,12 +83,15 @@ def _measure(
 ) -> None:
     """Open folders, ``run`` what measures them, write its folder where one is named, and print what is ``shown``."""
     output.check(kind, runs)
-    subjects = open_subjects(runs, **vars(source))
     with show_progress() as steps:
+        with phase("reading the networks"):
+            subjects = open_subjects(runs, **vars(source))
         found = run(subjects, progress=steps)
+        if output.output is not None:
+            with phase("examples and picture"):
+                found.save(output.output, **output.saving())
     where = []
     if output.output is not None:
-        found.save(output.output, **output.saving())
         where = [saved(output.output, PICTURE)]
     output.show(found.results(), *shown(found), *where)
 

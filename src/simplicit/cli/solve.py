@@ -61,7 +61,8 @@ def solve(
     output.check("solve", [*settings.files.values(), *([keeping.journal] if keeping.journal else [])])
     with show_progress() as steps:
         run = run_solve(settings, journal=keeping.journal, progress=steps)
-    write_and_print(run, output)
+        save_solve(run, output.folder, **output.saving())
+    print_figures(run, output)
 
 
 def _solve_part(settings: SolveSettings, part: tuple[int, int], journal: Path | None, *, json: bool) -> None:
@@ -75,9 +76,8 @@ def _solve_part(settings: SolveSettings, part: tuple[int, int], journal: Path | 
         say(f"Part {part[0]} of {part[1]} is solved. In {journal}: {state}.")
 
 
-def write_and_print(run: SolveRun, output: Output) -> None:
-    """Write the folder of a solve, and print its figures."""
-    save_solve(run, output.folder, **output.saving())
+def print_figures(run: SolveRun, output: Output) -> None:
+    """Print the figures of a solve whose folder is written."""
     output.show(run.results(), _table(run), "", *_remarks(run), saved(output.folder, PICTURE))
 
 

@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +24,16 @@ from simplicit.files import file_hash
 _PUBLISHER = "https://www.cs.toronto.edu/~kriz/"
 _IMAGE = (3, 32, 32)
 Part = tuple[Array, Array]
+#: The classes of CIFAR-10, by their labels.
+_TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one of the two sets is published: files with the key ``labels`` in a folder in an archive of that MD5 sum."""
+    """How one of the two sets is published: files with the key ``labels`` in a folder in an archive of that MD5 sum.
+
+    ``names`` are those of the classes, where they are few.
+    """
 
     name: str
     classes: int
@@ -37,17 +43,24 @@ class Layout:
     train: tuple[str, ...]
     test: str
     labels: str
+    names: tuple[str, ...] = ()
 
     @property
     def batches(self) -> tuple[str, ...]:
         """All files in the folder, that of the test part last."""
         return (*self.train, self.test)
 
+    def dataset(self, train: Part, test: Part, source: str, hashes: Mapping[str, str]) -> Dataset:
+        """The set of these images and labels."""
+        facts: dict[str, Any] = {"classes": self.classes, "class_names": self.names}
+        return Dataset.from_images(self.name, train, test, source=source, hashes=hashes, **facts)
+
 
 LAYOUTS = {
     "cifar-10": Layout(
         name="cifar-10",
         classes=10,
+        names=_TEN,
         folder="cifar-10-batches-py",
         archive="cifar-10-python.tar.gz",
         md5="c58f30108f718f92721af3b95e74349a",
@@ -115,7 +128,9 @@ def _from_batches(layout: Layout, contents: Mapping[str, bytes], where: Path, ha
     *parts, test = (_batch(layout, contents[name], f"{where}/{name}") for name in layout.batches)
     train = np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
     source = _PUBLISHER + layout.archive
-    return Dataset.from_images(layout.name, train, test, classes=layout.classes, source=source, hashes=hashes)
+    return Dataset.from_images(
+        layout.name, train, test, classes=layout.classes, source=source, hashes=hashes, class_names=layout.names
+    )
 
 
 def _batch(layout: Layout, content: bytes, path: str) -> Part:
@@ -144,4 +159,6 @@ def _from_npz(layout: Layout, files: list[Path]) -> Dataset:
         labels = as_labels(labels, len(images), f"{path} ({part}_labels)", classes=layout.classes)
         parts.append((images.transpose(0, 3, 1, 2), labels))
     source, hashes = f"{layout.name} in {path.name}", {path.name: file_hash(path)}
-    return Dataset.from_images(layout.name, *parts, classes=layout.classes, source=source, hashes=hashes)
+    return Dataset.from_images(
+        layout.name, *parts, classes=layout.classes, source=source, hashes=hashes, class_names=layout.names
+    )

@@ -35,6 +35,8 @@ class Dataset:
         In words.
     hashes : mapping of str to str
         File name (or array name) to ``"algorithm:digest"``, for the manifest of a run.
+    class_names : tuple of str
+        What people call the classes, in a word or two; empty where nobody said it.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Dataset:
     input_range: tuple[float, float] = (0.0, 1.0)
     source: str = ""
     hashes: Mapping[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
     @classmethod
     def from_images(
@@ -59,6 +62,7 @@ class Dataset:
         source: str,
         hashes: Mapping[str, str] | None = None,
         largest: int = 255,
+        class_names: tuple[str, ...] = (),
     ) -> Dataset:
         """Images (m, ...), uint8, divided by ``largest`` into [0, 1], with labels (m,) that have been checked.
 
@@ -68,7 +72,8 @@ class Dataset:
         arrays = inputs, train[1].astype(np.int64), others, test[1].astype(np.int64)
         if hashes is None:
             hashes = {"train": _hash(inputs), "test": _hash(others)}
-        return cls(name, *arrays, train[0].shape[1:], classes, source=source, hashes=hashes)
+        shape = train[0].shape[1:]
+        return cls(name, *arrays, shape, classes, source=source, hashes=hashes, class_names=class_names)
 
     @property
     def n_inputs(self) -> int:

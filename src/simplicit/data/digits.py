@@ -25,4 +25,5 @@ def load_digits() -> Dataset:
     arrays = load_numpy(Path(__file__).with_name("digits.npz"))
     train, test = ((arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "test"))
     source = "UCI, Optical Recognition of Handwritten Digits"
-    return Dataset.from_images("digits", train, test, classes=10, largest=_LARGEST, source=source)
+    names = tuple(map(str, range(10)))
+    return Dataset.from_images("digits", train, test, classes=10, largest=_LARGEST, source=source, class_names=names)

@@ -11,6 +11,7 @@ import numpy as np
 from simplicit.data.dataset import Array, Dataset, as_labels
 from simplicit.data.sources import candidate_folders, check_md5, download, not_found, reading
 from simplicit.errors import DataError
+from simplicit.progress import counted
 
 # The publisher's address and sums, from the data set's own README (zalandoresearch/fashion-mnist).
 ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -21,7 +22,20 @@ FILES = {
     "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
 }
 _NAME = "fashion-mnist"
-_CLASSES = 10
+#: As the publisher lists them, by their labels.
+CLASS_NAMES = (
+    "T-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+_CLASSES = len(CLASS_NAMES)
 _UBYTE = 0x08  # IDX type code
 
 
@@ -31,14 +45,16 @@ def load_fashion_mnist(data_dir: Path | None = None) -> Dataset:
     The four ``.gz`` files are looked for as :func:`~simplicit.data.sources.candidate_folders` says; the MD5 sum is
     checked wherever a file came from.
     """
-    train_images, train_labels, test_images, test_labels = _find(data_dir)
+    paths = _find(data_dir)
+    arrays = [_read_idx(path) for path in counted(paths, "files", len(paths))]
     return Dataset.from_images(
         _NAME,
-        _read_part(train_images, train_labels),
-        _read_part(test_images, test_labels),
+        _part(paths[0], paths[1], arrays[0], arrays[1]),
+        _part(paths[2], paths[3], arrays[2], arrays[3]),
         classes=_CLASSES,
         source="zalandoresearch/fashion-mnist",
         hashes={name: f"md5:{digest}" for name, digest in FILES.items()},
+        class_names=CLASS_NAMES,
     )
 
 
@@ -56,9 +72,8 @@ def _find(data_dir: Path | None) -> list[Path]:
     raise not_found(places[-1], _NAME, f"{next(iter(FILES))} and three more")
 
 
-def _read_part(images_file: Path, labels_file: Path) -> tuple[Array, Array]:
-    """Images (m, 28, 28) and labels (m,)."""
-    images, labels = _read_idx(images_file), _read_idx(labels_file)
+def _part(images_file: Path, labels_file: Path, images: Array, labels: Array) -> tuple[Array, Array]:
+    """Images (m, 28, 28) and labels (m,) of two files, once they fit each other."""
     if images.ndim != 3 or not len(images):
         raise DataError(f"{images_file}: images must have shape (m, rows, columns), got {images.shape}")
     return images, as_labels(labels, len(images), str(labels_file), classes=_CLASSES)

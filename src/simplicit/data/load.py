@@ -14,6 +14,7 @@ from simplicit.data.cifar import load_cifar
 from simplicit.data.dataset import Dataset
 from simplicit.data.digits import load_digits
 from simplicit.data.fashion_mnist import load_fashion_mnist
+from simplicit.progress import phase
 
 #: Every named data set with its loader, which is given the folder of data, or None. A new data set is one file and one
 #: line here; or one that is added at run time, which :func:`load_dataset` and the command line know by name from then.
@@ -49,6 +50,11 @@ def load_dataset(
         A file is missing, damaged or not what it should be.
     """
     name = os.fspath(name_or_path)
+    with phase(f"reading {name}"):
+        return _loaded(name, data_dir, seed)
+
+
+def _loaded(name: str, data_dir: str | os.PathLike[str] | None, seed: int) -> Dataset:
     if name in DATASETS:
         return replace(DATASETS[name](Path(data_dir) if data_dir is not None else None), name=name)
     if not Path(name).exists():

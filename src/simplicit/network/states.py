@@ -19,6 +19,7 @@ from simplicit.implicit.groups import pre_slices_of, slices_of
 from simplicit.network.graph import NetworkGraph
 from simplicit.network.layouts import Layout, canonical
 from simplicit.network.reading import OpenedGroup
+from simplicit.progress import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,8 @@ def record_states(
     widths = sum(group.pre_size for group in groups), sum(group.size for group in groups), n_outputs
     Z, X, Y = (U.new_empty(U.shape[0], width) for width in widths)
     places = _Places.of(opened, groups)
-    for rows in chunks(U.shape[0], 1, batch_size):
+    parts = list(chunks(U.shape[0], 1, batch_size))
+    for rows in counted(parts, "states", len(parts)):
         count = U[rows].shape[0]
         # The graph was traced for two samples or more, where torch may treat one differently (squeeze).
         batch = U[rows].expand(max(2, count), -1).reshape(-1, *graph.input_shape).contiguous()

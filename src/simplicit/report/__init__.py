@@ -1,8 +1,8 @@
 """What a person looks at: pictures, tables and a page. Pictures need the extra ``report`` (matplotlib), and say so."""
 
-from simplicit.report.accuracy import Line, draw_frontier, draw_robustness, draw_series, draw_tradeoff, robust_lines
+from simplicit.report.accuracy import Bounds, Line, draw_frontier, draw_robustness, draw_series, draw_tradeoff
 from simplicit.report.bars import Bars, draw_bars, draw_layers
-from simplicit.report.canvas import can_draw
+from simplicit.report.canvas import can_draw, twice
 from simplicit.report.images import Attacked, draw_attacked
 from simplicit.report.patterns import draw_patterns
 from simplicit.report.rows import draw_gaps, draw_path, draw_solution
@@ -12,6 +12,7 @@ from simplicit.report.table import Table
 __all__ = [
     "Attacked",
     "Bars",
+    "Bounds",
     "Line",
     "SpeedLine",
     "Table",
@@ -28,5 +29,5 @@ __all__ = [
     "draw_solution",
     "draw_speed",
     "draw_tradeoff",
-    "robust_lines",
+    "twice",
 ]

@@ -18,15 +18,19 @@ from simplicit.report.canvas import (
     QUIET,
     clean,
     dashed_line,
+    is_narrow,
     legend_outside,
+    note,
     one_panel,
     two_panels,
 )
 from simplicit.report.patterns import draw_pattern
 
 _SPARSITY = "sparsity, % of the baseline's weights"
-# Radii closer than this share of the largest have no room for labels of their own.
-_CROWDED = 0.055
+# So many points have room for their numbers, on wide screens and on narrow ones.
+_MOST_LABELS, _MOST_LABELS_NARROW = 20, 9
+# Points closer than this share of the axis have no room for their names beside each other.
+_CLOSE = 0.12
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Line:
         Lines of one family share their colour; each is its own if left out.
     dashed : bool
         Tells variants in a family apart.
+    names : sequence of str
+        What each point is, to be written at it; empty for none.
     """
 
     label: str
@@ -57,6 +63,7 @@ class Line:
     spread: Sequence[float] = ()
     family: str = ""
     dashed: bool = False
+    names: Sequence[str] = ()
 
     @property
     def kin(self) -> str:
@@ -64,22 +71,25 @@ class Line:
         return self.family or self.label
 
 
-def robust_lines(
-    name: str,
-    radii: Sequence[float],
-    clean: float,
-    *,
-    certified: Sequence[float] | None = None,
-    attacked: Sequence[float] | None = None,
-) -> list[Line]:
-    """Return one model's lines over the radii, from its clean accuracy at 0: what attacks leave, what is proved."""
-    x, both = [0.0, *radii], certified is not None and attacked is not None
-    lines = []
-    for values, kind in ((attacked, "attacked"), (certified, "certified")):
-        if values is not None:
-            label = f"{name}, {kind}" if both else name
-            lines.append(Line(label, x, [clean, *values], family=name, dashed=both and kind == "attacked"))
-    return lines
+@dataclass(frozen=True)
+class Bounds:
+    """What is known of one model's accuracy at some radii, shares in [0, 1].
+
+    Attributes
+    ----------
+    label : str
+    clean : float
+        At radius 0.
+    attacked : sequence of float, optional
+        What attacks leave: no less is known than that the true robust accuracy is at most this.
+    certified : sequence of float, optional
+        What is proved: the true robust accuracy is at least this.
+    """
+
+    label: str
+    clean: float
+    attacked: Sequence[float] | None = None
+    certified: Sequence[float] | None = None
 
 
 def draw_frontier(path: Path, lines: Sequence[Line], model: ImplicitModel, *, title: str) -> None:
@@ -116,13 +126,14 @@ def draw_frontier(path: Path, lines: Sequence[Line], model: ImplicitModel, *, ti
 def draw_series(path: Path, lines: Sequence[Line], shares: str = "accuracy") -> None:
     """Write a PNG: accuracies of single models over their sparsity, one colour for each kind, the baseline's dashed.
 
+    Points are of different networks, so that nothing joins them; the names of a line are written at its points.
     ``shares`` is what the lines are shares of, where they are others.
     """
     with one_panel(path) as axes:
         for line, colour, marker in zip(lines, PALETTE, MARKERS, strict=False):
-            x, y = _ordered(line)
-            axes.plot(x, y, color=colour, linewidth=1, alpha=0.35)
-            axes.plot(x, y, marker, color=colour, label=line.label, markersize=7, clip_on=False, zorder=3)
+            axes.plot(
+                line.x, 100 * np.asarray(line.y), marker, color=colour, label=line.label, markersize=7, clip_on=False
+            )
             if line.baseline is not None:
                 dashed_line(axes, 100 * line.baseline, colour=colour)
         if any(line.baseline is not None for line in lines):
@@ -131,34 +142,66 @@ def draw_series(path: Path, lines: Sequence[Line], shares: str = "accuracy") -> 
         least, most = min(sparsities), max(sparsities)
         room = max(2.0, 0.08 * (most - least))
         axes.set_xlim(max(least - room, min(0.0, least)), min(most + room, 100))
-        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         _accuracy_axis(axes, "", _SPARSITY)
         axes.set_ylabel(f"{shares}, %")
+        for line in lines:
+            _name_points(axes, line)
         legend_outside(axes)
 
 
-def draw_robustness(path: Path, radii: Mapping[str, float], lines: Sequence[Line], *, title: str) -> None:
-    """Write a PNG: accuracy over ε, one colour for each model, the first in grey.
+def _name_points(axes: Any, line: Line) -> None:
+    """Write the names of points below them, of close neighbours lower and lower."""
+    least, most = axes.get_xlim()
+    order, level = sorted(range(len(line.names)), key=lambda i: line.x[i]), 0
+    for before, place in zip([None, *order], order, strict=False):
+        close = before is not None and line.x[place] - line.x[before] < _CLOSE * (most - least)
+        level = (level + 1) % 4 if close else 0
+        at = line.x[place], 100 * line.y[place]
+        note(axes, line.names[place], at, (0, -8 - 11 * level), ha="center", fontsize=8, color=INK)
 
-    The ``radii`` are named by how they are to be written; the lines are those of :func:`robust_lines`, for at least one
-    model. The true robust accuracy of a model lies in the shade between its two lines.
+
+def draw_robustness(path: Path, radii: Sequence[str], models: Sequence[Bounds], *, title: str) -> None:
+    """Write a PNG: what is known of accuracies at each of the ``radii``, in their order, one colour for each model.
+
+    Each model has markers of its own: a triangle that points down is what attacks leave, one that points up what is
+    proved, and the bar between them is where its true robust accuracy lies. Nothing is measured between two radii, so
+    that nothing is drawn there; they stand in equal steps.
     """
-    order = sorted(radii, key=lambda text: radii[text])
-    x = [0.0, *(radii[text] for text in order)]
-    families = [line.kin for line in lines]
-    colours = _colours(families, QUIET if len({*families}) > 1 else None)
+    colours = _colours([model.label for model in models], QUIET if len(models) > 1 else None)
+    width = min(0.2, 0.8 / max(1, len(models)))
+    labelled = len(models) * (len(radii) + 1) <= (_MOST_LABELS_NARROW if is_narrow() else _MOST_LABELS)
     with one_panel(path) as axes:
-        for (family, colour), marker in zip(colours.items(), MARKERS, strict=False):
-            of_family = [line for line in lines if line.kin == family]
-            for line in of_family:
-                _plot(axes, line, colour, marker=marker, markersize=5, linewidth=2, clip_on=False)
-            if len(of_family) == 2:
-                high, low = (100 * np.asarray(line.y) for line in of_family)
-                axes.fill_between(x, low, high, color=colour, alpha=0.1, linewidth=0)
-        axes.set_xticks(x, _spaced(x, ["0", *order]))
-        axes.set_xlim(0, max(x[-1], 1e-12) * 1.02)
+        for number, model in enumerate(models):
+            shift = (number - (len(models) - 1) / 2) * width
+            _draw_bounds(axes, model, shift, colours[model.label], labelled=labelled)
+        if any(model.attacked is not None for model in models):
+            axes.plot([], [], "v", color=INK, label="attacks leave: at most")
+        if any(model.certified is not None for model in models):
+            axes.plot([], [], "^", color=INK, label="certified: at least")
+        axes.set_xticks(range(len(radii) + 1), ["0", *radii])
+        axes.set_xlim(-0.5, len(radii) + 0.5)
         _accuracy_axis(axes, title, "ε, largest change of an input")
         legend_outside(axes)
+
+
+def _draw_bounds(axes: Any, model: Bounds, shift: float, colour: str, *, labelled: bool) -> None:
+    """Draw one model at all radii, ``shift`` beside them."""
+    style = {"color": colour, "markersize": 7, "clip_on": False, "zorder": 3}
+    axes.plot([shift], [100 * model.clean], "o", label=model.label, **style)
+    sides = [(model.attacked, "v", 7), (model.certified, "^", -7)]
+    for values, marker, above in sides:
+        for place, value in enumerate(values or (), start=1):
+            axes.plot([place + shift], [100 * value], marker, **style)
+            if labelled:
+                at = place + shift, 100 * value
+                note(axes, f"{100 * value:.0f}", at, (0, above), ha="center", fontsize=8, color=colour)
+    if labelled:
+        at = shift, 100 * model.clean
+        note(axes, f"{at[1]:.0f}", at, (0, 7), ha="center", fontsize=8, color=colour)
+    if model.attacked is not None and model.certified is not None:
+        for place, (high, low) in enumerate(zip(model.attacked, model.certified, strict=True), start=1):
+            axes.plot([place + shift] * 2, [100 * low, 100 * high], color=colour, linewidth=3, alpha=0.35)
 
 
 def draw_tradeoff(path: Path, panels: Mapping[str, Sequence[Line]]) -> None:
@@ -209,13 +252,3 @@ def _colours(families: Sequence[str], first: str | None) -> dict[str, str]:
 def _accuracy_axis(axes: Any, title: str, label: str) -> None:
     axes.set(title=title, xlabel=label, ylabel="accuracy, %", ylim=(0, 100), yticks=range(0, 101, 20))
     clean(axes)
-
-
-def _spaced(x: Sequence[float], names: Sequence[str]) -> list[str]:
-    """Return the names, empty where one would run into the one before."""
-    shown, last = [], -1.0
-    for at, name in zip(x, names, strict=True):
-        crowded = at - last < _CROWDED * x[-1] and last >= 0
-        shown.append("" if crowded else name)
-        last = last if crowded else at
-    return shown

@@ -1,4 +1,4 @@
-"""Pictures with bars: how long each executor takes, and where non-zeros are."""
+"""Pictures with bars and rows of points: how long each executor takes, and what each layer kept."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from simplicit.report.canvas import (
+    COLOURS,
+    GRID,
+    INK,
+    MARKERS,
+    PALETTE,
+    QUIET,
+    clean,
+    legend_outside,
+    one_panel,
+    two_panels,
+)
 
-from simplicit.report.canvas import COLOURS, INK, PALETTE, QUIET, clean, legend_outside, one_panel, two_panels
-
-# Layers, and runs, whose names and numbers have room beside each other.
-_FEW_LAYERS, _FEW_RUNS = 8, 4
+# Inches for the line of a layer.
+_ROW = 0.3
 
 
 @dataclass(frozen=True)
@@ -59,21 +68,28 @@ def _draw_seconds(axes: Any, bars: Bars) -> None:
     axes.set(ylim=(0, max(seconds) * 1.2), ylabel="wall-clock seconds", title=bars.title)
 
 
-def draw_layers(path: Path, layers: Sequence[str], counts: Mapping[str, Sequence[int]]) -> None:
-    """Write a PNG: the non-zeros of each layer, from the first, one colour for each run; ``counts`` has them by run."""
-    with one_panel(path) as axes:
-        width = 0.8 / max(1, len(counts))
-        places = np.arange(len(layers))
-        crowded = len(layers) > _FEW_LAYERS
-        for number, (name, values) in enumerate(counts.items()):
-            at = places + (number - (len(counts) - 1) / 2) * width
-            bars = axes.bar(at, values, width=0.9 * width, color=PALETTE[number % len(PALETTE)], label=name)
-            if len(counts) <= _FEW_RUNS and not crowded:
-                axes.bar_label(bars, [f"{value:,}" for value in values], fontsize=8, color=QUIET, padding=2)
-        axes.set_yscale("symlog", linthresh=1)
-        most = max(max(values, default=0) for values in counts.values())
-        axes.set(ylim=(0, 3 * max(1, most)), ylabel="non-zeros")
-        axes.set_xticks(places, layers, rotation=90 if crowded else 0, fontsize=8 if crowded else None)
-        clean(axes)
-        if len(counts) > 1:
+def draw_layers(path: Path, layers: Sequence[str], shares: Mapping[str, Sequence[float | None]]) -> None:
+    """Write a PNG: the share of its weights that each layer kept, the first layer on top, one colour for each run.
+
+    ``shares`` in [0, 1] are by run, None for a layer that a run has not.
+    """
+    with one_panel(path, height=1.1 + _ROW * max(3, len(layers))) as axes:
+        for number, (name, values) in enumerate(shares.items()):
+            known = [(100 * value, place) for place, value in enumerate(values) if value is not None]
+            x, y = zip(*known, strict=True) if known else ((), ())
+            colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
+            axes.plot(x, y, marker, color=colour, markersize=7, label=name, clip_on=False, zorder=3)
+            for value, place in known if len(shares) == 1 else ():
+                left = value > 88  # at the end of the axis the number goes before the point
+                style = {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": QUIET}
+                style |= {"ha": "right" if left else "left", "xytext": (-8 if left else 8, 0)}
+                axes.annotate(f"{value:.3g}", (value, place), **style)
+        axes.set(xlim=(0, 100), ylim=(len(layers) - 0.5, -0.5), xlabel="weights kept, %")
+        axes.set_yticks(range(len(layers)), layers)
+        axes.tick_params(axis="y", labelcolor=INK, labelsize=9)
+        axes.grid(axis="both", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        if len(shares) > 1:
             legend_outside(axes)

@@ -1,13 +1,18 @@
 """Figures that touch nothing of matplotlib's global state, and what all pictures share: colours, axes, dashed lines.
 
+A page shows each picture on wide screens and on phones. Shrunk to a phone the letters of a wide one are six pixels
+high; so that one is drawn :func:`twice`, the second time :func:`narrow`: panels below each other, in the width at which
+a phone shows letters as large as those of the page.
+
 Pictures need the extra ``report``; without matplotlib every one raises MissingExtraError.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +38,43 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+#: Inches that a narrow picture is wide, and high at most; a phone's 350 pixels show its 9 points as 10 pixels.
+_NARROW = (4.2, 3.4)
+_IS_NARROW: ContextVar[bool] = ContextVar("is_narrow", default=False)
+
+
 def can_draw() -> bool:
     """Whether the extra ``report``, which draws the pictures, is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
+def is_narrow() -> bool:
+    """Whether what is drawn now is for a narrow screen."""
+    return _IS_NARROW.get()
+
+
+def narrow_path(path: Path) -> Path:
+    """Where the narrow rendition of a picture lies: ``frontier.png`` has ``frontier-narrow.png``."""
+    return path.with_stem(f"{path.stem}-narrow")
+
+
+def twice(draw: Callable[[Path], None], path: Path) -> None:
+    """Write a picture, and its narrow rendition at :func:`narrow_path`."""
+    draw(path)
+    token = _IS_NARROW.set(True)
+    try:
+        draw(narrow_path(path))
+    finally:
+        _IS_NARROW.reset(token)
+
+
 @contextmanager
-def one_panel(path: Path) -> Iterator[Any]:
-    """Yield axes; what is drawn on them in the block is written to the PNG ``path`` at its end, whole or not at all."""
-    with panels(path, 1, 1, (7.5, 4.6)) as (axes,):
+def one_panel(path: Path, height: float | None = None) -> Iterator[Any]:
+    """Yield axes; what is drawn on them in the block is written to the PNG ``path`` at its end, whole or not at all.
+
+    The ``height`` in inches is the same for wide and narrow screens, where it is given.
+    """
+    with panels(path, 1, 1, (7.5, 4.6), height=height) as (axes,):
         yield axes
 
 
@@ -54,9 +87,22 @@ def two_panels(path: Path, width_ratios: tuple[float, float]) -> Iterator[Any]:
 
 @contextmanager
 def panels(
-    path: Path, count: int, columns: int, size: tuple[float, float], width_ratios: Sequence[float] | None = None
+    path: Path,
+    count: int,
+    columns: int,
+    size: tuple[float, float],
+    width_ratios: Sequence[float] | None = None,
+    *,
+    height: float | None = None,
+    small: bool = False,
 ) -> Iterator[Any]:
-    """Yield ``count`` axes of ``size`` inches each, row after row of ``columns`` of them, as :func:`one_panel` does."""
+    """Yield ``count`` axes of ``size`` inches each, row after row of ``columns`` of them, as :func:`one_panel` does.
+
+    On narrow screens there is one of them in a row, unless they are ``small``.
+    """
+    if is_narrow() and not small:
+        columns, width_ratios, size = 1, None, (_NARROW[0], min(size[1], _NARROW[1]))
+    size = size if height is None else (size[0], height)
     columns = min(columns, count)
     rows = -(-count // columns)
     with _figure(path, (size[0] * columns, size[1] * rows)) as figure:
@@ -105,5 +151,9 @@ def note(axes: Any, text: str, at: tuple[float, float], shift: tuple[float, floa
 
 
 def legend_outside(axes: Any) -> None:
-    """Put the legend to the right of the axes."""
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    """Put the legend to the right of the axes, or below the picture where the screen is narrow."""
+    if is_narrow():
+        figure = axes.get_figure()
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside lower left", fontsize=9)
+    else:
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from simplicit.report.canvas import COLOURS, INK, panels
+from simplicit.report.canvas import COLOURS, INK, is_narrow, panels
+
+#: So many samples have room on a narrow screen.
+_NARROW = 4
 
 
 @dataclass(frozen=True)
@@ -21,20 +24,31 @@ class Attacked:
     given: npt.NDArray[np.int64]
 
 
-def draw_attacked(path: Path, shape: tuple[int, ...], labels: npt.NDArray[np.int64], rows: Sequence[Attacked]) -> None:
+def draw_attacked(
+    path: Path,
+    shape: tuple[int, ...],
+    labels: npt.NDArray[np.int64],
+    rows: Sequence[Attacked],
+    names: Sequence[str] = (),
+) -> None:
     """Write a PNG: samples in columns; each row as one model meets them, with the class that it gives.
 
-    A sample has the ``shape`` (height, width), (1, height, width) or (3, height, width); ``labels`` (k,) are true.
+    A sample has the ``shape`` (height, width), (1, height, width) or (3, height, width); ``labels`` (k,) are true, and
+    ``names`` those of the classes, if they have any. On narrow screens there are the first samples alone.
     """
-    with panels(path, len(rows) * len(labels), len(labels), (1.35, 1.5)) as found:
+    count = min(len(labels), _NARROW) if is_narrow() else len(labels)
+    size = (0.88, 1.05) if is_narrow() else (1.35, 1.5)
+    with panels(path, len(rows) * count, count, size, small=True) as found:
         for place, axes in enumerate(found):
-            row, column = rows[place // len(labels)], place % len(labels)
+            row, column = rows[place // count], place % count
             image = row.inputs[column].reshape(shape)
             image = image.transpose(1, 2, 0) if image.ndim == 3 and shape[0] in (3, 4) else image.reshape(shape[-2:])
             axes.imshow(image, cmap="gray", vmin=0, vmax=1)
             right = row.given[column] == labels[column]
             mark, colour = ("✓", COLOURS[0]) if right else ("✗", COLOURS[1])
-            axes.set_title(f"{mark} class {row.given[column]}", fontsize=9, color=colour, loc="center")
+            given = int(row.given[column])
+            text = names[given] if given < len(names) else f"class {given}"
+            axes.set_title(f"{mark} {text}", fontsize=7 if is_narrow() else 9, color=colour, loc="center")
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             if column == 0:

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from simplicit.report.canvas import narrow_path
 from simplicit.report.table import Table
 
+#: Screens up to this width show the narrow rendition of a picture.
+_PHONE = "40rem"
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --quiet: #5a5a5a; --ground: #ffffff; --line: #d8d8d8; --band: #f4f6f8;
         --mark: #0072b2; }
@@ -42,7 +45,10 @@ code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .92e
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file with what it shows, for those who do not see it, and a caption."""
+    """A PNG file with what it shows, for those who do not see it, and a caption.
+
+    Where its narrow rendition lies beside it, phones show that.
+    """
 
     path: Path
     alt: str
@@ -50,15 +56,26 @@ class Picture:
 
     def html(self) -> str:
         """Return the picture as HTML, its file inside."""
-        data = self.path.read_bytes()
-        # A PNG tells its size in the first chunk; with it the page does not jump while it loads.
-        width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-        source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
-        size = f'width="{2 * width // 3}" height="{2 * height // 3}"'
+        source, size = _embedded(self.path)
+        narrow = ""
+        if narrow_path(self.path).is_file():
+            other, its_size = _embedded(narrow_path(self.path))
+            narrow = f'<source media="(max-width: {_PHONE})" srcset="{other}" {its_size}>'
         return (
-            f'<figure><img src="{source}" {size} alt="{escape(self.alt)}">'
+            f'<figure><picture>{narrow}<img src="{source}" {size} alt="{escape(self.alt)}"></picture>'
             f"<figcaption>{escape(self.caption)}</figcaption></figure>"
         )
+
+
+def _embedded(path: Path) -> tuple[str, str]:
+    """A PNG file as a source of its own, and its size as attributes, two thirds of its pixels.
+
+    It tells its size in the first chunk; with it the page does not jump while it loads.
+    """
+    data = path.read_bytes()
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+    return source, f'width="{2 * width // 3}" height="{2 * height // 3}"'
 
 
 @dataclass(frozen=True)

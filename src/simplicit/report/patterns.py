@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from simplicit.implicit import ImplicitModel
-from simplicit.report.canvas import COLOURS, EDGE, INK, panels
+from simplicit.report.canvas import COLOURS, EDGE, INK, is_narrow, panels
 
 # A larger matrix is drawn by so many cells a side: of a model more than a panel has pixels, so that it keeps its look.
 _MODEL_CELLS = 1500
@@ -18,7 +18,7 @@ _MODEL_CELLS = 1500
 
 def draw_patterns(path: Path, models: Mapping[str, ImplicitModel]) -> None:
     """Write a PNG: the non-zeros of M = [[A, B], [C, D]] of each model."""
-    with panels(path, len(models), 2, (5.2, 3.3)) as found:
+    with panels(path, len(models), 2, (5.2, 3.3), height=2.9 if is_narrow() else None) as found:
         for axes, (name, model) in zip(found, models.items(), strict=True):
             draw_pattern(axes, model, f"{name}: {model.nnz:,} non-zeros")
 
@@ -36,8 +36,8 @@ def draw_pattern(axes: Any, model: ImplicitModel, title: str) -> None:
     axes.axhline(n - 0.5, color=INK, linewidth=1)
     axes.axvline(n - 0.5, color=INK, linewidth=1)
     axes.set_anchor("N")
-    axes.set_xticks([n / 2 - 0.5, n + p / 2 - 0.5], [f"A, C: {n} states", f"B, D: {p} inputs"])
-    axes.set_yticks([n / 2 - 0.5, n + q / 2 - 0.5], [f"A, B: {n} states", f"C, D: {q} outputs"])
+    axes.set_xticks([n / 2 - 0.5, n + p / 2 - 0.5], [f"A, C:\n{n:,} states", f"B, D:\n{p:,} inputs"])
+    axes.set_yticks([n / 2 - 0.5, n + q / 2 - 0.5], [f"A, B:\n{n:,} states", f"C, D:\n{q:,} outputs"])
     axes.set_title(title)
 
 

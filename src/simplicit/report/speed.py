@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from simplicit.report.canvas import MARKERS, PALETTE, clean, dashed_line, two_panels
+from simplicit.report.canvas import MARKERS, PALETTE, clean, dashed_line, is_narrow, legend_outside, two_panels
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,12 @@ def draw_speed(path: Path, lines: Sequence[SpeedLine]) -> None:
                 right.plot(line.batches, line.ratio, **style)
         left.set(title="Time of a call: median, quartiles", ylabel="milliseconds", yscale="log")
         left.yaxis.set_major_formatter("{x:g}")
-        left.legend(frameon=False, loc="upper left")
+        left.yaxis.get_major_locator().set_params(subs=(1.0, 2.0, 5.0))
+        left.minorticks_off()
+        if is_narrow():
+            legend_outside(left)
+        else:
+            left.legend(frameon=False, loc="upper left")
         right.set(title=f"Speed, {lines[0].label} = 1", ylabel="times as fast")
         dashed_line(right, 1.0, colour=PALETTE[0])
         right.set_ylim(0, 1.15 * max(1.0, *(ratio for line in lines for ratio in line.ratio)))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.checks import as_count, named, refused
-from simplicit.progress import Meter, OnProgress
+from simplicit.progress import OnProgress, listening, phase
 from simplicit.robustness import ATTACKS, AttackResult, attack, pgd
 from simplicit.robustness.attacks.registry import STANDARD_ATTACKS, checked_attacks
 from simplicit.runs.measured import MeasuredRun, MeasureSettings
@@ -93,8 +93,8 @@ class AttackRun(MeasuredRun):
         """``examples.npz``: a few samples and what PGD makes of them, at the largest radius, for each model.
 
         Those at which the baseline fails under PGD, or under all attacks without it, come first: ``places``,
-        ``labels``, ``eps``, ``shape`` of a sample, ``inputs`` (k, p), and for every model ``0/inputs`` (k, p),
-        ``0/clean`` and ``0/attacked``, the classes that it gives.
+        ``labels``, ``eps``, ``shape`` of a sample, ``class_names``, ``inputs`` (k, p), and for every model ``0/inputs``
+        (k, p), ``0/clean`` and ``0/attacked``, the classes that it gives.
         """
         settings, data = self.settings, self.subjects.data
         largest = max(settings.radii.values())
@@ -107,6 +107,7 @@ class AttackRun(MeasuredRun):
             "labels": labels,
             "eps": np.array(largest),
             "shape": np.array(data.input_shape),
+            "class_names": np.array(data.class_names, dtype=str),
             "inputs": U,
         }
         options: dict[str, Any] = {"steps": settings.steps, "restarts": settings.restarts, "seed": settings.seed}
@@ -131,21 +132,22 @@ def run_attack(subjects: Subjects, settings: AttackSettings, *, progress: OnProg
         one.name: {BASELINE: baseline.model} if settings.transfer and one is not baseline else {}
         for one in subjects.members
     }
-    meter = Meter(len(settings.eps) * sum(len(settings.attacks) + len(some) for some in sources.values()), progress)
-    for subject in subjects.members:
-        found[subject.name] = attack(
-            subject.model,
-            samples.inputs,
-            samples.labels,
-            list(settings.radii.values()),
-            attacks=settings.attacks,
-            sources=sources[subject.name],
-            steps=settings.steps,
-            restarts=settings.restarts,
-            queries=settings.queries,
-            image_shape=data.input_shape,
-            clip=data.input_range,
-            seed=settings.seed,
-            progress=meter.part(subject.name),
-        )
+    total = len(settings.eps) * sum(len(settings.attacks) + len(some) for some in sources.values())
+    with listening(progress), phase("attacking", total, by_parts=True) as meter:
+        for subject in subjects.members:
+            meter.begin(f"attacking {subject.name}")
+            found[subject.name] = attack(
+                subject.model,
+                samples.inputs,
+                samples.labels,
+                list(settings.radii.values()),
+                attacks=settings.attacks,
+                sources=sources[subject.name],
+                steps=settings.steps,
+                restarts=settings.restarts,
+                queries=settings.queries,
+                image_shape=data.input_shape,
+                clip=data.input_range,
+                seed=settings.seed,
+            )
     return AttackRun(settings, subjects, samples, found, time.perf_counter() - begun)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simplicit.checks import as_count, check_choice, named
-from simplicit.progress import Meter, OnProgress
+from simplicit.progress import OnProgress, listening, phase
 from simplicit.robustness import METHODS, AttackResult, Certificates, attack, certify
 from simplicit.runs.measured import MeasuredRun, MeasureSettings
 from simplicit.runs.subjects import Subjects, choose_samples
@@ -88,22 +88,18 @@ def run_certify(subjects: Subjects, settings: CertifySettings, *, progress: OnPr
     members = tuple(replace(one, model=one.model.astype(np.float64)) for one in subjects.members)
     subjects, data = replace(subjects, members=members), subjects.data
     samples, radii = choose_samples(data, settings.samples, settings.seed), list(settings.radii.values())
-    meter = Meter(len(samples.labels) * len(radii) * len(members), progress)
     found: dict[str, Certificates] = {}
     attacked: dict[str, AttackResult] = {}
-    for subject in members:
-        task = subject.model, samples.inputs, samples.labels, radii
-        found[subject.name] = certify(
-            *task,
-            clip=data.input_range,
-            method=settings.method,
-            steps=settings.steps,
-            progress=meter.part(subject.name),
-        )
-        if settings.attack:
-            meter.begin(f"{subject.name}: PGD")
-            attacked[subject.name] = attack(
-                *task, attacks="pgd", steps=STEPS, restarts=RESTARTS, clip=data.input_range, seed=settings.seed
-            )
+    total = len(samples.labels) * len(radii) * len(members)
+    with listening(progress), phase("certifying", total, by_parts=True) as meter:
+        for subject in members:
+            task = subject.model, samples.inputs, samples.labels, radii
+            meter.begin(f"certifying {subject.name}")
+            found[subject.name] = certify(*task, clip=data.input_range, method=settings.method, steps=settings.steps)
+            if settings.attack:
+                with phase(f"PGD on {subject.name}"):
+                    attacked[subject.name] = attack(
+                        *task, attacks="pgd", steps=STEPS, restarts=RESTARTS, clip=data.input_range, seed=settings.seed
+                    )
     seconds = time.perf_counter() - begun
     return CertifyRun(settings, subjects, samples, found, seconds, attacked)

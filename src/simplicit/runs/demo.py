@@ -15,7 +15,7 @@ from torch import nn
 from simplicit.checks import as_count, as_seed, refused
 from simplicit.data import Dataset
 from simplicit.files import file_hash, write_json
-from simplicit.progress import OnProgress, within
+from simplicit.progress import OnProgress, counted, listening, phase
 from simplicit.report import Line, can_draw, draw_frontier
 from simplicit.robustness import accuracy
 from simplicit.runs.baseline import CONFIG, WEIGHTS, Baseline, make_baseline, save_baseline
@@ -165,15 +165,16 @@ def run_demo(
     With the extra ``report`` there is a picture too. `data_dir`, where the data set's files were found, is for the
     manifests; the stages of `progress` are epochs, rows, measurements.
     """
-    with run_folder(output, overwrite=overwrite) as draft:
+    with listening(progress), run_folder(output, overwrite=overwrite) as draft:
         manifest = Manifest("demo", command, {}, {"data": data.describe()})
         network = dataclasses.replace(_NETWORK, seed=settings.seed)
-        baseline = make_baseline(data, network, data_dir=data_dir, progress=progress)
+        baseline = make_baseline(data, network, data_dir=data_dir)
         save_baseline(baseline, draft / BASELINE)
-        demo = _fit_all(baseline, data, output, draft, settings, progress)
+        demo = _fit_all(baseline, data, output, draft, settings)
         write_json(draft / "frontier.json", demo.frontier())
         if can_draw():
-            demo.draw(draft / PICTURE)
+            with phase("drawing"):
+                demo.draw(draft / PICTURE)
         manifest.settings = dataclasses.asdict(settings) | {"data": baseline.data_in(output)["data"]}
         manifest.seconds = {"baseline": baseline.seconds, "fits": sum(point.seconds for point in demo.points)}
         manifest.results = demo.frontier()
@@ -187,24 +188,23 @@ def _fit_all(
     output: Path,
     draft: Path,
     settings: DemoSettings,
-    progress: OnProgress | None,
 ) -> Demo:
     hashes = {name: file_hash(draft / BASELINE / name) for name in (CONFIG, WEIGHTS)}
     task = Task(baseline.net, data, (data.n_inputs,), {"network": hashes, "data": data.describe()})
     captured = capture_task(task)
     points, fits = list[FrontierPoint](), list[FitRun]()
-    for sparsity in settings.sparsity:
-        name, report = f"sparsity-{sparsity:g}", within(progress, f"{sparsity:g} % sparse")
+    for sparsity in counted(settings.sparsity, "fits", len(settings.sparsity)):
+        name = f"sparsity-{sparsity:g}"
         fit_settings = FitSettings(
             Source(baseline=output / BASELINE),
             samples=min(settings.samples, len(data.train_labels)),
             seed=settings.seed,
             recipe=Sparse(sparsity),
         )
-        run = run_fit(fit_settings, task, baseline=capture_task(task), progress=report)
+        run = run_fit(fit_settings, task, baseline=capture_task(task))
         attacks = EvaluationSettings((settings.eps,), settings.pgd_steps, seed=settings.seed)
         weights = captured.weight_count
-        figures = evaluate(run.result.model, captured.model, weights, data, attacks, progress=report)
+        figures = evaluate(run.result.model, captured.model, weights, data, attacks)
         (draft / name).mkdir()
         fill_fit_folder(run, draft / name, output / name)
         points.append(_point(name, run, figures, pruned_accuracy(baseline.net, data, figures.nnz)))

@@ -18,7 +18,7 @@ from simplicit.errors import InputError
 from simplicit.files import write_json
 from simplicit.implicit import Block, ImplicitModel, PerronFrobenius, equilibrium, perron_frobenius
 from simplicit.implicit.wellposed import row_norm
-from simplicit.progress import Meter, OnProgress
+from simplicit.progress import OnProgress, Phase, listening, phase
 from simplicit.robustness import accuracy, fgsm, pgd
 from simplicit.runs.fitting import capture_task, weights_of
 from simplicit.runs.folder import Manifest, run_folder
@@ -176,33 +176,32 @@ def evaluate(
     not fit.
     """
     _check(model, baseline, data)
-    meter = Meter(1 + 4 * len(set(settings.eps)), progress)
-    meter.begin("clean accuracy")
     U, labels = data.test_inputs, data.test_labels
-    outputs = np.asarray(model.predict(U))
-    ours, theirs = outputs.argmax(axis=1), np.asarray(baseline.predict(U)).argmax(axis=1)
-    method, iterations, bound = _equilibria(model, U)
-    meter.count()
-    count = min(settings.attack_samples or len(labels), len(labels))
-    return Evaluation(
-        samples=len(labels),
-        attacked_samples=count,
-        accuracy=_share(ours == labels),
-        baseline_accuracy=_share(theirs == labels),
-        clean_accuracy_of_attacked=_share((ours == labels)[:count]),
-        baseline_clean_accuracy_of_attacked=_share((theirs == labels)[:count]),
-        agreement=_share(ours == theirs),
-        **_sizes(model, baseline, baseline_weights, nnz),
-        perron_frobenius=perron_frobenius(model),
-        norm_inf=row_norm(model),
-        equilibrium_method=method,
-        equilibrium_iterations=iterations,
-        equilibrium_error_bound=bound,
-        output_range=float(np.ptp(outputs)),
-        unbounded=_unbounded(model),
-        pgd_steps=settings.pgd_steps,
-        attacks=_attacks({"model": model, "baseline": baseline}, U[:count], labels[:count], data, settings, meter),
-    )
+    with listening(progress), phase("clean accuracy", 1 + 4 * len(set(settings.eps))) as meter:
+        outputs = np.asarray(model.predict(U))
+        ours, theirs = outputs.argmax(axis=1), np.asarray(baseline.predict(U)).argmax(axis=1)
+        method, iterations, bound = _equilibria(model, U)
+        meter.count()
+        count = min(settings.attack_samples or len(labels), len(labels))
+        return Evaluation(
+            samples=len(labels),
+            attacked_samples=count,
+            accuracy=_share(ours == labels),
+            baseline_accuracy=_share(theirs == labels),
+            clean_accuracy_of_attacked=_share((ours == labels)[:count]),
+            baseline_clean_accuracy_of_attacked=_share((theirs == labels)[:count]),
+            agreement=_share(ours == theirs),
+            **_sizes(model, baseline, baseline_weights, nnz),
+            perron_frobenius=perron_frobenius(model),
+            norm_inf=row_norm(model),
+            equilibrium_method=method,
+            equilibrium_iterations=iterations,
+            equilibrium_error_bound=bound,
+            output_range=float(np.ptp(outputs)),
+            unbounded=_unbounded(model),
+            pgd_steps=settings.pgd_steps,
+            attacks=_attacks({"model": model, "baseline": baseline}, U[:count], labels[:count], data, settings, meter),
+        )
 
 
 def _sizes(model: ImplicitModel, baseline: ImplicitModel, baseline_weights: int, nnz: int | None) -> dict[str, Any]:
@@ -228,7 +227,7 @@ def _attacks(
     labels: Labels,
     data: Dataset,
     settings: EvaluationSettings,
-    meter: Meter,
+    meter: Phase,
 ) -> tuple[AttackFigures, ...]:
     """Accuracies of the victims under FGSM and PGD for every radius."""
     found, clip = [], data.input_range
@@ -300,8 +299,10 @@ def run_evaluation(
 ) -> EvaluationRun:
     """Measure the fit in a folder; ``source`` is as in :func:`simplicit.runs.task.open_finished`, and so is what is
     raised."""
-    (nnz, total), model, task = weights_of(run), open_model(run), open_finished(run, **source)
-    baseline = capture_task(task).model
-    return EvaluationRun(
-        run, settings, task, evaluate(model, baseline, total, task.data, settings, nnz=nnz, progress=progress)
-    )
+    with listening(progress):
+        with phase(f"reading {run}"):
+            (nnz, total), model = weights_of(run), open_model(run)
+        task = open_finished(run, **source)
+        baseline = capture_task(task).model
+        figures = evaluate(model, baseline, total, task.data, settings, nnz=nnz)
+    return EvaluationRun(run, settings, task, figures)

@@ -22,12 +22,13 @@ from simplicit.errors import DataError, InputError, SimplicitError
 from simplicit.files import write_json
 from simplicit.implicit import ImplicitModel, save
 from simplicit.network import Capture, NetworkGraph, capture
-from simplicit.progress import OnProgress
+from simplicit.progress import OnProgress, counted, listening, phase
 from simplicit.rows import BasisPursuit, RowStatus
+from simplicit.runs.cards import CARD, card_of
 from simplicit.runs.doubts import doubts_of
 from simplicit.runs.folder import MANIFEST, Manifest, read_manifest, run_folder
 from simplicit.runs.hf.folder import PACKAGES, save_pretrained
-from simplicit.runs.networks import NETWORK, CallRecord, classes_of
+from simplicit.runs.networks import NETWORK, WEIGHTS, CallRecord, classes_of
 from simplicit.runs.settings import FitSettings
 from simplicit.runs.task import Task, check_labels
 from simplicit.runtime.files.checkpoints import write_state
@@ -36,8 +37,6 @@ from simplicit.training import FitResult, Matching, Robust, fit
 from simplicit.training.channels import ChannelStudent
 
 ROWS = "rows.json"
-#: Of the network with its new weights, where it can take them.
-WEIGHTS = "weights.safetensors"
 Labels = npt.NDArray[np.int64]
 _log = logging.getLogger(__name__)
 
@@ -83,7 +82,8 @@ class FitRun:
         There are none where the network cannot take the weights.
         """
         try:
-            return file_sizes(self.result.network().state_dict())
+            with phase("sizes of files"):
+                return file_sizes(self.result.network().state_dict())
         except InputError:
             return {}
 
@@ -107,7 +107,8 @@ def capture_task(task: Task) -> Capture:
     """
     samples = task.shaped(task.data.test_inputs[:2])
     try:
-        captured = capture(task.net, samples)
+        with phase("capture"):
+            captured = capture(task.net, samples)
     except SimplicitError as error:
         if (misfit := _misfit(task, samples)) is None:
             raise
@@ -168,8 +169,9 @@ def run_fit(
     keeping: dict[str, Any] = {"journal": journal, "cache": cache, "progress": progress}
     result = fit(net, inputs, recipe, **vars(settings.running), **keeping)
     seconds = time.perf_counter() - start
-    model = None if baseline is None else baseline.model
-    labels, (ours, theirs) = task.data.test_labels, _classes(task, result, model)
+    labels, model = task.data.test_labels, None if baseline is None else baseline.model
+    with listening(progress):
+        theirs, ours = counted(_classes(task, result, model), "measuring", 2)
     test = {
         "accuracy": float(np.mean(ours == labels)),
         "baseline_accuracy": float(np.mean(theirs == labels)),
@@ -184,15 +186,15 @@ def _at_hand(task: Task, baseline: Capture | None, cache: Path | None) -> nn.Mod
 
 
 def _classes(task: Task, result: FitResult, baseline: ImplicitModel | None) -> Iterator[Labels]:
-    """The classes that the retrained network and the baseline give to the test samples.
+    """The classes that the baseline and the retrained network give to the test samples.
 
     The networks give them where rows are tied, for an implicit model of thousands of tokens or pixels is slower.
     """
     if isinstance(result.student, ChannelStudent):
         inputs, output = task.shaped(task.data.test_inputs), result.graph.output_name
-        yield from (classes_of(net, inputs, output) for net in (result.network(), task.net))
+        yield from (classes_of(net, inputs, output) for net in (task.net, result.network()))
         return
-    for model in (result.model, baseline or capture_task(task).model):
+    for model in (baseline or capture_task(task).model, result.model):
         yield model.predict(task.data.test_inputs).argmax(axis=1)
 
 
@@ -219,6 +221,8 @@ def fill_fit_folder(run: FitRun, draft: Path, folder: Path, command: Sequence[st
     """Write the files of :func:`save_fit` into `draft`, which is going to be `folder`."""
     if run.pretrained:
         save_pretrained(run.result.network(), draft / NETWORK, run.tokenizer)
+        card = card_of(run.results(), run.inputs, "transformers")
+        (draft / NETWORK / CARD).write_text(card, encoding="utf-8")
     else:
         save(run.result.model, draft, overwrite=True)
         try:

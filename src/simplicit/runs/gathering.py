@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,14 +31,31 @@ KINDS = ("fit", "attack", "certify", "bench")
 
 
 @dataclass(frozen=True)
+class LayerFacts:
+    """A layer of a fit: the baseline's ``weights``, those that are not zero, and the relative squared ``error``."""
+
+    weights: int
+    non_zeros: int
+    error: float
+
+    @property
+    def kept(self) -> float:
+        """The share of its weights that it kept; 1 where it had none."""
+        return self.non_zeros / self.weights if self.weights else 1.0
+
+    @property
+    def off(self) -> float:
+        """How far its results are off, as a share of their norm."""
+        return math.sqrt(max(self.error, 0.0))
+
+
+@dataclass(frozen=True)
 class FitFacts:
     """A folder of ``simplicit fit``: its settings and results, certificates of rows, and the model if it is there."""
 
     name: str
     settings: dict[str, Any]
     results: dict[str, Any]
-    groups: npt.NDArray[np.str_]
-    nnz: npt.NDArray[np.int64]
     gaps: npt.NDArray[np.float64]
     model: ImplicitModel | None
 
@@ -52,9 +70,17 @@ class FitFacts:
         return found
 
     @property
-    def layers(self) -> list[str]:
-        """The names of the layers, as the network computes them."""
-        return [str(layer["name"]) for layer in self.results["layers"]]
+    def layers(self) -> dict[str, LayerFacts]:
+        """The layers as the network computes them, by its own names for them."""
+        found = self.results["layers"]
+        own = ["+".join(map(str, layer.get("modules") or [layer["name"]])) for layer in found]
+        # Groups of states between which there is no weight, as of a recurrence, are of the same module.
+        pairs = zip(own, found, strict=True)
+        names = [name if own.count(name) == 1 else f"{name} ({layer['name']})" for name, layer in pairs]
+        return {
+            name: LayerFacts(int(layer["weights"]), int(layer["non_zeros"]), float(layer["error"]))
+            for name, layer in zip(names, found, strict=True)
+        }
 
 
 @dataclass
@@ -153,8 +179,9 @@ def _fit(folder: Path) -> FitFacts:
             results[name] = float(results[name])
         model = load(folder) if (folder / MODEL[0]).is_file() or not (folder / NETWORK).is_dir() else None
         gaps = np.array([np.nan if gap is None else gap for gap in rows["relative_gap"]], dtype=np.float64)
-        groups, nnz = np.array(rows["group"]), np.array(rows["nnz"], dtype=np.int64)
-        return FitFacts(str(folder), manifest["settings"], results, groups, nnz, gaps, model)
+        fit = FitFacts(str(folder), manifest["settings"], results, gaps, model)
+        fit.layers  # noqa: B018 - damaged entries are told of here
+        return fit
 
 
 def _speed(folder: Path) -> Speed:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from simplicit.checks import as_seed, refused
 from simplicit.files import write_json
-from simplicit.report import Line, can_draw, draw_robustness, robust_lines
+from simplicit.report import Bounds, can_draw, draw_robustness
 from simplicit.robustness import AttackResult, Certificates
 from simplicit.runs.evaluate import DEFAULT_EPS, parse_eps
 from simplicit.runs.folder import Manifest, run_folder
@@ -141,8 +141,6 @@ class MeasuredRun(ABC):
             ).write(draft)
 
     def _draw(self, path: Path) -> None:
-        radii, lines = self.settings.radii, list[Line]()
-        for name, found in self.found.items():
-            lines += robust_lines(name, list(radii.values()), found.clean, **self.accuracies(name))
+        models = [Bounds(name, found.clean, **self.accuracies(name)) for name, found in self.found.items()]
         title = f"{self.subjects.data.name}: {self.title}, {len(self.samples.labels):,} samples"
-        draw_robustness(path, radii, lines, title=title)
+        draw_robustness(path, [*self.settings.radii], models, title=title)

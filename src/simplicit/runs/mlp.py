@@ -20,7 +20,7 @@ from simplicit.checks import as_count, as_number, as_seed, check_choice, named, 
 from simplicit.data import Dataset
 from simplicit.errors import InputError
 from simplicit.machine import check_memory, flushed_denormals, one_thread_each
-from simplicit.progress import Meter, OnProgress
+from simplicit.progress import OnProgress, listening, phase
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -115,10 +115,15 @@ def train_mlp(data: Dataset, settings: MlpSettings, *, progress: OnProgress | No
     nbytes = 16 * sum(width * following for width, following in pairwise((data.n_inputs, *settings.arch, data.classes)))
     check_memory("arch", nbytes, "training takes", "choose narrower layers")
     inputs, labels = torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)
-    meter = Meter(settings.epochs, progress, "training")
     # Small products gain nothing from threads, and their split would change the rounding; Adam's moments of pixels
     # that are always zero decay into denormal numbers.
-    with torch.random.fork_rng(devices=[]), one_thread_each(), flushed_denormals():
+    with (
+        listening(progress),
+        phase("training", settings.epochs) as meter,
+        torch.random.fork_rng(devices=[]),
+        one_thread_each(),
+        flushed_denormals(),
+    ):
         torch.manual_seed(settings.seed)
         net = build_mlp(data.n_inputs, data.classes, settings)
         optimiser = torch.optim.AdamW(

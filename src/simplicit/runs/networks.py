@@ -20,9 +20,12 @@ from simplicit.implicit.inputs import InputLayout
 from simplicit.network import NetworkGraph, from_torch
 from simplicit.network.outputs import chosen
 from simplicit.network.prepare import evaluation_copy, in_single_precision
+from simplicit.progress import counted
 from simplicit.runs.folder import MANIFEST, read_manifest
 from simplicit.runs.hf.folder import load_pretrained
 
+#: The state_dict of a network with its new weights, where it can take them.
+WEIGHTS = "weights.safetensors"
 #: The folder of a network of ``--hf`` in that of its run, and the files of a model, where there is one.
 NETWORK, MODEL = "network", ("config.json", "model.safetensors")
 _BATCH = 256
@@ -39,7 +42,8 @@ def classes_of(net: nn.Module, inputs: Tensor, output: str | None = None) -> npt
     """The classes (m,) that a network gives to samples: the places of the largest numbers of an output laid flat."""
     network, found = evaluated(net), list[Tensor]()
     dtype = next((value.dtype for value in network.parameters()), inputs.dtype)
-    for part in (inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH)):
+    starts = range(0, len(inputs), _BATCH)
+    for part in (inputs[start : start + _BATCH] for start in counted(starts, "test samples", len(starts))):
         with torch.no_grad():
             returned = network(part.to(dtype) if part.is_floating_point() else part)
         found.append(chosen(returned, output, len(part)).of(returned).reshape(len(part), -1).argmax(1))

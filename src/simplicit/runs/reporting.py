@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from simplicit.progress import counted
 from simplicit.report import (
     Attacked,
+    Bounds,
     Line,
     Table,
     draw_attacked,
@@ -19,20 +22,19 @@ from simplicit.report import (
     draw_robustness,
     draw_series,
     draw_speed,
-    robust_lines,
+    twice,
 )
+from simplicit.report.canvas import narrow_path
 from simplicit.report.page import Page, Picture, Section
 from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.gathering import Examples, FitFacts, Gathered, Measured
-from simplicit.runs.hf.fitting import as_text
+from simplicit.runs.hf.figures import as_text
 from simplicit.runs.hf.heads import MEASURES
 from simplicit.runs.subjects import BASELINE
 
 PAGE = "report.html"
 #: More models than these have no room in a picture; the tables have all.
 _MOST = 6
-#: More layers than these have no room for the word.
-_FEW = 8
 #: Longer names of layers than this are cut in a picture.
 _LONG = 26
 
@@ -53,11 +55,12 @@ def save_report(
     begun = time.perf_counter()
     with run_folder(folder, overwrite=overwrite, kind="report", inputs=runs) as draft:
         page = Page(title, text=_origins(found, runs))
-        page.sections += [*_frontier(found, draft), *_robustness(found, draft)]
-        if found.fits:
-            page.sections += [*_patterns(found, draft), _gaps(found, draft), _layers(found, draft)]
-        page.sections += [*_examples(found, draft), *_speeds(found, draft)]
+        parts = [_frontier, _robustness, *([_layers, _patterns, _gaps] if found.fits else []), _examples, _speeds]
+        for part in counted(parts, "drawing", len(parts)):
+            page.sections += part(found, draft)
         (draft / PAGE).write_text(page.html(), encoding="utf-8")
+        for path in [*draft.glob("*.png")]:  # inside the page there are narrow ones too
+            narrow_path(path).unlink(missing_ok=True)
         Manifest(
             "report",
             command=command,
@@ -88,13 +91,13 @@ def _frontier(found: Gathered, draft: Path) -> list[Section]:
     path = draft / "frontier.png"
     on_texts, on_data = _text_series(found), bool(rows or found.measured)
     shares = [*(["accuracy"] if on_data else []), *(line.label.split(" ")[0] for line in on_texts)]
-    draw_series(path, series, ", ".join(shares))
+    twice(lambda path: draw_series(path, series, ", ".join(shares)), path)
     text = "; ".join(
         f"{one.label}: "
         + ", ".join(f"{100 * y:.1f} % at {x:.1f} % sparse" for x, y in sorted(zip(one.x, one.y, strict=True)))
         for one in series
     )
-    picture = Picture(path, f"Sparsity against accuracy. {text}.", "Over sparsity; dashed: the baseline.")
+    picture = Picture(path, f"Sparsity against accuracy. {text}.", "One point for each network; dashed: the baseline.")
     head = ("run", "sparsity, %", "non-zeros", "clean, %", "baseline, %", "agreement, %", "samples", "recipe")
     tables = [Table("Fits, on the test samples of their data", head, rows)] if rows else []
     title = f"Sparsity and {'accuracy' if on_data else 'agreement'}"
@@ -162,7 +165,9 @@ def _series(found: Gathered) -> list[Line]:
     if not clean:
         return of_texts[:_MOST]
     sparsities, accuracies = zip(*clean.values(), strict=True)
-    series = [Line("clean", sparsities, accuracies, baselines.pop() if len(baselines) == 1 else None)]
+    names = [_short(name, clean) for name in clean]
+    base = baselines.pop() if len(baselines) == 1 else None
+    series = [Line("clean", sparsities, accuracies, base, names=names)]
     for eps, models in found.measured.items():
         for kind in ("attacked", "certified"):
             values = {name: getattr(one, kind) for name, one in models.items() if getattr(one, kind) is not None}
@@ -181,7 +186,10 @@ def _text_series(found: Gathered) -> list[Line]:
         of_kind = [fit for fit in found.fits if fit.results.get("main") == main]
         series.append(
             Line(
-                MEASURES[main].label, [fit.sparsity for fit in of_kind], [(fit.measures or {})[main] for fit in of_kind]
+                MEASURES[main].label,
+                [fit.sparsity for fit in of_kind],
+                [(fit.measures or {})[main] for fit in of_kind],
+                names=[_short(fit.name, [other.name for other in found.fits]) for fit in of_kind],
             )
         )
     return series
@@ -193,19 +201,13 @@ def _robustness(found: Gathered, draft: Path) -> list[Section]:
     for number, (eps, models) in enumerate(found.measured.items()):
         path = draft / ("robustness.png" if number == 0 else f"robustness-{number + 1}.png")
         shown = sorted(models.values(), key=lambda one: one.name != BASELINE)
-        radii = {text: found.radii[text] for text in eps}
-        lines = [
-            line
-            for one in shown[:_MOST]
-            for line in robust_lines(
-                one.name, list(radii.values()), one.clean, certified=one.certified, attacked=one.attacked
-            )
-        ]
-        draw_robustness(path, radii, lines, title="")
+        names = [one.name for one in shown]
+        bounds = [Bounds(_short(one.name, names), one.clean, one.attacked, one.certified) for one in shown[:_MOST]]
+        twice(partial(draw_robustness, radii=eps, models=bounds, title=""), path)
         alt = "Accuracy against ε. " + " ".join(_sentence(one, eps) for one in shown[:_MOST])
         caption = (
-            "What attacks leave is above the true robust accuracy, what is certified below; it lies in the shade where "
-            "both are known."
+            "What attacks leave is above the true robust accuracy, what is certified below; it lies on the bar where "
+            "both are known. Nothing is measured between two radii."
         )
         title = "Accuracy over ε" if len(found.measured) == 1 else f"Accuracy over ε, up to {eps[-1]}"
         tables = [Table("Accuracy in per cent", _heads(eps), [_row(one, eps) for one in shown])]
@@ -239,8 +241,8 @@ def _patterns(found: Gathered, draft: Path) -> list[Section]:
     models = {fit.name: fit.model for fit in found.fits if fit.model is not None}
     if not models:
         return []
-    shown = dict([*models.items()][:_MOST])
-    draw_patterns(draft / "patterns.png", shown)
+    shown = {_short(name, models): model for name, model in [*models.items()][:_MOST]}
+    twice(lambda path: draw_patterns(path, shown), draft / "patterns.png")
     alt = "Patterns of non-zeros of M = [[A, B], [C, D]]. " + " ".join(
         f"{name}: " + ", ".join(f"{part} {count:,}" for part, count in model.part_nnz.items()) + "."
         for name, model in shown.items()
@@ -254,9 +256,11 @@ def _patterns(found: Gathered, draft: Path) -> list[Section]:
     return [Section("Pattern of A, B, C and D", pictures=[picture], tables=[table])]
 
 
-def _gaps(found: Gathered, draft: Path) -> Section:
+def _gaps(found: Gathered, draft: Path) -> list[Section]:
     tol = max(float(fit.settings.get("tol", 1e-6)) for fit in found.fits)
-    draw_gaps(draft / "gaps.png", {fit.name: fit.gaps for fit in found.fits[:_MOST]}, tol)
+    names = [fit.name for fit in found.fits]
+    gaps = {_short(fit.name, names): fit.gaps for fit in found.fits[:_MOST]}
+    twice(lambda path: draw_gaps(path, gaps, tol), draft / "gaps.png")
     rows = []
     for fit in found.fits:
         sure = int(fit.results.get("rows_certified", 0))
@@ -265,31 +269,39 @@ def _gaps(found: Gathered, draft: Path) -> Section:
     alt = "Relative duality gaps of all rows, sorted. " + " ".join(f"{row[0]}: largest {row[2]}." for row in rows)
     caption = "Below the dashed line a row is proved to be solved to the tolerance."
     table = Table("Relative duality gaps", ("run", "rows certified", "largest", "median"), rows)
-    return Section("Duality gaps", pictures=[Picture(draft / "gaps.png", alt, caption)], tables=[table])
+    return [Section("Duality gaps", pictures=[Picture(draft / "gaps.png", alt, caption)], tables=[table])]
 
 
-def _layers(found: Gathered, draft: Path) -> Section:
-    """Where the non-zeros went: those of each layer, in the order in which the network computes them."""
-    names = list(dict.fromkeys(name for fit in found.fits for name in fit.layers))
-    counts = {fit.name: [int(fit.nnz[fit.groups == name].sum()) for name in names] for fit in found.fits}
-    titles = [name if name == "output" or len(names) > _FEW else f"layer {name}" for name in names]
-    draw_layers(draft / "layers.png", list(map(_cut, titles)), dict([*counts.items()][:_MOST]))
-    own = {fit.name: {*fit.layers} for fit in found.fits}
-    cells = {
-        run: [f"{count:,}" if name in own[run] else "" for name, count in zip(names, values, strict=True)]
-        for run, values in counts.items()
-    }
-    alt = "Non-zeros by layer. " + " ".join(
-        f"{run}: " + ", ".join(f"{title} {cell}" for title, cell in zip(titles, values, strict=True) if cell) + "."
+def _layers(found: Gathered, draft: Path) -> list[Section]:
+    """What each layer kept, and what it lost, in the order in which the network computes them, by its own names."""
+    names = list(dict.fromkeys(title for fit in found.fits for title in fit.layers))
+    shares = {fit.name: [fit.layers[name].kept if name in fit.layers else None for name in names] for fit in found.fits}
+    shown = {_short(run, shares): values for run, values in [*shares.items()][:_MOST]}
+    twice(partial(draw_layers, layers=[*map(_cut, names)], shares=shown), draft / "layers.png")
+    cells = {run: ["" if share is None else f"{100 * share:.1f}" for share in values] for run, values in shares.items()}
+    alt = "Weights that each layer kept, %. " + " ".join(
+        f"{run}: " + ", ".join(f"{name} {cell}" for name, cell in zip(names, values, strict=True) if cell) + "."
         for run, values in cells.items()
     )
-    head, rows = ["run", *titles], [[run, *values] for run, values in cells.items()]
-    if len(names) > _FEW:  # a column for each layer would not be seen at once
-        head = ["layer", *cells]
-        rows = [[title, *values] for title, *values in zip(titles, *cells.values(), strict=True)]
-    table = Table("Non-zeros by layer", head, rows)
-    caption = "The rows of a layer, the first layer first; logarithmic."
-    return Section("Where the non-zeros went", pictures=[Picture(draft / "layers.png", alt, caption)], tables=[table])
+    sizes = {name: layer.weights for fit in found.fits for name, layer in fit.layers.items()}
+    kept = [[name, f"{sizes[name]:,}", *(cells[run][place] for run in cells)] for place, name in enumerate(names)]
+    lost = [
+        [name, *(f"{100 * fit.layers[name].off:.1f}" if name in fit.layers else "" for fit in found.fits)]
+        for name in names
+    ]
+    tables = [
+        Table("Weights kept, %", ["layer", "weights", *cells], kept),
+        Table("Error of the layer's results, % of their norm", ["layer", *cells], lost),
+    ]
+    caption = "The share of its weights that each layer kept, the first layer on top."
+    picture = Picture(draft / "layers.png", alt, caption)
+    return [Section("Where the weights stayed", pictures=[picture], tables=tables)]
+
+
+def _short(name: str, among: Iterable[str]) -> str:
+    """The last part of a run's folder, which a picture has room for, where no other of these runs has the same."""
+    last = Path(name).name
+    return last if all(other == name or Path(other).name != last for other in among) else name
 
 
 def _cut(title: str) -> str:
@@ -318,7 +330,8 @@ def _attacked(one: Examples, path: Path, shape: tuple[int, ...], eps: str, *, se
     rows = [Attacked("unchanged\n(baseline)", arrays["inputs"], arrays["0/clean"])]
     for place, name in enumerate(one.names[:_MOST]):
         rows.append(Attacked(_wrapped(name), arrays[f"{place}/inputs"], arrays[f"{place}/attacked"]))
-    draw_attacked(path, shape, labels, rows)
+    names = [str(name) for name in arrays.get("class_names", ())]
+    twice(lambda path: draw_attacked(path, shape, labels, rows, names), path)
     right = [int((row.given == labels).sum()) for row in rows[1:]]
     alt = f"{len(labels)} samples, unchanged and as PGD leaves them for each model. " + " ".join(
         f"{name}: {count} of {len(labels)} right." for name, count in zip(one.names, right, strict=False)
@@ -336,7 +349,7 @@ def _speeds(found: Gathered, draft: Path) -> list[Section]:
     sections = []
     for number, one in enumerate(found.speeds):
         path = draft / ("speed.png" if number == 0 else f"speed-{number + 1}.png")
-        draw_speed(path, one.lines)
+        twice(partial(draw_speed, lines=one.lines), path)
         alt = f"Times of a call of the network of {one.run}, as the table has them."
         picture = Picture(path, alt, "Ways to run the network, measured in turn; logarithmic.")
         title = f"Speed, {one.run}" if len(found.speeds) > 1 else "Speed"

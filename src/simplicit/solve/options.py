@@ -13,7 +13,7 @@ from torch import Tensor
 from simplicit.checks import as_count, as_number, as_path, check_choice, refused
 from simplicit.executors import Executor, Journal, as_executor
 from simplicit.machine import versions
-from simplicit.progress import OnProgress, within
+from simplicit.progress import OnProgress
 from simplicit.rows.active_set import solve_block_path
 from simplicit.rows.equality import solve_equality_path
 from simplicit.rows.outcome import BlockSolution
@@ -80,10 +80,6 @@ class RunOptions:
     def n_workers(self) -> int:
         """How many blocks are solved at a time."""
         return as_executor(self.executor).n_workers
-
-    def staged(self, stage: str) -> RunOptions:
-        """The same, with progress that says which stage it is of."""
-        return replace(self, progress=within(self.progress, stage))
 
     @contextmanager
     def opened(self) -> Iterator[RunOptions]:

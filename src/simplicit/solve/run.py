@@ -12,7 +12,7 @@ import numpy as np
 from simplicit.executors import Block, Deadline, Executor, Journal, Section, as_executor, digest, run_blocks
 from simplicit.executors.records import allocate, flatten
 from simplicit.machine import available_processors, one_thread_each, versions
-from simplicit.progress import Meter
+from simplicit.progress import listening, phase
 from simplicit.rows.batch import Array
 from simplicit.rows.outcome import Stage
 from simplicit.solve.arrays import BlockResult
@@ -26,7 +26,7 @@ from simplicit.solve.work import RowWork, make_works
 
 def run_problems(problems: Sequence[Problem], method: Method, options: RunOptions) -> Collected:
     """Solve row problems that differ in penalty and ball alone, block by block."""
-    with options.opened() as options:
+    with listening(options.progress), options.opened() as options:
         executor = as_executor(options.executor)
         check_memory(problems[0], executor, method.block_rows)
         works = make_works(problems, method)
@@ -68,11 +68,14 @@ class _RowRun:
         self.works, self.section, self.part = works, section, options.part
         self.executor, self.deadline = executor, Deadline(executor.block_timeout)
         self.collected, self.solves = Collected(facts), facts.solves
-        rows = sum(len(block) for work in works for block in self._wanted(work))
-        self.meter = Meter(rows * self.solves, options.progress)
+        self.rows = sum(len(block) for work in works for block in self._wanted(work))
 
     def solve(self) -> None:
         """Take what the journal has, and solve the rest; every block is in the journal before it counts."""
+        with phase("rows", self.rows * self.solves) as self.meter:
+            self._solve()
+
+    def _solve(self) -> None:
         for work in self.works:
             left = [block for block in self._wanted(work) if not self._resumed(work, block)]
             if not left:

@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 
 from simplicit.executors import Arrays, Block, Work
 from simplicit.executors.records import flatten, map_arrays, planned, total_bytes
+from simplicit.progress import counted
 from simplicit.rows.batch import Index
 from simplicit.solve.arrays import (
     BlockResult,
@@ -112,7 +113,8 @@ class RowWork(Work[BlockResult]):
         begun = time.perf_counter()
         for array, place in _pairs(self._shared, replace(arrays.shared, designs=())):
             place[...] = array
-        for design, group in zip(arrays.shared.designs, self.groups, strict=True):
+        designs = zip(arrays.shared.designs, self.groups, strict=True)
+        for design, group in counted(designs, "Gram matrix", len(self.groups)):
             self.source.fill_design(design, group.columns, self.device, threads)
         for array, place in _pairs(self._rows, replace(arrays.rows, targets=TargetArrays())):
             np.take(array, self.order, axis=0, out=place, mode="clip")

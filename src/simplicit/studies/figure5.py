@@ -22,7 +22,7 @@ from simplicit.checks import as_count, named, refused, spelled
 from simplicit.data import Dataset
 from simplicit.executors import EXECUTORS, Executor, as_executor
 from simplicit.network import capture
-from simplicit.progress import Meter, OnProgress
+from simplicit.progress import OnProgress, listening, phase
 from simplicit.report import Bars, Table, draw_bars
 from simplicit.rows import L1, Ball, Solution
 from simplicit.runs.mlp import MlpSettings, parse_arch, train_mlp
@@ -232,17 +232,16 @@ def run_figure5(data: Dataset, settings: Figure5Settings, *, progress: OnProgres
 
     What is raised is as for :func:`time_executor` and :func:`state_rows`.
     """
-    meter = Meter(len(settings.chosen), progress)
-    meter.begin("training the baseline")
-    rows = state_rows(data, settings.arch, settings.samples, epochs=settings.epochs, seed=settings.seed)
     timed, first = list[Timed](), None
-    for name in settings.chosen:
-        meter.begin(name)
-        one, solution = time_executor(rows, name, settings.workers, settings.repeats)
-        timed.append(one)
-        first = first or solution
-        check_equal(solution, first)
-        meter.count()
+    with listening(progress), phase("executors", len(settings.chosen)) as meter:
+        rows = state_rows(data, settings.arch, settings.samples, epochs=settings.epochs, seed=settings.seed)
+        for name in settings.chosen:
+            meter.begin(name)
+            one, solution = time_executor(rows, name, settings.workers, settings.repeats)
+            timed.append(one)
+            first = first or solution
+            check_equal(solution, first)
+            meter.count()
     assert first is not None
     return Figure5(
         settings=settings,

@@ -23,7 +23,7 @@ from simplicit.checks import as_count, check_choice, named, refused, spelled
 from simplicit.data import Dataset
 from simplicit.machine import one_thread_each
 from simplicit.network.graph import capture_graph
-from simplicit.progress import Meter, OnProgress
+from simplicit.progress import OnProgress, listening, phase
 from simplicit.report import Line, Table, draw_tradeoff
 from simplicit.robustness.attacks.victims import AttackedModel
 from simplicit.runs.evaluate import parse_eps
@@ -209,10 +209,10 @@ def run_frontier(data: Dataset, settings: FrontierSettings, *, progress: OnProgr
     """
     check_available(data, samples=settings.samples, attack_samples=settings.attack_samples)
     begun, measured, busy = time.perf_counter(), list[MethodFigures](), 0.0
-    meter = Meter(settings.seeds, progress, "seeds")
-    for found, seconds in _seeds(data, settings):
-        measured, busy = measured + found, busy + seconds
-        meter.count()
+    with listening(progress), phase("seeds", settings.seeds) as meter:
+        for found, seconds in _seeds(data, settings):
+            measured, busy = measured + found, busy + seconds
+            meter.count()
     measured.sort(key=lambda one: one.seed)
     return Frontier(settings, tuple(measured), time.perf_counter() - begun, busy)
 

@@ -21,7 +21,7 @@ from torch import nn
 from simplicit.checks import as_count, named, refused
 from simplicit.data import Dataset
 from simplicit.implicit import ImplicitModel
-from simplicit.progress import Meter, OnProgress
+from simplicit.progress import OnProgress, listening, phase
 from simplicit.report import Table
 from simplicit.robustness.attacks.victims import AttackedModel
 from simplicit.rows import L1, Penalty, Perspective
@@ -199,18 +199,18 @@ def run_table(data: Dataset, table: int, settings: TableSettings, *, progress: O
     """
     settings.ours(table, None)  # what it refuses, before the work
     rows = TABLES[table]
-    meter = Meter(settings.seeds * len(rows), progress)
     most = max(row.samples for row in rows)
     check_available(data, samples=most, attack_samples=settings.attack_samples)
     begun, found = time.perf_counter(), list[tuple[ModelFigures, list[tuple[ModelFigures, ModelFigures]]]]()
-    for seed in range(settings.seeds):
-        one = _Seed.of(data, table, settings, seed)
-        pairs = []
-        for row in rows:
-            meter.begin(f"{row.samples} samples")
-            pairs.append((one.letter(row), one.ours(row)))
-            meter.count()
-        found.append((one.baseline(), pairs))
+    with listening(progress), phase("rows of the table", settings.seeds * len(rows)) as meter:
+        for seed in range(settings.seeds):
+            one = _Seed.of(data, table, settings, seed)
+            pairs = []
+            for row in rows:
+                meter.begin(f"{row.samples} samples")
+                pairs.append((one.letter(row), one.ours(row)))
+                meter.count()
+            found.append((one.baseline(), pairs))
     return PaperTable(
         table,
         settings,

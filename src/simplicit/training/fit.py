@@ -17,7 +17,7 @@ from simplicit.implicit.inputs import is_several
 from simplicit.network import CellModel, capture_graph, gathered, in_parts
 from simplicit.network.cells import CellCapture
 from simplicit.network.graph import NetworkGraph
-from simplicit.progress import OnProgress
+from simplicit.progress import OnProgress, listening, phase
 from simplicit.solve import RunOptions
 from simplicit.training.channels import Samples, Store, folded, in_slices
 from simplicit.training.recipes import Recipe, Sparse, Task
@@ -92,8 +92,8 @@ def fit(
         Raise if a row does not converge and is wrong: its squared error exceeds the least possible one by more than
         ``tol`` of its layer's targets. Otherwise it is kept, marked in ``result.rows.status`` and named in the summary.
     progress : callable, optional
-        Called with a :class:`simplicit.progress.Progress` after every block; its ``stage`` says which rows are solved
-        and, while a sparsity is searched, which trial they are part of.
+        Called with a :class:`simplicit.progress.Progress` as each phase begins and after every step of it; its
+        ``chain`` says what the phase is a part of: the layer, and, while a sparsity is searched, the trial.
 
     Returns
     -------
@@ -127,9 +127,10 @@ def fit(
         raise refused("recipe", f"expected a recipe such as simplicit.Sparse(80), got {recipe!r}")
     rows, options = RowOptions(tol, block_rows, device, throw), RunOptions(executor, journal=journal, progress=progress)
     begun = time.perf_counter()
-    with Store.opened(cache) as store:
-        graph, inputs, cell = _captured(net, inputs, output, store)
-        graph = graph if cell is not None else folded(graph)
+    with listening(progress), Store.opened(cache) as store:
+        with phase("capture"):
+            graph, inputs, cell = _captured(net, inputs, output, store)
+            graph = graph if cell is not None else folded(graph)
         seconds = {"capture": time.perf_counter() - begun}
         if not graph.folds and not any(graph.network.get_parameter(name).ndim > 1 for name in graph.parameters):
             raise refused("net", "it has no weights to be trained between its input and its output")

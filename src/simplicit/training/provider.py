@@ -114,6 +114,10 @@ class Provider(Protocol[L]):
     def shape(self) -> tuple[int, int]: ...
 
     @property
+    def efforts(self) -> Sequence[float]:
+        """How the work on the layers compares, for an estimate of what is left: the numbers of their weights."""
+
+    @property
     def patterned(self) -> Collection[str]:
         """The names of the layers whose rows are in a pattern."""
 

@@ -16,6 +16,7 @@ from torch import nn
 from simplicit.implicit import ImplicitModel, perron_frobenius, save
 from simplicit.network.cells import CellCapture
 from simplicit.network.graph import NetworkGraph
+from simplicit.training.card import Card, Form, compared
 from simplicit.training.channels import ChannelStudent
 from simplicit.training.figures import LayerFigures, RowFigures
 from simplicit.training.problem import Ridge
@@ -165,9 +166,39 @@ class FitResult:
         """
         return tuple(self.student.in_pattern())
 
+    def card(self, inputs: Any = None, *, title: str = "", data: str = "") -> str:
+        """The model card of :meth:`network`: the README.md of a folder that others take it from.
+
+        It says how sparse the network is, by which recipe and on how many samples it was made, what each layer kept and
+        lost, how it is loaded, and what its limits are, in Markdown with the metadata that model hubs read.
+
+        Parameters
+        ----------
+        inputs : optional
+            Samples that it was not fitted on, in any form that :func:`simplicit.fit` takes but batches: on these it is
+            compared with the dense network. Without them the card says that this was not measured.
+        title : str
+            Its heading; default: the class and the sparsity.
+        data : str
+            What it was fitted on, in words, such as "sentences of Wikipedia".
+
+        Raises
+        ------
+        InputError
+            Inputs do not fit, or the fit has no :meth:`network`.
+        """
+        measured, measured_on, sparse = list[tuple[str, str, str]](), "", self.network()
+        if inputs is not None:
+            measured, count = compared(self.graph, sparse, inputs)
+            measured_on = f"{count:,} samples"
+        form: Form = "transformers" if hasattr(sparse, "save_pretrained") else "weights"
+        return Card(self.figures(), title, data, measured, measured_on, form).text()
+
     def figures(self) -> dict[str, Any]:
         """The summary as plain numbers, ready for JSON; sparsity in per cent."""
         return {
+            "network": type(self.graph.network).__name__,
+            "recipe": f"{type(self.recipe).__name__}: {_chosen(self.recipe)}",
             "samples": self.n_samples,
             "rows": len(self.rows),
             "rows_certified": int(self.rows.converged.sum()),
@@ -188,10 +219,9 @@ class FitResult:
     def summary(self) -> str:
         """One screen of text: what was done, what is certified, where the non-zeros went."""
         figures, recipe = self.figures(), self.recipe
-        options = ", ".join(f"{one.name} {_shown(getattr(recipe, one.name))}" for one in _options(recipe))
         lines = [
             f"State-driven training on {self.n_samples:,} samples, recipe {type(recipe).__name__}",
-            *_labelled("options", options),
+            *_labelled("options", _chosen(recipe)),
             *(line for label, text in self.notes.items() for line in _labelled(label, text)),
             *_method(self),
             *_labelled(
@@ -208,6 +238,11 @@ class FitResult:
             *_table(self),
         ]
         return "\n".join(lines)
+
+
+def _chosen(recipe: Recipe) -> str:
+    """The options of a recipe in a line."""
+    return ", ".join(f"{one.name} {_shown(getattr(recipe, one.name))}" for one in _options(recipe))
 
 
 def _options(recipe: Recipe) -> list[Field[Any]]:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from simplicit.checks import as_number, refused
 from simplicit.errors import InputError
+from simplicit.progress import phase
 from simplicit.training.training import Trained, Training
 
 #: What is solved at one strength.
@@ -54,7 +55,8 @@ def solve_at_sparsity(training: Training[Any], sparsity: float | None) -> Traine
     count, numbers = training.provider.weight_count, itertools.count(1)
 
     def solve(strength: float, start: Trained | None) -> Trained:
-        return replace(training, run=training.run.staged(f"trial {next(numbers)}")).solve(strength, start)
+        with phase(f"strength, trial {next(numbers)}"):
+            return training.solve(strength, start)
 
     found, trials = search_strength(solve, lambda one: 100 * (1 - one.nnz / count), sparsity, tolerance_of(count))
     return replace(found, trials=trials)

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from simplicit.checks import check_flag
+from simplicit.progress import phase
 from simplicit.rows import NoPenalty, Penalty, PiecewiseQuadratic, Solution
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.solve import Method, RunOptions, solve_rows
@@ -238,11 +239,15 @@ class Training(Generic[L]):
         """One pass of the provider, with all solutions kept."""
         solutions: dict[str, Sequence[Solution]] = {}
 
-        def kept(layer: L, groups: Sequence[Rows]) -> Sequence[Solution]:
-            solutions[layer.name] = fit(layer, groups)
-            return solutions[layer.name]
+        with phase("fitting", len(self.provider.layers), self.provider.efforts) as layers:
 
-        student = self.provider.sweep(kept)
+            def kept(layer: L, groups: Sequence[Rows]) -> Sequence[Solution]:
+                with phase(f"in {layer.name}"):
+                    solutions[layer.name] = fit(layer, groups)
+                layers.count()
+                return solutions[layer.name]
+
+            student = self.provider.sweep(kept)
         return Trained(student, solutions, self.provider.weight_count, self.ridge)
 
     def _selected(self, layer: L, groups: Sequence[Rows], counts: Sequence[int]) -> tuple[list[Solution], int]:
@@ -284,9 +289,13 @@ class Training(Generic[L]):
     def pilot(self) -> dict[str, list[Candidates]]:
         """The elimination of every layer on the baseline's states, from which the counts come."""
         result: dict[str, list[Candidates]] = {}
-        for layer, groups in self.provider.on_baseline():
-            sensitivities = np.array_split(self.provider.sensitivities(layer), len(groups))
-            result[layer.name] = [self._piloted(layer, *pair) for pair in zip(groups, sensitivities, strict=True)]
+        with phase("pricing", len(self.provider.layers), self.provider.efforts) as layers:
+            for layer, groups in self.provider.on_baseline():
+                with phase(f"in {layer.name}"):
+                    sensitivities = np.array_split(self.provider.sensitivities(layer), len(groups))
+                    pairs = zip(groups, sensitivities, strict=True)
+                    result[layer.name] = [self._piloted(layer, *pair) for pair in pairs]
+                layers.count()
         return result
 
     def _piloted(self, layer: L, rows: Rows, sensitivities: Array) -> Candidates:
@@ -376,7 +385,7 @@ class Training(Generic[L]):
 
     def _arguments(self, layer: L) -> dict[str, Any]:
         """How and where rows of a layer are solved; which are wrong is judged here, by the layer's targets."""
-        return self.rows.arguments(self.run.staged(layer.name)) | {"throw": False}
+        return self.rows.arguments(self.run) | {"throw": False}
 
     def _judge(self, layer: L, rows: Rows, found: Solution) -> None:
         """Raise ConvergenceError for wrong rows, if that is wanted."""

@@ -17,6 +17,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from simplicit.progress import counted
 from simplicit.robustness.attacks.victims import Victim
 from simplicit.robustness.box import InnerBox, PerSample
 
@@ -61,7 +62,7 @@ class Place(PerSample):
 
 def walk(victim: Victim, box: InnerBox, points: Tensor, objective: Objective, stride: Stride, steps: int) -> Tensor:
     """Take ``steps`` steps of ``stride``, each projected on the box; overwrite ``points``, (m, p), and return them."""
-    for _ in range(steps):
+    for _ in counted(range(steps), "gradient steps", steps):
         Y, pull_back = victim.linearise(points)
         box.project_(points.add_(pull_back(objective(Y)[1]).sign_().mul_(stride)))
     return points
@@ -81,7 +82,7 @@ def climb(
     best, best_signs, best_at_look, before = here, signs, here, points
     stride, looks = points.new_full((len(points), 1), 2.0) * eps, _looks(steps)
     gains, seen, halved = torch.zeros(len(points)), 0, torch.zeros(len(points), dtype=torch.bool)
-    for step in range(1, steps):
+    for step in counted(range(1, steps), "gradient steps", steps - 1):
         there, there_signs = evaluated(_ahead(box, here.points, before, stride * signs))
         gains += there.value > here.value
         better = there.better_than(best)

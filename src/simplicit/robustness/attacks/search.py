@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from simplicit.checks import as_count, as_seed
+from simplicit.progress import counted
 from simplicit.robustness.attacks.problem import BATCH_SIZE, Problem
 from simplicit.robustness.attacks.victims import AttackedModel
 from simplicit.robustness.box import Clip, InnerBox, Radius
@@ -84,7 +85,7 @@ class _Search:
 
     def run(self, queries: int) -> Tensor:
         """Return the points after ``queries`` queries of all samples that are not misclassified before."""
-        for query in range(queries):
+        for query in counted(range(queries), "queries", queries):
             rows = torch.nonzero(self._margins > 0).flatten()
             if not len(rows):
                 break

@@ -14,7 +14,7 @@ import torch
 
 from simplicit.checks import as_count, as_seed, refused
 from simplicit.implicit import ImplicitModel
-from simplicit.progress import Meter, OnProgress
+from simplicit.progress import OnProgress, Phase, listening, phase
 from simplicit.robustness.attacks.checks import SelfChecks, gradient_agreement, zero_gradient_share
 from simplicit.robustness.attacks.gradient import pgd
 from simplicit.robustness.attacks.problem import BATCH_SIZE, Problem
@@ -153,11 +153,11 @@ def attack(
     }
     runs, blind = _attacks(model, checked_attacks(attacks), sources or {}, options)
     adversarial = problem.inputs.repeat(len(reaches), 1, 1).numpy() if keep else None
-    meter = Meter(len(reaches) * len(runs), progress)
-    held, seconds = _run(runs, problem, reaches, adversarial, meter)
-    meter.begin("checks")
-    correct = ~problem.broken(problem.inputs)
-    checks = _checks(model, problem.part(torch.nonzero(correct).flatten()), held, blind)
+    with listening(progress), phase("attacks", len(reaches) * len(runs)) as meter:
+        held, seconds = _run(runs, problem, reaches, adversarial, meter)
+        meter.begin("checks")
+        correct = ~problem.broken(problem.inputs)
+        checks = _checks(model, problem.part(torch.nonzero(correct).flatten()), held, blind)
     radii = tuple(reach.eps for reach in reaches)
     return AttackResult(radii, problem.labels.numpy(), correct.numpy(), held, checks, seconds, adversarial)
 
@@ -181,7 +181,7 @@ def _attacks(
 
 
 def _run(
-    runs: _Runs, problem: Problem, reaches: Sequence[Reach], adversarial: npt.NDArray[Any] | None, meter: Meter
+    runs: _Runs, problem: Problem, reaches: Sequence[Reach], adversarial: npt.NDArray[Any] | None, meter: Phase
 ) -> tuple[dict[str, Bools], dict[str, float]]:
     """Return by attack which samples held at each radius, (k, m), and its seconds.
 

@@ -31,7 +31,7 @@ from simplicit.implicit import ImplicitModel
 from simplicit.implicit.batch import chunks
 from simplicit.implicit.model import as_model
 from simplicit.machine import check_memory
-from simplicit.progress import Meter, OnProgress
+from simplicit.progress import OnProgress, listening, phase
 from simplicit.robustness.box import Clip, OuterBox, Radius, Reach, as_reaches, check_valid, clipped
 from simplicit.robustness.certificates.interval import Neighbourhood
 from simplicit.robustness.certificates.methods import METHODS, Evidence
@@ -164,7 +164,8 @@ def certify(
     classes = chosen if labels is None else as_labels(labels, len(inputs), model.n_outputs)
     names = [*METHODS][: [*METHODS].index(method) + 1]
     bounding = _Bounding(PreparedModel(model), inputs.double(), classes, clip, steps, dict.fromkeys(names, 0.0))
-    margins, radii = bounding.margins(reaches, progress), tuple(reach.eps for reach in reaches)
+    with listening(progress):
+        margins, radii = bounding.margins(reaches), tuple(reach.eps for reach in reaches)
     return Certificates(radii, classes.numpy(), (chosen == classes).numpy(), margins, bounding.seconds)
 
 
@@ -179,20 +180,20 @@ class _Bounding:
     steps: int
     seconds: dict[str, float]
 
-    def margins(self, reaches: Sequence[Reach], progress: OnProgress | None) -> dict[str, npt.NDArray[np.float64]]:
+    def margins(self, reaches: Sequence[Reach]) -> dict[str, npt.NDArray[np.float64]]:
         """Return for every method the smallest margin of each sample, (k, m)."""
         parts = list(self._parts())
-        meter = Meter(len(self.U) * len(reaches), progress)
         found = {name: np.full((len(reaches), len(self.U)), -np.inf) for name in self.seconds}
         order = sorted(range(len(reaches)), key=lambda place: -reaches[place].eps)
-        for larger, place in pairwise([order[0], *order]):
-            meter.begin(f"bounds, ε = {reaches[place].eps:.4g}")
-            for rows in parts:
-                for name, smallest in self._bounds(rows, reaches[place]):
-                    found[name][place, rows] = smallest
-                meter.count(rows.stop - rows.start)
-            for bounds in found.values():  # a bound over a larger box is one over this box too
-                bounds[place] = np.fmax(bounds[place], bounds[larger])
+        with phase(_stage(reaches[order[0]]), len(self.U) * len(reaches)) as meter:
+            for larger, place in pairwise([order[0], *order]):
+                meter.begin(_stage(reaches[place]))
+                for rows in parts:
+                    for name, smallest in self._bounds(rows, reaches[place]):
+                        found[name][place, rows] = smallest
+                    meter.count(rows.stop - rows.start)
+                for bounds in found.values():  # a bound over a larger box is one over this box too
+                    bounds[place] = np.fmax(bounds[place], bounds[larger])
         return found
 
     def _bounds(self, rows: slice, reach: Reach) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
@@ -220,3 +221,8 @@ class _Bounding:
             )
             check_memory("method", 8 * _ALIVE * copies * each, needing, "take method='interval'")
         return chunks(len(self.U), each, _NUMBERS // copies)
+
+
+def _stage(reach: Reach) -> str:
+    """What progress calls the samples at a radius."""
+    return f"bounds, ε = {reach.eps:.4g}"

@@ -15,7 +15,7 @@ from simplicit.checks import as_count, as_number, check_choice, named, refused
 from simplicit.errors import SimplicitError, first_line
 from simplicit.files import write_json
 from simplicit.machine import check_memory
-from simplicit.progress import Meter, OnProgress
+from simplicit.progress import OnProgress, listening, phase
 from simplicit.report import SpeedLine, can_draw, draw_speed
 from simplicit.runs.bench.subject import BenchSubject, dtype_of
 from simplicit.runs.bench.ways import DENSE, WAYS, Made
@@ -182,9 +182,9 @@ def run_bench(
     """
     begun, batches = time.perf_counter(), settings.batches
     check_memory("batch", subject.bytes_of(batches[-1]), f"{batches[-1]:,} samples need", "take fewer samples")
-    meter, left_out = Meter(len(settings.ways) + len(batches), progress), dict[str, str]()
-    made, found = dict[str, Made](), list[Measurement]()
-    with _threads(settings.threads) as threads:
+    left_out, made, found = dict[str, str](), dict[str, Made](), list[Measurement]()
+    steps = len(settings.ways) + len(batches)
+    with listening(progress), phase("measuring", steps) as meter, _threads(settings.threads) as threads:
         for name in settings.ways:
             meter.begin(f"making ready: {WAYS[name].title}")
             try:

@@ -19,11 +19,11 @@ from simplicit.implicit import ImplicitModel
 from simplicit.network.outputs import chosen
 from simplicit.network.prepare import evaluation_copy
 from simplicit.runs.exporting import check_weights
-from simplicit.runs.fitting import WEIGHTS, capture_task
+from simplicit.runs.fitting import capture_task
 from simplicit.runs.folder import read_manifest
 from simplicit.runs.hf.folder import load_pretrained
 from simplicit.runs.hf.task import reopened_texts
-from simplicit.runs.networks import NETWORK, model_hashes, open_model
+from simplicit.runs.networks import NETWORK, WEIGHTS, model_hashes, open_model
 from simplicit.runs.settings import Source, read_source
 from simplicit.runs.subjects import BASELINE
 from simplicit.runs.task import Task, open_finished, open_task

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from torch import nn
 from simplicit.checks import refused
 from simplicit.errors import DataError
 from simplicit.files import write_json
-from simplicit.progress import OnProgress
+from simplicit.progress import OnProgress, listening
 from simplicit.runs.fitting import FitRun, weights_of
 from simplicit.runs.folder import Manifest, run_folder
 from simplicit.runs.hf.folder import CONFIG, PACKAGES, load_pretrained, load_tokenizer
-from simplicit.runs.hf.heads import MEASURES, Both
+from simplicit.runs.hf.heads import Both
 from simplicit.runs.hf.task import TextTask, reopened_texts
 from simplicit.runs.networks import NETWORK, evaluated
 from simplicit.runs.settings import FitSettings
@@ -45,7 +45,8 @@ def run_text_fit(
     keeping: dict[str, Any] = {"journal": journal, "cache": cache, "progress": progress}
     result = fit(task.net, inputs, settings.recipe, **vars(settings.running), **keeping)
     seconds = time.perf_counter() - begun
-    test = figures_of(task, result.network(), settings.seed)
+    with listening(progress):
+        test = figures_of(task, result.network(), settings.seed)
     assert settings.source.hf is not None
     as_it_came = load_tokenizer(settings.source.hf)  # a call changes what a tokenizer cuts off and fills up
     return FitRun(settings, result, test, task.provenance, seconds, as_it_came, tuple(task.remarks))
@@ -61,23 +62,6 @@ def figures_of(task: TextTask, sparse: nn.Module, seed: int) -> dict[str, Any]:
     measures = task.head.measure(Both(evaluated(task.net), evaluated(sparse)), held)
     size = {"texts": len(held.mask), "tokens": int(held.mask.sum())}
     return {"head": task.head.title, "main": task.head.main, **size, "measures": measures}
-
-
-def as_text(name: str, value: float | None) -> str:
-    """A figure as tables have it; nothing for None."""
-    if value is None:
-        return ""
-    return f"{100 * value:.2f} %" if MEASURES[name].share else f"{value:.4g}" if value >= 10 else f"{value:.4f}"
-
-
-def lines_of(measures: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    """Figures as lines of a table: what it is, of the dense network, of the other one."""
-
-    return [
-        (MEASURES[name].label, as_text(name, measures.get(f"baseline_{name}")), as_text(name, measures[name]))
-        for name in MEASURES
-        if name in measures
-    ]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torch import nn
 from simplicit.checks import refused
 from simplicit.errors import DataError, InputError, MissingExtraError, first_line
 from simplicit.files import read_json
+from simplicit.progress import phase
 
 #: What a run's manifest keeps the versions of.
 PACKAGES = ("transformers", "tokenizers")
@@ -69,6 +70,12 @@ def load_pretrained(folder: Path) -> nn.Module:
     ``transformers``, or weights are missing, MissingExtraError where that is not installed.
     """
     name = str(read_config(folder)["architectures"][0])
+    with phase(f"reading {folder}"):
+        return _loaded(name, folder)
+
+
+def _loaded(name: str, folder: Path) -> nn.Module:
+    """The network of that class in a folder."""
     transformers = _transformers()
     kind = _class_of(transformers, name, folder)
     with _quietly(transformers):

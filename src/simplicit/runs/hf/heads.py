@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from simplicit.network.outputs import chosen
+from simplicit.progress import phase
 from simplicit.runs.hf.texts import IDS, MASK
 
 #: The share of tokens that are hidden from a masked language model.
@@ -94,13 +95,15 @@ class Both:
 
     def outputs(self, held: Held, inputs: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor, slice]]:
         """The outputs of both, some samples at a time, in float32 if they are narrower, and which samples they are."""
-        start, batch = 0, 2
-        while start < len(held.mask):
-            rows = slice(start, start + batch)
-            part = {name: value[rows] for name, value in inputs.items()} | dict(held.constants)
-            first, second = (self._output(net, part) for net in (self.dense, self.sparse))
-            yield first, second, rows
-            start, batch = rows.stop, max(1, min(_BATCH, _NUMBERS // max(1, first[0].numel())))
+        start, batch, count = 0, 2, len(held.mask)
+        with phase("measuring both networks on texts", count) as texts:
+            while start < count:
+                rows = slice(start, min(start + batch, count))
+                part = {name: value[rows] for name, value in inputs.items()} | dict(held.constants)
+                first, second = (self._output(net, part) for net in (self.dense, self.sparse))
+                yield first, second, rows
+                texts.count(rows.stop - start)
+                start, batch = rows.stop, max(1, min(_BATCH, _NUMBERS // max(1, first[0].numel())))
 
     def _output(self, net: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
         with torch.no_grad():

@@ -14,6 +14,7 @@ from torch import nn
 from simplicit.checks import refused
 from simplicit.errors import InputError
 from simplicit.files import file_hash
+from simplicit.progress import phase
 from simplicit.runs.hf.folder import load_pretrained, load_tokenizer, read_config
 from simplicit.runs.hf.heads import Head, Held, head_of
 from simplicit.runs.hf.texts import (
@@ -105,7 +106,8 @@ def open_texts(source: Source) -> TextTask:
     texts, others = _split(source)
     tokenizer, net = load_tokenizer(folder), load_pretrained(folder)
     length = _length(source, tokenizer, net, [*texts, *others])
-    train, test = _tokens(net, tokenizer, texts, length), _tokens(net, tokenizer, others, length)
+    with phase("reading texts"):
+        train, test = _tokens(net, tokenizer, texts, length), _tokens(net, tokenizer, others, length)
     labels = None
     if source.labels is not None:
         labels = read_labels(source.labels, len(others), {**(getattr(net.config, "label2id", None) or {})})

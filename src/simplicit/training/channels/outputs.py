@@ -33,6 +33,7 @@ from torch.fx import Interpreter, Node
 from simplicit.checks import lookups_checked
 from simplicit.machine import one_thread_each, side_by_side
 from simplicit.network.graph import NetworkGraph
+from simplicit.progress import counted
 from simplicit.rows.batch import Array
 from simplicit.training.channels.layers import ChannelLayer
 from simplicit.training.channels.parts import Part, changed_in, part_of
@@ -176,7 +177,7 @@ class Outputs:
         losses, trial = [_squares(outputs, targets)], FIRST_TRIAL
         solved = self._each("solved", gradient)
         direction = -solved
-        for _ in range(passes):
+        for _ in counted(range(passes), "all layers together", passes):
             length = self._length(step, outputs, direction, -float(gradient @ direction), trial)
             for shorter in (1.0, 0.25):
                 further = step + shorter * length * direction
@@ -238,7 +239,7 @@ class Outputs:
                 return _flat(self.graph.module, constants, inputs)
 
         with one_thread_each():
-            return list(side_by_side(of_batch, self.batches, self.workers))
+            return list(counted(side_by_side(of_batch, self.batches, self.workers), "outputs", len(self.batches)))
 
     def _differentiated(self, step: Array, targets: Sequence[Tensor]) -> tuple[list[Tensor], Array]:
         """The outputs after a step, and half the gradient of F there."""
@@ -258,7 +259,8 @@ class Outputs:
         total = {name: torch.zeros_like(leaf, dtype=torch.float64) for name, leaf in leaves.items()}
         outputs = []
         with one_thread_each():
-            for found, gradients in side_by_side(of_batch, range(len(self.batches)), self.workers):
+            pairs = side_by_side(of_batch, range(len(self.batches)), self.workers)
+            for found, gradients in counted(pairs, "gradients", len(self.batches)):
                 outputs.append(found)
                 for name, one in zip(names, gradients, strict=True):
                     if one is not None:

@@ -166,6 +166,10 @@ class ChannelProvider:
         return sum(layer.size for layer in self.layers)
 
     @property
+    def efforts(self) -> list[float]:
+        return [float(layer.size) for layer in self.layers]
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the first layer; :meth:`check_penalty` refuses what does not fit all of them."""
         return _shape(self.layers[0])

@@ -31,6 +31,7 @@ from torch.fx import Node
 from simplicit.checks import refused
 from simplicit.machine import one_thread_each, side_by_side
 from simplicit.network.graph import NetworkGraph
+from simplicit.progress import counted
 from simplicit.rows.batch import Array
 from simplicit.training.channels.derivatives import PROBES, Scaled, squared_derivatives
 from simplicit.training.channels.layers import ChannelLayer, Use, nodes_before
@@ -82,7 +83,8 @@ def output_sensitivities(
         return found
 
     with one_thread_each():
-        for parts in side_by_side(of_batch, range(len(batches)), workers):
+        found_parts = side_by_side(of_batch, range(len(batches)), workers)
+        for parts in counted(found_parts, "what errors do to the outputs", len(batches)):
             for node, own in parts.items():
                 sums[node].add(own)
     varies = {layer.name: any(_varies(graph, use) for use in layer.uses) for layer in layers}

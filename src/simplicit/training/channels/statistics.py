@@ -31,6 +31,7 @@ from torch import Tensor
 
 from simplicit.checks import refused
 from simplicit.machine import one_thread_each, side_by_side
+from simplicit.progress import counted
 from simplicit.rows.batch import Array
 from simplicit.training.channels.after import inverse_gain
 from simplicit.training.channels.layers import ChannelLayer, Use, nodes_before
@@ -256,7 +257,8 @@ class Gathering:
         """The sums of some batches together."""
         total = like.anew()
         with one_thread_each():
-            for one in side_by_side(of_batch, places, self.workers):
+            summed = side_by_side(of_batch, places, self.workers)
+            for one in counted(summed, "Gram matrix", len(places)):
                 total.merge(one)
         return total
 

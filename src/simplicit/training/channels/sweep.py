@@ -18,6 +18,7 @@ from torch.fx import Node
 
 from simplicit.machine import one_thread_each, side_by_side
 from simplicit.network.graph import NetworkGraph
+from simplicit.progress import counted
 from simplicit.rows.batch import Array
 from simplicit.training.channels.layers import ChannelLayer, Use
 from simplicit.training.channels.masks import Masks
@@ -123,7 +124,8 @@ class Sweep:
             return squared_error(*(z.double().numpy() for z in parts))
 
         with one_thread_each():
-            return list(side_by_side(of_batch, range(len(self.batches)), self.workers))
+            found = side_by_side(of_batch, range(len(self.batches)), self.workers)
+            return list(counted(found, "checking", len(self.batches)))
 
 
 def _chosen(use: Use, z: Tensor, kept: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from torch.fx.node import map_arg
 from simplicit.checks import lookups_checked
 from simplicit.machine import one_thread_each, side_by_side
 from simplicit.network.graph import NetworkGraph
+from simplicit.progress import counted
 from simplicit.training.channels.store import Known, Store, Values, not_kept, taken
 
 
@@ -169,7 +170,8 @@ class Walk:
             return one
 
         with one_thread_each():
-            for place, one in enumerate(side_by_side(of_batch, range(len(self.batches)), self.workers)):
+            batches = side_by_side(of_batch, range(len(self.batches)), self.workers)
+            for place, one in enumerate(counted(batches, "states", len(self.batches))):
                 for node in kept:
                     theirs[node].append(one.baseline[node], one.known)
                     if node in ours:

@@ -18,7 +18,7 @@ from simplicit.executors import digest
 from simplicit.network import Capture
 from simplicit.network.cells import CellCapture
 from simplicit.network.graph import NetworkGraph
-from simplicit.progress import Progress
+from simplicit.progress import announce, phase
 from simplicit.rows import Penalty
 from simplicit.solve import RunOptions
 from simplicit.training.channels import Needs, Samples
@@ -75,8 +75,7 @@ class Task:
         """Say before the start what a fit with states on disk takes."""
         if isinstance(self.inputs, Samples):
             self.notes["states"] = str(needs)
-            if self.run.progress is not None:
-                self.run.progress(Progress(0, 1, stage="states", message=f"The fit takes {needs}"))
+            announce(f"The fit takes {needs}")
 
     def check_untied(self, layers: Any = (), pattern: str | None = None) -> None:
         """Refuse a mask, a folder for states, and rules for layers, where every state is a row of its own."""
@@ -115,7 +114,12 @@ class Task:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the time of what is inside to that of a stage."""
+        """Add the time of what is inside to that of a stage, which is a phase of the fit."""
+        with phase(stage), self._clocked(stage):
+            yield
+
+    @contextmanager
+    def _clocked(self, stage: str) -> Iterator[None]:
         begun = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
@@ -136,7 +140,7 @@ class Task:
             parts |= {"recipe": type(recipe).__name__, "tol": self.rows.tol, "block_rows": self.rows.block_rows}
             return digest(parts | _identity(recipe, shape) | {"device": self.rows.device})
 
-        with self.timed("training"), self.run.kept("fit", key, {}) as run:
+        with self._clocked("training"), self.run.kept("fit", key, {}) as run:
             yield run
 
 

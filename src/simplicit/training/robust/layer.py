@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from simplicit.progress import counted
 from simplicit.rows import L1, Solution
 from simplicit.rows.batch import Array, Mask
 from simplicit.solve import RunOptions, solve_rows
@@ -60,7 +61,7 @@ class OneSidedLayer:
         moments = _Moments(self.features)
         found, before, pace = start, start, 1.0
         turns = turns if self.onesided else 1
-        for turn in range(turns):
+        for turn in counted(range(turns), "turns", turns):
             if found is None or before is None:
                 targets = self._first()
             else:

@@ -29,6 +29,7 @@ from scipy.sparse import csr_array
 from simplicit.checks import as_count, as_interval, as_number, refused, spelled
 from simplicit.errors import InputError
 from simplicit.implicit import ImplicitModel, equilibrium
+from simplicit.progress import counted, phase
 from simplicit.robustness import box_radii, pgd
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.solve import RunOptions
@@ -148,15 +149,16 @@ class RobustTraining:
         points, found, strength, trials = [self.data.inputs], None, 1.0, 0
         for number in range(self.options.attacks + 1):
             last = number == self.options.attacks
-            solve = partial(self._solve, points, number, last=last)
-            if target is None or not (last or number == 0):
-                found = solve(strength, found)
-                trials = max(trials, 1)
-            else:
-                found, more = self._searched(solve, strength, found, target)
-                strength, trials = found.strength, trials + more
-            if not last:
-                points.append(self._worst_cases(found.model))
+            solve = partial(self._solve, points, last=last)
+            with phase(f"round {number + 1} of {self.options.attacks + 1}"):
+                if target is None or not (last or number == 0):
+                    found = solve(strength, found)
+                    trials = max(trials, 1)
+                else:
+                    found, more = self._searched(solve, strength, found, target)
+                    strength, trials = found.strength, trials + more
+                if not last:
+                    points.append(self._worst_cases(found.model))
         assert found is not None
         return found, trials
 
@@ -186,20 +188,18 @@ class RobustTraining:
         )
         return found.astype(np.float64)
 
-    def _solve(
-        self, points: list[Array], number: int, strength: float, start: RobustFit | None, *, last: bool
-    ) -> RobustFit:
+    def _solve(self, points: list[Array], strength: float, start: RobustFit | None, *, last: bool) -> RobustFit:
         """All layers on all points, each on the states of those before."""
         U = np.vstack(points)
         rows = self.rows if last else self.rows.coarser()
         layers: dict[str, LayerFit] = {}
         model = self._model(layers)
-        for place, name in enumerate(self.data.layers):
+        for place, name in enumerate(counted(self.data.layers, "layers", len(self.data.layers))):
             layers[name] = self._layer(model, U, place, strength).solve(
                 _TURNS[0] if start is None else _TURNS[1],
                 None if start is None else start.layers[name],
                 rows,
-                self.run.staged(f"round {number}, {name}"),
+                self.run,
             )
             model = self._model(layers)
         return RobustFit(strength, layers, model)

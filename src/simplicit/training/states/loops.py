@@ -209,6 +209,11 @@ class LoopProvider:
         return cls(data, stages, radius, None if pattern is None else LoopPattern.of(pattern, data, stages))
 
     @property
+    def efforts(self) -> list[float]:
+        counts = np.diff(self.data.weights.indptr)
+        return [float(counts[stage.at].sum()) for stage in self.layers]
+
+    @property
     def patterned(self) -> Collection[str]:
         return () if self.pattern is None else self.pattern.groups.keys()
 

@@ -166,6 +166,10 @@ class StateProvider:
         return self.data.weight_count
 
     @property
+    def efforts(self) -> list[float]:
+        return [float(self.structure[stage.at].sum()) for stage in self.layers]
+
+    @property
     def patterned(self) -> Collection[str]:
         return ()
 

@@ -81,6 +81,10 @@ class Narrowing:
         return self.provider.shape
 
     @property
+    def efforts(self) -> list[float]:
+        return self.provider.efforts
+
+    @property
     def patterned(self) -> Collection[str]:
         return self.provider.patterned
 

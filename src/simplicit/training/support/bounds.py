@@ -38,6 +38,7 @@ import numpy as np
 import torch
 
 from simplicit.machine import one_thread_each
+from simplicit.progress import counted
 from simplicit.rows import Solution
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.problem import LeastSquares
@@ -83,7 +84,8 @@ def with_support_gap(solution: Solution, problem: LeastSquares, weight: float) -
         worthless = WORTHLESS * scale - rounded
         # The error itself is the most that a bound comes to.
         sought = np.flatnonzero(scale - problem.energy > worthless)
-        for part in rows.parts(sought):
+        parts = rows.parts(sought)
+        for part in counted(parts, "bounds on other supports", len(parts)):
             bound[part] = rows.on(part).least_of_size(start[part], scale[part], worthless[part])
     least_error = weight * np.maximum(rounded + bound, 0.0)
     gap = np.maximum(solution.objective - least_error, 0.0)

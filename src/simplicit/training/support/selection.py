@@ -21,6 +21,7 @@ from itertools import chain
 import numpy as np
 
 from simplicit.machine import one_thread_each, side_by_side
+from simplicit.progress import counted
 from simplicit.rows.batch import Array, Index, Mask
 from simplicit.training.problem import LeastSquares
 from simplicit.training.support.allocation import allocate
@@ -62,7 +63,7 @@ def elimination_paths(
         for rows in _alike(candidates, problem.groups):
             begin, cross = _elimination(problem, np.flatnonzero(candidates[rows[0]]), rows), problem.cross[rows]
             parts = [cross[batch] for batch in begin.batches(len(rows))]
-            paths = side_by_side(partial(begin.paths, priced=priced), parts, workers)
+            paths = counted(side_by_side(partial(begin.paths, priced=priced), parts, workers), "path", len(parts))
             found.update(zip(rows, chain(*paths), strict=True))
     return [found[i] for i in range(len(candidates))]
 
@@ -123,7 +124,7 @@ def _exchanged(problem: LeastSquares, start: Mask, workers: int, *, pays: bool) 
         return rows.supports(cross[batch], start[batch], allowed[batch], exchanged=pays, groups=own)
 
     with one_thread_each():
-        found = side_by_side(exchanged, batches, workers)
+        found = counted(side_by_side(exchanged, batches, workers), "exchange", len(batches))
         for batch, (chosen, values) in zip(batches, found, strict=True):
             support[batch], coefficients[batch] = chosen, values
     return support, coefficients

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from simplicit.machine import flushed_denormals, prepare_thread
+from simplicit.progress import counted
 from simplicit.rows.batch import Array, Mask
 from simplicit.training.support.pattern import Groups
 
@@ -158,7 +159,7 @@ class _Splitting:
         rho, last = RHO, self.support
         resolvent = self.resolvent(rho)
         longest = ITERATIONS if growth == GROWTH else 2 * ITERATIONS
-        for iteration in range(1, longest + 1):
+        for iteration in counted(range(1, longest + 1), "thresholding", longest):
             self._iterate(rho, resolvent)
             if iteration % EVERY == 0:
                 changed = int((self.support & ~last).sum())
