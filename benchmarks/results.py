@@ -291,10 +291,37 @@ def _growth(lines: dict[str, list[dict[str, Any]]]) -> list[str]:
     return ["![Time against rows, columns and samples](growth.png)", "", *table]
 
 
+def _cliffs(rows: list[dict[str, Any]]) -> list[str]:
+    worst = max(row["ratio"] for row in rows)
+    above, cells = (sum(row[name] for row in rows) for name in ("above", "cells"))
+    return [
+        "Processor seconds of a cold solve over those of our own path of strengths, a decade apart from a tenth of "
+        "β_max, that ends there. Of every line the strength at which the ratio is worst. Worst of all: "
+        f"{worst:.2f}; above 1.5 are {above} of {cells}.",
+        "",
+        *grid(
+            {
+                "design": lambda row: row["design"],
+                "samples per column": lambda row: f"{row['share']:g}",
+                "noise": lambda row: f"{row['noise']:g}",
+                "worst at": lambda row: f"{row['strength']:.0e}",
+                "cold": lambda row: f"{row['cold']:.3f}",
+                "path": lambda row: f"{row['path']:.3f}",
+                "ratio": lambda row: f"{row['ratio']:.2f}",
+                "above 1.5": lambda row: f"{row['above']}/{row['cells']}",
+                "dearest cold": lambda row: f"{row['dearest']:.3f}",
+                "not converged": lambda row: str(row["unconverged"]),
+            },
+            rows,
+        ),
+    ]
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Any], list[str]]]] = {
     "family": ("The family", _family),
     "peers": ("Against other solvers", _peers),
     "path": ("A path of strengths", _path),
     "large": ("Large problems", _large),
     "growth": ("Growth", _growth),
+    "cliffs": ("No cliff", _cliffs),
 }

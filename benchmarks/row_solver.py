@@ -10,6 +10,7 @@ Sections:
   path     20 strengths by solve_path against the hardest of them solved alone
   large    1,000 x 4,000 x 2,000 and 200 x 20,000 x 1,000 (rows x columns x samples): time and peak memory
   growth   time against rows, columns and samples, with a picture
+  cliffs   a cold solve against our own path that ends there: strengths, shapes, noise, correlation, duplicates
 
 Ours and the floor are medians of --repeats runs in this process, one after another; each peer runs once. Every gap and
 objective is measured by this benchmark from the coefficients. Writes results/row_solver.json, row_solver.md and
@@ -24,6 +25,7 @@ import sys
 from functools import cache
 from typing import Any
 
+import cliffs
 import sections
 import synthetic_sections
 from peer_runs import CONSTRAINED, UNCONSTRAINED
@@ -31,7 +33,7 @@ from problems import SAMPLES, FashionFamily
 from results import SECTIONS, arguments, merge, page
 
 FROM_FAMILY = {"family": sections.family, "peers": sections.peers, "path": sections.path}
-SYNTHETIC = {"large": synthetic_sections.large, "growth": synthetic_sections.growth}
+SYNTHETIC = {"large": synthetic_sections.large, "growth": synthetic_sections.growth, "cliffs": cliffs.cliffs}
 PEERS = (*CONSTRAINED, *UNCONSTRAINED)
 
 

@@ -251,3 +251,22 @@ def test_rounds_report_progress_and_failures() -> None:
     for rounds in (0, -1, 1.5, True):
         with pytest.raises(sp.InputError, match="rounds must be an integer of at least 1"):
             sp.solve_rows(features, targets, penalty=sp.L1(0.5), rounds=rounds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(24, 60), (60, 24)])
+def test_a_cold_solve_at_a_tiny_strength_is_led_to_the_solution(shape: tuple[int, int]) -> None:
+    """Noiseless rows, in a ball, with their own strengths: the same as along a path, within what both prove."""
+    rng = np.random.default_rng(0)
+    truth = np.zeros((shape[1], 3))
+    truth[:4] = rng.normal(size=(4, 3))
+    phi = rng.normal(size=shape)
+    beta = sp.beta_max(phi, phi @ truth) * np.array([1e-7, 1e-8, 1e-3])
+    ball = sp.Ball(0.9 * np.abs(truth[:2]).sum(0).min(), slice(0, 2))
+    for inside in (None, ball):
+        cold = sp.solve_rows(phi, phi @ truth, penalty=sp.L1(beta), ball=inside)
+        path = sp.solve_path(phi, phi @ truth, [sp.L1(beta * 10.0**k) for k in (5, 4, 3, 2, 1, 0)], ball=inside)[-1]
+        np.testing.assert_allclose(cold.objective, path.objective, rtol=3e-6)
+        if inside is None:
+            found = cold.coefficients.toarray()
+            assert ((found != 0).sum(1) <= min(shape)).all()
+            assert (cold.objective <= (1 + 2e-6) * beta * np.abs(truth).sum(0)).all()
