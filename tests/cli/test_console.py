@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
-from simplicit.cli.console import Steps, figures_table, say
+from simplicit.cli.console import Steps, figures_table, quoted, say
 from simplicit.progress import Progress
 
 
@@ -39,3 +41,8 @@ def test_lines_tell_how_far_it_is_where_there_is_no_terminal(
     assert re.fullmatch(r"rows: 32 of 100, 10 a second, .* left, worst gap .*", first)
     assert last.startswith("trial 2, output rows: 100 of 100, ")
     assert "left" not in last
+
+
+@pytest.mark.parametrize("name", ["runs/fit", "my runs/fit", "it's; rm -rf", "a$b"])
+def test_a_folder_in_a_proposed_command_is_one_word_of_the_shell(name: str) -> None:
+    assert shlex.split(f"simplicit eval {quoted(Path(name))}") == ["simplicit", "eval", name]

@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -34,6 +35,7 @@ from simplicit.runtime.files.checkpoints import write_state
 from simplicit.runtime.files.folder import file_sizes
 from simplicit.training import FitResult, Matching, Robust, fit
 from simplicit.training.channels import ChannelStudent
+from simplicit.training.doubts import DoubtfulInputsWarning
 
 ROWS = "rows.json"
 #: Of the network with its new weights, where it can take them.
@@ -166,7 +168,9 @@ def run_fit(
         inputs, net = inputs.double(), _in_float64(net)  # the rounding of float32 states cannot be matched exactly
     start = time.perf_counter()
     keeping: dict[str, Any] = {"journal": journal, "cache": cache, "progress": progress}
-    result = fit(net, inputs, recipe, **vars(settings.running), **keeping)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DoubtfulInputsWarning)  # they are among the remarks
+        result = fit(net, inputs, recipe, **vars(settings.running), **keeping)
     seconds = time.perf_counter() - start
     labels, (ours, theirs) = task.data.test_labels, _classes(task, result, baseline)
     test = {
