@@ -32,7 +32,7 @@ def _linked(text: str, source: str | None) -> str:
 
 
 def get_metadata_hook() -> type[Any]:
-    """What hatchling calls while it builds: the README is the project's only dynamic field."""
+    """What hatchling calls while it builds, for the README; the version is hatchling's own affair."""
     from hatchling.metadata.plugin.interface import MetadataHookInterface
 
     class IndexReadme(MetadataHookInterface):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shlex
 import subprocess
@@ -94,6 +95,20 @@ def test_the_batch_scripts_are_read(capsys: pytest.CaptureFixture[str], monkeypa
         (line,) = re.findall(r"^simplicit (.*)$", text, flags=re.MULTILINE)
         code, _, error = read(*shlex.split(re.sub(r"\$\{[^}]*\}|\$\w+", "1", line)))
         assert code == 0, (script.name, error)
+
+
+def test_tasks_that_are_run_again_solve_the_parts_that_they_did(tmp_path: Path) -> None:
+    (tmp_path / "simplicit").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "simplicit").chmod(0o755)
+    own = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "JOURNAL": "my journal", "SLURM_CPUS_PER_TASK": "2"}
+    script = ROOT / "examples" / "slurm" / "array.sbatch"
+    for task, count in (("3", "16"), ("3", "2"), ("7", "2")):
+        given = own | {"PARTS": "16", "SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_COUNT": count}
+        done = subprocess.run(["bash", script, "U.npy"], env=given, capture_output=True, text=True, check=True)
+        assert f"solve U.npy --part {task}/16 " in done.stdout
+    done = subprocess.run(["bash", script], env=own | {"SLURM_ARRAY_TASK_ID": "1"}, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "PARTS: says in how many parts" in done.stderr
 
 
 def script(name: str) -> Any:

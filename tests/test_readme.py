@@ -84,6 +84,13 @@ def test_the_citation_is_of_this_version() -> None:
     assert f"\nversion: {simplicit.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
+def test_the_changelog_has_this_version() -> None:
+    released = re.findall(
+        r"^## \[(\d[^\]]*)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.M
+    )
+    assert released[0] == simplicit.__version__
+
+
 def test_every_file_that_it_names_is_there() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", README.read_text(encoding="utf-8")):
         assert (ROOT / target).is_file(), target

@@ -78,8 +78,8 @@ say "sbatch ray.sbatch ${options[*]} --output ray"
 finished "$(sbatch --parsable --mem=500 "$scripts/ray.sbatch" "${options[@]}" --output ray)"
 shown cmp serial/coefficients.safetensors ray/coefficients.safetensors && echo the same bytes
 
-say "JOURNAL=journal sbatch --array=1-4 array.sbatch ${options[*]}"
-array=$(JOURNAL=journal sbatch --parsable --array=1-4 --mem=500 "$scripts/array.sbatch" "${options[@]}")
+say "PARTS=4 JOURNAL=journal sbatch --array=1-4 array.sbatch ${options[*]}"
+array=$(PARTS=4 JOURNAL=journal sbatch --parsable --array=1-4 --mem=500 "$scripts/array.sbatch" "${options[@]}")
 say "sbatch --dependency=afterok:$array merge.sbatch journal --output merged"
 merge=$(sbatch --parsable --mem=500 --dependency="afterok:$array" "$scripts/merge.sbatch" journal --output merged)
 finished "$array"
@@ -89,8 +89,8 @@ shown cmp serial/coefficients.safetensors merged/coefficients.safetensors && ech
 
 echo
 echo "--- a task that is killed in mid-run and requeued ---"
-say "JOURNAL=again sbatch --array=1-1 array.sbatch ${options[*]} --executor processes --block-rows 4"
-array=$(JOURNAL=again sbatch --parsable --array=1-1 --mem=500 "$scripts/array.sbatch" "${options[@]}" \
+say "PARTS=1 JOURNAL=again sbatch --array=1-1 array.sbatch ${options[*]} --executor processes --block-rows 4"
+array=$(PARTS=1 JOURNAL=again sbatch --parsable --array=1-1 --mem=500 "$scripts/array.sbatch" "${options[@]}" \
     --executor processes --block-rows 4)
 for _ in $(seq 600); do [ "$(find again -name '*.safetensors' 2>/dev/null | wc -l)" -ge 5 ] && break; sleep 0.1; done
 shown scontrol requeue "${array}_1"

@@ -2,34 +2,21 @@
 
 The mathematics is that of State-driven Implicit Modeling: a network becomes x = φ(Ax + Bu), y = Cx + Du exactly
 (:func:`from_torch`), and M = [[A, B], [C, D]] is retrained row by row from the network's own states (:func:`fit`).
+
+Importing this takes no time: torch, SciPy and the library itself are loaded at the first use of a name.
 """
 
 from __future__ import annotations
 
-from simplicit.errors import ConvergenceError, InputError, SimplicitError
-from simplicit.executors import Processes, Ray, Serial, Threads
-from simplicit.implicit import (
-    ImplicitModel,
-    collatz_wielandt,
-    equilibrium,
-    load,
-    perron_frobenius,
-    rescale,
-    to_torch,
-)
-from simplicit.network import KeptZeros, extract_states, from_cell, from_torch, keep_zeros, weight_count
-from simplicit.robustness import accuracy, attack, certify, fgsm, pgd
-from simplicit.rows import L1, Ball, BasisPursuit, ElasticNet, Gram, NoPenalty, Perspective, Solution
-from simplicit.runtime.accelerate import accelerate
-from simplicit.runtime.compaction import compact
-from simplicit.runtime.files import SavedWeights, load_weights, save
-from simplicit.runtime.onnx import export_onnx
-from simplicit.solve import beta_max, merge_journals, solve_part, solve_path, solve_rows
-from simplicit.training import Certified, FitResult, Matching, Ridge, Robust, Sparse, Structured, fit
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simplicit._names import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = [
+__all__ = [  # noqa: F405
     "L1",
     "Ball",
     "BasisPursuit",
@@ -83,3 +70,23 @@ __all__ = [
     "to_torch",
     "weight_count",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, or a module of the library such as ``rows``, loaded by this; AttributeError for others."""
+    if name in __all__:
+        globals()[name] = found = getattr(importlib.import_module("simplicit._names"), name)
+        return found
+    if not name.startswith("_"):
+        module = f"simplicit.{name}"
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+    raise AttributeError(f"module 'simplicit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names alone."""
+    return [*__all__, "__version__"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,10 +54,10 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
-        defect = f"must be an array with rows of equal length, got {_short(value)}"
+        defect = f"must be an array with rows of equal length, got {short(value)}"
         raise InputError(f"{name} {defect}", argument=name) from error
     if array.dtype.kind not in "fiub":
-        raise InputError(f"{name} must hold real numbers, got dtype {array.dtype} from {_short(value)}", argument=name)
+        raise InputError(f"{name} must hold real numbers, got dtype {array.dtype} from {short(value)}", argument=name)
     return array
 
 
@@ -101,7 +103,7 @@ def as_positive_array(
 def as_count(name: str, value: Any, *, minimum: int = 1) -> int:
     """``value``, a Python or NumPy integer of at least ``minimum``; InputError otherwise (booleans too)."""
     if not _is_integer(value) or value < minimum:
-        raise InputError(f"{name} must be an integer of at least {minimum}, got {_short(value)}", argument=name)
+        raise InputError(f"{name} must be an integer of at least {minimum}, got {short(value)}", argument=name)
     return int(value)
 
 
@@ -111,7 +113,7 @@ def as_seed(name: str, value: Any, *, bits: int = 64) -> int:
     torch's generators take 64 bits; AutoAttack, and what may run it, 63.
     """
     if not _is_integer(value) or not 0 <= value < 2**bits:
-        raise InputError(f"{name} must be an integer in [0, 2**{bits}), got {_short(value)}", argument=name)
+        raise InputError(f"{name} must be an integer in [0, 2**{bits}), got {short(value)}", argument=name)
     return int(value)
 
 
@@ -119,30 +121,53 @@ def as_number(name: str, value: Any, *, positive: bool = False) -> float:
     """``value``, a finite real number of at least 0, above 0 if ``positive``; arrays of one entry are no numbers."""
     if not _is_number(value) or value < 0 or (positive and value == 0):
         kind = "positive and finite" if positive else "a finite number of at least 0"
-        remedy = "; give a number, such as 8 / 255" if isinstance(value, str) else ""
-        raise InputError(f"{name} must be {kind}, got {_short(value)}{remedy}", argument=name)
+        remedy = ""
+        if isinstance(value, str):
+            remedy = "; give a number, such as 8 / 255" if not _numeral(value) else f"; give the number {value.strip()}"
+        raise InputError(f"{name} must be {kind}, got {short(value)}{remedy}", argument=name)
     return float(value)
+
+
+def as_network(name: str, value: Any) -> torch.nn.Module:
+    """``value``, a network; InputError otherwise, which says how to come from what is given to one."""
+    if isinstance(value, torch.nn.Module):
+        return value
+    kind = type(value).__name__
+    remedy = ""
+    if isinstance(value, str | os.PathLike):
+        remedy = "; make the network, and put the weights of such a file into it by simplicit.load_weights(net, path)"
+    elif isinstance(value, Mapping):
+        remedy = "; such weights go into a network by net.load_state_dict(…)"
+    elif isinstance(value, type):
+        remedy = f"; give a network of this class, {value.__name__}(…)"
+    elif isinstance(getattr(value, "__self__", None), torch.nn.Module):
+        remedy = "; give the module whose method this is"
+    elif isinstance(value, torch.Tensor | np.ndarray):
+        remedy = "; the network comes first, then what it takes"
+    elif kind == "FitResult":
+        remedy = "; of a fit, give result.network()"
+    raise InputError(f"{name} must be a torch.nn.Module, got {kind}{remedy}", argument=name)
 
 
 def as_interval(name: str, value: Any) -> tuple[float, float]:
     """``value``, a pair (low, high) of finite numbers with low < high, as floats; InputError otherwise."""
     pair = tuple(value) if isinstance(value, tuple | list | np.ndarray) and np.shape(value) == (2,) else ()
     if not pair or not all(_is_number(end) for end in pair) or not pair[0] < pair[1]:
-        raise InputError(f"{name} must be (low, high) with low < high, both finite, got {_short(value)}", argument=name)
+        raise InputError(f"{name} must be (low, high) with low < high, both finite, got {short(value)}", argument=name)
     return float(pair[0]), float(pair[1])
 
 
 def as_path(name: str, value: Any) -> Path:
     """``value``, a text or path, as a path; InputError otherwise."""
     if not isinstance(value, str | os.PathLike) or "\0" in str(value):
-        raise InputError(f"{name} must be a path, got {_short(value)}", argument=name)
+        raise InputError(f"{name} must be a path, got {short(value)}", argument=name)
     return Path(value)
 
 
 def check_flag(name: str, value: Any) -> None:
     """Raise :class:`InputError` for what is neither True nor False."""
     if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name} must be True or False, got {_short(value)}", argument=name)
+        raise InputError(f"{name} must be True or False, got {short(value)}", argument=name)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
@@ -234,7 +259,29 @@ def _is_number(value: Any) -> bool:
     return real and bool(abs(value) <= largest)
 
 
-def _short(value: Any) -> str:
+def _numeral(text: str) -> bool:
+    """Whether a text is a number as Python writes it."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def short(value: Any) -> str:
     """``value`` as one line of a message can show it."""
     text = repr(value)
     return text if len(text) <= 80 and "\n" not in text else f"a value of type {type(value).__name__}"
+
+
+def one_line(settings: Any) -> str:
+    """A dataclass of settings as its ``__repr__`` shows it, arrays by their shapes alone.
+
+    It serves as ``__repr__`` itself: ``__repr__ = one_line``.
+    """
+    values = ((entry.name, getattr(settings, entry.name)) for entry in dataclasses.fields(settings) if entry.repr)
+    return f"{type(settings).__name__}({', '.join(f'{name}={_named(value)}' for name, value in values)})"
+
+
+def _named(value: Any) -> str:
+    arrays = isinstance(value, np.ndarray | torch.Tensor) and value.ndim > 0
+    return f"<array of shape {tuple(value.shape)}>" if arrays else repr(value)

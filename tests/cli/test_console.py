@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from simplicit.cli.console import Lines, bars_on, figures_table, say, show_progress
+from simplicit.cli.console import Lines, bars_on, figures_table, quoted, say, show_progress
 from simplicit.progress import Progress, announce, counted, listening, phase
 
 
@@ -98,3 +100,8 @@ def test_bars_show_the_phases_within_one_another() -> None:
     assert re.search(r"^  0\.weight +[━╸╺ ]+ *for 0 s", text, re.MULTILINE)
     assert re.search(r"^    exchange +[━╸╺ ]+ *2/4", text, re.MULTILINE)
     assert "The fit takes up to 1 GiB" in text
+
+
+@pytest.mark.parametrize("name", ["runs/fit", "my runs/fit", "it's; rm -rf", "a$b"])
+def test_a_folder_in_a_proposed_command_is_one_word_of_the_shell(name: str) -> None:
+    assert shlex.split(f"simplicit eval {quoted(Path(name))}") == ["simplicit", "eval", name]

@@ -68,7 +68,7 @@ REFUSED: dict[str, tuple[Callable[[], Arrays], tuple[str, ...]]] = {
     "a sample that is not a number": (lambda: arrays(changed(np.nan), Y), ("sample 3 has the value nan at place 4",)),
     "an infinite value": (lambda: arrays(changed(np.inf), Y), ("sample 3 has the value inf at place 4",)),
     "an array of objects": (lambda: arrays(np.array([*X], dtype=object), Y), ("dtype object", "save numbers")),
-    "samples that are all equal": (lambda: arrays(X * 0 + 0.5, Y), ("all 60 that are drawn are equal",)),
+    "samples that are all equal": (lambda: arrays(X * 0 + 0.5, Y), ("all 60 samples are equal",)),
     "a single sample": (lambda: arrays(X[:1], Y[:1]), ("too few to split",)),
     "another width": (lambda: arrays(X[:, :63], Y), ("have 63 values", "the network takes 64")),
     "no sample at all": (lambda: arrays(X[:0], Y[:0]), ("with at least one sample, got (0, 64)",)),

@@ -320,7 +320,7 @@ def test_weights_that_are_not_finite(value):
         (torch.rand(2, 4), r"does not accept example of shape \(m, 4\)"),
         (torch.full((2, 5), torch.nan), r"example must be finite.*sample 0"),
         (torch.rand(2, 5, dtype=torch.complex64), r"example must hold real numbers"),
-        ([[1.0] * 5], r"example must be a NumPy array or a tensor, .* got list that holds a list"),
+        ([[1.0] * 5], r"example must be a NumPy array or a tensor, .* got a list of numbers; give np\.array"),
         (np.full((2, 5), None), r"example must hold real numbers, got dtype object"),
         (torch.eye(5).to_sparse(), r"example must be a dense tensor, got a torch.sparse_coo one"),
         (torch.rand(2, 5, device="meta"), r"example must have values"),

@@ -154,8 +154,8 @@ def test_bad_settings(change: dict[str, Any], message: str, argument: str | None
     [
         (np.zeros((0, 12)), r"inputs must have shape .* m >= 1, got \(0, 12\)"),
         (np.zeros((5, 11)), "11"),
-        (np.where(np.arange(60).reshape(5, 12) == 30, np.nan, 0.5), "nan|finite"),
-        (np.where(np.arange(60).reshape(5, 12) == 30, np.inf, 0.5), "inf|finite"),
+        (np.where(np.arange(60) == 30, np.nan, np.arange(60) / 60).reshape(5, 12), "nan|finite"),
+        (np.where(np.arange(60) == 30, np.inf, np.arange(60) / 60).reshape(5, 12), "inf|finite"),
         (None, "inputs must be a NumPy array or a tensor, .* got NoneType"),
     ],
 )

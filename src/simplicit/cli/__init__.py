@@ -1,7 +1,8 @@
 """The command line: ``simplicit demo``, ``baseline``, ``fit``, ``eval``, ``attack``, ``certify``, ``solve`` and more.
 
 Commands only take options, call :mod:`simplicit.runs` and print. Whatever the library says on purpose becomes one line
-on standard error and exit code 2; Ctrl-C is 130, SIGTERM 143.
+on standard error and exit code 2; Ctrl-C is 130, SIGTERM 143. What options need, and with it torch, is loaded once a
+command is named: ``simplicit --help`` and ``--version`` do without.
 """
 
 from __future__ import annotations
@@ -10,20 +11,20 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cyclopts
 from cyclopts import App
 
 from simplicit.cli.commands import COMMANDS, FAMILIES
-from simplicit.cli.console import Invocation, complain, invoked
-from simplicit.cli.signature import Signature, choices_in, option_name
+from simplicit.cli.invocation import Invocation, complain, invoked
 from simplicit.errors import ConvergenceError, InputError, SimplicitError
-from simplicit.runs.options import owners
-from simplicit.runs.settings import kept_of, read_settings
+
+if TYPE_CHECKING:
+    from simplicit.cli.signature import Signature
 
 __all__ = ["main"]
 
@@ -65,11 +66,12 @@ def _run(typed: list[str]) -> int:
     name = next((name for name in COMMANDS if typed[: len(name.split())] == name.split()), "")
     signature: Signature | None = None
     try:
-        choices = choices_in(typed)
-        recorded = _recorded(name, choices)
-        signature = Signature(COMMANDS[name], kept_of(recorded, choices) | choices) if name else None
+        if name:
+            signature, recorded = _read(name, typed)
         given = _app(name, signature)(typed, exit_on_error=False, print_error=False)
         if signature is not None and given is not None:
+            from simplicit.runs.settings import kept_of
+
             with invoked(Invocation(["simplicit", *typed], given)):
                 signature.call(kept_of(recorded, given) | given)
         sys.stdout.flush()
@@ -87,9 +89,14 @@ def _run(typed: list[str]) -> int:
     return 2
 
 
-def _recorded(name: str, choices: Mapping[str, str]) -> dict[str, Any]:
-    """The settings of an earlier run that ``--config`` names."""
-    return read_settings(Path(choices["config"])) if name == "fit" and "config" in choices else {}
+def _read(name: str, typed: list[str]) -> tuple[Signature, dict[str, Any]]:
+    """The options of a command, and the settings of an earlier run that ``--config`` names."""
+    from simplicit.cli.signature import Signature, choices_in
+    from simplicit.runs.settings import kept_of, read_settings
+
+    choices = choices_in(typed)
+    recorded = read_settings(Path(choices["config"])) if name == "fit" and "config" in choices else {}
+    return Signature(COMMANDS[name], kept_of(recorded, choices) | choices), recorded
 
 
 def _app(name: str, signature: Signature | None) -> App:
@@ -101,10 +108,11 @@ def _app(name: str, signature: Signature | None) -> App:
         help=_ABOUT,
         version=f"simplicit {__version__}",
         help_format="markdown",
+        version_format="plaintext",
         result_action="return_value",
     )
     families: dict[str, App] = {}
-    for order, (words, command) in enumerate(COMMANDS.items()):
+    for order, words in enumerate(COMMANDS):
         *family, last = words.split()
         place = app
         for word in family:
@@ -112,17 +120,17 @@ def _app(name: str, signature: Signature | None) -> App:
                 families[word] = App(name=word, help=FAMILIES.get(word, ""), sort_key=order)
                 app.command(families[word])
             place = families[word]
-        shown = _listed(command) if words != name or signature is None else signature.flat()
+        shown = _listed(words) if words != name or signature is None else signature.flat()
         place.command(shown, name=last, sort_key=order)
     return app
 
 
-def _listed(command: Callable[..., None]) -> Callable[[], None]:
+def _listed(words: str) -> Callable[[], None]:
     """A command of which only its first line is shown."""
 
     def listed() -> None: ...
 
-    listed.__doc__ = (command.__doc__ or "").partition("\n\n")[0]
+    listed.__doc__ = COMMANDS.about(words)
     return listed
 
 
@@ -166,12 +174,17 @@ def _in_options(error: SimplicitError, signature: Signature | None) -> str:
     argument = error.argument if isinstance(error, InputError) else None
     if signature is None or argument is None or not message.startswith(argument):
         return message
+    from simplicit.cli.signature import option_name
+
     return option_name(argument) + message[len(argument) :] if signature.has(argument) else message
 
 
 def _usage(error: cyclopts.CycloptsError, signature: Signature | None) -> str:
     """What was wrong with the words that were typed."""
     if isinstance(error, cyclopts.UnknownOptionError) and signature is not None:
+        from simplicit.cli.signature import option_name
+        from simplicit.runs.options import owners
+
         word = (error.token.keyword or error.token.value).partition("=")[0]
         name = word.removeprefix("--").removeprefix("no-").replace("-", "_")
         if found := owners(signature.options, signature.chosen, name):

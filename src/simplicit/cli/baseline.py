@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from simplicit.cli.console import figures_table, invocation, percent, show_progress
+from simplicit.cli.console import figures_table, percent, quoted, show_progress
+from simplicit.cli.invocation import invocation
 from simplicit.cli.shared import Named, Output
 from simplicit.data import load_dataset
 from simplicit.runs.baseline import Baseline, make_baseline, save_baseline
@@ -35,7 +36,7 @@ def baseline(
     manifest.seconds = {"training": trained.seconds}
     manifest.results = {"train_accuracy": trained.train_accuracy, "test_accuracy": trained.test_accuracy}
     save_baseline(trained, output.folder, manifest=manifest, overwrite=output.overwrite)
-    done = f"\nSaved in {output.folder}. Next: simplicit fit {output.folder} --sparsity 90"
+    done = f"\nSaved in {output.folder}. Next: simplicit fit {quoted(output.folder)} --sparsity 90"
     output.show(trained.to_config(output.folder), _table(trained), done)
 
 

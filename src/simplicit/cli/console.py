@@ -6,13 +6,15 @@ Results go to standard output; progress and errors to standard error, so that ``
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,39 +36,6 @@ FIRST_SECONDS, LOG_SECONDS = 2.0, 30.0
 #: So many phases within one another are shown: the outermost and the innermost.
 _SHOWN = 3
 _UNBOUNDED = 10_000
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """What was typed: the command line, and the settings in it by their flat names."""
-
-    command: list[str]
-    given: Mapping[str, Any]
-
-
-#: Of a function that is called from Python.
-_NONE = Invocation([], {})
-_INVOCATION: ContextVar[Invocation] = ContextVar("invocation", default=_NONE)
-
-
-@contextmanager
-def invoked(invocation: Invocation) -> Iterator[None]:
-    """Within the block, :func:`invocation` is this one."""
-    token = _INVOCATION.set(invocation)
-    try:
-        yield
-    finally:
-        _INVOCATION.reset(token)
-
-
-def invocation() -> Invocation:
-    """What was typed for the command that runs."""
-    return _INVOCATION.get()
-
-
-def complain(message: str) -> None:
-    """One line on standard error, whatever line breaks the message has."""
-    print("Error:", " ".join(message.split()), file=sys.stderr)
 
 
 def say(*things: Any) -> None:
@@ -218,6 +187,11 @@ def saved(output: Path, picture: str) -> str:
     """Where a command's folder is, and the picture in it or how to get one."""
     where = str(output / picture) if can_draw() else "no picture: pip install 'simplicit[report]' for one"
     return f"Saved in {output}, {where}."
+
+
+def quoted(path: Path) -> str:
+    """A path as a word of a command that is proposed, in quotes where this system's shell needs them."""
+    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
 
 
 def figures_table(*columns: str, title: str | None = None) -> Table:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from simplicit.cli.console import figures_table, percent, saved, show_progress
+from simplicit.cli.console import figures_table, percent, quoted, saved, show_progress
 from simplicit.cli.shared import Named, Output
 from simplicit.data import load_dataset
 from simplicit.runs.demo import BASELINE, PICTURE, Demo, DemoSettings, run_demo
@@ -37,7 +37,7 @@ def demo(
         found.frontier(),
         _table(found, output.folder),
         f"\n{_certified(found)}",
-        f"{done} Next: simplicit eval {output.folder / shown}",
+        f"{done} Next: simplicit eval {quoted(output.folder / shown)}",
     )
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from simplicit.checks import refused
-from simplicit.cli.console import figures_table, invocation, percent, print_json, say, show_progress
+from simplicit.cli.console import figures_table, percent, print_json, say, show_progress
 from simplicit.cli.fit import texts_table
+from simplicit.cli.invocation import invocation
 from simplicit.cli.shared import OtherSource, Output
 from simplicit.runs.evaluate import Evaluation, EvaluationSettings, run_evaluation
 from simplicit.runs.hf.fitting import run_text_evaluation

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from simplicit.cli.console import figures_table, invocation, percent, show_progress
+from simplicit.cli.console import figures_table, percent, quoted, show_progress
+from simplicit.cli.invocation import invocation
 from simplicit.cli.shared import Keeping, Output
 from simplicit.progress import phase
 from simplicit.runs.fitting import FitRun, capture_task, run_fit, save_fit
@@ -66,7 +67,7 @@ def fit(
             run = run_fit(settings, task, baseline=baseline, journal=keeping.journal, cache=cache, progress=steps)
         with phase(f"writing {output.folder}"):
             save_fit(run, output.folder, **output.saving())
-    done = f"\nSaved in {output.folder}. Next: simplicit eval {output.folder}"
+    done = f"\nSaved in {output.folder}. Next: simplicit eval {quoted(output.folder)}"
     output.show(run.results(), run.result.summary(), *_sizes(run), "", _table(run), *_remarks(run), done)
 
 

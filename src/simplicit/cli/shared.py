@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from simplicit.checks import named, refused
-from simplicit.cli.console import invocation, print_json, say
+from simplicit.cli.console import print_json, say
+from simplicit.cli.invocation import invocation
 from simplicit.data import DATASETS
 from simplicit.executors import Journal
 from simplicit.runs.folder import check_output

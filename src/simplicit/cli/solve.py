@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import numpy as np
 
 from simplicit.checks import refused
-from simplicit.cli.console import figures_table, invocation, print_json, saved, say, show_progress
+from simplicit.cli.console import figures_table, print_json, saved, say, show_progress
+from simplicit.cli.invocation import invocation
 from simplicit.cli.shared import Keeping, Output
 from simplicit.rows import L1, RowStatus, Solution
 from simplicit.runs.rowfiles import run_part, run_solve

@@ -13,8 +13,8 @@ from simplicit.data.sources import candidate_folders, check_md5, download, not_f
 from simplicit.errors import DataError
 from simplicit.progress import counted
 
-# The publisher's address and sums, from the data set's own README (zalandoresearch/fashion-mnist).
-ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+# The publisher's own repository, for the address of its README has no https; the sums are of that README.
+ADDRESS = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
 FILES = {
     "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
     "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",

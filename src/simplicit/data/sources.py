@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from simplicit.errors import DataError, SimplicitError, first_line
 
@@ -78,6 +79,22 @@ def download(url: str, md5: str, *, name: str, by_hand: str) -> Path:
         return Path(pooch.retrieve(url=url, known_hash=f"md5:{md5}", fname=file, path=folder))
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError is pooch's hash mismatch
         raise DataError(
-            f"{name} could not be downloaded ({file}: {first_line(error)}); fetch {by_hand} by hand and name the "
+            f"{name} could not be downloaded ({file}: {_cause(error, url)}); fetch {by_hand} by hand and name the "
             "folder with --data-dir or SIMPLICIT_DATA, or use --data digits"
         ) from error
+
+
+def _cause(error: Exception, url: str) -> str:
+    """Why a download failed, in a few words; requests would tell of its pools and retries."""
+    host = urlsplit(url).netloc
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return f"{host} answered {status}"
+    kind = type(error)
+    if "Timeout" in kind.__name__:
+        return f"{host} did not answer in time"
+    if kind.__module__.startswith("requests") and kind.__name__ in ("ConnectionError", "SSLError", "ProxyError"):
+        return f"no connection to {host}"
+    if "hash" in str(error):
+        return "what came is not the published file, its MD5 sum is another one; nothing was kept"
+    return first_line(error)

@@ -57,6 +57,11 @@ class Equilibrium:
     method: str
     iteration_bound: int | None
 
+    def __repr__(self) -> str:
+        worst = max(map(float, self.error_bound), default=0.0)
+        shape = tuple(self.states.shape)
+        return f"Equilibrium({shape}, {self.method}, {self.iterations} iterations, error at most {worst:.1e})"
+
 
 def equilibrium(
     model: ImplicitModel, U: Any, tol: float = PREDICTION_TOL, *, method: str = "picard", proved: bool = True

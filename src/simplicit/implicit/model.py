@@ -213,7 +213,8 @@ class ImplicitModel:
         return ImplicitModel(**(kept | changes))
 
     def __repr__(self) -> str:
-        groups = ", ".join(f"{group.name}: {group.size} {group.activation.name}" for group in self.groups)
+        shown = [f"{group.name}: {group.size} {group.activation.name}" for group in self.groups[:4]]
+        groups = ", ".join([*shown, *([f"{len(self.groups) - 4} more"] if len(self.groups) > 4 else [])])
         return (
             f"ImplicitModel(n_inputs={self.n_inputs}, n_states={self.n_states}, n_outputs={self.n_outputs}, "
             f"nnz={self.nnz}, dtype={self.dtype}, groups=[{groups}])"
@@ -385,6 +386,11 @@ class ImplicitModel:
 def as_model(model: object) -> ImplicitModel:
     """Return ``model``; InputError if it is anything else but an ImplicitModel."""
     if not isinstance(model, ImplicitModel):
-        found = f"got {type(model).__name__}; see simplicit.from_torch for networks"
+        remedy = (
+            "of a fit, give result.model"
+            if type(model).__name__ == "FitResult"
+            else "see simplicit.from_torch for networks"
+        )
+        found = f"got {type(model).__name__}; {remedy}"
         raise InputError(f"model must be an ImplicitModel, {found}", argument="model")
     return model

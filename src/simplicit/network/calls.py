@@ -158,6 +158,8 @@ def _spec(name: str, value: Batch, dtype: np.dtype[Any], argument: str, *, alone
     place, shape = argument if alone else f"{argument}: {name!r}", tuple(value.shape)
     if len(shape) < 1 + alone or 0 in shape:
         remedy = "" if shape else "; a number that is the same for all samples goes in as value.item()"
+        if alone and len(shape) == 1 and shape[0]:
+            remedy = f"; one sample alone is {argument}[None], and labels are not needed"
         form = "(m, ...)" if alone else "(m,) or (m, ...)"
         raise InputError(
             f"{place} must have shape {form}, samples first and m >= 1, got {shape}{remedy}", argument=argument
@@ -194,6 +196,8 @@ def _not_an_input(example: Any, value: Any, argument: str) -> InputError:
     form, remedy = "must be a NumPy array or a tensor, or a tuple or mapping of them", ""
     if isinstance(example, Dataset):
         remedy = "; give batches of it, torch.utils.data.DataLoader(dataset, batch_size=100)"
+    elif isinstance(example, list) and isinstance(value, list | int | float):
+        got, remedy = "a list of numbers", f"; give np.array({argument}, dtype=np.float32)"
     elif isinstance(value, tuple | list | Mapping):
         remedy = "; wrap the network in a module that takes the arrays one by one"
     return InputError(f"{argument} {form}, got {got}{remedy}", argument=argument)

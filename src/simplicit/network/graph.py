@@ -78,6 +78,10 @@ class NetworkGraph:
     halves: Mapping[str, torch.dtype]
     folds: Mapping[str, Fold] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        what = f"{len(self.parameters)} parameters of {type(self.network).__name__}, {self.dtype}"
+        return f"NetworkGraph({what}, {len(self.module.graph.nodes)} nodes, output {self.output_name!r})"
+
     @property
     def layout(self) -> InputLayout:
         """What lies where in U, (m, p)."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.parameter import UninitializedParameter
 
-from simplicit.checks import refused
+from simplicit.checks import as_network, refused
 from simplicit.errors import InputError, first_line
 from simplicit.implicit.batch import is_finite
 from simplicit.network.calls import Call, network_dtype
@@ -34,9 +34,7 @@ def evaluation_copy(net: nn.Module) -> nn.Module:
     It is that of the network inside of wrappers, and computed weights are plain in it, as
     :mod:`~simplicit.network.wrappers` says.
     """
-    if not isinstance(net, nn.Module):
-        raise refused_network(f"must be a torch.nn.Module, got {type(net).__name__}")
-    net = unwrapped(net)
+    net = unwrapped(as_network("net", net))
     if isinstance(net, torch.jit.ScriptModule):
         raise refused_network("is a TorchScript module; give the nn.Module that it was made from")
     _check_weights(net)
@@ -130,6 +128,8 @@ def read_call(
     try:
         return call, U, check_call(network, call, U, output, argument), dtype
     except InputError as error:
+        if call.plain and (remedy := _other_axes(network, U, example.shape, argument)):
+            raise refused_network(str(error).removeprefix("net ") + remedy) from error
         if not call.alone or call.plain:
             raise
         as_numbers = call.with_floats(dtype)
@@ -166,6 +166,8 @@ def _check_arguments(network: nn.Module, call: Call, U: Tensor, argument: str) -
     except TypeError as error:
         takes = ", ".join(map(str, signature.parameters.values()))
         remedy = f"its forward takes ({takes}): give a tuple, or a mapping by name"
+        if "too many positional" in str(error):
+            remedy += "; labels are left out, no fit uses them"
         raise refused_network(f"does not take {argument} as its inputs, {error}; {remedy}") from None
 
 
@@ -209,3 +211,16 @@ def _other_layout(network: nn.Module, call: Call, U: Tensor, argument: str) -> s
     except Exception:  # as before, the user's own code
         return ""
     return f"; it takes them with channels first: give np.moveaxis({argument}, -1, 1)"
+
+
+def _other_axes(network: nn.Module, U: Tensor, shape: tuple[int, ...], argument: str) -> str:
+    """Say what to do where an array of this shape has its samples in columns, or is a single sample."""
+    remedy, sample = f"one sample alone is {argument}[None]", tuple(shape)
+    if len(shape) == 2:
+        remedy, sample = f"samples come first: give {argument}.T", sample[:1]
+    try:
+        with torch.no_grad():
+            network(U.new_zeros(2, *sample))
+    except Exception:  # the user's own code
+        return ""
+    return f"; {remedy}"

@@ -46,6 +46,11 @@ class States:
     Y: NDArray[Any]
     groups: tuple[StateGroup, ...]
 
+    def __repr__(self) -> str:
+        sizes = ((name, getattr(self, name)) for name in "UZXY")
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in sizes)
+        return f"States({shapes}, {self.X.dtype}, {len(self.groups)} groups)"
+
     @property
     def columns(self) -> dict[str, slice]:
         """The columns of X that belong to each group, by its name, and of Z where no group is a block."""

@@ -30,7 +30,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
-from simplicit.checks import refused
+from simplicit.checks import as_network, refused
 from simplicit.network.wrappers import is_computed, unwrapped
 
 #: Where a network has its handle, so that copies of it are made with one of their own.
@@ -155,8 +155,7 @@ def keep_zeros(net: nn.Module, names: Iterable[str] | None = None) -> KeptZeros:
     What is kept are the parameters that the network has now. Where one is replaced (``load_state_dict(assign=True)``, a
     new ``nn.Parameter``), or other weights are loaded, call it again.
     """
-    if not isinstance(net, nn.Module):
-        raise refused("net", f"must be a torch.nn.Module, got {type(net).__name__}")
+    as_network("net", net)
     net = unwrapped(net)
     _check(net)
     parameters = dict(net.named_parameters())

@@ -11,11 +11,12 @@ one of floating-point numbers inside. A certificate must hold for every point of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -254,3 +255,9 @@ def _up(values: Tensor) -> Tensor:
 
 def _down(values: Tensor) -> Tensor:
     return torch.nextafter(values, values.new_tensor(-math.inf))
+
+
+def at_radii(eps: Sequence[float], shares: npt.NDArray[np.float64]) -> str:
+    """Shares in [0, 1] as per cent at their radii, in words; of many those at the first three and the last."""
+    shown = [f"{100 * share:.1f} % at {radius:.4g}" for radius, share in zip(eps, shares, strict=True)]
+    return ", ".join(shown if len(shown) <= 4 else [*shown[:3], "…", shown[-1]])

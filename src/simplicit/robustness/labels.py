@@ -22,7 +22,8 @@ def as_labels(labels: Any, samples: int, classes: int) -> Tensor:
         problem = f"labels must be integers, got dtype {array.dtype}; pass class numbers"
     elif (outside := (array < 0) | (array >= classes)).any():
         row = int(np.argmax(outside))
-        problem = f"labels must lie in [0, {classes}), the model's outputs; got {array[row]} for sample {row}"
+        found = f"got {array[row]} for sample {row}; count classes from 0"
+        problem = f"labels must lie in [0, {classes}), the model's outputs; {found}"
     else:
         return torch.from_numpy(array.astype(np.int64))
     raise InputError(problem, argument="labels")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simplicit.checks import as_positive_array, refused
+from simplicit.checks import as_positive_array, one_line, refused
 from simplicit.rows.batch import Array, Index, Mask
 
 
@@ -27,6 +27,8 @@ class Ball:
 
     radius: float | Array
     columns: slice | Index | Mask | None = None
+
+    __repr__ = one_line
 
     def mask(self, n_columns: int) -> Mask:
         """Return J as a mask (n_columns,); InputError if the columns are no index, do not fit, or are none."""

@@ -1,7 +1,8 @@
-"""What makes the figures of a fit mean nothing, looked for before any row is solved.
+"""What makes the figures of a run mean nothing, looked for before any row is solved.
 
-Where the evidence is clear the data is refused; else it is a remark that stands beside the figures. Labels serve this
-and the accuracies alone: no fit uses them.
+Beside what :mod:`simplicit.training.doubts` sees in the samples alone, a run has labels and a test part. Where the
+evidence is clear the data is refused; else it is a remark that stands beside the figures. Labels serve this and the
+accuracies alone: no fit uses them.
 """
 
 from __future__ import annotations
@@ -10,23 +11,16 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 from simplicit.checks import refused
 from simplicit.data import DATASETS
 from simplicit.runs.networks import classes_of, evaluated
 from simplicit.runs.task import Task
+from simplicit.training.doubts import ASKED, other_scale, repeated
 
 Labels = npt.NDArray[np.int64]
-
-#: So many samples are asked of the network.
-_ASKED = 500
-#: A batch norm was calibrated on other inputs where the median of its variances differs by more than this factor: by
-#: a factor of ten in the inputs.
-_FACTOR = 100.0
 
 
 def doubts_of(task: Task, inputs: Tensor) -> tuple[str, ...]:
@@ -35,8 +29,12 @@ def doubts_of(task: Task, inputs: Tensor) -> tuple[str, ...]:
     InputError is raised where the samples are all the same, where the network is no better than guessing and its labels
     fit in another order, or where that is so and its batch norms were calibrated on inputs of another scale.
     """
-    remarks = [*_repeated(inputs), *_measured_on_training(task)]
-    scale = _scale_of(task.net, inputs[:_ASKED])
+    if len(inputs) == 1:
+        raise refused(
+            "samples", "the one that is drawn says nothing of what else the network is to do; draw some hundred"
+        )
+    remarks = [*repeated([inputs], "samples"), *_measured_on_training(task)]
+    scale = other_scale(evaluated(task.net), inputs[:ASKED])
     if (guessed := _guessing(task)) is not None:
         labels, predicted, remark = guessed
         _refuse_labels(task.data.name, labels, predicted)
@@ -47,16 +45,6 @@ def doubts_of(task: Task, inputs: Tensor) -> tuple[str, ...]:
     elif scale is not None:
         remarks.append(f"{scale}: are they normalised as in training?")
     return (*remarks, *_classes(task))
-
-
-def _repeated(inputs: Tensor) -> list[str]:
-    """Refuse samples that are all the same; say where fewer than half of them are different."""
-    rows = inputs.reshape(len(inputs), -1).numpy()
-    different = len({row.tobytes() for row in rows})
-    if different == 1:
-        what = "the one that is drawn says" if len(rows) == 1 else f"all {len(rows)} that are drawn are equal, and say"
-        raise refused("samples", f"{what} nothing of what else the network is to do; give some hundred different ones")
-    return [f"only {different} of the {len(rows)} samples are different"] if 2 * different < len(rows) else []
 
 
 def _measured_on_training(task: Task) -> list[str]:
@@ -74,10 +62,10 @@ def _measured_on_training(task: Task) -> list[str]:
 
 def _guessing(task: Task) -> tuple[Labels, Labels, str] | None:
     """Labels and predictions where the network is no better than the most frequent class, and that in words."""
-    labels = task.data.test_labels[:_ASKED]
+    labels = task.data.test_labels[:ASKED]
     if len(np.unique(labels)) < 2:
         return None
-    predicted = classes_of(task.net, task.shaped(task.data.test_inputs[:_ASKED]), None)
+    predicted = classes_of(task.net, task.shaped(task.data.test_inputs[:ASKED]), None)
     right, most = float(np.mean(predicted == labels)), float(np.bincount(labels).max() / len(labels))
     if right > most + 2 * math.sqrt(most * (1 - most) / len(labels)):
         return None
@@ -106,32 +94,6 @@ def _refuse_labels(name: str, labels: Labels, predicted: Labels) -> None:
         found = f"its classes are in another order than the network's, which would be right on {100 * right:.1f} %"
         remedy = f"label {wrong} is its class {columns[list(rows).index(wrong)]}; number them as in training"
         raise refused("data", f"{found}; {remedy}", name)
-
-
-def _scale_of(net: nn.Module, inputs: Tensor) -> str | None:
-    """In words, by how much the inputs differ from those that the network's first batch norm was calibrated on."""
-    network = evaluated(net)
-    norms = (one for one in network.modules() if isinstance(one, _BatchNorm) and one.num_batches_tracked)
-    first = next(norms, None)
-    if first is None or first.running_var is None:
-        return None
-    seen: list[Tensor] = []
-    hook = first.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
-    dtype = next((value.dtype for value in network.parameters()), inputs.dtype)
-    try:
-        with torch.no_grad():
-            network(inputs.to(dtype) if inputs.is_floating_point() else inputs)
-    finally:
-        hook.remove()
-    if not seen or len(inputs) < 2:
-        return None
-    found = seen[0].transpose(0, 1).reshape(seen[0].shape[1], -1).var(1)
-    ratio = float(torch.median(found / (first.running_var + first.eps)))
-    if 1 / _FACTOR <= ratio <= _FACTOR:
-        return None
-    what = f"inputs from {float(inputs.min()):.4g} to {float(inputs.max()):.4g}"
-    reached = f"reach the network's first batch norm {math.sqrt(ratio):.3g} times as large"
-    return f"{what} {reached} as those that it was calibrated on"
 
 
 def _classes(task: Task) -> list[str]:

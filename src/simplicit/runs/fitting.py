@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -35,6 +36,7 @@ from simplicit.runtime.files.checkpoints import write_state
 from simplicit.runtime.files.folder import file_sizes
 from simplicit.training import FitResult, Matching, Robust, fit
 from simplicit.training.channels import ChannelStudent
+from simplicit.training.doubts import DoubtfulInputsWarning
 
 ROWS = "rows.json"
 Labels = npt.NDArray[np.int64]
@@ -167,7 +169,9 @@ def run_fit(
         inputs, net = inputs.double(), _in_float64(task.net)  # the rounding of float32 states cannot be matched exactly
     start = time.perf_counter()
     keeping: dict[str, Any] = {"journal": journal, "cache": cache, "progress": progress}
-    result = fit(net, inputs, recipe, **vars(settings.running), **keeping)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DoubtfulInputsWarning)  # they are among the remarks
+        result = fit(net, inputs, recipe, **vars(settings.running), **keeping)
     seconds = time.perf_counter() - start
     labels, model = task.data.test_labels, None if baseline is None else baseline.model
     with listening(progress):

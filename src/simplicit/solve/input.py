@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array, issparse
 
-from simplicit.checks import as_float_array, as_positive_array, check_finite, refused
+from simplicit.checks import as_float_array, as_positive_array, check_finite, refused, short
 from simplicit.rows import Ball, BasisPursuit, Gram, Penalty, PiecewiseQuadratic, Solution
 from simplicit.rows.batch import Array
 from simplicit.rows.gram import as_sample_weight, checked_samples, checked_targets
@@ -87,7 +87,7 @@ class RowInput:
     ) -> Problem:
         """The row problems with one penalty and one ball, each parameter checked."""
         if isinstance(penalty, type) or not isinstance(penalty, Penalty):
-            raise refused("penalty", f"expected a penalty such as simplicit.L1(beta=1e-3), got {penalty!r}")
+            raise refused("penalty", f"expected a penalty such as simplicit.L1(beta=1e-3), got {short(penalty)}")
         if ball is not None and not isinstance(ball, Ball):
             raise refused("ball", f"expected simplicit.Ball(radius, columns) or None, got {ball!r}")
         r, d = self.shape

@@ -9,6 +9,7 @@ comes out.
 
 from __future__ import annotations
 
+from simplicit.training.doubts import DoubtfulInputsWarning
 from simplicit.training.figures import LayerFigures, RowFigures
 from simplicit.training.fit import fit
 from simplicit.training.problem import Ridge
@@ -19,6 +20,7 @@ from simplicit.training.support.pattern import PatternFigures
 __all__ = [
     "RECIPES",
     "Certified",
+    "DoubtfulInputsWarning",
     "FitResult",
     "LayerFigures",
     "Matching",

@@ -57,6 +57,14 @@ class RowFigures:
     def __len__(self) -> int:
         return len(self.status)
 
+    def __repr__(self) -> str:
+        worst = float(self.relative_gap.max(initial=0.0))
+        layers = len(dict.fromkeys(self.group))
+        found = (
+            f"{int(self.converged.sum())} converged, {int(self.nnz.sum())} non-zeros, largest relative gap {worst:.1e}"
+        )
+        return f"RowFigures({len(self)} rows of {layers} layers, {found})"
+
     @classmethod
     def of(cls, solutions: Iterable[Solution], student: Student) -> RowFigures:
         """The figures of the solutions of all layers, in the order of a student's rows."""

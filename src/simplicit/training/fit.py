@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
+import warnings
 from dataclasses import replace
 from os import PathLike
 from typing import Any
 
 from torch import nn
 
-from simplicit.checks import refused
+from simplicit.checks import refused, short
 from simplicit.errors import InputError
 from simplicit.executors import Executor
 from simplicit.implicit.inputs import is_several
@@ -20,7 +21,8 @@ from simplicit.network.graph import NetworkGraph
 from simplicit.progress import OnProgress, listening, phase
 from simplicit.solve import RunOptions
 from simplicit.training.channels import Samples, Store, folded, in_slices
-from simplicit.training.recipes import Recipe, Sparse, Task
+from simplicit.training.doubts import DoubtfulInputsWarning, doubts_of
+from simplicit.training.recipes import RECIPES, Recipe, Sparse, Task
 from simplicit.training.result import FitResult
 from simplicit.training.training import RowOptions
 
@@ -100,12 +102,20 @@ def fit(
     FitResult
         ``network()``, ``model``, ``rows`` (figures per row), ``layers``, ``summary()``.
 
+    Warns
+    -----
+    DoubtfulInputsWarning
+        Where samples are repeated, a single vector, or of another scale than those that the network was trained on, as
+        far as its first batch norm, or whole numbers up to 255, show. Not looked for with ``cache`` or cells.
+    TrainingModeWarning
+        If the network is in training mode; it is fitted as in evaluation mode.
+
     Raises
     ------
     InputError
-        For settings out of range, a recipe that does not suit the network, inputs that do not fit or are not finite, a
-        sparsity that is unreachable, an unknown executor, a journal of another fit or in use, a cache that is no folder
-        or has no room, or samples for which there is not enough memory.
+        For settings out of range, a recipe that does not suit the network, inputs that do not fit, are not finite or
+        all equal, a sparsity that is unreachable, an unknown executor, a journal of another fit or in use, a cache that
+        is no folder or has no room, or samples for which there is not enough memory.
     UnsupportedOperationError
         If the network has an operation without an exact implicit form.
     ConvergenceError
@@ -124,7 +134,7 @@ def fit(
     """
     recipe = Sparse() if recipe is None else recipe
     if not isinstance(recipe, Recipe):
-        raise refused("recipe", f"expected a recipe such as simplicit.Sparse(80), got {recipe!r}")
+        raise refused("recipe", f"expected a recipe such as simplicit.Sparse(80), got {short(recipe)}{_meant(recipe)}")
     rows, options = RowOptions(tol, block_rows, device, throw), RunOptions(executor, journal=journal, progress=progress)
     begun = time.perf_counter()
     with listening(progress), Store.opened(cache) as store:
@@ -137,6 +147,17 @@ def fit(
         with options.opened() as run:
             task = Task(graph, inputs, rows, run, seconds, mask, cell)
             return FitResult.of(recipe, task, recipe.train(task))
+
+
+def _meant(recipe: Any) -> str:
+    """What may be meant by something that is no recipe."""
+    if isinstance(recipe, type) and issubclass(recipe, Recipe):
+        return f"; make one, simplicit.{recipe.__name__}(…)"
+    if isinstance(recipe, str) and recipe in RECIPES:
+        return f"; give simplicit.{type(RECIPES[recipe]).__name__}(…)"
+    if isinstance(recipe, int | float) and 0 < recipe < 100:
+        return f"; did you mean simplicit.Sparse({100 * recipe if recipe < 1 else recipe:g})?"
+    return "; the order is fit(net, inputs, recipe)"
 
 
 def _captured(
@@ -157,6 +178,8 @@ def _captured(
         return *_read(net, inputs, output, store), None
     inputs = gathered(net, inputs, "inputs")
     graph = capture_graph(net, inputs, "inputs", output)
+    for doubt in doubts_of(graph.network, inputs, "inputs"):
+        warnings.warn(doubt, DoubtfulInputsWarning, stacklevel=3)
     return graph, graph.batch(inputs) if is_several(inputs) else inputs, None
 
 

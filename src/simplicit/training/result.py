@@ -128,6 +128,11 @@ class FitResult:
         """
         return self.student.model
 
+    def __repr__(self) -> str:
+        rows, kept = len(self.rows), f"{self.nnz} of {self.weight_count} weights, {self.sparsity:.2f} % sparse"
+        certified = f"{int(self.rows.converged.sum())} of {rows} rows certified"
+        return f"FitResult({type(self.recipe).__name__} on {self.n_samples} samples, {kept}, {certified})"
+
     def save(self, folder: str | Path) -> None:
         """Write ``model`` to a folder, as :func:`simplicit.save` does."""
         save(self.model, folder)

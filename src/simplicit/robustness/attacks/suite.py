@@ -20,7 +20,7 @@ from simplicit.robustness.attacks.gradient import pgd
 from simplicit.robustness.attacks.problem import BATCH_SIZE, Problem
 from simplicit.robustness.attacks.registry import ATTACKS, STANDARD_ATTACKS, checked_attacks
 from simplicit.robustness.attacks.victims import AttackedModel
-from simplicit.robustness.box import Clip, Radius, Reach, as_radii, as_reach
+from simplicit.robustness.box import Clip, Radius, Reach, as_radii, as_reach, at_radii
 
 _WHITE_BOX = "pgd"
 # Implicit gradients are compared with unrolled ones, which take all steps of the iteration, on so many samples.
@@ -59,6 +59,10 @@ class AttackResult:
     checks: SelfChecks
     seconds: Mapping[str, float]
     adversarial: npt.NDArray[Any] | None = None
+
+    def __repr__(self) -> str:
+        held = f"{100 * self.clean:.1f} % right, under attack {at_radii(self.eps, self.accuracy())}"
+        return f"AttackResult({len(self.labels)} samples, {held}; {', '.join(self.held)})"
 
     @property
     def clean(self) -> float:

@@ -166,7 +166,8 @@ def as_victim(model: object, U: Any) -> Victim:
             if not _are_integers(U):
                 raise
         return _called(model, U)
-    message = f"model must be an ImplicitModel or a torch.nn.Module, got {type(model).__name__}"
+    remedy = "; of a fit, give result.model or result.network()" if type(model).__name__ == "FitResult" else ""
+    message = f"model must be an ImplicitModel or a torch.nn.Module, got {type(model).__name__}{remedy}"
     raise InputError(message, argument="model")
 
 

@@ -32,7 +32,7 @@ from simplicit.implicit.batch import chunks
 from simplicit.implicit.model import as_model
 from simplicit.machine import check_memory
 from simplicit.progress import OnProgress, listening, phase
-from simplicit.robustness.box import Clip, OuterBox, Radius, Reach, as_reaches, check_valid, clipped
+from simplicit.robustness.box import Clip, OuterBox, Radius, Reach, as_reaches, at_radii, check_valid, clipped
 from simplicit.robustness.certificates.interval import Neighbourhood
 from simplicit.robustness.certificates.methods import METHODS, Evidence
 from simplicit.robustness.certificates.prepared import PreparedModel
@@ -70,6 +70,10 @@ class Certificates:
     correct: npt.NDArray[np.bool_]
     margins: Mapping[str, npt.NDArray[np.float64]]
     seconds: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        held = f"{100 * self.clean:.1f} % right, proved {at_radii(self.eps, self.accuracy())}"
+        return f"Certificates({len(self.labels)} samples, {held}; {', '.join(self.margins)})"
 
     @property
     def clean(self) -> float:

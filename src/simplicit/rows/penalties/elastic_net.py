@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from simplicit.checks import one_line
 from simplicit.rows.batch import Array
 from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, per_column, per_row
 
@@ -36,6 +37,8 @@ class ElasticNet:
     beta: float | Array = 1e-3
     alpha: float | Array = 1e-3
     column_weights: Array | None = field(default=None, repr=False)
+
+    __repr__ = one_line
 
     def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
         weights = per_column(self.column_weights, n_rows, n_columns)

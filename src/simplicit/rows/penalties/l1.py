@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from simplicit.checks import one_line
 from simplicit.rows.batch import Array
 from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, per_column, per_row
 
@@ -34,6 +35,8 @@ class L1:
 
     beta: float | Array = 1e-3
     column_weights: Array | None = field(default=None, repr=False)
+
+    __repr__ = one_line
 
     def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
         weights = per_column(self.column_weights, n_rows, n_columns)

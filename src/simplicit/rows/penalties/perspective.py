@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from simplicit.checks import one_line
 from simplicit.rows.batch import Array
 from simplicit.rows.penalties.piecewise import PiecewiseQuadratic, per_column, per_row
 
@@ -41,6 +42,8 @@ class Perspective:
     alpha: float | Array = 1e-3
     gamma: float | Array = 1e-3
     column_weights: Array | None = field(default=None, repr=False)
+
+    __repr__ = one_line
 
     def pieces(self, n_rows: int, n_columns: int) -> PiecewiseQuadratic:
         weights = per_column(self.column_weights, n_rows, n_columns)

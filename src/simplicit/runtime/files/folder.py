@@ -91,6 +91,9 @@ class SavedWeights:
         found = read_folder(self.folder)
         return zipped_size({name: found[name].dense() for name in self.names})
 
+    def __repr__(self) -> str:
+        return f"SavedWeights({self})"
+
     def __str__(self) -> str:
         share = self.bytes / max(self.dense_bytes, 1)
         return f"{self.folder}: {self.bytes:,} bytes, {share:.1%} of {self.dense_bytes:,} as a dense safetensors file"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
-from simplicit.checks import as_path, refused
+from simplicit.checks import as_network, as_path
 from simplicit.errors import DataError, first_line
 from simplicit.files import CONFIG
 from simplicit.network.wrappers import unwrapped
@@ -56,8 +56,7 @@ def load_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
         What is there is missing, damaged, truncated or of an unknown version, holds pickled objects, NaN or infinite
         values of what is no buffer, or tensors that do not fit ``net``.
     """
-    if not isinstance(net, nn.Module):
-        raise refused("net", f"must be a torch.nn.Module, got {type(net).__name__}")
+    as_network("net", net)
     place, net = as_path("path", path), unwrapped(net)
     own = net.state_dict()
     state = _matched(read_folder(place) if place.is_dir() else _read_dense(place, own), own)

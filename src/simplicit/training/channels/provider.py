@@ -63,6 +63,9 @@ class ChannelStudent:
     patterns: Mapping[str, Pattern] = field(default_factory=dict)
     centres: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"ChannelStudent({len(self.layers)} layers of {type(self.graph.network).__name__})"
+
     @cached_property
     def model(self) -> ImplicitModel:
         """The exact implicit model of the network."""

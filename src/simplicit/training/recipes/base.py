@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from simplicit.checks import refused
+from simplicit.checks import refused, short
 from simplicit.executors import digest
 from simplicit.network import Capture
 from simplicit.network.cells import CellCapture
@@ -164,4 +164,4 @@ def _identity(options: Any, shape: tuple[int, int]) -> dict[str, Any]:
 def check_penalty(name: str, value: object) -> None:
     """Refuse what is no penalty."""
     if isinstance(value, type) or not isinstance(value, Penalty):
-        raise refused(name, f"expected a penalty such as simplicit.L1(beta=1e-3), got {value!r}")
+        raise refused(name, f"expected a penalty such as simplicit.L1(beta=1e-3), got {short(value)}")

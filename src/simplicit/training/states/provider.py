@@ -48,6 +48,9 @@ class StateStudent:
     order: Index
     origin: Callable[[ImplicitModel], nn.Module]
 
+    def __repr__(self) -> str:
+        return f"StateStudent({self.fitted!r})"
+
     @cached_property
     def model(self) -> ImplicitModel:
         """In the units of Theorem 2.4 where there are such: the baseline's own, or, if the data are not in these, those
