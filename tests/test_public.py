@@ -47,12 +47,25 @@ def test_modules_are_loaded_by_their_names_and_others_refused() -> None:
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["journal", "--help"], ["fitt"]])
 def test_what_names_no_command_loads_no_torch(words: list[str]) -> None:
     code = (
-        "import sys, simplicit; from simplicit.cli import main\n"
+        "import sys; sys.argv = ['simplicit']\n"
+        "import simplicit; from simplicit.cli import main\n"
         f"main({words!r})\n"
         "print(sorted({'torch', 'numpy', 'scipy'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [("simplicit", True), ("bin/simplicit.exe", True), ("-m", True), ("train.py", False), ("-c", False), ("", False)],
+)
+def test_only_the_command_line_is_loaded_without_torch(
+    monkeypatch: pytest.MonkeyPatch, program: str, command: bool
+) -> None:
+    """Elsewhere the first call would pay for the import of torch."""
+    monkeypatch.setattr(sys, "argv", [program])
+    assert sp._is_command() is command
 
 
 def large() -> dict[str, object]:

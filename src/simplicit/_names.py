@@ -1,6 +1,6 @@
-"""Where the public names are: ``simplicit`` imports this at the first use of any of them.
+"""Where the public names are, for type checkers, and for ``simplicit`` itself, which reads it and loads one by one.
 
-Each line imports a name as itself, which says to readers and type checkers that it is handed on.
+Each line imports a name as itself, which says that it is handed on.
 """
 
 from __future__ import annotations
