@@ -128,7 +128,9 @@ def read_call(
     try:
         return call, U, check_call(network, call, U, output, argument), dtype
     except InputError as error:
-        if call.plain and (remedy := _other_axes(network, U, example.shape, argument)):
+        shape = getattr(example, "shape", None)  # an array alone may be laid out in another way
+        unfit = call.plain and "does not accept" in str(error)
+        if unfit and shape is not None and (remedy := _other_axes(network, U, tuple(shape), argument)):
             raise refused_network(str(error).removeprefix("net ") + remedy) from error
         if not call.alone or call.plain:
             raise
