@@ -29,8 +29,10 @@ demo: $(STAMP) ## train, sparsify and measure a network on digits; writes demo/ 
 test: $(STAMP) ## lint, types and tests, but those of test-slow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	@# mypy keeps one core busy for a minute: it runs beside the tests, and says after them what it found.
+	$(BIN)/mypy >.venv/mypy.txt 2>&1 & types=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile; tests=$$?; \
+	wait $$types; types=$$?; cat .venv/mypy.txt; exit $$((tests | types))
 
 test-slow: $(STAMP) ## the tests that take their time: killed workers and runs, clusters, real attacks and data, studies
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses $(WORKERS) --dist worksteal
