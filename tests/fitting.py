@@ -16,7 +16,7 @@ from torch import nn
 import simplicit as sp
 from simplicit.network import Capture
 from simplicit.network.graph import NetworkGraph, capture_graph
-from simplicit.progress import OnProgress
+from simplicit.progress import OnProgress, listening
 from simplicit.solve import RunOptions
 from simplicit.training.channels import folded
 from simplicit.training.recipes import Task
@@ -54,7 +54,7 @@ class Subject:
     ) -> sp.FitResult:
         """What :func:`simplicit.fit` returns, on other samples where they are given."""
         samples = self.inputs if inputs is None else inputs
-        with RunOptions(executor, journal=journal, progress=progress).opened() as run:
+        with listening(progress), RunOptions(executor, journal=journal, progress=progress).opened() as run:
             task = Task(self.graph, samples, RowOptions(**rows), run)
             recipe = sp.Sparse() if recipe is None else recipe
             return sp.FitResult.of(recipe, task, recipe.train(task))

@@ -16,6 +16,7 @@ import simplicit as sp
 from families import PENALTIES, RowCase, random_case
 from fitting import Subject
 from simplicit.executors import Executor
+from simplicit.progress import Progress
 from simplicit.rows.products import TILE, fill_gram, fill_product
 
 FIGURES = ("objective", "dual_gap", "relative_gap", "cardinality_gap", "multiplier", "residual", "status", "intercepts")
@@ -202,7 +203,12 @@ def test_the_split_is_that_of_the_shapes_alone() -> None:
 
     def sizes(**options: Any) -> list[int]:
         seen = [0]
-        sp.solve_rows(*dense(), penalty=sp.L1(3.0), **options, progress=lambda state: seen.append(state.done))
+
+        def hear(state: Progress) -> None:
+            if state.stage == "rows" and state.done:
+                seen.append(state.done)
+
+        sp.solve_rows(*dense(), penalty=sp.L1(3.0), **options, progress=hear)
         return np.diff(seen).tolist()
 
     alone = sizes(executor=sp.Threads(workers=1))

@@ -193,7 +193,7 @@ def test_some_parameters_and_what_is_refused() -> None:
             sp.keep_zeros(wrong)
     with pytest.raises(InputError, match=r"names: must be names of parameters or patterns, got 3"):
         sp.keep_zeros(nn.Linear(3, 2), 3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"net: must be a torch\.nn\.Module, got int"):
+    with pytest.raises(InputError, match=r"net must be a torch\.nn\.Module, got int"):
         sp.keep_zeros(3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="has no values yet"):
         sp.keep_zeros(nn.LazyLinear(3))

@@ -178,7 +178,8 @@ def test_progress_names_the_layers() -> None:
     seen: list[Any] = []
     result = subject("residual").fit(sp.Sparse(60), progress=seen.append)
     assert len(result.rows) == 4 + 4 + 4 + 5
-    assert {state.stage for state in seen} == {layer.name for layer in result.layers}
+    named = {one.stage for state in seen for one in state.chain if one.stage.startswith("in ")}
+    assert named == {f"in {layer.name}" for layer in result.layers}
 
 
 def test_a_journal_is_taken_up(tmp_path: Any) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 import simplicit as sp
 from fitting import Subject, errors_of, matrix, mlp, row_norm_of, uniform
+from simplicit.progress import Progress
 from simplicit.training.recipes import RECIPES
 from simplicit.training.states import STRUCTURES, StateData, state_data
 from simplicit.training.units import NORMALIZATIONS
@@ -189,12 +190,18 @@ def test_one_sample() -> None:
 
 def test_progress_names_the_stage() -> None:
     seen: list[tuple[str, int, int]] = []
-    NET.fit(BALL, progress=lambda state: seen.append((str(state.stage), state.done, state.total)))
-    assert ("state rows", 18, 18) in seen
-    assert seen[-1] == ("output rows", 4, 4)
+
+    def hear(state: Progress) -> None:
+        seen.append((" > ".join(one.stage for one in state.chain), state.done, state.total))
+
+    NET.fit(BALL, progress=hear)
+    assert ("fitting > in state rows > rows", 18, 18) in seen
+    assert ("fitting > in output rows > rows", 4, 4) in seen
+    assert seen[-1] == ("fitting", 2, 2)
     seen.clear()
-    NET.fit(replace(BALL, sparsity=60), progress=lambda state: seen.append((str(state.stage), state.done, state.total)))
-    assert {"trial 1, state rows", "trial 2, output rows"} <= {stage for stage, *_ in seen}
+    NET.fit(replace(BALL, sparsity=60), progress=hear)
+    trials = {f"strength, trial {number} > fitting > in output rows > rows" for number in (1, 2)}
+    assert trials <= {stage for stage, *_ in seen}
 
 
 def test_the_paper_to_the_letter() -> None:

@@ -15,6 +15,7 @@ from torch import nn
 import simplicit as sp
 from fitting import Subject, row_norm_of
 from simplicit.data import load_dataset
+from simplicit.progress import Progress
 from simplicit.runs.mlp import MlpSettings, train_mlp
 from simplicit.training.recipes import RECIPES
 
@@ -78,13 +79,15 @@ def test_equal_runs_are_equal() -> None:
 
 
 def test_a_journal_holds_every_layer(tmp_path: Path) -> None:
-    seen: list[str | None] = []
+    seen: list[str] = []
     U, recipe, journal = DIGITS.train_inputs[:60], replace(RECIPE, attacks=1), tmp_path / "journal"
-    runs = [
-        baseline().fit(recipe, U, journal=journal, progress=lambda state: seen.append(state.stage)) for _ in range(2)
-    ]
+
+    def hear(state: Progress) -> None:
+        seen.append(state.chain[0].stage)
+
+    runs = [baseline().fit(recipe, U, journal=journal, progress=hear) for _ in range(2)]
     np.testing.assert_array_equal(runs[0].model.B.data, runs[1].model.B.data)
-    assert {"round 0, 1", "round 1, output"} <= set(seen)
+    assert {"round 1 of 2", "round 2 of 2"} <= set(seen)
     with pytest.raises(sp.InputError, match="journal"):
         baseline().fit(replace(recipe, attacks=0), U, journal=journal)
 
