@@ -35,9 +35,9 @@ def admm_pays(n_samples: int | None, n_columns: int) -> bool:
 def eased(problem: RowProblem) -> list[RowProblem]:
     """Return the problems to solve before this one, which differ from it in their kinks alone.
 
-    Where there are no more samples than columns and kinks far below the largest gradient, nothing that ADMM could see moves its
-    iterates within the null space of Φ: nearly all columns stay in. Kinks at a share of that gradient have nearly the
-    support of the smallest ones, and the polish follows it from there.
+    Where there are no more samples than columns and kinks far below the largest gradient, nothing that ADMM could see
+    moves its iterates within the null space of Φ: nearly all columns stay in. Kinks at a share of that gradient have
+    nearly the support of the smallest ones, and the polish follows it from there.
     """
     samples, columns = problem.design.n_samples, problem.shape[1]
     if samples is None or samples > columns or not problem.penalty.only_kinks:
