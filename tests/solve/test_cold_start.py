@@ -67,6 +67,16 @@ def test_a_twin_that_costs_less_is_taken() -> None:
     np.testing.assert_allclose(twice.objective, serial(A, Z, 0.5).objective, rtol=1e-6)
 
 
+@pytest.mark.parametrize("cheap", [(0.5, 1.0), (1.0, 0.5), (2.0, 1.0, 0.5)])
+def test_a_path_may_change_which_twin_is_the_cheaper(cheap: tuple[float, ...]) -> None:
+    A, Z, _ = problem(40, 20, noise=0.1)
+    prices = [np.r_[np.ones(20), np.full(20, price)] for price in cheap]
+    path = sp.solve_path(np.hstack([A, A]), Z, [sp.L1(1.0, column_weights=one) for one in prices], executor="serial")
+    for found, price in zip(path, cheap, strict=True):
+        assert found.converged.all()
+        np.testing.assert_allclose(found.objective, serial(A, Z, min(price, 1.0)).objective, rtol=1e-5)
+
+
 def test_a_start_on_twins_is_used_at_the_first_of_their_kind() -> None:
     A, Z, _ = problem(40, 20, noise=0.1)
     known = serial(A, Z, 1.0)

@@ -39,8 +39,8 @@ def solve_block_path(problems: Sequence[RowProblem], *, tol: float, start: Tenso
     """
     begun, watch = time.perf_counter(), Stopwatch()
     if start is not None:
-        start = by_first_twins(problems[0], start)
-    problems = [without_twins(problem) for problem in problems]
+        start = by_first_twins(problems, start)
+    problems = without_twins(problems)
     first_members = [] if start is not None else eased(problems[0])
     members = [*first_members, *problems]
     with watch.stage(Stage.ITERATIONS):

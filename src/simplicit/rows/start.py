@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -69,40 +70,43 @@ def initial(problem: RowProblem, start: Tensor | None) -> Start:
     return Start(problem.feasible(w), found.multiplier, found.undecided)
 
 
-def without_twins(problem: RowProblem) -> RowProblem:
-    """Return the problem in which of columns that are equal, or opposite, only the first may be in.
+def without_twins(problems: Sequence[RowProblem]) -> list[RowProblem]:
+    """Return the members of a path in which of columns that are equal, or opposite, only the first may be in.
 
-    No row needs both, and with both its bases are singular. Where penalty, ball and support treat them alike the least
-    objective is the same, and so is every dual bound: what is proved of the one is proved of the other.
+    No row needs both, and with both its bases are singular. Where penalty, ball and support of all members treat them
+    alike the least objective is the same, and so is every dual bound: what is proved of the one is proved of the other.
     """
-    alike = _alike(problem)
+    alike = _alike(problems)
     if alike is None:
-        return problem
-    allowed = torch.ones_like(problem.cross, dtype=torch.bool) if problem.allowed is None else problem.allowed.clone()
-    allowed[:, problem.tensor(problem.design.twins[0])] &= ~alike
-    return replace(problem, allowed=allowed)
+        return [*problems]
+    first = problems[0]
+    allowed = torch.ones_like(first.cross, dtype=torch.bool) if first.allowed is None else first.allowed.clone()
+    allowed[:, first.tensor(first.design.twins[0])] &= ~alike
+    return [replace(problem, allowed=allowed) for problem in problems]
 
 
-def by_first_twins(problem: RowProblem, w: Tensor) -> Tensor:
+def by_first_twins(problems: Sequence[RowProblem], w: Tensor) -> Tensor:
     """Return coefficients (r, k) with what twins have at the first of their kind: the image is the same."""
-    alike = _alike(problem)
+    alike = _alike(problems)
     if alike is None:
         return w
-    twins, firsts, signs = (problem.tensor(part) for part in problem.design.twins)
+    twins, firsts, signs = (problems[0].tensor(part) for part in problems[0].design.twins)
     w, moved = w.clone(), torch.where(alike, w[:, twins], 0.0)
     w[:, twins] -= moved
     return w.index_add_(1, firsts, moved * signs)
 
 
-def _alike(problem: RowProblem) -> Tensor | None:
-    """Say which twins (r, t) are treated as the first of their kind; None where there are none."""
-    design, penalty = problem.design, problem.penalty
-    if not penalty.only_kinks or not len(design.twins[0]):
+def _alike(problems: Sequence[RowProblem]) -> Tensor | None:
+    """Say which twins (r, t) every member of a path treats as the first of their kind; None where there are none."""
+    first = problems[0]
+    if not all(problem.penalty.only_kinks for problem in problems) or not len(first.design.twins[0]):
         return None
-    twins, firsts, _ = (problem.tensor(part) for part in design.twins)
-    kink, prices, allowed = penalty.kink.expand(problem.shape), problem.ball_prices, problem.allowed
-    alike = (kink[:, twins] == kink[:, firsts]) & (prices[twins] == prices[firsts])
-    return alike if allowed is None else alike & allowed[:, firsts]
+    twins, firsts, _ = (first.tensor(part) for part in first.design.twins)
+    alike = torch.ones(len(first.cross), len(twins), dtype=torch.bool, device=first.cross.device)
+    for problem in problems:
+        kink, prices = problem.penalty.kink.expand(problem.shape), problem.ball_prices
+        alike &= (kink[:, twins] == kink[:, firsts]) & (prices[twins] == prices[firsts])
+    return alike if first.allowed is None else alike & first.allowed[:, firsts]
 
 
 def seeded(problem: RowProblem, w: Tensor) -> Start:
