@@ -83,11 +83,13 @@ def test_a_journal_holds_every_layer(tmp_path: Path) -> None:
     U, recipe, journal = DIGITS.train_inputs[:60], replace(RECIPE, attacks=1), tmp_path / "journal"
 
     def hear(state: Progress) -> None:
-        seen.append(state.chain[0].stage)
+        seen.append(" > ".join(one.stage for one in state.chain))
 
     runs = [baseline().fit(recipe, U, journal=journal, progress=hear) for _ in range(2)]
     np.testing.assert_array_equal(runs[0].model.B.data, runs[1].model.B.data)
-    assert {"round 1 of 2", "round 2 of 2"} <= set(seen)
+    assert {"round 1 of 2 > layers > in 1 > turns > rows", "round 2 of 2 > layers > in output > turns > rows"} <= set(
+        seen
+    )
     with pytest.raises(sp.InputError, match="journal"):
         baseline().fit(replace(recipe, attacks=0), U, journal=journal)
 

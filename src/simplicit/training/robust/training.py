@@ -195,12 +195,13 @@ class RobustTraining:
         layers: dict[str, LayerFit] = {}
         model = self._model(layers)
         for place, name in enumerate(counted(self.data.layers, "layers", len(self.data.layers))):
-            layers[name] = self._layer(model, U, place, strength).solve(
-                _TURNS[0] if start is None else _TURNS[1],
-                None if start is None else start.layers[name],
-                rows,
-                self.run,
-            )
+            with phase(f"in {name}"):
+                layers[name] = self._layer(model, U, place, strength).solve(
+                    _TURNS[0] if start is None else _TURNS[1],
+                    None if start is None else start.layers[name],
+                    rows,
+                    self.run,
+                )
             model = self._model(layers)
         return RobustFit(strength, layers, model)
 
